@@ -1,0 +1,62 @@
+"""Segment images at scale: masks that do not depend on the cuts, figures that merge exactly.
+
+import segengine
+summary = segengine.run({"source": {"paths": ["photos/"]}, "segmenter": {"kind": "kmeans",
+                         "clusters": 3}, "store": {"path": "out/masks.zarr"}})
+store = segengine.open_store("out/masks.zarr")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segengine import losses, metrics
+    from segengine.job import Job, load_job
+    from segengine.stages import run_job as run
+    from segengine.store import open_store
+    from segengine.types import Prediction
+    from segengine.whole import create_segmenter, predict, segment
+
+__all__ = [
+    "Job",
+    "Prediction",
+    "create_segmenter",
+    "load_job",
+    "losses",
+    "metrics",
+    "open_store",
+    "predict",
+    "run",
+    "segment",
+]
+
+_PLACES = {
+    "Job": "job:Job",
+    "Prediction": "types:Prediction",
+    "create_segmenter": "whole:create_segmenter",
+    "load_job": "job:load_job",
+    "losses": "losses",
+    "metrics": "metrics",
+    "open_store": "store:open_store",
+    "predict": "whole:predict",
+    "run": "stages:run_job",
+    "segment": "whole:segment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use: importing segengine imports nothing else."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'segengine' has no attribute {name!r}")
+    import importlib
+
+    module, _, attribute = _PLACES[name].partition(":")
+    found = importlib.import_module(f"segengine.{module}")
+    value = getattr(found, attribute) if attribute else found
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,33 @@
+"""Errors whose kind decides the exit code; everything else raises built-ins."""
+
+
+class SegengineError(Exception):
+    """An error that stops a run. One line: what is wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class JobError(SegengineError):
+    """The job file or the command line is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class StoreLockedError(SegengineError):
+    """Another run works on the store."""
+
+
+class TooManyQuarantinedError(SegengineError):
+    """More frames are quarantined than the job's `faults.max_quarantined` allows."""
+
+
+class StoreError(SegengineError):
+    """The store cannot be read or written."""
+
+
+class CorruptInputError(Exception):
+    """An input that cannot be decoded, now or later, until it changes; becomes a value in a record."""
+
+
+class TransientInputError(Exception):
+    """An input that could not be read now and may be readable later (network, permissions)."""

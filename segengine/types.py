@@ -1,0 +1,240 @@
+"""The nouns every other module speaks in. NumPy and the standard library only.
+
+Axes are always `(frame, y, x)` or `(frame, y, x, band)`; windows are half-open, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+type_ = type
+Pixels = NDArray[Any]
+"""(frame, y, x, band), any dtype, as read; colours in the order R, G, B."""
+Labels = NDArray[Any]
+"""(frame, y, x), unsigned; void is the maximum of the stored dtype."""
+Bool = NDArray[np.bool_]
+Color = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+Scope = Literal["frame", "scene", "run"]
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A box in a scene: half-open [start, stop) along (frame, y, x), in pixels."""
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Length along (frame, y, x)."""
+        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))  # type: ignore[return-value]
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as slices into its scene."""
+        f, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return f, y, x
+
+    def slices_in(self, outer: Window) -> tuple[slice, slice, slice]:
+        """The box as slices into an array that holds `outer`."""
+        f, y, x = (
+            slice(a - o, b - o) for a, b, o in zip(self.start, self.stop, outer.start, strict=True)
+        )
+        return f, y, x
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One input as listed: nothing of it has been read yet."""
+
+    name: str
+    """Path below the glob's fixed part, with `/` separators."""
+    uri: str
+    """Absolute local path or URL."""
+    fingerprint: str
+    """Digest of size and mtime_ns (local) or size and ETag (object store, https)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a source learned of one input from its header (video: from one demux), without decoding."""
+
+    kind: str
+    """The source that reads it: `images`, `raster`, `video`, `zarr`."""
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    """NumPy name of the dtype `read` will return."""
+    stacked: bool = False
+    """True: the frame joins the scene of its size bucket. False: a scene of its own."""
+    windowed: bool = False
+    """True where a window can be read without decoding the whole frame."""
+    positions: NDArray[np.int64] | None = None
+    """(frame,) index of each frame in the file, as a sequential decode yields it; None: one frame, 0."""
+    times: NDArray[np.float64] | None = None
+    """(frame,) seconds from the start (video)."""
+    seeks: NDArray[np.int64] | None = None
+    """(frame, 2): time stamp of the key frame to decode from, and its position (video)."""
+    gop: int = 1
+    """Greatest distance between key frames, in frames of the file (video)."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values for the scene group: `crs_wkt`, `transform` (6 numbers), `nodata`, `band_names`."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return 1 if self.positions is None else len(self.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """One frame as a worker needs it."""
+
+    index: int
+    """Place in the scene."""
+    name: str
+    uri: str
+    fingerprint: str
+    height: int
+    width: int
+    position: int = 0
+    """Index in the file, as a sequential decode yields it."""
+    seek: tuple[int, int] | None = None
+    """Time stamp and position of the key frame to decode from (video)."""
+    gone: bool = False
+    """The input has vanished; its mask stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The pixels of one frame in a window."""
+
+    pixels: Pixels
+    """(y, x, band)"""
+    valid: Bool | None = None
+    """(y, x), False at nodata; None: all valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a frame could not be read."""
+
+    kind: Literal["corrupt", "error"]
+    """`corrupt` is final until the input changes; `error` is worth another try."""
+    reason: str
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Reads one kind of input. Small and picklable; holds options, never handles.
+
+    `probe` raises CorruptInputError or TransientInputError with a reason (the file's name is added by
+    the caller). `read` yields one item a frame, in the order given, and never raises for a bad frame.
+    """
+
+    def probe(self, entry: Entry) -> Probe: ...
+    def read(
+        self, frames: Sequence[FrameRef], rows: slice, cols: slice
+    ) -> Iterator[Tile | Unreadable]:
+        """Pixels [rows, cols) of each frame; the slices lie inside every frame's real size."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Labels, and what else the job asked for, on one window."""
+
+    labels: Labels
+    """(n, y, x) unsigned, index into `classes`."""
+    probabilities: NDArray[np.float32] | None = None
+    """(n, y, x, class)"""
+    instances: NDArray[np.uint32] | None = None
+    """(n, y, x) ids of this window; 0 = none."""
+    objects: pa.Table | None = None
+    """One row an id: what the map cannot hold (overlaps)."""
+
+    def crop(self, to: tuple[slice, slice, slice]) -> Self:
+        """The part of every map inside `to` (slices along n, y, x)."""
+        return type_(self)(
+            self.labels[to],
+            None if self.probabilities is None else self.probabilities[to],
+            None if self.instances is None else self.instances[to],
+            self.objects,
+        )
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Labels pixels, given `halo` pixels of context and windows aligned to `stride`.
+
+    Optional attributes: `version: int` (raised when the output can change), `weights: str` (digest of
+    the weights), `outputs: tuple[str, ...]` (of labels, probabilities, instances, objects),
+    `colors: tuple[Color, ...]` (one a class).
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def halo(self) -> int | None: ...
+    @property
+    def stride(self) -> int: ...
+    def segment(self, pixels: Pixels) -> Prediction:
+        """Label pixels (n, y, x, band); nodata comes as read, void is set by the caller."""
+        ...
+
+
+@runtime_checkable
+class Linker(Segmenter, Protocol):
+    """A segmenter whose labels depend on connected pieces that can cross any number of windows.
+
+    `segment` labels whole frames. Where a frame is cut, each window is drafted with `halo` context,
+    8-connected pieces of non-zero draft pixels are joined across borders by the stitch stage, and a
+    piece whose greatest draft value reaches `keep` gets label 1, all else 0.
+    """
+
+    @property
+    def keep(self) -> int: ...
+    def draft(self, pixels: Pixels) -> NDArray[np.uint8]:
+        """(n, y, x, band) -> (n, y, x): 0 nothing, greater values stronger."""
+        ...
+
+
+@runtime_checkable
+class Surveyor(Protocol[S]):
+    """Must see a frame, a scene or the run before it can label; fitting gives a Segmenter.
+
+    `merge` is associative and commutative. A state is built of integers, floats, strings, NumPy
+    arrays, tuples, lists, dicts or dataclasses of these, so that it can be committed without pickle;
+    so is the fitted segmenter (a dataclass). Optional attributes as for Segmenter.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def scope(self) -> Scope: ...
+    def survey(self, pixels: Pixels, valid: Bool) -> S:
+        """State of pixels (n, y, x, band) where valid (n, y, x)."""
+        ...
+
+    def merge(self, a: S, b: S) -> S: ...
+    def fit(self, state: S) -> Segmenter: ...
+
+
+class Metric(Protocol[S]):
+    """A fold over windows; `merge` is associative and commutative, `empty()` its identity."""
+
+    def empty(self) -> S: ...
+    def update(self, state: S, prediction: Prediction, truth: Labels) -> S: ...
+    def merge(self, a: S, b: S) -> S: ...
+    def compute(self, state: S) -> Mapping[str, Any]: ...
