@@ -1,0 +1,103 @@
+"""What the engine asks of a segmenter or surveyor beyond its protocol, in one place."""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Any
+
+import numpy as np
+
+from segengine.errors import JobError
+from segengine.types import Color, Linker, Prediction, Scope, Segmenter
+
+OUTPUTS = ("labels", "probabilities", "instances", "objects")
+_BACKGROUND: Color = (32, 32, 36)
+
+
+def scope(plugin: Any) -> Scope | None:
+    """What must be surveyed before it can label; None for a plain segmenter."""
+    return getattr(plugin, "scope", None) if hasattr(plugin, "survey") else None
+
+
+def check(plugin: Any, kind: str) -> None:
+    """Raise JobError where an object is neither a Segmenter nor a Surveyor."""
+    needed = ("classes", "scope", "survey", "merge", "fit")
+    if not hasattr(plugin, "survey"):
+        needed = ("classes", "halo", "stride", "segment")
+    missing = [name for name in needed if not hasattr(plugin, name)]
+    if missing:
+        raise JobError(
+            f"segmenter.kind: {kind}: {type(plugin).__name__} is no segmenter: it has no "
+            f"{', '.join(missing)}"
+        )
+    if not plugin.classes:
+        raise JobError(f"segmenter.kind: {kind}: classes is empty")
+
+
+def whole_frames(plugin: Any) -> bool:
+    """True where a shard must cover the frame."""
+    return getattr(plugin, "halo", 0) is None
+
+
+def links(segmenter: Any) -> bool:
+    """True where labels depend on pieces that cross windows."""
+    return isinstance(segmenter, Linker)
+
+
+def version(plugin: Any) -> int:
+    """The algorithm version: its file raises it when the output can change."""
+    return int(getattr(plugin, "version", 1))
+
+
+def weights(plugin: Any) -> str:
+    """Digest of the weights, empty where there are none."""
+    return str(getattr(plugin, "weights", "") or "")
+
+
+def outputs(plugin: Any) -> tuple[str, ...] | None:
+    """What it predicts, where it says so."""
+    found = getattr(plugin, "outputs", None)
+    return None if found is None else tuple(found)
+
+
+def probed_outputs(prediction: Prediction) -> tuple[str, ...]:
+    """What a segmenter that does not say so turned out to predict."""
+    maps = (
+        prediction.labels,
+        prediction.probabilities,
+        prediction.instances,
+        prediction.objects,
+    )
+    return tuple(n for n, value in zip(OUTPUTS, maps, strict=True) if value is not None)
+
+
+def colors(plugin: Any) -> tuple[Color, ...]:
+    """One colour a class: its own, or a palette of well-separated hues on a dark background."""
+    own = getattr(plugin, "colors", None)
+    if own is not None and len(own) == len(plugin.classes):
+        return tuple((int(r), int(g), int(b)) for r, g, b in own)
+    return palette(len(plugin.classes))
+
+
+def palette(classes: int) -> tuple[Color, ...]:
+    """`classes` colours: the first dark, then hues a golden angle apart."""
+    found = [_BACKGROUND] if classes > 1 else []
+    for i in range(classes - len(found)):
+        hue = (0.02 + i * 0.61803398875) % 1.0
+        r, g, b = colorsys.hsv_to_rgb(hue, 0.62 + 0.2 * (i % 2), 0.95 - 0.2 * (i // 7 % 2))
+        found.append((round(255 * r), round(255 * g), round(255 * b)))
+    return tuple(found)
+
+
+def as_prediction(value: Any, segmenter: Segmenter, shape: tuple[int, int, int]) -> Prediction:
+    """Check what `segment` returned. Raises TypeError or ValueError naming what is wrong."""
+    if not isinstance(value, Prediction):
+        raise TypeError(f"segment returned {type(value).__name__}, not a Prediction")
+    labels = np.asarray(value.labels)
+    if labels.shape != shape:
+        raise ValueError(f"segment returned labels {labels.shape} for pixels {shape}")
+    if labels.dtype.kind not in "ub":
+        raise TypeError(f"segment returned {labels.dtype} labels; they must be unsigned")
+    if labels.size and int(labels.max()) >= len(segmenter.classes):
+        raise ValueError(f"segment returned label {labels.max()}, above its classes")
+    return value

@@ -1,0 +1,100 @@
+"""Plug-ins by entry-point name; listing them loads none of them."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from segengine.errors import JobError
+
+GROUPS = ("sources", "segmenters", "metrics", "losses", "exports", "clusters")
+
+
+@cache
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"segengine.{group}")}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Names installed in a group, sorted."""
+    return tuple(sorted(_installed(group)))
+
+
+def summary(group: str, name: str) -> str:
+    """First line of a plug-in's module docstring, read without importing the module."""
+    module = _installed(group)[name].value.partition(":")[0]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return ""
+    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    return (doc or "").strip().partition("\n")[0]
+
+
+def load(group: str, name: str) -> Callable[..., Any]:
+    """The factory behind a name, or behind `package.module:Class`.
+
+    Raises JobError for a name that is not installed or cannot be imported.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise JobError(f"{name}: cannot be imported here: {error}") from error
+        return found  # type: ignore[return-value]
+    try:
+        point = _installed(group)[name]
+    except KeyError:
+        close = difflib.get_close_matches(name, names(group), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        installed = ", ".join(names(group)) or "none"
+        raise JobError(
+            f"{name!r} is not one of the {group} installed ({installed}){hint}"
+        ) from None
+    try:
+        return point.load()  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise JobError(f"{name}: needs a package that is not installed: {error}") from error
+
+
+def create(group: str, kind: str, options: Mapping[str, Any]) -> Any:
+    """Build a plug-in from its name and options.
+
+    Raises JobError with a message that starts with the option's name where one is unknown or wrong.
+    """
+    factory = load(group, kind)
+    parameters = inspect.signature(factory).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for option in options:
+        if option not in parameters and not takes_any:
+            close = difflib.get_close_matches(option, parameters, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{kind} takes {', '.join(parameters)}"
+            raise JobError(f"{option}: {kind} has no such option; {hint}")
+    for option, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and option not in options:
+            raise JobError(f"{option}: {kind} needs this option")
+    try:
+        return factory(**options)
+    except (ValueError, TypeError) as error:
+        raise JobError(str(error)) from error
+
+
+def non_default(group: str, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that differ from the plug-in's defaults: writing a default out changes nothing."""
+    parameters = inspect.signature(load(group, kind)).parameters
+    return {
+        name: value
+        for name, value in sorted(options.items())
+        if name not in parameters or parameters[name].default != value
+    }

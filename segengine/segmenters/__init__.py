@@ -1,0 +1,1 @@
+"""Segmenters, one file a method; reached by name through the registry."""
