@@ -1,0 +1,349 @@
+"""The job: what a user types, as a YAML file, a flow parameter or keyword arguments.
+
+Frozen pydantic models; unknown keys are errors, and an error names the file, the line and the key.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from segengine import registry
+from segengine.errors import JobError
+
+URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+class Model(BaseModel):
+    """Strict and immutable: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSpec(Model):
+    """Where the images come from."""
+
+    kind: str = Field("auto", description="auto, or one of `segengine sources`")
+    paths: list[str] = Field(min_length=1, description="Folders, files, globs or URLs")
+    bands: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="Raster and Zarr: 1-based bands to read; omitted = all", min_length=1
+    )
+    color: Literal["gray", "rgb"] | None = Field(None, description="Images and video: force one")
+    every: int = Field(1, ge=1, description="Video: keep every n-th frame")
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class TruthSpec(Model):
+    """Label images to measure against."""
+
+    paths: list[str] = Field(
+        min_length=1,
+        description="Label images; {stem}, {name}, {path}, {parent} and {scene} are the frame's",
+    )
+    classes: list[str] | None = Field(None, description="Class names, in order of their values")
+    values: list[int] | None = Field(
+        None, description="Pixel value of each class; omitted = 0, 1, 2 ..."
+    )
+    void: int | None = Field(255, description="Pixel value that is not scored")
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _values_match_classes(self) -> TruthSpec:
+        if self.values is not None:
+            if self.classes is None or len(self.values) != len(self.classes):
+                raise ValueError("values: give one pixel value for each of classes")
+            if len(set(self.values)) != len(self.values):
+                raise ValueError("values: each class needs a pixel value of its own")
+        return self
+
+
+class SegmenterSpec(BaseModel):
+    """A segmenter's name and its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str = Field(description="One of `segengine segmenters`, or package.module:Class")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but `kind`."""
+        return dict(self.model_extra or {})
+
+
+class StoreSpec(Model):
+    """Where the masks go, and how they are cut."""
+
+    path: str = Field(description="Folder or s3:// URL of the store", min_length=1)
+    chunk: int = Field(512, ge=16, le=16384, description="Side of a chunk, in pixels")
+    shard: int = Field(2048, ge=16, le=65536, description="Side of a shard, in pixels")
+    frames: int | None = Field(None, ge=1, description="Frames in a shard; omitted = by size")
+    probabilities: bool = Field(False, description="Store class probabilities too")
+
+    @model_validator(mode="after")
+    def _shard_is_whole_chunks(self) -> StoreSpec:
+        if self.shard % self.chunk:
+            raise ValueError(
+                f"shard: {self.shard} is no multiple of store.chunk {self.chunk}; "
+                f"try {-(-self.shard // self.chunk) * self.chunk}"
+            )
+        return self
+
+
+class EvaluateSpec(Model):
+    """What is measured at the end."""
+
+    metrics: list[str | dict[str, Any]] = Field(default_factory=lambda: ["confusion"])
+    losses: list[str | dict[str, Any]] = Field(default_factory=list)
+
+
+class ClusterSpec(Model):
+    """Where shards are worked on."""
+
+    kind: str = Field("local", description="local, address, or an installed cluster kind")
+    workers: int | Literal["auto"] = Field("auto", description="Number of local workers")
+    address: str | None = Field(None, description="Scheduler of a running cluster, tcp://...")
+    options: dict[str, Any] = Field(default_factory=dict, description="For installed kinds")
+
+    @model_validator(mode="after")
+    def _address_goes_with_its_kind(self) -> ClusterSpec:
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("address: goes with `kind: address`, and only there")
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise ValueError(f"workers: must be at least 1, got {self.workers}")
+        if self.kind not in registry.names("clusters"):
+            kinds = ", ".join(registry.names("clusters"))
+            raise ValueError(f"kind: {self.kind!r} is not installed; choose from {kinds}")
+        return self
+
+
+class FaultsSpec(Model):
+    """What is tried before a shard is given up."""
+
+    retries: int = Field(2, ge=0, description="Tries after the first")
+    deadline: float = Field(600, gt=0, description="Seconds a shard may take")
+    max_quarantined: float = Field(0.01, ge=0, le=1, description="Share of frames; never below 5")
+
+
+class Job(Model):
+    """One job: images in, masks out."""
+
+    name: str = Field("segengine", description="Shown in reports and by Prefect")
+    source: SourceSpec
+    truth: TruthSpec | None = None
+    segmenter: SegmenterSpec
+    store: StoreSpec
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
+    cluster: ClusterSpec = Field(default_factory=ClusterSpec)
+    faults: FaultsSpec = Field(default_factory=FaultsSpec)
+
+    @cached_property
+    def plugin(self) -> Any:
+        """The configured segmenter or surveyor. Raises JobError naming the option."""
+        try:
+            return registry.create("segmenters", self.segmenter.kind, self.segmenter.options)
+        except JobError as error:
+            raise JobError(f"segmenter.{error}") from error
+
+    def absolute(self, base: Path | None) -> Job:
+        """The same job with absolute paths, taken against `base`; None: relative ones are errors."""
+        updates: dict[str, Any] = {
+            "source": self.source.model_copy(
+                update={"paths": [_absolute(p, base, "source.paths") for p in self.source.paths]}
+            ),
+            "store": self.store.model_copy(
+                update={"path": _absolute(self.store.path, base, "store.path")}
+            ),
+        }
+        if self.truth is not None:
+            paths = [_absolute(p, base, "truth.paths") for p in self.truth.paths]
+            updates["truth"] = self.truth.model_copy(update={"paths": paths})
+        return self.model_copy(update=updates)
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as a JSON object, without credentials that a URL may carry."""
+        return _without_credentials(self.model_dump(mode="json", exclude_none=True))  # type: ignore[no-any-return]
+
+
+def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job:
+    """Read a job file, apply `a.b=c` overrides, and check all that can be checked without its data.
+
+    Raises JobError with one line: file, line, key, what is wrong.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise JobError(f"{file}: no such job file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{file}: cannot be read: {error}") from None
+    lines: dict[tuple[str, ...], int] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _index_lines(node, (), lines)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise JobError(f"{file}{where}: {problem}") from None
+    except JobError as error:
+        raise JobError(f"{file}:{error}") from None
+    if not isinstance(data, dict):
+        raise JobError(
+            f"{file}: a job file is a mapping with keys such as source, segmenter, store"
+        )
+    for override in overrides:
+        _override(data, override)
+    return _checked(data, base=file.absolute().parent, file=str(file), lines=lines)
+
+
+def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
+    """A job from keyword data (Python, a flow parameter). Relative paths are taken against `base`."""
+    if isinstance(data, Job):
+        data.plugin  # noqa: B018 - checks the segmenter's options
+        return data.absolute(base)
+    return _checked(dict(data), base=base, file="job", lines={})
+
+
+def _checked(
+    data: dict[str, Any], *, base: Path | None, file: str, lines: dict[tuple[str, ...], int]
+) -> Job:
+    try:
+        job = Job.model_validate(data).absolute(base)
+        job.plugin  # noqa: B018 - checks the segmenter's options
+    except ValidationError as error:
+        key, message = _explain(error)
+        raise JobError(f"{_where(file, lines, key)}: {message}") from None
+    except JobError as error:
+        key = tuple(str(error).partition(":")[0].split("."))
+        message = str(error)
+        if key[0] == "segmenter":
+            known = [
+                o for o in data["segmenter"] if re.search(rf"\b{re.escape(str(o))}\b", message)
+            ]
+            if key not in lines:
+                key = ("segmenter", str(known[0]) if known else "kind")
+                if not known:
+                    message = "segmenter.kind: " + message.removeprefix("segmenter.")
+                elif not message.removeprefix("segmenter.").startswith(key[1]):
+                    message = f"segmenter.{key[1]}: {message.removeprefix('segmenter.')}"
+        raise JobError(f"{_where(file, lines, key)}: {message}") from None
+    return job
+
+
+def _where(file: str, lines: dict[tuple[str, ...], int], key: tuple[str, ...]) -> str:
+    """File and line of a key, or of the nearest block around it."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in lines:
+            return f"{file}:{lines[key[:length]]}"
+    return file
+
+
+def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
+    first = error.errors(include_url=False)[0]
+    key = tuple(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and re.match(r"^[a-z_]+: ", message):
+        option, _, message = message.partition(": ")
+        key = (*key, option)
+    elif first["type"] == "extra_forbidden":
+        message = f"unknown key{_suggest(key)}"
+    elif first["type"] == "missing":
+        message = "this key is needed"
+    elif "input" in first and not isinstance(first["input"], dict):
+        message = f"{message}, got {first['input']!r}"
+    return key, f"{'.'.join(key)}: {message}"
+
+
+def _suggest(key: tuple[str, ...]) -> str:
+    import difflib
+
+    model: Any = Job
+    for part in key[:-1]:
+        field = model.model_fields.get(part)
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), Job)
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(key[-1], known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _index_lines(node: Any, key: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            child = (*key, str(name.value))
+            if child in lines:
+                raise JobError(
+                    f"{name.start_mark.line + 1}: {'.'.join(child)}: written twice "
+                    f"(first on line {lines[child]})"
+                )
+            lines[child] = name.start_mark.line + 1
+            _index_lines(value, child, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*key, str(index))] = value.start_mark.line + 1
+            _index_lines(value, (*key, str(index)), lines)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise JobError(f"--set {override}: write KEY=VALUE, for example --set segmenter.clusters=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise JobError(f"--set {override}: the value is not valid YAML") from None
+    block = data
+    for part in parts[:-1]:
+        if block.get(part) is None:
+            block[part] = {}
+        block = block[part]
+        if not isinstance(block, dict):
+            raise JobError(f"--set {override}: {part} is not a block of keys")
+    block[parts[-1]] = value
+
+
+def _absolute(path: str, base: Path | None, key: str) -> str:
+    if URL.match(path):
+        return path
+    expanded = os.path.expanduser(path)
+    if os.path.isabs(expanded):
+        return os.path.normpath(expanded)
+    if base is None:
+        raise JobError(f"{key}: {path}: a job given as a flow parameter needs absolute paths")
+    folder = glob.escape(str(base)) if key == "source.paths" else str(base)
+    if key == "truth.paths":
+        folder = folder.replace("{", "{{").replace("}", "}}")
+    return os.path.normpath(os.path.join(folder, expanded))
+
+
+_SECRET = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY_SECRET = re.compile(
+    r"(?i)([?&](?:x-amz-[a-z-]+|sig|signature|token|key|awsaccesskeyid|se|sp|sv)=)[^&]*"
+)
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        return _QUERY_SECRET.sub(r"\1...", _SECRET.sub("", value))
+    if isinstance(value, dict):
+        return {k: _without_credentials(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(v) for v in value]
+    return value
