@@ -1,0 +1,170 @@
+"""From listed inputs to readers and layouts: list, probe what is new or changed, place.
+
+Listing reads no pixels, and an input whose fingerprint is known is not opened again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from segengine import registry
+from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
+from segengine.layout import Cut, Layout, Probed, Unplaced, place
+from segengine.objects import Objects
+from segengine.types import Entry, Source
+from segengine.values import decode, encode
+
+LAYOUTS = "records/+layouts"
+UNPLACED = "records/+unplaced"
+
+
+def reader(kind: str, spec: Mapping[str, Any]) -> Source:
+    """The source of a kind, with those of the `source` block's options that it takes."""
+    parameters = inspect.signature(registry.load("sources", kind)).parameters
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in spec.items()
+        if name in parameters and value is not None
+    }
+    try:
+        return registry.create("sources", kind, options)  # type: ignore[no-any-return]
+    except JobError as error:
+        raise JobError(f"source.{error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What this run found, and where it lies."""
+
+    layouts: dict[str, Layout]
+    unplaced: tuple[Unplaced, ...]
+    changed: frozenset[str]
+    """Scenes whose layout differs from the committed one."""
+    probed: int
+    """Headers read."""
+
+    @property
+    def frames(self) -> int:
+        """All frames there are, placed or not; those gone are not counted."""
+        return len(self.unplaced) + sum(
+            int((~layout.gone).sum()) if layout.stacked else layout.shape[0] * (not layout.gone[0])
+            for layout in self.layouts.values()
+        )
+
+
+def load_layouts(objects: Objects) -> dict[str, Layout]:
+    """The committed layouts of a store, by scene."""
+    _, files = objects.children(LAYOUTS)
+    found: dict[str, Layout] = {}
+    with ThreadPoolExecutor(8) as pool:
+        for data in pool.map(lambda f: objects.get(f"{LAYOUTS}/{f}"), files):
+            if data is not None:
+                layout = decode(data)
+                found[layout.scene] = layout
+    return found
+
+
+def load_unplaced(objects: Objects) -> tuple[Unplaced, ...]:
+    """Inputs that took no place in the last run."""
+    data = objects.get(UNPLACED)
+    return () if data is None else tuple(decode(data))
+
+
+def commit_layout(objects: Objects, layout: Layout) -> None:
+    """Write a scene's layout, atomically."""
+    objects.put(f"{LAYOUTS}/{layout.scene}", encode(layout))
+
+
+def commit_unplaced(objects: Objects, unplaced: Sequence[Unplaced]) -> None:
+    """Write the list of inputs without a place."""
+    objects.put(UNPLACED, encode(tuple(unplaced)))
+
+
+def scan(
+    spec: Mapping[str, Any],
+    previous: Mapping[str, Layout],
+    unplaced: Sequence[Unplaced],
+    cut: Cut,
+    unchanged_source: bool = True,
+) -> Scan:
+    """List the inputs and lay them out.
+
+    `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
+    known fingerprint spares reading the header. Raises JobError for a path that matches nothing.
+    """
+    from segengine.sources.listing import list_entries
+
+    try:
+        listing = list_entries(spec["paths"], spec.get("kind", "auto"))
+    except ValueError as error:
+        raise JobError(str(error)) from error
+    except TransientInputError as error:
+        raise SegengineError(f"source.paths: {error}; try again later") from error
+    entries = {e.name: e for e in listing.entries}
+    known = {
+        name: fingerprint
+        for layout in previous.values()
+        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+    }
+    final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
+    placed_names = {n for layout in previous.values() for n in layout.names}
+    probes: list[Probed] = []
+    bad = [Unplaced(name, uri, "", "error", reason) for name, uri, reason in listing.unlisted]
+    todo: list[Entry] = []
+    for entry in listing.entries:
+        old = final.get(entry.name)
+        if old is not None and old.fingerprint == entry.fingerprint:
+            bad.append(old)
+        elif known.get(entry.name) != entry.fingerprint or not unchanged_source:
+            todo.append(entry)
+    for entry, outcome in _probe_all(todo, listing, spec):
+        if isinstance(outcome, Unplaced):
+            if entry.name not in placed_names:
+                bad.append(outcome)
+        else:
+            probes.append(Probed(entry, outcome))
+    cannot_stat = {name for name, _, _ in listing.unlisted}
+    for layout in previous.values():  # not gone: it is still listed, only unreadable
+        for i, name in enumerate(layout.names):
+            if name in cannot_stat:
+                entries[name] = Entry(name, layout.uris[i], "unreadable")
+                bad = [b for b in bad if b.name != name]
+    layouts = place(previous, entries, probes, cut)
+    changed = frozenset(
+        name
+        for name, layout in layouts.items()
+        if name not in previous or encode(layout) != encode(previous[name])
+    )
+    bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
+    return Scan(layouts, tuple(bad), changed, len(todo))
+
+
+def _probe_all(
+    entries: Sequence[Entry], listing: Any, spec: Mapping[str, Any]
+) -> Iterator[tuple[Entry, Any]]:
+    @lru_cache
+    def source(kind: str) -> Source:
+        return reader(kind, spec)
+
+    def probe(entry: Entry) -> Any:
+        try:
+            kind = listing.kind_of(entry)
+            return source(kind).probe(entry)
+        except CorruptInputError as error:
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", str(error))
+        except (TransientInputError, OSError) as error:
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "error", str(error))
+
+    if not entries:
+        return
+    if len(entries) < 8:
+        yield from ((e, probe(e)) for e in entries)
+        return
+    remote = any("://" in e.uri for e in entries)
+    with ThreadPoolExecutor(16 if remote else 4) as pool:
+        yield from zip(entries, pool.map(probe, entries), strict=True)

@@ -1,0 +1,327 @@
+"""Which frame lies where: scenes, their shapes and shards, and how later runs add to them.
+
+A layout is committed before its scene's first shard; after that a frame never moves. New images
+become further scenes, a changed one keeps its place if its new size still fits there, and a
+vanished one keeps its place as `gone`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from segengine import tiling
+from segengine.types import Entry, FrameRef, Probe, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How scenes are cut, from the job's `store` block and the segmenter."""
+
+    chunk: int
+    shard: int
+    frames: int | None = None
+    whole: bool = False
+    """The segmenter needs whole frames: a shard covers the frame, whatever `shard` says."""
+    every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A scene: its frames, its shape and its shards."""
+
+    scene: str
+    kind: str
+    """The source kind that reads it."""
+    shape: tuple[int, int, int]
+    """(frame, y, x)"""
+    bands: int
+    dtype: str
+    shard: tuple[int, int, int]
+    chunk: tuple[int, int, int]
+    names: tuple[str, ...]
+    """One a frame (photos), or one for all (a scene of its own)."""
+    uris: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    heights: NDArray[np.int32]
+    """(name,) real height of each; the rest of the scene's height is void."""
+    widths: NDArray[np.int32]
+    gone: NDArray[np.bool_]
+    """(name,) the input has vanished."""
+    stacked: bool
+    windowed: bool
+    positions: NDArray[np.int64] | None = None
+    times: NDArray[np.float64] | None = None
+    seeks: NDArray[np.int64] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Shards along (frame, y, x)."""
+        return tiling.shard_grid(self.shape, self.shard)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        f, y, x = self.grid
+        return f * y * x
+
+    @property
+    def cut(self) -> bool:
+        """True where a frame lies in more than one shard."""
+        return self.grid[1] * self.grid[2] > 1
+
+    def window(self, place: tuple[int, int, int]) -> Window:
+        """The box of a shard."""
+        return tiling.shard_window(place, self.shape, self.shard)
+
+    def frame_name(self, index: int) -> str:
+        """The frame's name: its file's, for video `#` and the frame's index."""
+        if self.stacked:
+            return self.names[index]
+        if self.positions is None or self.kind == "raster":
+            return self.names[0]
+        return f"{self.names[0]}#{int(self.positions[index])}"
+
+    def frame(self, index: int) -> FrameRef:
+        """What a worker needs to read a frame."""
+        i = index if self.stacked else 0
+        return FrameRef(
+            index,
+            self.frame_name(index),
+            self.uris[i],
+            self.fingerprints[i],
+            int(self.heights[i]),
+            int(self.widths[i]),
+            0 if self.positions is None or self.stacked else int(self.positions[index]),
+            None if self.seeks is None else (int(self.seeks[index, 0]), int(self.seeks[index, 1])),
+            bool(self.gone[i]),
+        )
+
+    def frames(self, start: int = 0, stop: int | None = None) -> tuple[FrameRef, ...]:
+        """Frames [start, stop)."""
+        return tuple(self.frame(i) for i in range(start, self.shape[0] if stop is None else stop))
+
+    def inputs(self, first: int, last: int) -> str:
+        """Fingerprints of frames [first, last), joined by blanks; of one file, once."""
+        return " ".join(self.fingerprints[first:last]) if self.stacked else self.fingerprints[0]
+
+    def frame_shards(self, place_f: int) -> list[tuple[int, int, int]]:
+        """The shards that hold the frames of row `place_f` of the grid."""
+        _, rows, columns = self.grid
+        return [(place_f, y, x) for y in range(rows) for x in range(columns)]
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """An input whose header cannot be read: it takes no place."""
+
+    name: str
+    uri: str
+    fingerprint: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """An input with what its header said."""
+
+    entry: Entry
+    probe: Probe
+
+
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def scene_name(wanted: str, taken: Iterable[str] = ()) -> str:
+    """`wanted` escaped to [A-Za-z0-9._-], with a hash where that changed it or it would collide.
+
+    >>> scene_name("longmont"), scene_name("a b")
+    ('longmont', 'a_b-f3cbc85b')
+    """
+    escaped = _NOT_ALLOWED.sub("_", wanted)
+    reserved = escaped.strip(".") == "" or escaped.startswith("__")
+    reserved = reserved or escaped.endswith((".parquet", "zarr.json")) or len(escaped) > 200
+    if escaped == wanted and not reserved and escaped not in taken:
+        return escaped
+    digest = xxhash.xxh32_hexdigest(wanted.encode("utf-8", "surrogateescape"))
+    stem = escaped[:180].strip(".") or "scene"
+    return f"s{stem}-{digest}" if stem.startswith("__") else f"{stem}-{digest}"
+
+
+def place(
+    previous: Mapping[str, Layout], entries: Mapping[str, Entry], probed: Sequence[Probed], cut: Cut
+) -> dict[str, Layout]:
+    """Layouts of this run: `previous` brought up to date, then scenes for what has no place yet.
+
+    `entries` are all inputs now listed, by name; `probed` those of them that are new or changed and
+    have a readable header. Frames are placed in the order of their names as UTF-8 bytes.
+    """
+    by_name = {p.entry.name: p for p in probed}
+    layouts = {name: _updated(layout, entries, by_name) for name, layout in previous.items()}
+    placed = {
+        name
+        for layout in layouts.values()
+        for name, gone in zip(layout.names, layout.gone, strict=True)
+        if not gone
+    }
+    fresh = [p for p in probed if p.entry.name not in placed]
+    fresh.sort(key=lambda p: p.entry.name.encode("utf-8", "surrogateescape"))
+    buckets: dict[str, list[Probed]] = {}
+    for item in fresh:
+        if item.probe.stacked:
+            height, width = tiling.bucket(item.probe.height, item.probe.width)
+            base = f"{height}x{width}-{item.probe.dtype}-{item.probe.bands}"
+            buckets.setdefault(base, []).append(item)
+    for base, items in sorted(buckets.items()):
+        name = _next_name(base, layouts)
+        layouts[name] = _bucket_layout(name, items, cut)
+    for item in fresh:
+        if not item.probe.stacked:
+            name = _own_name(item.entry.name, layouts)
+            layouts[name] = _own_layout(name, item, cut)
+    return layouts
+
+
+def _updated(layout: Layout, entries: Mapping[str, Entry], probed: Mapping[str, Probed]) -> Layout:
+    uris, fingerprints = list(layout.uris), list(layout.fingerprints)
+    heights, widths, gone = layout.heights.copy(), layout.widths.copy(), layout.gone.copy()
+    extra: dict[str, Any] = {}
+    for i, name in enumerate(layout.names):
+        entry = entries.get(name)
+        if entry is None:
+            gone[i] = True
+            continue
+        uris[i] = entry.uri
+        unchanged = entry.fingerprint == fingerprints[i]
+        if unchanged:
+            gone[i] = False
+        elif name not in probed:  # its header cannot be read any more: the worker will say so
+            fingerprints[i], gone[i] = entry.fingerprint, False
+        elif _fits(layout, probed[name].probe):
+            probe = probed[name].probe
+            fingerprints[i], gone[i] = entry.fingerprint, False
+            heights[i], widths[i] = probe.height, probe.width
+            if not layout.stacked:
+                extra = {
+                    "positions": probe.positions,
+                    "times": probe.times,
+                    "seeks": probe.seeks,
+                    "attributes": dict(probe.attributes),
+                }
+        else:
+            gone[i] = True
+    return replace(
+        layout,
+        uris=tuple(uris),
+        fingerprints=tuple(fingerprints),
+        heights=heights,
+        widths=widths,
+        gone=gone,
+        **extra,
+    )
+
+
+def _fits(layout: Layout, probe: Probe) -> bool:
+    """Whether a changed input can keep its place: a scene's shape never changes."""
+    same_kind = (layout.stacked, layout.bands, layout.dtype) == (
+        probe.stacked,
+        probe.bands,
+        probe.dtype,
+    )
+    if not same_kind or (layout.kind != probe.kind and not layout.stacked):
+        return False
+    if layout.stacked:
+        return tiling.bucket(probe.height, probe.width) == layout.shape[1:]
+    return (probe.frames, probe.height, probe.width) == layout.shape
+
+
+def _next_name(base: str, layouts: Mapping[str, Layout]) -> str:
+    number, name = 1, base
+    while name in layouts:
+        number += 1
+        name = f"{base}.{number}"
+    return name
+
+
+def _own_name(frame_name: str, layouts: Mapping[str, Layout]) -> str:
+    path = PurePosixPath(frame_name)
+    stem = str(path.with_suffix("")) if path.suffix else frame_name
+    own = [n for n, layout in layouts.items() if frame_name in layout.names]
+    if own:  # its old place has another shape
+        return _next_name(min(own, key=len), layouts)
+    name = scene_name(stem, layouts)
+    if name in layouts:
+        name = scene_name(frame_name, [frame_name])
+    return _next_name(name, layouts)
+
+
+def _bucket_layout(name: str, items: Sequence[Probed], cut: Cut) -> Layout:
+    height, width = tiling.bucket(items[0].probe.height, items[0].probe.width)
+    side = _side(height, width, cut)
+    frames = cut.frames or tiling.frames_per_shard(side, height, width)
+    if height > side or width > side:
+        frames = 1
+    return Layout(
+        name,
+        items[0].probe.kind,
+        (len(items), height, width),
+        items[0].probe.bands,
+        items[0].probe.dtype,
+        (frames, side, side),
+        (1, cut.chunk, cut.chunk),
+        tuple(i.entry.name for i in items),
+        tuple(i.entry.uri for i in items),
+        tuple(i.entry.fingerprint for i in items),
+        np.array([i.probe.height for i in items], np.int32),
+        np.array([i.probe.width for i in items], np.int32),
+        np.zeros(len(items), np.bool_),
+        stacked=True,
+        windowed=False,
+    )
+
+
+def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
+    probe = item.probe
+    side = _side(probe.height, probe.width, cut)
+    frames = cut.frames or tiling.frames_per_shard(side, probe.height, probe.width)
+    if cut.frames is None and probe.kind == "video" and frames:
+        size = probe.height * probe.width * probe.bands * np.dtype(probe.dtype).itemsize
+        frames = tiling.video_frames_per_shard(frames, probe.gop, cut.every, size)
+    if probe.height > side or probe.width > side:
+        frames = 1
+    return Layout(
+        name,
+        probe.kind,
+        (probe.frames, probe.height, probe.width),
+        probe.bands,
+        probe.dtype,
+        (frames, side, side),
+        (1, cut.chunk, cut.chunk),
+        (item.entry.name,),
+        (item.entry.uri,),
+        (item.entry.fingerprint,),
+        np.array([probe.height], np.int32),
+        np.array([probe.width], np.int32),
+        np.zeros(1, np.bool_),
+        stacked=False,
+        windowed=probe.windowed,
+        positions=probe.positions,
+        times=probe.times,
+        seeks=probe.seeks,
+        attributes=dict(probe.attributes),
+    )
+
+
+def _side(height: int, width: int, cut: Cut) -> int:
+    if cut.whole:
+        return max(cut.shard, tiling.round_up(max(height, width), cut.chunk))
+    return cut.shard
