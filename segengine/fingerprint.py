@@ -1,0 +1,54 @@
+"""What a mask depends on, as digests. Never the code itself: a refactor must not recompute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import xxhash
+
+from segengine import plugins, registry
+from segengine.job import Job
+
+_SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1}
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return xxhash.xxh3_64_hexdigest(text.encode("utf-8", "surrogateescape"))
+
+
+def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
+    """The keys of a job that can change a mask, with their values; defaults are left out."""
+    kind = job.segmenter.kind
+    options = registry.non_default("segmenters", kind, job.segmenter.options)
+    found: dict[str, Any] = {"segmenter.kind": kind}
+    found |= {f"segmenter.{name}": value for name, value in options.items()}
+    found["segmenter version"] = plugins.version(job.plugin)
+    source = job.source.model_dump(mode="json")
+    for name, default in _SOURCE_DEFAULTS.items():
+        if source[name] != default:
+            found[f"source.{name}"] = source[name]
+    if "probabilities" in outputs:
+        found["store.probabilities"] = True
+    return found
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of keys, one line each.
+
+    >>> changes({"segmenter.clusters": 3}, {"segmenter.clusters": 4})
+    ['segmenter.clusters: 3 -> 4']
+    """
+    absent = "default"
+    return [
+        f"{name}: {_text(old.get(name, absent))} -> {_text(new.get(name, absent))}"
+        for name in sorted({*old, *new})
+        if old.get(name, absent) != new.get(name, absent)
+    ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,329 @@
+"""Commit records: the only truth about what is done.
+
+One JSON object a shard while a scene is worked on, packed into one parquet file a scene when it is
+finished. A single record always stands above a packed one; a single `void` record says that the
+packed one no longer holds.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segengine.objects import Objects
+
+Kind = Literal["mask", "draft", "level", "measure"]
+Place = tuple[int, int, int]
+Status = Literal["done", "error", "crash", "hang", "void"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFailure:
+    """A frame of a shard that is void, and why."""
+
+    frame: int
+    """Place in the scene."""
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One stored object of a shard."""
+
+    array: str
+    """Path of the array below the scene, for example `mask/0`."""
+    checksum: str
+    """XXH3-128 of the stored bytes, 32 hex digits."""
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one shard after its work was stored (or given up)."""
+
+    kind: Kind
+    scene: str
+    shard: Place
+    """Place in the shard grid (frame, y, x)."""
+    box: tuple[int, int, int, int, int, int]
+    """Start then stop along (frame, y, x), in pixels of the scene."""
+    status: Status
+    inputs: str
+    """Fingerprints of the shard's frames, joined by blanks."""
+    job: str
+    """Fingerprint of the job's parts that can change the mask, and of the segmenter's version."""
+    weights: str = ""
+    fit: str = ""
+    """Digest of the committed fit that labelled it; empty where the shard fitted itself."""
+    objects: tuple[StoredObject, ...] = ()
+    reason: str = ""
+    failures: tuple[FrameFailure, ...] = ()
+    areas: tuple[tuple[int, ...], ...] = ()
+    """Pixels of each class, then of void, one row a frame."""
+    colors: tuple[tuple[tuple[int, int, int], ...], ...] = ()
+    """Colours of the classes, one row a frame, where the shard fitted itself."""
+    inertia: tuple[float, ...] = ()
+    """Inertia of the frames' own fits."""
+    attempts: int = 1
+    seconds: float = 0.0
+    finished: float = 0.0
+    """Unix time."""
+    pixels: int = 0
+    """Pixels labelled, void not counted."""
+    version: int = 1
+    """The segmenter's algorithm version."""
+    provenance: str = ""
+    """Host, processor and versions, as JSON; never compared."""
+    payload: str = ""
+    """JSON of the record's kind: border summaries, measure keys and states."""
+
+    @property
+    def key(self) -> str:
+        """Key of the single record."""
+        return single_key(self.kind, self.scene, self.shard)
+
+    @property
+    def checksum(self) -> str:
+        """Checksums of all stored objects, joined by blanks."""
+        return " ".join(o.checksum for o in self.objects)
+
+
+def single_key(kind: str, scene: str, shard: Place) -> str:
+    """Key of a shard's single record."""
+    f, y, x = shard
+    return f"records/{scene}/{kind}/{f}.{y}.{x}.json"
+
+
+def to_json(record: Record) -> bytes:
+    """A record as the JSON object that is stored."""
+    return json.dumps(asdict(record), separators=(",", ":")).encode()
+
+
+def from_json(data: bytes) -> Record:
+    """The record behind a stored JSON object. Raises ValueError on anything else."""
+    try:
+        return _build(json.loads(data))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a record: {error}") from error
+
+
+def _build(raw: dict[str, Any]) -> Record:
+    raw["shard"] = tuple(raw["shard"])
+    raw["box"] = tuple(raw["box"])
+    raw["objects"] = tuple(StoredObject(**o) for o in raw["objects"])
+    raw["failures"] = tuple(FrameFailure(**f) for f in raw["failures"])
+    raw["areas"] = tuple(tuple(row) for row in raw["areas"])
+    raw["colors"] = tuple(tuple(tuple(c) for c in row) for row in raw["colors"])
+    raw["inertia"] = tuple(raw["inertia"])
+    return Record(**raw)
+
+
+_NESTED = ("objects", "failures", "areas", "colors", "inertia")
+SCHEMA = pa.schema(
+    [
+        ("kind", pa.dictionary(pa.int8(), pa.string())),
+        ("scene", pa.dictionary(pa.int32(), pa.string())),
+        ("f", pa.int32()),
+        ("y", pa.int32()),
+        ("x", pa.int32()),
+        ("box", pa.list_(pa.int64(), 6)),
+        ("status", pa.dictionary(pa.int8(), pa.string())),
+        ("inputs", pa.string()),
+        ("job", pa.dictionary(pa.int32(), pa.string())),
+        ("weights", pa.dictionary(pa.int32(), pa.string())),
+        ("fit", pa.dictionary(pa.int32(), pa.string())),
+        ("reason", pa.string()),
+        *((name, pa.string()) for name in _NESTED),
+        ("attempts", pa.int32()),
+        ("seconds", pa.float64()),
+        ("finished", pa.float64()),
+        ("pixels", pa.int64()),
+        ("version", pa.int32()),
+        ("provenance", pa.dictionary(pa.int32(), pa.string())),
+        ("payload", pa.string()),
+    ]
+)
+"""Packed records; nested fields as JSON text."""
+_EMPTY_TEXT = "[]"
+
+
+def to_table(records: Iterable[Record]) -> pa.Table:
+    """Packed form of records, in (kind, shard) order."""
+    rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for record in sorted(records, key=lambda r: (r.kind, r.shard)):
+        raw = asdict(record)
+        raw["f"], raw["y"], raw["x"] = raw.pop("shard")
+        for name in _NESTED:
+            raw[name] = json.dumps(raw[name], separators=(",", ":")) if raw[name] else _EMPTY_TEXT
+        for name, column in rows.items():
+            column.append(raw[name])
+    return pa.table(rows, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> Iterator[Record]:
+    """Records of a packed table, one at a time."""
+    for batch in table.to_batches(max_chunksize=8192):
+        columns = {name: batch.column(name).to_pylist() for name in SCHEMA.names}
+        boxes = columns["box"]
+        nested = {name: columns[name] for name in _NESTED}
+        for i in range(batch.num_rows):
+            yield Record(
+                columns["kind"][i],
+                columns["scene"][i],
+                (columns["f"][i], columns["y"][i], columns["x"][i]),
+                tuple(boxes[i]),
+                columns["status"][i],
+                columns["inputs"][i],
+                columns["job"][i],
+                columns["weights"][i],
+                columns["fit"][i],
+                _objects(nested["objects"][i]),
+                columns["reason"][i],
+                _failures(nested["failures"][i]),
+                _tuples(nested["areas"][i]),
+                _tuples(nested["colors"][i]),
+                _tuples(nested["inertia"][i]),
+                columns["attempts"][i],
+                columns["seconds"][i],
+                columns["finished"][i],
+                columns["pixels"][i],
+                columns["version"][i],
+                columns["provenance"][i],
+                columns["payload"][i],
+            )
+
+
+def _objects(text: str) -> tuple[StoredObject, ...]:
+    return () if text == _EMPTY_TEXT else tuple(StoredObject(**o) for o in json.loads(text))
+
+
+def _failures(text: str) -> tuple[FrameFailure, ...]:
+    return () if text == _EMPTY_TEXT else tuple(FrameFailure(**f) for f in json.loads(text))
+
+
+def _tuples(text: str) -> Any:
+    def freeze(value: Any) -> Any:
+        return tuple(freeze(v) for v in value) if isinstance(value, list) else value
+
+    return () if text == _EMPTY_TEXT else freeze(json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLog:
+    """Reads and writes the records of a store."""
+
+    objects: Objects
+
+    def write(self, record: Record) -> None:
+        """Commit a record, atomically."""
+        self.objects.put(record.key, to_json(record))
+
+    def drop(self, kind: Kind, scene: str, shard: Place, *, packed: bool) -> None:
+        """Take a record back before its shard is written again; `packed`: one may lie in the pack."""
+        if packed:
+            void = Record(kind, scene, shard, (0,) * 6, "void", "", "")
+            self.objects.put(void.key, to_json(void))
+        else:
+            self.objects.delete(single_key(kind, scene, shard))
+
+    def scenes(self) -> tuple[set[str], set[str]]:
+        """Names of scenes with (single, packed) records."""
+        folders, files = self.objects.children("records")
+        packed = {f.removesuffix(".parquet") for f in files if f.endswith(".parquet")}
+        return {f for f in folders if not f.startswith("+")}, packed
+
+    def table(self, scene: str, columns: list[str] | None = None) -> pa.Table | None:
+        """The packed records of a scene, or None."""
+        data = self.objects.get(f"records/{scene}.parquet")
+        return None if data is None else pq.read_table(io.BytesIO(data), columns=columns)
+
+    def singles(self, scene: str) -> dict[tuple[str, Place], Record]:
+        """The single records of a scene; an unreadable one counts as absent."""
+        found: dict[tuple[str, Place], Record] = {}
+        for key in self.objects.list(f"records/{scene}"):
+            data = self.objects.get(key)
+            if data is None:
+                continue
+            try:
+                record = from_json(data)
+            except ValueError:
+                continue
+            found[record.kind, record.shard] = record
+        return found
+
+    def read(self, scene: str, kind: str | None = None) -> Iterator[Record]:
+        """Records of a scene: single ones first, then the packed ones they do not replace."""
+        singles = self.singles(scene)
+        for record in singles.values():
+            if record.status != "void" and kind in (None, record.kind):
+                yield record
+        table = self.table(scene)
+        if table is not None:
+            for record in from_table(table):
+                if (record.kind, record.shard) not in singles and kind in (None, record.kind):
+                    yield record
+
+    def pack(self, scene: str) -> None:
+        """Move a finished scene's single records into its parquet file, then delete the singles.
+
+        Killed between the two, the singles still say the same as the pack.
+        """
+        if not self.singles(scene):
+            return
+        self.replace(scene, [r for r in self.read(scene) if r.kind != "draft"])
+
+    def replace(self, scene: str, records: Iterable[Record]) -> None:
+        """Make these the only records of a scene."""
+        sink = io.BytesIO()
+        pq.write_table(to_table(records), sink, compression="zstd")
+        self.objects.put(f"records/{scene}.parquet", sink.getvalue())
+        self.objects.delete_tree(f"records/{scene}")
+
+    def forget(self, scene: str) -> None:
+        """Delete all records of a scene."""
+        self.objects.delete(f"records/{scene}.parquet")
+        self.objects.delete_tree(f"records/{scene}")
+
+
+def given_up(record: Record, status: Status, reason: str, attempts: int) -> Record:
+    """The record of a shard whose work failed for good in this run."""
+    return replace(
+        record, status=status, reason=reason, attempts=attempts, objects=(), areas=(), pixels=0
+    )
+
+
+def provenance() -> str:
+    """Host, processor and versions, as one JSON text."""
+    import platform
+    from importlib.metadata import version
+
+    return json.dumps(
+        {
+            "host": platform.node(),
+            "processor": _processor(),
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("segengine", "numpy", "opencv-python-headless", "zarr")},
+        },
+        separators=(",", ":"),
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return f"{line.partition(':')[2].strip()} ({os.uname().machine})"
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()
