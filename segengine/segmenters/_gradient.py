@@ -1,0 +1,135 @@
+"""The gradient of a gray image, by the published 3 x 3 and 2 x 2 kernels.
+
+    sobel     (1, 2, 1) x (-1, 0, 1)      Sobel and Feldman (1968)
+    prewitt   (1, 1, 1) x (-1, 0, 1)      Prewitt (1970)
+    scharr    (3, 10, 3) x (-1, 0, 1)     Scharr (2000)
+    roberts   a - d and b - c of a b      Roberts (1963)
+                                 c d
+
+Roberts' kernels look along the diagonals. Here they are turned by 45 degrees to c + d - a - b and
+b + d - a - c, whose squares add up to twice theirs, so that every operator answers across rows and
+across columns; a is the pixel itself, as in scikit-image. Positive is brighter downwards and to
+the right, as in SciPy. Integers stay exact; all else is float64, fixed for each pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.segmenters import _gray, _kernels
+from segengine.types import Pixels
+
+Operator = Literal["sobel", "prewitt", "roberts", "scharr"]
+Direction = Literal["horizontal", "vertical", "both"]
+
+_SIDES = {"sobel": (1, 2), "prewitt": (1, 1), "scharr": (3, 10)}
+"""Weights of the outer and of the middle row, or column."""
+_STEP = {"sobel": 4, "prewitt": 3, "scharr": 16, "roberts": 2}
+"""Response to a step of height 1 along a row or a column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """How the gradient of a frame is measured, and from what magnitude on it counts."""
+
+    operator: Operator
+    direction: Direction
+    """`horizontal`: edges that run along rows, by the difference across; `vertical`: columns."""
+    sigma: float
+    """Gaussian smoothing before, in pixels; 0: none."""
+    contrast: float | None
+    """Gray range that thresholds are a fraction of; None: the full range of the dtype."""
+
+    @property
+    def radius(self) -> int:
+        """Pixels on each side that a response needs."""
+        return _kernels.gaussian_radius(self.sigma) + 1
+
+    def field(self, frame: Pixels) -> NDArray[Any]:
+        """(y, 2, x) signed responses of a frame (y, x, band), across rows and across columns.
+
+        In units of `_gray.comparable`, weights as published.
+        """
+        padded = _kernels.pad(self._values(frame), self.radius)
+        out = np.empty((frame.shape[0], 2, frame.shape[1]), padded.dtype)
+        _kernels.by_strips(padded, self.radius, lambda s: np.stack(self._both(s), axis=1), out)
+        return out
+
+    def power(self, frame: Pixels) -> NDArray[Any]:
+        """(y, x) squared magnitude of a frame (y, x, band), in the direction asked for."""
+        padded = _kernels.pad(self._values(frame), self.radius)
+        out = np.empty(frame.shape[:2], padded.dtype)
+        _kernels.by_strips(padded, self.radius, self._power, out)
+        return out
+
+    def exceeds(self, frame: Pixels, fraction: float) -> NDArray[np.bool_]:
+        """(y, x) where the magnitude is above a fraction of the contrast."""
+        bound = self.bound(fraction, frame)
+        padded = _kernels.pad(self._values(frame), self.radius)
+        out = np.empty(frame.shape[:2], np.bool_)
+        _kernels.by_strips(padded, self.radius, lambda s: self._power(s) > bound, out)
+        return out
+
+    def bound(self, fraction: float, frame: Pixels) -> float:
+        """The squared magnitude that a step of a fraction of the contrast has in this frame."""
+        step = _STEP[self.operator] * height(fraction, self.contrast, frame)
+        square = step * step
+        # Powers of integers compare alike with the integer below, which float64 holds exactly.
+        exact = _gray.is_exact(frame.dtype, frame.shape[-1]) and not self.sigma
+        return float(math.floor(square)) if exact else float(square)
+
+    def masked(self, gy: NDArray[Any], gx: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The responses with the one that was not asked for set to 0."""
+        if self.direction == "horizontal":
+            return gy, np.zeros_like(gx)
+        if self.direction == "vertical":
+            return np.zeros_like(gy), gx
+        return gy, gx
+
+    def _values(self, frame: Pixels) -> NDArray[Any]:
+        """Gray (y, x) in a dtype that holds every response, and its square, without overflow."""
+        gray = _gray.comparable(frame)
+        narrow = frame.dtype.kind in "bui" and frame.dtype.itemsize == 1 and frame.shape[-1] == 1
+        return gray.astype(np.int32 if narrow and not self.sigma else np.float64)
+
+    def _both(self, padded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Responses (y, x) across rows and across columns, from (y + 2 radius, x + 2 radius)."""
+        if self.sigma:
+            weights = _kernels.gaussian(self.sigma)
+            padded = _kernels.smooth(_kernels.smooth(padded, weights, 0), weights, 1)
+        if self.operator == "roberts":
+            upper, lower = padded[1:-1, 1:], padded[2:, 1:]
+            down, total = lower - upper, lower + upper
+            return down[:, :-1] + down[:, 1:], total[:, 1:] - total[:, :-1]
+        side, middle = _SIDES[self.operator]
+        down = padded[2:] - padded[:-2]
+        right = padded[:, 2:] - padded[:, :-2]
+        return (
+            side * (down[:, :-2] + down[:, 2:]) + middle * down[:, 1:-1],
+            side * (right[:-2] + right[2:]) + middle * right[1:-1],
+        )
+
+    def _power(self, padded: NDArray[Any]) -> NDArray[Any]:
+        gy, gx = self._both(padded)
+        out: NDArray[Any]
+        if self.direction == "horizontal":
+            out = gy * gy
+        elif self.direction == "vertical":
+            out = gx * gx
+        else:
+            out = gy * gy + gx * gx
+        return out
+
+
+def height(fraction: float, contrast: float | None, frame: Pixels) -> Fraction:
+    """A fraction of the contrast in units of `_gray.comparable`: 0.1 is taken as a tenth."""
+    dtype, bands = frame.dtype, frame.shape[-1]
+    scale = _gray.scale(bands) if _gray.is_exact(dtype, bands) else 1
+    span = _gray.span(dtype) if contrast is None else Fraction(contrast)
+    return Fraction(repr(float(fraction))) * span * scale

@@ -1,0 +1,120 @@
+"""One number for each pixel: gray as exact integers, or as float32.
+
+Bands become gray by integer weights: three bands are red, green, blue with scikit-image's weights
+times 10,000 (2125, 7154, 721; ITU-R BT.709), any other number of bands is averaged (weights 1). The
+weighted sum of integers is kept unrounded, `scale` times too great, so that nothing depends on a
+rounding or on where an image is cut.
+
+Three grays, each a pure function of the pixel:
+
+    exact     scale x gray, integers in value  integer pixels   what means and gradients compare
+    rounded   round(exact / scale)             8 and 16 bit     what histograms count
+    single    gray as float32                  all other pixels both
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.types import Pixels
+
+_RGB = (2125, 7154, 721)
+_STRIP = 1 << 16
+"""Pixels converted at a time, so that the intermediates stay in the cache (3x faster)."""
+
+
+def weights(bands: int) -> tuple[int, ...]:
+    """Integer weight of each band in the exact gray."""
+    return _RGB if bands == 3 else (1,) * bands
+
+
+def scale(bands: int) -> int:
+    """How many times too great the exact gray is."""
+    return sum(weights(bands))
+
+
+def is_exact(dtype: np.dtype[Any], bands: int) -> bool:
+    """True where the gray of such pixels is exact integers (64-bit ones: only a single band)."""
+    return dtype.kind in "bui" and (dtype.itemsize <= 4 or bands == 1)
+
+
+def is_countable(dtype: np.dtype[Any]) -> bool:
+    """True for 8- and 16-bit integers, whose histogram has one bin a value."""
+    return dtype.kind in "bui" and dtype.itemsize <= 2
+
+
+def span(dtype: np.dtype[Any]) -> int:
+    """Full range of a dtype in gray: its greatest value for integers, 1 for floats and booleans."""
+    return int(np.iinfo(dtype).max) if dtype.kind in "ui" else 1
+
+
+def exact(pixels: Pixels) -> NDArray[Any]:
+    """Gray (...) of integer pixels (..., band), times `scale`: integers in value.
+
+    Returned as the pixels' own dtype (one band), float32 or float64 where these hold every sum
+    exactly (three bands of 8 or 16 bits), else int64.
+    """
+    pixels = plain(pixels)
+    bands = pixels.shape[-1]
+    if bands == 1:
+        return pixels[..., 0]
+    if bands == 3 and pixels.dtype.itemsize <= 2:
+        import cv2
+
+        # Partial sums are integers below 2**24 (float32) or 2**53 (float64): exact in any order.
+        dtype = np.float32 if pixels.dtype.itemsize == 1 else np.float64
+        flat: NDArray[Any] = np.ascontiguousarray(pixels, dtype).reshape(-1, 1, 3)
+        gray: NDArray[Any] = cv2.transform(flat, np.array([_RGB], dtype))
+        return gray.reshape(pixels.shape[:-1])
+    total = np.zeros(pixels.shape[:-1], np.int64)
+    for band, weight in enumerate(weights(bands)):
+        total += pixels[..., band].astype(np.int64) * weight
+    return total
+
+
+def rounded(pixels: Pixels) -> NDArray[Any]:
+    """Gray (...) of 8- or 16-bit pixels (..., band) in their own dtype, halves to even."""
+    pixels = plain(pixels)
+    if pixels.shape[-1] == 1:
+        return pixels[..., 0]
+    return np.rint(exact(pixels) / scale(pixels.shape[-1])).astype(pixels.dtype)
+
+
+def single(pixels: Pixels) -> NDArray[np.float32]:
+    """Gray (...) of any pixels (..., band) as float32; summed in float64, band after band."""
+    pixels = plain(pixels)
+    bands = pixels.shape[-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if bands == 1:
+            return pixels[..., 0].astype(np.float32)
+        if is_exact(pixels.dtype, bands):
+            return (exact(pixels) / scale(bands)).astype(np.float32)
+        total = np.zeros(pixels.shape[:-1], np.float64)
+        for band, weight in enumerate(weights(bands)):
+            total += pixels[..., band].astype(np.float64) * weight
+        return (total / scale(bands)).astype(np.float32)
+
+
+def comparable(pixels: Pixels) -> NDArray[Any]:
+    """`exact` where it exists, else `single`."""
+    return exact(pixels) if is_exact(pixels.dtype, pixels.shape[-1]) else single(pixels)
+
+
+def strips(shape: tuple[int, ...], pixels: int = _STRIP) -> Iterator[tuple[int, slice]]:
+    """Cut (n, y, x) into (frame, rows) of about so many pixels: each pixel in exactly one."""
+    frames, height, width = shape[:3]
+    rows = max(1, pixels // max(1, width))
+    for frame in range(frames):
+        for start in range(0, height, rows):
+            yield frame, slice(start, min(start + rows, height))
+
+
+def plain(pixels: Pixels) -> Pixels:
+    """The same pixels with booleans as 0 and 1 and in the byte order of this machine."""
+    if pixels.dtype == np.bool_:
+        return pixels.view(np.uint8)
+    return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
