@@ -1,0 +1,319 @@
+"""Hand tasks to workers, a bounded number at a time; turn every way they can end into an outcome.
+
+    pending --> running (at most `window`) --> done
+                   |  transient failure        again, after a pause; then `error`
+                   |  its worker died          again, alone at the end, so that no innocent is blamed;
+                   |                           then `crash`
+                   |  longer than the deadline its worker is restarted, again alone; then `hang`
+
+The clock of the deadline starts when the worker says that it starts (an event of this run and this
+attempt), so waiting in a queue counts for nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from segengine.errors import StoreError
+from segengine.worker import Retry
+
+PAUSE = 0.25
+"""Seconds before a transient failure is tried again; doubled each time."""
+TICK = 0.5
+"""Seconds between looks at the deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A function of `segengine.worker` and its task, which has fields `attempt` and `last`."""
+
+    key: str
+    function: Callable[[Any], Any]
+    task: Any
+
+    def run(self, attempt: int, last: bool) -> Any:
+        """Call it here."""
+        return self.function(self.at(attempt, last))
+
+    def at(self, attempt: int, last: bool) -> Any:
+        """The task of one attempt."""
+        return replace(self.task, attempt=attempt, last=last)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a piece of work ended."""
+
+    work: Work
+    status: Literal["done", "error", "crash", "hang"]
+    value: Any
+    reason: str
+    attempts: int
+
+
+class Pool(Protocol):
+    """Where work is done."""
+
+    @property
+    def workers(self) -> int: ...
+    def dispatch(
+        self, works: Iterable[Work], *, retries: int, deadline: float
+    ) -> Iterator[Outcome]:
+        """Yield one outcome for each work, in the order they end. Raises StoreError when the store
+        cannot be written at all."""
+        ...
+
+
+def _settle(work: Work, value: Any, attempt: int, last: bool) -> Outcome | None:
+    """The outcome of a finished call; None: try again."""
+    if not isinstance(value, Retry):
+        return Outcome(work, "done", value, "", attempt)
+    if value.fatal:
+        raise StoreError(
+            f"the store cannot be written: {value.reason}; make room or mend its permissions, "
+            "then run the same command again"
+        )
+    return Outcome(work, "error", None, value.reason, attempt) if last else None
+
+
+@dataclass(frozen=True, slots=True)
+class InProcess:
+    """One after the other, in this process: the reference that every cluster must agree with."""
+
+    workers: int = 1
+
+    def dispatch(
+        self, works: Iterable[Work], *, retries: int, deadline: float
+    ) -> Iterator[Outcome]:
+        """As `Pool.dispatch`; a call that hangs or kills the process cannot be helped here."""
+        for work in works:
+            outcome, attempt = None, 0
+            while outcome is None:
+                attempt += 1
+                last = attempt > retries
+                outcome = _settle(work, work.run(attempt, last), attempt, last)
+                if outcome is None:
+                    time.sleep(PAUSE * 2 ** (attempt - 1))
+            yield outcome
+
+
+def call_stamped(function: Callable[[Any], Any], task: Any, topic: str, stamp: str) -> Any:
+    """What a Dask worker runs: say that it starts, then do the work."""
+    from distributed import get_worker
+
+    _prepare_worker()
+    worker = get_worker()
+    worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
+    return function(task)
+
+
+def _prepare_worker() -> None:
+    import cv2
+
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
+
+
+@dataclass(slots=True)
+class _Running:
+    work: Work
+    future: Any
+    attempt: int
+    last: bool
+    alone: bool
+    worker: str = ""
+    since: float = 0.0
+    """Monotonic time of the start stamp; 0: not started yet."""
+
+
+class DaskPool:
+    """A Dask client's workers, each with one thread."""
+
+    def __init__(self, client: Any, *, lookahead: int = 1) -> None:
+        self.client = client
+        self.lookahead = lookahead
+        """Tasks that wait at the scheduler, a worker. 0 where its settings are not ours."""
+
+    @property
+    def workers(self) -> int:
+        """Workers there are now."""
+        return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+
+    def dispatch(
+        self, works: Iterable[Work], *, retries: int, deadline: float
+    ) -> Iterator[Outcome]:
+        """As `Pool.dispatch`."""
+        run = _DaskRun(self.client, self.workers * (1 + self.lookahead), retries, deadline)
+        try:
+            yield from run.outcomes(iter(works))
+        finally:
+            run.close()
+
+
+class _DaskRun:
+    def __init__(self, client: Any, window: int, retries: int, deadline: float) -> None:
+        self.client, self.window = client, window
+        self.retries, self.deadline = retries, deadline
+        self.topic = f"segengine-{uuid.uuid4().hex}"
+        self.running: dict[str, _Running] = {}
+        self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.again: list[tuple[float, int, Work, int]] = []
+        self.suspects: deque[tuple[Work, int, int]] = deque()
+        self.count = 0
+        client.subscribe_topic(self.topic, self._stamped)
+
+    def close(self) -> None:
+        """Give up what still runs."""
+        if self.running:
+            self.client.cancel([r.future for r in self.running.values()], force=True)
+            self.running.clear()
+        self.client.unsubscribe_topic(self.topic)
+
+    def outcomes(self, works: Iterator[Work]) -> Iterator[Outcome]:
+        """The loop."""
+        more = True
+        while True:
+            while len(self.running) < self.window and (more or self._due()):
+                if self._due():
+                    _, _, work, attempt = heapq.heappop(self.again)
+                    self._submit(work, attempt + 1, alone=False)
+                    continue
+                found = next(works, None)
+                if found is None:
+                    more = False
+                else:
+                    self._submit(found, 1, alone=False)
+            if not self.running:
+                if self.again:
+                    time.sleep(max(0.0, self.again[0][0] - time.monotonic()))
+                elif self.suspects:
+                    work, attempt, deaths = self.suspects.popleft()
+                    yield from self._alone(work, attempt, deaths)
+                elif not more:
+                    return
+                continue
+            yield from self._step()
+
+    def _due(self) -> bool:
+        return bool(self.again) and self.again[0][0] <= time.monotonic()
+
+    def _submit(self, work: Work, attempt: int, *, alone: bool) -> None:
+        last = attempt > self.retries
+        stamp = f"{work.function.__name__}-{uuid.uuid4().hex}"
+        future = self.client.submit(
+            call_stamped,
+            work.function,
+            work.at(attempt, last),
+            self.topic,
+            stamp,
+            key=stamp,
+            pure=False,
+        )
+        self.running[stamp] = _Running(work, future, attempt, last, alone)
+        future.add_done_callback(lambda _, stamp=stamp: self.ended.put(stamp))
+
+    def _stamped(self, event: Any) -> None:
+        """Called by the client's loop when a worker starts an attempt."""
+        message = event[1]
+        running = self.running.get(message["stamp"])
+        if running is not None:
+            running.worker, running.since = message["worker"], time.monotonic()
+
+    def _step(self) -> Iterator[Outcome]:
+        """Wait for one end, or for the next look at the deadlines."""
+        try:
+            stamps = [self.ended.get(timeout=TICK)]
+        except queue.Empty:
+            stamps = []
+        for stamp in stamps:
+            running = self.running.pop(stamp, None)
+            if running is not None:
+                yield from self._ended(running)
+        for stamp, running in list(self.running.items()):
+            if running.since and time.monotonic() - running.since > self.deadline:
+                del self.running[stamp]
+                yield from self._hung(running)
+
+    def _ended(self, running: _Running) -> Iterator[Outcome]:
+        from distributed import KilledWorker
+
+        work, attempt, last = running.work, running.attempt, running.last
+        status = running.future.status
+        if status == "finished":
+            value = running.future.result()
+        elif status == "error":
+            error = running.future.exception()
+            if isinstance(error, KilledWorker):
+                self.suspects.append((work, attempt, 1))
+                return
+            value = Retry(f"{type(error).__name__}: {error}")
+        else:  # cancelled or lost: the scheduler forgot it
+            value = Retry(f"the scheduler lost the task ({status})")
+        running.future.release()
+        self.count += 1
+        outcome = _settle(work, value, attempt, last)
+        if outcome is not None:
+            yield outcome
+        else:
+            due = time.monotonic() + PAUSE * 2 ** (attempt - 1)
+            heapq.heappush(self.again, (due, self.count, work, attempt))
+
+    def _hung(self, running: _Running) -> Iterator[Outcome]:
+        self._restart(running)
+        if running.last:
+            yield self._hang(running)
+        else:
+            self.suspects.append((running.work, running.attempt, 0))
+
+    def _restart(self, running: _Running) -> None:
+        """Stop the attempt and the worker it holds."""
+        running.future.cancel(force=True)
+        try:
+            self.client.restart_workers([running.worker], timeout=30, raise_for_error=False)
+        except (ValueError, TimeoutError, OSError):  # it is gone already, or has no nanny
+            self.client.retire_workers([running.worker], close_workers=True)
+
+    def _hang(self, running: _Running) -> Outcome:
+        reason = f"no result within {self.deadline:g} s (faults.deadline)"
+        return Outcome(running.work, "hang", None, reason, running.attempt)
+
+    def _alone(self, work: Work, attempt: int, deaths: int) -> Iterator[Outcome]:
+        """Try a suspect with nothing beside it: now a dead worker is its own doing."""
+        from distributed import KilledWorker
+
+        while True:
+            attempt += 1
+            self._submit(work, attempt, alone=True)
+            ((stamp, running),) = self.running.items()
+            running.last = attempt > self.retries
+            while not running.future.done():
+                if running.since and time.monotonic() - running.since > self.deadline:
+                    break
+                try:
+                    self.ended.get(timeout=TICK)
+                except queue.Empty:
+                    continue
+            del self.running[stamp]
+            if not running.future.done():
+                self._restart(running)
+                if attempt > self.retries:
+                    yield self._hang(running)
+                    return
+                continue
+            error = running.future.exception() if running.future.status == "error" else None
+            if isinstance(error, KilledWorker):
+                deaths += 1
+                if deaths > max(1, self.retries):
+                    reason = f"its worker died {deaths} times (killed, or out of memory)"
+                    yield Outcome(work, "crash", None, reason, attempt)
+                    return
+                continue
+            yield from self._ended(running)
+            return
