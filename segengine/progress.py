@@ -1,0 +1,62 @@
+"""What a stage reports while it runs, and what a run reports at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is."""
+
+    stage: str
+    done: int
+    """Pieces of work ended: shards, batches, tables."""
+    total: int
+    failed: int = 0
+    """Frames quarantined so far in this run."""
+    pixels: int = 0
+    """Pixels worked on so far."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFrame:
+    """A quarantined frame."""
+
+    name: str
+    scene: str | None
+    """None where its header could not be read."""
+    frame: int | None
+    kind: str
+    """corrupt, error, crash or hang"""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did, and what the store holds after it."""
+
+    name: str
+    store: str
+    report: str
+    scenes: int
+    frames: int
+    shards: int
+    computed: int
+    """Shards worked on by this run."""
+    skipped: int
+    """Shards that were done before."""
+    pixels: int
+    """Pixels labelled by this run."""
+    seconds: float
+    failed: tuple[FailedFrame, ...]
+    metrics: Mapping[str, Any]
+    messages: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 while frames are quarantined."""
+        return 3 if self.failed else 0

@@ -1,0 +1,189 @@
+"""The segment and stitch stages on the driver: shards out, records in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from segengine import plugins
+from segengine.dispatch import Outcome, Pool, Work
+from segengine.job import FaultsSpec
+from segengine.layout import Layout
+from segengine.linking import Pieces, kept_pieces
+from segengine.objects import Objects
+from segengine.plan import Place, Plan
+from segengine.progress import FailedFrame, Progress
+from segengine.quarantine import Quarantine
+from segengine.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
+from segengine.worker import (
+    FinishTask,
+    ShardTask,
+    draft_key,
+    finish_shard,
+    read_pieces,
+    segment_shard,
+)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run has worked on."""
+
+    computed: int = 0
+    pixels: int = 0
+
+
+def segment(
+    plan: Plan, pool: Pool, faults: FaultsSpec, quarantine: Quarantine, counts: Counts
+) -> Iterator[Progress]:
+    """Work on every shard left to do; what a later stage decides is only drafted."""
+    works = _segment_works(plan)
+    total = sum(
+        int(np.count_nonzero(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted))
+        if plan.drafts(layout)
+        else plan.states[layout.scene].pending
+        for layout in plan.layouts.values()
+    )
+    done = 0
+    for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+        done += 1
+        task: ShardTask = outcome.work.task
+        record = _record(plan, task, outcome)
+        note_failures(plan, record, quarantine)
+        state = plan.states[task.scene]
+        state.singles = True
+        if record.kind == "draft":
+            state.drafted[task.place] = True
+        else:
+            state.done[task.place] = True
+            counts.computed += 1
+            counts.pixels += record.pixels
+        yield Progress("segment", done, total, len(quarantine), counts.pixels)
+
+
+def _segment_works(plan: Plan) -> Iterator[Work]:
+    for layout in plan.layouts.values():
+        drafts = plan.drafts(layout)
+        if drafts:
+            todo = np.argwhere(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted)
+            places: Iterator[Place] = ((int(f), int(y), int(x)) for f, y, x in todo)
+        else:
+            places = plan.pending_places(layout)
+        for place in places:
+            yield Work(
+                f"{layout.scene}/{place}", segment_shard, plan.task(layout, place, draft=drafts)
+            )
+
+
+def _rows_pending(plan: Plan, layout: Layout) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """All shards of the frames of which any shard is left to do."""
+    pending = (~plan.states[layout.scene].done).any(axis=(1, 2), keepdims=True)
+    return np.broadcast_to(pending, layout.grid)
+
+
+def _record(plan: Plan, task: ShardTask, outcome: Outcome) -> Record:
+    """The shard's record: the worker's own, or that of a shard given up."""
+    if outcome.status == "done":
+        found: Record = outcome.value
+        return found
+    log = RecordLog(plan.objects)
+    log.drop("mask", task.scene, task.place, packed=task.had == "packed")
+    for spec in task.arrays.arrays:
+        if spec.path in ("mask/0", "instances/0", "probabilities/0"):
+            place = task.place if len(spec.shape) == 3 else (task.place[0], 0, *task.place[1:])
+            plan.objects.delete(spec.shard_key(task.scene, place))
+    reason = f"{outcome.status}: {outcome.reason}"
+    base = Record(
+        "mask",
+        task.scene,
+        task.place,
+        (*task.window.start, *task.window.stop),
+        "done",
+        task.inputs,
+        task.job,
+        task.weights,
+        task.segmenter.digest,
+        version=task.version,
+        failures=tuple(
+            FrameFailure(f.index, outcome.status, f"{f.name}: {outcome.reason}")
+            for f in task.frames
+            if not f.gone
+        ),
+    )
+    record = given_up(base, outcome.status, reason, outcome.attempts)
+    log.write(record)
+    return record
+
+
+def note_failures(plan: Plan, record: Record, quarantine: Quarantine) -> None:
+    """Quarantine the frames a record says are void."""
+    layout = plan.layouts[record.scene]
+    for failure in record.failures:
+        name = layout.frame_name(failure.frame)
+        if layout.frame(failure.frame).gone:
+            continue
+        reason = failure.reason.removeprefix(f"{name}: ")
+        quarantine.add(FailedFrame(name, record.scene, failure.frame, failure.kind, reason))
+
+
+def stitch(
+    plan: Plan, pool: Pool, faults: FaultsSpec, quarantine: Quarantine, counts: Counts
+) -> Iterator[Progress]:
+    """Link drafted shards across their borders and write the final masks."""
+    rows = [
+        (layout, f)
+        for layout in plan.layouts.values()
+        if plan.drafts(layout)
+        for f in range(layout.grid[0])
+        if not plan.states[layout.scene].done[f].all()
+    ]
+    total = sum(int(np.count_nonzero(~plan.states[la.scene].done[f])) for la, f in rows)
+    done = 0
+    works = (work for layout, f in rows for work in _finish_works(plan, layout, f))
+    for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+        done += 1
+        task: ShardTask = outcome.work.task.shard
+        record = _record(plan, task, outcome)
+        note_failures(plan, record, quarantine)
+        plan.states[task.scene].done[task.place] = True
+        counts.computed += 1
+        counts.pixels += record.pixels
+        yield Progress("stitch", done, total, len(quarantine), counts.pixels)
+
+
+def _finish_works(plan: Plan, layout: Layout, f: int) -> Iterator[Work]:
+    """One piece of work for each shard of a frame that has no mask yet."""
+    for task in finish_tasks(plan, layout, f, plan.objects, False):
+        yield Work(f"{layout.scene}/{task.shard.place}", finish_shard, task)
+
+
+def finish_tasks(
+    plan: Plan, layout: Layout, f: int, drafts: Objects, again: bool
+) -> Iterator[FinishTask]:
+    """Link one frame's drafts, which lie in `drafts`; `again`: shards with a mask too."""
+    windows: dict[tuple[int, int], Pieces] = {}
+    failures: dict[Place, tuple[FrameFailure, ...]] = {}
+    for place in layout.frame_shards(f):
+        data = drafts.get(single_key("draft", layout.scene, place))
+        if data is not None:
+            draft = from_json(data)
+            windows[place[1:]] = read_pieces(draft)
+            failures[place] = draft.failures
+    keep = plugins.labeller(plan.plugin).keep
+    kept = kept_pieces(windows, keep)
+    for place in layout.frame_shards(f):
+        if place in failures and (again or not plan.states[layout.scene].done[place]):
+            shard = plan.task(layout, place)
+            yield FinishTask(shard, kept[place[1:]], keep, failures[place])
+
+
+def clear_drafts(plan: Plan, layout: Layout) -> None:
+    """Delete a finished scene's provisional maps and their records."""
+    log = RecordLog(plan.objects)
+    for kind, place in log.singles(layout.scene):
+        if kind == "draft":
+            log.drop("draft", layout.scene, place, packed=False)
+            plan.objects.delete(draft_key(layout.scene, place))
+    plan.objects.delete_tree(f"work/{layout.scene}")
