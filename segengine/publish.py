@@ -1,0 +1,444 @@
+"""The publish stage: pyramid, colours, tables, metrics.json, report; then records are packed.
+
+Packing comes last: as long as a scene has single records, its publish is not finished, whatever was
+killed in between.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segengine import plugins, tiling
+from segengine.fingerprint import digest
+from segengine.inputs import commit_unplaced
+from segengine.instances import TABLE_SCHEMA, rows_key
+from segengine.layout import Layout
+from segengine.measure import Measured, Measurer
+from segengine.plan import Plan
+from segengine.progress import FailedFrame
+from segengine.records import Record, RecordLog
+from segengine.store import write_block
+from segengine.worker import load_fit
+
+PUBLISHED = "records/+published"
+WORST = 1000
+"""Frames in metrics.json, worst first."""
+NO_PIXEL = "no valid pixel: every pixel is nodata"
+
+
+FRAMES_SCHEMA = pa.schema(
+    [
+        ("scene", pa.string()),
+        ("frame", pa.int64()),
+        ("name", pa.string()),
+        ("uri", pa.string()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("time", pa.float64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+SHARDS_SCHEMA = pa.schema(
+    [
+        ("scene", pa.string()),
+        ("box", pa.list_(pa.int64(), 6)),
+        ("status", pa.string()),
+        ("attempts", pa.int32()),
+        ("seconds", pa.float64()),
+        ("bytes", pa.int64()),
+        ("pixels", pa.int64()),
+        ("finished", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+def text(name: str) -> str:
+    """A name as a table holds it: bytes that are not UTF-8 are shown as backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class SceneFigures:
+    """What the mask records of a scene add up to."""
+
+    def __init__(self, layout: Layout, classes: int) -> None:
+        self.layout = layout
+        self.areas = np.zeros(classes + 1, np.int64)
+        self.inertia: list[float] = []
+        self.failures: dict[int, tuple[str, str]] = {}
+        self.committed = np.zeros(layout.shape[0], np.int64)
+        self.valid = np.zeros(layout.shape[0], np.int64)
+        self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.fits: set[str] = set()
+
+    def add(self, record: Record) -> None:
+        """Add a mask record."""
+        first, last = record.box[0], record.box[3]
+        for failure in record.failures:
+            self.failures.setdefault(failure.frame, (failure.kind, failure.reason))
+        self.committed[first:last] += 1
+        if record.areas:
+            rows = np.asarray(record.areas, np.int64)
+            self.valid[first:last] += rows[:, :-1].sum(axis=1)
+            outside = 0
+            (_, y0, x0), (_, y1, x1) = record.box[:3], record.box[3:]
+            for i in range(first, last):
+                ref = i if self.layout.stacked else 0
+                height, width = self.layout.heights[ref], self.layout.widths[ref]
+                inside = max(0, min(y1, height) - y0) * max(0, min(x1, width) - x0)
+                outside += (y1 - y0) * (x1 - x0) - int(inside)
+            self.areas += rows.sum(axis=0)
+            self.areas[-1] -= outside
+        for i, row in enumerate(record.colors):
+            self.colors[first + i] = row
+        self.inertia += record.inertia
+        if record.fit:
+            self.fits.add(record.fit)
+
+    def status(self, frame: int) -> tuple[str, str]:
+        """(status, reason) of a frame."""
+        i = frame if self.layout.stacked else 0
+        _, rows, columns = self.layout.grid
+        if self.layout.gone[i]:
+            return "gone", "the input has vanished; its mask stays"
+        if frame in self.failures:
+            kind, reason = self.failures[frame]
+            return kind, reason.removeprefix(f"{self.layout.frame_name(frame)}: ")
+        if self.committed[frame] < rows * columns:
+            return "pending", ""
+        if not self.valid.any():
+            return "corrupt", NO_PIXEL
+        return "done", ""
+
+    def failed(self) -> Iterator[FailedFrame]:
+        """Quarantined frames."""
+        frames: Iterable[int] = sorted(self.failures)
+        if not self.valid.any() and (self.committed > 0).all():
+            frames = range(self.layout.shape[0])
+        for frame in frames:
+            status, reason = self.status(frame)
+            if status not in ("gone", "done", "pending"):
+                name = self.layout.frame_name(frame)
+                yield FailedFrame(name, self.layout.scene, frame, status, reason)
+
+
+def scene_figures(
+    log: RecordLog, layout: Layout, classes: int
+) -> tuple[SceneFigures, list[Record]]:
+    """The figures of a scene and its mask records."""
+    figures = SceneFigures(layout, classes)
+    records = []
+    for record in log.read(layout.scene, "mask"):
+        if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
+            figures.add(record)
+            records.append(record)
+    records.sort(key=lambda r: r.shard)
+    return figures, records
+
+
+def unplaced_failures(plan: Plan) -> list[FailedFrame]:
+    """Inputs whose header could not be read."""
+    return [FailedFrame(u.name, None, None, u.kind, u.reason) for u in plan.scan.unplaced]
+
+
+def write_tables(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> None:
+    """`tables/frames.parquet`, `tables/shards.parquet` and `tables/instances.parquet`."""
+    frames: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
+    shards: dict[str, list[Any]] = {name: [] for name in SHARDS_SCHEMA.names}
+    for scene, (figures, records) in sorted(scenes.items()):
+        layout = figures.layout
+        for ref in layout.frames():
+            status, reason = figures.status(ref.index)
+            time = None if layout.times is None else float(layout.times[ref.index])
+            row: tuple[Any, ...] = (
+                scene,
+                ref.index,
+                text(ref.name),
+                text(ref.uri),
+                ref.height,
+                ref.width,
+                time,
+                status,
+                text(reason),
+            )
+            for column, value in zip(frames.values(), row, strict=True):
+                column.append(value)
+        for record in records:
+            values: tuple[Any, ...] = (
+                scene,
+                list(record.box),
+                record.status,
+                record.attempts,
+                record.seconds,
+                sum(o.bytes for o in record.objects),
+                record.pixels,
+                record.finished,
+                text(record.reason),
+            )
+            for column, value in zip(shards.values(), values, strict=True):
+                column.append(value)
+    for u in plan.scan.unplaced:
+        row = (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
+        for column, value in zip(frames.values(), row, strict=True):
+            column.append(value)
+    put_table(plan, "frames", pa.table(frames, schema=FRAMES_SCHEMA))
+    put_table(plan, "shards", pa.table(shards, schema=SHARDS_SCHEMA))
+
+
+def write_instances(plan: Plan) -> None:
+    """`tables/instances.parquet`, where the segmenter finds instances; one shard in memory at a time."""
+    if "instances" not in plan.outputs:
+        return
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:
+        for scene, layout in sorted(plan.layouts.items()):
+            for place in tiling.shard_indices(layout.grid):
+                data = plan.objects.get(rows_key(scene, place))
+                if data is not None:
+                    writer.write_table(pq.read_table(io.BytesIO(data)))
+    plan.objects.put("tables/instances.parquet", sink.getvalue())
+
+
+def put_table(plan: Plan, name: str, table: pa.Table) -> None:
+    """Write a table, atomically."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    plan.objects.put(f"tables/{name}.parquet", sink.getvalue())
+
+
+def write_colors(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> None:
+    """The colours that fits gave their classes, where they differ from what is stored."""
+    void = ((0, 0, 0),) * plan.classes
+    fitted: dict[str, Any] = {}
+    for scene, (figures, _) in scenes.items():
+        arrays = plan.arrays[scene]
+        if "colors" not in arrays:
+            continue
+        spec = arrays["colors"]
+        if spec.shape[0] == 1 and not figures.colors:
+            group = plan.group(figures.layout, 0) or ""
+            rows = [_fit_colors(plan, group, fitted) or void]
+        else:
+            rows = []
+            for frame in range(spec.shape[0]):
+                own = figures.colors.get(frame)
+                if own is None and figures.layout.cut:
+                    group = plan.group(figures.layout, frame) or ""
+                    own = _fit_colors(plan, group, fitted)
+                rows.append(own or void)
+        colors = np.asarray(rows, np.uint8)
+        step = spec.shard[0]
+        for i in range(0, len(colors), step):
+            write_block(plan.objects, spec, scene, (i // step, 0, 0), colors[i : i + step])
+
+
+def _fit_colors(plan: Plan, group: str, known: dict[str, Any]) -> Any:
+    if group not in known:
+        data = plan.objects.get(f"records/+fits/{group}")
+        known[group] = None
+        if data is not None:
+            known[group] = plugins.colors(load_fit(data, plan.plugin)[1])
+    return known[group]
+
+
+def write_metrics(
+    plan: Plan,
+    scenes: Mapping[str, tuple[SceneFigures, list[Record]]],
+    measurer: Measurer | None,
+) -> dict[str, Any]:
+    """`metrics.json`: merged figures per class, per scene and overall."""
+    classes = list(plan.plugin.classes)
+    document: dict[str, Any] = {"version": 1, "classes": classes}
+    document["overall"] = {}
+    document["scenes"] = {name: {} for name in sorted(scenes)}
+    document["frames"] = []
+    if measurer is not None:
+        _add_measures(document, measurer, measurer.merge())
+    areas = np.zeros(len(classes) + 1, np.int64)
+    metres: dict[str, float] = {}
+    for name, (figures, _) in sorted(scenes.items()):
+        areas += figures.areas
+        scale = pixel_area(figures.layout.attributes)
+        document["scenes"][name]["areas"] = _areas(classes, figures.areas, scale)
+        if scale is not None:
+            for label, count in zip(classes, figures.areas.tolist(), strict=False):
+                metres[label] = metres.get(label, 0.0) + count * scale
+    document["areas"] = {
+        label: {"pixels": count, "square_metres": metres.get(label)}
+        for label, count in zip([*classes, "void"], areas.tolist(), strict=True)
+    }
+    document["inertia"] = _inertia(plan, scenes)
+    document["fits"] = _fits(plan, scenes)
+    document["throughput"] = _throughput(scenes)
+    document["losses"] = {}
+    plan.objects.put("metrics.json", json.dumps(_finite(document), indent=1).encode())
+    return document
+
+
+def _add_measures(document: dict[str, Any], measurer: Measurer, merged: Measured) -> None:
+    metrics = measurer.spec.build()
+    names = [name for name, _ in measurer.spec.metrics]
+    for i, metric in enumerate(metrics):
+        matching = metric.match(merged.overall[i]) if hasattr(metric, "match") else None
+        compute = (
+            metric.compute
+            if matching is None
+            else lambda state, m=metric, k=matching: m.compute(state, k)
+        )
+        overall = dict(compute(merged.overall[i]))
+        if names[i] == "confusion":
+            document["confusion"] = overall.pop("confusion")
+            document["matching"] = overall.pop("matching")
+        document["overall"] |= overall
+        for scene, states in merged.scenes.items():
+            figures = dict(compute(states[i]))
+            figures.pop("confusion", None)
+            figures.pop("matching", None)
+            document["scenes"].setdefault(scene, {}).update(figures)
+    document["frames"] = _frame_rows(measurer, merged, metrics, names)
+    document["missing_truth"] = [
+        {
+            "scene": scene,
+            "frame": frame,
+            "name": text(measurer.layouts[scene].frame_name(frame)),
+            "reason": text(reason),
+        }
+        for scene, frame, reason in merged.missing
+    ]
+
+
+def _frame_rows(
+    measurer: Measurer, merged: Measured, metrics: list[Any], names: list[str]
+) -> list[dict[str, Any]]:
+    """Frames with their accuracy and mean IoU, the worst first."""
+    if "confusion" not in names or not merged.frames:
+        return []
+    i = names.index("confusion")
+    states = np.stack([s[i] for _, _, s in merged.frames])
+    accuracy, iou = metrics[i].scores(states, metrics[i].match(merged.overall[i]))
+    order = np.argsort(np.where(np.isnan(iou), np.inf, iou), kind="stable")[:WORST]
+    rows = []
+    for k in order:
+        scene, frame, _ = merged.frames[k]
+        name = text(measurer.layouts[scene].frame_name(frame))
+        figures = {"accuracy": float(accuracy[k]), "iou": float(iou[k])}
+        rows.append({"scene": scene, "frame": frame, "name": name, **figures})
+    return rows
+
+
+def _areas(classes: list[str], counts: Any, scale: float | None) -> dict[str, Any]:
+    return {
+        label: {"pixels": count, "square_metres": None if scale is None else count * scale}
+        for label, count in zip([*classes, "void"], counts.tolist(), strict=True)
+    }
+
+
+def pixel_area(attributes: Mapping[str, Any]) -> float | None:
+    """Square metres of a pixel, where the scene's CRS is projected; None elsewhere."""
+    wkt, transform = attributes.get("crs_wkt"), attributes.get("transform")
+    if not wkt or not transform:
+        return None
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    try:
+        crs = CRS.from_wkt(wkt)
+        if not crs.is_projected:
+            return None
+        factor = float(crs.linear_units_factor[1])
+    except CRSError:
+        return None
+    a, b, _, d, e, _ = transform[:6]
+    return float(abs(a * e - b * d) * factor * factor)
+
+
+def _inertia(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> float | None:
+    """Sum of the fits' inertia, where the segmenter has one."""
+    own = [value for figures, _ in scenes.values() for value in figures.inertia]
+    groups = {plan.group(figures.layout, 0) for figures, _ in scenes.values()} - {None}
+    for group in sorted(str(g) for g in groups):
+        data = plan.objects.get(f"records/+fits/{group}")
+        if data is not None:
+            inertia = getattr(load_fit(data, plan.plugin)[1], "inertia", None)
+            if inertia is not None:
+                own.append(float(inertia))
+    return math.fsum(own) if own else None
+
+
+def _fits(
+    plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]
+) -> list[dict[str, Any]]:
+    """The fits that label whole scenes or the run: what was found, and on how many frames."""
+    groups = {plan.group(figures.layout, 0) for figures, _ in scenes.values()} - {None}
+    found = []
+    for group in sorted(str(g) for g in groups)[:WORST]:
+        data = plan.objects.get(f"records/+fits/{group}")
+        if data is None:
+            continue
+        about, segmenter = load_fit(data, plan.plugin)
+        entry: dict[str, Any] = {
+            "name": group,
+            "frames": len(about["inputs"]),
+            "digest": about["digest"],
+            "colors": [list(c) for c in plugins.colors(segmenter)],
+        }
+        for name in ("centres", "levels", "thresholds", "threshold", "inertia", "pixels"):
+            value = getattr(segmenter, name, None)
+            if value is not None and not callable(value):
+                entry[name] = value.tolist() if isinstance(value, np.ndarray) else value
+        found.append(entry)
+    return found
+
+
+def _throughput(scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> dict[str, Any]:
+    records = [r for _, rows in scenes.values() for r in rows if r.status == "done"]
+    pixels = sum(r.pixels for r in records)
+    seconds = math.fsum(r.seconds for r in records)
+    return {
+        "pixels": pixels,
+        "worker_seconds": round(seconds, 3),
+        "pixels_per_worker_second": round(pixels / seconds) if seconds else None,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    return value
+
+
+def published_mark(plan: Plan) -> bytes:
+    """What a finished publish stands for; anything else is to be published."""
+    layouts = [
+        [la.scene, la.uris, la.fingerprints, la.gone.tolist()] for la in plan.layouts.values()
+    ]
+    evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
+    truth = plan.job.truth.model_dump(mode="json") if plan.job.truth else None
+    unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
+    return digest([plan.fingerprint, layouts, evaluate, truth, unplaced]).encode()
+
+
+def finish(plan: Plan, log: RecordLog) -> None:
+    """Pack the records of every scene, and say that the publish is complete."""
+    singles, _ = log.scenes()
+    for scene in plan.layouts:
+        if scene in singles:
+            log.pack(scene)
+    commit_unplaced(plan.objects, plan.scan.unplaced)
+    plan.objects.put(PUBLISHED, published_mark(plan))
+    plan.objects.delete_tree("work")

@@ -1,0 +1,224 @@
+"""Label images to measure against: where a frame's lies, whether it fits, its labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from segengine.errors import JobError
+from segengine.job import TruthSpec
+from segengine.objects import open_objects
+from segengine.types import FrameRef
+
+_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
+_LARGE = 1 << 26
+"""Pixels above which a label TIFF is read in windows."""
+
+
+class MissingTruthError(Exception):
+    """A frame's truth is not there, cannot be read, or is not of the frame's size."""
+
+
+def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
+    """Paths where a frame's truth may lie, in the order of `truth.paths`. Raises JobError."""
+    path = PurePosixPath(ref.name.partition("#")[0] if "#" in ref.name else ref.name)
+    if not ref.name.partition("#")[2].isdigit():
+        path = PurePosixPath(ref.name)
+    fields = {
+        "name": path.name,
+        "stem": path.stem,
+        "path": str(path.with_suffix("")),
+        "parent": str(path.parent) if str(path.parent) != "." else "",
+        "scene": scene,
+        "frame": str(ref.position),
+        "index": str(ref.index),
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        if match[2] or match[3]:
+            return "{" if match[2] else "}"
+        if match[1] not in fields:
+            raise JobError(
+                f"truth.paths: {{{match[1]}}} is unknown; use {', '.join(f'{{{f}}}' for f in fields)}"
+            )
+        return fields[match[1]]
+
+    return [_FIELD.sub(fill, template) for template in spec.paths]
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRef:
+    """A frame's truth as it lies."""
+
+    uri: str
+    """Empty: there is none."""
+    fingerprint: str
+    looked: str
+    """What was looked for, where there is none."""
+
+
+def find_truth(spec: TruthSpec, ref: FrameRef, scene: str) -> TruthRef:
+    """The first of a frame's candidates that exists, with the fingerprint of its size and time."""
+    paths = candidates(spec, ref, scene)
+    for path in paths:
+        found = _stat(path)
+        if found is not None:
+            return TruthRef(path, found, "")
+    return TruthRef("", "", " or ".join(paths))
+
+
+def _stat(path: str) -> str | None:
+    if "://" not in path:
+        try:
+            info = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return xxhash.xxh3_64_hexdigest(f"{info.st_size} {info.st_mtime_ns}".encode())
+    import fsspec
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        about = filesystem.info(inner)
+    except (OSError, ValueError):
+        return None
+    mark = about.get("ETag") or about.get("LastModified") or about.get("mtime")
+    return xxhash.xxh3_64_hexdigest(f"{about.get('size')} {mark}".encode())
+
+
+def read_truth(
+    spec: TruthSpec | Mapping[str, Any], ref: FrameRef, scene: str, rows: slice, cols: slice
+) -> NDArray[Any] | None:
+    """Truth labels (y, x) of a frame's window; what is not scored has the dtype's maximum.
+
+    None where there is none, or it does not fit the frame.
+    """
+    spec = spec if isinstance(spec, TruthSpec) else TruthSpec.model_validate(spec)
+    found = find_truth(spec, ref, scene)
+    try:
+        return load_truth(spec, found, ref, rows, cols)
+    except MissingTruthError:
+        return None
+
+
+def load_truth(
+    spec: TruthSpec, truth: TruthRef, ref: FrameRef, rows: slice, cols: slice
+) -> NDArray[Any]:
+    """As `read_truth`, for truth already found. Raises MissingTruthError with the reason."""
+    if not truth.uri:
+        raise MissingTruthError(f"no truth at {truth.looked}")
+    values = _values(truth.uri, truth.fingerprint, (ref.height, ref.width), rows, cols)
+    return map_labels(values, spec)
+
+
+def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
+    """Pixel values to class indices; what is no class has the dtype's maximum."""
+    if values.dtype == np.bool_:
+        values = values.view(np.uint8)
+    if values.dtype.kind == "f":
+        whole = np.nan_to_num(values, nan=-1)
+        values = np.where(whole == np.floor(whole), whole, -1).astype(np.int64)
+    classes = len(spec.classes) if spec.classes is not None else None
+    dtype = np.dtype(np.uint8 if (classes or 256) < 255 else np.uint16)
+    void = 255 if dtype == np.uint8 else 65535
+    if spec.values is None and values.dtype == np.uint8 and dtype == np.uint8:
+        table = np.arange(256, dtype=np.uint8)
+        if classes is not None:
+            table[classes:] = void
+        if spec.void is not None and 0 <= spec.void < 256:
+            table[spec.void] = void
+        mapped: NDArray[Any] = table[values]
+        return mapped
+    result = np.full(values.shape, void, dtype)
+    codes = spec.values if spec.values is not None else range(classes or void)
+    if spec.values is None:
+        inside = (values >= 0) & (values < len(codes))
+        if spec.void is not None:
+            inside &= values != spec.void
+        result[inside] = values[inside]
+        return result
+    for index, code in enumerate(codes):
+        result[values == code] = index
+    return result
+
+
+def _values(
+    uri: str, fingerprint: str, size: tuple[int, int], rows: slice, cols: slice
+) -> NDArray[Any]:
+    suffix = PurePosixPath(uri).suffix.lower()
+    try:
+        if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
+            return _raster_values(uri, size, rows, cols)
+        if suffix == ".zarr":
+            return _zarr_values(uri, size, rows, cols)
+        whole = _image_values(uri, fingerprint)
+    except MissingTruthError:
+        raise
+    except Exception as error:
+        raise MissingTruthError(f"{uri}: cannot be read: {error}") from error
+    _check_size(uri, whole.shape, size)
+    return whole[rows, cols]
+
+
+@lru_cache(maxsize=2)
+def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
+    """A label image whole; palette images give their indices."""
+    import io
+
+    from PIL import Image
+
+    head, _, name = uri.rpartition("/")
+    data = open_objects(head or "/").get(name)
+    if data is None:
+        raise MissingTruthError(f"{uri}: is not a file")
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
+            raise MissingTruthError(
+                f"{uri}: a label image has one band of class indices, this one is {image.mode}"
+            )
+        return np.asarray(image)
+
+
+def _raster_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
+    import warnings
+
+    import rasterio
+    from rasterio.windows import Window
+
+    path = uri if "://" not in uri else f"/vsi{uri.replace('://', '/')}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as data:
+            if data.count != 1:
+                raise MissingTruthError(
+                    f"{uri}: a label raster has one band, this has {data.count}"
+                )
+            _check_size(uri, data.shape, size)
+            window = Window.from_slices(rows, cols)
+            values: NDArray[Any] = data.read(1, window=window)
+            return values
+
+
+def _zarr_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
+    import zarr
+
+    array = zarr.open_array(uri, mode="r")
+    _check_size(uri, array.shape[-2:], size)
+    at: tuple[Any, ...] = (*(0,) * (array.ndim - 2), rows, cols)
+    return np.asarray(array[at])
+
+
+def _check_size(uri: str, found: tuple[int, ...], size: tuple[int, int]) -> None:
+    if tuple(found) != size:
+        raise MissingTruthError(
+            f"{uri}: is {found[0]} x {found[1] if len(found) > 1 else 1} pixels, its frame "
+            f"{size[0]} x {size[1]}"
+        )
