@@ -1,0 +1,336 @@
+"""One execution of a job, stage by stage: plan, survey, segment, stitch, aggregate, publish.
+
+from segengine.stages import Run
+with Run(job) as run:
+    for name in Run.STAGES:
+        for progress in run.stage(name):
+            print(progress)
+print(run.summary())
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from segengine import cluster, plugins, publish
+from segengine.arrays import to_bytes
+from segengine.dispatch import InProcess, Pool
+from segengine.errors import JobError, SegengineError, StoreError
+from segengine.inputs import commit_layout
+from segengine.job import Job, parse_job
+from segengine.lock import run_lock
+from segengine.measure import Measurer, MetricSpec
+from segengine.objects import LocalObjects, open_objects
+from segengine.plan import Place, Plan, make_plan
+from segengine.progress import FailedFrame, Progress, Summary
+from segengine.pyramid import build_pyramid
+from segengine.quarantine import Quarantine
+from segengine.records import Record, RecordLog
+from segengine.report import build as build_report
+from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
+from segengine.store import write_root, write_scene
+from segengine.survey import survey
+from segengine.verify import broken_objects
+
+
+class Run:
+    """A run: holds the store's lock, owns the workers it starts."""
+
+    STAGES: ClassVar = ("plan", "survey", "segment", "stitch", "aggregate", "publish")
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        repair: bool = False,
+        refit: bool = False,
+        client: Any = None,
+        in_process: bool = False,
+    ) -> None:
+        """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`."""
+        self.job, self.repair, self.refit = job, repair, refit
+        self.client, self.in_process = client, in_process
+        self.objects = open_objects(job.store.path)
+        self.log = RecordLog(self.objects)
+        self.started = time.monotonic()
+        self.counts = Counts()
+        self._stack = ExitStack()
+        self._opening: Future[Pool] | None = None
+        self._plan: Plan | None = None
+        self._measurer: Measurer | None = None
+        self._broken: frozenset[tuple[str, str, Place]] = frozenset()
+        self._skipped = 0
+        self._figures: dict[str, tuple[publish.SceneFigures, list[Record]]] = {}
+        self._metrics: dict[str, Any] = {}
+        self._quarantine: Quarantine | None = None
+
+    def __enter__(self) -> Self:
+        root = self.objects.root
+        if isinstance(self.objects, LocalObjects) and os.path.exists(root):
+            if not os.path.isdir(root):
+                raise JobError(f"store.path: {root} is a file; name a folder")
+            if os.listdir(root) and not os.path.exists(os.path.join(root, "zarr.json")):
+                ours = {"run.lock", "work", "records", "scenes"}
+                if not set(os.listdir(root)) <= ours:
+                    raise JobError(
+                        f"store.path: {root} holds other files and no store; name an empty folder"
+                    )
+        try:
+            self._stack.enter_context(run_lock(self.objects))
+        except OSError as error:
+            raise StoreError(f"store.path: {root} cannot be written: {error}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._opening is not None and not self._opening.cancel():
+            # Wait for workers that are just starting: they must be ended too.
+            self._opening.exception()
+        self._stack.close()
+        self._forget_empty()
+
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Run one stage; each once, in order. Raises SegengineError to stop the run."""
+        try:
+            yield from getattr(self, f"_stage_{name}")()
+        except OSError as error:
+            raise StoreError(
+                f"{name}: {error}; make room or mend the path, then run the same command again"
+            ) from error
+
+    def notices(self) -> tuple[str, ...]:
+        """What the plan has to say before work starts: what is stale and why, what is gone."""
+        return self.plan.notices
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, after its stage."""
+        if self._plan is None:
+            raise SegengineError("the plan stage has not run")
+        return self._plan
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Failed frames so far, after the plan stage."""
+        if self._quarantine is None:
+            raise SegengineError("the plan stage has not run")
+        return self._quarantine
+
+    def summary(self) -> Summary:
+        """What was done, after the last stage."""
+        plan = self.plan
+        return Summary(
+            self.job.name,
+            self.objects.root,
+            f"{self.objects.root}/report/index.html",
+            len(plan.layouts),
+            plan.scan.frames,
+            plan.shards,
+            self.counts.computed,
+            self._skipped,
+            self.counts.pixels,
+            round(time.monotonic() - self.started, 3),
+            tuple(self.failed()),
+            self._metrics,
+            plan.notices,
+        )
+
+    def failed(self) -> Iterator[FailedFrame]:
+        """Quarantined frames, after the last stage."""
+        yield from publish.unplaced_failures(self.plan)
+        for figures, _ in self._figures.values():
+            yield from figures.failed()
+
+    # ------------------------------------------------------------------------------------- stages
+
+    def _stage_plan(self) -> Iterator[Progress]:
+        self.objects.delete_tree("work/tmp")
+        self._broken = broken_objects(self.objects) if self.repair else frozenset()
+        repair = frozenset((scene, place) for scene, path, place in self._broken if _is_mask(path))
+        plan = make_plan(self.job, self.objects, refit=self.refit, repair=repair)
+        self._plan = plan
+        self._skipped = plan.shards - plan.pending
+        self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)
+        if self.job.truth is not None:
+            spec = MetricSpec.of(
+                self.job.evaluate.model_dump(mode="json"), self.job.truth, plan.plugin.classes
+            )
+            self._measurer = Measurer(self.objects, plan.layouts, self.job.truth, spec)
+        if plan.pending:
+            self._open_pool(plan.pending)
+        for frame in publish.unplaced_failures(plan):
+            self.quarantine.add(frame)
+        self._commit_plan(plan)
+        yield Progress("plan", plan.shards - plan.pending, plan.shards, len(self.quarantine))
+
+    def _commit_plan(self, plan: Plan) -> None:
+        """Write the root, and every scene's layout and metadata, before any of its shards."""
+        write_root(self.objects, plan.attributes)
+        for scene, layout in plan.layouts.items():
+            if scene in plan.scan.changed:
+                commit_layout(self.objects, layout)
+            if plan.states[scene].pending or scene in plan.scan.changed:
+                self._write_scene(plan, scene)
+
+    def _write_scene(self, plan: Plan, scene: str) -> None:
+        layout, arrays = plan.layouts[scene], plan.arrays[scene]
+        spec = arrays["mask/0"]
+        key = f"scenes/{scene}/mask/0/zarr.json"
+        there = self.objects.get(key)
+        if there is not None and there != to_bytes(spec.metadata()):
+            # Other classes need another dtype: what is stored can no longer be read as a mask.
+            self.log.forget(scene)
+            self.objects.delete_tree(f"scenes/{scene}")
+            plan.refresh(scene)
+        write_scene(self.objects, layout, arrays)
+
+    def _stage_survey(self) -> Iterator[Progress]:
+        plan = self.plan
+        if plugins.scope(plan.plugin) is None or not plan.pending:
+            return
+        before = plan.pending
+        yield from survey(plan, self._pool(), self.job.faults)
+        if plan.pending < before:
+            self._skipped = plan.shards - plan.pending
+
+    def _stage_segment(self) -> Iterator[Progress]:
+        plan = self.plan
+        for scene, layout in plan.layouts.items():
+            state = plan.states[scene]
+            for record in state.records.values():
+                if state.done[record.shard]:
+                    note_failures(plan, record, self.quarantine)
+            del layout
+        if plan.pending:
+            yield from segment(plan, self._pool(), self.job.faults, self.quarantine, self.counts)
+
+    def _stage_stitch(self) -> Iterator[Progress]:
+        plan = self.plan
+        if any(plan.drafts(layout) for layout in plan.layouts.values()) and plan.pending:
+            yield from stitch(plan, self._pool(), self.job.faults, self.quarantine, self.counts)
+        singles, _ = self.log.scenes()
+        for scene, layout in plan.layouts.items():
+            if plan.drafts(layout) and scene in singles:
+                clear_drafts(plan, layout)
+
+    def _stage_aggregate(self) -> Iterator[Progress]:
+        if self._measurer is None:
+            return
+        stale = self._measurer.stale()
+        if stale:
+            pool = self._pool(len(stale))
+            yield from self._measurer.measure(pool, self.job.faults, stale)
+
+    def _stage_publish(self) -> Iterator[Progress]:
+        plan = self.plan
+        steps = len(plan.layouts) + 3
+        if self._is_published():
+            self._metrics = self._stored_metrics()
+            self._figures = {
+                scene: publish.scene_figures(self.log, layout, plan.classes)
+                for scene, layout in plan.layouts.items()
+            }
+            yield Progress("publish", steps, steps, message="nothing has changed")
+            return
+        for done, (scene, layout) in enumerate(plan.layouts.items()):
+            arrays = plan.arrays[scene]
+            if arrays.levels and self._is_touched(scene):
+                for _ in build_pyramid(
+                    self.objects.root,
+                    layout,
+                    arrays.levels,
+                    arrays["mask/0"],
+                    self.log,
+                    self._pool(),
+                    self.job.faults,
+                    self._broken,
+                ):
+                    yield Progress("publish", done, steps, message=f"pyramid of {scene}")
+            self._figures[scene] = publish.scene_figures(self.log, layout, plan.classes)
+        publish.write_colors(plan, self._figures)
+        publish.write_tables(plan, self._figures)
+        publish.write_instances(plan)
+        yield Progress("publish", steps - 2, steps, message="tables")
+        self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
+        build_report(self.objects.root)
+        yield Progress("publish", steps - 1, steps, message="report")
+        publish.finish(plan, self.log)
+        yield Progress("publish", steps, steps)
+
+    def _is_touched(self, scene: str) -> bool:
+        singles, _ = self.log.scenes()
+        return scene in singles or any(broken[0] == scene for broken in self._broken)
+
+    def _is_published(self) -> bool:
+        """True where nothing has changed since the last complete publish."""
+        singles, _ = self.log.scenes()
+        mark = self.objects.get(publish.PUBLISHED)
+        return (
+            not singles
+            and not self._broken
+            and mark == publish.published_mark(self.plan)
+            and self.objects.get("report/index.html") is not None
+        )
+
+    def _stored_metrics(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.objects.get("metrics.json") or b"{}")
+        return found
+
+    # ------------------------------------------------------------------------------------ workers
+
+    def _open_pool(self, tasks: int) -> None:
+        """Start workers in the background: they need a second or two."""
+        if self._opening is None:
+            starter = self._stack.enter_context(ThreadPoolExecutor(1))
+            self._opening = starter.submit(self._enter_pool, tasks)
+
+    def _pool(self, tasks: int = 1 << 30) -> Pool:
+        """The run's workers; started on first use."""
+        self._open_pool(tasks)
+        assert self._opening is not None
+        return self._opening.result()
+
+    def _enter_pool(self, tasks: int) -> Pool:
+        if self.client is not None:
+            return cluster.client_pool(self.client)
+        if self.in_process:
+            return InProcess()
+        return self._stack.enter_context(cluster.open_pool(self.job.cluster, tasks))
+
+    def _forget_empty(self) -> None:
+        """Leave nothing behind where no store was made."""
+        if isinstance(self.objects, LocalObjects) and self.objects.get("zarr.json") is None:
+            self.objects.delete_tree("work")
+            with suppress(OSError):
+                os.rmdir(self.objects.root)
+
+
+def _is_mask(path: str) -> bool:
+    """True for an array that segmenting writes, not the pyramid's."""
+    return path in ("mask/0", "instances/0", "probabilities/0")
+
+
+def run_job(job: Any, client: Any = None) -> Summary:
+    """Run a job without Prefect: on a Dask client, or in this process.
+
+    `job`: a Job, or its keys as a mapping (relative paths are taken against the working directory).
+    Raises SegengineError.
+    """
+    checked = parse_job(job, base=Path.cwd())
+    with Run(checked, client=client, in_process=client is None) as run:
+        for name in Run.STAGES:
+            for _ in run.stage(name):
+                pass
+    return run.summary()

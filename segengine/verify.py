@@ -1,0 +1,165 @@
+"""Compare what is stored with its records, and a sample of masks with what segmenting gives again."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from segengine.inputs import load_layouts
+from segengine.job import Job
+from segengine.layout import Layout
+from segengine.objects import Objects, open_objects
+from segengine.records import Record, RecordLog
+from segengine.store import checksum, open_store
+
+Place = tuple[int, int, int]
+SAMPLE = 4
+"""Shards that are segmented again."""
+
+
+def object_key(record: Record, array: str) -> str:
+    """Key of a record's stored object."""
+    f, y, x = record.shard
+    place = (f, 0, y, x) if array.startswith("probabilities/") else (f, y, x)
+    return f"scenes/{record.scene}/{array}/c/{'/'.join(map(str, place))}"
+
+
+def stored_records(objects: Objects) -> Iterator[Record]:
+    """Every record that stands for stored bytes."""
+    log = RecordLog(objects)
+    singles, packed = log.scenes()
+    for scene in sorted(singles | packed):
+        for record in log.read(scene):
+            if record.objects:
+                yield record
+
+
+def differences(objects: Objects) -> Iterator[tuple[Record, str, str]]:
+    """(record, array, what is wrong) for every stored object that is not what was committed."""
+
+    def check(item: tuple[Record, Any]) -> tuple[Record, str, str] | None:
+        record, stored = item
+        data = objects.get(object_key(record, stored.array))
+        if data is None:
+            return record, stored.array, "the stored object is missing"
+        if checksum(data) != stored.checksum:
+            return record, stored.array, f"{len(data)} bytes that are not those committed"
+        return None
+
+    pairs = ((record, stored) for record in stored_records(objects) for stored in record.objects)
+    remote = "://" in objects.root
+    with ThreadPoolExecutor(16 if remote else 2) as pool:
+        for batch in _chunks(pairs, 256):
+            yield from (found for found in pool.map(check, batch) if found is not None)
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def broken_objects(objects: Objects) -> frozenset[tuple[str, str, Place]]:
+    """(scene, array, shard) of every stored object that is not what was committed."""
+    return frozenset((r.scene, array, r.shard) for r, array, _ in differences(objects))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found."""
+
+    store: str
+    objects: int
+    """Stored objects compared with their records."""
+    sampled: int
+    """Shards segmented again."""
+    problems: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Shards that could not be segmented again, and why."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 where anything differs."""
+        return 4 if self.problems else 0
+
+    def lines(self) -> tuple[str, ...]:
+        """Text for a terminal."""
+        found = [
+            f"{self.store}: {self.objects} stored objects compared with their records, "
+            f"{self.sampled} shards segmented again"
+        ]
+        found += [f"differs: {p}" for p in self.problems]
+        found += [f"not segmented again: {s}" for s in self.skipped]
+        if self.problems:
+            found.append("heal it with: segengine run JOB.yaml --repair")
+        else:
+            found.append("no difference")
+        return tuple(found)
+
+
+def verify(path: str, sample: int = SAMPLE, seed: int | None = None) -> VerifyReport:
+    """Recompute the checksums of everything stored, and segment `sample` shards again."""
+    store = open_store(path)
+    count = sum(len(r.objects) for r in stored_records(store.objects))
+    found = list(differences(store.objects))
+    problems = [f"{object_key(r, array)}: {what}" for r, array, what in found]
+    spoiled = {(r.scene, r.shard) for r, _, _ in found}
+    sampled, skipped = 0, []
+    masks = [
+        r
+        for r in stored_records(store.objects)
+        if r.kind == "mask" and r.status == "done" and (r.scene, r.shard) not in spoiled
+    ]
+    layouts = load_layouts(store.objects)
+    for record in random.Random(seed).sample(masks, min(sample, len(masks))):
+        try:
+            same = _same_again(store.path, store.attributes, layouts[record.scene], record)
+        except Exception as error:  # noqa: BLE001 - an input that is gone is no difference
+            skipped.append(f"{record.scene} {record.shard}: {error}")
+            continue
+        sampled += 1
+        if not same:
+            key = object_key(record, "mask/0")
+            problems.append(f"{key}: segmenting again gives other labels")
+    return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
+
+
+def _same_again(path: str, attributes: dict[str, Any], layout: Layout, record: Record) -> bool:
+    """Segment a shard again into a folder of its own, and compare checksums."""
+    from segengine.plan import stored_plan
+    from segengine.segmenting import finish_tasks
+    from segengine.worker import finish_shard, segment_shard
+
+    plan = stored_plan(Job.model_validate(attributes["job"]), open_objects(path))
+    if any(r.gone for r in layout.frames(record.box[0], record.box[3])):
+        raise RuntimeError("an input of it is gone")
+    if plan.layouts[record.scene].inputs(record.box[0], record.box[3]) != record.inputs:
+        raise RuntimeError("an input of it has changed")
+    with tempfile.TemporaryDirectory(prefix="segengine-verify-") as target:
+        if plan.drafts(layout):
+            for place in layout.frame_shards(record.shard[0]):
+                task = plan.task(layout, place, draft=True, target=target, last=True)
+                _checked(segment_shard(replace(task, had="")))
+            finishes = finish_tasks(plan, layout, record.shard[0], open_objects(target), True)
+            mine = next(t for t in finishes if t.shard.place == record.shard)
+            shard = replace(mine.shard, target=target, had="")
+            again = _checked(finish_shard(replace(mine, shard=shard)))
+        else:
+            task = plan.task(layout, record.shard, target=target, last=True)
+            again = _checked(segment_shard(replace(task, had="", lost=record.failures)))
+    return bool(again.checksum == record.checksum)
+
+
+def _checked(result: Any) -> Record:
+    if not isinstance(result, Record):
+        raise RuntimeError(str(getattr(result, "reason", result)))
+    return result

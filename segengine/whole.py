@@ -1,0 +1,91 @@
+"""The uncut reference: one image, whole, through a segmenter. What every tiled run must equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from segengine import plugins, registry
+from segengine.types import Labels, Prediction
+
+
+def create_segmenter(spec: dict[str, Any]) -> Any:
+    """A Segmenter or Surveyor from a job's `segmenter` block. Raises JobError naming the option."""
+    options = dict(spec)
+    kind = options.pop("kind")
+    plugin = registry.create("segmenters", kind, options)
+    plugins.check(plugin, kind)
+    return plugin
+
+
+def segment(image: ArrayLike, segmenter: Any) -> Labels:
+    """Labels (y, x) or (n, y, x) of an image (y, x), (y, x, band) or (n, y, x, band), colours RGB.
+
+    `segmenter`: a Segmenter, a Surveyor (fitted on each frame, or for scope scene and run on all
+    frames), or a job's `segmenter` block. Where a pixel is NaN in any band the label is void.
+    """
+    return predict(image, segmenter).labels
+
+
+def predict(image: ArrayLike, segmenter: Any) -> Prediction:
+    """As `segment`, with probabilities, instances and objects."""
+    plugin = create_segmenter(segmenter) if isinstance(segmenter, dict) else segmenter
+    given = np.asarray(image)
+    if given.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"image: has shape {given.shape}; give (y, x), (y, x, band) or (n, y, x, band)"
+        )
+    pixels = given[..., None] if given.ndim == 2 else given
+    pixels = pixels if pixels.ndim == 4 else pixels[None]
+    valid = np.ones(pixels.shape[:3], np.bool_)
+    if pixels.dtype.kind == "f":
+        valid = ~np.isnan(pixels).any(axis=-1)
+    scope = plugins.scope(plugin)
+    if scope is None:
+        found = _call(plugin, pixels)
+    elif scope == "frame":
+        parts = [
+            _call(plugin.fit(plugin.survey(pixels[i : i + 1], valid[i : i + 1])), pixels[i : i + 1])
+            for i in range(len(pixels))
+        ]
+        found = _joined(parts)
+    else:
+        found = _call(plugin.fit(plugin.survey(pixels, valid)), pixels)
+    labels = found.labels
+    if not valid.all():
+        from segengine.arrays import mask_dtype
+
+        dtype = mask_dtype(len(plugin.classes))
+        labels = np.where(valid, labels, np.iinfo(dtype).max).astype(dtype)
+    found = Prediction(labels, found.probabilities, found.instances, found.objects)
+    return found if given.ndim == 4 else _first(found)
+
+
+def _call(segmenter: Any, pixels: NDArray[Any]) -> Prediction:
+    """Pad to the stride as the engine does at the bottom and right, segment, crop."""
+    _, height, width, _ = pixels.shape
+    down, right = -height % segmenter.stride, -width % segmenter.stride
+    if down or right:
+        pixels = np.pad(pixels, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+    found = plugins.as_prediction(segmenter.segment(pixels), segmenter, pixels.shape[:3])
+    return found.crop((slice(None), slice(0, height), slice(0, width)))
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    def join(name: str) -> Any:
+        values = [getattr(p, name) for p in parts]
+        return None if any(v is None for v in values) else np.concatenate(values)
+
+    objects = parts[0].objects if len(parts) == 1 else None
+    return Prediction(join("labels"), join("probabilities"), join("instances"), objects)
+
+
+def _first(found: Prediction) -> Prediction:
+    return Prediction(
+        found.labels[0],
+        None if found.probabilities is None else found.probabilities[0],
+        None if found.instances is None else found.instances[0],
+        found.objects,
+    )
