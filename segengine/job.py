@@ -107,8 +107,8 @@ class StoreSpec(Model):
 class EvaluateSpec(Model):
     """What is measured at the end."""
 
-    metrics: list[str | dict[str, Any]] = Field(default_factory=lambda: ["confusion"])
-    losses: list[str | dict[str, Any]] = Field(default_factory=list)
+    metrics: list[str | dict[str, Any]] = ["confusion"]
+    losses: list[str | dict[str, Any]] = []
 
 
 class ClusterSpec(Model):
@@ -147,9 +147,9 @@ class Job(Model):
     truth: TruthSpec | None = None
     segmenter: SegmenterSpec
     store: StoreSpec
-    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
-    cluster: ClusterSpec = Field(default_factory=ClusterSpec)
-    faults: FaultsSpec = Field(default_factory=FaultsSpec)
+    evaluate: EvaluateSpec = EvaluateSpec()
+    cluster: ClusterSpec = ClusterSpec()
+    faults: FaultsSpec = FaultsSpec()
 
     @cached_property
     def plugin(self) -> Any:
@@ -265,7 +265,7 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
         message = f"unknown key{_suggest(key)}"
     elif first["type"] == "missing":
         message = "this key is needed"
-    elif "input" in first and not isinstance(first["input"], dict):
+    elif not isinstance(first["input"], dict):
         message = f"{message}, got {first['input']!r}"
     return key, f"{'.'.join(key)}: {message}"
 

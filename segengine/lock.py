@@ -102,7 +102,7 @@ def _is_stale(lock: dict[str, Any]) -> bool:
             process = psutil.Process(int(lock["pid"]))
             if process.status() == psutil.STATUS_ZOMBIE:
                 return True
-            return abs(process.create_time() - float(lock.get("process_start", 0))) > 1.0
+            return bool(abs(process.create_time() - float(lock.get("process_start", 0))) > 1.0)
         except (psutil.NoSuchProcess, ValueError):
             return True
         except psutil.AccessDenied:

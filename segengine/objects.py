@@ -47,7 +47,7 @@ class Objects(Protocol):
         """Delete every object below a prefix."""
         ...
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below a prefix, in no order."""
         ...
 
@@ -107,14 +107,15 @@ class LocalObjects:
 
         shutil.rmtree(os.path.join(self.root, prefix), ignore_errors=True)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str) -> Iterator[str]:
         for folder, _, files in os.walk(os.path.join(self.root, prefix)):
             base = os.path.relpath(folder, self.root).replace(os.sep, "/")
             for name in files:
                 yield f"{base}/{name}" if base != "." else name
 
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
-        folders, files = [], []
+        folders: list[str] = []
+        files: list[str] = []
         try:
             with os.scandir(os.path.join(self.root, prefix)) as found:
                 for item in found:
@@ -205,7 +206,7 @@ class RemoteObjects:
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm(path, recursive=True)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str) -> Iterator[str]:
         filesystem, path = self._at(prefix)
         base = filesystem._strip_protocol(self.root).rstrip("/") + "/"
         try:

@@ -21,10 +21,9 @@ def scope(plugin: Any) -> Scope | None:
 
 def check(plugin: Any, kind: str) -> None:
     """Raise JobError where an object is neither a Segmenter nor a Surveyor."""
-    needed = ("classes", "scope", "survey", "merge", "fit")
-    if not hasattr(plugin, "survey"):
-        needed = ("classes", "halo", "stride", "segment")
-    missing = [name for name in needed if not hasattr(plugin, name)]
+    surveys = hasattr(plugin, "survey")
+    needed = ("scope", "survey", "merge", "fit") if surveys else ("halo", "stride", "segment")
+    missing = [name for name in ("classes", *needed) if not hasattr(plugin, name)]
     if missing:
         raise JobError(
             f"segmenter.kind: {kind}: {type(plugin).__name__} is no segmenter: it has no "
@@ -34,14 +33,19 @@ def check(plugin: Any, kind: str) -> None:
         raise JobError(f"segmenter.kind: {kind}: classes is empty")
 
 
+def labeller(plugin: Any) -> Any:
+    """What labels in the end: the segmenter, or what a surveyor says it will fit."""
+    return getattr(plugin, "segmenter", plugin) if scope(plugin) is not None else plugin
+
+
 def whole_frames(plugin: Any) -> bool:
     """True where a shard must cover the frame."""
-    return getattr(plugin, "halo", 0) is None
+    return getattr(labeller(plugin), "halo", 0) is None
 
 
-def links(segmenter: Any) -> bool:
+def links(plugin: Any) -> bool:
     """True where labels depend on pieces that cross windows."""
-    return isinstance(segmenter, Linker)
+    return isinstance(labeller(plugin), Linker)
 
 
 def version(plugin: Any) -> int:

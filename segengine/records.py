@@ -248,7 +248,7 @@ class RecordLog:
     def singles(self, scene: str) -> dict[tuple[str, Place], Record]:
         """The single records of a scene; an unreadable one counts as absent."""
         found: dict[tuple[str, Place], Record] = {}
-        for key in self.objects.list(f"records/{scene}"):
+        for key in self.objects.keys(f"records/{scene}"):
             data = self.objects.get(key)
             if data is None:
                 continue

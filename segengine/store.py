@@ -240,7 +240,7 @@ class SceneStore:
     @cached_property
     def levels(self) -> tuple[zarr.Array[Any], ...]:
         """The mask and its pyramid, finest first."""
-        found = []
+        found: list[zarr.Array[Any]] = []
         while (array := self._array(f"mask/{len(found)}")) is not None:
             found.append(array)
         return tuple(found)

@@ -216,7 +216,8 @@ class Surveyor(Protocol[S]):
 
     `merge` is associative and commutative. A state is built of integers, floats, strings, NumPy
     arrays, tuples, lists, dicts or dataclasses of these, so that it can be committed without pickle;
-    so is the fitted segmenter (a dataclass). Optional attributes as for Segmenter.
+    so is the fitted segmenter (a dataclass). Optional attributes as for Segmenter, and `segmenter`:
+    what `fit` completes, where that needs whole frames or is a Linker.
     """
 
     @property
