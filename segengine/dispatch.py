@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from segengine.errors import StoreError
+from segengine.values import decode, encode
 from segengine.worker import Retry
 
 PAUSE = 0.25
@@ -105,13 +106,19 @@ class InProcess:
 
 
 def call_stamped(function: Callable[[Any], Any], task: Any, topic: str, stamp: str) -> Any:
-    """What a Dask worker runs: say that it starts, then do the work."""
+    """What a Dask worker runs: say that it starts, do the work, send the result.
+
+    Records are small, so they come back as events: fetching each as a Dask result would be a round
+    trip to the worker and twice the cost of the whole hand-out.
+    """
     from distributed import get_worker
 
     _prepare_worker()
     worker = get_worker()
     worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
-    return function(task)
+    value = function(task)
+    worker.log_event(topic, {"stamp": stamp, "value": encode(value)})
+    return value
 
 
 def _prepare_worker() -> None:
@@ -131,6 +138,8 @@ class _Running:
     worker: str = ""
     since: float = 0.0
     """Monotonic time of the start stamp; 0: not started yet."""
+    value: bytes = b""
+    """The encoded result, once its event is here."""
 
 
 class DaskPool:
@@ -220,10 +229,15 @@ class _DaskRun:
         future.add_done_callback(lambda _, stamp=stamp: self.ended.put(stamp))
 
     def _stamped(self, event: Any) -> None:
-        """Called by the client's loop when a worker starts an attempt."""
+        """Called by the client's loop when a worker starts or ends an attempt."""
         message = event[1]
         running = self.running.get(message["stamp"])
-        if running is not None:
+        if running is None:
+            return
+        if "value" in message:
+            running.value = message["value"]
+            self.ended.put(message["stamp"])
+        else:
             running.worker, running.since = message["worker"], time.monotonic()
 
     def _step(self) -> Iterator[Outcome]:
@@ -246,7 +260,9 @@ class _DaskRun:
 
         work, attempt, last = running.work, running.attempt, running.last
         status = running.future.status
-        if status == "finished":
+        if running.value:
+            value = decode(running.value)
+        elif status == "finished":
             value = running.future.result()
         elif status == "error":
             error = running.future.exception()
@@ -293,7 +309,7 @@ class _DaskRun:
             self._submit(work, attempt, alone=True)
             ((stamp, running),) = self.running.items()
             running.last = attempt > self.retries
-            while not running.future.done():
+            while not (running.value or running.future.done()):
                 if running.since and time.monotonic() - running.since > self.deadline:
                     break
                 try:
@@ -301,7 +317,7 @@ class _DaskRun:
                 except queue.Empty:
                     continue
             del self.running[stamp]
-            if not running.future.done():
+            if not (running.value or running.future.done()):
                 self._restart(running)
                 if attempt > self.retries:
                     yield self._hang(running)

@@ -64,7 +64,7 @@ def evaluate(
         spec = MetricSpec.of(
             dict(evaluate or job.evaluate.model_dump(mode="json")), truth, plan.plugin.classes
         )
-        measurer = Measurer(objects, plan.layouts, truth, spec)
+        measurer = Measurer(objects, plan.layouts, plan.arrays, truth, spec)
         stale = measurer.stale()
         for _ in measurer.measure(InProcess(), job.faults, stale):
             pass

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from segengine import registry
+from segengine.arrays import ArraySpec, SceneArrays
 from segengine.dispatch import Pool, Work
 from segengine.errors import JobError
 from segengine.fingerprint import digest
@@ -26,6 +27,7 @@ from segengine.layout import Layout
 from segengine.objects import Objects, open_objects
 from segengine.progress import Progress
 from segengine.records import Record, RecordLog
+from segengine.store import open_array
 from segengine.truth import MissingTruthError, TruthRef, find_truth, load_truth
 from segengine.types import FrameRef, Prediction, Window
 from segengine.values import decode, encode
@@ -106,6 +108,7 @@ class MeasureTask:
     truth: str
     """The job's `truth` block as JSON."""
     metrics: MetricSpec
+    mask: ArraySpec
     checksum: str
     """Of the mask."""
     key: str
@@ -114,20 +117,13 @@ class MeasureTask:
     last: bool = False
 
 
-@lru_cache(maxsize=32)
-def _mask(store: str, scene: str) -> Any:
-    from segengine.store import open_store
-
-    return open_store(store)[scene].mask
-
-
 def measure_shard(task: MeasureTask) -> Record | Retry:
     """States of all metrics for each frame of a shard, committed as one record."""
     started = time.perf_counter()
     try:
         spec = TruthSpec.model_validate_json(task.truth)
         metrics = _metrics(task.metrics)
-        mask = _mask(task.store, task.scene)
+        mask = open_array(task.store, task.scene, task.mask)
         states: dict[int, list[Any]] = {}
         missing: dict[int, str] = {}
         (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
@@ -183,10 +179,12 @@ class Measurer:
         self,
         objects: Objects,
         layouts: Mapping[str, Layout],
+        arrays: Mapping[str, SceneArrays],
         truth: TruthSpec,
         spec: MetricSpec,
     ) -> None:
-        self.objects, self.layouts, self.truth, self.spec = objects, layouts, truth, spec
+        self.objects, self.layouts, self.arrays = objects, layouts, arrays
+        self.truth, self.spec = truth, spec
         self.key = spec.key
         self.log = RecordLog(objects)
         self.current: dict[str, dict[Place, Record]] = {}
@@ -245,6 +243,7 @@ class Measurer:
                         here,
                         truth_json,
                         self.spec,
+                        self.arrays[scene]["mask/0"],
                         mask.checksum,
                         self.key,
                         scene in packed,

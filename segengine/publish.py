@@ -78,10 +78,25 @@ class SceneFigures:
         self.committed = np.zeros(layout.shape[0], np.int64)
         self.valid = np.zeros(layout.shape[0], np.int64)
         self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
-        self.fits: set[str] = set()
+        self.rows: list[tuple[Any, ...]] = []
+        """(shard, box, status, attempts, seconds, bytes, pixels, finished, reason)"""
 
     def add(self, record: Record) -> None:
         """Add a mask record."""
+        size = sum(o.bytes for o in record.objects)
+        self.rows.append(
+            (
+                record.shard,
+                record.box,
+                record.status,
+                record.attempts,
+                record.seconds,
+                size,
+                record.pixels,
+                record.finished,
+                text(record.reason),
+            )
+        )
         first, last = record.box[0], record.box[3]
         for failure in record.failures:
             self.failures.setdefault(failure.frame, (failure.kind, failure.reason))
@@ -101,8 +116,6 @@ class SceneFigures:
         for i, row in enumerate(record.colors):
             self.colors[first + i] = row
         self.inertia += record.inertia
-        if record.fit:
-            self.fits.add(record.fit)
 
     def status(self, frame: int) -> tuple[str, str]:
         """(status, reason) of a frame."""
@@ -131,18 +144,14 @@ class SceneFigures:
                 yield FailedFrame(name, self.layout.scene, frame, status, reason)
 
 
-def scene_figures(
-    log: RecordLog, layout: Layout, classes: int
-) -> tuple[SceneFigures, list[Record]]:
-    """The figures of a scene and its mask records."""
+def scene_figures(log: RecordLog, layout: Layout, classes: int) -> SceneFigures:
+    """The figures of a scene, from its mask records."""
     figures = SceneFigures(layout, classes)
-    records = []
     for record in log.read(layout.scene, "mask"):
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)
-            records.append(record)
-    records.sort(key=lambda r: r.shard)
-    return figures, records
+    figures.rows.sort()
+    return figures
 
 
 def unplaced_failures(plan: Plan) -> list[FailedFrame]:
@@ -150,11 +159,11 @@ def unplaced_failures(plan: Plan) -> list[FailedFrame]:
     return [FailedFrame(u.name, None, None, u.kind, u.reason) for u in plan.scan.unplaced]
 
 
-def write_tables(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> None:
+def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """`tables/frames.parquet`, `tables/shards.parquet` and `tables/instances.parquet`."""
     frames: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
     shards: dict[str, list[Any]] = {name: [] for name in SHARDS_SCHEMA.names}
-    for scene, (figures, records) in sorted(scenes.items()):
+    for scene, figures in sorted(scenes.items()):
         layout = figures.layout
         for ref in layout.frames():
             status, reason = figures.status(ref.index)
@@ -172,19 +181,8 @@ def write_tables(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Recor
             )
             for column, value in zip(frames.values(), row, strict=True):
                 column.append(value)
-        for record in records:
-            values: tuple[Any, ...] = (
-                scene,
-                list(record.box),
-                record.status,
-                record.attempts,
-                record.seconds,
-                sum(o.bytes for o in record.objects),
-                record.pixels,
-                record.finished,
-                text(record.reason),
-            )
-            for column, value in zip(shards.values(), values, strict=True):
+        for _, box, *values in figures.rows:
+            for column, value in zip(shards.values(), (scene, list(box), *values), strict=True):
                 column.append(value)
     for u in plan.scan.unplaced:
         row = (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
@@ -215,11 +213,11 @@ def put_table(plan: Plan, name: str, table: pa.Table) -> None:
     plan.objects.put(f"tables/{name}.parquet", sink.getvalue())
 
 
-def write_colors(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> None:
+def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """The colours that fits gave their classes, where they differ from what is stored."""
     void = ((0, 0, 0),) * plan.classes
     fitted: dict[str, Any] = {}
-    for scene, (figures, _) in scenes.items():
+    for scene, figures in scenes.items():
         arrays = plan.arrays[scene]
         if "colors" not in arrays:
             continue
@@ -252,7 +250,7 @@ def _fit_colors(plan: Plan, group: str, known: dict[str, Any]) -> Any:
 
 def write_metrics(
     plan: Plan,
-    scenes: Mapping[str, tuple[SceneFigures, list[Record]]],
+    scenes: Mapping[str, SceneFigures],
     measurer: Measurer | None,
 ) -> dict[str, Any]:
     """`metrics.json`: merged figures per class, per scene and overall."""
@@ -265,7 +263,7 @@ def write_metrics(
         _add_measures(document, measurer, measurer.merge())
     areas = np.zeros(len(classes) + 1, np.int64)
     metres: dict[str, float] = {}
-    for name, (figures, _) in sorted(scenes.items()):
+    for name, figures in sorted(scenes.items()):
         areas += figures.areas
         scale = pixel_area(figures.layout.attributes)
         document["scenes"][name]["areas"] = _areas(classes, figures.areas, scale)
@@ -361,10 +359,10 @@ def pixel_area(attributes: Mapping[str, Any]) -> float | None:
     return float(abs(a * e - b * d) * factor * factor)
 
 
-def _inertia(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> float | None:
+def _inertia(plan: Plan, scenes: Mapping[str, SceneFigures]) -> float | None:
     """Sum of the fits' inertia, where the segmenter has one."""
-    own = [value for figures, _ in scenes.values() for value in figures.inertia]
-    groups = {plan.group(figures.layout, 0) for figures, _ in scenes.values()} - {None}
+    own = [value for figures in scenes.values() for value in figures.inertia]
+    groups = {plan.group(figures.layout, 0) for figures in scenes.values()} - {None}
     for group in sorted(str(g) for g in groups):
         data = plan.objects.get(f"records/+fits/{group}")
         if data is not None:
@@ -374,11 +372,9 @@ def _inertia(plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]
     return math.fsum(own) if own else None
 
 
-def _fits(
-    plan: Plan, scenes: Mapping[str, tuple[SceneFigures, list[Record]]]
-) -> list[dict[str, Any]]:
+def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]]:
     """The fits that label whole scenes or the run: what was found, and on how many frames."""
-    groups = {plan.group(figures.layout, 0) for figures, _ in scenes.values()} - {None}
+    groups = {plan.group(figures.layout, 0) for figures in scenes.values()} - {None}
     found = []
     for group in sorted(str(g) for g in groups)[:WORST]:
         data = plan.objects.get(f"records/+fits/{group}")
@@ -399,10 +395,10 @@ def _fits(
     return found
 
 
-def _throughput(scenes: Mapping[str, tuple[SceneFigures, list[Record]]]) -> dict[str, Any]:
-    records = [r for _, rows in scenes.values() for r in rows if r.status == "done"]
-    pixels = sum(r.pixels for r in records)
-    seconds = math.fsum(r.seconds for r in records)
+def _throughput(scenes: Mapping[str, SceneFigures]) -> dict[str, Any]:
+    done = [row for figures in scenes.values() for row in figures.rows if row[2] == "done"]
+    pixels = sum(row[6] for row in done)
+    seconds = math.fsum(row[4] for row in done)
     return {
         "pixels": pixels,
         "worker_seconds": round(seconds, 3),

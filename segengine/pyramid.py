@@ -20,7 +20,7 @@ from segengine.job import FaultsSpec
 from segengine.layout import Layout
 from segengine.objects import open_objects
 from segengine.records import Record, RecordLog
-from segengine.store import open_store, write_block
+from segengine.store import open_array, write_block
 from segengine.worker import Retry
 
 Place = tuple[int, int, int]
@@ -77,9 +77,8 @@ def build_level_shard(task: LevelTask) -> Record | Retry:
     try:
         window = tiling.shard_window(task.place, task.spec.shape, task.spec.shard)  # type: ignore[arg-type]
         (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
-        scene = open_store(task.store)[task.scene]
-        below = scene.group[task.below.path]
-        labels = np.asarray(below[f0:f1, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1])  # type: ignore[index]
+        below = open_array(task.store, task.scene, task.below)
+        labels = np.asarray(below[f0:f1, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1])
         block = halve(labels, int(task.spec.fill))
         objects = open_objects(task.store)
         stored = write_block(objects, task.spec, task.scene, task.place, block)

@@ -11,8 +11,8 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +24,7 @@ Place = tuple[int, int, int]
 Status = Literal["done", "error", "crash", "hang", "void"]
 
 
-@dataclass(frozen=True, slots=True)
-class FrameFailure:
+class FrameFailure(NamedTuple):
     """A frame of a shard that is void, and why."""
 
     frame: int
@@ -34,8 +33,7 @@ class FrameFailure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(NamedTuple):
     """One stored object of a shard."""
 
     array: str
@@ -104,7 +102,10 @@ def single_key(kind: str, scene: str, shard: Place) -> str:
 
 def to_json(record: Record) -> bytes:
     """A record as the JSON object that is stored."""
-    return json.dumps(asdict(record), separators=(",", ":")).encode()
+    raw = {name: getattr(record, name) for name in _FIELDS}
+    for name in ("objects", "failures"):
+        raw[name] = _jsonable(raw[name])
+    return json.dumps(raw, separators=(",", ":")).encode()
 
 
 def from_json(data: bytes) -> Record:
@@ -126,6 +127,7 @@ def _build(raw: dict[str, Any]) -> Record:
     return Record(**raw)
 
 
+_FIELDS = tuple(f.name for f in fields(Record))
 _NESTED = ("objects", "failures", "areas", "colors", "inertia")
 SCHEMA = pa.schema(
     [
@@ -158,14 +160,23 @@ _EMPTY_TEXT = "[]"
 def to_table(records: Iterable[Record]) -> pa.Table:
     """Packed form of records, in (kind, shard) order."""
     rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    plain = [(n, rows[n]) for n in SCHEMA.names if n not in (*_NESTED, "f", "y", "x")]
     for record in sorted(records, key=lambda r: (r.kind, r.shard)):
-        raw = asdict(record)
-        raw["f"], raw["y"], raw["x"] = raw.pop("shard")
+        for name, column in plain:
+            column.append(getattr(record, name))
+        for name, index in zip("fyx", record.shard, strict=True):
+            rows[name].append(index)
         for name in _NESTED:
-            raw[name] = json.dumps(raw[name], separators=(",", ":")) if raw[name] else _EMPTY_TEXT
-        for name, column in rows.items():
-            column.append(raw[name])
+            value = getattr(record, name)
+            rows[name].append(
+                json.dumps(_jsonable(value), separators=(",", ":")) if value else _EMPTY_TEXT
+            )
     return pa.table(rows, schema=SCHEMA)
+
+
+def _jsonable(value: tuple[Any, ...]) -> Any:
+    """Nested parts as JSON takes them: tuples stay, the two dataclasses become objects."""
+    return [v._asdict() if hasattr(v, "_asdict") else v for v in value]
 
 
 def from_table(table: pa.Table) -> Iterator[Record]:
@@ -276,8 +287,6 @@ class RecordLog:
 
         Killed between the two, the singles still say the same as the pack.
         """
-        if not self.singles(scene):
-            return
         self.replace(scene, [r for r in self.read(scene) if r.kind != "draft"])
 
     def replace(self, scene: str, records: Iterable[Record]) -> None:

@@ -33,7 +33,7 @@ from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.pyramid import build_pyramid
 from segengine.quarantine import Quarantine
-from segengine.records import Record, RecordLog
+from segengine.records import RecordLog
 from segengine.report import build as build_report
 from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
 from segengine.store import write_root, write_scene
@@ -68,7 +68,7 @@ class Run:
         self._measurer: Measurer | None = None
         self._broken: frozenset[tuple[str, str, Place]] = frozenset()
         self._skipped = 0
-        self._figures: dict[str, tuple[publish.SceneFigures, list[Record]]] = {}
+        self._figures: dict[str, publish.SceneFigures] = {}
         self._metrics: dict[str, Any] = {}
         self._quarantine: Quarantine | None = None
 
@@ -150,7 +150,7 @@ class Run:
     def failed(self) -> Iterator[FailedFrame]:
         """Quarantined frames, after the last stage."""
         yield from publish.unplaced_failures(self.plan)
-        for figures, _ in self._figures.values():
+        for figures in self._figures.values():
             yield from figures.failed()
 
     # ------------------------------------------------------------------------------------- stages
@@ -167,7 +167,7 @@ class Run:
             spec = MetricSpec.of(
                 self.job.evaluate.model_dump(mode="json"), self.job.truth, plan.plugin.classes
             )
-            self._measurer = Measurer(self.objects, plan.layouts, self.job.truth, spec)
+            self._measurer = Measurer(self.objects, plan.layouts, plan.arrays, self.job.truth, spec)
         if plan.pending:
             self._open_pool(plan.pending)
         for frame in publish.unplaced_failures(plan):

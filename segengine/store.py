@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +87,19 @@ def write_scene(objects: Objects, layout: Layout, arrays: SceneArrays) -> None:
         path = f"scenes/{layout.scene}/{key}"
         if objects.get(path) != data:
             objects.put(path, data)
+
+
+@lru_cache(maxsize=64)
+def open_array(root: str, scene: str, spec: ArraySpec) -> zarr.Array[Any]:
+    """An array for reading, opened once a process; `spec` tells it from one it was before."""
+    import zarr
+
+    path = f"{root}/scenes/{scene}/{spec.path}"
+    if "://" not in root:
+        return zarr.open_array(path, mode="r")
+    from zarr.storage import FsspecStore
+
+    return zarr.open_array(FsspecStore.from_url(path, read_only=True), mode="r")
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:

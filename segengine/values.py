@@ -1,7 +1,7 @@
 """Plain values to bytes and back, without pickle: what survey states and fits are committed as.
 
 A value is built of None, bool, int, float, str, bytes, NumPy arrays and scalars, lists, tuples, dicts
-and dataclasses of these. Equal values give equal bytes.
+named tuples and dataclasses of these. Equal values give equal bytes.
 
     magic | header length (8 bytes) | header (JSON) | array bytes, one after another      (zstd)
 """
@@ -58,6 +58,9 @@ def _tree(value: Any, arrays: list[bytes]) -> Any:
         return {"a": _array(value, arrays)}
     if isinstance(value, list):
         return [_tree(item, arrays) for item in value]
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        inner = {name: _tree(item, arrays) for name, item in value._asdict().items()}
+        return {"c": f"{type(value).__module__}:{type(value).__qualname__}", "f": inner}
     if isinstance(value, tuple):
         return {"t": [_tree(item, arrays) for item in value]}
     if isinstance(value, dict):
@@ -119,6 +122,7 @@ class _Decoder:
         found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
-        if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-            raise ValueError(f"{name}: not a dataclass")
+        named = isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")
+        if not (named or (isinstance(found, type) and dataclasses.is_dataclass(found))):
+            raise ValueError(f"{name}: not a dataclass or named tuple")
         return found(**fields)

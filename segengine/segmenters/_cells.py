@@ -1,10 +1,10 @@
 """Colour cells: a histogram of pixel values on the finest grid that stays small, exact to merge.
 
-The grid is dyadic. At level `l` a cell is a cube of edge 2**l, and the cells of one level nest in those
-of the next, so a finer histogram can always be coarsened to what a coarser one would have counted.
-The level of a histogram is the finest at which its pixels occupy at most `LIMIT` cells. More pixels
-never lower it; so the level, and with it every number here, is a function of the pixels alone and not
-of how they were cut into windows or in which order the windows were merged.
+The grid is dyadic. At level `l` a cell is a cube of edge 2**l, and the cells of one level nest in
+those of the next, so a finer histogram can always be coarsened to what a coarser one would have
+counted. The level of a histogram is the finest at which its pixels occupy at most `LIMIT` cells.
+More pixels never lower it; so the level, and with it every number here, is a function of the pixels
+alone and not of how they were cut into windows or in which order the windows were merged.
 
 A picture of few colours is thereby counted exactly, colour by colour; a photo in cells some units
 wide, each with the exact sum of its colours (8 and 16 bit); floating point data at any scale.
@@ -12,6 +12,7 @@ wide, each with the exact sum of its colours (8 and 16 bit); floating point data
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,14 +71,15 @@ class Cells:
     @property
     def pixels(self) -> int:
         """Number of valid pixels."""
-        return int(self.counts.sum())
+        return int(np.sum(self.counts))
 
     def means(self) -> NDArray[np.float64]:
-        """(cell, band) mean value of each cell's pixels; the cell's middle where there are no sums."""
+        """(cell, band) mean value of each cell's pixels; its middle where there are no sums."""
         if len(self.sums) == len(self.counts):
             return self.sums / self.counts[:, None]
-        # 2**1000: the coarsest level itself is beyond float64, and its only cell lies around zero.
-        return np.ldexp(self.index + 0.5, self.level) if self.level < 1000 else self.index * 0.0
+        if self.level >= _coarsest(self.dtype):
+            return np.zeros(self.index.shape)  # beyond float64; the only cell lies around zero
+        return np.asarray(np.ldexp(self.index + 0.5, self.level), np.float64)
 
     def at(self, level: int) -> Cells:
         """The same pixels in the cells of a coarser level."""
@@ -93,7 +95,7 @@ class Cells:
         if len(self.counts) <= limit:
             return self
         low, high = self.level, min(self.level + 32, _coarsest(self.dtype))
-        found = None  # at level `high`, unless that is where the search began
+        found: Cells | None = None  # at level `high`, unless that is where the search began
         while high - low > 1:
             middle = (low + high) // 2
             cells = self.at(middle)
@@ -106,17 +108,21 @@ class Cells:
         if high == 1 and self.dtype == "uint8":
             # Too fine for the fast count, and the fit is no better for it.
             return self.at(2)
-        return found or self.at(high)
+        return self.at(high) if found is None else found
 
     def summary(self, limit: int) -> tuple[NDArray[np.float64], Ints]:
         """Mean values (m, band) and pixels (m,) of at most `limit` boxes of cells.
 
-        The boxes are doubled along a third of the bands at a time, so that m is not far below limit.
+        Boxes are doubled along a third of the bands at a time, so that m is not far below limit.
         """
         # Counted from the lowest: halving never brings -1 and 0 together.
         index = self.index - self.index.min(axis=0, initial=0).astype(np.int64)
         counts = self.counts
         sums = self.means() * counts[:, None]
+        if self.bands > 4:  # where a sort is slow and one doubling may bring nothing
+            shifts = range(int(index.max(initial=0)).bit_length() + 1)
+            first_fit = bisect_left(shifts, -limit, key=lambda s: -len(_sorted(index >> s)[1]))
+            index = index >> max(0, first_fit - 1)
         third = 2
         while len(counts) > limit:
             if len(counts) > limit << self.bands:  # still more than the limit after all of them
@@ -151,7 +157,7 @@ class Cells:
 
 
 def count(pixels: Pixels, valid: Bool) -> Cells:
-    """Cells of pixels (n, y, x, band) where valid (n, y, x); values that are not finite are left out."""
+    """Cells of the pixels (n, y, x, band) that are valid (n, y, x) and finite."""
     if pixels.dtype == np.uint8 and pixels.shape[-1] == 3 and pixels.size > 3 * LIMIT:
         return _count_rgb8(pixels, valid)
     bands = pixels.shape[-1]
@@ -163,8 +169,7 @@ def count(pixels: Pixels, valid: Bool) -> Cells:
             block = block.astype(np.float64)
             block = block[np.isfinite(block).all(axis=1)]
         if len(block):
-            # A block's own level may be finer than that of all pixels so far; counting it at theirs is
-            # what the merge would end with.
+            # The merge would coarsen a block to the level of the pixels so far; begin there.
             cells = cells + _count_block(block, pixels.dtype, cells.level)
     return cells
 
@@ -262,7 +267,7 @@ def _packed(rows: NDArray[np.uint8], keep: Bool | None) -> Iterator[NDArray[np.u
     groups = max(1, rows.shape[0] * rows.shape[1] >> 18)
     for group in range(min(groups, len(rows))):
         bgra = cv2.cvtColor(np.ascontiguousarray(rows[group::groups]), cv2.COLOR_RGB2BGRA)
-        code = bgra.view("<u4")[..., 0] & 0xFFFFFF
+        code: NDArray[np.uint32] = bgra.view("<u4")[..., 0] & np.uint32(0xFFFFFF)
         yield code.ravel() if keep is None else code[keep[group::groups]]
 
 

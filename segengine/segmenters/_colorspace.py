@@ -2,12 +2,12 @@
 
 `rgb` and `bands` take the values as they are. `hsv` and `lab` take 8 or 16 bit sRGB colours:
 
-- hsv: (S cos H, S sin H, V), each of S and V in 0..1 as in Smith, "Color gamut transform pairs" (1978).
-  The hue H is an angle, so reds on both sides of 0 degrees are neighbours, and grays, which have no hue
-  (S = 0), lie together whatever H is.
+- hsv: (S cos H, S sin H, V), each of S and V in 0..1 as in Smith, "Color gamut transform pairs"
+  (1978). The hue H is an angle, so reds on both sides of 0 degrees are neighbours, and grays, which
+  have no hue (S = 0), lie together whatever H is.
 - lab: CIE 1976 L*a*b* of sRGB (IEC 61966-2-1), white point D65, 2 degree observer.
 
-Every value is computed from its own pixel alone, element by element in float64 on contiguous arrays.
+Every value is computed from its own pixel alone, in float64, on contiguous arrays.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ def embedded(values: NDArray[Any], space: Space, dtype: np.dtype[Any]) -> Floats
 
 
 def brightness(values: Floats) -> Floats:
-    """(m,) of colours (m, band): the gray value where there are 3 bands, else the mean of the bands."""
+    """(m,) gray value of colours (m, 3); the mean of any other number of bands."""
+    gray: Floats = values.mean(axis=1)
     if values.shape[1] == 3:
-        return values[:, 0] * 0.2125 + values[:, 1] * 0.7154 + values[:, 2] * 0.0721
-    return values.mean(axis=1)
+        gray = values[:, 0] * 0.2125 + values[:, 1] * 0.7154 + values[:, 2] * 0.0721
+    return gray
 
 
 def _hsv(rgb: Floats) -> Floats:

@@ -4,9 +4,9 @@ The objective is that of `cv2.kmeans`: the weighted sum of squared distances to 
 Seeding is k-means++ in the greedy form of section 5 of Arthur and Vassilvitskii, "k-means++: the
 advantages of careful seeding" (2007): of a few candidates the one that lowers the objective most.
 
-Everything is elementwise NumPy or a sum in a fixed order: no BLAS, whose products differ in their last
-bits with the number of threads. Equal input gives equal centres, bit for bit. Distances are taken as
-|c|^2 - 2 c.x + |x|^2, so the points should lie around the origin.
+Everything is elementwise NumPy or a sum in a fixed order: no BLAS, whose products differ in their
+last bits with the number of threads. Equal input gives equal centres, bit for bit. Distances are
+taken as |c|^2 - 2 c.x + |x|^2, so the points should lie around the origin.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Fit:
 
 
 def seeds(points: Points, clusters: int, rng: np.random.Generator) -> Floats:
-    """Greedy k-means++ centres (cluster, dimension); some are equal where distinct points run out."""
+    """Greedy k-means++ centres (cluster, dimension); equal ones where points run out."""
     candidates = 2 + int(np.log(clusters))
     chosen = _draw(points.weights, rng, 1)
     squared = _squared(points.axes, points.axes[:, chosen])[0]
@@ -58,7 +58,7 @@ def seeds(points: Points, clusters: int, rng: np.random.Generator) -> Floats:
 
 
 def lloyd(points: Points, centres: Floats, iterations: int, tolerance: float) -> Fit:
-    """At most that many of Lloyd's iterations, until one lowers the inertia by no more than `tolerance` of it.
+    """Lloyd's iterations, until one lowers the inertia by no more than `tolerance` of it.
 
     A cluster that lost all its points takes the point that costs most where it is.
     """
@@ -78,9 +78,9 @@ def swapped(points: Points, fit: Fit, trials: int, rng: np.random.Generator) -> 
     """`fit`, or a better one found by moving one centre far away, `trials` times.
 
     Lloyd's iterations cannot carry a centre from where two share a cluster to where one serves two.
-    Each trial puts a centre on a point drawn by its cost, takes away the one that is then missed least,
-    iterates twice and keeps the result if it is better (random swap, Franti 2018, with the removal
-    chosen as in the local search of Lattanzi and Sohler 2019).
+    Each trial puts a centre on a point drawn by its cost, takes away the one that is then missed
+    least, iterates twice and keeps the result if it is better (random swap, Franti 2018, with the
+    removal chosen as in the local search of Lattanzi and Sohler 2019).
     """
     k = len(fit.centres)
     if k == 1 or trials == 0:
@@ -154,12 +154,12 @@ def _draw(mass: Floats, rng: np.random.Generator, n: int) -> NDArray[np.intp]:
     """(n,) indices drawn in proportion to mass; the last one where there is no mass."""
     cumulated = np.cumsum(mass)
     drawn = np.searchsorted(cumulated, rng.random(n) * cumulated[-1], side="right")
-    return np.minimum(drawn, len(mass) - 1)
+    return np.asarray(np.minimum(drawn, len(mass) - 1), np.intp)
 
 
 def _squared(axes: Floats, centres: Floats) -> Floats:
-    """Squared distances (centre, point) of axes (dimension, point) to centres (dimension, centre)."""
-    total = (axes[0] - centres[0][:, None]) ** 2
+    """(centre, point) squared distances of axes (dimension, point) to (dimension, centre)."""
+    total: Floats = (axes[0] - centres[0][:, None]) ** 2
     for axis, centre in zip(axes[1:], centres[1:], strict=True):
         total += (axis - centre[:, None]) ** 2
     return total

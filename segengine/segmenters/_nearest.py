@@ -1,14 +1,14 @@
 """The nearest centre of every pixel, exactly, whatever the window it comes in.
 
-Plain pixels are compared by float64 arithmetic in a fixed order, element by element: no BLAS product,
-whose rounding depends on the shape of the block. Ties go to the lowest label.
+Plain pixels are compared by float64 arithmetic in a fixed order, element by element: no BLAS
+product, whose rounding depends on the shape of the block. Ties go to the lowest label.
 
 8-bit colours take a shorter way to the same labels. Their centres are multiples of 1/256, so with
 C = 256 c the value `C.C - 512 x.C`, the squared distance less what all centres share, is an integer
-that float64 holds exactly. Times 2**16 plus the label it still does (below 2**51), and its minimum is
-the nearest centre, lowest on ties. A box of colours lies wholly in one centre's region if all its
-corners do, because such regions are convex; so one look-up in a table of 5-6-5 bit boxes labels most
-pixels, and only those in boxes that a border crosses are compared themselves.
+that float64 holds exactly. Times 2**16 plus the label it still does (below 2**51), and its minimum
+is the nearest centre, lowest on ties. A box of colours lies wholly in one centre's region if all
+its corners do, because such regions are convex; so one look-up in a table of 5-6-5 bit boxes labels
+most pixels, and only those in boxes that a border crosses are compared themselves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def label_dtype(clusters: int) -> np.dtype[Any]:
 
 
 def label_pixels(pixels: Pixels, centres: Centres) -> Labels:
-    """Label (n, y, x) of pixels (n, y, x, band) in the space of their values; 0 for one with NaN."""
+    """Label (n, y, x) of pixels (n, y, x, band) among centres of such values; 0 where NaN."""
     bands = pixels.shape[-1]
     if pixels.dtype == np.uint8 and bands == 3 and pixels.size:
         return _label_rgb8(pixels, centres)
@@ -71,7 +71,7 @@ def _value_table(dtype: str, centres: Centres) -> Labels:
 
 
 def _label_rgb8(pixels: Pixels, centres: Centres) -> Labels:
-    """What `label_points` gives, for pixels (n, y, x, 3) uint8 and centres in multiples of 1 / STEP."""
+    """What `label_points` gives, for pixels (n, y, x, 3) uint8 and centres as described above."""
     import cv2
 
     n, y, x, bands = pixels.shape
@@ -100,7 +100,7 @@ def _affine(centres: Centres) -> NDArray[np.float64]:
 def _scores(axes: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """(cluster, m) score << 16 | label of colours axes (3, m)."""
     constant, *slopes = affine.T[:, :, None]
-    scores = slopes[0] * axes[0]
+    scores: NDArray[np.float64] = slopes[0] * axes[0]
     scores += constant
     product = np.empty_like(scores)
     for slope, axis in zip(slopes[1:], axes[1:], strict=True):
@@ -110,10 +110,10 @@ def _scores(axes: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[n
 
 @lru_cache(maxsize=8)
 def _box_table(centres: Centres) -> tuple[Labels, int]:
-    """(65536,) label of each 5-6-5 bit box of colours, or the second value where a border may cross it.
+    """(65536,) label of each 5-6-5 bit box of colours; the second value where a border crosses.
 
-    A box b << 11 | g << 5 | r (as OpenCV packs the channels it calls r, g, b) keeps the label of its
-    middle if, against every other centre, even the corner that favours that one most does.
+    A box b << 11 | g << 5 | r (as OpenCV packs the channels it calls r, g, b) keeps the label of
+    its middle if, against every other centre, even the corner that favours that one most does.
     """
     code = np.arange(65536)
     low = np.stack([(code & 31) << 3, (code >> 5 & 63) << 2, code >> 11 << 3]).astype(np.float64)
@@ -122,15 +122,16 @@ def _box_table(centres: Centres) -> tuple[Labels, int]:
     open_ = int(np.iinfo(dtype).max)
     table = np.empty(65536, dtype)
     affine = _affine(centres)
-    slopes = affine[:, 1:]
-    reach = (np.abs(slopes[:, None] - slopes) * half).sum(axis=2)  # (cluster, cluster)
     step = max(64, _SCORES // len(centres))
     for start in range(0, 65536, step):
         part = slice(start, start + step)
-        scores = _scores(low[:, part] + half[:, None], affine)
-        middle = scores.argmin(axis=0)
-        margin = scores - scores.min(axis=0) - reach[:, middle]
-        margin[middle, np.arange(len(middle))] = 1
+        margin = _scores(low[:, part] + half[:, None], affine)
+        middle = margin.argmin(axis=0)
+        every = np.arange(len(middle))
+        margin -= margin[middle, every]
+        for slope, reach in zip(affine.T[1:], half, strict=True):
+            margin -= np.abs(slope[:, None] - slope[middle]) * reach
+        margin[middle, every] = 1
         table[part] = np.where((margin > 0).all(axis=0), middle, open_)
     table.flags.writeable = False
     return table, open_

@@ -1,10 +1,11 @@
 """K-means clustering of colours: one survey of the pixels, a fit, then the nearest centre of each.
 
-The objective is that of `cv2.kmeans` with `KMEANS_PP_CENTERS`: K centres, several attempts, the least
-sum of squared distances. The survey is a histogram of colours (`_cells`), exact for pictures of few
-colours and with exact colour sums in each cell for all of 8 and 16 bits; it merges exactly, so the
-fit does not depend on how the pixels were cut. The fit starts on coarser cells, where an attempt is
-cheap, and ends on the histogram itself (`_lloyd`). Labels are the exactly nearest centres (`_nearest`).
+The objective is that of `cv2.kmeans` with `KMEANS_PP_CENTERS`: K centres, several attempts, the
+least sum of squared distances. The survey is a histogram of colours (`_cells`), exact for pictures
+of few colours and with exact colour sums in each cell for all of 8 and 16 bits; it merges exactly,
+so the fit does not depend on how the pixels were cut. The fit starts on coarser cells, where an
+attempt is cheap, and ends on the histogram itself (`_lloyd`). Labels are the exactly nearest
+centres (`_nearest`).
 
 Labels ascend with the brightness of their centre, then with the centre. For hsv and lab, where a
 centre need not be a colour, the brightness is that of the mean colour of the cluster.
@@ -57,11 +58,11 @@ class KMeans:
     centres: Centres
     """One a cluster, in the coordinates of the space; 8 and 16 bit values rounded to 1/256."""
     colors: tuple[Color, ...]
-    """Mean colour of each cluster. Of 3 or more bands the first three, else the first as gray; other
-    than 8 bit stretched so that 2 % of the pixels' values are darkest and 2 % brightest."""
+    """Mean colour of each cluster. Of 3 or more bands the first three, else the first as gray;
+    other than 8 bit stretched so that 2 % of the pixels' values are darkest and 2 % brightest."""
     inertia: float
-    """Sum of squared distances of the surveyed pixels to the centre of their cell. In rgb and bands of 8
-    and 16 bit the spread inside the cells is included, exactly."""
+    """Sum of squared distances of the surveyed pixels to the centre of their cell. In rgb and bands
+    of 8 and 16 bit the spread inside the cells is included, exactly."""
     pixels: int
     """Number of valid pixels surveyed."""
 
@@ -185,8 +186,9 @@ def create(
 ) -> KMeansSurveyor:
     """K-means clustering of colours into `clusters` classes.
 
-    space: rgb (1 or 3 bands as they are), bands (any number as they are), hsv or lab (8 or 16 bit sRGB).
-    scope: what one fit is made of, a frame, a scene or the run. attempts: starts the best is taken of.
+    space: rgb (1 or 3 bands as they are), bands (any number as they are), hsv or lab (8 or 16 bit
+    sRGB). scope: what one fit is made of, a frame, a scene or the run. attempts: starts the best is
+    taken of.
     """
     for name, value, least, most in (
         ("clusters", clusters, 1, 65534),
