@@ -46,9 +46,8 @@ def segment(
         else plan.states[layout.scene].pending
         for layout in plan.layouts.values()
     )
-    done = 0
-    for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
-        done += 1
+    outcomes = pool.dispatch(works, retries=faults.retries, deadline=faults.deadline)
+    for done, outcome in enumerate(outcomes, 1):
         task: ShardTask = outcome.work.task
         record = _record(plan, task, outcome)
         note_failures(plan, record, quarantine)
@@ -140,10 +139,9 @@ def stitch(
         if not plan.states[layout.scene].done[f].all()
     ]
     total = sum(int(np.count_nonzero(~plan.states[la.scene].done[f])) for la, f in rows)
-    done = 0
     works = (work for layout, f in rows for work in _finish_works(plan, layout, f))
-    for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
-        done += 1
+    outcomes = pool.dispatch(works, retries=faults.retries, deadline=faults.deadline)
+    for done, outcome in enumerate(outcomes, 1):
         task: ShardTask = outcome.work.task.shard
         record = _record(plan, task, outcome)
         note_failures(plan, record, quarantine)

@@ -74,9 +74,10 @@ def status(path: str) -> StatusReport:
     """Read a store's records. Raises StoreError, JobError where there is no store."""
     store = open_store(path)
     layouts = load_layouts(store.objects)
-    scenes, failed = [], []
-    for u in load_unplaced(store.objects):
-        failed.append(FailedFrame(u.name, None, None, u.kind, u.reason))
+    scenes: list[SceneStatus] = []
+    failed: list[FailedFrame] = []
+    unplaced = load_unplaced(store.objects)
+    failed += [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
     for name, layout in layouts.items():
         figures = SceneFigures(layout, len(store.classes))
         done = bad = 0

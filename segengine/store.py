@@ -243,7 +243,7 @@ class SceneStore:
         return zarr.open_group(FsspecStore.from_url(path, read_only=True), mode="r")
 
     def _array(self, path: str) -> Any:
-        return self.group[path] if path in self.group else None
+        return self.group.get(path, None)
 
     @property
     def mask(self) -> zarr.Array[Any]:

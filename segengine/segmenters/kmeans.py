@@ -190,11 +190,13 @@ def create(
     sRGB). scope: what one fit is made of, a frame, a scene or the run. attempts: starts the best is
     taken of.
     """
-    for name, value, least, most in (
+    integers: tuple[tuple[str, object, int, int], ...] = (
         ("clusters", clusters, 1, 65534),
         ("seed", seed, 0, 2**63 - 1),
         ("attempts", attempts, 1, 1000),
-    ):
+    )
+    for name, value, least, most in integers:
+        # A YAML true is a Python int.
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{name}: must be an integer from {least} to {most}, not {value!r}")
     for name, given, known in (
