@@ -1,0 +1,158 @@
+"""Opening inputs, local or behind a URL, and saying in one line why that failed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any, BinaryIO, Self, cast
+
+from segengine.errors import CorruptInputError, TransientInputError
+from segengine.types import FrameRef, Unreadable
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(uri: str) -> bool:
+    """Whether a uri is a URL; all else is a local path."""
+    return _URL.match(uri) is not None
+
+
+def one_line(error: BaseException | str) -> str:
+    """The first line of a message that has words in it, else the error's type."""
+    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def open_failure(uri: str, error: BaseException) -> CorruptInputError | TransientInputError:
+    """What it means that an input could not be opened or read, as the error to raise."""
+    if isinstance(error, CorruptInputError | TransientInputError):
+        return error
+    if isinstance(error, IsADirectoryError):
+        return CorruptInputError("is a directory")
+    if isinstance(error, FileNotFoundError):
+        dangling = not is_url(uri) and os.path.islink(uri)
+        return TransientInputError("dangling symbolic link" if dangling else "no such file")
+    if isinstance(error, PermissionError):
+        return TransientInputError("permission denied")
+    if isinstance(error, OSError) and error.strerror:
+        return TransientInputError(f"cannot be read: {one_line(error.strerror)}")
+    return TransientInputError(f"cannot be read: {one_line(error)}")
+
+
+@contextmanager
+def open_input(uri: str) -> Iterator[BinaryIO]:
+    """A seekable binary file; remote ones fetch only the ranges that are read.
+
+    Opening and reading raise CorruptInputError (a directory, a device) or TransientInputError,
+    never OSError, so that whatever a decoder itself raises speaks of the content.
+    """
+    file = GuardedFile(uri)
+    try:
+        yield cast("BinaryIO", file)
+    finally:
+        file.close()
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file; raises as `open_input`."""
+    with open_input(uri) as file:
+        return file.read()
+
+
+def require_readable(uri: str) -> None:
+    """Raise as `open_input` does where a local file cannot be opened; URLs are not tried."""
+    if not is_url(uri):
+        _open(uri).close()
+
+
+def unreadable(error: CorruptInputError | TransientInputError) -> Unreadable:
+    """The value that stands for an error in a record."""
+    return Unreadable("corrupt" if isinstance(error, CorruptInputError) else "error", str(error))
+
+
+def changed(ref: FrameRef, height: int, width: int) -> Unreadable | None:
+    """Why a frame is not the one that was planned, or None where its size is as planned."""
+    if (height, width) == (ref.height, ref.width):
+        return None
+    return Unreadable(
+        "error",
+        f"is {width} x {height} pixels, was {ref.width} x {ref.height} when planned; run again",
+    )
+
+
+class GuardedFile:
+    """A file whose reads raise our errors: libraries swallow or rename OSError, but not these."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._file = _open(uri)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            try:
+                return cast("bytes", self._file.read(size))
+            except ValueError:
+                if not self._uri.startswith(("http://", "https://")):
+                    raise
+                # fsspec's word for a web server without ranges: then the whole file is fetched.
+                self._file = _whole(self._uri, self._file.tell())
+                return cast("bytes", self._file.read(size))
+        except Exception as error:
+            raise open_failure(self._uri, error) from error
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0 and offset < 0:
+            raise ValueError(f"an offset of {offset}")  # from a damaged header
+        try:
+            return cast("int", self._file.seek(offset, whence))
+        except OSError as error:
+            raise open_failure(self._uri, error) from error
+
+    def tell(self) -> int:
+        return cast("int", self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open(uri: str) -> Any:
+    try:
+        if is_url(uri):
+            from fsspec.core import url_to_fs
+
+            system, path = url_to_fs(uri)
+            # Headers are read in small steps; the default of 5 MB a step would fetch whole photos.
+            file = system.open(path, "rb", block_size=2**18)
+            return file if file.seekable() else _whole(uri, 0)
+        # A FIFO or a device would block for ever, or never end.
+        mode = os.stat(uri).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise CorruptInputError("is not a regular file")
+        return open(uri, "rb")
+    except Exception as error:
+        raise open_failure(uri, error) from error
+
+
+def _whole(uri: str, position: int) -> BytesIO:
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(uri)
+    file = BytesIO(system.cat_file(path))
+    file.seek(position)
+    return file

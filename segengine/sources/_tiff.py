@@ -1,0 +1,211 @@
+"""What a TIFF's header says (pages, strips), so that deciding who reads it loads no decoder.
+
+Source: TIFF 6.0 (1992), BigTIFF as in libtiff 4, GeoTIFF 1.1 (OGC 19-008r4).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import CorruptInputError
+
+MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_GEO = {33550, 34264, 34735}  # pixel scale, transformation, geo keys
+_CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+_KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex", 6: "complex"}
+_PAGES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Where the values of a tag lie that may have millions of them."""
+
+    code: str
+    count: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One image file directory."""
+
+    index: int
+    """Place in the file's chain of directories."""
+    height: int
+    width: int
+    bands: int
+    """Samples a pixel, alpha included."""
+    bits: int
+    """Bits a sample (the greatest)."""
+    kind: str
+    """uint, int, float or complex."""
+    photometric: int
+    alpha: bool
+    """Whether the last band is transparency; a 4th band that is said to be none may be infrared."""
+    planar: bool
+    """True: the bands are stored one after another."""
+    orientation: int
+    """1 to 8, as in EXIF."""
+    georeferenced: bool
+    offsets: Array | None
+    counts: Array | None
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.height * self.width
+
+    @property
+    def layout(self) -> tuple[int, int, int, int, str, int]:
+        """What pages must share to be frames of one scene."""
+        return self.height, self.width, self.bands, self.bits, self.kind, self.orientation
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a photo: 1 to 4 unsigned bands of at most 16 bits, stored as photos are."""
+        return (
+            self.kind == "uint"
+            and self.bits in {1, 2, 4, 8, 16}
+            and (self.bands in {1, 3} or (self.bands == 4 and self.alpha))
+            and not (self.planar and self.bands > 1)
+        )
+
+
+def pages(file: BinaryIO) -> list[Page]:
+    """The full-size images of a TIFF; thumbnails, overviews and transparency masks are left out.
+
+    Raises CorruptInputError for a header that cannot be read.
+    """
+    try:
+        found = _Reader(file).pages()
+    except (struct.error, ValueError, KeyError, OverflowError) as error:
+        raise CorruptInputError(f"damaged TIFF header: {error}") from error
+    if not found:
+        raise CorruptInputError("damaged TIFF header: no image in it")
+    return found
+
+
+def missing(file: BinaryIO, page: Page) -> str | None:
+    """Why the pixels of a page are not all there, or None."""
+    if page.offsets is None or page.counts is None or page.offsets.count != page.counts.count:
+        return "damaged TIFF header: no table of strips"
+    try:
+        reader = _Reader(file)
+        offsets, counts = reader.values(page.offsets), reader.values(page.counts)
+    except (struct.error, ValueError, OverflowError) as error:
+        return f"damaged TIFF header: {error}"
+    end = np.uint64(file.seek(0, 2))
+    bad = (
+        (offsets == 0) | (counts == 0) | (offsets > end) | (counts > end - np.minimum(offsets, end))
+    )
+    if not bad.any():
+        return None
+    first = int(np.flatnonzero(bad)[0])
+    return f"truncated TIFF: {int(bad.sum())} of {len(bad)} strips missing, the first is {first}"
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        file.seek(0)
+        head = file.read(16)
+        if head[:4] not in MAGICS:
+            raise ValueError("no TIFF signature")
+        self.order = "<" if head[:2] == b"II" else ">"
+        self.big = head[2:4] in (b"+\0", b"\0+")
+        self.first: int = struct.unpack_from(
+            self.order + ("Q" if self.big else "I"), head, 8 if self.big else 4
+        )[0]
+
+    def pages(self) -> list[Page]:
+        found, seen, offset = [], set[int](), self.first
+        while offset:
+            if offset in seen or len(seen) >= _PAGES:
+                raise ValueError("its directories form a loop")
+            page, following = self.page(len(seen), offset)
+            seen.add(offset)
+            if page is not None:
+                found.append(page)
+            offset = following
+        return found
+
+    def page(self, index: int, offset: int) -> tuple[Page | None, int]:
+        size, head, inline = (20, 8, 8) if self.big else (12, 2, 4)
+        entries = self.unpack("Q" if self.big else "H", self.at(offset, head))
+        if entries > 4096:
+            raise ValueError(f"a directory of {entries} tags")
+        body = self.at(offset + head, entries * size + inline)
+        tags: dict[int, Array] = {}
+        for start in range(0, entries * size, size):
+            tag, kind = struct.unpack_from(self.order + "HH", body, start)
+            count = self.unpack("Q" if self.big else "I", body[start + 4 : start + 4 + inline])
+            place = offset + head + start + 4 + inline
+            if count * _SIZES.get(kind, 1) > inline:
+                place = self.unpack(
+                    "Q" if self.big else "I", body[start + 4 + inline : start + size]
+                )
+            tags[tag] = Array(_CODES.get(kind, ""), count, place)
+        following = self.unpack("Q" if self.big else "I", body[entries * size :])
+        subfile = self.number(tags, 254, 0)
+        if subfile & (_REDUCED | _MASK) or self.number(tags, 255, 1) == 2:
+            return None, following
+        bands = self.number(tags, 277, 1)
+        return Page(
+            index=index,
+            height=self.number(tags, 257),
+            width=self.number(tags, 256),
+            bands=bands,
+            bits=self.number(tags, 258, 1),
+            kind=_KINDS[self.number(tags, 339, 1)],
+            photometric=self.number(tags, 262, 1),
+            alpha=self.number(tags, 338, 2) in (1, 2),
+            planar=self.number(tags, 284, 1) == 2,
+            orientation=self.number(tags, 274, 1),
+            georeferenced=not _GEO.isdisjoint(tags),
+            offsets=tags.get(273) or tags.get(324),
+            counts=tags.get(279) or tags.get(325),
+        ), following
+
+    def number(self, tags: dict[int, Array], tag: int, default: int | None = None) -> int:
+        """The greatest of a tag's values."""
+        if tag not in tags:
+            if default is None:
+                raise ValueError(f"tag {tag} is missing")
+            return default
+        values = self.values(Array(tags[tag].code, min(tags[tag].count, 64), tags[tag].offset))
+        if not len(values):
+            raise ValueError(f"tag {tag} is empty")
+        return int(values.max())
+
+    def values(self, array: Array) -> NDArray[np.uint64]:
+        if not array.code:
+            raise ValueError("a tag of an unexpected type")
+        dtype = np.dtype(self.order + array.code)
+        if array.count > 2**28:
+            raise ValueError(f"a table of {array.count} strips")
+        return np.frombuffer(self.at(array.offset, array.count * dtype.itemsize), dtype).astype(
+            np.uint64
+        )
+
+    def at(self, offset: int, size: int) -> bytes:
+        self.file.seek(offset)
+        data = self.file.read(size)
+        if len(data) < size:
+            raise ValueError("the file ends inside it")
+        return data
+
+    def unpack(self, code: str, data: bytes) -> int:
+        value: int = struct.unpack(self.order + code, data)[0]
+        return value

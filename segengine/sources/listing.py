@@ -1,0 +1,458 @@
+r"""Paths and globs to entries: what there is to read, under which names, and which source reads it.
+
+    /data/2024-*/scenes/**/*.tif
+    fixed|        pattern         `*`, `?`, `[...]` stay inside a component, `**` spans any number
+
+A frame's name is its path below the fixed part, the leading components without glob characters. A
+plain file is named by its file name, and of a plain folder everything below it with a known suffix
+is listed. A bracketed component (`a[1]`) is taken as it stands where something by that very name
+exists. Hidden files and, unless a pattern ends in their suffix, sidecars are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import xxhash
+
+from segengine.errors import CorruptInputError
+from segengine.sources import _tiff
+from segengine.sources._files import is_url, open_failure, open_input
+from segengine.types import Entry
+
+_IMAGES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff")
+)
+_RASTER = frozenset((".tif", ".tiff", ".jp2", ".j2k", ".vrt", ".img", ".nc"))
+_VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
+_ZARR = frozenset((".zarr",))
+_TIFF = frozenset((".tif", ".tiff"))
+_SUFFIXES = {"images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR}
+_KNOWN = frozenset().union(*_SUFFIXES.values())
+_SIDECARS = frozenset((".xml", ".ovr", ".msk", ".tfw", ".tifw", ".wld", ".jgw", ".pgw", ".prj",
+                       ".json", ".txt", ".md", ".csv", ".yaml", ".yml"))  # fmt: skip
+_WORLD_FILES = (".tfw", ".tifw", ".wld", ".TFW")
+_ZARR_METADATA = frozenset(("zarr.json", ".zarray", ".zgroup"))
+_MAGIC = re.compile(r"[*?\[]")
+_ESCAPED = re.compile(r"\[([*?\[])\]")
+LARGE = 2**28
+"""Pixels of a TIFF from which it is read in windows, as a raster."""
+
+
+class Unlisted(NamedTuple):
+    """Something that is there by name, and nothing more can be said of it."""
+
+    name: str
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the paths of a job name."""
+
+    entries: tuple[Entry, ...]
+    """Sorted by name as UTF-8 bytes; names are unique."""
+    unlisted: tuple[Unlisted, ...]
+    """Dangling links, folders that may not be entered; sorted by name."""
+    kind: str = "auto"
+    zarrs: frozenset[str] = frozenset()
+    """uris of the entries that are Zarr directories."""
+
+    def kind_of(self, entry: Entry) -> str:
+        """The source that reads an entry: images, raster, video or zarr.
+
+        For `auto` by suffix; of a TIFF the header is read. Raises TransientInputError where it
+        cannot be: the kind must not depend on the state of the network.
+        """
+        if self.kind != "auto":
+            return self.kind
+        if entry.uri in self.zarrs:
+            return "zarr"
+        suffix = _suffix(entry.name)
+        if suffix in _TIFF:
+            return _kind_of_tiff(entry.uri)
+        return next((kind for kind, suffixes in _SUFFIXES.items() if suffix in suffixes), "images")
+
+
+def list_entries(
+    paths: Sequence[str], kind: str = "auto", storage_options: Mapping[str, Any] | None = None
+) -> Listing:
+    """Everything that the paths name. Paths are absolute local ones or URLs, with globs.
+
+    A file that two paths name is one entry, under the first one's name. Raises ValueError where two
+    files would get one name or a path names nothing, TransientInputError where a remote listing
+    fails.
+    """
+    if not paths:
+        raise ValueError("source.paths is empty; name a file, a folder or a glob")
+    found: dict[str, _Found] = {}
+    for path in paths:
+        local = not is_url(path) or path.startswith("file://")
+        matches = (
+            _local(path.removeprefix("file://"), kind)
+            if local
+            else _remote(path, kind, storage_options or {})
+        )
+        count = -1
+        for count, match in enumerate(matches):  # noqa: B007 - counts
+            found.setdefault(match.uri, match)
+        if count < 0:
+            raise ValueError(f"source.paths: {path} names no input; check the path")
+    return _listing(found.values(), kind)
+
+
+class _Found(NamedTuple):
+    name: str
+    uri: str
+    fingerprint: str
+    zarr: bool = False
+    reason: str = ""
+
+
+def _listing(found: Collection[_Found], kind: str) -> Listing:
+    entries, unlisted, names = [], [], dict[str, str]()
+    for match in found:
+        other = names.setdefault(match.name, match.uri)
+        if other != match.uri:
+            raise ValueError(
+                f"source.paths: {other} and {match.uri} would both be named {match.name}; "
+                "use one glob over their common folder"
+            )
+        if match.reason:
+            unlisted.append(Unlisted(match.name, match.uri, match.reason))
+        else:
+            entries.append(Entry(match.name, match.uri, match.fingerprint))
+    return Listing(
+        tuple(sorted(entries, key=_sort_key)),
+        tuple(sorted(unlisted, key=_sort_key)),
+        kind,
+        frozenset(match.uri for match in found if match.zarr),
+    )
+
+
+def _sort_key(item: Entry | Unlisted) -> bytes:
+    return item.name.encode("utf-8", "surrogateescape")
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _fingerprint(*parts: object) -> str:
+    return xxhash.xxh3_64_hexdigest(repr(parts).encode("utf-8", "surrogateescape"))
+
+
+# Patterns
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """The components below the fixed part; none: a folder, everything below it."""
+
+    parts: tuple[str, ...]
+    kind: str
+
+    def wants(self, name: str, *, directory: bool = False) -> bool:
+        """Whether a file name that the pattern matches is an input."""
+        suffix = _suffix(name)
+        if not self.parts:
+            return suffix in (_KNOWN if self.kind == "auto" else _SUFFIXES.get(self.kind, _KNOWN))
+        if directory:
+            return suffix in _KNOWN
+        return suffix not in _SIDECARS or self.parts[-1].lower().endswith(suffix)
+
+    @property
+    def deep(self) -> bool:
+        """Whether it reaches any depth."""
+        return not self.parts or "**" in self.parts
+
+    def below(self, directory: str) -> list[_Pattern]:
+        """The patterns that hold inside a sub-directory."""
+        if not self.parts:
+            return [] if directory.startswith(".") else [self]
+        first, *rest = self.parts
+        if first == "**":
+            inner = _Pattern(tuple(rest), self.kind).below(directory) if rest else []
+            return [self, *inner] if not directory.startswith(".") else inner
+        return [_Pattern(tuple(rest), self.kind)] if rest and _matches(first, directory) else []
+
+    def matches(self, name: str) -> bool:
+        """Whether a name in this very directory matches."""
+        if not self.parts:
+            return not name.startswith(".")
+        if self.parts[0] == "**":
+            rest = self.parts[1:]
+            return _Pattern(rest, self.kind).matches(name) if rest else not name.startswith(".")
+        return len(self.parts) == 1 and _matches(self.parts[0], name)
+
+
+def _matches(part: str, name: str) -> bool:
+    hidden = name.startswith(".") and not part.startswith(".")
+    return not hidden and _compiled(part).match(name) is not None
+
+
+@lru_cache(64)
+def _compiled(part: str) -> re.Pattern[str]:
+    return re.compile(translate(part))
+
+
+def _literal(part: str) -> str | None:
+    """A component without glob characters, `glob.escape` undone; None: it is a pattern."""
+    return None if _MAGIC.search(_ESCAPED.sub("", part)) else _ESCAPED.sub(r"\1", part)
+
+
+# Local files
+
+
+def _local(path: str, kind: str) -> Iterator[_Found]:
+    fixed, parts = _split_local(path)
+    if parts:
+        yield from _Scan(fixed).run([_Pattern(parts, kind)])
+        return
+    name = os.path.basename(fixed.rstrip("/"))
+    try:
+        status = os.stat(fixed)
+    except FileNotFoundError:
+        if os.path.islink(fixed):
+            yield _Found(name, fixed, "", reason="dangling symbolic link")
+        return
+    except OSError as error:
+        yield _Found(name, fixed, "", reason=str(open_failure(fixed, error)))
+        return
+    if not os.path.isdir(fixed):
+        yield _Found(name, fixed, _fingerprint(status.st_size, status.st_mtime_ns))
+    elif _suffix(name) in _ZARR or any(os.path.exists(f"{fixed}/{m}") for m in _ZARR_METADATA):
+        yield _Found(name, fixed.rstrip("/"), _zarr_fingerprint(fixed), zarr=True)
+    else:
+        yield from _Scan(fixed.rstrip("/") or "/").run([_Pattern((), kind)])
+
+
+def _split_local(path: str) -> tuple[str, tuple[str, ...]]:
+    """(fixed part, pattern components)."""
+    parts = path.split("/")
+    fixed = parts[0]
+    for i, part in enumerate(parts[1:], 1):
+        literal = _literal(part)
+        if literal is None and not set("*?") & set(part) and os.path.lexists(f"{fixed}/{part}"):
+            literal = part
+        if literal is None:
+            return fixed or "/", tuple(part for part in parts[i:] if part)
+        if literal or i == 1:
+            fixed = f"{fixed}/{literal}"
+    return fixed, ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """One pass over a tree; each directory is listed once."""
+
+    root: str
+
+    def run(self, patterns: list[_Pattern]) -> Iterator[_Found]:
+        yield from self._scan(self.root.rstrip("/"), "", patterns, frozenset())
+
+    def _scan(
+        self, folder: str, prefix: str, patterns: list[_Pattern], above: frozenset[tuple[int, int]]
+    ) -> Iterator[_Found]:
+        try:
+            with os.scandir(folder or "/") as items:
+                children = list(items)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            yield _Found(prefix or "./", folder, "", reason=str(open_failure(folder, error)))
+            return
+        for child in children:
+            try:
+                directory = child.is_dir()
+            except OSError:
+                directory = False  # a loop of links: `stat` below says so
+            if directory:
+                yield from self._directory(child, prefix, patterns, above)
+            elif any(p.matches(child.name) and p.wants(child.name) for p in patterns):
+                yield self._file(child, prefix)
+
+    def _file(self, child: os.DirEntry[str], prefix: str) -> _Found:
+        try:
+            status = child.stat()
+        except OSError as error:
+            reason = str(open_failure(child.path, error))
+            return _Found(prefix + child.name, child.path, "", reason=reason)
+        mark = _fingerprint(status.st_size, status.st_mtime_ns)
+        return _Found(prefix + child.name, child.path, mark)
+
+    def _directory(
+        self,
+        child: os.DirEntry[str],
+        prefix: str,
+        patterns: list[_Pattern],
+        above: frozenset[tuple[int, int]],
+    ) -> Iterator[_Found]:
+        name, path = child.name, child.path
+        inside = [pattern for outer in patterns for pattern in outer.below(name)]
+        matching = [pattern for pattern in patterns if pattern.matches(name)]
+        if not inside and not matching:
+            return
+        if _suffix(name) in _ZARR or any(os.path.exists(f"{path}/{m}") for m in _ZARR_METADATA):
+            if any(pattern.kind in ("auto", "zarr") or pattern.parts for pattern in matching):
+                yield _Found(prefix + name, path, _zarr_fingerprint(path), zarr=True)
+                return
+            if matching:
+                return  # a folder is searched for photos: what is in an array is none
+        elif any(pattern.wants(name, directory=True) for pattern in matching):
+            status = child.stat()
+            yield _Found(prefix + name, path, _fingerprint(status.st_size, status.st_mtime_ns))
+            return
+        if inside:
+            status = child.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                return  # a link to a folder it lies in
+            yield from self._scan(path, f"{prefix}{name}/", inside, above | {here})
+
+
+def _zarr_fingerprint(folder: str) -> str:
+    """Digest of the names, sizes and times of everything in a Zarr directory."""
+    digest, pending = xxhash.xxh3_64(), [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            with os.scandir(current) as items:
+                children = sorted(items, key=lambda child: child.name)
+            for child in children:
+                if child.is_dir():
+                    pending.append(child.path)
+                    continue
+                status = child.stat()
+                line = f"{child.path[len(folder) :]}\0{status.st_size}\0{status.st_mtime_ns}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            digest.update(
+                f"{current[len(folder) :]}\0{error.errno}\n".encode("utf-8", "surrogateescape")
+            )
+    return digest.hexdigest()
+
+
+# Object stores and web servers
+
+
+def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]:
+    import fsspec
+
+    scheme = url.partition("://")[0]
+    web = scheme in ("http", "https")
+    # In a web address `?` starts the query.
+    parts = url.split("/")
+    magic = (lambda part: _MAGIC.search(part.replace("?", ""))) if web else _MAGIC.search
+    first = next(
+        (i for i, part in enumerate(parts) if i > 2 and magic(_ESCAPED.sub("", part))), len(parts)
+    )
+    fixed = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first]).rstrip("/")
+    pattern = _Pattern(tuple(part for part in parts[first:] if part), kind)
+    try:
+        system, root = fsspec.core.url_to_fs(fixed, **options)
+        system.invalidate_cache()
+        if not pattern.parts:
+            single = _remote_file(system, root, fixed)
+            if single is not None:
+                yield single
+                return
+        depth = None if pattern.deep else len(pattern.parts)
+        details = system.find(root, maxdepth=depth, withdirs=True, detail=True)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise open_failure(fixed, error) from error
+    yield from _tree(system, root.rstrip("/"), fixed, pattern, details)
+
+
+def _remote_file(system: Any, root: str, url: str) -> _Found | None:
+    """A URL that names an object; None: a prefix, or nothing."""
+    name = (
+        url.rpartition("/")[2].partition("?")[0]
+        if url.startswith("http")
+        else url.rpartition("/")[2]
+    )
+    try:
+        info = system.info(root)
+    except FileNotFoundError:
+        return None
+    if info["type"] == "directory":
+        found = system.find(root, detail=True)
+        if _suffix(name) in _ZARR or any(f"{root}/{m}" in found for m in _ZARR_METADATA):
+            return _Found(name, url, _remote_zarr_fingerprint(root, found), zarr=True)
+        return None
+    return _Found(name, url, _remote_mark(info))
+
+
+def _tree(
+    system: Any, root: str, url: str, pattern: _Pattern, details: Mapping[str, Mapping[str, Any]]
+) -> Iterator[_Found]:
+    """The entries among everything below a prefix."""
+    arrays = {
+        path.rpartition("/")[0] for path in details if path.rpartition("/")[2] in _ZARR_METADATA
+    }
+    arrays |= {path.rstrip("/") for path in details if _suffix(path.rstrip("/")) in _ZARR}
+    seen = set[str]()
+    for path, info in details.items():
+        name = path[len(root) :].strip("/")
+        if not name:
+            continue
+        parents = [
+            root + "/" + "/".join(name.split("/")[: i + 1]) for i in range(name.count("/") + 1)
+        ]
+        array = next((parent for parent in parents if parent in arrays), None)
+        inner = name if array is None else array[len(root) + 1 :]
+        if inner in seen or not _path_matches(pattern, inner):
+            continue
+        if array is not None:
+            if pattern.parts or pattern.kind in ("auto", "zarr"):
+                seen.add(inner)
+                mark = _remote_zarr_fingerprint(array, system.find(array, detail=True))
+                yield _Found(inner, f"{url}/{inner}", mark, zarr=True)
+        elif info["type"] != "directory" and pattern.wants(name.rpartition("/")[2]):
+            seen.add(inner)
+            yield _Found(name, f"{url}/{name}", _remote_mark(info))
+
+
+def _path_matches(pattern: _Pattern, name: str) -> bool:
+    *folders, last = name.split("/")
+    patterns = [pattern]
+    for folder in folders:
+        patterns = [inner for outer in patterns for inner in outer.below(folder)]
+    return any(inner.matches(last) for inner in patterns)
+
+
+def _remote_mark(info: Mapping[str, Any]) -> str:
+    """Digest of size and ETag, or of the time of change where there is no ETag."""
+    keys = {key.lower(): value for key, value in info.items()}
+    mark = keys.get("etag") or keys.get("last-modified") or keys.get("lastmodified")
+    return _fingerprint(keys.get("size"), str(mark or keys.get("mtime") or keys.get("updated")))
+
+
+def _remote_zarr_fingerprint(root: str, found: Mapping[str, Mapping[str, Any]]) -> str:
+    marks = [(path[len(root) :], _remote_mark(info)) for path, info in sorted(found.items())]
+    return _fingerprint(*marks)
+
+
+# TIFF: a photo, or a raster?
+
+
+def _kind_of_tiff(uri: str) -> str:
+    if not is_url(uri) and any(os.path.exists(os.path.splitext(uri)[0] + s) for s in _WORLD_FILES):
+        return "raster"
+    try:
+        with open_input(uri) as file:
+            pages = _tiff.pages(file)
+    except CorruptInputError:
+        return "images"  # which says what is wrong with it
+    photo = all(page.plain and not page.georeferenced and page.pixels <= LARGE for page in pages)
+    return "images" if photo else "raster"

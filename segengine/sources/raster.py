@@ -1,0 +1,273 @@
+"""Satellite scenes and other rasters, read in windows through rasterio and GDAL."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segengine.errors import CorruptInputError, TransientInputError
+from segengine.sources._bands import choose, require_bands
+from segengine.sources._files import (
+    GuardedFile,
+    changed,
+    is_url,
+    one_line,
+    require_readable,
+    unreadable,
+)
+from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
+
+_OPTIONS = {
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_CACHEMAX": 2**26,  # bytes; the default, 5 % of the machine, is a lot times many workers
+}
+_SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
+"""Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSource:
+    """Anything GDAL opens; s3://, gs:// and https:// in ranges, credentials from the environment.
+
+    Bands keep their values (colour tables are not applied, nor scale and offset); several dtypes
+    are promoted to one that holds them. An alpha band is no band but a mask. A pixel is valid where
+    every chosen band is: not nodata, not masked, alpha above 0, not NaN. Like pages of a TIFF are
+    frames of one scene.
+    """
+
+    bands: tuple[int, ...] | None = None
+    """1-based, in this order; None: all but alpha."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", require_bands(self.bands))
+
+    def probe(self, entry: Entry) -> Probe:
+        """What the header says; raises CorruptInputError or TransientInputError."""
+        with _open(entry.uri) as dataset:
+            pages = _pages(dataset)
+            if pages:
+                with _open_page(pages[0]) as first:
+                    return self._probe(first, pages)
+            return self._probe(dataset, pages)
+
+    def _probe(self, dataset: Any, pages: list[str]) -> Probe:
+        bands = self._bands(dataset)
+        dtype = _dtype(dataset, bands)
+        for page in pages[1:]:
+            with _open_page(page) as other:
+                if (other.shape, other.dtypes) != (dataset.shape, dataset.dtypes):
+                    raise CorruptInputError(
+                        "its pages differ in size, bands or dtype; store each in a file of its own"
+                    )
+        return Probe(
+            kind="raster",
+            height=dataset.height,
+            width=dataset.width,
+            bands=len(bands),
+            dtype=dtype,
+            windowed=True,
+            positions=np.arange(len(pages)) if pages else None,
+            attributes=_attributes(dataset, bands),
+        )
+
+    def read(
+        self, frames: Sequence[FrameRef], rows: slice, cols: slice
+    ) -> Iterator[Tile | Unreadable]:
+        """One item a frame; only the blocks under the window are decoded."""
+        for ref in frames:
+            try:
+                yield self._tile(ref, rows, cols)
+            except (CorruptInputError, TransientInputError) as error:
+                yield unreadable(error)
+            except MemoryError:
+                yield Unreadable("error", "not enough memory to decode it")
+
+    def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        with _open(ref.uri) as dataset:
+            pages = _pages(dataset)
+            if not pages:
+                return self._window(dataset, ref, rows, cols)
+            if ref.position >= len(pages):
+                raise CorruptInputError(f"has no page {ref.position}")
+            with _open_page(pages[ref.position]) as page:
+                return self._window(page, ref, rows, cols)
+
+    def _window(self, dataset: Any, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        from rasterio.windows import Window
+
+        difference = changed(ref, dataset.height, dataset.width)
+        if difference is not None:
+            return difference
+        bands = self._bands(dataset)
+        window = Window.from_slices(rows, cols)
+        layers = dataset.read(list(bands), window=window, out_dtype=_dtype(dataset, bands))
+        pixels = np.ascontiguousarray(np.moveaxis(layers, 0, -1))
+        return Tile(pixels, _valid(dataset, bands, window, pixels))
+
+    def _bands(self, dataset: Any) -> tuple[int, ...]:
+        if dataset.count == 0:
+            held = len(dataset.subdatasets)
+            raise CorruptInputError(
+                f"holds {held} data sets and no bands of its own; convert the one meant to GeoTIFF"
+            )
+        alpha = _alpha(dataset)
+        return choose(
+            self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
+        )
+
+
+_: type[Source] = RasterSource
+
+
+@contextmanager
+def _open(uri: str) -> Iterator[Any]:
+    """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    require_readable(uri)
+    remote = _Remote(uri) if is_url(uri) else None
+    try:
+        with rasterio.Env(**_OPTIONS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
+            with (
+                rasterio.open(Path(uri))
+                if remote is None
+                else rasterio.open(uri, opener=remote.open) as dataset
+            ):
+                yield dataset
+    except (RasterioError, OSError, ValueError) as error:
+        if remote is not None and remote.failures:
+            raise remote.failures[0] from error
+        raise CorruptInputError(_reason(uri, error)) from error
+
+
+def _reason(uri: str, error: BaseException) -> str:
+    """What GDAL says, without the name of the file. It could be opened: its content is at fault."""
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is not valid UTF-8, which GDAL cannot open; rename it"
+    text = one_line(error.__cause__ or error)
+    for name in (uri, os.path.basename(uri)):
+        text = text.replace(name, "")
+    text = re.sub(r"/vsiriopener\S*", "", text).lstrip("':, ")
+    return f"damaged raster: {text or 'cannot be decoded'}"
+
+
+class _Remote:
+    """Opens for GDAL what lies behind a URL, and remembers why that failed.
+
+    Not GDAL's own network drivers: rasterio holds the interpreter while these wait, so that a
+    worker's heartbeat stops; and credentials and endpoint are those the listing used.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.failures: list[CorruptInputError | TransientInputError] = []
+
+    def open(self, path: str, mode: str = "rb", **_: object) -> Any:
+        stem = os.path.splitext(self.uri)[0]
+        if path != self.uri and path not in {
+            f"{base}{suffix}" for base in (self.uri, stem) for suffix in _SIDECARS
+        }:
+            raise FileNotFoundError(path)
+        try:
+            return _Reported(path, self.failures)
+        except (CorruptInputError, TransientInputError) as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            if path == self.uri or not missing:
+                self.failures.append(error)
+            raise FileNotFoundError(path) from error
+
+
+class _Reported(GuardedFile):
+    """GDAL only hears that a read failed; the list keeps why."""
+
+    def __init__(self, uri: str, failures: list[CorruptInputError | TransientInputError]) -> None:
+        super().__init__(uri)
+        self._failures = failures
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return super().read(size)
+        except (CorruptInputError, TransientInputError) as error:
+            self._failures.append(error)
+            raise
+
+
+def _open_page(page: str) -> Any:
+    import rasterio
+
+    return rasterio.open(page)
+
+
+def _pages(dataset: Any) -> list[str]:
+    """GDAL's names of a TIFF's pages where it has several."""
+    if dataset.driver != "GTiff" or len(dataset.subdatasets) < 2:
+        return []
+    return list(dataset.subdatasets)
+
+
+def _alpha(dataset: Any) -> int | None:
+    from rasterio.enums import ColorInterp
+
+    return next(
+        (
+            i
+            for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True)
+            if c == ColorInterp.alpha
+        ),
+        None,
+    )
+
+
+def _dtype(dataset: Any, bands: tuple[int, ...]) -> str:
+    names = [dataset.dtypes[band - 1] for band in bands]
+    for name in names:
+        if name.startswith("complex"):
+            raise CorruptInputError(
+                f"{name} pixels cannot be segmented; convert them to magnitudes first"
+            )
+    return str(np.result_type(*names))
+
+
+def _valid(dataset: Any, bands: tuple[int, ...], window: Any, pixels: Any) -> Bool | None:
+    from rasterio.enums import MaskFlags
+
+    valid = np.ones(pixels.shape[:2], np.bool_)
+    masked = [
+        band for band in bands if MaskFlags.all_valid not in dataset.mask_flag_enums[band - 1]
+    ]
+    if masked:
+        valid &= (dataset.read_masks(masked, window=window) > 0).all(axis=0)
+    alpha = _alpha(dataset)
+    if alpha is not None and alpha not in bands:
+        valid &= dataset.read(alpha, window=window) > 0
+    if pixels.dtype.kind == "f":
+        valid &= ~np.isnan(pixels).any(axis=-1)
+    return None if valid.all() else valid
+
+
+def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if dataset.crs:
+        found["crs_wkt"] = dataset.crs.to_wkt()
+    if not dataset.transform.is_identity:
+        found["transform"] = [float(value) for value in tuple(dataset.transform)[:6]]
+    nodata = dataset.nodatavals[bands[0] - 1]
+    if nodata is not None:
+        # JSON has no NaN or infinity; their names serve GDAL as well.
+        found["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
+    names = [dataset.descriptions[band - 1] for band in bands]
+    if all(names):
+        found["band_names"] = names
+    return found

@@ -1,0 +1,233 @@
+"""Listing: names, order, fingerprints, and what is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segengine.sources.listing import Listing, list_entries
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def names(listing: Listing) -> list[str]:
+    return [entry.name for entry in listing.entries]
+
+
+def listed(root: Path, *patterns: str, kind: str = "auto") -> list[str]:
+    return names(list_entries([f"{root}/{pattern}" for pattern in patterns], kind))
+
+
+def test_names_are_below_the_fixed_part(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "sub/b.jpg", "sub/deep/c.jpg", "sub2/b.jpg", "d.png")
+    assert listed(tmp_path, "*.jpg") == ["a.jpg"]
+    assert listed(tmp_path, "sub/*.jpg") == ["b.jpg"]
+    assert listed(tmp_path, "*/*.jpg") == ["sub/b.jpg", "sub2/b.jpg"]
+    assert listed(tmp_path, "**/*.jpg") == ["a.jpg", "sub/b.jpg", "sub/deep/c.jpg", "sub2/b.jpg"]
+    assert listed(tmp_path, "sub/**") == ["b.jpg", "deep/c.jpg"]
+    assert listed(tmp_path, "sub/deep/c.jpg") == ["c.jpg"]
+    assert listed(tmp_path, "sub") == listed(tmp_path, "sub/") == ["b.jpg", "deep/c.jpg"]
+    assert listed(tmp_path, "*") == ["a.jpg", "d.png"]
+    assert listed(tmp_path, "s?b/[a-c].jpg") == ["sub/b.jpg"]
+    entry = list_entries([f"{tmp_path}/sub/*.jpg"]).entries[0]
+    assert entry.uri == f"{tmp_path}/sub/b.jpg"
+    assert re.fullmatch("[0-9a-f]{16}", entry.fingerprint)
+
+
+@given(st.lists(
+    st.lists(st.text("ab.*?[]{}#% é😀\udcff", min_size=1, max_size=5).filter(
+        lambda part: part.strip(".") and not part.startswith(".")
+    ), min_size=1, max_size=3).map("/".join),
+    min_size=1, max_size=6, unique=True))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_any_name_is_found_and_sorted_by_its_bytes(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str]
+) -> None:
+    import glob
+
+    root = tmp_path_factory.mktemp("any")
+    for part in parts:
+        path = root / f"{part}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    expected = sorted((f"{part}.png" for part in parts), key=os.fsencode)
+    assert listed(root, "**/*.png") == listed(root, "") == expected
+    for name in expected:
+        assert listed(root, glob.escape(name)) == [name.rpartition("/")[2]]
+
+
+def test_a_bracketed_name_may_be_typed_as_it_is(tmp_path: Path) -> None:
+    touch(tmp_path, "a[1]/b[2].png", "a1/b2.png")
+    assert listed(tmp_path, "a[1]/b[2].png") == ["b[2].png"]
+    assert listed(tmp_path, "a[1]/*.png") == ["b[2].png"]
+    assert listed(tmp_path, "a[1]") == ["b[2].png"]
+
+
+def test_sidecars_and_hidden_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "a.tif.aux.xml", "a.tif.ovr", "a.tfw", ".hidden.tif", "notes.txt",
+          "README.md", "labels.csv", "c.json", ".git/x.tif", "odd.dat")  # fmt: skip
+    assert listed(tmp_path, "*") == ["a.tif", "odd.dat"]
+    assert listed(tmp_path, "a*") == ["a.tif"]
+    assert listed(tmp_path, "*.txt") == ["notes.txt"]
+    assert listed(tmp_path, "") == listed(tmp_path, "**/*.tif") == ["a.tif"]
+    assert listed(tmp_path, ".hidden*") == [".hidden.tif"]
+
+
+def test_a_folder_of_one_kind(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.tif", "c.mp4", "D.JPG", "e.dat")
+    assert listed(tmp_path, "") == ["D.JPG", "a.jpg", "b.tif", "c.mp4"]
+    assert listed(tmp_path, "", kind="video") == ["c.mp4"]
+    assert listed(tmp_path, "", kind="images") == ["D.JPG", "a.jpg", "b.tif"]
+
+
+def test_directories(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg/inner.png", "plain/b.png")
+    assert listed(tmp_path, "*") == ["a.jpg"]
+    assert listed(tmp_path, "*.jpg") == ["a.jpg"]
+
+
+def test_zarr_directories_are_one_entry(tmp_path: Path) -> None:
+    for name in ("a.zarr", "sub/plain"):
+        zarr.create_array(str(tmp_path / name), shape=(20, 30), chunks=(10, 10), dtype="u1")[:] = 1
+    touch(tmp_path, "a.zarr/photo.png", "b.png")
+    for pattern in ("", "**"):
+        listing = list_entries([f"{tmp_path}/{pattern}"])
+        assert names(listing) == ["a.zarr", "b.png", "sub/plain"]
+        assert [listing.kind_of(entry) for entry in listing.entries] == ["zarr", "images", "zarr"]
+    assert listed(tmp_path, "*.zarr") == listed(tmp_path, "a.zarr") == ["a.zarr"]
+    assert listed(tmp_path, "", kind="images") == ["b.png"]
+    before = list_entries([f"{tmp_path}/a.zarr"]).entries[0].fingerprint
+    assert list_entries([f"{tmp_path}/*.zarr"]).entries[0].fingerprint == before
+    zarr.open_array(str(tmp_path / "a.zarr"))[0, 0] = 2
+    assert list_entries([f"{tmp_path}/a.zarr"]).entries[0].fingerprint != before
+
+
+def test_fingerprints_follow_size_and_time_through_links(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+
+    def marks() -> set[str]:
+        return {entry.fingerprint for entry in list_entries([f"{tmp_path}/*.png"]).entries}
+
+    first = marks()
+    assert len(first) == 1
+    os.utime(tmp_path / "a.png", ns=(5, 5))
+    second = marks()
+    assert len(second) == 1
+    assert second != first
+    (tmp_path / "a.png").write_text("longer than it was")
+    os.utime(tmp_path / "a.png", ns=(5, 5))
+    assert not marks() & (first | second)
+
+
+def test_links_that_lead_nowhere_or_round(tmp_path: Path) -> None:
+    touch(tmp_path, "sub/a.png")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "self.png").symlink_to("self.png")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    listing = list_entries([f"{tmp_path}/**/*.png"])
+    assert [name for name in names(listing) if "up" not in name] == ["sub/a.png"]
+    reasons = {item.name: item.reason for item in listing.unlisted}
+    assert reasons["dangling.png"] == "dangling symbolic link"
+    assert "self.png" in reasons
+    single = list_entries([f"{tmp_path}/dangling.png"])
+    assert [item.name for item in single.unlisted] == ["dangling.png"]
+
+
+def test_a_folder_that_may_not_be_entered_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.png", "closed/b.png")
+    real = os.scandir
+
+    def guarded(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", guarded)
+    listing = list_entries([str(tmp_path)])
+    assert names(listing) == ["a.png"]
+    assert [(item.name, item.reason) for item in listing.unlisted] == [
+        ("closed/", "permission denied")
+    ]
+
+
+def test_mistakes_name_the_path_and_the_option(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.png", "y/a.png")
+    with pytest.raises(ValueError, match=r"source\.paths: .*/\*\.jpg names no input"):
+        listed(tmp_path, "*.jpg")
+    with pytest.raises(ValueError, match=r"source\.paths: .*/missing\.jpg names no input"):
+        listed(tmp_path, "missing.jpg")
+    with pytest.raises(ValueError, match=r"x/a\.png and .*/y/a\.png would both be named a\.png"):
+        listed(tmp_path, "x/*.png", "y/*.png")
+    with pytest.raises(ValueError, match=r"source\.paths is empty"):
+        list_entries([])
+    # The same file twice is no collision.
+    assert listed(tmp_path, "x/*.png", "x/a.png") == ["a.png"]
+
+
+def test_kind_by_suffix(tmp_path: Path) -> None:
+    files = {"a.jpg": "images", "b.MP4": "video", "c.jp2": "raster", "d.dat": "images",
+             "e.webm": "video", "f.vrt": "raster", "g.zarr": "zarr"}  # fmt: skip
+    touch(tmp_path, *files)
+    listing = list_entries([f"{tmp_path}/*"])
+    assert {entry.name: listing.kind_of(entry) for entry in listing.entries} == files
+    forced = list_entries([f"{tmp_path}/*"], kind="images")
+    assert {forced.kind_of(entry) for entry in forced.entries} == {"images"}
+
+
+def test_kind_of_tiffs(tmp_path: Path) -> None:
+    import rasterio
+    import tifffile
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.tif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "placed.tif")
+    (tmp_path / "placed.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((8, 8), np.uint16))
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((8, 8), np.float32))
+    tifffile.imwrite(
+        tmp_path / "bands.tif", np.zeros((5, 8, 8), np.uint8), planarconfig="separate",
+        photometric="minisblack",
+    )  # fmt: skip
+    tifffile.imwrite(
+        tmp_path / "infrared.tif", np.zeros((8, 8, 4), np.uint8), photometric="rgb",
+        extrasamples=["unspecified"],
+    )  # fmt: skip
+    Image.new("RGBA", (8, 8)).save(tmp_path / "alpha.tif")
+    Image.new("L", (8, 8)).save(tmp_path / "large.tif")
+    with tifffile.TiffFile(tmp_path / "large.tif", mode="r+b") as file:
+        for tag in ("ImageWidth", "ImageLength"):
+            file.pages[0].tags[tag].overwrite(20_000)  # type: ignore[union-attr]
+    with rasterio.open(
+        tmp_path / "geo.tif", "w", driver="GTiff", count=3, width=8, height=8, dtype="uint8",
+        crs="EPSG:32613", transform=rasterio.Affine(1, 0, 5, 0, -1, 5),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.ones((3, 8, 8), np.uint8))
+    (tmp_path / "text.tif").write_text("hello")
+    listing = list_entries([f"{tmp_path}/*.tif"])
+    assert {entry.name: listing.kind_of(entry) for entry in listing.entries} == {
+        "photo.tif": "images",
+        "placed.tif": "raster",
+        "deep.tif": "images",
+        "float.tif": "raster",
+        "bands.tif": "raster",
+        "geo.tif": "raster",
+        "large.tif": "raster",
+        "infrared.tif": "raster",
+        "alpha.tif": "images",
+        "text.tif": "images",
+    }
