@@ -66,12 +66,12 @@ class Cells:
     @property
     def bands(self) -> int:
         """Number of bands."""
-        return self.index.shape[1]
+        return int(self.index.shape[1])
 
     @property
     def pixels(self) -> int:
         """Number of valid pixels."""
-        return int(np.sum(self.counts))
+        return int(self.counts.sum())
 
     def means(self) -> NDArray[np.float64]:
         """(cell, band) mean value of each cell's pixels; its middle where there are no sums."""
@@ -85,7 +85,7 @@ class Cells:
         """The same pixels in the cells of a coarser level."""
         if level == self.level:
             return self
-        # A shift by 31 leaves only the signs, 0 and -1; from the coarsest level on they share a cell.
+        # A shift by 31 leaves only the signs, 0 and -1; the coarsest level joins them.
         keep = level < _coarsest(self.dtype)
         index = self.index >> min(level - self.level, 31) if keep else self.index * 0
         return _grouped(self.dtype, level, index, self.counts, self.sums, self.squares)
