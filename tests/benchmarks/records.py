@@ -1,0 +1,113 @@
+"""A finished store: running it again, and listing a million packed records."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from segengine.job import parse_job
+from segengine.objects import open_objects
+from segengine.records import Record, RecordLog, StoredObject
+from segengine.stages import Run
+from tests.benchmarks.table import Row, show
+
+RECORDS = 1_000_000
+SCENES = 100
+
+_LIST = """
+import resource, sys, time
+from segengine.objects import open_objects
+from segengine.records import RecordLog
+started = time.perf_counter()
+log = RecordLog(open_objects(sys.argv[1]))
+count = sum(1 for scene in sorted(log.scenes()[1]) for _ in log.read(scene))
+print(count, time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+def rows() -> list[Row]:
+    """Seconds, shards computed, gigabytes."""
+    with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name:
+        return [*_rerun(Path(name)), *_listing(Path(name) / "listed")]
+
+
+def _rerun(folder: Path) -> list[Row]:
+    side = 16 * 32
+    pixels = zarr.create_array(
+        str(folder / "in.zarr"), shape=(side, side), chunks=(side, side), dtype="u1"
+    )
+    pixels[:] = np.random.default_rng(0).integers(0, 255, (side, side), np.uint8)
+    job = parse_job(
+        {
+            "source": {"paths": [str(folder / "in.zarr")]},
+            "segmenter": {"kind": "threshold", "method": "fixed", "levels": 99},
+            "store": {"path": str(folder / "masks.zarr"), "chunk": 16, "shard": 16},
+            "cluster": {"workers": 2},
+        }
+    )
+    computed, seconds = [], []
+    for _ in range(2):
+        started = time.perf_counter()
+        with Run(job) as run:
+            for stage in Run.STAGES:
+                list(run.stage(stage))
+        seconds.append(time.perf_counter() - started)
+        computed.append(run.summary().computed)
+    shards = run.summary().shards
+    return [
+        Row(
+            f"rerun of a finished job of {shards} shards: computed",
+            computed[1],
+            0,
+            "",
+            computed[1],
+            "0",
+        ),
+        Row("rerun: time after start-up", seconds[1], 2, "s", seconds[1] / 2, "<= 1"),
+    ]
+
+
+def _listing(store: Path) -> list[Row]:
+    log = RecordLog(open_objects(str(store)))
+    each = RECORDS // SCENES
+    about = json.dumps({"host": "a", "processor": "b"})
+    for scene in range(SCENES):
+        log.replace(
+            f"scene{scene}",
+            (
+                Record(
+                    "mask",
+                    f"scene{scene}",
+                    (0, i // 100, i % 100),
+                    (0, i, 0, 1, i + 2048, 2048),
+                    "done",
+                    f"{i:016x}",
+                    "0123456789abcdef",
+                    objects=(StoredObject("mask/0", f"{i:032x}", 54321),),
+                    areas=((1000 + i, 2000, 0),),
+                    seconds=0.25,
+                    finished=1.7e9 + i,
+                    pixels=3000,
+                    provenance=about,
+                )
+                for i in range(each)
+            ),
+        )
+    found = subprocess.run(
+        [sys.executable, "-c", _LIST, str(store)], capture_output=True, text=True, check=True
+    )
+    count, seconds, gigabytes = (float(v) for v in found.stdout.split())
+    what = f"listing {int(count):,} packed records"
+    return [
+        Row(f"{what}: time", seconds, 10, "s", seconds / 10, "<= 1"),
+        Row(f"{what}: memory", gigabytes, 1, "GB", gigabytes, "<= 1"),
+    ]
+
+
+if __name__ == "__main__":
+    show(rows())
