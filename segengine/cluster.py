@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 0,  # a dead worker's task comes back to us at once
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": None,  # native code can keep a sound worker from answering
     "distributed.worker.memory.target": False,  # results are records: there is nothing to spill
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -65,6 +66,8 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
+            # Else its HTTP server asks for port 8787, and a second run warns that it is in use.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
             memory_limit="auto" if wanted >= cores() else _share(wanted),
         ) as cluster,

@@ -7,18 +7,24 @@
                    |  longer than the deadline its worker is restarted, again alone; then `hang`
 
 The clock of the deadline starts when the worker says that it starts (an event of this run and this
-attempt), so waiting in a queue counts for nothing.
+attempt), so waiting in a queue counts for nothing. Where that event does not come, because native code
+holds the worker's interpreter from its first line on, the clock starts when the scheduler is asked.
 """
 
 from __future__ import annotations
 
 import heapq
+import multiprocessing
+import os
 import queue
+import signal
+import sys
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, Protocol
 
 from segengine.errors import StoreError
@@ -114,6 +120,7 @@ def call_stamped(function: Callable[[Any], Any], task: Any, topic: str, stamp: s
     from distributed import get_worker
 
     _prepare_worker()
+    _end_with_parent()
     worker = get_worker()
     worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
     value = function(task)
@@ -128,8 +135,27 @@ def _prepare_worker() -> None:
         cv2.setNumThreads(1)
 
 
+@cache
+def _end_with_parent() -> None:
+    """Let the kernel end a worker whose nanny is gone.
+
+    Dask's own watch is a thread of the worker, and none runs while native code holds the
+    interpreter's lock. Workers without a nanny belong to whoever started them.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it went just before
+        os._exit(1)
+
+
 @dataclass(slots=True)
 class _Running:
+    stamp: str
     work: Work
     future: Any
     attempt: int
@@ -140,6 +166,7 @@ class _Running:
     """Monotonic time of the start stamp; 0: not started yet."""
     value: bytes = b""
     """The encoded result, once its event is here."""
+    submitted: float = field(default_factory=time.monotonic)
 
 
 class DaskPool:
@@ -225,7 +252,7 @@ class _DaskRun:
             key=stamp,
             pure=False,
         )
-        self.running[stamp] = _Running(work, future, attempt, last, alone)
+        self.running[stamp] = _Running(stamp, work, future, attempt, last, alone)
         future.add_done_callback(lambda _, stamp=stamp: self.ended.put(stamp))
 
     def _stamped(self, event: Any) -> None:
@@ -251,9 +278,17 @@ class _DaskRun:
             if running is not None:
                 yield from self._ended(running)
         for stamp, running in list(self.running.items()):
-            if running.since and time.monotonic() - running.since > self.deadline:
+            if self._overdue(running):
                 del self.running[stamp]
                 yield from self._hung(running)
+
+    def _overdue(self, running: _Running) -> bool:
+        now = time.monotonic()
+        if not running.since and now - running.submitted > self.deadline:
+            for worker, keys in self.client.processing().items():
+                if running.stamp in keys:
+                    running.worker, running.since = worker, now
+        return bool(running.since) and now - running.since > self.deadline
 
     def _ended(self, running: _Running) -> Iterator[Outcome]:
         from distributed import KilledWorker
@@ -310,7 +345,7 @@ class _DaskRun:
             ((stamp, running),) = self.running.items()
             running.last = attempt > self.retries
             while not (running.value or running.future.done()):
-                if running.since and time.monotonic() - running.since > self.deadline:
+                if self._overdue(running):
                     break
                 try:
                     self.ended.get(timeout=TICK)

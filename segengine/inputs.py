@@ -14,7 +14,7 @@ from typing import Any
 
 from segengine import registry
 from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
-from segengine.layout import Cut, Layout, Probed, Unplaced, place
+from segengine.layout import Cut, Layout, Probed, Unplaced, homes, place
 from segengine.objects import Objects
 from segengine.types import Entry, Source
 from segengine.values import decode, encode
@@ -106,10 +106,12 @@ def scan(
     except TransientInputError as error:
         raise SegengineError(f"source.paths: {error}; try again later") from error
     entries = {e.name: e for e in listing.entries}
+    home = homes(previous, entries)
     known = {
         name: fingerprint
         for layout in previous.values()
         for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+        if home[name] == layout.scene
     }
     final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
     placed_names = {n for layout in previous.values() for n in layout.names}

@@ -166,7 +166,8 @@ def place(
     have a readable header. Frames are placed in the order of their names as UTF-8 bytes.
     """
     by_name = {p.entry.name: p for p in probed}
-    layouts = {name: _updated(layout, entries, by_name) for name, layout in previous.items()}
+    home = homes(previous, entries)
+    layouts = {name: _updated(layout, entries, by_name, home) for name, layout in previous.items()}
     placed = {
         name
         for layout in layouts.values()
@@ -191,7 +192,30 @@ def place(
     return layouts
 
 
-def _updated(layout: Layout, entries: Mapping[str, Entry], probed: Mapping[str, Probed]) -> Layout:
+def homes(layouts: Mapping[str, Layout], entries: Mapping[str, Entry]) -> dict[str, str]:
+    """The scene each frame's name lives in.
+
+    An input that outgrew its scene has a place in several: its home is the one where it is not gone,
+    else the one whose fingerprint it has again, else the last.
+    """
+    found: dict[str, tuple[tuple[bool, bool], str]] = {}
+    for scene, layout in layouts.items():
+        for name, fingerprint, gone in zip(
+            layout.names, layout.fingerprints, layout.gone, strict=True
+        ):
+            entry = entries.get(name)
+            rank = (not gone, entry is not None and entry.fingerprint == fingerprint)
+            if name not in found or rank >= found[name][0]:
+                found[name] = rank, scene
+    return {name: scene for name, (_, scene) in found.items()}
+
+
+def _updated(
+    layout: Layout,
+    entries: Mapping[str, Entry],
+    probed: Mapping[str, Probed],
+    home: Mapping[str, str],
+) -> Layout:
     uris, fingerprints = list(layout.uris), list(layout.fingerprints)
     heights, widths, gone = layout.heights.copy(), layout.widths.copy(), layout.gone.copy()
     extra: dict[str, Any] = {}
@@ -200,15 +224,13 @@ def _updated(layout: Layout, entries: Mapping[str, Entry], probed: Mapping[str, 
         if entry is None:
             gone[i] = True
             continue
-        uris[i] = entry.uri
-        unchanged = entry.fingerprint == fingerprints[i]
-        if unchanged:
-            gone[i] = False
-        elif name not in probed:  # its header cannot be read any more: the worker will say so
-            fingerprints[i], gone[i] = entry.fingerprint, False
+        if name not in probed:
+            # Known, or its header cannot be read any more: then the worker will say so.
+            if home[name] == layout.scene:
+                uris[i], fingerprints[i], gone[i] = entry.uri, entry.fingerprint, False
         elif _fits(layout, probed[name].probe):
             probe = probed[name].probe
-            fingerprints[i], gone[i] = entry.fingerprint, False
+            uris[i], fingerprints[i], gone[i] = entry.uri, entry.fingerprint, False
             heights[i], widths[i] = probe.height, probe.width
             if not layout.stacked:
                 extra = {

@@ -20,7 +20,7 @@ import numpy as np
 from segengine import registry
 from segengine.arrays import ArraySpec, SceneArrays
 from segengine.dispatch import Pool, Work
-from segengine.errors import JobError
+from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec, TruthSpec
 from segengine.layout import Layout
@@ -198,8 +198,12 @@ class Measurer:
         for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
             self.computed += 1
             task: MeasureTask = outcome.work.task
-            if outcome.status == "done":
-                self.current[task.scene][task.place] = outcome.value
+            if outcome.status != "done":
+                raise SegengineError(
+                    f"aggregate: {task.scene} {task.place}: {outcome.status}: {outcome.reason}; "
+                    "run again"
+                )
+            self.current[task.scene][task.place] = outcome.value
             yield Progress("aggregate", self.computed, len(stale))
 
     def stale(self) -> list[MeasureTask]:

@@ -154,6 +154,22 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
+def zarr_store(path: str) -> Any:
+    """What zarr-python opens a local path or a URL with, for reading.
+
+    A URL shares the client that everything else here uses; `FsspecStore.from_url` would make a
+    second one, which nobody ever closes.
+    """
+    if "://" not in path:
+        return path
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+    from zarr.storage import FsspecStore
+
+    filesystem, inner = _filesystem(path, os.getpid())
+    wrapped = AsyncFileSystemWrapper(filesystem, asynchronous=True)
+    return FsspecStore(wrapped, read_only=True, path=inner)
+
+
 @lru_cache(maxsize=16)
 def _filesystem(url: str, pid: int) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, once a process: its event loop does not survive a fork."""

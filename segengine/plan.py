@@ -407,10 +407,13 @@ def _state(
             same = (record.inputs, record.job, record.weights) == wanted.expected(place)[:3]
             state.drafted[place] = same and not any(f.kind != "corrupt" for f in record.failures)
     for place in broken:
-        if plan.drafts(layout):
-            state.done[place[0]] = False
+        if not plan.drafts(layout):
+            state.done[place] = False
+        elif not layout.frame(place[0]).gone:  # a vanished frame cannot be linked again
+            wanted.linked_again.add(place[0])
             state.drafted[place[0]] = False
-        state.done[place] = False
+    for frame in wanted.linked_again:
+        state.done[frame] = False
     return state
 
 
@@ -429,6 +432,8 @@ class _Wanted:
         self.checks_fit = scope in ("run", "scene")
         fit = fits.get(plan.group(layout, 0) or "")
         self.fit = fit.digest if fit is not None else None
+        self.linked_again: set[int] = set()
+        """Frames with a failed shard: what it holds may link pieces of all the others."""
 
     def expected(self, place: Place) -> tuple[str, str, str, str | None]:
         window = self.layout.window(place)
@@ -448,16 +453,19 @@ class _Wanted:
         if any(i >= n for i, n in zip(place, self.layout.grid, strict=True)):
             return
         state.had[place] = had
+        if self._all_gone(place):
+            state.done[place] = True  # its inputs have vanished: the mask stays as it is
+            return
         if status != "done" or retry:
             state.retried += 1
+            if self.plan.drafts(self.layout):
+                self.linked_again.add(place[0])
             return
         inputs, job, weights, fit = self.expected(place)
         same = found[1:3] == (job, weights) and self._same_inputs(place, found[0], inputs)
         if self.checks_fit and same:
             # Without a committed fit nothing is done, but for shards that no fit could be made for.
             same = found[3] == (fit or "")
-        if not same and self._all_gone(place):
-            same = True  # its inputs have vanished: the mask stays as it is
         state.done[place] = same
         state.stale += not same
 

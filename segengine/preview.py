@@ -128,7 +128,9 @@ def _trial(
     import time
 
     with tempfile.TemporaryDirectory(prefix="segengine-plan-") as folder:
-        task = replace(plan.task(layout, place, last=True), store=folder, had="", lost=())
+        task = plan.task(layout, place, last=True)
+        # Not cut: what is linked across shards is decided for this one alone.
+        task = replace(task, store=folder, had="", lost=(), cut=False)
         started = time.perf_counter()
         result = _work(plan, task, folder)
         seconds = time.perf_counter() - started

@@ -195,6 +195,7 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
 def write_instances(plan: Plan) -> None:
     """`tables/instances.parquet`, where the segmenter finds instances; one shard in memory at a time."""
     if "instances" not in plan.outputs:
+        plan.objects.delete("tables/instances.parquet")  # an earlier job's
         return
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:

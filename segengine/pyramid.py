@@ -62,6 +62,8 @@ class LevelTask:
     spec: ArraySpec
     below: ArraySpec
     inputs: str
+    had: str = ""
+    """Where a record of this shard lies now: `single`, `packed`, or nowhere."""
     attempt: int = 1
     last: bool = False
 
@@ -81,6 +83,9 @@ def build_level_shard(task: LevelTask) -> Record | Retry:
         labels = np.asarray(below[f0:f1, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1])
         block = halve(labels, int(task.spec.fill))
         objects = open_objects(task.store)
+        log = RecordLog(objects)
+        if task.had:
+            log.drop(level_kind(task.level), task.scene, task.place, packed=task.had == "packed")
         stored = write_block(objects, task.spec, task.scene, task.place, block)
         record = Record(
             level_kind(task.level),
@@ -95,7 +100,7 @@ def build_level_shard(task: LevelTask) -> Record | Retry:
             seconds=round(time.perf_counter() - started, 6),
             finished=time.time(),
         )
-        RecordLog(objects).write(record)
+        log.write(record)
         return record
     except OSError as error:
         return Retry(f"{type(error).__name__}: {error}")
@@ -119,6 +124,7 @@ def build_pyramid(
             checksums[record.shard] = record.checksum or record.status
         elif record.kind.startswith("level"):
             old[record.kind, record.shard] = record
+    had = "packed" if layout.scene in log.scenes()[1] else "single"
     below = base
     for level, spec in enumerate(levels, start=1):
         sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
@@ -132,7 +138,8 @@ def build_pyramid(
             if record_now is not None and record_now.inputs == inputs and not spoiled:
                 checksums[place] = record_now.checksum
                 continue
-            task = LevelTask(store, layout.scene, level, place, spec, below, inputs)
+            lies = had if record_now is not None else ""
+            task = LevelTask(store, layout.scene, level, place, spec, below, inputs, lies)
             works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
         for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
             if outcome.status != "done":

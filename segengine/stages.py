@@ -242,6 +242,7 @@ class Run:
                 scene: publish.scene_figures(self.log, layout, plan.classes)
                 for scene, layout in plan.layouts.items()
             }
+            self.objects.delete_tree("work")
             yield Progress("publish", steps, steps, message="nothing has changed")
             return
         for done, (scene, layout) in enumerate(plan.layouts.items()):
@@ -301,6 +302,10 @@ class Run:
         self._open_pool(tasks)
         assert self._opening is not None
         return self._opening.result()
+
+    def wait_for_workers(self) -> Pool:
+        """The run's workers, once they are there; a second or two where they are still to start."""
+        return self._pool()
 
     def _enter_pool(self, tasks: int) -> Pool:
         if self.client is not None:

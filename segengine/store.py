@@ -21,7 +21,7 @@ from segengine.arrays import ArraySpec, SceneArrays, group_metadata, scene_docum
 from segengine.errors import CorruptInputError, JobError, StoreError, TransientInputError
 from segengine.inputs import LAYOUTS, reader
 from segengine.layout import Layout
-from segengine.objects import Objects, open_objects
+from segengine.objects import Objects, open_objects, zarr_store
 from segengine.records import Kind, Record, RecordLog, StoredObject
 from segengine.shardcodec import encode_shard
 from segengine.types import FrameRef, Tile, Unreadable
@@ -40,12 +40,16 @@ def checksum(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def shard_place(spec: ArraySpec, place: tuple[int, ...]) -> tuple[int, ...]:
+    """A place (frame, y, x) in the shard grid of an array, which may have a class axis too."""
+    return (place[0], 0, *place[1:]) if len(place) < len(spec.shape) else place
+
+
 def write_block(
     objects: Objects, spec: ArraySpec, scene: str, place: tuple[int, ...], block: NDArray[Any]
 ) -> StoredObject:
     """Write one whole shard of an array; `block` fills its first corner."""
-    if len(place) == 3 and len(spec.shape) == 4:
-        place = (place[0], 0, *place[1:])
+    place = shard_place(spec, place)
     data = encode_shard(block.astype(spec.dtype, copy=False), spec.shard, spec.chunk, spec.fill)
     objects.put(spec.shard_key(scene, place), data)
     return StoredObject(spec.path, checksum(data), len(data))
@@ -95,11 +99,7 @@ def open_array(root: str, scene: str, spec: ArraySpec) -> zarr.Array[Any]:
     import zarr
 
     path = f"{root}/scenes/{scene}/{spec.path}"
-    if "://" not in root:
-        return zarr.open_array(path, mode="r")
-    from zarr.storage import FsspecStore
-
-    return zarr.open_array(FsspecStore.from_url(path, read_only=True), mode="r")
+    return zarr.open_array(zarr_store(path), mode="r")
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
@@ -236,11 +236,7 @@ class SceneStore:
 
         objects = self.store.objects
         path = f"{objects.root}/scenes/{self.name}"
-        if "://" not in objects.root:
-            return zarr.open_group(path, mode="r")
-        from zarr.storage import FsspecStore
-
-        return zarr.open_group(FsspecStore.from_url(path, read_only=True), mode="r")
+        return zarr.open_group(zarr_store(path), mode="r")
 
     def _array(self, path: str) -> Any:
         return self.group.get(path, None)

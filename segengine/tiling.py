@@ -104,6 +104,9 @@ def span(start: int, stop: int, size: int, halo: int | None, stride: int = 1) ->
         low, high = 0, size
     else:
         low, high = max(0, start - halo), min(size, stop + halo)
-    low -= low % stride
     high = round_up(high, stride)
-    return Span(low, min(high, size), max(0, high - size))
+    pad = max(0, high - size)
+    if pad:  # what is reflected must be there: the whole frame reflects it too
+        low = max(0, min(low, size - 1 - pad))
+    low -= low % stride
+    return Span(low, min(high, size), pad)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import io
 import json
 import time
 from collections import OrderedDict
@@ -19,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from segengine import plugins, registry, tiling
+from segengine import gone, plugins, registry, tiling
 from segengine.arrays import SceneArrays
 from segengine.inputs import reader
-from segengine.instances import objects_of, rows_key, to_bytes, with_frame
+from segengine.instances import TABLE_SCHEMA, objects_of, rows_key, to_bytes, with_frame
 from segengine.linking import Pieces, find_pieces
 from segengine.objects import Objects, open_objects
 from segengine.records import (
@@ -387,7 +389,8 @@ class _Block:
         self.labels = np.full(shape, INVALID if task.draft else self.void, dtype)
         self.instances: NDArray[np.uint32] | None = None
         self.probabilities: NDArray[np.float32] | None = None
-        self.tables: list[Any] = []
+        self.tables: dict[int, pa.Table] = {}
+        self.inputs = task.inputs
         if not task.draft and "instances/0" in task.arrays:
             self.instances = np.zeros(shape, np.uint32)
         if not task.draft and "probabilities/0" in task.arrays:
@@ -439,29 +442,43 @@ class _Block:
             objects = objects_of(self.instances[at], self.labels[at])
         else:
             return
-        self.tables.append(with_frame(objects, self.task.scene, ref.index))
+        self.tables[ref.index] = with_frame(objects, self.task.scene, ref.index)
 
     def keep_gone(self, objects: Objects) -> None:
-        """Carry the masks of vanished frames over from what is stored."""
+        """Carry over what is stored of vanished frames."""
         task = self.task
-        gone = [r for r in task.frames if r.gone]
-        if not gone or task.draft:
+        refs = [r for r in task.frames if r.gone]
+        if not refs or task.draft:
             return
-        key = f"work/{task.scene}/gone/{'.'.join(map(str, task.place))}"
-        saved = objects.get(key)
-        if saved is None:
-            saved = _saved_gone(task, objects)
-            if saved is None:
-                return
-            objects.put(key, saved)
-        kept = decode(saved)
-        if kept["job"] != task.job:
+        kept = gone.carried(task, objects)
+        made = (task.job, task.weights, task.segmenter.digest)
+        clean = kept is not None and kept.made == made
+        lost = {r.index for r in refs if not clean or (kept and r.index in kept.failed)}
+        if len(task.frames) > 1:
+            # A mask of another job must not count as done when its input comes back.
+            inputs = zip(task.frames, task.inputs.split(" "), strict=True)
+            self.inputs = " ".join("-" if r.index in lost else i for r, i in inputs)
+        if kept is None:
             return
-        for ref in gone:
-            if ref.index in kept["labels"]:
-                self.labels[ref.index - task.window.start[0]] = kept["labels"][ref.index]
-                if self.instances is not None and ref.index in kept["instances"]:
-                    self.instances[ref.index - task.window.start[0]] = kept["instances"][ref.index]
+        for path, block in self.maps():
+            for index, values in kept.maps.get(path, {}).items():
+                block[index - task.window.start[0]] = values
+        self.colors |= {i: c for i, c in kept.colors.items() if len(c) == task.classes}
+        self.inertia |= kept.inertia
+        if kept.rows and self.instances is not None:
+            rows = pq.read_table(io.BytesIO(kept.rows))
+            for ref in refs:
+                at = np.asarray(rows.column("frame")) == ref.index
+                self.tables[ref.index] = rows.filter(at)
+
+    def maps(self) -> list[tuple[str, NDArray[Any]]]:
+        """The arrays there are, with their paths."""
+        maps = (
+            ("mask/0", self.labels),
+            ("instances/0", self.instances),
+            ("probabilities/0", self.probabilities),
+        )
+        return [(path, block) for path, block in maps if block is not None]
 
     def commit(
         self, objects: Objects, failures: tuple[FrameFailure, ...], started: float
@@ -474,21 +491,18 @@ class _Block:
             log.drop("mask", task.scene, task.place, packed=task.had == "packed")
         payload = ""
         if task.draft:
+            # An earlier draft's record, if there is one, must not vouch for these bytes.
+            log.drop("draft", task.scene, task.place, packed=False)
             stored: tuple[StoredObject, ...] = ()
             payload = write_draft(objects, task.scene, task.place, self.labels)
         else:
-            maps = (
-                ("mask/0", self.labels),
-                ("instances/0", self.instances),
-                ("probabilities/0", self.probabilities),
-            )
             stored = tuple(
                 write_block(objects, task.arrays[path], task.scene, task.place, block)
-                for path, block in maps
-                if block is not None
+                for path, block in self.maps()
             )
-            if self.tables:
-                rows = pa.concat_tables(self.tables)
+            if self.instances is not None:
+                tables = [table for _, table in sorted(self.tables.items())]
+                rows = pa.concat_tables([TABLE_SCHEMA.empty_table(), *tables])
                 objects.put(rows_key(task.scene, task.place), to_bytes(rows))
         areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
         first = task.window.start[0]
@@ -500,7 +514,7 @@ class _Block:
             task.place,
             (*task.window.start, *task.window.stop),
             "done",
-            task.inputs,
+            self.inputs,
             task.job,
             task.weights,
             task.segmenter.digest,
@@ -519,29 +533,8 @@ class _Block:
         )
         log.write(record)
         if any(r.gone for r in task.frames):
-            objects.delete(f"work/{task.scene}/gone/{'.'.join(map(str, task.place))}")
+            gone.forget(task, objects)
         return record
-
-
-def _saved_gone(task: ShardTask, objects: Objects) -> bytes | None:
-    """Masks of the shard's vanished frames, from what is stored under its record."""
-    from segengine.store import open_store
-
-    if not task.had:
-        return None
-    record = next(
-        (r for r in RecordLog(objects).read(task.scene, "mask") if r.shard == task.place), None
-    )
-    if record is None or record.status != "done":
-        return None
-    scene = open_store(task.store)[task.scene]
-    _, rows, cols = task.window.slices
-    gone = [r.index for r in task.frames if r.gone]
-    labels = {i: np.asarray(scene.mask[i, rows, cols]) for i in gone}
-    instances = {}
-    if scene.instances is not None:
-        instances = {i: np.asarray(scene.instances[i, rows, cols]) for i in gone}
-    return encode({"job": record.job, "labels": labels, "instances": instances})
 
 
 def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:

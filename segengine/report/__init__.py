@@ -1,1 +1,49 @@
-"""The self-contained HTML report of a store."""
+"""The self-contained HTML report of a store.
+
+`report/index.html` needs no network and no script: style, pictures and charts are inside. Whatever
+came from a file or a job is escaped.
+"""
+
+from __future__ import annotations
+
+PAGE = "report/index.html"
+
+
+def build(store_path: str) -> str:
+    """Write the report of a store, finished or not, into it; its path or URL.
+
+    Raises JobError where there is no store, StoreError where it has not been published yet.
+    """
+    from segengine.report._content import content
+    from segengine.store import open_store
+
+    store = open_store(store_path)
+    # names may hold bytes that are no text; they are shown as escapes
+    page = _render(content(store)).encode("utf-8", "backslashreplace")
+    store.write_object(PAGE, page)
+    return f"{store.path}/{PAGE}"
+
+
+def _render(values: dict[str, object]) -> str:
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from segengine.report import _format
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        count=_format.count,
+        short=_format.short,
+        percent=_format.percent,
+        figure=_format.figure,
+        area=_format.area,
+        plain=_format.plain,
+    )
+    folder = files(__name__)
+    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
+    return template.render(style=style, **values)

@@ -36,11 +36,11 @@ from segengine.segmenters._nearest import (
 from segengine.types import Bool, Color, Pixels, Prediction, Scope
 
 Floats = NDArray[np.float64]
-COARSE = 128
-"""Most cells a cluster on which the attempts are made."""
+COARSE = 256
+"""Most cells a cluster on which the attempts are made; few clusters need fewer."""
 SWAPPED = 6
 """Best attempts that are improved by swaps."""
-SWAPS = 48
+SWAPS = 16
 """Most swaps tried on each; few clusters need fewer."""
 POLISHED = 3
 """Best of those that go on to finer cells; the best of them ends on all."""
@@ -164,7 +164,7 @@ class KMeansSurveyor:
             axes = embedded(means, self.space, np.dtype(state.dtype))
             return _lloyd.Points(axes / scale - middle, counts.astype(np.float64))
 
-        rough = points(COARSE * max(2, k))
+        rough = points(max(COARSE, min(COARSE, 32 * k) * k))
         starts = (_lloyd.seeds(rough, k, rng) for _ in range(self.attempts))
         fits = _best((_lloyd.lloyd(rough, start, 30, 1e-3) for start in starts), SWAPPED)
         # Swaps pay while K is small; for many clusters the attempts themselves take the time.

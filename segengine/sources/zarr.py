@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segengine.errors import CorruptInputError, TransientInputError
+from segengine.objects import zarr_store
 from segengine.sources._bands import choose, require_bands
 from segengine.sources._files import changed, is_url, one_line, open_failure, unreadable
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
@@ -194,7 +195,7 @@ def _open(uri: str) -> _Image:
     from zarr.storage import LocalStore
 
     try:
-        store = _remote_store(uri) if is_url(uri) else LocalStore(uri, read_only=True)
+        store = zarr_store(uri) if is_url(uri) else LocalStore(uri, read_only=True)
         node = zarr.open(store, mode="r")
         return _image(uri, node)
     except (CorruptInputError, TransientInputError):
@@ -207,19 +208,6 @@ def _open(uri: str) -> _Image:
         raise CorruptInputError(f"damaged Zarr metadata: {one_line(error)}") from error
     except Exception as error:
         raise open_failure(uri, error) from error
-
-
-def _remote_store(uri: str) -> Any:
-    """A store on the very client that the other sources use, with its connections.
-
-    `FsspecStore.from_url` makes a second client, which nobody ever closes.
-    """
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-    from zarr.storage import FsspecStore
-
-    system, path = url_to_fs(uri)
-    return FsspecStore(AsyncFileSystemWrapper(system, asynchronous=True), read_only=True, path=path)
 
 
 def _require_directory(uri: str) -> None:
