@@ -167,6 +167,8 @@ class _FrameCache:
         key = (spec, ref.uri, ref.fingerprint)
         if key not in self.frames:
             (tile,) = source.read((ref,), slice(0, ref.height), slice(0, ref.width))
+            if isinstance(tile, Unreadable) and tile.kind == "error":
+                return tile  # the next attempt must look again
             self.frames[key] = tile
             while (
                 len(self.frames) > 1 and sum(map(_tile_bytes, self.frames.values())) > CACHE_BYTES

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._bands import choose, require_bands
@@ -32,6 +33,8 @@ _OPTIONS = {
 }
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
+
+_CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class RasterSource:
         bands = self._bands(dataset)
         window = Window.from_slices(rows, cols)
         layers = dataset.read(list(bands), window=window, out_dtype=_dtype(dataset, bands))
-        pixels = np.ascontiguousarray(np.moveaxis(layers, 0, -1))
+        pixels = _bands_last(layers)
         return Tile(pixels, _valid(dataset, bands, window, pixels))
 
     def _bands(self, dataset: Any) -> tuple[int, ...]:
@@ -123,6 +126,15 @@ class RasterSource:
         return choose(
             self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
         )
+
+
+def _bands_last(layers: NDArray[Any]) -> NDArray[Any]:
+    """(band, y, x) -> (y, x, band), in memory order; OpenCV interleaves five times as fast as NumPy."""
+    import cv2
+
+    if layers.shape[0] > 1 and layers.size and layers.dtype.name in _CV2_DTYPES:
+        return np.asarray(cv2.merge(list(layers)))
+    return np.ascontiguousarray(np.moveaxis(layers, 0, -1))
 
 
 _: type[Source] = RasterSource
