@@ -14,7 +14,7 @@ from typing import Any
 
 from segengine import registry
 from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
-from segengine.layout import Cut, Layout, Probed, Unplaced, homes, place
+from segengine.layout import Cut, Layout, Probed, Unplaced, homes, outgrown, place
 from segengine.objects import Objects
 from segengine.types import Entry, Source
 from segengine.values import decode, encode
@@ -47,6 +47,8 @@ class Scan:
     """Scenes whose layout differs from the committed one."""
     probed: int
     """Headers read."""
+    dropped: frozenset[str] = frozenset()
+    """Committed scenes that the job's new source options leave without a use."""
 
     @property
     def frames(self) -> int:
@@ -136,6 +138,8 @@ def scan(
             if name in cannot_stat:
                 entries[name] = Entry(name, layout.uris[i], "unreadable")
                 bad = [b for b in bad if b.name != name]
+    dropped = frozenset() if unchanged_source else outgrown(previous, probes)
+    previous = {scene: layout for scene, layout in previous.items() if scene not in dropped}
     layouts = place(previous, entries, probes, cut)
     changed = frozenset(
         name
@@ -143,7 +147,7 @@ def scan(
         if name not in previous or encode(layout) != encode(previous[name])
     )
     bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
-    return Scan(layouts, tuple(bad), changed, len(todo))
+    return Scan(layouts, tuple(bad), changed, len(todo), dropped)
 
 
 def _probe_all(

@@ -192,6 +192,19 @@ def place(
     return layouts
 
 
+def outgrown(previous: Mapping[str, Layout], probed: Sequence[Probed]) -> frozenset[str]:
+    """Scenes that the inputs, read with other options (other bands, another `every`), do not fit."""
+    by_name = {p.entry.name: p.probe for p in probed}
+    return frozenset(
+        scene
+        for scene, layout in previous.items()
+        if any(
+            name in by_name and not gone and not _fits(layout, by_name[name])
+            for name, gone in zip(layout.names, layout.gone, strict=True)
+        )
+    )
+
+
 def homes(layouts: Mapping[str, Layout], entries: Mapping[str, Entry]) -> dict[str, str]:
     """The scene each frame's name lives in.
 

@@ -59,6 +59,8 @@ def kept_pieces(windows: Mapping[Place, Pieces], keep: int) -> dict[Place, NDArr
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    if not windows:
+        return {}
     places = sorted(windows)
     sizes = [len(windows[p].strength) for p in places]
     offset = dict(zip(places, np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist(), strict=True))
@@ -80,7 +82,7 @@ def kept_pieces(windows: Mapping[Place, Pieces], keep: int) -> dict[Place, NDArr
     edges = np.unique(np.concatenate(pairs), axis=0)
     graph = coo_array((np.ones(len(edges), np.bool_), (edges[:, 0], edges[:, 1])), (total, total))
     count, group = connected_components(graph, directed=False)
-    strength = np.concatenate([windows[p].strength for p in places]) if places else np.zeros(0)
+    strength = np.concatenate([windows[p].strength for p in places])
     strong = np.zeros(count, np.bool_)
     strong[group[strength >= keep]] = True
     return {

@@ -95,8 +95,18 @@ class LocalObjects:
             os.link(part, target)
         except FileExistsError:
             return False
+        except OSError:  # a file system without hard links
+            return self._create_in_place(target, data)
         finally:
             _unlink(part)
+        return True
+
+    def _create_in_place(self, target: str, data: bytes) -> bool:
+        try:
+            with open(target, "xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
         return True
 
     def delete(self, key: str) -> None:

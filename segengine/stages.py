@@ -24,7 +24,7 @@ from segengine import cluster, plugins, publish
 from segengine.arrays import to_bytes
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import JobError, SegengineError, StoreError
-from segengine.inputs import commit_layout
+from segengine.inputs import LAYOUTS, commit_layout
 from segengine.job import Job, parse_job
 from segengine.lock import run_lock
 from segengine.measure import Measurer, MetricSpec
@@ -176,11 +176,18 @@ class Run:
         yield Progress("plan", plan.shards - plan.pending, plan.shards, len(self.quarantine))
 
     def _commit_plan(self, plan: Plan) -> None:
-        """Write the root, and every scene's layout and metadata, before any of its shards."""
+        """Write layouts, the root and every scene's metadata, before any shard of a scene.
+
+        The root comes after the layouts: it says which source options they were made with.
+        """
+        for scene in plan.scan.dropped:
+            self.log.forget(scene)
+            self.objects.delete_tree(f"scenes/{scene}")
+            self.objects.delete(f"{LAYOUTS}/{scene}")
+        for scene in plan.scan.changed:
+            commit_layout(self.objects, plan.layouts[scene])
         write_root(self.objects, plan.attributes)
-        for scene, layout in plan.layouts.items():
-            if scene in plan.scan.changed:
-                commit_layout(self.objects, layout)
+        for scene in plan.layouts:
             if plan.states[scene].pending or scene in plan.scan.changed:
                 self._write_scene(plan, scene)
 
