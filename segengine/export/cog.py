@@ -1,0 +1,127 @@
+"""Cloud Optimized GeoTIFFs, one a frame, for GDAL and QGIS: labels, CRS, colour table, overviews.
+
+Pixel values are the labels, nodata is void. A frame without georeference becomes a COG without
+one. Up to 255 classes have a colour table (void transparent); more make 16-bit labels, which have
+none. Overviews are by mode. Class names are in the metadata item `classes`, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segengine import tiling
+from segengine.export._targets import Target, open_for_export, replacing, targets
+
+BLOCK = 512
+"""Side of a tile, in pixels."""
+_WINDOW = 2048
+"""Side of the windows that are read: a scene is never in memory as a whole."""
+_CACHE = 1 << 26
+"""GDAL's block cache, in bytes; its default is 5 % of the machine."""
+
+
+def export(store_path: str, to: str, *, compress: str = "deflate") -> list[str]:
+    """Write every frame of a store as COG below the folder `to`; the files written.
+
+    `compress`: deflate, lzw or zstd. Raises JobError, StoreError.
+    """
+    if compress not in ("deflate", "lzw", "zstd"):
+        raise ValueError(f"compress: {compress!r} is not one of deflate, lzw, zstd")
+    store = open_for_export(store_path, to)
+    written = []
+    for target in targets(store, to, ".tif"):
+        with replacing(target.path) as partial:
+            _write(partial, target, store.classes, compress)
+        written.append(str(target.path))
+    return written
+
+
+def _write(path: Path, target: Target, classes: tuple[str, ...], compress: str) -> None:
+    """Window by window into a tiled GeoTIFF, which GDAL's driver then puts in a COG's order."""
+    import rasterio.shutil
+
+    draft = path.with_suffix(".draft")
+    try:
+        with _gdal():
+            _write_tiled(draft, target, classes)
+            rasterio.shutil.copy(
+                draft,
+                path,
+                driver="COG",
+                compress=compress,
+                blocksize=BLOCK,
+                overview_resampling="mode",
+                bigtiff="if_safer",
+            )
+    except rasterio.errors.RasterioError as error:
+        raise OSError(str(error)) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
+    import rasterio
+    from rasterio.windows import Window
+
+    scene, ref = target.scene, target.scene.layout.frame(target.frame)
+    options = {
+        "driver": "GTiff",
+        "height": ref.height,
+        "width": ref.width,
+        "count": 1,
+        "dtype": scene.mask.dtype.name,
+        "nodata": scene.void,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "compress": "lzw",  # GDAL has it always
+        "bigtiff": "if_safer",
+        **_georeference(scene.attributes),
+    }
+    with rasterio.open(path, "w", **options) as dataset:
+        dataset.update_tags(classes=json.dumps(list(classes)))
+        dataset.set_band_description(1, "class")
+        if scene.mask.dtype == np.uint8:
+            dataset.write_colormap(1, _color_table(scene.colors(target.frame)))
+        shape, side = (1, ref.height, ref.width), (1, _WINDOW, _WINDOW)
+        for place in tiling.shard_indices(tiling.shard_grid(shape, side)):
+            _, rows, cols = tiling.shard_window(place, shape, side).slices
+            labels = np.asarray(scene.mask[target.frame, rows, cols])
+            dataset.write(labels, 1, window=Window.from_slices(rows, cols))
+
+
+def _georeference(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    from rasterio.crs import CRS
+    from rasterio.transform import Affine
+
+    found: dict[str, Any] = {}
+    if attributes.get("crs_wkt"):
+        found["crs"] = CRS.from_wkt(attributes["crs_wkt"])
+    if attributes.get("transform"):
+        found["transform"] = Affine(*attributes["transform"][:6])
+    return found
+
+
+def _color_table(colors: Any) -> dict[int, tuple[int, int, int, int]]:
+    """GDAL's colour table: every value has an entry, void is transparent."""
+    table = dict.fromkeys(range(256), (0, 0, 0, 0))
+    for value, (r, g, b) in enumerate(colors.tolist()):
+        table[value] = (r, g, b, 255)
+    return table
+
+
+@contextmanager
+def _gdal() -> Iterator[None]:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield

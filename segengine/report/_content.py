@@ -1,0 +1,228 @@
+"""What the report says, as plain values for its template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from segengine import draw
+from segengine.report import _figures
+from segengine.store import Store
+from segengine.view import matching
+
+FAILED = ("corrupt", "error", "crash", "hang")
+SCENES = 500
+"""Rows of the scene table."""
+MISSING = 1000
+"""Frames listed as without truth."""
+MATRIX = 40
+"""Classes up to which the confusion matrix is drawn."""
+FITS = 24
+"""Fits shown."""
+SAMPLED = 20
+"""Scenes whose records are asked who made them."""
+_RATIOS = ("precision", "recall", "iou", "dice")
+
+
+def content(store: Store) -> dict[str, Any]:
+    """The values of every section. Raises StoreError before the first publish."""
+    import pyarrow.compute as pc
+
+    metrics, job = store.metrics, store.job
+    frames, shards = store.frames, store.shards
+    status = _by_status(frames)
+    colors = [tuple(c) for c in store.attributes["colors"]]
+    names = list(store.classes)
+    truth = _truth(metrics, names)
+    options = {k: v for k, v in job["segmenter"].items() if k != "kind"}
+    return {
+        "name": job.get("name", "segengine"),
+        "path": store.path,
+        "segmenter": job["segmenter"]["kind"],
+        "options": options,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "status": status,
+        "failed": sum(status.get(s, 0) for s in FAILED),
+        "frames": sum(status.values()),
+        "shards": shards.num_rows,
+        "scene_count": pc.count_distinct(frames.column("scene")).as_py(),
+        "throughput": metrics.get("throughput", {}),
+        "classes": list(zip(names, colors, strict=True)),
+        "truth": truth,
+        "areas": _areas(metrics.get("areas", {}), dict(zip(names, colors, strict=True))),
+        "inertia": metrics.get("inertia"),
+        "errors": {"wrong": draw.WRONG, "missing": draw.UNLABELLED},
+        "missing": metrics.get("missing_truth", [])[:MISSING],
+        "missing_count": len(metrics.get("missing_truth", [])),
+        "scenes": _scenes(metrics.get("scenes", {}), frames, colors, names, truth is not None),
+        "quarantine": _quarantine(frames),
+        "gallery": _figures.gallery(store, frames, None if truth is None else truth["matching"]),
+        "own_colors": _has_own_colors(store),
+        "chart": _figures.throughput(shards),
+        "fits": [_fit(fit) for fit in metrics.get("fits", [])[:FITS]],
+        "fit_count": len(metrics.get("fits", [])),
+        "provenance": _provenance(store),
+        "fingerprint": store.attributes.get("fingerprints", {}).get("job", ""),
+        "job": json.dumps(job, indent=2, ensure_ascii=False),
+    }
+
+
+def _by_status(frames: Any) -> dict[str, int]:
+    counts = frames.column("status").value_counts().to_pylist()
+    return {row["values"]: row["counts"] for row in sorted(counts, key=lambda r: -r["counts"])}
+
+
+def _quarantine(frames: Any) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chosen = frames.filter(pc.is_in(frames.column("status"), pa.array(FAILED)))
+    rows: list[dict[str, Any]] = chosen.select(
+        ["name", "scene", "frame", "status", "reason"]
+    ).to_pylist()
+    return rows
+
+
+def _truth(metrics: Mapping[str, Any], names: list[str]) -> dict[str, Any] | None:
+    """Figures against truth; None where there are none."""
+    overall, confusion = metrics.get("overall") or {}, metrics.get("confusion")
+    if not overall or not confusion:
+        return None
+    truths = confusion["rows"]
+    pairs = matching(names, truths, metrics.get("matching"))
+    of = {t: names[p] for p, t in pairs.items() if t is not None}
+    classes = [
+        {"name": name, "label": of.get(i), **overall["classes"][name]}
+        for i, name in enumerate(truths)
+    ]
+    means = [
+        {"name": title, **{r: overall.get(f"{prefix}_{r}") for r in _RATIOS}}
+        for title, prefix in (
+            ("mean of the classes", "mean"),
+            ("weighted by true pixels", "frequency_weighted"),
+        )
+    ]
+    known = {"classes", "pixel_accuracy"} | {
+        f"{prefix}_{r}" for prefix in ("mean", "frequency_weighted") for r in _RATIOS
+    }
+    other = {k: v for k, v in overall.items() if k not in known}
+    return {
+        "accuracy": overall.get("pixel_accuracy"),
+        "iou": overall.get("mean_iou"),
+        "classes": classes,
+        "means": means,
+        "other": other,
+        "matching": pairs,
+        "renamed": metrics.get("matching") or {},
+        "matrix": _matrix(confusion, pairs) if len(truths) <= MATRIX >= len(names) else None,
+    }
+
+
+def _matrix(confusion: Mapping[str, Any], pairs: Mapping[int, int | None]) -> dict[str, Any]:
+    """Rows with each cell's share of its row; columns in the order of what they are matched to."""
+    last = len(confusion["rows"])
+    order = sorted(pairs, key=lambda p: (last if pairs[p] is None else pairs[p], p))
+    columns = [*order, len(pairs)]  # void at the end
+    rows = []
+    for t, (name, counts) in enumerate(zip(confusion["rows"], confusion["counts"], strict=True)):
+        total = sum(counts)
+        cells = [
+            {
+                "count": counts[c],
+                "share": counts[c] / total if total else None,
+                "right": pairs.get(c) == t,
+            }
+            for c in columns
+        ]
+        rows.append({"name": name, "total": total, "cells": cells})
+    return {"columns": [confusion["columns"][c] for c in columns], "rows": rows}
+
+
+def _areas(areas: Mapping[str, Any], colors: Mapping[str, tuple[int, ...]]) -> list[dict[str, Any]]:
+    total = sum(a["pixels"] for a in areas.values())
+    return [
+        {
+            "name": name,
+            "color": colors.get(name),
+            "share": area["pixels"] / total if total else 0.0,
+            **area,
+        }
+        for name, area in areas.items()
+        if area["pixels"] or name != "void"
+    ]
+
+
+def _scenes(
+    figures: Mapping[str, Any],
+    frames: Any,
+    colors: list[tuple[int, ...]],
+    names: list[str],
+    measured: bool,
+) -> list[dict[str, Any]]:
+    """One row a scene: the worst first where there is truth, else those with failed frames."""
+    counts: dict[str, dict[str, int]] = {}
+    grouped = frames.group_by(["scene", "status"]).aggregate([([], "count_all")])
+    for row in grouped.to_pylist():
+        if row["scene"] is not None:
+            counts.setdefault(row["scene"], {})[row["status"]] = row["count_all"]
+    rows = []
+    for name, by_status in counts.items():
+        own = figures.get(name, {})
+        areas = own.get("areas", {})
+        pixels = {n: areas.get(n, {}).get("pixels", 0) for n in [*names, "void"]}
+        total = sum(pixels.values())
+        bar = [
+            {"name": n, "color": color, "share": pixels[n] / total}
+            for n, color in zip([*names, "void"], [*colors, None], strict=True)
+            if pixels[n]
+        ]
+        rows.append(
+            {
+                "name": name,
+                "frames": sum(by_status.values()),
+                "failed": sum(by_status.get(s, 0) for s in FAILED),
+                "pixels": total - pixels["void"],
+                "bar": bar,
+                "accuracy": own.get("pixel_accuracy"),
+                "iou": own.get("mean_iou"),
+            }
+        )
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        iou = row["iou"]
+        rank = (2.0 if iou is None else iou) if measured else 0.0
+        return rank, -row["failed"], row["name"]
+
+    return sorted(rows, key=key)[:SCENES]
+
+
+def _has_own_colors(store: Store) -> bool:
+    """True where scenes have colours of their own, from fits."""
+    first = next(iter(store.scenes.values()), None)
+    default = np.asarray(store.attributes["colors"])
+    return first is not None and not np.array_equal(first.colors(), default)
+
+
+def _fit(fit: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("name", "frames", "digest", "colors", "centres")
+    centres = fit.get("centres") or [None] * len(fit.get("colors", []))
+    chips = list(zip(fit.get("colors", []), centres, strict=False))
+    values = {k: v for k, v in fit.items() if k not in known}
+    return {"name": fit["name"], "frames": fit.get("frames"), "chips": chips, "values": values}
+
+
+def _provenance(store: Store) -> list[dict[str, Any]]:
+    """Who made the masks: each host once, from the first records of some scenes."""
+    names = list(store.scenes)
+    step = max(1, len(names) // SAMPLED)
+    found: dict[str, dict[str, Any]] = {}
+    for name in names[::step]:
+        for record in islice(store.records(name, "mask"), 1000):
+            if record.provenance and record.provenance not in found:
+                found[record.provenance] = json.loads(record.provenance)
+    return list(found.values())

@@ -1,0 +1,88 @@
+"""Numbers and names as a reader wants them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NONE = "-"
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart.
+
+    >>> count(1234567)
+    '1,234,567'
+    """
+    return NONE if value is None else f"{round(value):,}"
+
+
+def short(value: float | None) -> str:
+    """Three digits and a prefix.
+
+    >>> short(1234567), short(999.9), short(7), short(None)
+    ('1.23 M', '1.00 k', '7', '-')
+    """
+    if value is None:
+        return NONE
+    size, prefixes = float(value), ["", " k", " M", " G", " T", " P"]
+    while abs(size) >= 999.5 and len(prefixes) > 1:
+        size /= 1000
+        prefixes.pop(0)
+    if not prefixes[0] and size == int(size):
+        return str(int(size))
+    return f"{size:.{2 if abs(size) < 9.995 else 1 if abs(size) < 99.95 else 0}f}{prefixes[0]}"
+
+
+def percent(share: float | None) -> str:
+    """A share with one decimal.
+
+    >>> percent(0.1234), percent(0.00001), percent(None)
+    ('12.3 %', '<0.1 %', '-')
+    """
+    if share is None:
+        return NONE
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def figure(value: float | None) -> str:
+    """A metric.
+
+    >>> figure(0.98765), figure(None)
+    ('0.988', '-')
+    """
+    return NONE if value is None else f"{value:.3f}"
+
+
+def area(square_metres: float | None) -> str:
+    """An area in the unit that suits it.
+
+    >>> area(2_500_000), area(12345), area(12)
+    ('2.50 km²', '1.23 ha', '12.0 m²')
+    """
+    if square_metres is None:
+        return NONE
+    for size, unit in ((1e6, "km²"), (1e4, "ha")):
+        if square_metres >= size:
+            return f"{short(square_metres / size)} {unit}"
+    return f"{square_metres:.1f} m²"
+
+
+def plain(value: Any) -> str:
+    """An option or a fitted value in one line.
+
+    >>> plain([1.0, 2.345678]), plain({"a": True})
+    ('1, 2.346', 'a: yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(
+            f"({plain(v)})" if isinstance(v, list | tuple) else plain(v) for v in value
+        )
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {plain(v)}" for k, v in value.items())
+    return str(value)
