@@ -1,0 +1,1 @@
+"""Prefect flows and the `segengine` command line; nothing else imports from here."""

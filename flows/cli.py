@@ -1,0 +1,302 @@
+"""The `segengine` command: parse, call, print, exit code.
+
+Exit codes: 0 all frames committed; 1 an error that stopped the run; 2 bad usage or an invalid job;
+3 finished, with frames in quarantine; 4 `verify` found a difference; 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from flows.terminal import say, write
+
+LISTS = ("segmenters", "sources", "metrics", "losses")
+INTERRUPTED = "interrupted; the same command goes on where it ended"
+QUICK = 2.5
+"""Seconds between a signal and the end of the process, whatever it is doing."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM."""
+
+    def __init__(self, signum: int, watchdog: threading.Timer) -> None:
+        super().__init__(signum)
+        self.exit_code, self.watchdog = 128 + signum, watchdog
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors are one line on stderr."""
+    code = _main(argv)
+    if argv is None and "prefect" in sys.modules:
+        # Prefect's threads would keep the process while their API does not answer.
+        _leave(code)
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not end the run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    args = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _interrupt)
+    try:
+        code: int = args.command(args)
+        sys.stdout.flush()
+    except Interrupted as interrupted:
+        interrupted.watchdog.cancel()
+        _leave(interrupted.exit_code, INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has gone (`segengine status ... | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
+        return _failed(error)
+    return code
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong on one line; the exit code."""
+    from segengine.errors import SegengineError
+
+    if os.environ.get("SEGENGINE_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, SegengineError):
+        say(str(error))
+        return error.exit_code
+    what = f"{type(error).__name__}: {error}".partition("\n")[0]
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="segengine-error-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    say(f"unexpected error: {what}; the full traceback is in {file.name}")
+    return 1
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """End the run in good order, but soon; a second signal ends it at once."""
+    signal.signal(signum, lambda number, _: _leave(128 + number))
+    watchdog = threading.Timer(QUICK, _leave, [128 + signum, INTERRUPTED])
+    watchdog.daemon = True
+    watchdog.start()
+    raise Interrupted(signum, watchdog)
+
+
+def _leave(code: int, message: str = "") -> NoReturn:
+    """End this process and those it started, now."""
+    import psutil
+
+    if message:
+        say(message)
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+# ---------------------------------------------------------------------------------------- commands
+
+
+def _run(args: argparse.Namespace) -> int:
+    from flows.run import run
+
+    return run(args.job, args.set, repair=args.repair, refit=args.refit)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from flows.demo import demo
+
+    return demo(args.out)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from segengine.job import load_job
+    from segengine.preview import plan
+
+    return _show_lines(plan(load_job(args.job, args.set)))
+
+
+def _status(args: argparse.Namespace) -> int:
+    from segengine.status import status
+
+    return _show_lines(status(_store(args.store)))
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from segengine.verify import verify
+
+    return _show_lines(verify(_store(args.store)))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from segengine.evaluate import evaluate
+
+    return _show_lines(evaluate(_store(args.store), _truth(args)))
+
+
+def _report(args: argparse.Namespace) -> int:
+    from segengine.report import build
+
+    write(str(build(_store(args.store))))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from segengine import registry
+
+    export = registry.load("exports", args.to)
+    for path in export(_store(args.store), to=args.out or f"segengine-{args.to}"):
+        write(str(path))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from segengine.show import show
+
+    path = show(_store(args.store), args.scene, frame=args.frame, out=args.out, what=args.what)
+    write(str(path))
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from segengine.errors import JobError
+
+    raise JobError(f"{args.job}: no segmenter that is installed can be trained")
+
+
+def _list(args: argparse.Namespace) -> int:
+    from segengine import registry
+
+    group = args.name
+    names = registry.names(group)
+    if not names:
+        write(f"no {group} are installed")
+    width = max(map(len, names), default=0)
+    for name in names:
+        write(f"{name:<{width}}  {registry.summary(group, name)}".rstrip())
+    return 0
+
+
+def _show_lines(report: Any) -> int:
+    """Print a report; its exit code."""
+    for line in report.lines():
+        write(line)
+    return int(getattr(report, "exit_code", 0))
+
+
+def _store(path: str) -> str:
+    """A store as named on the command line: a URL, or a path made absolute."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _truth(args: argparse.Namespace) -> Any:
+    from pydantic import ValidationError
+
+    from segengine.errors import JobError
+    from segengine.job import TruthSpec
+
+    options = {"classes": args.classes, "values": args.values, "void": args.void}
+    given = {k: v for k, v in options.items() if v is not None}
+    paths = [p if "://" in p else os.path.abspath(os.path.expanduser(p)) for p in args.truth]
+    try:
+        return TruthSpec(paths=paths, **given)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise JobError(f"--truth: {message}") from None
+
+
+# ------------------------------------------------------------------------------------------ parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage is one line, as every error."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{message}; see `{self.prog} --help`")
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="segengine", description="Segment images at scale.", allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.set_defaults(command=_version)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, function: Any, help_: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, help=help_, description=help_, allow_abbrev=False
+        )
+        command.set_defaults(command=function, name=name)
+        return command
+
+    def add_job(command: argparse.ArgumentParser) -> None:
+        command.add_argument("job", metavar="JOB.yaml", help="the job file")
+        command.add_argument(
+            "--set", metavar="A.B=C", action="append", default=[], help="change a key of the job"
+        )
+
+    def add_store(command: argparse.ArgumentParser) -> None:
+        command.add_argument("store", metavar="STORE", help="folder or s3:// URL of the store")
+
+    demo = add("demo", _demo, "Segment real images that come with a dependency; needs no network.")
+    demo.add_argument("--out", metavar="DIR", default="segengine-demo", help="where to put it all")
+    run = add("run", _run, "Run a job: plan, segment, aggregate, publish; goes on by itself.")
+    add_job(run)
+    run.add_argument("--repair", action="store_true", help="make changed stored masks again")
+    run.add_argument("--refit", action="store_true", help="fit the segmenter again")
+    add_job(add("plan", _plan, "Dry run: what would be done, and what it needs."))
+    add_store(add("status", _status, "What is done, failed and left, from the store's records."))
+    add_store(add("verify", _verify, "Compare checksums, and segment a sample again."))
+    evaluate = add("evaluate", _evaluate, "Measure a finished store without segmenting again.")
+    add_store(evaluate)
+    evaluate.add_argument(
+        "--truth", metavar="PATH", nargs="+", required=True, help="label images, as in a job"
+    )
+    evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="class names, in order")
+    evaluate.add_argument("--values", metavar="N", nargs="+", type=int, help="their pixel values")
+    evaluate.add_argument("--void", metavar="N", type=int, help="pixel value that is not scored")
+    add_store(add("report", _report, "Build the report again from the store."))
+    export = add("export", _export, "Write a store's masks in another format.")
+    add_store(export)
+    export.add_argument("--to", metavar="FORMAT", required=True, help="png, cog, ...")
+    export.add_argument("--out", metavar="DIR", help="where to; default: segengine-FORMAT")
+    show = add("show", _show, "Draw a frame beside its mask.")
+    add_store(show)
+    show.add_argument("--scene", metavar="S", required=True, help="name of the scene")
+    show.add_argument("--frame", metavar="N", type=int, default=0, help="frame in the scene")
+    show.add_argument("--out", metavar="PNG", help="the picture to write")
+    show.add_argument("--what", default="overlay", help="what to draw: overlay, clusters, ...")
+    train = add("train", _train, "Train a segmenter.")
+    train.add_argument("job", metavar="TRAIN.yaml", help="the training job")
+    for group in LISTS:
+        add(group, _list, f"List the {group} that are installed.")
+    return parser
+
+
+def _version(args: argparse.Namespace) -> int:
+    if not args.version:
+        _parser().error("name a command")
+    from importlib.metadata import version
+
+    write(version("segengine"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""`segengine demo`: the demo's jobs one after the other, in this process.
+
+Without Prefect and Dask, which take longer to start than these few pictures take to segment.
+"""
+
+from __future__ import annotations
+
+import os
+
+from flows import terminal
+from flows.run import drive
+
+
+def demo(out: str) -> int:
+    """Run the demo's jobs below the folder `out`, and say where to look; returns the exit code."""
+    from segengine.demo import demo_jobs, write_own_job
+    from tasks.session import Session
+
+    folder = os.path.abspath(os.path.expanduser(out))
+    code = 0
+    for job in demo_jobs(folder):
+        summary = drive(Session(job, in_process=True))
+        terminal.show_result(summary)
+        code = max(code, summary.exit_code)
+    own = write_own_job(folder)
+    terminal.write(f"your own images: edit {own}, then type: segengine run {own}")
+    return code

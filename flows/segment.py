@@ -1,0 +1,107 @@
+"""The Prefect flow: images in, masks out. `python -P -m flows.segment JOB.yaml` runs it."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # Ahead of the imports: the command prepares Prefect before it is loaded. As a program of its
+    # own: workers load their parent's main module, and must not load Prefect.
+    import os
+    import sys
+
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "flows.cli", "run", *sys.argv[1:]])
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Completed, Failed
+
+from flows.guard import probe, prompt_end
+from segengine.errors import SegengineError
+from segengine.job import Job, parse_job
+from segengine.progress import Summary
+from tasks.artifacts import Publisher, publish_results
+from tasks.session import Session, StoppedError
+from tasks.stages import TASKS
+
+driven: ContextVar[Session | None] = ContextVar("driven", default=None)
+"""The session that the command line drives itself; a deployed flow has none and drives its own."""
+
+
+@flow(
+    name="segment",
+    flow_run_name="{job.name}",
+    description="Segment the images, video or scenes of a job; masks, figures and a report "
+    "go to its store. What is done already is not done again.",
+    retries=0,
+    persist_result=False,
+    validate_parameters=True,
+)
+def segment(job: Job, repair: bool = False, refit: bool = False) -> dict[str, Any]:
+    """Run a job.
+
+    Args:
+        job: What to segment, how, and where the masks go. Paths are absolute.
+        repair: Look for stored masks that have changed, and make them again.
+        refit: Fit the segmenter again, where it fits over scenes or the run.
+    """
+    try:
+        with _session(job, repair, refit) as session:
+            publish = Publisher()
+            with prompt_end(session, publish):
+                return _mirror(session, publish)  # type: ignore[return-value] # a state with the dict
+    except SegengineError as error:
+        return Failed(message=f"{error}", data=error)  # type: ignore[return-value]
+
+
+@contextmanager
+def _session(job: Job, repair: bool, refit: bool) -> Iterator[Session]:
+    """The session to follow. One of our own is driven in a thread, out of Prefect's reach."""
+    session = driven.get()
+    if session is not None:
+        yield session
+        return
+    session = Session(parse_job(job), repair=repair, refit=refit)
+    thread = session.start()
+    try:
+        yield session
+    finally:
+        # Only where Prefect cancels the flow is there still something to stop.
+        session.stop()
+        thread.join()
+
+
+def _mirror(session: Session, publish: Publisher) -> State[Any]:
+    """Follow a session, stage by stage; the state that its end means."""
+    for stage, follow in TASKS.items():
+        try:
+            follow(session, publish, return_state=True)
+        except Exception as error:  # noqa: BLE001 - Prefect's trouble, not the run's
+            publish.trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
+            break
+        if session.state(stage) == "failed":
+            break
+    try:
+        summary = session.outcome()
+    except StoppedError as error:
+        return Cancelled(message=f"{error}")
+    except SegengineError:
+        publish(probe)
+        raise
+    publish_results(publish, summary)
+    if publish.trouble is not None:
+        get_run_logger().warning("Prefect shows only a part of this run: %s", publish.trouble)
+    return _final(summary)
+
+
+def _final(summary: Summary) -> State[dict[str, Any]]:
+    data = asdict(summary) | {"metrics": dict(summary.metrics), "exit_code": summary.exit_code}
+    done = f"{summary.computed:,} shards computed, {summary.skipped:,} were done"
+    if not summary.failed:
+        return Completed(message=done, data=data)
+    frames = "1 frame" if len(summary.failed) == 1 else f"{len(summary.failed):,} frames"
+    return Completed(message=f"{done}; {frames} quarantined", name="Quarantined", data=data)

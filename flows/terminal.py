@@ -1,0 +1,158 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, sparse lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from segengine.progress import FailedFrame, Progress, Summary
+
+EVERY = 30.0
+"""Seconds between two lines about one stage where no terminal shows a bar."""
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, with everything that could steer a terminal written as an escape.
+
+    >>> print(printable("a\x1b[31m\nb \u202e.jpg"))
+    a\x1b[31m\nb \u202e.jpg
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def say(text: str) -> None:
+    """One line on stderr, as every message of the command: `segengine: ...`."""
+    sys.stderr.write(f"segengine: {printable(text)}\n")
+    sys.stderr.flush()
+
+
+def write(text: str) -> None:
+    """One line on stdout."""
+    sys.stdout.write(f"{printable(text)}\n")
+    sys.stdout.flush()
+
+
+class Display:
+    """Shows progress on stderr: a bar where it is a terminal, else a line now and then."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._stage, self._said = "", 0.0
+        self._latest: Progress | None = None
+        self._bar: Any = None
+        self._task: Any = None
+        if self._stream.isatty():
+            self._bar = _bar(self._stream)
+
+    def update(self, progress: Progress) -> None:
+        """Show how far a stage is."""
+        if self._bar is not None:
+            self._update_bar(progress)
+            return
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._said = progress.stage, now
+        elif now - self._said >= EVERY:
+            self._said = now
+            self._line(describe(progress))
+        if progress.total and progress.done >= progress.total and progress != self._latest:
+            self._line(describe(progress))
+        self._latest = progress
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._line(text)
+
+    def close(self) -> None:
+        """End the bar; what it showed stays."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"{printable(text)}\n")
+        self._stream.flush()
+
+    def _update_bar(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._bar.start()
+            self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
+        notes = [f"{progress.failed:,} failed"] if progress.failed else []
+        notes += [printable(progress.message)] if progress.message else []
+        self._bar.update(
+            self._task, completed=progress.done, total=progress.total, note=", ".join(notes)
+        )
+
+
+def _bar(stream: TextIO) -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<9}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(file=stream),
+        refresh_per_second=4,
+    )
+
+
+def describe(progress: Progress) -> str:
+    """One line about a progress.
+
+    >>> from segengine.progress import Progress
+    >>> describe(Progress("segment", 40, 1200, failed=3))
+    'segment: 40 of 1,200, 3 frames failed'
+    """
+    text = f"{progress.stage}: {progress.done:,} of {progress.total:,}"
+    if progress.failed:
+        text += f", {progress.failed:,} {'frame' if progress.failed == 1 else 'frames'} failed"
+    return f"{text}, {progress.message}" if progress.message else text
+
+
+def failures(failed: tuple[FailedFrame, ...]) -> list[str]:
+    """Every quarantined frame, its name and reason in full."""
+    if not failed:
+        return []
+    frames = "1 frame is" if len(failed) == 1 else f"{len(failed):,} frames are"
+    lines = [f"{frames} quarantined:"]
+    lines += [f"  {f.kind}: {f.name}: {f.reason}" for f in failed]
+    return lines
+
+
+def show_result(summary: Summary) -> None:
+    """What a run did, where things are, and what is quarantined, on stdout."""
+    for line in result(summary):
+        write(line)
+
+
+def result(summary: Summary) -> list[str]:
+    """What a run did, and where things are."""
+    speed = summary.pixels / 1e6 / summary.seconds if summary.seconds > 0 else 0.0
+    lines = [
+        f"{summary.name}: {summary.frames:,} frames in {summary.scenes:,} scenes; "
+        f"{summary.computed:,} shards computed, {summary.skipped:,} were done, "
+        f"{summary.seconds:.1f} s, {speed:,.1f} megapixels/s",
+        f"masks:  {summary.store}",
+        f"report: {summary.report}",
+    ]
+    return lines + failures(summary.failed)

@@ -1,0 +1,1 @@
+"""Prefect tasks: thin wrappers that follow the engine's stages and publish artifacts."""

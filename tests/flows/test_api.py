@@ -1,0 +1,119 @@
+"""The embedded Prefect API: loopback only, quiet, and gone with its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.api import CLIENT, EmbeddedApi, configured_url, prepare_client
+
+
+@pytest.mark.system
+def test_it_answers_on_loopback_only_with_analytics_off(
+    prefect_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(prefect_home))
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    api = EmbeddedApi()
+    try:
+        api.wait(60)
+        with urllib.request.urlopen(f"{api.url}/health", timeout=5) as answer:
+            assert answer.read() == b"true"
+        process = psutil.Process(api.pid)
+        listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+        assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+        environ = process.environ()
+        assert environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+        assert environ["DO_NOT_TRACK"] == "1"
+        assert "PREFECT_API_URL" not in environ
+    finally:
+        api.stop()
+    assert not api.is_alive()
+    assert not api.is_ready(0.5)
+
+
+PARENT = """
+import sys, time
+from flows.api import EmbeddedApi
+api = EmbeddedApi()
+print(api.pid, flush=True)
+if sys.argv[1] == "ready":
+    api.wait(60)
+print("now", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("when", ["at once", "ready"])
+def test_it_ends_with_a_parent_that_is_killed(prefect_home: Path, when: str) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-P", "-c", PARENT, when],
+        env={**os.environ, "PREFECT_HOME": str(prefect_home)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    with parent.stdout as lines:
+        api = psutil.Process(int(lines.readline()))
+        assert lines.readline() == "now\n"
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert psutil.wait_procs([api], timeout=5)[1] == []
+
+
+@pytest.mark.system
+def test_it_says_why_it_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file"))
+    api = EmbeddedApi()
+    try:
+        with pytest.raises(RuntimeError, match=r"it ended at its start: .*file"):
+            api.wait(60)
+    finally:
+        api.stop()
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILES_PATH", "PREFECT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    return tmp_path / "profiles.toml"
+
+
+def test_the_environment_names_the_api(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configured_url() is None
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    assert configured_url() is None
+    monkeypatch.setenv("PREFECT_API_URL", "http://server:4200/api")
+    assert configured_url() == "http://server:4200/api"
+
+
+def test_the_active_profile_names_the_api(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles.write_text(
+        'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://team:4200/api"\n'
+        "[profiles.alone]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = true\n"
+    )
+    assert configured_url() == "http://team:4200/api"
+    monkeypatch.setenv("PREFECT_PROFILE", "alone")
+    assert configured_url() is None
+    profiles.write_text("active = [broken")
+    assert configured_url() is None
+
+
+def test_the_client_waits_seconds_and_keeps_what_the_user_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ = {"PREFECT_CLIENT_MAX_RETRIES": "7"}
+    monkeypatch.setattr(os, "environ", environ)
+    prepare_client("http://127.0.0.1:1/api")
+    assert environ["PREFECT_CLIENT_MAX_RETRIES"] == "7"
+    assert environ["PREFECT_API_REQUEST_TIMEOUT"] == CLIENT["PREFECT_API_REQUEST_TIMEOUT"]
+    assert environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
+    assert environ["DO_NOT_TRACK"] == "1"

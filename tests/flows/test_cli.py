@@ -1,0 +1,330 @@
+"""The command: usage, exit codes, errors on one line, and what it does not load."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+from segengine import registry
+from segengine.errors import SegengineError
+
+COMMANDS = (
+    "demo",
+    "run",
+    "plan",
+    "status",
+    "verify",
+    "evaluate",
+    "report",
+    "export",
+    "show",
+    "train",
+    "segmenters",
+    "sources",
+    "metrics",
+    "losses",
+)
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_before() -> object:
+    import signal
+
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def usage(arguments: Sequence[str]) -> int:
+    try:
+        return cli.main(arguments)
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    err = capsys.readouterr().err
+    (line,) = err.splitlines()
+    assert line.startswith("segengine: ")
+    return line
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert set(COMMANDS) <= set(re.findall(r"^    (\w+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: segengine {command}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["segment"],
+        ["run"],
+        ["run", "a.yaml", "b.yaml"],
+        ["run", "a.yaml", "--rep"],
+        ["plan"],
+        ["show", "store"],
+        ["show", "store", "--scene", "s", "--frame", "first"],
+        ["export", "store"],
+        ["evaluate", "store"],
+        ["segmenters", "extra"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert usage(arguments) == 2
+    assert "--help" in error_line(capsys)
+
+
+MISTAKES = {
+    "unknown key": ("faults:", "fault:", "fault: unknown key; did you mean faults?"),
+    "unknown nested key": ("chunk:", "chunck:", "store.chunck: unknown key; did you mean chunk?"),
+    "wrong type": ("chunk: 512", "chunk: many", "store.chunk: "),
+    "no clusters": ("clusters: 3", "clusters: 0", "segmenter.clusters: "),
+    "unknown option": ("clusters: 3", "cluster: 3", "segmenter.cluster: "),
+    "unknown segmenter": ("kmeans", "kmean", "segmenter.kind: "),
+    "shard no multiple": ("chunk: 512", "chunk: 300", "store.shard: "),
+    "not YAML": ("{kind", "{{kind", ""),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_job_names_file_line_and_key(
+    mistake: str, job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_file.write_text(
+        "name: photos\n"
+        "source: {paths: [photos]}\n"
+        "segmenter: {kind: kmeans, clusters: 3}\n"
+        "store: {path: masks.zarr, chunk: 512}\n"
+        "faults: {retries: 1}\n"
+    )
+    right, wrong, message = MISTAKES[mistake]
+    text = job_file.read_text()
+    assert right in text
+    job_file.write_text(text.replace(right, wrong))
+    assert usage(["plan", str(job_file)]) == 2
+    line = error_line(capsys)
+    assert re.match(rf"segengine: {re.escape(str(job_file))}:[345]: ", line), line
+    assert message in line
+    assert not (job_file.parent / "masks.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        ("plan", "segmenter.clusters=0", "clusters"),
+        ("plan", "segmenter.clusters", "KEY=VALUE"),
+        ("plan", "source.paths=[nowhere/*.png]", "nowhere"),
+        ("run", "segmenter.clusters=0", "clusters"),
+        ("run", "source.paths=[nowhere/*.png]", "nowhere"),
+        ("run", "store.path=job.yaml", "is a file"),
+    ],
+)
+def test_a_mistake_in_an_override_is_exit_code_2(
+    command: str,
+    override: str,
+    message: str,
+    job_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _without_prefect(monkeypatch)
+    assert usage([command, str(job_file), "--set", override]) == 2
+    assert message in error_line(capsys)
+
+
+def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no process can be started: the run goes on without the embedded API."""
+    from flows import run
+
+    class Nothing:
+        def __init__(self) -> None:
+            raise OSError("no processes here")
+
+    monkeypatch.setattr(run, "EmbeddedApi", Nothing)
+    monkeypatch.setattr(run, "_warn", lambda trouble: None)
+
+
+def test_a_missing_job_file_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert usage(["plan", str(tmp_path / "none.yaml")]) == 2
+    assert error_line(capsys).endswith("none.yaml: no such job file")
+
+
+def test_training_says_that_nothing_can_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage(["train", "train.yaml"]) == 2
+    assert "can be trained" in error_line(capsys)
+
+
+@pytest.mark.parametrize("group", cli.LISTS)
+def test_lists_name_what_is_installed(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage([group]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = registry.names(group)
+    if names:
+        assert [line.split()[0] for line in lines] == list(names)
+        assert all(len(line.split()) > 1 for line in lines)
+    else:
+        assert lines == [f"no {group} are installed"]
+
+
+def test_truth_options_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(tmp_path), "--truth", "labels/*.png", "--values", "0", "255"]
+    assert usage(arguments) == 2
+    assert "values" in error_line(capsys)
+
+
+def test_a_run_that_ends_well_and_what_looks_at_its_store(
+    job_file: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The whole life of a store in one process: only `run` starts a worker."""
+    _without_prefect(monkeypatch)
+    store = str(job_file.parent / "masks.zarr")
+    assert usage(["plan", str(job_file)]) == 0
+    assert "2 shards, 0 done, 2 left" in capsys.readouterr().out
+    assert not Path(store).exists()
+    assert usage(["run", str(job_file)]) == 0
+    out, err = capsys.readouterr()
+    assert "4 frames in 2 scenes; 2 shards computed, 0 were done" in out
+    assert f"masks:  {store}" in out
+    assert "segment: 2 of 2" in err
+    assert usage(["status", store]) == 0
+    assert usage(["verify", store]) == 0
+    assert usage(["report", store]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("report/index.html")
+    assert usage(["export", store, "--to", "png", "--out", str(job_file.parent / "png")]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 4
+    assert all(Path(path).exists() for path in written)
+    assert usage(["export", store, "--to", "gif"]) == 2
+    assert "gif" in error_line(capsys)
+    picture = job_file.parent / "picture.png"
+    scene = next(p.name for p in (Path(store) / "scenes").iterdir() if p.is_dir())
+    assert usage(["show", store, "--scene", scene, "--out", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    (mask,) = sorted((Path(store) / "scenes" / scene / "mask/0/c").rglob("*"))[-1:]
+    mask.write_bytes(mask.read_bytes()[:-1] + b"\x00\x01")
+    assert usage(["verify", store]) == 4
+    capsys.readouterr()
+    assert usage(["run", str(job_file), "--repair"]) == 0
+    assert "1 shards computed, 1 were done" in capsys.readouterr().out
+    (photos / "bad.png").write_bytes(b"")
+    assert usage(["run", str(job_file)]) == 3
+    assert "1 frame is quarantined:\n  corrupt: bad.png: " in capsys.readouterr().out
+    assert usage(["status", store]) == 3
+
+
+def test_an_error_of_the_engine_is_one_line_with_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise SegengineError("disk full:\x1b[0m make room")
+
+    monkeypatch.setattr(registry, "names", fail)
+    assert usage(["sources"]) == 1
+    assert error_line(capsys) == r"segengine: disk full:\x1b[0m make room"
+
+
+def test_an_unexpected_error_is_one_line_and_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("the\nbug")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(registry, "names", fail)
+    assert usage(["sources"]) == 1
+    line = error_line(capsys)
+    assert "unexpected error: KeyError" in line
+    file = Path(line.rpartition(" ")[2])
+    assert file.parent == tmp_path
+    assert "Traceback" in file.read_text()
+    assert "def fail" not in line
+
+
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEGENGINE_DEBUG", "1")
+    assert usage(["train", "x.yaml"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+LOADED = """
+import sys
+from flows.cli import main
+try:
+    main(sys.argv[2:])
+except SystemExit:
+    pass
+loaded = {name.partition(".")[0] for name in sys.modules}
+sys.stderr.write("LOADED " + " ".join(sorted(loaded & set(sys.argv[1].split(",")))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forbidden"),
+    [
+        (["--help"], "prefect,dask,distributed,numpy,zarr,cv2,rich"),
+        (["segmenters"], "prefect,dask,distributed,numpy,zarr,cv2,rasterio"),
+        (["plan", "job.yaml"], "prefect,dask,distributed,rasterio,av"),
+        (["status", "masks.zarr"], "prefect,dask,distributed,rasterio,av,cv2"),
+        (["verify", "masks.zarr"], "prefect,dask,distributed,rasterio,av"),
+        (["show", "masks.zarr", "--scene", "s"], "prefect,dask,distributed,rasterio,av"),
+        (["export", "masks.zarr", "--to", "png"], "prefect,dask,distributed,rasterio,av"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_commands_that_look_load_neither_prefect_nor_dask(
+    arguments: list[str], forbidden: str, job_file: Path
+) -> None:
+    import segengine
+
+    if arguments[0] in ("status", "verify", "show", "export"):
+        segengine.run(segengine.load_job(job_file))
+    if arguments[0] == "show":
+        scenes = (job_file.parent / "masks.zarr/scenes").iterdir()
+        arguments = [*arguments[:-1], next(p.name for p in scenes if p.is_dir())]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOADED, forbidden, *arguments],
+        cwd=job_file.parent,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.splitlines()[-1].strip() == "LOADED", done.stderr
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli", "segmenters"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    assert done.stderr == ""

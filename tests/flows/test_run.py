@@ -1,0 +1,207 @@
+"""`segengine run` as a process: Prefect beside it, interrupted, killed, gone on."""
+
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import segengine
+
+from .conftest import Start
+
+pytestmark = pytest.mark.system
+
+
+def rows(home: Path, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(f"file:{home / 'prefect.db'}?mode=ro", uri=True) as database:
+        found = database.execute(query).fetchall()
+    database.close()
+    return found
+
+
+def done(store: Path) -> int:
+    return sum(
+        r.kind == "mask" and r.status == "done" for r in segengine.open_store(store).records()
+    )
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 40) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def embedded_api(process: "subprocess.Popen[str]") -> psutil.Process | None:
+    for child in family(process):
+        try:
+            if "flows.api" in child.cmdline():
+                return child
+        except psutil.Error:
+            continue
+    return None
+
+
+def in_the_middle(store: Path) -> Callable[[], bool]:
+    """True once some shards are done: their records lie in the store."""
+    return lambda: len(list((store / "records").rglob("*"))) > 6
+
+
+def mirrored(home: Path) -> Callable[[], bool]:
+    """True once Prefect shows the slow run's segment stage at work."""
+    query = "select 1 from flow_run where name='slow' and state_type='RUNNING'"
+    return lambda: bool(rows(home, query))
+
+
+def test_a_run_is_a_flow_with_stages_artifacts_and_quarantine(
+    start: Start, job_file: Path, photos: Path, prefect_home: Path
+) -> None:
+    long = "b" * 120 + "\x1b[31m.png"
+    (photos / long).write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk" * 10)
+    process = start("run", str(job_file))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "b" * 120 + r"\x1b[31m.png: " in out
+    assert "\x1b" not in out
+    assert "Prefect" not in err
+    # The embedded API flushed before it ended: flow, tasks and artifacts are in its database.
+    flow = rows(
+        prefect_home,
+        "select id, state_type, state_name from flow_run where name='photos' order by created",
+    )[-1]
+    assert flow[1:] == ("COMPLETED", "Quarantined")
+    tasks = rows(
+        prefect_home, f"select state_type, name from task_run where flow_run_id='{flow[0]}'"
+    )
+    assert {re.sub(r"-\w+$", "", name) for _, name in tasks} == {
+        "plan",
+        "survey",
+        "segment",
+        "stitch",
+        "aggregate",
+        "publish",
+    }
+    assert {state for state, _ in tasks} == {"COMPLETED"}
+    artifacts = rows(
+        prefect_home, f"select type, key, data from artifact where flow_run_id='{flow[0]}'"
+    )
+    kinds = {(kind, key) for kind, key, _ in artifacts}
+    assert kinds >= {
+        ("progress", None),
+        ("table", "photos-metrics"),
+        ("table", "photos-quarantine"),
+        ("markdown", "photos-summary"),
+    }
+    (quarantine,) = [data for _, key, data in artifacts if key == "photos-quarantine"]
+    assert "b" * 120 in quarantine
+
+
+def test_a_rerun_computes_nothing_and_names_the_flow_module_as_well(
+    start: Start, job_file: Path
+) -> None:
+    first = start("run", str(job_file))
+    assert first.wait(120) == 0
+    again = start(str(job_file), module="flows.segment")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert " 0 shards computed, 2 were done" in out
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_an_api_that_goes_away_in_mid_run_costs_seconds_and_no_exit_code(
+    start: Start, slow_job: Path, prefect_home: Path, how: signal.Signals
+) -> None:
+    store = slow_job.parent / "slow.zarr"
+    process = start("run", str(slow_job), "--set", "segmenter.seconds=0.35")
+    wait_for(lambda: mirrored(prefect_home)() and in_the_middle(store)())
+    api = embedded_api(process)
+    assert api is not None
+    api.send_signal(how)
+    wait_for(lambda: (store / "metrics.json").exists())
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 0
+    assert "40 shards computed" in out
+    assert err.count("Prefect does not show all of this run") == 1
+    assert "Traceback" not in err
+    assert not api.is_running() or api.status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_api_that_was_never_there_costs_seconds_and_no_exit_code(
+    start: Start, job_file: Path
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    process = start("run", str(job_file), PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Prefect does not show all of this run" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_an_interrupted_run_ends_soon_leaves_no_process_and_goes_on(
+    start: Start, slow_job: Path, signum: signal.Signals, code: int
+) -> None:
+    store = slow_job.parent / "slow.zarr"
+    process = start("run", str(slow_job))
+    wait_for(in_the_middle(store))
+    others = family(process)
+    assert len(others) >= 2  # the API and a worker
+    began = time.monotonic()
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert time.monotonic() - began < 4
+    assert err.splitlines()[-1] == "segengine: interrupted; the same command goes on where it ended"
+    assert "Traceback" not in err
+    assert psutil.wait_procs(others, timeout=3)[1] == []
+    before = done(store)
+    assert 0 < before < 40
+    again = start("run", str(slow_job), "--set", "segmenter.seconds=0.2")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert f"{40 - before} shards computed, {before} were done" in out
+
+
+def test_a_killed_run_leaves_no_process(start: Start, slow_job: Path) -> None:
+    process = start("run", str(slow_job))
+    wait_for(in_the_middle(slow_job.parent / "slow.zarr"))
+    others = family(process)
+    assert embedded_api(process) in others
+    process.kill()
+    assert psutil.wait_procs(others, timeout=10)[1] == []
+
+
+def test_a_run_that_fails_is_one_line_and_a_failed_flow(
+    start: Start, slow_job: Path, prefect_home: Path
+) -> None:
+    for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png", "g.png"):
+        (slow_job.parent / "frames" / name).write_bytes(b"")
+    process = start("run", str(slow_job), "--set", "name=limit")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    message = err.splitlines()[-1]
+    assert message.startswith("segengine: ")
+    assert "quarantined" in message
+    query = "select state_type, state_name from flow_run where name='limit'"
+    assert rows(prefect_home, query) == [("FAILED", "Failed")]

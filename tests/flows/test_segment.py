@@ -1,0 +1,207 @@
+"""The flow as Prefect runs it: a form from its schema, driven in a thread, guarded."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import segengine
+from segengine.job import Job
+
+from .conftest import Start
+
+SCRIPT = """
+import json, sys
+from flows.segment import segment
+from segengine.job import Job
+
+if __name__ == "__main__":
+    job = Job.model_validate(json.loads(sys.argv[1]))
+    state = segment(job, return_state=True)
+    result = state.result(raise_on_failure=False)
+    print(json.dumps([state.type.value, state.name, state.message, repr(result)]))
+"""
+
+DEPLOY = """
+import json, sys
+from prefect.client.orchestration import get_client
+from flows.segment import segment
+
+with get_client(sync_client=True) as client:
+    flow = client.create_flow(segment)
+    deployment = client.create_deployment(
+        flow_id=flow, name="test", entrypoint="flows.segment.segment", pull_steps=[]
+    )
+    run = client.create_flow_run_from_deployment(
+        deployment, parameters={"job": json.loads(sys.argv[1])}
+    )
+print(run.id)
+"""
+
+
+def test_prefect_can_show_the_job_as_a_form() -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    from flows.segment import segment
+
+    schema = parameter_schema(segment).model_dump_for_openapi()
+    assert schema["required"] == ["job"]
+    assert set(schema["properties"]) == {"job", "repair", "refit"}
+    assert all(p["description"] for p in schema["properties"].values())
+    definitions = schema["definitions"]
+    job = definitions[schema["properties"]["job"]["$ref"].rpartition("/")[2]]
+    assert set(job["properties"]) == set(Job.model_fields)
+    assert set(job["required"]) == {"source", "segmenter", "store"}
+    assert job["additionalProperties"] is False
+    store = definitions[job["properties"]["store"]["$ref"].rpartition("/")[2]]
+    assert store["properties"]["chunk"]["description"]
+
+
+def test_parameters_are_checked_as_the_job_file_is() -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.segment import segment
+
+    job = {
+        "source": {"paths": ["/x/*.png"]},
+        "segmenter": {"kind": "threshold"},
+        "store": {"path": "/s"},
+    }
+    checked = segment.validate_parameters({"job": job, "repair": True, "refit": False})
+    assert checked["job"] == Job.model_validate(job)
+    with pytest.raises(ParameterTypeError, match="nmae"):
+        segment.validate_parameters({"job": job | {"nmae": 1}, "repair": False, "refit": False})
+
+
+@pytest.fixture
+def api(prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server that is there before the flow."""
+    from flows.api import EmbeddedApi
+
+    monkeypatch.setenv("PREFECT_HOME", str(prefect_home))
+    server = EmbeddedApi()
+    server.wait(60)
+    yield server
+    server.stop(0)
+
+
+@pytest.fixture
+def deployed(launch: Start, api: Any, tmp_path: Path) -> Start:
+    """The flow in a process of its own, as a worker starts it, with the settings we deploy."""
+    script = tmp_path / "worker.py"
+    script.write_text(SCRIPT)
+
+    def run(job: dict[str, Any]) -> "subprocess.Popen[str]":
+        return launch(
+            str(script),
+            json.dumps(job),
+            PREFECT_API_URL=api.url,
+            PREFECT_API_REQUEST_TIMEOUT="5",
+            PREFECT_CLIENT_MAX_RETRIES="1",
+        )
+
+    return run
+
+
+def job_data(file: Path, **changes: Any) -> dict[str, Any]:
+    return segengine.load_job(file).as_json() | changes
+
+
+@pytest.fixture
+def importable(slow_job: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(slow_job.parent))
+    return slow_job
+
+
+@pytest.mark.system
+def test_a_flow_runs_its_job_and_a_mistake_fails_it_with_one_line(
+    job_file: Path, photos: Path, deployed: Start
+) -> None:
+    (photos / "bad.png").write_bytes(b"")
+    good = deployed(job_data(job_file))
+    relative = job_data(job_file)
+    relative["store"]["path"] = "masks.zarr"
+    bad = deployed(relative)
+    out, err = good.communicate(timeout=120)
+    kind, name, message, result = json.loads(out.splitlines()[-1])
+    assert (kind, name) == ("COMPLETED", "Quarantined"), err
+    assert message == "2 shards computed, 0 were done; 1 frame quarantined"
+    assert "'exit_code': 3" in result
+    out, err = bad.communicate(timeout=120)
+    kind, name, message, result = json.loads(out.splitlines()[-1])
+    assert (kind, name) == ("FAILED", "Failed"), err
+    assert message == "store.path: masks.zarr: a job given as a flow parameter needs absolute paths"
+    assert "Traceback" not in err
+
+
+def in_the_middle(store: Path) -> None:
+    end = time.monotonic() + 60
+    while len(list((store / "records").rglob("*"))) < 6:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def worker_run(launch: Start, api: Any) -> Start:
+    """A run of a deployment, in a process as a worker starts it."""
+
+    def run(job: dict[str, Any]) -> "subprocess.Popen[str]":
+        created = launch("-P", "-c", DEPLOY, json.dumps(job), PREFECT_API_URL=api.url)
+        out, err = created.communicate(timeout=60)
+        assert created.returncode == 0, err
+        return launch(
+            *("-m", "prefect.engine"),
+            PREFECT__FLOW_RUN_ID=out.split()[-1],
+            PREFECT_API_URL=api.url,
+            PREFECT_API_REQUEST_TIMEOUT="5",
+            PREFECT_CLIENT_MAX_RETRIES="1",
+        )
+
+    return run
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_a_deployed_flow_whose_api_goes_away_finishes_its_job_soon(
+    importable: Path, api: Any, worker_run: Start, how: signal.Signals
+) -> None:
+    store = importable.parent / "slow.zarr"
+    process = worker_run(job_data(importable))
+    in_the_middle(store)
+    os.kill(api.pid, how)
+    end = time.monotonic() + 60
+    while not (store / "metrics.json").exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    # 8 s for Prefect, and the engine's own end: figures, report, the cluster's processes.
+    assert time.monotonic() - began < 14
+    assert "Prefect does not answer; the run has ended" in err
+    masks = [r for r in segengine.open_store(str(store)).records() if r.kind == "mask"]
+    assert [r.status for r in masks] == ["done"] * 40
+
+
+@pytest.mark.system
+def test_a_flow_that_is_terminated_stops_its_engine(
+    importable: Path, api: Any, deployed: Start
+) -> None:
+    store = importable.parent / "slow.zarr"
+    process = deployed(job_data(importable))
+    in_the_middle(store)
+    others = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert psutil.wait_procs(others, timeout=5)[1] == []
+    assert not (store / "run.lock").exists()
+    assert not (store / "metrics.json").exists()

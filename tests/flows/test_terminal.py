@@ -1,0 +1,76 @@
+"""Progress and results as text: safe to print, nothing cut."""
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.terminal import Display, failures, printable, result
+from segengine.progress import FailedFrame, Progress, Summary
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_what_is_printed_is_one_line_that_steers_no_terminal(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert len(shown.splitlines()) <= 1
+    shown.encode("utf-8")
+    if text.isprintable():
+        assert shown == text
+
+
+def test_undecodable_names_can_be_told_apart() -> None:
+    assert printable("a\udcff") == r"a\udcff"
+    assert printable("a\udcfe") != printable("a\udcff")
+
+
+def frame(name: str) -> FailedFrame:
+    return FailedFrame(name, None, None, "corrupt", "not a PNG\nat all")
+
+
+def test_every_failed_frame_is_named_in_full() -> None:
+    names = ["x" * 500 + f"{index}.png" for index in range(300)]
+    lines = failures(tuple(map(frame, names)))
+    assert lines[0] == "300 frames are quarantined:"
+    assert lines[1:] == [f"  corrupt: {name}: not a PNG\nat all" for name in names]
+
+
+def test_a_result_says_what_was_done_and_where() -> None:
+    summary = Summary("n", "/s", "/s/r.html", 1, 2, 1500, 1000, 500, 4_000_000, 2.0, (), {}, ())
+    assert result(summary) == [
+        "n: 2 frames in 1 scenes; 1,000 shards computed, 500 were done, 2.0 s, 2.0 megapixels/s",
+        "masks:  /s",
+        "report: /s/r.html",
+    ]
+
+
+def test_without_a_terminal_there_are_few_lines() -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    for done in range(10_001):
+        display.update(Progress("segment", done, 10_000, failed=done // 5000))
+    display.note("12 shards are stale")
+    display.close()
+    assert stream.getvalue().splitlines() == [
+        "segment: 10,000 of 10,000, 2 frames failed",
+        "12 shards are stale",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar_and_notes_stay() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    display = Display(stream)
+    display.update(Progress("segment", 3, 4, message="bad\x1b]0;title"))
+    display.note("[red]stale\x07")
+    display.update(Progress("publish", 1, 1))
+    display.close()
+    text = stream.getvalue()
+    assert "segment" in text
+    assert "3/4" in text
+    assert "publish" in text
+    assert r"[red]stale\x07" in text
+    assert "\x1b]0;" not in text

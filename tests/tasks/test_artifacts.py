@@ -1,0 +1,170 @@
+"""What Prefect is shown: throttled, escaped, and never in the run's way."""
+
+import html
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segengine.progress import FailedFrame, Progress, Summary
+from tasks import artifacts
+from tasks.artifacts import (
+    Publisher,
+    StageProgress,
+    markdown,
+    metric_rows,
+    percent,
+    publish_results,
+    quarantine_rows,
+    slug,
+)
+
+
+def summary(**changes: Any) -> Summary:
+    values: dict[str, Any] = {
+        "name": "Longmont 2024",
+        "store": "/data/masks.zarr",
+        "report": "/data/masks.zarr/report/index.html",
+        "scenes": 2,
+        "frames": 12_000,
+        "shards": 40,
+        "computed": 30,
+        "skipped": 10,
+        "pixels": 1_000_000,
+        "seconds": 4.0,
+        "failed": (),
+        "metrics": {"iou": 0.5},
+        "messages": (),
+    }
+    return Summary(**values | changes)
+
+
+class Prefect:
+    """Takes down what is published, as Prefect's functions would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import prefect.artifacts
+
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        for name in (
+            "create_progress_artifact",
+            "update_progress_artifact",
+            "create_table_artifact",
+            "create_markdown_artifact",
+        ):
+            monkeypatch.setattr(prefect.artifacts, name, self._record(name))
+
+    def _record(self, name: str) -> Any:
+        def record(*arguments: Any, **options: Any) -> str:
+            self.calls.append((name, arguments, options))
+            return "the id"
+
+        return record
+
+
+@pytest.fixture
+def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
+    return Prefect(monkeypatch)
+
+
+def test_a_publisher_is_silent_after_the_first_trouble() -> None:
+    calls: list[int] = []
+
+    def fails(value: int) -> None:
+        calls.append(value)
+        raise ConnectionError("refused\nand more")
+
+    publish = Publisher()
+    assert publish(lambda: 7) == 7
+    assert publish(fails, 1) is None
+    assert publish(fails, 2) is None
+    assert calls == [1]
+    assert publish.trouble == "ConnectionError: refused"
+
+
+def test_progress_is_sent_every_five_seconds_and_at_the_end(
+    prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: clock[0])
+    progress = StageProgress(Publisher(), "segment")
+    for tenth in range(121):
+        clock[0] = tenth / 10
+        progress.update(Progress("segment", tenth, 200, failed=tenth // 100))
+    progress.close()
+    progress.close()
+    assert [(name, arguments[-1]) for name, arguments, _ in prefect.calls] == [
+        ("create_progress_artifact", 0.0),
+        ("update_progress_artifact", 25.0),
+        ("update_progress_artifact", 50.0),
+        ("update_progress_artifact", 60.0),
+    ]
+    assert prefect.calls[-1][2] == {"description": "segment: 120 of 200, 1 failed"}
+    assert prefect.calls[-1][1][0] == "the id"
+
+
+def test_a_stage_without_progress_leaves_no_artifact(prefect: Prefect) -> None:
+    StageProgress(Publisher(), "survey").close()
+    assert prefect.calls == []
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_percent_is_a_share(done: int, total: int) -> None:
+    assert 0 <= percent(Progress("s", done, total)) <= 100
+    if done >= total:
+        assert percent(Progress("s", done, total)) == 100
+
+
+def test_results_are_two_tables_and_a_summary(prefect: Prefect) -> None:
+    failed = (FailedFrame("a.png", "s", 3, "corrupt", "truncated"),)
+    publish_results(Publisher(), summary(failed=failed))
+    kinds = [(name, options["key"]) for name, _, options in prefect.calls]
+    assert kinds == [
+        ("create_table_artifact", "longmont-2024-metrics"),
+        ("create_table_artifact", "longmont-2024-quarantine"),
+        ("create_markdown_artifact", "longmont-2024-summary"),
+    ]
+    assert prefect.calls[1][1] == (quarantine_rows(failed),)
+    assert quarantine_rows(failed) == [
+        {"name": "a.png", "scene": "s", "frame": 3, "kind": "corrupt", "reason": "truncated"}
+    ]
+
+
+def test_figures_of_the_whole_come_before_those_of_scenes() -> None:
+    metrics = {"scenes": {"b": {"iou": 0.25}}, "iou": 0.5, "classes": ["x", "y"]}
+    assert [(row["metric"], row["value"]) for row in metric_rows(metrics)] == [
+        ("iou", 0.5),
+        ("classes.0", "x"),
+        ("classes.1", "y"),
+        ("scenes.b.iou", 0.25),
+    ]
+
+
+@given(st.text(max_size=30))
+def test_a_key_is_what_prefect_takes(name: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug(name))
+
+
+@pytest.mark.parametrize(
+    ("place", "link"),
+    [
+        ("/data/my masks.zarr", "(file:///data/my%20masks.zarr)"),
+        ("s3://bucket/masks (1).zarr", "(s3://bucket/masks%20%281%29.zarr)"),
+    ],
+)
+def test_the_summary_links_to_store_and_report(place: str, link: str) -> None:
+    assert link in markdown(summary(store=place))
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
+def test_names_from_files_cannot_write_markdown_or_html(name: str) -> None:
+    text = markdown(summary(failed=(FailedFrame(name, None, None, "corrupt", "r"),)))
+    line = text.splitlines()[-1]
+    assert line.startswith("- ")
+    assert "<" not in line
+    assert not re.search(r"(?<!\\)(?:\\\\)*[`*_\[\]|]", line)
+    # Nothing is lost: what markdown shows is the name.
+    shown = html.unescape(re.sub(r"\\([\\`*_{}\[\]()#+!|~])", r"\1", line))
+    assert shown == f"- {' '.join(name.split())}: corrupt: r"
