@@ -255,7 +255,9 @@ def _where(file: str, lines: dict[tuple[str, ...], int], key: tuple[str, ...]) -
 
 
 def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # A key that is missing is often there, misspelt: the unknown one is the one to name.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     key = tuple(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and re.match(r"^[a-z_]+: ", message):

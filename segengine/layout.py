@@ -145,7 +145,7 @@ def scene_name(wanted: str, taken: Iterable[str] = ()) -> str:
     """`wanted` escaped to [A-Za-z0-9._-], with a hash where that changed it or it would collide.
 
     >>> scene_name("longmont"), scene_name("a b")
-    ('longmont', 'a_b-f3cbc85b')
+    ('longmont', 'a_b-19d57fc4')
     """
     escaped = _NOT_ALLOWED.sub("_", wanted)
     reserved = escaped.strip(".") == "" or escaped.startswith("__")

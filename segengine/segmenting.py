@@ -9,6 +9,7 @@ import numpy as np
 
 from segengine import plugins
 from segengine.dispatch import Outcome, Pool, Work
+from segengine.instances import rows_key
 from segengine.job import FaultsSpec
 from segengine.layout import Layout
 from segengine.linking import Pieces, kept_pieces
@@ -93,6 +94,8 @@ def _record(plan: Plan, task: ShardTask, outcome: Outcome) -> Record:
         if spec.path in ("mask/0", "instances/0", "probabilities/0"):
             place = task.place if len(spec.shape) == 3 else (task.place[0], 0, *task.place[1:])
             plan.objects.delete(spec.shard_key(task.scene, place))
+    if "instances/0" in task.arrays:
+        plan.objects.delete(rows_key(task.scene, task.place))
     reason = f"{outcome.status}: {outcome.reason}"
     base = Record(
         "mask",

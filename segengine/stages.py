@@ -36,7 +36,7 @@ from segengine.quarantine import Quarantine
 from segengine.records import RecordLog
 from segengine.report import build as build_report
 from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
-from segengine.store import write_root, write_scene
+from segengine.store import read_attributes, write_root, write_scene
 from segengine.survey import survey
 from segengine.verify import broken_objects
 
@@ -186,9 +186,14 @@ class Run:
             self.objects.delete(f"{LAYOUTS}/{scene}")
         for scene in plan.scan.changed:
             commit_layout(self.objects, plan.layouts[scene])
+        before = read_attributes(self.objects)
+        if before is not None and before["fingerprints"] != plan.attributes["fingerprints"]:
+            # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
+            self.objects.delete(publish.PUBLISHED)
+        unsure = self.objects.get(publish.PUBLISHED) is None
         write_root(self.objects, plan.attributes)
         for scene in plan.layouts:
-            if plan.states[scene].pending or scene in plan.scan.changed:
+            if unsure or plan.states[scene].pending or scene in plan.scan.changed:
                 self._write_scene(plan, scene)
 
     def _write_scene(self, plan: Plan, scene: str) -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from segengine.types import Window
+import numpy as np
+
+from segengine.types import Pixels, Window
 
 BUCKET = 256
 """Photos are stacked by height and width rounded up to a multiple of this, in pixels."""
@@ -88,6 +90,13 @@ class Span:
     def inside(self, start: int, stop: int) -> slice:
         """[start, stop) of the frame as a slice into what was read."""
         return slice(start - self.start, stop - self.start)
+
+
+def pad_to(pixels: Pixels, stride: int) -> Pixels:
+    """Whole frames (n, y, x, band), reflected at the bottom and right up to the stride's grid."""
+    _, height, width, _ = pixels.shape
+    pad = (0, -height % stride), (0, -width % stride)
+    return pixels if pad == ((0, 0), (0, 0)) else np.pad(pixels, ((0, 0), *pad, (0, 0)), "reflect")
 
 
 def span(start: int, stop: int, size: int, halo: int | None, stride: int = 1) -> Span:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from segengine.errors import TransientInputError
 from segengine.inputs import load_layouts
 from segengine.job import Job
 from segengine.layout import Layout
 from segengine.objects import Objects, open_objects
 from segengine.records import Record, RecordLog
 from segengine.store import checksum, open_store
+from segengine.types import FrameRef
 
 Place = tuple[int, int, int]
 SAMPLE = 4
@@ -140,10 +143,9 @@ def _same_again(path: str, attributes: dict[str, Any], layout: Layout, record: R
     from segengine.worker import finish_shard, segment_shard
 
     plan = stored_plan(Job.model_validate(attributes["job"]), open_objects(path))
-    if any(r.gone for r in layout.frames(record.box[0], record.box[3])):
-        raise RuntimeError("an input of it is gone")
-    if plan.layouts[record.scene].inputs(record.box[0], record.box[3]) != record.inputs:
+    if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
+    _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
     with tempfile.TemporaryDirectory(prefix="segengine-verify-") as target:
         if plan.drafts(layout):
             for place in layout.frame_shards(record.shard[0]):
@@ -156,7 +158,26 @@ def _same_again(path: str, attributes: dict[str, Any], layout: Layout, record: R
         else:
             task = plan.task(layout, record.shard, target=target, last=True)
             again = _checked(segment_shard(replace(task, had="", lost=record.failures)))
+    for failure in again.failures:
+        if failure.kind == "error" and failure not in record.failures:
+            raise RuntimeError(failure.reason)
     return bool(again.checksum == record.checksum)
+
+
+def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:
+    """Raise RuntimeError where a frame's file is not the one that was segmented."""
+    from segengine.sources.listing import list_entries
+
+    for ref in {r.uri: r for r in frames}.values():
+        if ref.gone:
+            raise RuntimeError(f"{ref.name}: the input is gone")
+        path = ref.uri if "://" in ref.uri else glob.escape(ref.uri)
+        try:
+            entries = list_entries([path], kind).entries
+        except (ValueError, TransientInputError) as error:
+            raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
+        if ref.fingerprint not in {e.fingerprint for e in entries}:
+            raise RuntimeError(f"{ref.name}: the input has changed")
 
 
 def _checked(result: Any) -> Record:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from segengine import plugins, registry
+from segengine import plugins, registry, tiling
 from segengine.types import Labels, Prediction
 
 
@@ -66,9 +66,7 @@ def predict(image: ArrayLike, segmenter: Any) -> Prediction:
 def _call(segmenter: Any, pixels: NDArray[Any]) -> Prediction:
     """Pad to the stride as the engine does at the bottom and right, segment, crop."""
     _, height, width, _ = pixels.shape
-    down, right = -height % segmenter.stride, -width % segmenter.stride
-    if down or right:
-        pixels = np.pad(pixels, ((0, 0), (0, down), (0, right), (0, 0)), mode="reflect")
+    pixels = tiling.pad_to(pixels, segmenter.stride)
     found = plugins.as_prediction(segmenter.segment(pixels), segmenter, pixels.shape[:3])
     return found.crop((slice(None), slice(0, height), slice(0, width)))
 

@@ -330,6 +330,7 @@ def _segment_shard(task: ShardTask, started: float) -> Record | Retry:
         if own_fit:
             segmenter = plugin.fit(plugin.survey(pixels, batch.valid()))
             block.fitted(batch.frames[0], segmenter)
+            pixels = tiling.pad_to(pixels, segmenter.stride)
         for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
             block.put(frames, tiles, prediction, box)
     if not task.last and any(f.kind == "error" for f in failures):
@@ -489,7 +490,7 @@ class _Block:
         task = self.task
         kind: Kind = "draft" if task.draft else "mask"
         log = RecordLog(objects)
-        if task.had:
+        if task.had and not task.draft:  # a draft leaves the mask that is there alone
             log.drop("mask", task.scene, task.place, packed=task.had == "packed")
         payload = ""
         if task.draft:

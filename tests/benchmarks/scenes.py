@@ -25,7 +25,7 @@ def big_raster(path: Path, side: int, bands: int = 3) -> Path:
         "blockysize": BLOCK,
         "interleave": "pixel",
         "crs": "EPSG:32613",
-        "transform": rasterio.transform.from_origin(500_000, 4_400_000, 1, 1),
+        "transform": rasterio.Affine(1, 0, 500_000, 0, -1, 4_400_000),
         "BIGTIFF": "IF_SAFER",
     }
     with rasterio.open(path, "w", **profile) as data:
