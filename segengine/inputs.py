@@ -21,6 +21,8 @@ from segengine.values import decode, encode
 
 LAYOUTS = "records/+layouts"
 UNPLACED = "records/+unplaced"
+RELAYING = "records/+relaying"
+"""There while scenes are laid out anew: the layouts may be of other source options than the root's."""
 
 
 def reader(kind: str, spec: Mapping[str, Any]) -> Source:

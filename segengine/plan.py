@@ -14,7 +14,7 @@ from segengine import plugins
 from segengine.arrays import SceneArrays, scene_arrays
 from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import changes, digest, mask_keys
-from segengine.inputs import Scan, load_layouts, load_unplaced, reader, scan
+from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader, scan
 from segengine.job import Job
 from segengine.layout import Cut, Layout
 from segengine.objects import Objects
@@ -223,7 +223,7 @@ def make_plan(
     previous = load_layouts(objects) if old is not None else {}
     source = job.source.model_dump(mode="json")
     old_source = (old or {}).get("job", {}).get("source", {})
-    same_source = all(
+    same_source = objects.get(RELAYING) is None and all(
         old_source.get(k, d) == source[k]
         for k, d in (("bands", None), ("color", None), ("every", 1), ("kind", "auto"))
     )

@@ -24,7 +24,7 @@ from segengine import cluster, plugins, publish
 from segengine.arrays import to_bytes
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import JobError, SegengineError, StoreError
-from segengine.inputs import LAYOUTS, commit_layout
+from segengine.inputs import LAYOUTS, RELAYING, commit_layout
 from segengine.job import Job, parse_job
 from segengine.lock import run_lock
 from segengine.measure import Measurer, MetricSpec
@@ -180,6 +180,8 @@ class Run:
 
         The root comes after the layouts: it says which source options they were made with.
         """
+        if plan.scan.dropped:
+            self.objects.put(RELAYING, b"")
         for scene in plan.scan.dropped:
             self.log.forget(scene)
             self.objects.delete_tree(f"scenes/{scene}")
@@ -192,6 +194,7 @@ class Run:
             self.objects.delete(publish.PUBLISHED)
         unsure = self.objects.get(publish.PUBLISHED) is None
         write_root(self.objects, plan.attributes)
+        self.objects.delete(RELAYING)
         for scene in plan.layouts:
             if unsure or plan.states[scene].pending or scene in plan.scan.changed:
                 self._write_scene(plan, scene)

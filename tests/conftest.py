@@ -1,0 +1,264 @@
+"""What many tests need: a folder with inputs and a store, and segmenters of a stranger."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import segengine
+from segengine.objects import open_objects
+from segengine.progress import Summary
+
+TOYS = '''
+"""Segmenters that another package could bring."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segengine.types import Prediction
+
+
+class Blocks:
+    """Needs whole blocks of `side` pixels and sums in a radius: stride and halo."""
+
+    classes = tuple("abcde")
+    outputs = ("labels", "probabilities")
+    version = 1
+
+    def __init__(self, side=8, radius=3):
+        self.stride, self.halo = side, radius
+
+    def segment(self, pixels):
+        n, h, w, _ = pixels.shape
+        s, r = self.stride, self.halo
+        if h % s or w % s:
+            raise ValueError(f"{h} x {w} is not aligned to {s}")
+        gray = pixels.astype(np.int64).sum(axis=-1)
+        blocks = gray.reshape(n, h // s, s, w // s, s).sum(axis=(2, 4))
+        coarse = blocks.repeat(s, axis=1).repeat(s, axis=2)
+        near = np.pad(gray, ((0, 0), (r, r), (r, r)))
+        near = sum(near[:, y : y + h, x : x + w] for y in range(2 * r + 1) for x in range(2 * r + 1))
+        labels = ((coarse + near) % 5).astype(np.uint8)
+        probabilities = np.stack([(labels == i) * 0.5 + 0.1 for i in range(5)], axis=-1)
+        return Prediction(labels, probabilities.astype(np.float32))
+
+
+class FittedBlocks:
+    """The same, fitted: its sums are taken from a survey's least value on."""
+
+    classes = Blocks.classes
+    outputs = Blocks.outputs
+
+    def __init__(self, side=8, radius=3, scope="frame"):
+        self.side, self.radius, self.scope = side, radius, scope
+
+    def survey(self, pixels, valid):
+        return int(pixels[valid].min()) if valid.any() else 255
+
+    def merge(self, a, b):
+        return min(a, b)
+
+    def fit(self, state):
+        return Above(self.side, self.radius, state)
+
+
+@dataclass
+class Above:
+    side: int
+    radius: int
+    least: int
+    classes = Blocks.classes
+    outputs = Blocks.outputs
+
+    @property
+    def stride(self):
+        return self.side
+
+    @property
+    def halo(self):
+        return self.radius
+
+    def segment(self, pixels):
+        return Blocks(self.side, self.radius).segment(pixels - np.uint8(self.least))
+
+
+class Fussy:
+    """Refuses frames whose first pixel is `bad`."""
+
+    classes = ("no", "yes")
+    halo, stride = 0, 1
+    outputs = ("labels",)
+
+    def __init__(self, bad=7):
+        self.bad = bad
+
+    def segment(self, pixels):
+        if (pixels[:, 0, 0, 0] == self.bad).any():
+            raise RuntimeError("I do not like it")
+        return Prediction((pixels[..., 0] > 100).astype(np.uint8))
+
+
+class Silent:
+    """Does not say what it predicts."""
+
+    classes = ("no", "yes")
+    halo, stride = 0, 1
+
+    def segment(self, pixels):
+        labels = (pixels[..., 0] > 100).astype(np.uint8)
+        return Prediction(labels, instances=labels.astype(np.uint32))
+
+
+class Many:
+    """More classes than a byte holds."""
+
+    halo, stride = 0, 1
+    outputs = ("labels",)
+
+    def __init__(self, count=300):
+        self.classes = tuple(f"class {i}" for i in range(count))
+
+    def segment(self, pixels):
+        return Prediction((pixels[..., 0].astype(np.uint16) * 2) % len(self.classes))
+
+
+class NoSegmenter:
+    classes = ("a",)
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A folder of inputs, and a store beside it."""
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "in"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "masks.zarr"
+
+    def put(self, name: str, image: np.ndarray) -> Path:
+        """Write an image (y, x), (y, x, 3) as RGB, or for `.zarr` any array with named axes."""
+        path = self.inputs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".zarr":
+            import zarr
+
+            axes = {2: ("y", "x"), 3: ("y", "x", "band"), 4: ("frame", "y", "x", "band")}
+            chunk = tuple(min(n, 32) for n in image.shape)
+            array = zarr.create_array(
+                path, data=image, chunks=chunk, dimension_names=axes[image.ndim], overwrite=True
+            )
+            assert array.shape == image.shape
+        else:
+            assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
+        return path
+
+    def job(self, segmenter: Mapping[str, Any], **blocks: Any) -> dict[str, Any]:
+        """A job on all inputs; `store` and `source` take further keys."""
+        store = {"path": str(self.store), "chunk": 16, "shard": 256, **blocks.pop("store", {})}
+        source = {"paths": [str(self.inputs)], **blocks.pop("source", {})}
+        return {"source": source, "segmenter": dict(segmenter), "store": store, **blocks}
+
+    def run(self, segmenter: Mapping[str, Any], **blocks: Any) -> Summary:
+        """Run a job in this process."""
+        return segengine.run(self.job(segmenter, **blocks))
+
+    def open(self) -> Any:
+        return segengine.open_store(self.store)
+
+    def tree(self) -> dict[str, bytes]:
+        return tree(self.store / "scenes")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def noise(seed: int, shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
+    """Random pixels with flat parts, so that ties, edges and flat ground occur."""
+    rng = np.random.default_rng(seed)
+    y, x = shape[-3:-1] if len(shape) > 2 else shape
+    coarse = rng.integers(0, 6, (*shape[:-3], y // 5 + 1, x // 5 + 1, *shape[2:][-1:]))
+    axis = len(shape[:-3])
+    image = coarse.repeat(5, axis).repeat(5, axis + 1)
+    image = image[(slice(None),) * axis + (slice(0, y), slice(0, x))] * 40
+    image = image + rng.integers(0, 25, shape)
+    scale = {"uint8": 1, "uint16": 257, "float32": 1 / 255}[dtype]
+    return (image * scale).astype(dtype)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def new_bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Bench]:
+    """Another bench, for tests that need several or one an example."""
+    return lambda: Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="session", name="noise")
+def _noise() -> Callable[..., np.ndarray]:
+    return noise
+
+
+@pytest.fixture(scope="session", name="tree")
+def _tree() -> Callable[[Path], dict[str, bytes]]:
+    return tree
+
+
+@pytest.fixture
+def toys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an importable module with segmenters of a stranger: Blocks, Fussy ..."""
+    folder = tmp_path_factory.mktemp("toys")
+    name = f"toys_{folder.name}"
+    (folder / f"{name}.py").write_text(textwrap.dedent(TOYS))
+    monkeypatch.syspath_prepend(folder)
+    return name
+
+
+@pytest.fixture
+def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of one line, where runs are many and the report is not what is tested."""
+
+    def build(store: str) -> None:
+        open_objects(store).put("report/index.html", b"<!doctype html>")
+
+    monkeypatch.setattr("segengine.stages.build_report", build)
+
+
+@pytest.fixture(scope="session")
+def clients() -> Iterator[Callable[[int], Any]]:
+    """A Dask client of a local cluster with so many workers of one thread, started once."""
+    from segengine import cluster
+    from segengine.job import ClusterSpec
+
+    found: dict[int, Any] = {}
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def client(workers: int) -> Any:
+            if workers not in found:
+                spec = ClusterSpec(workers=workers)
+                pool = stack.enter_context(cluster.open_pool(spec, 1 << 20))
+                found[workers] = pool.client  # type: ignore[attr-defined]
+            return found[workers]
+
+        yield client

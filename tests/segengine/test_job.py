@@ -1,0 +1,194 @@
+"""Jobs: what is refused, where and how it is said, and what a fingerprint holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segengine.errors import JobError
+from segengine.fingerprint import mask_keys
+from segengine.job import Job, load_job, parse_job
+
+GOOD = """\
+name: good
+source:
+  paths: ["in/*.png"]
+segmenter:
+  kind: kmeans
+  clusters: 3
+store:
+  path: out/masks.zarr
+  chunk: 64
+  shard: 128
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def save(text: str) -> Path:
+        file = tmp_path / "job.yaml"
+        file.write_text(text)
+        return file
+
+    return save
+
+
+def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
+    job = load_job(write(GOOD))
+    assert job.source.paths == [f"{tmp_path}/in/*.png"]
+    assert job.store.path == f"{tmp_path}/out/masks.zarr"
+    assert job.segmenter.options == {"clusters": 3}
+    assert parse_job(job.as_json()) == job
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("shard: 128", "shrad: 128", 10, ["store.shrad", "unknown key", "did you mean shard?"]),
+        ("name: good", "nam: good", 1, ["nam", "unknown key", "did you mean name?"]),
+        ("chunk: 64", "chunk: big", 9, ["store.chunk", "integer", "'big'"]),
+        ("chunk: 64", "chunk: 8", 9, ["store.chunk", "16", "got 8"]),
+        ("shard: 128", "shard: 100", 10, ["store.shard", "no multiple of store.chunk 64", "128"]),
+        ("clusters: 3", "clusters: 0", 6, ["segmenter.clusters", "from 1", "0"]),
+        ("clusters: 3", "clusters: three", 6, ["segmenter.clusters", "'three'"]),
+        ("clusters: 3", "cluster: 3", 6, ["segmenter.cluster", "did you mean clusters?"]),
+        ("kind: kmeans", "kind: kmean", 5, ["segmenter.kind", "did you mean kmeans?"]),
+        ("kind: kmeans", "kind: 'no.such:Thing'", 5, ["segmenter.kind", "cannot be imported"]),
+        ("  clusters: 3\n", "", 5, ["segmenter", "clusters", "needs this option"]),
+        ('paths: ["in/*.png"]', "paths: []", 3, ["source.paths"]),
+        ('paths: ["in/*.png"]', "paths: 7", 3, ["source.paths", "list", "7"]),
+        ('paths: ["in/*.png"]', "path: x", 3, ["source.path: unknown key; did you mean paths?"]),
+        ("name: good", "cluster: {kind: cloud}", 1, ["cluster.kind", "not installed", "local"]),
+        ("name: good", "cluster: {workers: 0}", 1, ["cluster.workers", "at least 1"]),
+        ("name: good", "cluster: {kind: address}", 1, ["cluster.address"]),
+        ("name: good", "faults: {retries: -1}", 1, ["faults.retries"]),
+        ("name: good", "name: good\nname: bad", 2, ["name", "written twice", "line 1"]),
+        ("name: good", "truth: {paths: x, values: [1]}", 1, ["truth.values"]),
+        ("store:\n", "stores:\n", 7, ["stores: unknown key; did you mean store?"]),
+        ("  kind: kmeans", "\tkind: kmeans", 5, ["\\t"]),
+    ],
+)
+def test_mistakes_name_file_line_and_key(
+    old: str, new: str, line: int, words: list[str], write: Any
+) -> None:
+    assert old in GOOD
+    file = write(GOOD.replace(old, new))
+    with pytest.raises(JobError) as error:
+        load_job(file)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{file}:{line}: "), message
+    for word in words:
+        assert word in message, message
+    assert error.value.exit_code == 2
+
+
+def test_files_that_are_no_job(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such job file"):
+        load_job(tmp_path / "none.yaml")
+    for text in ("", "- a\n- b\n", "just text"):
+        with pytest.raises(JobError, match="a job file is a mapping"):
+            load_job(write(text))
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(JobError, match="cannot be read"):
+        load_job(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("paths", [["/nowhere/at/all.png"], ["/nowhere/*.png"]])
+def test_inputs_that_are_not_there(paths: list[str], bench: Any) -> None:
+    with pytest.raises(JobError, match=r"source\.paths: /nowhere"):
+        bench.run({"kind": "threshold"}, source={"paths": paths})
+    assert not bench.store.exists()
+
+
+def test_overrides(write: Any) -> None:
+    job = load_job(write(GOOD), ["segmenter.clusters=5", "cluster.workers=2", "name=other"])
+    assert (job.segmenter.options["clusters"], job.cluster.workers, job.name) == (5, 2, "other")
+    for wrong in ("clusters", "=3", "a..b=1", "name.x=1", "name=[", "store.nothing=1"):
+        with pytest.raises(JobError):
+            load_job(write(GOOD), [wrong])
+
+
+def test_a_flow_parameter_must_be_absolute(write: Any) -> None:
+    job = load_job(write(GOOD)).as_json()
+    assert parse_job(job).store.path == job["store"]["path"]
+    job["store"]["path"] = "out.zarr"
+    with pytest.raises(JobError, match=r"store\.path: out\.zarr: .* needs absolute paths"):
+        parse_job(job)
+
+
+def test_credentials_are_not_stored() -> None:
+    job = parse_job(
+        {
+            "source": {"paths": ["https://me:secret@host/a.png?X-Amz-Signature=abc&v=1"]},
+            "segmenter": {"kind": "threshold"},
+            "store": {"path": "s3://key:secret@bucket/x"},
+        }
+    )
+    text = json.dumps(job.as_json())
+    assert "secret" not in text
+    assert "abc" not in text
+    assert "v=1" in text
+
+
+def keys(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "source": {"paths": ["/x"]},
+        "segmenter": {"kind": "kmeans", "clusters": 3},
+        "store": {"path": "/y"},
+    }
+    blocks = base | {name: base.get(name, {}) | block for name, block in changes.items()}
+    job = Job.model_validate(blocks)
+    return mask_keys(job, ("labels",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"segmenter": {"space": "rgb", "scope": "frame", "seed": 0, "attempts": 10}},
+        {"source": {"every": 1, "bands": None, "color": None, "kind": "auto"}},
+        {"source": {"paths": ["/other", "/x"]}},
+        {"store": {"path": "/z", "chunk": 64, "shard": 128, "frames": 3}},
+        {"cluster": {"workers": 3}},
+        {"faults": {"retries": 9}},
+        {"truth": {"paths": ["/t/{stem}.png"]}},
+        {"evaluate": {"metrics": []}},
+    ],
+)
+def test_what_cannot_change_a_mask_is_not_in_its_fingerprint(changes: dict[str, Any]) -> None:
+    assert keys(**changes) == keys()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"segmenter": {"clusters": 4}},
+        {"segmenter": {"seed": 1}},
+        {"segmenter": {"space": "lab"}},
+        {"segmenter": {"scope": "run"}},
+        {"segmenter": {"attempts": 11}},
+        {"source": {"every": 2}},
+        {"source": {"bands": [1]}},
+        {"source": {"color": "gray"}},
+    ],
+)
+def test_what_can_change_a_mask_is_in_its_fingerprint(changes: dict[str, Any]) -> None:
+    ((block, option),) = changes.items()
+    (name,) = option
+    assert keys(**changes) == {**keys(), f"{block}.{name}": option[name]}
+
+
+def test_outputs_and_versions_are_in_the_fingerprint() -> None:
+    job = Job.model_validate(
+        {
+            "source": {"paths": ["/x"]},
+            "segmenter": {"kind": "threshold"},
+            "store": {"path": "/y"},
+        }
+    )
+    plain = mask_keys(job, ("labels",))
+    assert mask_keys(job, ("labels", "probabilities")) != plain
+    assert plain["segmenter version"] == 1

@@ -1,0 +1,134 @@
+"""Which frame lies where: every pixel once, names escaped and unique, and no frame ever moves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segengine.layout import Cut, Layout, Probed, homes, place, scene_name
+from segengine.types import Entry, Probe
+from segengine.values import decode, encode
+
+ALLOWED = re.compile(r"[A-Za-z0-9._-]+")
+CUT = Cut(16, 512)
+names = st.text(min_size=1, max_size=12).filter(lambda s: "\0" not in s)
+
+
+def probed(name: str, size: tuple[int, int], fingerprint: str, stacked: bool = True) -> Probed:
+    probe = Probe("images" if stacked else "raster", *size, 3, "uint8", stacked=stacked)
+    return Probed(Entry(name, f"/data/{name}", fingerprint), probe)
+
+
+def lay(previous: dict[str, Layout], files: dict[str, Probed]) -> dict[str, Layout]:
+    """A night: what is listed now, of which new and changed headers are read."""
+    entries = {name: p.entry for name, p in files.items()}
+    home = homes(previous, entries)
+    known = {
+        name: fingerprint
+        for layout in previous.values()
+        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+        if home[name] == layout.scene
+    }
+    todo = [p for name, p in files.items() if known.get(name) != p.entry.fingerprint]
+    return place(previous, entries, todo, CUT)
+
+
+sizes = st.sampled_from([(40, 40), (200, 256), (257, 10), (300, 300)])
+nights = st.lists(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c/d", "é", "z"]),
+        st.tuples(sizes, st.integers(0, 2), st.booleans()),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(nights)
+def test_frames_never_move_and_live_in_one_place(
+    story: list[dict[str, tuple[tuple[int, int], int, bool]]],
+) -> None:
+    layouts: dict[str, Layout] = {}
+    for night in story:
+        files = {
+            name: probed(name, size, f"{size}{version}{stacked}", stacked)
+            for name, (size, version, stacked) in night.items()
+        }
+        before = layouts
+        layouts = lay(before, files)
+        for scene, old in before.items():
+            new = layouts[scene]
+            assert new.names == old.names
+            assert (new.shape, new.shard, new.chunk) == (old.shape, old.shard, old.chunk)
+            assert (new.bands, new.dtype, new.stacked) == (old.bands, old.dtype, old.stacked)
+        live = [
+            (name, scene, i)
+            for scene, layout in layouts.items()
+            for i, name in enumerate(layout.names)
+            if not layout.gone[i]
+        ]
+        assert sorted(name for name, _, _ in live) == sorted(files)
+        for name, scene, i in live:
+            layout, item = layouts[scene], files[name]
+            assert layout.fingerprints[i] == item.entry.fingerprint
+            assert (layout.heights[i], layout.widths[i]) == (item.probe.height, item.probe.width)
+            assert layout.stacked == item.probe.stacked
+        # Nothing has changed: the next night lays out the same, and reads no header.
+        again = lay(layouts, files)
+        assert encode(again) == encode(layouts)
+
+
+@given(st.lists(names, unique=True, max_size=8))
+def test_scene_names_are_escaped_and_unique(wanted: list[str]) -> None:
+    taken: list[str] = []
+    for name in wanted:
+        found = scene_name(name, taken)
+        assert ALLOWED.fullmatch(found)
+        assert found not in taken
+        assert found.strip(".")
+        assert not found.startswith("__")
+        if found != name:
+            assert re.search(r"-[0-9a-f]{8}$", found)
+        taken.append(found)
+
+
+def test_scenes_of_their_own_with_names_that_collide() -> None:
+    files = ["a/b.tif", "a_b.tif", "a b.tif", "a.tif", "a.zarr", "..tif"]
+    layouts = lay({}, {n: probed(n, (9, 9), "f", stacked=False) for n in files})
+    assert len(layouts) == len(files)
+    assert {layout.names[0] for layout in layouts.values()} == set(files)
+    assert all(ALLOWED.fullmatch(scene) for scene in layouts)
+    assert "a" in layouts
+    assert "a_b" in layouts
+
+
+def test_frames_are_sorted_as_utf8_bytes() -> None:
+    files = ["b", "B", "é", "a/z", "a.z", "\U0001f600", "\uffee"]
+    (layout,) = lay({}, {n: probed(n, (9, 9), "f") for n in files}).values()
+    assert list(layout.names) == sorted(files, key=lambda n: n.encode())
+
+
+def test_frames_of_a_shard() -> None:
+    files = {f"{i:02}": probed(f"{i:02}", (9, 9), f"f{i}") for i in range(10)}
+    (layout,) = lay({}, files).values()
+    assert layout.shard == (4, 512, 512)
+    assert layout.grid == (3, 1, 1)
+    assert layout.inputs(4, 8) == "f4 f5 f6 f7"
+    assert [f.index for f in layout.frames(8)] == [8, 9]
+    own = place({}, {}, [probed("x", (600, 90), "g", stacked=False)], replace(CUT, frames=3))["x"]
+    assert (own.shard, own.cut, own.shards) == ((1, 512, 512), True, 2)
+    whole = place({}, {}, [probed("x", (600, 90), "g", stacked=False)], replace(CUT, whole=True))
+    assert (whole["x"].cut, whole["x"].shard[1:]) == (False, (608, 608))
+
+
+def test_a_layout_can_be_committed() -> None:
+    (layout,) = lay({}, {"a": probed("a", (9, 9), "f")}).values()
+    found = decode(encode(layout))
+    assert encode(found) == encode(layout)
+    assert found.frame(0) == layout.frame(0)
+    np.testing.assert_array_equal(found.heights, layout.heights)

@@ -1,0 +1,145 @@
+"""A changed byte is found, and healed to the bytes that were there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segengine.stages import Run, parse_job
+from segengine.verify import verify
+
+pytestmark = pytest.mark.usefixtures("plain_report")
+SPECS: dict[str, dict[str, Any]] = {
+    "frame-fit": {"kind": "kmeans", "clusters": 3, "attempts": 1},
+    "run-fit": {"kind": "threshold", "scope": "run"},
+    "linked": {"kind": "edges", "operator": "canny"},
+    "instances": {"kind": "edges", "output": "regions"},
+}
+
+
+def fill(bench: Any, noise: Any) -> None:
+    for i in range(3):
+        bench.put(f"{i}.png", noise(i, (60, 50, 3)))
+    bench.put("big.zarr", noise(9, (70, 75, 3)))
+
+
+def job(bench: Any, spec: dict[str, Any]) -> dict[str, Any]:
+    source = {"paths": [str(bench.inputs / "*.png"), str(bench.inputs / "*.zarr")]}
+    made: dict[str, Any] = bench.job(spec, source=source, store={"shard": 64})
+    return made
+
+
+def repair(given: dict[str, Any]) -> Any:
+    with Run(parse_job(given), repair=True, in_process=True) as run:
+        for name in Run.STAGES:
+            for _ in run.stage(name):
+                pass
+    return run.summary()
+
+
+def spoil(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "bit":
+        data[len(data) // 2] ^= 1
+    elif how == "truncated":
+        del data[-3:]
+    elif how == "missing":
+        path.unlink()
+        return
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_sound_store_verifies(name: str, bench: Any, noise: Any) -> None:
+    import segengine
+
+    fill(bench, noise)
+    summary = segengine.run(job(bench, SPECS[name]))
+    before = bench.tree()
+    report = verify(str(bench.store), sample=100)
+    assert (report.exit_code, report.problems, report.skipped) == (0, (), ())
+    assert report.sampled == summary.shards
+    assert report.objects >= summary.shards
+    assert report.lines()[-1] == "no difference"
+    assert bench.tree() == before
+    assert not (bench.store / "work").exists()
+
+
+@pytest.mark.parametrize("how", ["bit", "truncated", "missing"])
+@pytest.mark.parametrize("name", SPECS)
+def test_a_changed_byte_is_found_and_healed(name: str, how: str, bench: Any, noise: Any) -> None:
+    import segengine
+
+    fill(bench, noise)
+    given = job(bench, SPECS[name])
+    segengine.run(given)
+    before = bench.tree()
+    victims = [
+        p for p in sorted((bench.store / "scenes").rglob("c/**/*"))
+        if p.is_file() and "colors" not in p.parts
+    ]  # fmt: skip
+    arrays = {p.parts[-6:-4] for p in victims}
+    chosen = [next(p for p in victims if p.parts[-6:-4] == a) for a in sorted(arrays)]
+    for path in chosen:
+        spoil(path, how)
+    report = verify(str(bench.store), sample=0)
+    assert report.exit_code == 4
+    assert len(report.problems) == len(chosen)
+    for path in chosen:
+        assert any(str(path.relative_to(bench.store)) in p for p in report.problems)
+    assert "--repair" in report.lines()[-1]
+    # A run that is not told to repair does not look at bytes.
+    assert segengine.run(given).computed == 0
+    healed = repair(given)
+    assert healed.exit_code == 0
+    assert healed.computed >= 1
+    assert bench.tree() == before
+    assert verify(str(bench.store)).exit_code == 0
+    assert repair(given).computed == 0
+
+
+def test_other_labels_under_a_right_checksum_are_found(bench: Any, noise: Any) -> None:
+    """A store whose records were forged along with the bytes: the sample finds it."""
+    import segengine
+    from segengine.objects import open_objects
+    from segengine.plan import stored_plan
+    from segengine.records import RecordLog, replace
+    from segengine.store import write_block
+
+    bench.put("0.png", noise(0, (60, 50, 3)))
+    segengine.run(bench.job(SPECS["run-fit"]))
+    objects = open_objects(str(bench.store))
+    log = RecordLog(objects)
+    (record,) = log.read("256x256-uint8-3", "mask")
+    plan = stored_plan(parse_job(bench.open().job), objects)
+    spec = plan.arrays[record.scene]["mask/0"]
+    stored = write_block(objects, spec, record.scene, (0, 0, 0), np.zeros((1, 256, 256), np.uint8))
+    log.write(replace(record, objects=(stored,)))
+    report = verify(str(bench.store))
+    assert report.exit_code == 4
+    assert "segmenting again gives other labels" in report.problems[0]
+
+
+def test_inputs_that_are_gone_or_changed_are_no_difference(bench: Any, noise: Any) -> None:
+    import segengine
+
+    for i in range(2):
+        bench.put(f"{i}.png", noise(i, (60, 50, 3)))
+    given = bench.job(SPECS["run-fit"])
+    segengine.run(given)
+    bench.put("0.png", noise(5, (60, 50, 3)))
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.sampled) == (0, 1)
+    assert report.skipped == ("256x256-uint8-3 (0, 0, 0): 0.png: the input has changed",)
+    (bench.inputs / "1.png").unlink()
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.sampled) == (0, 0)
+    segengine.run(given)
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.sampled) == (0, 1)
+    assert any("1.png: the input is gone" in line for line in report.lines())
+    with pytest.raises(Exception, match="no segengine store"):
+        verify(str(bench.root / "nowhere"))

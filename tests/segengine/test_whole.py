@@ -1,0 +1,88 @@
+"""The uncut reference: shapes, scopes, nodata, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage.filters import threshold_otsu
+
+import segengine
+from segengine.errors import JobError
+
+OTSU = {"kind": "threshold", "method": "otsu"}
+
+
+def test_shapes_follow_the_image(noise: Any) -> None:
+    gray, color = noise(1, (20, 30, 1))[..., 0], noise(2, (20, 30, 3))
+    stack = noise(3, (4, 20, 30, 3))
+    assert segengine.segment(gray, OTSU).shape == (20, 30)
+    assert segengine.segment(color, OTSU).shape == (20, 30)
+    assert segengine.segment(stack, OTSU).shape == (4, 20, 30)
+    np.testing.assert_array_equal(
+        segengine.segment(gray, OTSU), segengine.segment(gray[..., None], OTSU)
+    )
+    third = segengine.segment(stack, OTSU)[2]
+    np.testing.assert_array_equal(third, segengine.segment(stack[2], OTSU))
+    for wrong in (np.zeros(5), np.zeros((1, 1, 1, 1, 1))):
+        with pytest.raises(ValueError, match="image: has shape"):
+            segengine.segment(wrong, OTSU)
+
+
+def test_scopes(noise: Any) -> None:
+    stack = np.stack([noise(1, (30, 30, 1)) // 3, noise(2, (30, 30, 1))])
+    every = segengine.segment(stack, {**OTSU, "scope": "run"})
+    level = threshold_otsu(stack)
+    np.testing.assert_array_equal(every, stack[..., 0] > level)
+    for image, labels in zip(stack, segengine.segment(stack, OTSU), strict=True):
+        np.testing.assert_array_equal(labels, image[..., 0] > threshold_otsu(image))
+
+
+def test_nan_is_void(noise: Any) -> None:
+    image = noise(1, (30, 30, 2), "float32")
+    image[3:9, 4:7, 1] = np.nan
+    labels = segengine.segment(image, {"kind": "threshold", "method": "mean"})
+    np.testing.assert_array_equal(labels == 255, np.isnan(image).any(axis=-1))
+
+
+def test_predict_gives_more_than_labels(toys: str, noise: Any) -> None:
+    image = noise(1, (21, 30, 3))
+    found = segengine.predict(image, {"kind": "edges", "output": "regions"})
+    assert found.instances is not None
+    np.testing.assert_array_equal(found.labels, found.instances > 0)
+    blocks = segengine.predict(image, {"kind": f"{toys}:Blocks"})
+    assert blocks.probabilities is not None
+    assert blocks.probabilities.shape == (21, 30, 5)
+    np.testing.assert_array_equal(blocks.probabilities.argmax(axis=-1), blocks.labels)
+
+
+def test_what_is_no_segmenter(toys: str) -> None:
+    with pytest.raises(JobError, match=r"NoSegmenter is no segmenter: it has no halo, stride"):
+        segengine.create_segmenter({"kind": f"{toys}:NoSegmenter"})
+    with pytest.raises(JobError, match=r"'thresold' .* did you mean threshold"):
+        segengine.create_segmenter({"kind": "thresold"})
+    with pytest.raises(JobError, match=r"^method: 'ots'"):
+        segengine.create_segmenter({"kind": "threshold", "method": "ots"})
+    with pytest.raises(JobError, match=r"^clusters: kmeans needs this option"):
+        segengine.create_segmenter({"kind": "kmeans"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "words"),
+    [
+        (np.zeros((1, 3, 3), np.int64), TypeError, "must be unsigned"),
+        (np.zeros((1, 3, 4), np.uint8), ValueError, r"labels \(1, 3, 4\) for pixels \(1, 3, 3\)"),
+        (np.full((1, 3, 3), 2, np.uint8), ValueError, "label 2, above its classes"),
+    ],
+)
+def test_what_a_segmenter_may_not_return(labels: Any, error: type[Exception], words: str) -> None:
+    class Wrong:
+        classes = ("a", "b")
+        halo, stride = 0, 1
+
+        def segment(self, pixels: np.ndarray) -> segengine.Prediction:
+            return segengine.Prediction(labels)
+
+    with pytest.raises(error, match=words):
+        segengine.segment(np.zeros((3, 3), np.uint8), Wrong())
