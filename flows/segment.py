@@ -27,6 +27,7 @@ from segengine.progress import Summary
 from tasks.artifacts import Publisher, publish_results
 from tasks.session import Session, StoppedError
 from tasks.stages import TASKS
+from tasks.words import count
 
 driven: ContextVar[Session | None] = ContextVar("driven", default=None)
 """The session that the command line drives itself; a deployed flow has none and drives its own."""
@@ -100,8 +101,8 @@ def _mirror(session: Session, publish: Publisher) -> State[Any]:
 
 def _final(summary: Summary) -> State[dict[str, Any]]:
     data = asdict(summary) | {"metrics": dict(summary.metrics), "exit_code": summary.exit_code}
-    done = f"{summary.computed:,} shards computed, {summary.skipped:,} were done"
+    done = f"{count(summary.computed, 'shard')} computed, {summary.skipped:,} done before"
     if not summary.failed:
         return Completed(message=done, data=data)
-    frames = "1 frame" if len(summary.failed) == 1 else f"{len(summary.failed):,} frames"
-    return Completed(message=f"{done}; {frames} quarantined", name="Quarantined", data=data)
+    bad = count(len(summary.failed), "frame")
+    return Completed(message=f"{done}; {bad} quarantined", name="Quarantined", data=data)

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tasks.words import count
+
 if TYPE_CHECKING:
     from segengine.progress import FailedFrame, Progress, Summary
 
@@ -125,7 +127,7 @@ def describe(progress: Progress) -> str:
     """
     text = f"{progress.stage}: {progress.done:,} of {progress.total:,}"
     if progress.failed:
-        text += f", {progress.failed:,} {'frame' if progress.failed == 1 else 'frames'} failed"
+        text += f", {count(progress.failed, 'frame')} failed"
     return f"{text}, {progress.message}" if progress.message else text
 
 
@@ -133,8 +135,7 @@ def failures(failed: tuple[FailedFrame, ...]) -> list[str]:
     """Every quarantined frame, its name and reason in full."""
     if not failed:
         return []
-    frames = "1 frame is" if len(failed) == 1 else f"{len(failed):,} frames are"
-    lines = [f"{frames} quarantined:"]
+    lines = [f"{count(len(failed), 'frame')} quarantined:"]
     lines += [f"  {f.kind}: {f.name}: {f.reason}" for f in failed]
     return lines
 
@@ -149,8 +150,8 @@ def result(summary: Summary) -> list[str]:
     """What a run did, and where things are."""
     speed = summary.pixels / 1e6 / summary.seconds if summary.seconds > 0 else 0.0
     lines = [
-        f"{summary.name}: {summary.frames:,} frames in {summary.scenes:,} scenes; "
-        f"{summary.computed:,} shards computed, {summary.skipped:,} were done, "
+        f"{summary.name}: {count(summary.frames, 'frame')} in {count(summary.scenes, 'scene')}; "
+        f"{count(summary.computed, 'shard')} computed, {summary.skipped:,} done before, "
         f"{summary.seconds:.1f} s, {speed:,.1f} megapixels/s",
         f"masks:  {summary.store}",
         f"report: {summary.report}",

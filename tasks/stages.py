@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 
 from tasks.artifacts import Publisher, StageProgress
 from tasks.session import STAGES, Session
+from tasks.words import count
 
 if TYPE_CHECKING:
     from segengine.progress import Progress
@@ -45,7 +46,7 @@ def follow(stage: str, session: Session, publish: Publisher) -> State[None]:
 
 
 def _line(progress: Progress) -> str:
-    failed = f", {progress.failed:,} frames failed" if progress.failed else ""
+    failed = f", {count(progress.failed, 'frame')} failed" if progress.failed else ""
     note = f", {progress.message}" if progress.message else ""
     return f"{progress.done:,} of {progress.total:,}{failed}{note}"
 

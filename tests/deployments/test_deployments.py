@@ -205,8 +205,8 @@ def test_from_nothing_to_a_scheduled_run(site: Site, tmp_path: Path) -> None:
     runs = api(site, "flow_runs/filter", {"sort": "START_TIME_ASC"})
     states = [r["state"] for r in runs if r["state"]["type"] != "SCHEDULED"]
     assert [(s["type"], s["message"]) for s in states] == [
-        ("COMPLETED", "2 shards computed, 0 were done"),
-        ("COMPLETED", "0 shards computed, 2 were done"),
+        ("COMPLETED", "2 shards computed, 0 done before"),
+        ("COMPLETED", "0 shards computed, 2 done before"),
     ]
     scheduled = {r["deployment_id"] for r in runs if r["state"]["type"] == "SCHEDULED"}
     assert len(scheduled) <= 2  # the scheduler's own time to look has perhaps not come yet

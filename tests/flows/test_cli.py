@@ -206,7 +206,7 @@ def test_a_run_that_ends_well_and_what_looks_at_its_store(
     assert not Path(store).exists()
     assert usage(["run", str(job_file)]) == 0
     out, err = capsys.readouterr()
-    assert "4 frames in 2 scenes; 2 shards computed, 0 were done" in out
+    assert "4 frames in 2 scenes; 2 shards computed, 0 done before" in out
     assert f"masks:  {store}" in out
     assert "segment: 2 of 2" in err
     assert usage(["status", store]) == 0
@@ -228,10 +228,10 @@ def test_a_run_that_ends_well_and_what_looks_at_its_store(
     assert usage(["verify", store]) == 4
     capsys.readouterr()
     assert usage(["run", str(job_file), "--repair"]) == 0
-    assert "1 shards computed, 1 were done" in capsys.readouterr().out
+    assert "1 shard computed, 1 done before" in capsys.readouterr().out
     (photos / "bad.png").write_bytes(b"")
     assert usage(["run", str(job_file)]) == 3
-    assert "1 frame is quarantined:\n  corrupt: bad.png: " in capsys.readouterr().out
+    assert "1 frame quarantined:\n  corrupt: bad.png: " in capsys.readouterr().out
     assert usage(["status", store]) == 3
 
 

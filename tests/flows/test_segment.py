@@ -132,7 +132,7 @@ def test_a_flow_runs_its_job_and_a_mistake_fails_it_with_one_line(
     out, err = good.communicate(timeout=120)
     kind, name, message, result = json.loads(out.splitlines()[-1])
     assert (kind, name) == ("COMPLETED", "Quarantined"), err
-    assert message == "2 shards computed, 0 were done; 1 frame quarantined"
+    assert message == "2 shards computed, 0 done before; 1 frame quarantined"
     assert "'exit_code': 3" in result
     out, err = bad.communicate(timeout=120)
     kind, name, message, result = json.loads(out.splitlines()[-1])

@@ -31,14 +31,14 @@ def frame(name: str) -> FailedFrame:
 def test_every_failed_frame_is_named_in_full() -> None:
     names = ["x" * 500 + f"{index}.png" for index in range(300)]
     lines = failures(tuple(map(frame, names)))
-    assert lines[0] == "300 frames are quarantined:"
+    assert lines[0] == "300 frames quarantined:"
     assert lines[1:] == [f"  corrupt: {name}: not a PNG\nat all" for name in names]
 
 
 def test_a_result_says_what_was_done_and_where() -> None:
     summary = Summary("n", "/s", "/s/r.html", 1, 2, 1500, 1000, 500, 4_000_000, 2.0, (), {}, ())
     assert result(summary) == [
-        "n: 2 frames in 1 scenes; 1,000 shards computed, 500 were done, 2.0 s, 2.0 megapixels/s",
+        "n: 2 frames in 1 scene; 1,000 shards computed, 500 done before, 2.0 s, 2.0 megapixels/s",
         "masks:  /s",
         "report: /s/r.html",
     ]

@@ -40,7 +40,7 @@ def test_there_is_a_task_for_each_stage_and_prefect_neither_retries_nor_stores()
 @pytest.mark.parametrize(
     ("stage", "kind", "message"),
     [
-        ("plan", StateType.COMPLETED, "3 of 4, 1 frames failed"),
+        ("plan", StateType.COMPLETED, "3 of 4, 1 frame failed"),
         ("survey", StateType.COMPLETED, "nothing to do"),
         ("segment", StateType.FAILED, "the run has failed: disk full"),
     ],
@@ -64,4 +64,4 @@ def test_notices_of_the_plan_are_logged(monkeypatch: pytest.MonkeyPatch) -> None
     publish = Publisher()
     publish.trouble = "no Prefect here"
     follow("plan", Followed(), publish)
-    assert lines == ["2 shards are stale", "3 of 4, 1 frames failed"]
+    assert lines == ["2 shards are stale", "3 of 4, 1 frame failed"]
