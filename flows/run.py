@@ -106,11 +106,9 @@ class Mirror:
     def __init__(self, session: Session, api: EmbeddedApi | None) -> None:
         self._session, self._api = session, api
         self._thread = threading.Thread(target=self._run, name="segengine-prefect", daemon=True)
-        self._started = time.monotonic()
         self._ready = 0.0
         """When the API first answered."""
         self._trouble: str | None = None
-        self._warned = False
 
     @property
     def is_done(self) -> bool:

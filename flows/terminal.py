@@ -86,6 +86,8 @@ class Display:
     def _update_bar(self, progress: Progress) -> None:
         if progress.stage != self._stage:
             self._stage = progress.stage
+            if self._task is not None:
+                self._bar.stop_task(self._task)
             self._bar.start()
             self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
         notes = [f"{progress.failed:,} failed"] if progress.failed else []

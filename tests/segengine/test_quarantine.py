@@ -274,7 +274,9 @@ def test_a_part_that_was_away_for_a_night(
 ) -> None:
     """What is linked across shards is linked again once the lost part is there."""
     spec = {"kind": "edges", "operator": operator}
-    image = noise(4, (90, 64, 3))
+    image = noise(4, (90, 64, 3)) // 60 + 100
+    # A weak edge through all shards, strong only in the lost ones.
+    image[:, 20:] += (20 + 2 * np.arange(90).clip(28, 75) - 56).astype(np.uint8)[:, None, None]
     path = bench.put("a.zarr", image)
     wanted = segengine.segment(image, spec)
     job = {"source": {"paths": [str(path)]}, "faults": {"retries": 0}, "store": {"shard": 32}}

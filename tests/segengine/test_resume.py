@@ -187,6 +187,24 @@ def test_no_foreign_byte_counts_as_done(
         assert stale <= set(found[4]) - set(wanted[4]), counter.keys[after]
 
 
+def test_a_level_of_another_job_does_not_stay(new_bench: Any, noise: Any) -> None:
+    """Killed between a level's bytes and its record; then the first job again."""
+    one, two = {"kind": "threshold"}, {"kind": "threshold", "object": "dark"}
+    clean = make(new_bench(), noise)
+    segengine.run(job(clean, one))
+    with killed(1 << 30) as counter:
+        segengine.run(job(clean, two))
+    level = next(i for i, key in enumerate(counter.keys) if "mask/1/c/" in key)
+    clean, bench = make(new_bench(), noise), make(new_bench(), noise)
+    segengine.run(job(clean, one))
+    segengine.run(job(bench, one))
+    with pytest.raises(Killed), killed(level + 1):
+        segengine.run(job(bench, two))
+    (bench.store / "run.lock").unlink(missing_ok=True)
+    segengine.run(job(bench, one))
+    assert facts(bench) == facts(clean)
+
+
 def test_a_draft_of_another_job_is_not_linked(new_bench: Any, noise: Any) -> None:
     """Killed between a draft's bytes and its record, over a draft of an earlier kill."""
     one, two = JOBS["stitch"], JOBS["stitch"] | {"sigma": 3.0}
