@@ -29,7 +29,7 @@ from typing import Any, Literal, Protocol
 
 from segengine.errors import StoreError
 from segengine.values import decode, encode
-from segengine.worker import Retry
+from segengine.work import Retry
 
 PAUSE = 0.25
 """Seconds before a transient failure is tried again; doubled each time."""

@@ -20,7 +20,7 @@ from segengine.store import checksum, open_array, shard_place
 from segengine.values import decode, encode
 
 if TYPE_CHECKING:
-    from segengine.worker import ShardTask
+    from segengine.work import ShardTask
 
 Colors = tuple[tuple[int, int, int], ...]
 

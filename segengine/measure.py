@@ -31,7 +31,7 @@ from segengine.store import open_array
 from segengine.truth import MissingTruthError, TruthRef, find_truth, load_truth
 from segengine.types import FrameRef, Prediction, Window
 from segengine.values import decode, encode
-from segengine.worker import Retry
+from segengine.work import Retry
 
 Place = tuple[int, int, int]
 

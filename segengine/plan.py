@@ -14,6 +14,7 @@ from segengine import plugins
 from segengine.arrays import SceneArrays, scene_arrays
 from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import changes, digest, mask_keys
+from segengine.fitting import load_fit
 from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader, scan
 from segengine.job import Job
 from segengine.layout import Cut, Layout
@@ -21,7 +22,7 @@ from segengine.objects import Objects
 from segengine.records import SCHEMA, FrameFailure, Record, RecordLog
 from segengine.store import read_attributes
 from segengine.types import Unreadable
-from segengine.worker import SegmenterSpec, ShardTask, load_fit
+from segengine.work import SegmenterSpec, ShardTask
 
 Place = tuple[int, int, int]
 FITS = "records/+fits"

@@ -11,6 +11,7 @@ from typing import Any
 
 from segengine import plugins
 from segengine.cluster import cores
+from segengine.fitting import store_fit
 from segengine.job import Job
 from segengine.layout import Layout
 from segengine.objects import open_objects
@@ -18,7 +19,8 @@ from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame
 from segengine.publish import unplaced_failures
 from segengine.records import Record
-from segengine.worker import Retry, ShardTask, SurveyTask, segment_shard, store_fit, survey_batch
+from segengine.work import Retry, ShardTask, SurveyTask
+from segengine.worker import segment_shard, survey_batch
 
 MOST_SCENES = 20
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from segengine import plugins, tiling
 from segengine.fingerprint import digest
+from segengine.fitting import load_fit
 from segengine.inputs import commit_unplaced
 from segengine.instances import TABLE_SCHEMA, rows_key
 from segengine.layout import Layout
@@ -26,7 +27,6 @@ from segengine.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.records import Record, RecordLog
 from segengine.store import write_block
-from segengine.worker import load_fit
 
 PUBLISHED = "records/+published"
 WORST = 1000

@@ -21,7 +21,7 @@ from segengine.layout import Layout
 from segengine.objects import open_objects
 from segengine.records import Record, RecordLog
 from segengine.store import open_array, write_block
-from segengine.worker import Retry
+from segengine.work import Retry
 
 Place = tuple[int, int, int]
 

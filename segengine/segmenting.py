@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segengine import plugins
+from segengine.block import draft_key, read_pieces
 from segengine.dispatch import Outcome, Pool, Work
 from segengine.instances import rows_key
 from segengine.job import FaultsSpec
@@ -18,14 +19,8 @@ from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame, Progress
 from segengine.quarantine import Quarantine
 from segengine.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
-from segengine.worker import (
-    FinishTask,
-    ShardTask,
-    draft_key,
-    finish_shard,
-    read_pieces,
-    segment_shard,
-)
+from segengine.work import FinishTask, ShardTask
+from segengine.worker import finish_shard, segment_shard
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from segengine.plan import FITS, Fit, Place, Plan
 from segengine.progress import Progress
 from segengine.records import FrameFailure
 from segengine.values import decode
-from segengine.worker import FitTask, Fitted, Surveyed, SurveyTask, fit_states, survey_batch
+from segengine.work import FitTask, Fitted, Surveyed, SurveyTask
+from segengine.worker import fit_states, survey_batch
 
 STATES = "records/+survey"
 MOST_SHARDS = 32

@@ -1,0 +1,232 @@
+"""A shard while its frames come in, and its commit: bytes first, the record last."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from segengine import gone, plugins
+from segengine.instances import TABLE_SCHEMA, objects_of, rows_key, to_bytes, with_frame
+from segengine.linking import Pieces, find_pieces
+from segengine.objects import Objects
+from segengine.reading import Box
+from segengine.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
+from segengine.store import write_block
+from segengine.types import FrameRef, Prediction, Tile
+from segengine.values import decode, encode
+from segengine.work import ShardTask
+
+INVALID = 0x80
+"""Bit of a stored draft: the pixel is nodata."""
+
+
+class Block:
+    """A shard while its frames come in: void until a frame is put."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self.task = task
+        shape = task.window.shape
+        spec = task.arrays["mask/0"]
+        self.void = int(spec.fill)
+        dtype = np.dtype(np.uint8) if task.draft else np.dtype(spec.dtype)
+        self.labels = np.full(shape, INVALID if task.draft else self.void, dtype)
+        self.instances: NDArray[np.uint32] | None = None
+        self.probabilities: NDArray[np.float32] | None = None
+        self.tables: dict[int, pa.Table] = {}
+        self.inputs = task.inputs
+        if not task.draft and "instances/0" in task.arrays:
+            self.instances = np.zeros(shape, np.uint32)
+        if not task.draft and "probabilities/0" in task.arrays:
+            frames, height, width = shape
+            self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
+        self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.inertia: dict[int, float] = {}
+
+    def fitted(self, ref: FrameRef, segmenter: Any) -> None:
+        """Note what a frame's own fit found."""
+        self.colors[ref.index] = plugins.colors(segmenter)
+        inertia = getattr(segmenter, "inertia", None)
+        if inertia is not None:
+            self.inertia[ref.index] = float(inertia)
+
+    def put(
+        self, frames: list[FrameRef], tiles: list[Tile], prediction: Prediction, box: Box
+    ) -> None:
+        """Crop a prediction to what the shard stores, and set void."""
+        first = self.task.window.start[0]
+        height, width = box.shape
+        for i, (ref, tile) in enumerate(zip(frames, tiles, strict=True)):
+            at = (ref.index - first, slice(0, height), slice(0, width))
+            invalid = None if tile.valid is None else ~tile.valid[box.inner]
+            labels = prediction.labels[i][box.inner]
+            self.labels[at] = labels
+            if invalid is not None:
+                if self.task.draft:
+                    self.labels[at][invalid] |= INVALID
+                else:
+                    self.labels[at][invalid] = self.void
+            if self.instances is not None and prediction.instances is not None:
+                self.instances[at] = prediction.instances[i][box.inner]
+                if invalid is not None:
+                    self.instances[at][invalid] = 0
+                self._add_rows(ref, prediction, i, len(frames))
+            if self.probabilities is not None and prediction.probabilities is not None:
+                values = np.moveaxis(prediction.probabilities[i][box.inner], -1, 0)
+                self.probabilities[ref.index - first, :, :height, :width] = values
+                if invalid is not None:
+                    self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
+
+    def _add_rows(self, ref: FrameRef, prediction: Prediction, i: int, frames: int) -> None:
+        """Rows of a frame's instances: the segmenter's own, or what its map shows."""
+        at = ref.index - self.task.window.start[0], slice(0, ref.height), slice(0, ref.width)
+        if prediction.objects is not None and frames == 1:
+            objects = prediction.objects
+        elif self.instances is not None and not self.task.draft:
+            objects = objects_of(self.instances[at], self.labels[at])
+        else:
+            return
+        self.tables[ref.index] = with_frame(objects, self.task.scene, ref.index)
+
+    def keep_gone(self, objects: Objects) -> None:
+        """Carry over what is stored of vanished frames."""
+        task = self.task
+        refs = [r for r in task.frames if r.gone]
+        if not refs or task.draft:
+            return
+        kept = gone.carried(task, objects)
+        made = (task.job, task.weights, task.segmenter.digest)
+        clean = kept is not None and kept.made == made
+        lost = {r.index for r in refs if not clean or (kept and r.index in kept.failed)}
+        if len(task.frames) > 1:
+            # A mask of another job must not count as done when its input comes back.
+            inputs = zip(task.frames, task.inputs.split(" "), strict=True)
+            self.inputs = " ".join("-" if r.index in lost else i for r, i in inputs)
+        if kept is None:
+            return
+        for path, block in self.maps():
+            for index, values in kept.maps.get(path, {}).items():
+                block[index - task.window.start[0]] = values
+        self.colors |= {i: c for i, c in kept.colors.items() if len(c) == task.classes}
+        self.inertia |= kept.inertia
+        if kept.rows and self.instances is not None:
+            rows = pq.read_table(io.BytesIO(kept.rows))
+            for ref in refs:
+                at = np.asarray(rows.column("frame")) == ref.index
+                self.tables[ref.index] = rows.filter(at)
+
+    def maps(self) -> list[tuple[str, NDArray[Any]]]:
+        """The arrays there are, with their paths."""
+        maps = (
+            ("mask/0", self.labels),
+            ("instances/0", self.instances),
+            ("probabilities/0", self.probabilities),
+        )
+        return [(path, block) for path, block in maps if block is not None]
+
+    def commit(
+        self, objects: Objects, failures: tuple[FrameFailure, ...], started: float
+    ) -> Record:
+        """Drop the old record, store the bytes, commit the new record."""
+        task = self.task
+        kind: Kind = "draft" if task.draft else "mask"
+        log = RecordLog(objects)
+        if task.had and not task.draft:  # a draft leaves the mask that is there alone
+            log.drop("mask", task.scene, task.place, packed=task.had == "packed")
+        payload = ""
+        if task.draft:
+            # An earlier draft's record, if there is one, must not vouch for these bytes.
+            log.drop("draft", task.scene, task.place, packed=False)
+            stored: tuple[StoredObject, ...] = ()
+            payload = write_draft(objects, task.scene, task.place, self.labels)
+        else:
+            stored = tuple(
+                write_block(objects, task.arrays[path], task.scene, task.place, block)
+                for path, block in self.maps()
+            )
+            if self.instances is not None:
+                tables = [table for _, table in sorted(self.tables.items())]
+                rows = pa.concat_tables([TABLE_SCHEMA.empty_table(), *tables])
+                objects.put(rows_key(task.scene, task.place), to_bytes(rows))
+        areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
+        first = task.window.start[0]
+        order = range(first, task.window.stop[0])
+        void = ((0, 0, 0),) * task.classes
+        record = Record(
+            kind,
+            task.scene,
+            task.place,
+            (*task.window.start, *task.window.stop),
+            "done",
+            self.inputs,
+            task.job,
+            task.weights,
+            task.segmenter.digest,
+            stored,
+            failures=failures,
+            areas=areas,
+            colors=tuple(self.colors.get(i, void) for i in order) if self.colors else (),
+            inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
+            attempts=task.attempt,
+            seconds=round(time.perf_counter() - started, 6),
+            finished=time.time(),
+            pixels=sum(sum(row[:-1]) for row in areas),
+            version=task.version,
+            provenance=_provenance(),
+            payload=payload,
+        )
+        log.write(record)
+        if any(r.gone for r in task.frames):
+            gone.forget(task, objects)
+        return record
+
+
+def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:
+    """Pixels of each class, then of void, one row a frame; labels (n, y, x)."""
+    found = []
+    for frame in labels:
+        counts = np.zeros(void + 1 if void < 256 else classes + 1, np.int64)
+        flat = frame.reshape(-1)
+        if void < 256:
+            import cv2
+
+            for start in range(0, flat.size, 1 << 23):  # calcHist counts in float32
+                part = flat[start : start + (1 << 23)]
+                counts += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+            found.append((*counts[:classes].tolist(), int(counts[void])))
+        else:
+            clipped = np.minimum(flat, classes)
+            found.append(tuple(np.bincount(clipped, minlength=classes + 1).tolist()))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _provenance() -> str:
+    return provenance()
+
+
+def draft_key(scene: str, place: tuple[int, int, int]) -> str:
+    """Where a shard's provisional map lies."""
+    return f"work/{scene}/draft/{'.'.join(map(str, place))}"
+
+
+def write_draft(
+    objects: Objects, scene: str, place: tuple[int, int, int], labels: NDArray[np.uint8]
+) -> str:
+    """Store a provisional map (1, y, x); returns its border summary for the record."""
+    objects.put(draft_key(scene, place), encode(labels))
+    pieces, _ = find_pieces(labels[0] & ~np.uint8(INVALID))
+    return base64.b64encode(encode(pieces)).decode()
+
+
+def read_pieces(record: Record) -> Pieces:
+    """The border summary in a draft's record."""
+    found: Pieces = decode(base64.b64decode(record.payload))
+    return found

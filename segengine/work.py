@@ -1,0 +1,130 @@
+"""What travels to workers and back: frozen values, never handles, clients or globals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.arrays import SceneArrays
+from segengine.records import FrameFailure
+from segengine.types import FrameRef, Window
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterSpec:
+    """How a worker gets its segmenter: by name and options, or as a committed fit."""
+
+    kind: str
+    options: str
+    """JSON"""
+    fit: str = ""
+    """Key of the committed fit, below the store."""
+    digest: str = ""
+    """Digest of that fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """All a worker needs to work on one shard."""
+
+    store: str
+    scene: str
+    place: tuple[int, int, int]
+    window: Window
+    frames: tuple[FrameRef, ...]
+    inputs: str
+    kind: str
+    """The source kind."""
+    windowed: bool
+    source: str
+    """The job's `source` block as JSON."""
+    segmenter: SegmenterSpec
+    arrays: SceneArrays
+    classes: int
+    outputs: tuple[str, ...]
+    job: str
+    weights: str
+    version: int
+    draft: bool = False
+    """Write a provisional map that the stitch stage decides."""
+    had: str = ""
+    """Where a record of this shard lies now: `single`, `packed`, or nowhere."""
+    lost: tuple[FrameFailure, ...] = ()
+    """Frames whose own survey failed: void here."""
+    attempt: int = 1
+    last: bool = False
+    """No other attempt follows: frames that fail are given up."""
+    cut: bool = False
+    """A frame lies in more than this shard."""
+    target: str = ""
+    """Write to this store instead (to compare with what is stored)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTask:
+    """Write the final mask of a shard whose draft is stored."""
+
+    shard: ShardTask
+    kept: NDArray[np.int32]
+    """Pieces at the shard's border that the whole frame keeps."""
+    keep: int
+    failures: tuple[FrameFailure, ...]
+    attempt: int = 1
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyTask:
+    """Shards that are surveyed together; their merged state is one object."""
+
+    shards: tuple[ShardTask, ...]
+    key: str
+    """Where the state is committed."""
+    attempt: int = 1
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What a survey batch found."""
+
+    key: str
+    seen: tuple[str, ...]
+    """Names of the frames in the state."""
+    failures: tuple[tuple[str, FrameFailure], ...]
+    """(scene, frame) that could not be read."""
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class FitTask:
+    """Merge committed survey states, fit, commit the fit."""
+
+    store: str
+    segmenter: SegmenterSpec
+    states: tuple[str, ...]
+    key: str
+    about: Mapping[str, Any]
+    attempt: int = 1
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A committed fit."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A failure that may go better next time."""
+
+    reason: str
+    fatal: bool = False
+    """The store cannot be written: trying on makes no sense."""
