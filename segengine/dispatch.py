@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
-from segengine.errors import StoreError
+from segengine.errors import SegengineError, StoreError
 from segengine.values import decode, encode
 from segengine.work import Retry
 
@@ -35,6 +35,8 @@ PAUSE = 0.25
 """Seconds before a transient failure is tried again; doubled each time."""
 TICK = 0.5
 """Seconds between looks at the deadlines."""
+NO_WORKERS = 120.0
+"""Seconds without any worker after which a run ends with an error instead of waiting on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ class _DaskRun:
         self.again: list[tuple[float, int, Work, int]] = []
         self.suspects: deque[tuple[Work, int, int]] = deque()
         self.count = 0
+        self.alive = time.monotonic()
         client.subscribe_topic(self.topic, self._stamped)
 
     def close(self) -> None:
@@ -243,7 +246,10 @@ class _DaskRun:
     def _submit(self, work: Work, attempt: int, *, alone: bool) -> None:
         last = attempt > self.retries
         stamp = f"{work.function.__name__}-{uuid.uuid4().hex}"
-        future = self.client.submit(
+        # Known before it is handed out: a quick worker's events come before `submit` returns.
+        running = _Running(stamp, work, None, attempt, last, alone)
+        self.running[stamp] = running
+        running.future = self.client.submit(
             call_stamped,
             work.function,
             work.at(attempt, last),
@@ -252,8 +258,7 @@ class _DaskRun:
             key=stamp,
             pure=False,
         )
-        self.running[stamp] = _Running(stamp, work, future, attempt, last, alone)
-        future.add_done_callback(lambda _, stamp=stamp: self.ended.put(stamp))
+        running.future.add_done_callback(lambda _, stamp=stamp: self.ended.put(stamp))
 
     def _stamped(self, event: Any) -> None:
         """Called by the client's loop when a worker starts or ends an attempt."""
@@ -267,12 +272,22 @@ class _DaskRun:
         else:
             running.worker, running.since = message["worker"], time.monotonic()
 
+    def _refuse_no_workers(self) -> None:
+        """Raise where nobody has been there to do the work for a while."""
+        if self.client.scheduler_info(n_workers=-1)["workers"]:
+            self.alive = time.monotonic()
+        elif time.monotonic() - self.alive > NO_WORKERS:
+            raise SegengineError(
+                f"the cluster has had no worker for {NO_WORKERS:g} s; start workers and run again"
+            )
+
     def _step(self) -> Iterator[Outcome]:
         """Wait for one end, or for the next look at the deadlines."""
         try:
             stamps = [self.ended.get(timeout=TICK)]
         except queue.Empty:
             stamps = []
+            self._refuse_no_workers()
         for stamp in stamps:
             running = self.running.pop(stamp, None)
             if running is not None:
@@ -350,7 +365,7 @@ class _DaskRun:
                 try:
                     self.ended.get(timeout=TICK)
                 except queue.Empty:
-                    continue
+                    self._refuse_no_workers()
             del self.running[stamp]
             if not (running.value or running.future.done()):
                 self._restart(running)

@@ -20,6 +20,10 @@ from segengine import registry
 from segengine.errors import JobError
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
+"""What `truth.paths` may name in braces: the frame's."""
+TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
+"""A field, or a brace that stands for itself."""
 
 
 class Model(BaseModel):
@@ -38,6 +42,14 @@ class SourceSpec(Model):
     )
     color: Literal["gray", "rgb"] | None = Field(None, description="Images and video: force one")
     every: int = Field(1, ge=1, description="Video: keep every n-th frame")
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_installed(cls, value: str) -> str:
+        if value != "auto" and ":" not in value and value not in registry.names("sources"):
+            kinds = ", ".join(("auto", *registry.names("sources")))
+            raise ValueError(f"{value!r} is not installed; choose from {kinds}")
+        return value
 
     @field_validator("paths", mode="before")
     @classmethod
@@ -62,6 +74,16 @@ class TruthSpec(Model):
     @classmethod
     def _one_path_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("paths")
+    @classmethod
+    def _fields_are_known(cls, value: list[str]) -> list[str]:
+        for path in value:
+            for match in TRUTH_FIELD.finditer(path):
+                if match[1] is not None and match[1] not in TRUTH_FIELDS:
+                    known = ", ".join(f"{{{field}}}" for field in TRUTH_FIELDS)
+                    raise ValueError(f"{{{match[1]}}} is unknown; use {known}")
+        return value
 
     @model_validator(mode="after")
     def _values_match_classes(self) -> TruthSpec:
@@ -185,6 +207,27 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
     Raises JobError with one line: file, line, key, what is wrong.
     """
     file = Path(path)
+    data, lines = _read(file)
+    for override in overrides:
+        _override(data, override)
+    return _checked(data, base=file.absolute().parent, file=str(file), lines=lines)
+
+
+def located(path: str | os.PathLike[str], error: JobError) -> JobError:
+    """The same error with file and line in front, where it begins with a key of the job file.
+
+    For what only the data can tell, long after the file was read: paths that name no input.
+    """
+    try:
+        _, lines = _read(Path(path))
+    except JobError:
+        return error
+    where = _where(str(path), lines, tuple(str(error).partition(":")[0].split(".")))
+    return error if where == str(path) else JobError(f"{where}: {error}")
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """A job file's keys, and the line of each."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -201,15 +244,15 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
         where = f":{mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise JobError(f"{file}{where}: {problem}") from None
+    except RecursionError:
+        raise JobError(f"{file}: blocks are nested too deeply, or one holds itself") from None
     except JobError as error:
         raise JobError(f"{file}:{error}") from None
     if not isinstance(data, dict):
         raise JobError(
             f"{file}: a job file is a mapping with keys such as source, segmenter, store"
         )
-    for override in overrides:
-        _override(data, override)
-    return _checked(data, base=file.absolute().parent, file=str(file), lines=lines)
+    return data, lines
 
 
 def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
@@ -236,7 +279,7 @@ def _checked(
             known = [
                 o for o in data["segmenter"] if re.search(rf"\b{re.escape(str(o))}\b", message)
             ]
-            if key not in lines:
+            if key not in lines and key[-1] not in data["segmenter"]:
                 key = ("segmenter", str(known[0]) if known else "kind")
                 if not known:
                     message = "segmenter.kind: " + message.removeprefix("segmenter.")
@@ -258,7 +301,9 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
     found = error.errors(include_url=False)
     # A key that is missing is often there, misspelt: the unknown one is the one to name.
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    # pydantic ends the place with the type it tried, where a key takes one of several.
     key = tuple(str(part) for part in first["loc"])
+    key = key[:-1] if len(key) > 1 and key[-1] in ("int", "str") else key
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and re.match(r"^[a-z_]+: ", message):
         option, _, message = message.partition(": ")

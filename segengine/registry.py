@@ -49,9 +49,14 @@ def load(group: str, name: str) -> Callable[..., Any]:
             found = importlib.import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except (ImportError, AttributeError) as error:
-            raise JobError(f"{name}: cannot be imported here: {error}") from error
-        return found  # type: ignore[return-value]
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            raise JobError(
+                f"{name}: cannot be imported here: {error}; install its package, or set PYTHONPATH "
+                "to the folder it lies in"
+            ) from error
+        if not callable(found):
+            raise JobError(f"{name}: is a {type(found).__name__}, not a class")
+        return found  # type: ignore[no-any-return]
     try:
         point = _installed(group)[name]
     except KeyError:
@@ -73,7 +78,7 @@ def create(group: str, kind: str, options: Mapping[str, Any]) -> Any:
     Raises JobError with a message that starts with the option's name where one is unknown or wrong.
     """
     factory = load(group, kind)
-    parameters = inspect.signature(factory).parameters
+    parameters = _parameters(factory, kind)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option in options:
         if option not in parameters and not takes_any:
@@ -92,9 +97,16 @@ def create(group: str, kind: str, options: Mapping[str, Any]) -> Any:
 
 def non_default(group: str, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that differ from the plug-in's defaults: writing a default out changes nothing."""
-    parameters = inspect.signature(load(group, kind)).parameters
+    parameters = _parameters(load(group, kind), kind)
     return {
         name: value
         for name, value in sorted(options.items())
         if name not in parameters or parameters[name].default != value
     }
+
+
+def _parameters(factory: Callable[..., Any], kind: str) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory).parameters
+    except (ValueError, TypeError) as error:
+        raise JobError(f"{kind}: its options cannot be told: {error}") from error

@@ -14,12 +14,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from segengine.errors import JobError
-from segengine.job import TruthSpec
+from segengine.job import TRUTH_FIELD, TruthSpec
 from segengine.objects import open_objects
 from segengine.types import FrameRef
 
-_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 _LARGE = 1 << 26
 """Pixels above which a label TIFF is read in windows."""
 
@@ -29,7 +27,7 @@ class MissingTruthError(Exception):
 
 
 def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
-    """Paths where a frame's truth may lie, in the order of `truth.paths`. Raises JobError."""
+    """Paths where a frame's truth may lie, in the order of `truth.paths`."""
     path = PurePosixPath(ref.name.partition("#")[0] if "#" in ref.name else ref.name)
     if not ref.name.partition("#")[2].isdigit():
         path = PurePosixPath(ref.name)
@@ -46,13 +44,9 @@ def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
     def fill(match: re.Match[str]) -> str:
         if match[2] or match[3]:
             return "{" if match[2] else "}"
-        if match[1] not in fields:
-            raise JobError(
-                f"truth.paths: {{{match[1]}}} is unknown; use {', '.join(f'{{{f}}}' for f in fields)}"
-            )
         return fields[match[1]]
 
-    return [_FIELD.sub(fill, template) for template in spec.paths]
+    return [TRUTH_FIELD.sub(fill, template) for template in spec.paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +187,13 @@ def _raster_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) ->
     import rasterio
     from rasterio.windows import Window
 
-    path = uri if "://" not in uri else f"/vsi{uri.replace('://', '/')}"
+    scheme = uri.partition("://")[0]
+    if "://" not in uri:
+        path = uri
+    elif scheme in ("http", "https"):
+        path = f"/vsicurl/{uri}"
+    else:
+        path = f"/vsi{uri.replace('://', '/')}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path) as data:

@@ -6,7 +6,8 @@ r"""Paths and globs to entries: what there is to read, under which names, and wh
 A frame's name is its path below the fixed part, the leading components without glob characters. A
 plain file is named by its file name, and of a plain folder everything below it with a known suffix
 is listed. A bracketed component (`a[1]`) is taken as it stands where something by that very name
-exists. Hidden files and, unless a pattern ends in their suffix, sidecars are left out.
+exists. Hidden files and, unless a pattern ends in their suffix, sidecars are left out, and so are
+segengine's own stores: masks that lie beside their images are not the next night's input.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _SIDECARS = frozenset((".xml", ".ovr", ".msk", ".tfw", ".tifw", ".wld", ".jgw", 
                        ".json", ".txt", ".md", ".csv", ".yaml", ".yml"))  # fmt: skip
 _WORLD_FILES = (".tfw", ".tifw", ".wld", ".TFW")
 _ZARR_METADATA = frozenset(("zarr.json", ".zarray", ".zgroup"))
+_STORE = frozenset(("run.lock", "records/+layouts"))
+"""What only a segengine store holds: the first before, the second as long as there are scenes."""
 _MAGIC = re.compile(r"[*?\[]")
 _ESCAPED = re.compile(r"\[([*?\[])\]")
 LARGE = 2**28
@@ -302,6 +305,8 @@ class _Scan:
         if not inside and not matching:
             return
         if _suffix(name) in _ZARR or any(os.path.exists(f"{path}/{m}") for m in _ZARR_METADATA):
+            if any(os.path.exists(f"{path}/{mark}") for mark in _STORE):
+                return
             if any(pattern.kind in ("auto", "zarr") or pattern.parts for pattern in matching):
                 yield _Found(prefix + name, path, _zarr_fingerprint(path), zarr=True)
                 return
@@ -416,11 +421,18 @@ def _tree(
         if array is not None:
             if pattern.parts or pattern.kind in ("auto", "zarr"):
                 seen.add(inner)
-                mark = _remote_zarr_fingerprint(array, system.find(array, detail=True))
+                inside = system.find(array, detail=True)
+                if _is_store(array, inside):
+                    continue
+                mark = _remote_zarr_fingerprint(array, inside)
                 yield _Found(inner, f"{url}/{inner}", mark, zarr=True)
         elif info["type"] != "directory" and pattern.wants(name.rpartition("/")[2]):
             seen.add(inner)
             yield _Found(name, f"{url}/{name}", _remote_mark(info))
+
+
+def _is_store(root: str, found: Collection[str]) -> bool:
+    return any(f"{path}/".startswith(f"{root}/{mark}/") for path in found for mark in _STORE)
 
 
 def _path_matches(pattern: _Pattern, name: str) -> bool:

@@ -222,6 +222,8 @@ def _require_directory(uri: str) -> None:
 
 
 def _image(uri: str, node: Any) -> _Image:
+    import warnings
+
     import zarr
 
     if isinstance(node, zarr.Array):
@@ -230,7 +232,10 @@ def _image(uri: str, node: Any) -> _Image:
     ome = attributes.get("ome", attributes)
     if "multiscales" in ome:
         return _checked(_ome(uri, node, ome))
-    members = dict(node.members())
+    with warnings.catch_warnings():
+        # Other files beside the arrays are nobody's fault.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        members = dict(node.members())
     arrays = [name for name, member in members.items() if isinstance(member, zarr.Array)]
     if len(arrays) == 1:
         return _image(uri, members[arrays[0]])
