@@ -418,8 +418,8 @@ def _state(
     return state
 
 
-def _worth_retry(failures: list[dict[str, Any]]) -> bool:
-    return any(f["kind"] != "corrupt" for f in failures)
+def _worth_retry(failures: list[tuple[int, str, str]]) -> bool:
+    return any(kind != "corrupt" for _, kind, _ in failures)
 
 
 class _Wanted:
@@ -501,4 +501,5 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         yield f"{retried} shards failed in an earlier run and are tried once more"
     gone = sum(int(layout.gone.sum()) for layout in plan.layouts.values())
     if gone:
-        yield f"{gone} inputs have vanished; their masks stay, marked gone"
+        inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
+        yield f"{inputs} vanished; the masks stay, marked gone"

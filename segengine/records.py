@@ -168,9 +168,7 @@ def to_table(records: Iterable[Record]) -> pa.Table:
             rows[name].append(index)
         for name in _NESTED:
             value = getattr(record, name)
-            rows[name].append(
-                json.dumps(_jsonable(value), separators=(",", ":")) if value else _EMPTY_TEXT
-            )
+            rows[name].append(json.dumps(value, separators=(",", ":")) if value else _EMPTY_TEXT)
     return pa.table(rows, schema=SCHEMA)
 
 
@@ -182,49 +180,43 @@ def _jsonable(value: tuple[Any, ...]) -> Any:
 def from_table(table: pa.Table) -> Iterator[Record]:
     """Records of a packed table, one at a time."""
     for batch in table.to_batches(max_chunksize=8192):
-        columns = {name: batch.column(name).to_pylist() for name in SCHEMA.names}
-        boxes = columns["box"]
-        nested = {name: columns[name] for name in _NESTED}
-        for i in range(batch.num_rows):
-            yield Record(
-                columns["kind"][i],
-                columns["scene"][i],
-                (columns["f"][i], columns["y"][i], columns["x"][i]),
-                tuple(boxes[i]),
-                columns["status"][i],
-                columns["inputs"][i],
-                columns["job"][i],
-                columns["weights"][i],
-                columns["fit"][i],
-                _objects(nested["objects"][i]),
-                columns["reason"][i],
-                _failures(nested["failures"][i]),
-                _tuples(nested["areas"][i]),
-                _tuples(nested["colors"][i]),
-                _tuples(nested["inertia"][i]),
-                columns["attempts"][i],
-                columns["seconds"][i],
-                columns["finished"][i],
-                columns["pixels"][i],
-                columns["version"][i],
-                columns["provenance"][i],
-                columns["payload"][i],
-            )
+        columns = {name: _plain(batch.column(name)) for name in SCHEMA.names}
+        places = list(zip(*(columns.pop(axis) for axis in "fyx"), strict=True))
+        columns["box"] = [tuple(box) for box in columns["box"]]
+        columns["objects"] = _parsed(columns["objects"], StoredObject)
+        columns["failures"] = _parsed(columns["failures"], FrameFailure)
+        for name in ("areas", "colors", "inertia"):
+            columns[name] = [
+                () if text == _EMPTY_TEXT else _frozen(json.loads(text)) for text in columns[name]
+            ]
+        columns["shard"] = places
+        yield from map(Record, *(columns[name] for name in _FIELDS))
 
 
-def _objects(text: str) -> tuple[StoredObject, ...]:
-    return () if text == _EMPTY_TEXT else tuple(StoredObject(**o) for o in json.loads(text))
+def _plain(column: pa.Array) -> list[Any]:
+    """A column as Python values; several times as fast as `to_pylist` where it can be."""
+    if pa.types.is_dictionary(column.type):
+        words = column.dictionary.to_pylist()
+        return [words[i] for i in column.indices.to_numpy().tolist()]
+    found: list[Any]
+    if pa.types.is_fixed_size_list(column.type):
+        found = column.flatten().to_numpy().reshape(-1, column.type.list_size).tolist()
+    elif pa.types.is_primitive(column.type):
+        found = column.to_numpy().tolist()
+    else:
+        found = column.to_pylist()
+    return found
 
 
-def _failures(text: str) -> tuple[FrameFailure, ...]:
-    return () if text == _EMPTY_TEXT else tuple(FrameFailure(**f) for f in json.loads(text))
+def _parsed(texts: list[str], kind: Any) -> list[tuple[Any, ...]]:
+    return [
+        () if text == _EMPTY_TEXT else tuple(kind(*row) for row in json.loads(text))
+        for text in texts
+    ]
 
 
-def _tuples(text: str) -> Any:
-    def freeze(value: Any) -> Any:
-        return tuple(freeze(v) for v in value) if isinstance(value, list) else value
-
-    return () if text == _EMPTY_TEXT else freeze(json.loads(text))
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
