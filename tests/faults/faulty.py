@@ -43,7 +43,7 @@ def counted(log: str | Path) -> list[str]:
 def work(log: str, what: str, pause: float, gate: str = "") -> None:
     """Count a call and take a while; behind a closed gate, until it is opened.
 
-    The gate is a file with a number: so many calls pass, the others wait until it is gone.
+    The gate is a file with a number: about so many calls pass, the others wait until it is gone.
     """
     count(log, what)
     time.sleep(pause)

@@ -98,6 +98,11 @@ class Process:
         """The exit code."""
         return self.popen.wait(seconds)
 
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait for a condition, which must come true before the process ends."""
+        until(lambda: condition() or self.popen.poll() is not None, what)
+        assert self.popen.poll() is None, f"{what}: it has ended: {self.stderr}"
+
     @property
     def stderr(self) -> str:
         return self.err.read_text()

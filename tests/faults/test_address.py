@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faulty import counted
-from harness import Job, Process, differing, job_of, kill, until, write_photos
+from harness import Job, Process, differing, job_of, kill, write_photos
 
 pytestmark = pytest.mark.system
 
@@ -22,7 +22,7 @@ def scheduler(tmp_path: Path) -> Iterator[Process]:
     command = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     command += ["--no-dashboard", "--scheduler-file", str(tmp_path / "scheduler.json")]
     process = Process(tmp_path / "scheduler", command)
-    until((tmp_path / "scheduler.json").exists, "no scheduler")
+    process.until((tmp_path / "scheduler.json").exists, "no scheduler")
     yield process
     process.end()
 
@@ -36,7 +36,7 @@ def start_worker(scheduler: Process, tmp_path: Path) -> Iterator[Start]:
         command += ["--scheduler-file", str(tmp_path / "scheduler.json"), *options]
         worker = Process(tmp_path / "workers", command)
         started.append(worker)
-        until(lambda: "Registered to" in worker.stderr, f"no worker: {worker.stderr}")
+        worker.until(lambda: "Registered to" in worker.stderr, "no worker")
         return worker
 
     yield start
@@ -45,7 +45,7 @@ def start_worker(scheduler: Process, tmp_path: Path) -> Iterator[Start]:
 
 
 def wait_for_calls(run: Process, log: Path, number: int) -> None:
-    until(lambda: len(counted(log)) >= number or run.popen.poll() is not None, "no work")
+    run.until(lambda: len(counted(log)) >= number, "no work")
 
 
 def block(tmp_path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faulty import counted
-from harness import Job, job_of, kill, until, write_photos
+from harness import Job, job_of, kill, write_photos
 from psutil import Process as AnyProcess
 
 from segengine.errors import StoreLockedError
@@ -41,7 +41,7 @@ def test_a_second_run_is_refused_and_a_killed_one_is_taken_over(
     first = make_job(job_of(photos, place, segmenter))
     second = make_job(job_of(photos, place, {"kind": "faulty:Trapped"}))
     running = first.start()
-    until(lambda: counted(log), "no shard has begun")
+    running.until(lambda: counted(log), "no shard has begun")
     held = json.loads(open_objects(place).get(KEY) or b"{}")
     (line,) = second.run(1).stderr.splitlines()
     assert f"run {held['run']} on {held['host']} (pid {running.popen.pid})" in line
