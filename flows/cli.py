@@ -63,16 +63,20 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
-        return _failed(error)
+        return _failed(error, getattr(args, "job", None))
     return code
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, job_file: str | None) -> int:
     """Say what went wrong on one line; the exit code."""
-    from segengine.errors import SegengineError
+    from segengine.errors import JobError, SegengineError
 
     if os.environ.get("SEGENGINE_DEBUG") == "1":
         traceback.print_exception(error)
+    if isinstance(error, JobError) and job_file is not None:
+        from segengine.job import located
+
+        error = located(job_file, error)
     if isinstance(error, SegengineError):
         say(str(error))
         return error.exit_code

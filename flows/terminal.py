@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.words import count
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 EVERY = 30.0
 """Seconds between two lines about one stage where no terminal shows a bar."""
+
+UNSCORED = 20
+"""Frames without usable truth that are named; no error, unlike those in quarantine."""
 
 
 def printable(text: str) -> str:
@@ -142,6 +146,18 @@ def failures(failed: tuple[FailedFrame, ...]) -> list[str]:
     return lines
 
 
+def unscored(metrics: Mapping[str, Any]) -> list[str]:
+    """Frames whose truth is missing or does not fit, the first by name."""
+    missing = metrics.get("missing_truth", [])
+    if not missing:
+        return []
+    lines = [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
+    lines += [f"  {m['name']}: {m['reason']}" for m in missing[:UNSCORED]]
+    if len(missing) > UNSCORED:
+        lines.append(f"  and {len(missing) - UNSCORED:,} more; metrics.json names them all")
+    return lines
+
+
 def show_result(summary: Summary) -> None:
     """What a run did, where things are, and what is quarantined, on stdout."""
     for line in result(summary):
@@ -158,4 +174,4 @@ def result(summary: Summary) -> list[str]:
         f"masks:  {summary.store}",
         f"report: {summary.report}",
     ]
-    return lines + failures(summary.failed)
+    return lines + unscored(summary.metrics) + failures(summary.failed)

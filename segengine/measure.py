@@ -44,6 +44,10 @@ class MetricSpec:
     """(name, options as JSON)"""
     classes: tuple[str, ...]
     truth_classes: tuple[str, ...]
+    codes: tuple[int, ...] | None = None
+    """Pixel values of the truth's classes; None: 0, 1, 2 ..."""
+    void: int | None = None
+    """Pixel value of the truth that is not scored."""
 
     @classmethod
     def of(
@@ -60,7 +64,8 @@ class MetricSpec:
                 named.append((name, json.dumps(options, sort_keys=True)))
         if evaluate.get("losses"):
             raise JobError("evaluate.losses: no losses are installed in this version")
-        spec = cls(tuple(named), classes, tuple(truth.classes or classes))
+        codes = None if truth.values is None else tuple(truth.values)
+        spec = cls(tuple(named), classes, tuple(truth.classes or classes), codes, truth.void)
         try:
             spec.build()
         except JobError as error:
@@ -84,9 +89,10 @@ class MetricSpec:
 
     @property
     def key(self) -> str:
-        """Digest of names, versions, options and classes."""
+        """Digest of names, versions, options and classes, and of how truth's pixels name these."""
         versions = [getattr(m, "version", 1) for m in _metrics(self)]
-        return digest([self.metrics, versions, self.classes, self.truth_classes])
+        sides = [self.classes, self.truth_classes, self.codes, self.void]
+        return digest([self.metrics, versions, *sides])
 
 
 @lru_cache(maxsize=4)

@@ -111,8 +111,10 @@ class SceneFigures:
                 height, width = self.layout.heights[ref], self.layout.widths[ref]
                 inside = max(0, min(y1, height) - y0) * max(0, min(x1, width) - x0)
                 outside += (y1 - y0) * (x1 - x0) - int(inside)
-            self.areas += rows.sum(axis=0)
-            self.areas[-1] -= outside
+            # A vanished input's mask may be of an earlier job, with other classes than these.
+            if rows.shape[1] == self.areas.size:
+                self.areas += rows.sum(axis=0)
+                self.areas[-1] -= outside
         for i, row in enumerate(record.colors):
             self.colors[first + i] = row
         self.inertia += record.inertia
@@ -233,7 +235,8 @@ def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                 if own is None and figures.layout.cut:
                     group = plan.group(figures.layout, frame) or ""
                     own = _fit_colors(plan, group, fitted)
-                rows.append(own or void)
+                # A vanished input's may be of an earlier job, with other classes.
+                rows.append(own if own is not None and len(own) == len(void) else void)
         colors = np.asarray(rows, np.uint8)
         step = spec.shard[0]
         for i in range(0, len(colors), step):

@@ -56,7 +56,7 @@ def load(group: str, name: str) -> Callable[..., Any]:
             ) from error
         if not callable(found):
             raise JobError(f"{name}: is a {type(found).__name__}, not a class")
-        return found  # type: ignore[no-any-return]
+        return found
     try:
         point = _installed(group)[name]
     except KeyError:

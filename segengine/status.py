@@ -65,7 +65,8 @@ class StatusReport:
                 f"{s.scene:{width}}  {s.frames:7} {s.shards:7} {s.done:7} {s.failed:7} {s.left:7}{note}"
             )
         if self.failed:
-            found.append(f"{len(self.failed)} frames are quarantined:")
+            frames = "1 frame is" if len(self.failed) == 1 else f"{len(self.failed)} frames are"
+            found.append(f"{frames} quarantined:")
             found += [f"  {f.name}: {f.kind}: {f.reason}" for f in self.failed]
         return tuple(found)
 

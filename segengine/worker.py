@@ -107,9 +107,13 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
             f"{type(segmenter).__name__} links pieces across windows; its surveyor must name it as "
             "`segmenter`"
         )
-    if task.draft:
-        return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
-    return plugins.as_prediction(segmenter.segment(pixels), segmenter, pixels.shape[:3])
+    try:
+        if task.draft:
+            return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
+        found = segmenter.segment(pixels)
+    except OSError as error:  # of its own files: not to be taken for the store's
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    return plugins.as_prediction(found, segmenter, pixels.shape[:3])
 
 
 def finish_shard(task: FinishTask) -> Record | Retry:

@@ -225,6 +225,7 @@ def _image(uri: str, node: Any) -> _Image:
     import warnings
 
     import zarr
+    from zarr.errors import ZarrUserWarning
 
     if isinstance(node, zarr.Array):
         return _checked(_Image(uri, node, _axes(node, _dimension_names(node))))
@@ -234,7 +235,7 @@ def _image(uri: str, node: Any) -> _Image:
         return _checked(_ome(uri, node, ome))
     with warnings.catch_warnings():
         # Other files beside the arrays are nobody's fault.
-        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        warnings.simplefilter("ignore", ZarrUserWarning)
         members = dict(node.members())
     arrays = [name for name, member in members.items() if isinstance(member, zarr.Array)]
     if len(arrays) == 1:

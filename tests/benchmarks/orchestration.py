@@ -36,22 +36,24 @@ def no_op(task: NoOp) -> Record:
 
 def rows() -> list[Row]:
     """Milliseconds a shard at 10,000; megabytes of growth from 1,000 to 10,000."""
-    with tempfile.TemporaryDirectory(prefix="segengine-bench-") as store:
-        with open_pool(ClusterSpec(kind="local", workers=2), 2) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="segengine-bench-") as store,
+        open_pool(ClusterSpec(kind="local", workers=2), 2) as pool,
+    ):
 
-            def run(first: int, last: int) -> float:
-                works: Iterator[Work] = (
-                    Work(str(i), no_op, NoOp(store, i)) for i in range(first, last)
-                )
-                started = time.perf_counter()
-                for _ in pool.dispatch(works, retries=2, deadline=600):
-                    pass
-                return time.perf_counter() - started
+        def run(first: int, last: int) -> float:
+            works: Iterator[Work] = (
+                Work(str(i), no_op, NoOp(store, i)) for i in range(first, last)
+            )
+            started = time.perf_counter()
+            for _ in pool.dispatch(works, retries=2, deadline=600):
+                pass
+            return time.perf_counter() - started
 
-            run(0, 1_000)
-            before = _memory()
-            seconds = run(1_000, 11_000)
-            growth = _memory() - before
+        run(0, 1_000)
+        before = _memory()
+        seconds = run(1_000, 11_000)
+        growth = _memory() - before
     return [
         Row(
             "orchestration per shard, 10,000 no-op shards",

@@ -126,6 +126,18 @@ def test_a_mistake_in_the_job_names_file_line_and_key(
     assert not (job_file.parent / "masks.zarr").exists()
 
 
+def test_a_path_that_names_no_input_is_located(
+    job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_file.write_text(
+        "source:\n  paths: [nowhere/*.png]\n"
+        "segmenter: {kind: threshold}\nstore: {path: masks.zarr}\n"
+    )
+    assert usage(["plan", str(job_file)]) == 2
+    line = error_line(capsys)
+    assert line.startswith(f"segengine: {job_file}:2: source.paths: "), line
+
+
 @pytest.mark.parametrize(
     ("command", "override", "message"),
     [

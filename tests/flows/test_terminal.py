@@ -5,7 +5,7 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.terminal import Display, failures, printable, result
+from flows.terminal import UNSCORED, Display, failures, printable, result, unscored
 from segengine.progress import FailedFrame, Progress, Summary
 
 
@@ -42,6 +42,18 @@ def test_a_result_says_what_was_done_and_where() -> None:
         "masks:  /s",
         "report: /s/r.html",
     ]
+
+
+def test_frames_without_truth_are_named() -> None:
+    assert unscored({}) == unscored({"missing_truth": []}) == []
+    missing = [{"name": f"{i}.png", "reason": f"no truth at /l/{i}.png"} for i in range(UNSCORED)]
+    lines = unscored({"missing_truth": missing})
+    assert lines[0] == f"{UNSCORED} frames not scored, without usable truth:"
+    assert lines[1:] == [f"  {m['name']}: {m['reason']}" for m in missing]
+    last = unscored({"missing_truth": missing + missing[:3]})[-1]
+    assert last == "  and 3 more; metrics.json names them all"
+    summary = Summary("n", "", "", 1, 1, 1, 1, 0, 1, 1.0, (), {"missing_truth": missing}, ())
+    assert result(summary)[3:] == lines
 
 
 def test_without_a_terminal_there_are_few_lines() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from segengine.errors import JobError
 from segengine.fingerprint import mask_keys
-from segengine.job import Job, load_job, parse_job
+from segengine.job import Job, load_job, located, parse_job
 
 GOOD = """\
 name: good
@@ -69,6 +69,13 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
         ("name: good", "truth: {paths: x, values: [1]}", 1, ["truth.values"]),
         ("store:\n", "stores:\n", 7, ["stores: unknown key; did you mean store?"]),
         ("  kind: kmeans", "\tkind: kmeans", 5, ["\\t"]),
+        ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
+        ("source:\n", "source:\n  kind: photo\n", 3, ["source.kind: 'photo'", "images, raster"]),
+        ("name: good", "truth: {paths: 'l/{step}.png'}", 1, ["truth.paths: {step}", "{stem}"]),
+        ("kind: kmeans", "kind: ':'", 5, ["segmenter.kind", "cannot be imported"]),
+        ("kind: kmeans", "kind: '.a:B'", 5, ["segmenter.kind", "cannot be imported"]),
+        ("kind: kmeans", "kind: 'json:decoder'", 5, ["segmenter.kind", "not a class"]),
+        ("kind: kmeans", "kind: 'builtins:dict'", 5, ["segmenter.kind", "cannot be told"]),
     ],
 )
 def test_mistakes_name_file_line_and_key(
@@ -97,6 +104,20 @@ def test_files_that_are_no_job(write: Any, tmp_path: Path) -> None:
         load_job(tmp_path / "binary.yaml")
 
 
+def test_a_block_that_holds_itself(write: Any) -> None:
+    with pytest.raises(JobError, match="holds itself"):
+        load_job(write(GOOD.replace("name: good", "name: &a [*a]")))
+
+
+def test_what_the_data_tells_is_located_too(write: Any) -> None:
+    file = write(GOOD)
+    found = located(file, JobError("source.paths: in/*.png names no input"))
+    assert str(found) == f"{file}:3: source.paths: in/*.png names no input"
+    other = JobError("s3://bucket/x: no segengine store is there")
+    assert located(file, other) is other
+    assert located(file.parent / "none.yaml", other) is other
+
+
 @pytest.mark.parametrize("paths", [["/nowhere/at/all.png"], ["/nowhere/*.png"]])
 def test_inputs_that_are_not_there(paths: list[str], bench: Any) -> None:
     with pytest.raises(JobError, match=r"source\.paths: /nowhere"):
@@ -110,6 +131,8 @@ def test_overrides(write: Any) -> None:
     for wrong in ("clusters", "=3", "a..b=1", "name.x=1", "name=[", "store.nothing=1"):
         with pytest.raises(JobError):
             load_job(write(GOOD), [wrong])
+    with pytest.raises(JobError, match=r"yaml:4: segmenter\.klusters: .* did you mean clusters\?"):
+        load_job(write(GOOD), ["segmenter.klusters=5"])
 
 
 def test_a_flow_parameter_must_be_absolute(write: Any) -> None:

@@ -229,3 +229,19 @@ def test_map_labels(values: np.ndarray, codes: list[int] | None, void: int | Non
         else:
             wanted = int(value) if value < 3 and value != void else 255
         assert label == wanted
+
+
+def test_other_pixel_values_of_the_truth_are_measured_anew(bench: Any, noise: Any) -> None:
+    image = noise(1, (40, 50, 3))
+    bench.put("0.png", image)
+    mask = segengine.segment(image, FIXED)
+    label(bench, "0.png", (mask * 200).astype(np.uint8))
+    figures = []
+    for codes in ([0, 200], [200, 0], [0, 200]):
+        spec = truth(bench, classes=["background", "object"], values=codes)
+        figures.append(bench.run(FIXED, truth=spec).metrics["overall"]["pixel_accuracy"])
+        found = evaluate(str(bench.store), TruthSpec.model_validate(spec))
+        assert (found.measured, found.metrics["overall"]["pixel_accuracy"]) == (0, figures[-1])
+    assert figures == [1.0, 0.0, 1.0]
+    half = truth(bench, classes=["background", "object"], values=[0, 200], void=0)
+    assert evaluate(str(bench.store), TruthSpec.model_validate(half)).measured == 1

@@ -75,7 +75,7 @@ def test_three_nights(bench: Any, noise: Any, computed: Any) -> None:
     second = bench.run(MEAN, store=SHARED)
     assert computed == [{"a.png", "b.png", "d.png"}, {"aa.png", "z.png"}]
     assert (second.computed, second.skipped, second.exit_code) == (2, 1, 0)
-    assert any("1 inputs have vanished" in m for m in second.messages)
+    assert any("1 input has vanished" in m for m in second.messages)
     assert any("1 of 3 shards are stale" in m for m in second.messages)
     assert sorted(bench.open().scenes) == ["256x256-uint8-3", "256x256-uint8-3.2"]
     np.testing.assert_array_equal(mask(bench, "256x256-uint8-3", 2, (256, 256)), gone)
@@ -272,6 +272,27 @@ def test_a_gone_frame_keeps_its_own_colours(bench: Any, noise: Any) -> None:
     bench.put("1.png", noise(9, (30, 60, 3)))
     bench.run(spec, store=SHARED)
     np.testing.assert_array_equal(bench.open()["256x256-uint8-3"].colors(0), colors)
+
+
+@pytest.mark.parametrize("shard", [128, 512])
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (4, 2)])
+def test_a_gone_frame_outlives_a_change_of_the_classes(
+    before: int, after: int, shard: int, bench: Any, noise: Any
+) -> None:
+    spec = {"kind": "kmeans", "clusters": before, "attempts": 1}
+    for i in range(2):
+        bench.put(f"{i}.png", noise(i, (50, 40, 3)))
+    bench.run(spec, store={"shard": shard})
+    gone = np.asarray(bench.open()["256x256-uint8-3"].mask[0])
+    (bench.inputs / "0.png").unlink()
+    summary = bench.run(spec | {"clusters": after}, store={"shard": shard})
+    assert summary.exit_code == 0
+    store = bench.open()
+    np.testing.assert_array_equal(np.asarray(store["256x256-uint8-3"].mask[0]), gone)
+    assert store["256x256-uint8-3"].colors(1).shape == (after, 3)
+    areas = summary.metrics["areas"]
+    assert areas.keys() == {*(f"cluster {i}" for i in range(after)), "void"}
+    assert sum(area["pixels"] for area in areas.values()) >= 50 * 40
 
 
 def test_only_what_the_job_touches_is_stale(bench: Any, noise: Any, computed: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -97,6 +98,20 @@ def test_directories(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg/inner.png", "plain/b.png")
     assert listed(tmp_path, "*") == ["a.jpg"]
     assert listed(tmp_path, "*.jpg") == ["a.jpg"]
+
+
+@pytest.mark.parametrize("mark", ["run.lock", "records/+layouts/a"])
+def test_a_store_beside_its_images_is_no_input(mark: str, tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "c.zarr/zarr.json", f"masks.zarr/{mark}", "masks.zarr/report/x.png")
+    touch(tmp_path, f"stored/{mark}", "stored/zarr.json")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/beside", recursive=True)
+    try:
+        for root in (str(tmp_path), "memory://beside"):
+            for pattern in (root, f"{root}/**"):
+                assert names(list_entries([pattern])) == ["b.png", "c.zarr"], pattern
+    finally:
+        memory.rm("/beside", recursive=True)
 
 
 def test_zarr_directories_are_one_entry(tmp_path: Path) -> None:
