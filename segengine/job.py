@@ -257,6 +257,8 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
 
 def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
     """A job from keyword data (Python, a flow parameter). Relative paths are taken against `base`."""
+    if isinstance(data, str | os.PathLike):
+        raise JobError(f"job: {data!r} is no mapping of keys; a file is read by load_job")
     if isinstance(data, Job):
         data.plugin  # noqa: B018 - checks the segmenter's options
         return data.absolute(base)

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from segengine import plugins, registry, tiling
+from segengine.errors import JobError
 from segengine.types import Labels, Prediction
 
 
 def create_segmenter(spec: dict[str, Any]) -> Any:
     """A Segmenter or Surveyor from a job's `segmenter` block. Raises JobError naming the option."""
     options = dict(spec)
+    if "kind" not in options:
+        raise JobError("kind: this key is needed, one of `segengine segmenters`")
     kind = options.pop("kind")
     plugin = registry.create("segmenters", kind, options)
     plugins.check(plugin, kind)

@@ -141,6 +141,8 @@ def test_a_flow_parameter_must_be_absolute(write: Any) -> None:
     job["store"]["path"] = "out.zarr"
     with pytest.raises(JobError, match=r"store\.path: out\.zarr: .* needs absolute paths"):
         parse_job(job)
+    with pytest.raises(JobError, match="a file is read by load_job"):
+        parse_job("job.yaml")  # type: ignore[arg-type]
 
 
 def test_credentials_are_not_stored() -> None:

@@ -207,8 +207,8 @@ def test_candidates() -> None:
     ]
     clip = FrameRef(1, "clip.mp4#40", "/data/clip.mp4", "f", 1, 1, position=40)
     assert candidates(TruthSpec(paths=["{stem}/{frame}.png"]), clip, "s") == ["clip/40.png"]
-    with pytest.raises(JobError, match=r"truth\.paths: \{steam\} is unknown"):
-        candidates(TruthSpec(paths=["{steam}.png"]), ref, "s")
+    with pytest.raises(ValueError, match=r"\{steam\} is unknown"):
+        TruthSpec(paths=["{steam}.png"])
 
 
 @given(

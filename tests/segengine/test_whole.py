@@ -66,6 +66,8 @@ def test_what_is_no_segmenter(toys: str) -> None:
         segengine.create_segmenter({"kind": "threshold", "method": "ots"})
     with pytest.raises(JobError, match=r"^clusters: kmeans needs this option"):
         segengine.create_segmenter({"kind": "kmeans"})
+    with pytest.raises(JobError, match="kind: this key is needed"):
+        segengine.create_segmenter({})
 
 
 @pytest.mark.parametrize(
