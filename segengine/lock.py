@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,9 +30,27 @@ STALE = 60.0
 """Seconds without renewal after which another host may take over."""
 
 
+@dataclass(slots=True)
+class HeldLock:
+    """A lock that is held, as long as nobody has taken it over."""
+
+    run: str
+    """The run's id."""
+    lost_to: str = ""
+    """Who holds it now: this process was suspended for longer than a lock lasts."""
+
+    def check(self) -> None:
+        """Raise StoreLockedError where the lock is no longer ours."""
+        if self.lost_to:
+            raise StoreLockedError(
+                f"the store was taken over by {self.lost_to} while this run stood still; "
+                "wait for it, then run the same command again"
+            )
+
+
 @contextlib.contextmanager
-def run_lock(objects: Objects) -> Iterator[str]:
-    """Hold the store's lock; yields the run's id. Raises StoreLockedError, which says who has it."""
+def run_lock(objects: Objects) -> Iterator[HeldLock]:
+    """Hold the store's lock. Raises StoreLockedError, which says who has it."""
     run = uuid.uuid4().hex[:12]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     mine = {
@@ -42,11 +61,11 @@ def run_lock(objects: Objects) -> Iterator[str]:
         "since": started,
     }
     _acquire(objects, mine)
-    stop = threading.Event()
-    keeper = threading.Thread(target=_renew, args=(objects, mine, stop), daemon=True)
+    stop, lock = threading.Event(), HeldLock(run)
+    keeper = threading.Thread(target=_renew, args=(objects, mine, stop, lock), daemon=True)
     keeper.start()
     try:
-        yield run
+        yield lock
     finally:
         stop.set()
         keeper.join(timeout=5)
@@ -124,10 +143,13 @@ def _takeover_guard(objects: Objects) -> Iterator[None]:
         yield
 
 
-def _renew(objects: Objects, mine: dict[str, Any], stop: threading.Event) -> None:
+def _renew(objects: Objects, mine: dict[str, Any], stop: threading.Event, lock: HeldLock) -> None:
     while not stop.wait(RENEW):
         # A renewal that fails is tried again in time; the run itself must not fail for it.
         with contextlib.suppress(Exception):
             held = _read(objects)
             if held is None or held.get("run") == mine["run"]:
                 objects.put(KEY, _bytes(mine))
+            elif held.get("run"):
+                lock.lost_to = f"run {held['run']} on {held.get('host')}"
+                return

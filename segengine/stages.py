@@ -26,7 +26,7 @@ from segengine.dispatch import InProcess, Pool
 from segengine.errors import JobError, SegengineError, StoreError
 from segengine.inputs import LAYOUTS, RELAYING, commit_layout
 from segengine.job import Job, parse_job
-from segengine.lock import run_lock
+from segengine.lock import HeldLock, run_lock
 from segengine.measure import Measurer, MetricSpec
 from segengine.objects import LocalObjects, open_objects
 from segengine.plan import Place, Plan, make_plan
@@ -62,6 +62,7 @@ class Run:
         self.log = RecordLog(self.objects)
         self.started = time.monotonic()
         self.counts = Counts()
+        self._lock: HeldLock | None = None
         self._stack = ExitStack()
         self._opening: Future[Pool] | None = None
         self._plan: Plan | None = None
@@ -84,7 +85,7 @@ class Run:
                         f"store.path: {root} holds other files and no store; name an empty folder"
                     )
         try:
-            self._stack.enter_context(run_lock(self.objects))
+            self._lock = self._stack.enter_context(run_lock(self.objects))
         except OSError as error:
             raise StoreError(f"store.path: {root} cannot be written: {error}") from error
         return self
@@ -104,7 +105,10 @@ class Run:
     def stage(self, name: str) -> Iterator[Progress]:
         """Run one stage; each once, in order. Raises SegengineError to stop the run."""
         try:
-            yield from getattr(self, f"_stage_{name}")()
+            for progress in getattr(self, f"_stage_{name}")():
+                if self._lock is not None:
+                    self._lock.check()
+                yield progress
         except OSError as error:
             raise StoreError(
                 f"{name}: {error}; make room or mend the path, then run the same command again"

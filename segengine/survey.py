@@ -69,7 +69,13 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
         yield Progress("survey", done, total, pixels=pixels)
     for outcome in _fit(plan, groups, pool, faults):
         done += 1
-        yield Progress("survey", done, total, pixels=pixels, message=outcome.work.key)
+        yield Progress(
+            "survey",
+            done,
+            total,
+            pixels=pixels,
+            message=f"fitted {outcome.work.key.removeprefix(FITS)[1:]}",
+        )
     for group in groups:
         plan.objects.delete_tree(f"{STATES}/{group.name}")
     for scene in {layout.scene for g in groups for layout in g.layouts if g.frame is None}:

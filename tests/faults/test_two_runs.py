@@ -74,7 +74,7 @@ def test_another_hosts_lock_holds_for_a_minute_without_renewal(place: str) -> No
     with pytest.raises(StoreLockedError, match=said), run_lock(open_objects(place)):
         pass
     lock_of(place, renewed=time.time() - 61)
-    with run_lock(open_objects(place)) as run:
+    with run_lock(open_objects(place)) as lock:
         held = json.loads(open_objects(place).get(KEY) or b"{}")
-        assert held["run"] == run
+        assert held["run"] == lock.run
     assert open_objects(place).get(KEY) is None

@@ -44,18 +44,18 @@ def dead_pid() -> int:
 
 
 def test_it_is_held_and_given_back(objects: LocalObjects) -> None:
-    with lock.run_lock(objects) as run:
+    with lock.run_lock(objects) as held_lock:
         held = json.loads(objects.get(lock.KEY) or b"")
-        assert held["run"] == run
+        assert held["run"] == held_lock.run
         assert held["pid"] == os.getpid()
     assert objects.get(lock.KEY) is None
 
 
 def test_a_second_run_is_refused_and_told_who_and_since_when(objects: LocalObjects) -> None:
-    with lock.run_lock(objects) as run, pytest.raises(StoreLockedError) as error:
+    with lock.run_lock(objects) as held_lock, pytest.raises(StoreLockedError) as error:
         lock.run_lock(objects).__enter__()
     message = str(error.value)
-    for part in (objects.root, run, platform.node(), str(os.getpid()), "since 2"):
+    for part in (objects.root, held_lock.run, platform.node(), str(os.getpid()), "since 2"):
         assert part in message
     assert "\n" not in message
 
@@ -71,8 +71,8 @@ def test_another_hosts_lock_is_respected_for_a_minute(objects: LocalObjects) -> 
 
 def test_a_dead_process_is_taken_over_at_once(objects: LocalObjects) -> None:
     write(objects, pid=dead_pid())
-    with lock.run_lock(objects) as run:
-        assert json.loads(objects.get(lock.KEY) or b"")["run"] == run
+    with lock.run_lock(objects) as held_lock:
+        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
 
 
 def test_a_pid_used_again_is_not_the_run(objects: LocalObjects) -> None:
@@ -120,3 +120,23 @@ def test_run_and_evaluate_take_it_and_readers_do_not(bench: Any, noise: Any) -> 
         assert status(str(bench.store)).exit_code == 0
         assert verify(str(bench.store)).exit_code == 0
         assert segengine.open_store(bench.store).frames.num_rows == 1
+
+
+def test_a_run_that_lost_its_lock_stops(
+    bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segengine.job import parse_job
+    from segengine.stages import Run
+
+    monkeypatch.setattr(lock, "RENEW", 0.01)
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    job = parse_job(bench.job({"kind": "threshold"}))
+    with Run(job, in_process=True) as run:
+        list(run.stage("plan"))
+        write(LocalObjects(str(bench.store)), run="other", host="elsewhere")
+        deadline = time.monotonic() + 10
+        while run._lock is not None and not run._lock.lost_to:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(StoreLockedError, match="taken over by run other on elsewhere"):
+            list(run.stage("segment"))
