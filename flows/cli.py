@@ -285,7 +285,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")
     show.add_argument("--frame", metavar="N", type=int, default=0, help="frame in the scene")
     show.add_argument("--out", metavar="PNG", help="the picture to write")
-    show.add_argument("--what", default="overlay", help="what to draw: overlay, clusters, ...")
+    show.add_argument(
+        "--what",
+        default="overlay",
+        help="overlay, errors (against the truth) or responses (of edges, signed)",
+    )
     train = add("train", _train, "Train a segmenter.")
     train.add_argument("job", metavar="TRAIN.yaml", help="the training job")
     for group in LISTS:
