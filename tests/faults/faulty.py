@@ -70,6 +70,10 @@ def _raise() -> None:
     raise OSError("the connection was reset")
 
 
+def nothing(task: object) -> None:
+    """For a pool: a worker that has done it has started in full."""
+
+
 def hold_at_once(task: object) -> None:
     """For a pool: the worker blocks before its own event loop runs again."""
     _hold()

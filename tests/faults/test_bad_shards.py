@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import counted, hold_at_once
+from faulty import counted, hold_at_once, nothing
 from harness import Job, job_of, write_photos
 
 from segengine import cluster
@@ -89,6 +89,7 @@ class Task:
 
 def test_a_worker_that_blocks_before_it_can_say_so_is_found_all_the_same() -> None:
     with cluster.open_pool(ClusterSpec(workers=1), 1) as pool:
+        list(pool.dispatch([Work("warm", nothing, Task())], retries=0, deadline=60))
         work = Work("held", hold_at_once, Task())
         (outcome,) = pool.dispatch([work], retries=0, deadline=1)
     assert (outcome.status, outcome.attempts) == ("hang", 1)

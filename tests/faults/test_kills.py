@@ -51,7 +51,9 @@ def log(tmp_path: Path) -> Path:
 def gated(photos: Path, make_job: Callable[..., Job], tmp_path: Path, log: Path, gate: Path) -> Job:
     """A job that cannot come to the end of a stage before the gate is opened."""
     segmenter = {"kind": "faulty:Surveyed", "log": str(log), "gate": str(gate), "pause": 0.05}
-    job: Job = make_job(job_of(photos, tmp_path / "m.zarr", segmenter))
+    # More retries than kills: one that hits a shard which is tried alone must not give it up.
+    faults = {"retries": 12}
+    job: Job = make_job({**job_of(photos, tmp_path / "m.zarr", segmenter), "faults": faults})
     return job
 
 
