@@ -24,6 +24,8 @@ from segengine.types import FrameRef, Prediction, Tile
 from segengine.values import decode, encode
 from segengine.work import ShardTask
 
+FEW = 12
+"""Classes up to which counting each is faster than a histogram, whose long runs of one label are slow."""
 INVALID = 0x80
 """Bit of a stored draft: the pixel is nodata."""
 
@@ -192,19 +194,28 @@ def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[in
     """Pixels of each class, then of void, one row a frame; labels (n, y, x)."""
     found = []
     for frame in labels:
-        counts = np.zeros(void + 1 if void < 256 else classes + 1, np.int64)
         flat = frame.reshape(-1)
-        if void < 256:
-            import cv2
-
-            for start in range(0, flat.size, 1 << 23):  # calcHist counts in float32
-                part = flat[start : start + (1 << 23)]
-                counts += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+        if flat.dtype == np.uint8 and classes <= FEW:
+            each = [int(np.count_nonzero(flat == label)) for label in range(classes)]
+            found.append((*each, flat.size - sum(each)))
+        elif flat.dtype == np.uint8:
+            counts = _byte_counts(flat)
             found.append((*counts[:classes].tolist(), int(counts[void])))
         else:
             clipped = np.minimum(flat, classes)
             found.append(tuple(np.bincount(clipped, minlength=classes + 1).tolist()))
     return tuple(found)
+
+
+def _byte_counts(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,) how often each byte occurs."""
+    import cv2
+
+    counts = np.zeros(256, np.int64)
+    for start in range(0, flat.size, 1 << 23):  # calcHist counts in float32
+        part = flat[start : start + (1 << 23)]
+        counts += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return counts
 
 
 @lru_cache(maxsize=1)
