@@ -45,7 +45,7 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
         for group in groups
         for layout in group.layouts
     )
-    size = max(1, min(MOST_SHARDS, shards // (pool.workers * 32)))
+    size = max(1, min(MOST_SHARDS, shards // (pool.workers * 8)))
     for group in groups:
         group.batches = list(_batches(plan, group, size))
         _resume(plan, group)
