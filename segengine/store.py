@@ -185,10 +185,6 @@ class Store:
             raise StoreError(f"{self.path}: tables/{name}.parquet is not there yet; finish the run")
         return pq.read_table(io.BytesIO(data))
 
-    def read_object(self, key: str) -> bytes | None:
-        """Any object of the store, or None."""
-        return self.objects.get(key)
-
     def write_object(self, key: str, data: bytes) -> None:
         """Write an object beside the masks, atomically (a report, say)."""
         self.objects.put(key, data)
