@@ -70,6 +70,14 @@ def _raise() -> None:
     raise OSError("the connection was reset")
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The least that a pool hands out; here, because workers must be able to import it."""
+
+    attempt: int = 1
+    last: bool = False
+
+
 def nothing(task: object) -> None:
     """For a pool: a worker that has done it has started in full."""
 

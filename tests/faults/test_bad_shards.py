@@ -7,13 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import counted, hold_at_once, nothing
+from faulty import Task, counted, hold_at_once, nothing
 from harness import Job, job_of, write_photos
 
 from segengine import cluster
@@ -79,12 +78,6 @@ def test_a_shard_that_hangs_is_stopped_in_time(
     (failed,) = job.summary()["failed"]
     assert "within 2 s (faults.deadline)" in failed["reason"]
     run.assert_nobody_left()
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    attempt: int = 1
-    last: bool = False
 
 
 def test_a_worker_that_blocks_before_it_can_say_so_is_found_all_the_same() -> None:
