@@ -23,6 +23,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -35,6 +36,8 @@ PAUSE = 0.25
 """Seconds before a transient failure is tried again; doubled each time."""
 TICK = 0.5
 """Seconds between looks at the deadlines."""
+KEPT = 1 << 28
+"""Bytes of freed memory that a worker keeps for its next shard."""
 NO_WORKERS = 120.0
 """Seconds without any worker after which a run ends with an error instead of waiting on."""
 
@@ -102,6 +105,7 @@ class InProcess:
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`; a call that hangs or kills the process cannot be helped here."""
+        _keep_freed_memory()
         for work in works:
             outcome, attempt = None, 0
             while outcome is None:
@@ -133,8 +137,28 @@ def call_stamped(function: Callable[[Any], Any], task: Any, topic: str, stamp: s
 def _prepare_worker() -> None:
     import cv2
 
+    _keep_freed_memory()
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc hand freed arrays out again instead of returning their pages to the kernel.
+
+    Each shard needs the same few arrays of many megabytes. By default, and the more so with the
+    trim threshold that Dask sets for its workers, every one of them is mapped, zeroed page by page
+    and unmapped again, which cost twice as much as everything else a mean threshold does.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    with suppress(AttributeError):  # a C library without it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 1 << 25)  # the most glibc takes
+        mallopt(trim_threshold, KEPT)
 
 
 @cache
