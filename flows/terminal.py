@@ -147,11 +147,13 @@ def failures(failed: tuple[FailedFrame, ...]) -> list[str]:
 
 
 def unscored(metrics: Mapping[str, Any]) -> list[str]:
-    """Frames whose truth is missing or does not fit, the first by name."""
+    """What was asked for and does not apply; frames whose truth is missing or does not fit."""
+    asked = metrics.get("not_measured", {})
+    lines = [f"{name} is not measured: {reason}" for name, reason in asked.items()]
     missing = metrics.get("missing_truth", [])
     if not missing:
-        return []
-    lines = [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
+        return lines
+    lines += [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
     lines += [f"  {m['name']}: {m['reason']}" for m in missing[:UNSCORED]]
     if len(missing) > UNSCORED:
         lines.append(f"  and {len(missing) - UNSCORED:,} more; metrics.json names them all")

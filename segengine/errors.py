@@ -31,3 +31,7 @@ class CorruptInputError(Exception):
 
 class TransientInputError(Exception):
     """An input that could not be read now and may be readable later (network, permissions)."""
+
+
+class MissingTruthError(Exception):
+    """A frame's truth is not there, cannot be read, or is not of the frame's size."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from segengine import publish
-from segengine.dispatch import InProcess
+from segengine import cluster, publish
+from segengine.dispatch import InProcess, Pool
+from segengine.errors import JobError
 from segengine.job import Job, TruthSpec
 from segengine.lock import run_lock
-from segengine.measure import Measurer, MetricSpec
+from segengine.measure import measurer
 from segengine.plan import stored_plan
 from segengine.records import RecordLog
 from segengine.report import build
 from segengine.store import open_store
+
+FEW = 16
+"""Shards below which local workers are not worth their start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class EvaluateReport:
     store: str
     metrics: Mapping[str, Any]
     measured: int
-    """Shards measured by this call; the others had records that hold."""
+    """Shards and frames measured by this call; the others had records that hold."""
 
     @property
     def exit_code(self) -> int:
@@ -34,13 +39,15 @@ class EvaluateReport:
 
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
-        found = [f"{self.store}: {self.measured} shards measured"]
-        for name, value in self.metrics["overall"].items():
-            if isinstance(value, float):
-                found.append(f"{name:28} {value:.6f}")
+        found = [f"{self.store}: {self.measured} shards and frames measured"]
+        found += _scalars("", self.metrics["overall"])
         for name, row in self.metrics["overall"].get("classes", {}).items():
             figures = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
             found.append(f"  {name}: {figures}")
+        for name, figures in self.metrics.get("losses", {}).items():
+            found += _scalars(f"loss {name}: ", figures)
+        for name, reason in self.metrics.get("not_measured", {}).items():
+            found.append(f"{name} is not measured: {reason}")
         missing = self.metrics.get("missing_truth", [])
         if missing:
             found.append(f"{len(missing)} frames have no usable truth and are not scored:")
@@ -48,35 +55,62 @@ class EvaluateReport:
         return tuple(found)
 
 
+def _scalars(prefix: str, figures: Mapping[str, Any]) -> list[str]:
+    """Single figures, one a line; those of a metric with its name before them."""
+    found = []
+    for name, value in figures.items():
+        if isinstance(value, float):
+            found.append(f"{prefix + name:40} {value:.6f}")
+        elif isinstance(value, Mapping) and name != "classes" and not prefix:
+            found += _scalars(f"{name}: ", value)
+    return found
+
+
 def evaluate(
-    path: str, truth: TruthSpec, evaluate: Mapping[str, Any] | None = None
+    path: str, truth: TruthSpec | None = None, evaluate: Mapping[str, Any] | None = None
 ) -> EvaluateReport:
     """Measure what has no current measure record, merge, write `metrics.json` and the report.
 
-    Takes the store's lock. Raises JobError, StoreLockedError.
+    `truth`: instead of the job's; `evaluate`: metrics and losses instead of the job's. Nothing is
+    segmented. The work goes to the job's cluster where it is much; what a killed call has
+    measured is not measured again. Takes the store's lock. Raises JobError, StoreLockedError.
     """
     store = open_store(path)
     objects = store.objects
-    job = Job.model_validate({**store.attributes["job"], "truth": truth.model_dump()})
+    blocks: dict[str, Any] = {**store.attributes["job"]}
+    if truth is not None:
+        blocks["truth"] = truth.model_dump()
+    if evaluate is not None:
+        blocks["evaluate"] = dict(evaluate)
+    job = Job.model_validate(blocks)
     with run_lock(objects):
         published = objects.get(publish.PUBLISHED) is not None
         plan = stored_plan(job, objects)
-        spec = MetricSpec.of(
-            dict(evaluate or job.evaluate.model_dump(mode="json")), truth, plan.plugin.classes
-        )
-        measurer = Measurer(objects, plan.layouts, plan.arrays, truth, spec)
-        stale = measurer.stale()
-        for _ in measurer.measure(InProcess(), job.faults, stale):
-            pass
+        measures = measurer(job, objects, plan.layouts, plan.arrays, tuple(plan.plugin.classes))
+        if measures is None:
+            raise JobError(
+                f"{path}: nothing to measure against; give --truth, or metrics that need none"
+            )
+        stale = measures.stale()
+        with _pool(job, len(stale)) as pool:
+            for _ in measures.measure(pool, job.faults, stale):
+                pass
         log = RecordLog(objects)
         figures = {
             scene: publish.scene_figures(log, layout, plan.classes)
             for scene, layout in plan.layouts.items()
         }
-        metrics = publish.write_metrics(plan, figures, measurer)
+        metrics = publish.write_metrics(plan, figures, measures)
         build(objects.root)
         singles, _ = log.scenes()
         for scene in plan.layouts:
             if published and scene in singles:
                 log.pack(scene)
     return EvaluateReport(store.path, json.loads(json.dumps(metrics)), len(stale))
+
+
+def _pool(job: Job, tasks: int) -> AbstractContextManager[Pool]:
+    """The job's cluster, or this process where starting workers would take longer."""
+    if tasks < FEW and job.cluster.kind == "local":
+        return nullcontext(InProcess())
+    return cluster.open_pool(job.cluster, tasks)

@@ -101,10 +101,8 @@ def scan(
     `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
     known fingerprint spares reading the header. Raises JobError for a path that matches nothing.
     """
-    from segengine.sources.listing import list_entries
-
     try:
-        listing = list_entries(spec["paths"], spec.get("kind", "auto"))
+        listing = _listing(spec)
     except ValueError as error:
         raise JobError(str(error)) from error
     except TransientInputError as error:
@@ -150,6 +148,16 @@ def scan(
     )
     bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
     return Scan(layouts, tuple(bad), changed, len(todo), dropped)
+
+
+def _listing(spec: Mapping[str, Any]) -> Any:
+    """What the paths name: as a data set lists its own images, or by file names."""
+    from segengine.sources.listing import list_entries
+
+    kind = spec.get("kind", "auto")
+    if kind != "auto" and hasattr(registry.load("sources", kind), "list"):
+        return reader(kind, spec).list(spec["paths"])  # type: ignore[attr-defined]
+    return list_entries(spec["paths"], kind)
 
 
 def _probe_all(

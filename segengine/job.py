@@ -5,10 +5,11 @@ Frozen pydantic models; unknown keys are errors, and an error names the file, th
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ from segengine import registry
 from segengine.errors import JobError
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+ANNOTATIONS = "annotations"
+"""The one option of a data set that is a path."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
@@ -32,9 +35,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SourceSpec(Model):
-    """Where the images come from."""
+class SourceSpec(BaseModel):
+    """Where the images come from. Data sets have options of their own, as `split`."""
 
+    model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = Field("auto", description="auto, or one of `segengine sources`")
     paths: list[str] = Field(min_length=1, description="Folders, files, globs or URLs")
     bands: list[Annotated[int, Field(ge=1)]] | None = Field(
@@ -55,6 +59,28 @@ class SourceSpec(Model):
     @classmethod
     def _one_path_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_are_the_kinds(cls, given: Any) -> Any:
+        kind = given.get("kind", "auto") if isinstance(given, dict) else None
+        if kind == "auto":
+            known = set(cls.model_fields)
+        elif isinstance(kind, str) and (":" in kind or kind in registry.names("sources")):
+            known = {"kind", "paths", *registry.parameters("sources", kind)}
+        else:
+            return given
+        for name in sorted(str(n) for n in given if n not in known and given[n] is not None):
+            if kind != "auto" and given[name] == getattr(cls.model_fields.get(name), "default", ""):
+                continue  # as a stored job spells it out
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {_listed(known)}"
+            raise ValueError(f"{name}: unknown key; {hint}")
+        return given
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 class TruthSpec(Model):
@@ -183,10 +209,14 @@ class Job(Model):
 
     def absolute(self, base: Path | None) -> Job:
         """The same job with absolute paths, taken against `base`; None: relative ones are errors."""
+        source: dict[str, Any] = {
+            "paths": [_absolute(p, base, "source.paths") for p in self.source.paths]
+        }
+        if isinstance(getattr(self.source, ANNOTATIONS, None), str):
+            place = getattr(self.source, ANNOTATIONS)
+            source[ANNOTATIONS] = _absolute(place, base, f"source.{ANNOTATIONS}")
         updates: dict[str, Any] = {
-            "source": self.source.model_copy(
-                update={"paths": [_absolute(p, base, "source.paths") for p in self.source.paths]}
-            ),
+            "source": self.source.model_copy(update=source),
             "store": self.store.model_copy(
                 update={"path": _absolute(self.store.path, base, "store.path")}
             ),
@@ -320,8 +350,6 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
 
 
 def _suggest(key: tuple[str, ...]) -> str:
-    import difflib
-
     model: Any = Job
     for part in key[:-1]:
         field = model.model_fields.get(part)

@@ -1,181 +1,88 @@
-"""The aggregate stage: measure masks against truth, a record a shard, and merge them exactly.
+"""The aggregate stage: measure masks, a record a shard or a frame, and merge them exactly.
 
-A measure record is keyed by the mask's checksum, the truth's fingerprints and the metrics' names and
-options; one that no longer holds is made again from the stored mask, never by segmenting again.
+A measure record is keyed by the masks' checksums, the truth's fingerprints and the metrics' names,
+versions and options; one that no longer holds is made again from the stored mask, never by
+segmenting again.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
-import numpy as np
-
-from segengine import registry
-from segengine.arrays import ArraySpec, SceneArrays
+from segengine import truth as truths
+from segengine.arrays import SceneArrays
 from segengine.dispatch import Pool, Work
 from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import digest
-from segengine.job import FaultsSpec, TruthSpec
+from segengine.job import FaultsSpec, Job
 from segengine.layout import Layout
-from segengine.objects import Objects, open_objects
+from segengine.measures import MeasureSpec
+from segengine.objects import Objects
 from segengine.progress import Progress
 from segengine.records import Record, RecordLog
-from segengine.store import open_array
-from segengine.truth import MissingTruthError, TruthRef, find_truth, load_truth
-from segengine.types import FrameRef, Prediction, Window
-from segengine.values import decode, encode
-from segengine.work import Retry
+from segengine.scoring import LARGEST, MeasureTask, Place, measure, read_payload
+from segengine.types import FrameRef, TruthRef, Window
 
-Place = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricSpec:
-    """The metrics of a job: names, options, and the classes on both sides."""
-
-    metrics: tuple[tuple[str, str], ...]
-    """(name, options as JSON)"""
-    classes: tuple[str, ...]
-    truth_classes: tuple[str, ...]
-    codes: tuple[int, ...] | None = None
-    """Pixel values of the truth's classes; None: 0, 1, 2 ..."""
-    void: int | None = None
-    """Pixel value of the truth that is not scored."""
-
-    @classmethod
-    def of(
-        cls, evaluate: Mapping[str, Any], truth: TruthSpec, classes: tuple[str, ...]
-    ) -> MetricSpec:
-        """From the job's `evaluate` and `truth` blocks. Raises JobError for an unknown metric."""
-        named = []
-        for item in evaluate.get("metrics") or ["confusion"]:
-            if isinstance(item, str):
-                named.append((item, "{}"))
-            else:
-                options = dict(item)
-                name = str(options.pop("metric", options.pop("name", "")))
-                named.append((name, json.dumps(options, sort_keys=True)))
-        if evaluate.get("losses"):
-            raise JobError("evaluate.losses: no losses are installed in this version")
-        codes = None if truth.values is None else tuple(truth.values)
-        spec = cls(tuple(named), classes, tuple(truth.classes or classes), codes, truth.void)
-        try:
-            spec.build()
-        except JobError as error:
-            raise JobError(f"evaluate.metrics: {error}") from error
-        return spec
-
-    def build(self) -> list[Any]:
-        """The metrics."""
-        return [
-            registry.create(
-                "metrics",
-                name,
-                {
-                    "classes": self.classes,
-                    "truth_classes": self.truth_classes,
-                    **json.loads(options),
-                },
-            )
-            for name, options in self.metrics
-        ]
-
-    @property
-    def key(self) -> str:
-        """Digest of names, versions, options and classes, and of how truth's pixels name these."""
-        versions = [getattr(m, "version", 1) for m in _metrics(self)]
-        sides = [self.classes, self.truth_classes, self.codes, self.void]
-        return digest([self.metrics, versions, *sides])
-
-
-@lru_cache(maxsize=4)
-def _metrics(spec: MetricSpec) -> list[Any]:
-    return spec.build()
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureTask:
-    """Measure one shard's stored mask."""
-
-    store: str
-    scene: str
-    place: Place
-    window: Window
-    frames: tuple[FrameRef, ...]
-    """Those with a mask."""
-    truths: tuple[TruthRef, ...]
-    truth: str
-    """The job's `truth` block as JSON."""
-    metrics: MetricSpec
-    mask: ArraySpec
-    checksum: str
-    """Of the mask."""
-    key: str
-    had_packed: bool
-    attempt: int = 1
-    last: bool = False
-
-
-def measure_shard(task: MeasureTask) -> Record | Retry:
-    """States of all metrics for each frame of a shard, committed as one record."""
-    started = time.perf_counter()
-    try:
-        spec = TruthSpec.model_validate_json(task.truth)
-        metrics = _metrics(task.metrics)
-        mask = open_array(task.store, task.scene, task.mask)
-        states: dict[int, list[Any]] = {}
-        missing: dict[int, str] = {}
-        (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
-        for ref, truth in zip(task.frames, task.truths, strict=True):
-            rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
-            if rows.stop <= rows.start or cols.stop <= cols.start:
-                continue
-            try:
-                labels = load_truth(spec, truth, ref, rows, cols)
-            except MissingTruthError as error:
-                missing[ref.index] = str(error)
-                continue
-            prediction = Prediction(np.asarray(mask[ref.index : ref.index + 1, rows, cols]))
-            states[ref.index] = [m.update(m.empty(), prediction, labels[None]) for m in metrics]
-        payload = base64.b64encode(encode({"states": states, "missing": missing})).decode()
-        record = Record(
-            "measure",
-            task.scene,
-            task.place,
-            (*task.window.start, *task.window.stop),
-            "done",
-            " ".join(t.fingerprint or "-" for t in task.truths),
-            task.key,
-            fit=task.checksum,
-            attempts=task.attempt,
-            seconds=round(time.perf_counter() - started, 6),
-            finished=time.time(),
-            payload=payload,
-        )
-        RecordLog(open_objects(task.store)).write(record)
-        return record
-    except OSError as error:
-        return Retry(f"{type(error).__name__}: {error}")
+_THERE = {
+    "mask/0": ("labels", "pixels"),
+    "probabilities/0": ("probabilities",),
+    "instances/0": ("instances", "objects"),
+}
+"""What a stored array lets be measured."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """Merged figures of a run."""
+    """Merged states of a run, a list over the spec's folds each."""
 
-    overall: list[Any] = field(default_factory=list)
-    """State of each metric."""
+    overall: list[Any]
     scenes: dict[str, list[Any]] = field(default_factory=dict)
     frames: list[tuple[str, int, list[Any]]] = field(default_factory=list)
-    """(scene, frame, state of each metric)"""
+    """(scene, frame, closed states; None: not measured)"""
     missing: list[tuple[str, int, str]] = field(default_factory=list)
-    """(scene, frame, reason)"""
+    """(scene, frame, why it has no truth)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    """The mask records of a scene, and what was lost of it."""
+
+    checksums: dict[Place, str]
+    lost: dict[Place, frozenset[int]]
+
+
+def measurer(
+    job: Job,
+    objects: Objects,
+    layouts: Mapping[str, Layout],
+    arrays: Mapping[str, SceneArrays],
+    classes: tuple[str, ...],
+) -> Measurer | None:
+    """What measures a job's masks; None where nothing can be measured and nothing was asked for.
+
+    Raises JobError for a metric, a loss or an option that is unknown.
+    """
+    stored = job.model_dump(mode="json")
+    text = truths.of_job(stored)
+    provider = truths.from_json(text) if text else None
+    there = {"labels"}
+    for scene in arrays.values():
+        for path, names in _THERE.items():
+            if path in scene:
+                there.update(names)
+    if provider is not None:
+        there |= provider.gives
+    spec = MeasureSpec.of(
+        stored["evaluate"], classes, None if provider is None else provider.classes, there
+    )
+    if not spec.asked and "evaluate" not in job.model_fields_set:
+        return None
+    shown = truths.of_job(job.as_json())
+    return Measurer(objects, layouts, arrays, text, spec, json.dumps(stored["source"]), shown)
 
 
 class Measurer:
@@ -186,21 +93,26 @@ class Measurer:
         objects: Objects,
         layouts: Mapping[str, Layout],
         arrays: Mapping[str, SceneArrays],
-        truth: TruthSpec,
-        spec: MetricSpec,
+        truth: str,
+        spec: MeasureSpec,
+        source: str,
+        shown: str,
     ) -> None:
+        """`truth`: how it is read, as JSON; `shown`: the same without credentials; `source`: the
+        job's block as JSON."""
         self.objects, self.layouts, self.arrays = objects, layouts, arrays
-        self.truth, self.spec = truth, spec
-        self.key = spec.key
+        self.truth, self.spec, self.source, self.shown = truth, spec, source, shown
         self.log = RecordLog(objects)
-        self.current: dict[str, dict[Place, Record]] = {}
+        self.current: dict[str, dict[tuple[str, Place], Record]] = {}
+        self.too_large: list[tuple[str, int]] = []
+        """(scene, frame) that metrics cannot see whole."""
         self.computed = 0
 
     def measure(
         self, pool: Pool, faults: FaultsSpec, stale: list[MeasureTask]
     ) -> Iterator[Progress]:
-        """Measure shards; their records are committed by the workers."""
-        works = (Work(f"{t.scene}/{t.place}", measure_shard, t) for t in stale)
+        """Measure; the records are committed by the workers."""
+        works = (Work(f"{t.kind} {t.scene}/{t.place}", measure, t) for t in stale)
         for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
             self.computed += 1
             task: MeasureTask = outcome.work.task
@@ -209,92 +121,176 @@ class Measurer:
                     f"aggregate: {task.scene} {task.place}: {outcome.status}: {outcome.reason}; "
                     "run again"
                 )
-            self.current[task.scene][task.place] = outcome.value
+            self.current[task.scene][task.kind, task.place] = outcome.value
             yield Progress("aggregate", self.computed, len(stale))
 
     def stale(self) -> list[MeasureTask]:
-        """Shards with a mask and no measure record that fits mask, truth and metrics."""
+        """Shards and frames with a mask and no measure record that fits mask, truth and metrics."""
+        if not self.spec.folds:
+            return []
         found: list[MeasureTask] = []
-        truth_json = self.truth.model_dump_json()
-        _, packed = self.log.scenes()
-        for scene, layout in self.layouts.items():
-            masks: dict[Place, Record] = {}
-            measures: dict[Place, Record] = {}
-            for record in self.log.read(scene):
-                if record.kind == "mask" and record.status == "done":
-                    masks[record.shard] = record
-                elif record.kind == "measure":
-                    measures[record.shard] = record
+        for scene, layout, own in self._truths():
+            masks, measures = self._records(scene)
             current = self.current.setdefault(scene, {})
-            truths = self._truths(layout)
-            for place, mask in sorted(masks.items()):
-                window = layout.window(place)
-                lost = {f.frame for f in mask.failures}
-                refs = tuple(
-                    r for r in layout.frames(window.start[0], window.stop[0]) if r.index not in lost
-                )
-                here = tuple(truths[r.index] for r in refs)
-                old = measures.get(place)
-                inputs = " ".join(t.fingerprint or "-" for t in here)
-                if old is not None and (old.inputs, old.job, old.fit) == (
-                    inputs,
-                    self.key,
-                    mask.checksum,
-                ):
-                    current[place] = old
-                    continue
-                found.append(
-                    MeasureTask(
-                        self.objects.root,
-                        scene,
-                        place,
-                        window,
-                        refs,
-                        here,
-                        truth_json,
-                        self.spec,
-                        self.arrays[scene]["mask/0"],
-                        mask.checksum,
-                        self.key,
-                        scene in packed,
-                    )
-                )
+            for task in self._tasks(layout, masks, own):
+                old = measures.get((task.kind, task.place))
+                wanted = (task.inputs, task.key, task.checksum)
+                if old is not None and (old.inputs, old.job, old.fit) == wanted:
+                    current[task.kind, task.place] = old
+                else:
+                    found.append(task)
         return found
 
-    def _truths(self, layout: Layout) -> list[TruthRef]:
-        frames = layout.frames()
-        if any("://" in path for path in self.truth.paths):
-            with ThreadPoolExecutor(16) as pool:
-                return list(pool.map(lambda r: find_truth(self.truth, r, layout.scene), frames))
-        return [find_truth(self.truth, ref, layout.scene) for ref in frames]
+    def _truths(self) -> Iterator[tuple[str, Layout, list[TruthRef]]]:
+        """Every scene with the truth of its frames, all found in one pass."""
+        refs = [(s, layout.frames()) for s, layout in self.layouts.items()]
+        flat = [(scene, ref) for scene, frames in refs for ref in frames]
+        try:
+            found = iter(truths.from_json(self.truth).find(flat) if self.truth else [])
+        except ValueError as error:
+            raise JobError(f"source.{error}") from error
+        for scene, frames in refs:
+            own = [next(found) for _ in frames] if self.truth else []
+            yield scene, self.layouts[scene], own
+
+    def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], Record]]:
+        masks = _Masks({}, {})
+        measures: dict[tuple[str, Place], Record] = {}
+        for record in self.log.read(scene):
+            if record.kind == "mask" and record.status == "done":
+                masks.checksums[record.shard] = record.checksum
+                masks.lost[record.shard] = frozenset(f.frame for f in record.failures)
+            elif record.kind in ("measure", "frame"):
+                measures[record.kind, record.shard] = record
+        return masks, measures
+
+    def _tasks(self, layout: Layout, masks: _Masks, own: list[TruthRef]) -> Iterator[MeasureTask]:
+        folds = self.spec.folds
+        whole = [f for f in folds if f.whole] if layout.cut else []
+        if len(whole) < len(folds):
+            key = self._key(whole=False if layout.cut else None)
+            for place, checksum in sorted(masks.checksums.items()):
+                window = layout.window(place)
+                refs = self._here(layout, window, masks.lost[place])
+                yield self._task("measure", layout, place, window, refs, own, checksum, key)
+        if whole:
+            key = self._key(whole=True)
+            for frame in range(layout.shape[0]):
+                task = self._frame_task(layout, frame, masks, own, key)
+                if task is not None:
+                    yield task
+
+    def _key(self, whole: bool | None) -> str:
+        return digest([self.spec.key(whole=whole), self.truth])
+
+    def _frame_task(
+        self, layout: Layout, frame: int, masks: _Masks, own: list[TruthRef], key: str
+    ) -> MeasureTask | None:
+        """One whole frame; None where a part of it has no mask, or where it is too large."""
+        places = layout.frame_shards(frame // layout.shard[0])
+        if any(p not in masks.checksums or frame in masks.lost[p] for p in places):
+            return None
+        ref = layout.frame(frame)
+        if ref.height * ref.width > LARGEST:
+            self.too_large.append((layout.scene, frame))
+            return None
+        window = Window((frame, 0, 0), (frame + 1, *layout.shape[1:]))
+        checksum = digest([masks.checksums[p] for p in places])
+        task = self._task("frame", layout, (frame, 0, 0), window, (ref,), own, checksum, key)
+        return replace(task, places=tuple(places))
+
+    def _here(self, layout: Layout, window: Window, lost: frozenset[int]) -> tuple[FrameRef, ...]:
+        frames = layout.frames(window.start[0], window.stop[0])
+        return tuple(ref for ref in frames if ref.index not in lost)
+
+    def _task(
+        self,
+        kind: Any,
+        layout: Layout,
+        place: Place,
+        window: Window,
+        refs: tuple[FrameRef, ...],
+        own: list[TruthRef],
+        checksum: str,
+        key: str,
+    ) -> MeasureTask:
+        here = tuple(own[r.index] for r in refs) if own else ()
+        pixels = "pixels" in self.spec.needs()
+        inputs = " ".join(t.fingerprint or "-" for t in here)
+        if pixels:
+            inputs += " " + " ".join(r.fingerprint for r in refs)
+        return MeasureTask(
+            kind,
+            self.objects.root,
+            layout.scene,
+            place,
+            window,
+            refs,
+            here,
+            self.truth,
+            self.spec,
+            self.arrays[layout.scene],
+            (place,),
+            inputs,
+            checksum,
+            key,
+            layout.cut,
+            json.dumps([layout.kind, json.loads(self.source)]) if pixels else "",
+        )
 
     def merge(self) -> Measured:
         """Merge all current records: exactly, in any order."""
-        metrics = self.spec.build()
-        result = Measured([m.empty() for m in metrics])
+        folds = self.spec.folds
+        empty: list[Any] = [fold.metric.empty() for fold in folds]
+        result = Measured(list(empty))
         for scene, records in sorted(self.current.items()):
-            frames: dict[int, list[Any]] = {}
-            missing: dict[int, str] = {}
-            for record in records.values():
-                body = decode(base64.b64decode(record.payload))
-                missing.update(body["missing"])
-                for frame, states in body["states"].items():
-                    before = frames.get(frame)
-                    frames[frame] = (
-                        states
-                        if before is None
-                        else [
-                            m.merge(a, b) for m, a, b in zip(metrics, before, states, strict=True)
-                        ]
-                    )
+            frames, missing = self._frames(records.values())
+            closed = {
+                frame: [
+                    None if part is None else fold.close(part, scene, frame)
+                    for fold, part in zip(folds, parts, strict=True)
+                ]
+                for frame, parts in sorted(frames.items())
+            }
+            result.frames += [(scene, frame, states) for frame, states in closed.items()]
             total = [
-                reduce(m.merge, (states[i] for states in frames.values()), m.empty())
-                for i, m in enumerate(metrics)
+                reduce(
+                    fold.metric.merge,
+                    (s[i] for s in closed.values() if s[i] is not None),
+                    empty[i],
+                )
+                for i, fold in enumerate(folds)
             ]
             result.scenes[scene] = total
             result.overall = [
-                m.merge(a, b) for m, a, b in zip(metrics, result.overall, total, strict=True)
+                fold.metric.merge(a, b)
+                for fold, a, b in zip(folds, result.overall, total, strict=True)
             ]
-            result.frames += [(scene, f, states) for f, states in sorted(frames.items())]
             result.missing += [(scene, f, reason) for f, reason in sorted(missing.items())]
         return result
+
+    def _frames(self, records: Iterable[Record]) -> tuple[dict[int, list[Any]], dict[int, str]]:
+        """Parts by frame, joined over its windows; reasons by frame."""
+        folds = self.spec.folds
+        frames: dict[int, list[Any]] = {}
+        missing: dict[int, str] = {}
+        for record in records:
+            body = read_payload(record)
+            missing.update(body["missing"])
+            for frame, parts in body["states"].items():
+                before = frames.get(frame)
+                frames[frame] = (
+                    list(parts)
+                    if before is None
+                    else [
+                        _joined(fold.join, a, b)
+                        for fold, a, b in zip(folds, before, parts, strict=True)
+                    ]
+                )
+        return frames, missing
+
+
+def _joined(join: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
+    return join(a, b)

@@ -14,11 +14,13 @@ from segengine.cluster import cores
 from segengine.fitting import store_fit
 from segengine.job import Job
 from segengine.layout import Layout
+from segengine.measure import measurer
 from segengine.objects import open_objects
 from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame
 from segengine.publish import unplaced_failures
 from segengine.records import Record
+from segengine.store import check_place
 from segengine.work import Retry, ShardTask, SurveyTask
 from segengine.worker import segment_shard, survey_batch
 
@@ -81,7 +83,11 @@ class PlanReport:
 
 def plan(job: Job) -> PlanReport:
     """Plan a job without writing to its store. Raises SegengineError."""
-    found = make_plan(job, open_objects(job.store.path))
+    objects = open_objects(job.store.path)
+    check_place(objects)
+    found = make_plan(job, objects)
+    classes = tuple(found.plugin.classes)
+    measurer(job, objects, found.layouts, found.arrays, classes)  # its metrics are checked
     workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
     pending = [(la, p) for la in found.layouts.values() for p in found.pending_places(la)]
     pixels = sum(_pixels(layout, place) for layout, place in pending)

@@ -16,21 +16,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segengine import plugins, tiling
+from segengine import plugins
+from segengine import truth as truths
+from segengine.figures import WORST, add_figures, text
 from segengine.fingerprint import digest
 from segengine.fitting import load_fit
 from segengine.inputs import commit_unplaced
-from segengine.instances import TABLE_SCHEMA, rows_key
+from segengine.instances import TABLE_SCHEMA, merged, shard_rows
 from segengine.layout import Layout
-from segengine.measure import Measured, Measurer
+from segengine.measure import Measurer
 from segengine.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.records import Record, RecordLog
 from segengine.store import write_block
 
 PUBLISHED = "records/+published"
-WORST = 1000
-"""Frames in metrics.json, worst first."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
 
 
@@ -60,11 +60,6 @@ SHARDS_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-
-
-def text(name: str) -> str:
-    """A name as a table holds it: bytes that are not UTF-8 are shown as backslash escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class SceneFigures:
@@ -195,17 +190,19 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
 
 
 def write_instances(plan: Plan) -> None:
-    """`tables/instances.parquet`, where the segmenter finds instances; one shard in memory at a time."""
+    """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time."""
     if "instances" not in plan.outputs:
         plan.objects.delete("tables/instances.parquet")  # an earlier job's
         return
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:
         for scene, layout in sorted(plan.layouts.items()):
-            for place in tiling.shard_indices(layout.grid):
-                data = plan.objects.get(rows_key(scene, place))
-                if data is not None:
-                    writer.write_table(pq.read_table(io.BytesIO(data)))
+            for f in range(layout.grid[0]):
+                rows = shard_rows(plan.objects, scene, layout.frame_shards(f))
+                if layout.cut:
+                    ref = layout.frame(f * layout.shard[0])
+                    rows = merged(rows, (ref.height, ref.width))
+                writer.write_table(rows.select(TABLE_SCHEMA.names))
     plan.objects.put("tables/instances.parquet", sink.getvalue())
 
 
@@ -263,8 +260,9 @@ def write_metrics(
     document["overall"] = {}
     document["scenes"] = {name: {} for name in sorted(scenes)}
     document["frames"] = []
+    document["losses"] = {}
     if measurer is not None:
-        _add_measures(document, measurer, measurer.merge())
+        add_figures(document, measurer, measurer.merge())
     areas = np.zeros(len(classes) + 1, np.int64)
     metres: dict[str, float] = {}
     for name, figures in sorted(scenes.items()):
@@ -281,60 +279,8 @@ def write_metrics(
     document["inertia"] = _inertia(plan, scenes)
     document["fits"] = _fits(plan, scenes)
     document["throughput"] = _throughput(scenes)
-    document["losses"] = {}
     plan.objects.put("metrics.json", json.dumps(_finite(document), indent=1).encode())
     return document
-
-
-def _add_measures(document: dict[str, Any], measurer: Measurer, merged: Measured) -> None:
-    metrics = measurer.spec.build()
-    names = [name for name, _ in measurer.spec.metrics]
-    for i, metric in enumerate(metrics):
-        matching = metric.match(merged.overall[i]) if hasattr(metric, "match") else None
-        compute = (
-            metric.compute
-            if matching is None
-            else lambda state, m=metric, k=matching: m.compute(state, k)
-        )
-        overall = dict(compute(merged.overall[i]))
-        if names[i] == "confusion":
-            document["confusion"] = overall.pop("confusion")
-            document["matching"] = overall.pop("matching")
-        document["overall"] |= overall
-        for scene, states in merged.scenes.items():
-            figures = dict(compute(states[i]))
-            figures.pop("confusion", None)
-            figures.pop("matching", None)
-            document["scenes"].setdefault(scene, {}).update(figures)
-    document["frames"] = _frame_rows(measurer, merged, metrics, names)
-    document["missing_truth"] = [
-        {
-            "scene": scene,
-            "frame": frame,
-            "name": text(measurer.layouts[scene].frame_name(frame)),
-            "reason": text(reason),
-        }
-        for scene, frame, reason in merged.missing
-    ]
-
-
-def _frame_rows(
-    measurer: Measurer, merged: Measured, metrics: list[Any], names: list[str]
-) -> list[dict[str, Any]]:
-    """Frames with their accuracy and mean IoU, the worst first."""
-    if "confusion" not in names or not merged.frames:
-        return []
-    i = names.index("confusion")
-    states = np.stack([s[i] for _, _, s in merged.frames])
-    accuracy, iou = metrics[i].scores(states, metrics[i].match(merged.overall[i]))
-    order = np.argsort(np.where(np.isnan(iou), np.inf, iou), kind="stable")[:WORST]
-    rows = []
-    for k in order:
-        scene, frame, _ = merged.frames[k]
-        name = text(measurer.layouts[scene].frame_name(frame))
-        figures = {"accuracy": float(accuracy[k]), "iou": float(iou[k])}
-        rows.append({"scene": scene, "frame": frame, "name": name, **figures})
-    return rows
 
 
 def _areas(classes: list[str], counts: Any, scale: float | None) -> dict[str, Any]:
@@ -428,7 +374,7 @@ def published_mark(plan: Plan) -> bytes:
         [la.scene, la.uris, la.fingerprints, la.gone.tolist()] for la in plan.layouts.values()
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
-    truth = plan.job.truth.model_dump(mode="json") if plan.job.truth else None
+    truth = truths.of_job(plan.job.model_dump(mode="json"))
     unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced]).encode()
 

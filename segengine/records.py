@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from segengine.objects import Objects
 
-Kind = Literal["mask", "draft", "level", "measure"]
+Kind = Literal["mask", "draft", "level", "measure", "frame"]
 Place = tuple[int, int, int]
 Status = Literal["done", "error", "crash", "hang", "void"]
 

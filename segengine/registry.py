@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -15,7 +16,7 @@ from typing import Any
 
 from segengine.errors import JobError
 
-GROUPS = ("sources", "segmenters", "metrics", "losses", "exports", "clusters")
+GROUPS = ("sources", "segmenters", "models", "metrics", "losses", "exports", "clusters")
 
 
 @cache
@@ -28,14 +29,38 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted(_installed(group)))
 
 
+def module(group: str, name: str) -> str:
+    """Name of the module a plug-in lies in."""
+    return _installed(group)[name].value.partition(":")[0]
+
+
 def summary(group: str, name: str) -> str:
-    """First line of a plug-in's module docstring, read without importing the module."""
-    module = _installed(group)[name].value.partition(":")[0]
-    spec = importlib.util.find_spec(module)
+    """First line of what a plug-in says of itself, read without importing its module.
+
+    Its module's docstring; its own where several plug-ins of the group share the module.
+    """
+    return _docstring(group, name).partition("\n")[0]
+
+
+def facts(group: str, name: str) -> dict[str, str]:
+    """Lines `Home: ...` and `Licence: ...` of a plug-in's docstring, by their first word."""
+    found = re.findall(r"^(Home|Licence): (.+)$", _docstring(group, name), re.MULTILINE)
+    return {word.lower(): text.strip() for word, text in found}
+
+
+def _docstring(group: str, name: str) -> str:
+    where = module(group, name)
+    spec = importlib.util.find_spec(where)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ""
-    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    return (doc or "").strip().partition("\n")[0]
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    node: Any = tree
+    if sum(module(group, other) == where for other in names(group)) > 1:
+        attribute = _installed(group)[name].value.partition(":")[2]
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        own = (n for n in tree.body if isinstance(n, kinds) and n.name == attribute)
+        node = next(own, tree)
+    return (ast.get_docstring(node) or "").strip()
 
 
 def load(group: str, name: str) -> Callable[..., Any]:
@@ -103,6 +128,11 @@ def non_default(group: str, kind: str, options: Mapping[str, Any]) -> dict[str, 
         for name, value in sorted(options.items())
         if name not in parameters or parameters[name].default != value
     }
+
+
+def parameters(group: str, kind: str) -> tuple[str, ...]:
+    """Names of the options a plug-in takes."""
+    return tuple(_parameters(load(group, kind), kind))
 
 
 def _parameters(factory: Callable[..., Any], kind: str) -> Mapping[str, inspect.Parameter]:

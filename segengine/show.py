@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from segengine import draw, registry
 from segengine.errors import JobError, StoreError
 from segengine.store import SceneStore, Store, open_store
 from segengine.types import Color
-from segengine.view import View, look, matching
+from segengine.view import FrameTruth, View, find_truths, look, matching
 
 WHAT = ("overlay", "errors", "responses")
 SIDE = 1024
@@ -40,7 +38,7 @@ def show(
         raise ValueError(f"what: {what!r} is not one of {', '.join(WHAT)}")
     store = open_store(store_path)
     found, frame = _find(store, scene, frame)
-    truth = _truth(store) if what == "errors" else None
+    truth = _truth(store, found.name, frame) if what == "errors" else None
     view = look(found, frame, SIDE, truth=truth)
     panels, legend = _panels(store, found.name, frame, view, what)
     title = _text(found.layout.frame_name(frame))
@@ -87,11 +85,11 @@ def _frame_place(store: Store, name: str) -> tuple[str, int] | None:
     return None
 
 
-def _truth(store: Store) -> Mapping[str, Any]:
-    truth: Mapping[str, Any] | None = store.job.get("truth")
-    if truth is None or "confusion" not in store.metrics:
+def _truth(store: Store, scene: str, frame: int) -> FrameTruth:
+    found = find_truths(store, [(scene, frame)])
+    if not found:
         raise JobError(f"{store.path}: was not measured against truth; set truth.paths and run")
-    return truth
+    return found[0]
 
 
 def _panels(

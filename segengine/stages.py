@@ -23,11 +23,11 @@ from typing import Any, ClassVar, Self
 from segengine import cluster, plugins, publish
 from segengine.arrays import to_bytes
 from segengine.dispatch import InProcess, Pool
-from segengine.errors import JobError, SegengineError, StoreError
+from segengine.errors import SegengineError, StoreError
 from segengine.inputs import LAYOUTS, RELAYING, commit_layout
 from segengine.job import Job, parse_job
 from segengine.lock import HeldLock, run_lock
-from segengine.measure import Measurer, MetricSpec
+from segengine.measure import Measurer, measurer
 from segengine.objects import LocalObjects, open_objects
 from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
@@ -36,7 +36,7 @@ from segengine.quarantine import Quarantine
 from segengine.records import RecordLog
 from segengine.report import build as build_report
 from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
-from segengine.store import read_attributes, write_root, write_scene
+from segengine.store import check_place, read_attributes, write_root, write_scene
 from segengine.survey import survey
 from segengine.verify import broken_objects
 
@@ -75,15 +75,7 @@ class Run:
 
     def __enter__(self) -> Self:
         root = self.objects.root
-        if isinstance(self.objects, LocalObjects) and os.path.exists(root):
-            if not os.path.isdir(root):
-                raise JobError(f"store.path: {root} is a file; name a folder")
-            if os.listdir(root) and not os.path.exists(os.path.join(root, "zarr.json")):
-                ours = {"run.lock", "work", "records", "scenes"}
-                if not set(os.listdir(root)) <= ours:
-                    raise JobError(
-                        f"store.path: {root} holds other files and no store; name an empty folder"
-                    )
+        check_place(self.objects)
         try:
             self._lock = self._stack.enter_context(run_lock(self.objects))
         except OSError as error:
@@ -167,11 +159,9 @@ class Run:
         self._plan = plan
         self._skipped = plan.shards - plan.pending
         self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)
-        if self.job.truth is not None:
-            spec = MetricSpec.of(
-                self.job.evaluate.model_dump(mode="json"), self.job.truth, plan.plugin.classes
-            )
-            self._measurer = Measurer(self.objects, plan.layouts, plan.arrays, self.job.truth, spec)
+        self._measurer = measurer(
+            self.job, self.objects, plan.layouts, plan.arrays, tuple(plan.plugin.classes)
+        )
         if plan.pending:
             self._open_pool(plan.pending)
         for frame in publish.unplaced_failures(plan):

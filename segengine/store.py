@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from segengine.arrays import ArraySpec, SceneArrays, group_metadata, scene_docum
 from segengine.errors import CorruptInputError, JobError, StoreError, TransientInputError
 from segengine.inputs import LAYOUTS, reader
 from segengine.layout import Layout
-from segengine.objects import Objects, open_objects, zarr_store
+from segengine.objects import LocalObjects, Objects, open_objects, zarr_store
 from segengine.records import Kind, Record, RecordLog, StoredObject
 from segengine.shardcodec import encode_shard
 from segengine.types import FrameRef, Tile, Unreadable
@@ -72,6 +73,24 @@ def read_attributes(objects: Objects) -> dict[str, Any] | None:
             f"{VERSION}; use the release that wrote it or choose another store.path"
         )
     return attributes
+
+
+def check_place(objects: Objects) -> None:
+    """Raise JobError where no store can be made: a file, a folder of other files, below a file."""
+    root = objects.root
+    if not isinstance(objects, LocalObjects):
+        return
+    above = Path(root)
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise JobError(f"store.path: {above} is a file; name a folder")
+    if os.path.isdir(root) and not os.path.exists(os.path.join(root, ROOT)):
+        names = set(os.listdir(root))
+        if not names <= {"run.lock", "work", "records", "scenes"}:
+            raise JobError(
+                f"store.path: {root} holds other files and no store; name an empty folder"
+            )
 
 
 def write_root(objects: Objects, attributes: Mapping[str, Any]) -> None:

@@ -1,29 +1,133 @@
-"""Label images to measure against: where a frame's lies, whether it fits, its labels."""
+"""What masks are measured against: label images beside the images, or a data set's own truth."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from segengine import registry
+from segengine.errors import MissingTruthError
+from segengine.inputs import reader
 from segengine.job import TRUTH_FIELD, TruthSpec
 from segengine.objects import open_objects
-from segengine.types import FrameRef
+from segengine.types import FrameRef, Truth, TruthRef
 
 _LARGE = 1 << 26
 """Pixels above which a label TIFF is read in windows."""
 
 
-class MissingTruthError(Exception):
-    """A frame's truth is not there, cannot be read, or is not of the frame's size."""
+class TruthProvider(Protocol):
+    """Where truth comes from."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of its labels; None: those of the segmenter."""
+        ...
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """`truth`, and of `truth_instances` and `truth_objects` what it has."""
+        ...
+
+    def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
+        """The truth of frames, each with the name of its scene; in one pass."""
+        ...
+
+    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """That of a frame's window, (1, y, x). Raises MissingTruthError with the reason."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelImages:
+    """Label images whose paths follow from the frames' names: a job's `truth` block."""
+
+    spec: TruthSpec
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """As the block says."""
+        return None if self.spec.classes is None else tuple(self.spec.classes)
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Labels only."""
+        return frozenset(("truth",))
+
+    def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
+        """The first of each frame's candidates that exists."""
+        if any("://" in path for path in self.spec.paths):
+            with ThreadPoolExecutor(16) as pool:
+                return list(pool.map(lambda r: find_truth(self.spec, r[1], r[0]), refs))
+        return [find_truth(self.spec, ref, scene) for scene, ref in refs]
+
+    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """Labels of a window."""
+        return Truth(load_truth(self.spec, truth, ref, rows, cols)[None])
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetTruth:
+    """The truth that a public data set's own source reads."""
+
+    source: Any
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Those of the chosen subset."""
+        return tuple(self.source.truth_classes)
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Labels, and instances where the set has them."""
+        more = ("truth_instances", "truth_objects")
+        has = bool(getattr(self.source, "truth_instances", False))
+        return frozenset(("truth", *(more if has else ())))
+
+    def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
+        """One pass over the set's lists."""
+        return list(self.source.find_truth([ref for _, ref in refs]))
+
+    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """Labels, instances and objects of a window."""
+        if not truth.uri:
+            raise MissingTruthError(f"no truth at {truth.looked}")
+        found: Truth = self.source.load_truth(ref, truth, rows, cols)
+        return found
+
+
+def of_job(job: Mapping[str, Any]) -> str:
+    """How a job's truth is read, as JSON that travels; empty: it has none.
+
+    The `truth` block goes before a data set's own.
+    """
+    if job.get("truth"):
+        return json.dumps({"truth": dict(job["truth"])}, sort_keys=True)
+    source = dict(job["source"])
+    kind = source.get("kind", "auto")
+    if kind != "auto" and hasattr(registry.load("sources", kind), "find_truth"):
+        return json.dumps({"source": source}, sort_keys=True)
+    return ""
+
+
+@lru_cache(maxsize=4)
+def from_json(text: str) -> TruthProvider:
+    """The provider behind `of_job`."""
+    block = json.loads(text)
+    if "truth" in block:
+        return LabelImages(TruthSpec.model_validate(block["truth"]))
+    return DataSetTruth(reader(block["source"]["kind"], block["source"]))
 
 
 def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
@@ -47,17 +151,6 @@ def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
         return fields[match[1]]
 
     return [TRUTH_FIELD.sub(fill, template) for template in spec.paths]
-
-
-@dataclass(frozen=True, slots=True)
-class TruthRef:
-    """A frame's truth as it lies."""
-
-    uri: str
-    """Empty: there is none."""
-    fingerprint: str
-    looked: str
-    """What was looked for, where there is none."""
 
 
 def find_truth(spec: TruthSpec, ref: FrameRef, scene: str) -> TruthRef:
@@ -88,25 +181,13 @@ def _stat(path: str) -> str | None:
     return xxhash.xxh3_64_hexdigest(f"{about.get('size')} {mark}".encode())
 
 
-def read_truth(
-    spec: TruthSpec | Mapping[str, Any], ref: FrameRef, scene: str, rows: slice, cols: slice
-) -> NDArray[Any] | None:
-    """Truth labels (y, x) of a frame's window; what is not scored has the dtype's maximum.
-
-    None where there is none, or it does not fit the frame.
-    """
-    spec = spec if isinstance(spec, TruthSpec) else TruthSpec.model_validate(spec)
-    found = find_truth(spec, ref, scene)
-    try:
-        return load_truth(spec, found, ref, rows, cols)
-    except MissingTruthError:
-        return None
-
-
 def load_truth(
     spec: TruthSpec, truth: TruthRef, ref: FrameRef, rows: slice, cols: slice
 ) -> NDArray[Any]:
-    """As `read_truth`, for truth already found. Raises MissingTruthError with the reason."""
+    """Truth labels (y, x) of a frame's window; what is not scored has the dtype's maximum.
+
+    Raises MissingTruthError with the reason where there is none, or it does not fit the frame.
+    """
     if not truth.uri:
         raise MissingTruthError(f"no truth at {truth.looked}")
     values = _values(truth.uri, truth.fingerprint, (ref.height, ref.width), rows, cols)

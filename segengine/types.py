@@ -174,6 +174,38 @@ class Prediction:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known to be true of a window: what metrics and losses are measured against."""
+
+    labels: Labels
+    """(n, y, x) integers, index into the truth's classes; what is not scored has the dtype's maximum."""
+    instances: NDArray[np.uint32] | None = None
+    """(n, y, x) ids; 0 = none. Where the data set's objects overlap, the map holds one of them."""
+    objects: pa.Table | None = None
+    """One row an object: the columns of a prediction's objects (without score) and `crowd` (bool)."""
+
+    def crop(self, to: tuple[slice, slice, slice]) -> Self:
+        """The part of both maps inside `to` (slices along n, y, x); objects stay whole."""
+        return type_(self)(
+            self.labels[to],
+            None if self.instances is None else self.instances[to],
+            self.objects,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRef:
+    """A frame's truth as it lies."""
+
+    uri: str
+    """All that a worker needs to read it; empty: there is none."""
+    fingerprint: str
+    """Changes where this frame's truth does."""
+    looked: str
+    """What was looked for, where there is none."""
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """Labels pixels, given `halo` pixels of context and windows aligned to `stride`.
@@ -233,9 +265,47 @@ class Surveyor(Protocol[S]):
 
 
 class Metric(Protocol[S]):
-    """A fold over windows; `merge` is associative and commutative, `empty()` its identity."""
+    """A fold over windows; `merge` is associative and commutative, `empty()` its identity.
+
+    `update` takes n windows of labels (n, y, x), or of a Truth where objects count, and treats each
+    as of a frame of its own. Optional attributes:
+
+    - `version: int`: raised when the state or the figures can change.
+    - `needs: tuple[str, ...]`: beyond labels, of `probabilities`, `instances`, `objects`, `pixels`
+      (the prediction's side) and `truth`, `truth_instances`, `truth_objects`. Without it: truth.
+    - `uses: tuple[str, ...]`: of the same, what it takes where it is there.
+    - `unmet: str`: why it cannot be computed with its classes; empty: it can.
+    - `whole: bool`: `update` must see whole frames, never a part of one.
+    - `part`, `join`, `close`: see `Framed`.
+    - `locate(state, scene, frame)`: the state of one frame that knows where it lies.
+    - `headline: str`, `lower_is_better: bool`, `per_frame: bool`: the key of its figure for a list
+      of worst frames, its direction, and False where a frame has none.
+    - `base`: a metric of equal state, of which this one is a view: it is kept once for both.
+    """
 
     def empty(self) -> S: ...
-    def update(self, state: S, prediction: Prediction, truth: Labels) -> S: ...
+    def update(self, state: S, prediction: Prediction, truth: Labels | Truth) -> S: ...
     def merge(self, a: S, b: S) -> S: ...
     def compute(self, state: S) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Framed(Protocol):
+    """A metric whose figure is a mean over frames: parts add up within a frame, states across them.
+
+        windows of a frame --part--> parts --join--> one part a frame --close--> state --merge--> run
+
+    `update(state, ...)` equals `merge(state, close(part(...)))` for windows that are whole frames.
+    """
+
+    def part(self, prediction: Prediction, truth: Labels | Truth) -> Any:
+        """What one window (n = 1) of a frame adds to it."""
+        ...
+
+    def join(self, a: Any, b: Any) -> Any:
+        """Two windows of one frame; associative and commutative."""
+        ...
+
+    def close(self, part: Any) -> Any:
+        """The state of one whole frame."""
+        ...

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import draw
-from segengine.errors import CorruptInputError, TransientInputError
-from segengine.store import SceneStore
-from segengine.types import Bool
+from segengine import truth as truths
+from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
+from segengine.store import SceneStore, Store
+from segengine.truth import TruthProvider
+from segengine.types import Bool, TruthRef
 
 _BAND = 1 << 24
 """Pixels read at a time."""
@@ -52,18 +54,36 @@ class View:
         return None if self.pixels is None else draw.to_rgb(self.pixels, self.valid)
 
 
+@dataclass(frozen=True, slots=True)
+class FrameTruth:
+    """A frame's truth, found."""
+
+    provider: TruthProvider
+    ref: TruthRef
+
+
+def find_truths(store: Store, places: Sequence[tuple[str, int]]) -> list[FrameTruth]:
+    """The truth of (scene, frame) places that the store was measured against; empty: none."""
+    text = str(store.metrics.get("truth") or "")
+    if not text or "confusion" not in store.metrics:
+        return []
+    provider = truths.from_json(text)
+    refs = [(scene, store[scene].layout.frame(frame)) for scene, frame in places]
+    return [FrameTruth(provider, ref) for ref in provider.find(refs)]
+
+
 def look(
     scene: SceneStore,
     frame: int,
     size: int,
     *,
-    truth: Mapping[str, Any] | None = None,
+    truth: FrameTruth | None = None,
     most: int | None = None,
 ) -> View:
     """A view of at most `size` pixels a side.
 
-    `truth`: the job's block. `most`: of a frame of more pixels whose source can be read in windows,
-    only the middle is seen, at full resolution, instead of reading all of it.
+    `truth`: what `find_truths` found for it. `most`: of a frame of more pixels whose source can be
+    read in windows, only the middle is seen, at full resolution, instead of reading all of it.
     """
     ref = scene.layout.frame(frame)
     rows, cols = slice(0, ref.height), slice(0, ref.width)
@@ -167,15 +187,14 @@ def _reduced(pixels: NDArray[Any], valid: Bool | None, step: int) -> NDArray[Any
 
 
 def _truth(
-    spec: Mapping[str, Any], scene: SceneStore, frame: int, rows: slice, cols: slice, step: int
+    truth: FrameTruth, scene: SceneStore, frame: int, rows: slice, cols: slice, step: int
 ) -> NDArray[Any] | None:
-    from segengine.truth import read_truth
-
     ref = scene.layout.frame(frame)
     parts = []
     for part in _bands(rows, cols.stop - cols.start, step):
-        labels = read_truth(spec, ref, scene.name, part, cols)
-        if labels is None:
+        try:
+            labels = truth.provider.load(ref, truth.ref, part, cols).labels[0]
+        except MissingTruthError:
             return None
         parts.append(_sampled(labels, step))
     return np.concatenate(parts)

@@ -11,10 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import segengine
 from segengine.objects import open_objects
 from segengine.progress import Summary
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 TOYS = '''
 """Segmenters that another package could bring."""

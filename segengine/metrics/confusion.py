@@ -9,6 +9,14 @@ With TP, FP and FN of a class over all scored pixels:
     precision = TP / (TP + FP)        recall = TP / (TP + FN)
     IoU = TP / (TP + FP + FN)         Dice = 2 TP / (2 TP + FP + FN)
 
+With p and t the pixels of each class predicted and true, c those that agree and N all scored,
+
+    kappa = (N c - p.t) / (N^2 - p.t)                              (Cohen 1960)
+    MCC = (N c - p.t) / sqrt((N^2 - p.p) (N^2 - t.t))              (Gorodkin 2004, R_K)
+
+with void, and labels that no true class belongs to, as one more predicted class. Kappa is None and
+MCC 0 where its divisor is 0, as in scikit-learn; products are exact.
+
 `mean_*` is the mean over classes, `frequency_weighted_*` the mean weighted by true pixels. A class
 that is neither in the truth nor predicted has no figure (None) and is left out of the means; one
 that is in only one of the two has 0 where its ratio would be 0 / 0, as in scikit-learn.
@@ -19,7 +27,7 @@ most pixels agree (Kuhn 1955, "The Hungarian method"), on the table of the whole
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,50 +35,33 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.types import Labels, Metric, Prediction
+from segengine.metrics._classes import Classed, by_name, check_shape, labels_of
+from segengine.types import Labels, Metric, Prediction, Truth
 
 Table = NDArray[np.int64]
 """(P + 1, T) pixels by predicted class (last row: void) and true class."""
 Matching = Mapping[int, int | None]
 """True class of each predicted class; None where there is none for it."""
 
-_ANONYMOUS = re.compile(r"(cluster|level) \d+")
 _RATIOS = ("precision", "recall", "iou", "dice")
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
+class Confusion(Classed):
     """The confusion table of labels against truth, as a fold over windows."""
 
     version: ClassVar[int] = 1
-    classes: tuple[str, ...]
-    """Names of the labels 0, 1, 2 ..."""
-    truth_classes: tuple[str, ...] = ()
-    """Names of the truth's values 0, 1, 2 ...; empty: as `classes`."""
-
-    def __post_init__(self) -> None:
-        # a list from YAML or JSON is as good as a tuple
-        object.__setattr__(self, "classes", tuple(self.classes))
-        object.__setattr__(self, "truth_classes", tuple(self.truth_classes) or self.classes)
-        for option in ("classes", "truth_classes"):
-            found = getattr(self, option)
-            if not found:
-                raise ValueError(f"{option}: at least one class is needed")
-            if len(set(found)) != len(found):
-                raise ValueError(f"{option}: each class needs a name of its own, got {found}")
+    needs: ClassVar[tuple[str, ...]] = ("truth",)
 
     def empty(self) -> Table:
         """The table of no pixels."""
         return np.zeros((len(self.classes) + 1, len(self.truth_classes)), np.int64)
 
-    def update(self, state: Table, prediction: Prediction, truth: Labels) -> Table:
+    def update(self, state: Table, prediction: Prediction, truth: Labels | Truth) -> Table:
         """`state` and the pixels of one window; `truth` (n, y, x) integers."""
-        labels = prediction.labels
-        if labels.shape != truth.shape:
-            raise ValueError(
-                f"truth: its shape is {truth.shape}, that of the labels {labels.shape}"
-            )
-        return state + count_pairs(labels, truth, len(self.classes), len(self.truth_classes))
+        labels, true = prediction.labels, labels_of(truth)
+        check_shape(labels, true)
+        return state + count_pairs(labels, true, len(self.classes), len(self.truth_classes))
 
     def merge(self, a: Table, b: Table) -> Table:
         """The table of both."""
@@ -82,17 +73,10 @@ class Confusion:
         By name where names are shared, the rest in order where both have equally many; by greatest
         agreement where the labels have no names, or none in common.
         """
-        p, t = len(self.classes), len(self.truth_classes)
-        anonymous = all(_ANONYMOUS.fullmatch(name) for name in self.classes)
-        shared = set(self.classes) & set(self.truth_classes)
-        if anonymous or (not shared and p != t):
-            return _best_agreement(state[:p])
-        place = {name: i for i, name in enumerate(self.truth_classes)}
-        found: dict[int, int | None] = {i: place.get(n) for i, n in enumerate(self.classes)}
-        if p == t:
-            rest = (i for i, n in enumerate(self.truth_classes) if n not in shared)
-            found = {i: next(rest) if j is None else j for i, j in found.items()}
-        return found
+        found = by_name(self.classes, self.truth_classes)
+        if found is None:
+            return _best_agreement(state[: len(self.classes)])
+        return dict(enumerate(found))
 
     def scores(
         self, states: Table, matching: Matching | None = None
@@ -115,9 +99,10 @@ class Confusion:
             matching = self.match(state)
         counts = _Counts.of(state, matching)
         ratios = counts.ratios()
-        accuracy = _ratio(counts.tp.sum(), counts.truth.sum())
         return {
-            "pixel_accuracy": _json(accuracy),
+            "pixel_accuracy": _json(_ratio(counts.tp.sum(), counts.truth.sum())),
+            "kappa": counts.kappa(),
+            "mcc": counts.mcc(),
             **{f"mean_{name}": _json(_mean(values)) for name, values in ratios.items()},
             **{
                 f"frequency_weighted_{name}": _json(_mean(values, counts.truth))
@@ -226,6 +211,30 @@ class _Counts:
         found = [_ratio(self.tp, np.where(union > 0, np.maximum(n, 1), 0)) for n in parts]
         found.append(_ratio(2 * self.tp, self.predicted + self.truth))
         return dict(zip(_RATIOS, found, strict=True))
+
+    def kappa(self) -> float | None:
+        """Cohen's kappa of one table; None where it is 0 / 0."""
+        total, agreed, chance, _, _ = self._products()
+        return (total * agreed - chance) / below if (below := total**2 - chance) else None
+
+    def mcc(self) -> float | None:
+        """Gorodkin's R_K of one table; None where nothing was scored."""
+        total, agreed, chance, predicted, truth = self._products()
+        below = (total**2 - predicted) * (total**2 - truth)
+        if not below:
+            return 0.0 if total else None
+        # two roots: the product of two exact integers need not fit a float
+        roots = math.sqrt(total**2 - predicted) * math.sqrt(total**2 - truth)
+        return (total * agreed - chance) / roots
+
+    def _products(self) -> tuple[int, int, int, int, int]:
+        """N, c, p.t, p.p, t.t as Python's integers, which do not overflow."""
+        predicted, truth = self.predicted.tolist(), self.truth.tolist()
+        total = sum(truth)
+        rest = total - sum(predicted)
+        chance = sum(p * t for p, t in zip(predicted, truth, strict=True))
+        squares = sum(p * p for p in predicted) + rest**2
+        return total, int(self.tp.sum()), chance, squares, sum(t * t for t in truth)
 
 
 def _ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

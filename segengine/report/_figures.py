@@ -11,7 +11,7 @@ import numpy as np
 
 from segengine import draw
 from segengine.store import Store
-from segengine.view import View, look
+from segengine.view import View, find_truths, look
 
 FRAMES = 12
 SIDE = 512
@@ -29,13 +29,16 @@ def gallery(
 ) -> list[dict[str, Any]]:
     """A card a frame, with its panels: the worst ones where there is truth, else spread evenly."""
     metrics = store.metrics
-    truth = store.job.get("truth") if matching is not None else None
     truths = metrics["confusion"]["rows"] if matching is not None else []
     clear = [i for i, name in enumerate(store.classes) if name in draw.CLEAR]
     colors = np.asarray(store.attributes["colors"], np.uint8)
     cards = []
-    for row in _chosen(metrics, frames):
-        scene, frame = row["scene"], row["frame"]
+    chosen = _chosen(metrics, frames)
+    places = [(row["scene"], row["frame"]) for row in chosen]
+    found = find_truths(store, places) if matching is not None else []
+    for i, row in enumerate(chosen):
+        scene, frame = places[i]
+        truth = found[i] if found else None
         view = look(store[scene], frame, SIDE, truth=truth, most=MOST)
         cards.append(
             {

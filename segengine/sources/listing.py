@@ -363,6 +363,10 @@ def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]
     fixed = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first]).rstrip("/")
     pattern = _Pattern(tuple(part for part in parts[first:] if part), kind)
     try:
+        fsspec.get_filesystem_class(scheme)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"source.paths: {url}: {scheme}:// cannot be read: {error}") from error
+    try:
         system, root = fsspec.core.url_to_fs(fixed, **options)
         system.invalidate_cache()
         if not pattern.parts:

@@ -165,7 +165,7 @@ def test_a_corrected_label_changes_figures_without_segmenting(
     assert (summary.computed, summary.metrics["overall"]["pixel_accuracy"]) == (0, 1.0)
     assert bench.tree() == tree
     # The same figures, and nothing to measure, the next time.
-    monkeypatch.setattr("segengine.measure.measure_shard", refuse)
+    monkeypatch.setattr("segengine.measure.measure", refuse)
     assert bench.run(FIXED, truth=truth(bench)).metrics["overall"]["pixel_accuracy"] == 1.0
 
 

@@ -1,0 +1,154 @@
+"""Merged states to the figures of `metrics.json`.
+
+overall          the confusion table's figures, and `NAME: {...}` for every other metric
+losses           `NAME: {...}`: `loss` (mean over frames or pixels), `pooled` (all pixels at once)
+scenes.S         the same for a scene: its figures, and `losses`
+frames, worst    the worst frames by mean IoU; by each metric's and loss's own figure
+not_measured     what was asked for and why it does not apply
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from segengine.measure import Measured, Measurer
+from segengine.measures import Measure
+from segengine.scoring import LARGEST
+
+WORST = 1000
+"""Frames listed by mean IoU, worst first."""
+EACH = 12
+"""Frames listed by every other figure."""
+_TABLE = "confusion"
+
+
+def text(name: str) -> str:
+    """A name as a table holds it: bytes that are not UTF-8 are shown as backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) -> None:
+    """Write a run's figures into `metrics.json`'s document."""
+    spec = measurer.spec
+    document["losses"] = {}
+    document["truth"] = measurer.shown
+    for measure in spec.measures:
+        matching = _matching(measure, merged)
+        figures = _compute(measure, merged.overall[measure.fold], matching)
+        if measure.asked.name == _TABLE and measure.asked.group == "metrics":
+            document["confusion"] = figures["confusion"]
+            document["matching"] = figures["matching"]
+        _put(document, measure, figures)
+        for scene, states in merged.scenes.items():
+            own = document["scenes"].setdefault(scene, {})
+            _put(own, measure, _compute(measure, states[measure.fold], matching))
+    document["frames"] = _frame_rows(measurer, merged)
+    document["worst"] = _worst(measurer, merged)
+    document["missing_truth"] = [
+        {"scene": scene, "frame": frame, "name": _name(measurer, scene, frame), "reason": text(why)}
+        for scene, frame, why in merged.missing
+    ]
+    document["not_measured"] = {one.label: why for one, why in spec.unmet}
+    if measurer.too_large:
+        named = ", ".join(_name(measurer, *place) for place in measurer.too_large[:EACH])
+        count = len(measurer.too_large)
+        for measure in spec.measures:
+            if spec.folds[measure.fold].whole:
+                document["not_measured"][measure.asked.label] = (
+                    f"needs whole frames, and {count} are above {LARGEST:,} pixels: {named}"
+                )
+
+
+def _name(measurer: Measurer, scene: str, frame: int) -> str:
+    return text(measurer.layouts[scene].frame_name(frame))
+
+
+def _matching(measure: Measure, merged: Measured) -> Any:
+    """How the run's labels are matched to classes: its scenes and frames are scored alike."""
+    if not hasattr(measure.metric, "match"):
+        return None
+    return measure.metric.match(merged.overall[measure.fold])
+
+
+def _compute(measure: Measure, state: Any, matching: Any) -> dict[str, Any]:
+    if matching is None:
+        return dict(measure.metric.compute(state))
+    return dict(measure.metric.compute(state, matching))
+
+
+def _put(place: dict[str, Any], measure: Measure, figures: Mapping[str, Any]) -> None:
+    """Figures of the confusion table lie flat in `overall`; all others under their name."""
+    if measure.asked.group == "losses":
+        place.setdefault("losses", {})[measure.asked.label] = dict(figures)
+        return
+    flat = place.get("overall", place)
+    if measure.asked.name == _TABLE:
+        flat |= {k: v for k, v in figures.items() if k not in ("confusion", "matching")}
+    else:
+        flat[measure.asked.label] = dict(figures)
+
+
+def _frame_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
+    """Frames with their accuracy and mean IoU, the worst first."""
+    table = next((m for m in measurer.spec.measures if m.asked.name == _TABLE), None)
+    if table is None:
+        return []
+    scored = [(s, f, states[table.fold]) for s, f, states in merged.frames]
+    scored = [row for row in scored if row[2] is not None]
+    if not scored:
+        return []
+    states = np.stack([state for _, _, state in scored])
+    accuracy, iou = table.metric.scores(states, table.metric.match(merged.overall[table.fold]))
+    order = np.argsort(np.where(np.isnan(iou), np.inf, iou), kind="stable")[:WORST]
+    return [
+        {
+            "scene": scored[k][0],
+            "frame": scored[k][1],
+            "name": _name(measurer, scored[k][0], scored[k][1]),
+            "accuracy": float(accuracy[k]),
+            "iou": float(iou[k]),
+        }
+        for k in order
+    ]
+
+
+def _worst(measurer: Measurer, merged: Measured) -> dict[str, list[dict[str, Any]]]:
+    """The worst frames by each measure's headline figure."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for measure in measurer.spec.measures:
+        if measure.asked.name == _TABLE or not getattr(measure.metric, "per_frame", True):
+            continue
+        matching = _matching(measure, merged)
+        rows: list[tuple[float, str, int]] = []
+        for scene, frame, states in merged.frames:
+            if states[measure.fold] is None:
+                continue
+            value = headline(measure, _compute(measure, states[measure.fold], matching))
+            if value is not None:
+                rows.append((value, scene, frame))
+        best = heapq.nlargest if lower_is_better(measure) else heapq.nsmallest
+        found[measure.asked.label] = [
+            {"scene": scene, "frame": frame, "name": _name(measurer, scene, frame), "value": value}
+            for value, scene, frame in best(EACH, rows)
+        ]
+    return {label: rows for label, rows in found.items() if rows}
+
+
+def headline(measure: Measure, figures: Mapping[str, Any]) -> float | None:
+    """The one figure that stands for all: the metric's own choice, else the first there is."""
+    chosen = getattr(measure.metric, "headline", None)
+    if chosen is not None:
+        value = figures.get(chosen)
+        return value if isinstance(value, float) else None
+    return next((v for v in figures.values() if isinstance(v, float)), None)
+
+
+def lower_is_better(measure: Measure) -> bool:
+    """True for losses, distances and errors."""
+    return measure.asked.group == "losses" or bool(
+        getattr(measure.metric, "lower_is_better", False)
+    )

@@ -1,0 +1,144 @@
+"""Panoptic quality of each class, with SQ and RQ (Kirillov et al. 2019).
+
+A segment is the pixels of one class and instance id; those of a class without an id are one segment
+(stuff). A predicted and a true segment of one class match where their IoU is above 0.5, strictly,
+which makes matches unique. The union leaves out what of the predicted segment is void in the truth.
+
+    PQ = SQ * RQ = sum of IoU / (TP + FP / 2 + FN / 2)      SQ = sum of IoU / TP
+    RQ = TP / (TP + FP / 2 + FN / 2)
+
+Void in the truth is every pixel without a true class. Crowds (rows of the truth's objects with
+`crowd`) match nothing and are no misses; an unmatched predicted segment that lies by more than half
+in void or in crowds of its class is dropped. All as in COCO's evaluation, which keeps one crowd of
+a class in a frame where this takes all. A label that stands for no true class is void.
+
+A class in no frame on either side has no figure (None) and is left out of the means. The state
+holds TP, FP, FN and the sum of IoU in fixed point. Frames are measured whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.fixed import to_fixed, to_float, total
+from segengine.metrics._classes import Named
+from segengine.metrics._frames import column, crowd_of, each, needed
+from segengine.metrics._rows import Rows, add, over_classes, zeros
+from segengine.types import Labels, Metric, Prediction, Truth
+
+_IDS = 32  # bits of an instance id
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticQuality(Named):
+    """Matched segments and their IoU."""
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ("instances", "truth", "truth_instances")
+    uses: ClassVar[tuple[str, ...]] = ("truth_objects",)
+    """What is taken where there is any: it says which instances are crowds."""
+    whole: ClassVar[bool] = True
+
+    def empty(self) -> Rows:
+        """Rows of (TP, FP, FN, sum of IoU in fixed point)."""
+        return zeros(len(self.truth_classes), 4)
+
+    def update(self, state: Rows, prediction: Prediction, truth: Labels | Truth) -> Rows:
+        """`state` and whole frames (n, y, x) with instance ids on both sides."""
+        for found, true in each(prediction, truth):
+            state = add(state, self._frame(found, true))
+        return state
+
+    def merge(self, a: Rows, b: Rows) -> Rows:
+        """Both states' frames together."""
+        return add(a, b)
+
+    def compute(self, state: Rows) -> dict[str, Any]:
+        """PQ, SQ and RQ of each class and their means over classes."""
+        return over_classes(self.truth_classes, map(_figures, state), ("pq", "sq", "rq"))
+
+    def _frame(self, prediction: Prediction, truth: Truth) -> Rows:
+        ids = needed(prediction.instances, "instances", "the prediction has none")
+        true_ids = needed(truth.instances, "truth", "it has no instances")
+        ours = _Segments.of(self.as_true(prediction.labels), ids)
+        theirs = _Segments.of(self.scored(truth), true_ids)
+        shared, at = np.unique(theirs.places * len(ours.keys) + ours.places, return_counts=True)
+        t, p = shared // len(ours.keys), shared % len(ours.keys)
+        crowd = np.zeros(len(theirs.keys), np.bool_)
+        if truth.objects is not None:
+            crowds = column(truth.objects, "id")[crowd_of(truth.objects)]
+            crowd = np.isin(theirs.ids, crowds[crowds > 0])
+        void = np.zeros(len(ours.keys), np.int64)
+        np.add.at(void, p[theirs.classes[t] < 0], at[theirs.classes[t] < 0])
+        same = (theirs.classes[t] == ours.classes[p]) & (ours.classes[p] >= 0)
+        excused = void.copy()
+        np.add.at(excused, p[same & crowd[t]], at[same & crowd[t]])
+
+        union = ours.sizes[p] - void[p] + theirs.sizes[t] - at
+        matched = same & ~crowd[t] & (2 * at > union)
+        left = (ours.classes >= 0) & (2 * excused <= ours.sizes)
+        left[p[matched]] = False
+        missed = (theirs.classes >= 0) & ~crowd
+        missed[t[matched]] = False
+        iou = to_fixed(at[matched] / union[matched])
+        return tuple(
+            (
+                int(np.count_nonzero(theirs.classes[t[matched]] == c)),
+                int(np.count_nonzero(ours.classes[left] == c)),
+                int(np.count_nonzero(theirs.classes[missed] == c)),
+                total(iou[theirs.classes[t[matched]] == c]),
+            )
+            for c in range(len(self.truth_classes))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Segments:
+    """The segments of one side of a frame; that of class -1 is void."""
+
+    keys: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    """Pixels of each."""
+    places: NDArray[np.int64]
+    """(pixel,) which segment each is of."""
+
+    @classmethod
+    def of(cls, classes: NDArray[np.int32], ids: NDArray[np.uint32]) -> _Segments:
+        if ids.shape != classes.shape:
+            raise ValueError(f"instances: their shape is {ids.shape}, not {classes.shape}")
+        wide = classes.astype(np.int64) + 1 << _IDS
+        keys, places, sizes = np.unique(
+            np.where(classes < 0, 0, wide + ids.astype(np.int64)),
+            return_inverse=True,
+            return_counts=True,
+        )
+        return cls(keys, sizes, places.reshape(-1))
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        return (self.keys >> _IDS) - 1
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        return self.keys & (1 << _IDS) - 1
+
+
+def _figures(row: tuple[int, ...]) -> dict[str, Any]:
+    tp, fp, fn, iou = row
+    counts = {"tp": tp, "fp": fp, "fn": fn}
+    if not tp + fp + fn:
+        return {"pq": None, "sq": None, "rq": None, **counts}
+    halves = 2 * tp + fp + fn
+    return {
+        "pq": 2 * to_float(iou, halves),
+        "sq": to_float(iou, tp) if tp else 0.0,
+        "rq": 2 * tp / halves,
+        **counts,
+    }
+
+
+_: type[Metric[Rows]] = PanopticQuality

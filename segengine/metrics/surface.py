@@ -1,0 +1,137 @@
+"""Distances between contours of each class: Hausdorff, HD95, ASSD, normalised surface Dice.
+
+A contour is the pixels of a class with a 4-neighbour outside it, the frame's border being outside.
+With d(a, B) the Euclidean distance of a contour pixel to the nearest one of the other side's, in
+units of `spacing` (default: pixels), of each frame and class
+
+    hausdorff = max(max d(p, T), max d(t, P))          (Huttenlocher et al. 1993)
+    hd95 = max(95th percentile of d(p, T), of d(t, P)), percentiles interpolated linearly
+    assd = mean of all d(p, T) and d(t, P) together    (Heimann et al. 2009)
+    nsd = share of all contour pixels, of both sides, with d <= tolerance    (Nikolov et al. 2018)
+
+and the mean over frames, of each class and then over classes. Other programs take the percentile of
+both sides' distances together for hd95. A frame where a class is on one side only has no distance:
+it is counted in `missed` or `false`, by the side that lacks it, and is no part of the mean; its nsd
+is 0. One where the class is on neither side is not counted. A distance is kept in fixed point and
+is at most 2^24. Pixels that are not scored are of no class on either side. Frames are measured whole.
+
+All four are views of one state, so that contours are compared once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.fixed import to_fixed
+from segengine.metrics._classes import Named
+from segengine.metrics._contours import Bool, Spacing, check_spacing, distances, edge
+from segengine.metrics._frames import class_boxes
+from segengine.metrics._options import number
+from segengine.metrics._rows import Rows, add, fixed_mean, over_classes, zeros
+from segengine.types import Labels, Metric, Prediction, Truth
+
+_FIGURES = ("hausdorff", "hd95", "assd", "nsd")
+
+
+@dataclass(frozen=True, slots=True)
+class Surface(Named):
+    """All four distances between the contours of every class."""
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ("truth",)
+    whole: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = _FIGURES
+    spacing: Spacing = 1.0
+    """Side of a pixel, or (y, x), in the unit that distances are to be in."""
+    tolerance: float = 1.0
+    """Distance within which a contour pixel is right for nsd, in the unit of `spacing`."""
+
+    def __post_init__(self) -> None:
+        Named.__post_init__(self)
+        object.__setattr__(self, "spacing", check_spacing(self.spacing))
+        object.__setattr__(self, "tolerance", number("tolerance", self.tolerance, 0))
+
+    @property
+    def base(self) -> Surface:
+        """The metric whose state this one shares."""
+        return Surface(self.classes, self.truth_classes, self.spacing, self.tolerance)
+
+    def empty(self) -> Rows:
+        """Rows of frames with both contours, missed, false, and the four sums in fixed point."""
+        return zeros(len(self.truth_classes), 3 + len(_FIGURES))
+
+    def update(self, state: Rows, prediction: Prediction, truth: Labels | Truth) -> Rows:
+        """`state` and whole frames (n, y, x)."""
+        predicted, true = self.both(prediction.labels, truth)
+        found = [list(row) for row in state]
+        for p, t in zip(predicted, true, strict=True):
+            for index, a, b in class_boxes(p, t):
+                row = self._measured(edge(a), edge(b))
+                found[index] = [x + y for x, y in zip(found[index], row, strict=True)]
+        return tuple(tuple(row) for row in found)
+
+    def merge(self, a: Rows, b: Rows) -> Rows:
+        """Both states' frames together."""
+        return add(a, b)
+
+    def compute(self, state: Rows) -> dict[str, Any]:
+        """The figures of each class and their means over classes; None: in no frame on both sides."""
+        rows = []
+        for frames, missed, false, *sums in state:
+            counts = dict.fromkeys(_FIGURES, frames) | {"nsd": frames + missed + false}
+            means = {k: fixed_mean(s, counts[k]) for k, s in zip(_FIGURES, sums, strict=True)}
+            shown = {key: means[key] for key in self.figures}
+            rows.append({**shown, "frames": frames, "missed": missed, "false": false})
+        return over_classes(self.truth_classes, rows, self.figures)
+
+    def _measured(self, a: Bool, b: Bool) -> list[int]:
+        """One frame's row of a class."""
+        if not a.any() or not b.any():
+            return [0, int(not a.any()), int(not b.any()), 0, 0, 0, 0]
+        there, back = distances(a, b, self.spacing), distances(b, a, self.spacing)
+        both: NDArray[np.float64] = np.concatenate([there, back])
+        figures = [
+            both.max(),
+            max(np.percentile(there, 95), np.percentile(back, 95)),
+            both.mean(),
+            np.count_nonzero(both <= self.tolerance) / len(both),
+        ]
+        return [1, 0, 0, *to_fixed(figures).tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Hausdorff(Surface):
+    """The greatest distance between the contours."""
+
+    lower_is_better: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = ("hausdorff",)
+
+
+@dataclass(frozen=True, slots=True)
+class Hd95(Surface):
+    """The greater of both sides' 95th percentile of distances."""
+
+    lower_is_better: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = ("hd95",)
+
+
+@dataclass(frozen=True, slots=True)
+class Assd(Surface):
+    """The average symmetric surface distance."""
+
+    lower_is_better: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = ("assd",)
+
+
+@dataclass(frozen=True, slots=True)
+class Nsd(Surface):
+    """The normalised surface Dice at a tolerance."""
+
+    figures: ClassVar[tuple[str, ...]] = ("nsd",)
+
+
+_: type[Metric[Rows]] = Surface

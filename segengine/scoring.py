@@ -1,0 +1,182 @@
+"""What runs on workers to measure masks: parts of every fold, for the frames of a shard or one frame.
+
+A record of kind `measure` holds the parts of a shard's windows, one of kind `frame` those of a frame
+that is cut over several shards and that some metric must see whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from segengine import truth as truths
+from segengine.arrays import SceneArrays
+from segengine.errors import MissingTruthError
+from segengine.inputs import reader
+from segengine.instances import SCHEMA, merged, shard_rows
+from segengine.measures import Fold, MeasureSpec, built
+from segengine.objects import open_objects
+from segengine.records import Record, RecordLog
+from segengine.store import open_array
+from segengine.types import FrameRef, Pixels, Prediction, Truth, TruthRef, Unreadable, Window
+from segengine.values import decode, encode
+from segengine.work import Retry
+
+Place = tuple[int, int, int]
+LARGEST = 1 << 26
+"""Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureTask:
+    """Measure stored masks: of a shard, or of one whole frame."""
+
+    kind: Literal["measure", "frame"]
+    store: str
+    scene: str
+    place: Place
+    """Of the shard; of a whole frame: (frame, 0, 0)."""
+    window: Window
+    frames: tuple[FrameRef, ...]
+    """Those with a mask."""
+    truths: tuple[TruthRef, ...]
+    """One a frame; none where nothing is measured against truth."""
+    truth: str
+    """How truth is read, as JSON; empty: there is none."""
+    spec: MeasureSpec
+    arrays: SceneArrays
+    places: tuple[Place, ...]
+    """Shards whose rows of instances belong to the window."""
+    inputs: str
+    """Fingerprints of the truth."""
+    checksum: str
+    """Of the masks."""
+    key: str
+    """Of the metrics."""
+    cut: bool = False
+    """A frame lies in more than this shard."""
+    source: str = ""
+    """How the images are read, as JSON, where a metric needs them."""
+    attempt: int = 1
+    last: bool = False
+
+    @property
+    def folds(self) -> tuple[Fold | None, ...]:
+        """The folds it computes, in the spec's order; None: another task's."""
+        return tuple(
+            fold if not self.cut or fold.whole == (self.kind == "frame") else None
+            for fold in built(self.spec).folds
+        )
+
+
+def measure(task: MeasureTask) -> Record | Retry:
+    """Parts of all folds for each frame of a task, committed as one record."""
+    started = time.perf_counter()
+    try:
+        payload = _payload(task)
+        record = Record(
+            task.kind,
+            task.scene,
+            task.place,
+            (*task.window.start, *task.window.stop),
+            "done",
+            task.inputs,
+            task.key,
+            fit=task.checksum,
+            attempts=task.attempt,
+            seconds=round(time.perf_counter() - started, 6),
+            finished=time.time(),
+            payload=base64.b64encode(encode(payload)).decode(),
+        )
+        RecordLog(open_objects(task.store)).write(record)
+        return record
+    except OSError as error:
+        return Retry(f"{type(error).__name__}: {error}")
+
+
+def read_payload(record: Record) -> dict[str, Any]:
+    """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth."""
+    found: dict[str, Any] = decode(base64.b64decode(record.payload))
+    return found
+
+
+def _payload(task: MeasureTask) -> dict[str, Any]:
+    states: dict[int, list[Any]] = {}
+    missing: dict[int, str] = {}
+    provider = truths.from_json(task.truth) if task.truth else None
+    folds = task.folds
+    (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
+    for i, ref in enumerate(task.frames):
+        rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
+        if rows.stop <= rows.start or cols.stop <= cols.start:
+            continue
+        truth: Truth | None = None
+        if provider is not None:
+            try:
+                truth = provider.load(ref, task.truths[i], rows, cols)
+            except MissingTruthError as error:
+                missing[ref.index] = str(error)
+        todo = [f if f is not None and _can(f, truth) else None for f in folds]
+        if not any(todo):
+            continue
+        needs = {need for fold in todo if fold is not None for need in fold.uses}
+        prediction = _prediction(task, ref, rows, cols, needs)
+        nothing = Truth(np.full(prediction.labels.shape, 255, np.uint8))
+        pixels = _pixels(task, ref, rows, cols) if "pixels" in needs else None
+        states[ref.index] = [
+            None if fold is None else fold.part(prediction, truth or nothing, pixels)
+            for fold in todo
+        ]
+    return {"states": states, "missing": missing}
+
+
+def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:
+    kind, spec = json.loads(task.source)
+    (tile,) = reader(kind, spec).read((ref,), rows, cols)
+    if isinstance(tile, Unreadable):
+        raise OSError(f"{ref.name}: {tile.reason}")
+    return tile.pixels[None]
+
+
+def _can(fold: Fold, truth: Truth | None) -> bool:
+    return truth is not None or not any(need.startswith("truth") for need in fold.needs)
+
+
+def _prediction(
+    task: MeasureTask, ref: FrameRef, rows: slice, cols: slice, needs: set[str]
+) -> Prediction:
+    """What is stored of a frame's window, with what the folds need."""
+
+    def stored(path: str) -> Any:
+        array = open_array(task.store, task.scene, task.arrays[path])
+        at: tuple[Any, ...] = (slice(ref.index, ref.index + 1), rows, cols)
+        return np.asarray(array[at if array.ndim == 3 else (at[0], slice(None), rows, cols)])
+
+    probabilities = instances = objects = None
+    if "probabilities" in needs:
+        probabilities = np.ascontiguousarray(np.moveaxis(stored("probabilities/0"), 1, -1))
+    if "instances" in needs and "instances/0" in task.arrays:
+        instances = stored("instances/0")
+    if "objects" in needs and "instances/0" in task.arrays:
+        objects = _objects(task, ref)
+    return Prediction(stored("mask/0"), probabilities, instances, objects)
+
+
+@lru_cache(maxsize=4)
+def _rows(root: str, scene: str, places: tuple[Place, ...], checksum: str) -> Any:
+    """Rows of shards; `checksum` tells them from what they were before."""
+    return shard_rows(open_objects(root), scene, places)
+
+
+def _objects(task: MeasureTask, ref: FrameRef) -> Any:
+    import pyarrow.compute as pc
+
+    rows = _rows(task.store, task.scene, task.places, task.checksum)
+    rows = rows.filter(pc.equal(rows.column("frame"), ref.index))
+    return merged(rows, (ref.height, ref.width)).select(SCHEMA.names)
