@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import time
 from functools import lru_cache
@@ -14,20 +13,34 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from segengine import gone, plugins
-from segengine.instances import TABLE_SCHEMA, objects_of, rows_key, to_bytes, with_frame
-from segengine.linking import Pieces, find_pieces
+from segengine.drafts import (
+    INVALID,
+    DraftedObjects,
+    WindowObjects,
+    window_objects,
+    write_draft,
+    write_objects_draft,
+)
+from segengine.instances import (
+    ROWS_SCHEMA,
+    SCHEMA,
+    objects_of,
+    renumbered,
+    renumbered_objects,
+    row_of,
+    rows_key,
+    to_bytes,
+    with_frame,
+)
 from segengine.objects import Objects
 from segengine.reading import Box
 from segengine.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
 from segengine.store import write_block
 from segengine.types import FrameRef, Prediction, Tile
-from segengine.values import decode, encode
-from segengine.work import ShardTask
+from segengine.work import JoinedObjects, ShardTask
 
 FEW = 12
 """Classes up to which counting each is faster than a histogram, whose long runs of one label are slow."""
-INVALID = 0x80
-"""Bit of a stored draft: the pixel is nodata."""
 
 
 class Block:
@@ -38,15 +51,20 @@ class Block:
         shape = task.window.shape
         spec = task.arrays["mask/0"]
         self.void = int(spec.fill)
-        dtype = np.dtype(np.uint8) if task.draft else np.dtype(spec.dtype)
-        self.labels = np.full(shape, INVALID if task.draft else self.void, dtype)
+        self.joined = task.draft and "instances/0" in task.arrays
+        """Objects are drafted: windows number them, the stitch stage says which are one."""
+        self.linked = task.draft and not self.joined
+        """Pieces are drafted, for a Linker."""
+        dtype = np.dtype(np.uint8) if self.linked else np.dtype(spec.dtype)
+        self.labels = np.full(shape, INVALID if self.linked else self.void, dtype)
         self.instances: NDArray[np.uint32] | None = None
         self.probabilities: NDArray[np.float32] | None = None
         self.tables: dict[int, pa.Table] = {}
         self.inputs = task.inputs
-        if not task.draft and "instances/0" in task.arrays:
+        if "instances/0" in task.arrays:
             self.instances = np.zeros(shape, np.uint32)
-        if not task.draft and "probabilities/0" in task.arrays:
+        self.window: WindowObjects | None = None
+        if not self.linked and "probabilities/0" in task.arrays:
             frames, height, width = shape
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
         self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
@@ -60,9 +78,17 @@ class Block:
             self.inertia[ref.index] = float(inertia)
 
     def put(
-        self, frames: list[FrameRef], tiles: list[Tile], prediction: Prediction, box: Box
+        self,
+        frames: list[FrameRef],
+        tiles: list[Tile],
+        prediction: Prediction,
+        box: Box,
+        band: int,
     ) -> None:
-        """Crop a prediction to what the shard stores, and set void."""
+        """Crop a prediction to what the shard stores, and set void.
+
+        `band`: pixels beyond the shard by which its objects can be matched with its neighbours'.
+        """
         first = self.task.window.start[0]
         height, width = box.shape
         for i, (ref, tile) in enumerate(zip(frames, tiles, strict=True)):
@@ -71,31 +97,65 @@ class Block:
             labels = prediction.labels[i][box.inner]
             self.labels[at] = labels
             if invalid is not None:
-                if self.task.draft:
+                if self.linked:
                     self.labels[at][invalid] |= INVALID
                 else:
                     self.labels[at][invalid] = self.void
-            if self.instances is not None and prediction.instances is not None:
-                self.instances[at] = prediction.instances[i][box.inner]
-                if invalid is not None:
-                    self.instances[at][invalid] = 0
-                self._add_rows(ref, prediction, i, len(frames))
             if self.probabilities is not None and prediction.probabilities is not None:
                 values = np.moveaxis(prediction.probabilities[i][box.inner], -1, 0)
                 self.probabilities[ref.index - first, :, :height, :width] = values
                 if invalid is not None:
                     self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
+            if self.instances is not None and prediction.instances is not None:
+                ids = prediction.instances[i]
+                objects = prediction.objects if len(frames) == 1 else None
+                if self.joined:
+                    self.window = window_objects(
+                        self.task.window, ref, tile, ids, prediction.labels[i], objects, box, band
+                    )
+                    self.instances[at] = self.window.ids
+                    continue
+                shown = ids[box.inner]
+                if invalid is not None:
+                    shown = np.where(invalid, np.uint32(0), shown)
+                shown, new = renumbered(shown)
+                self.instances[at] = shown
+                rows = (
+                    objects_of(shown, labels)
+                    if objects is None
+                    else renumbered_objects(objects, new)
+                )
+                self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index)
 
-    def _add_rows(self, ref: FrameRef, prediction: Prediction, i: int, frames: int) -> None:
-        """Rows of a frame's instances: the segmenter's own, or what its map shows."""
-        at = ref.index - self.task.window.start[0], slice(0, ref.height), slice(0, ref.width)
-        if prediction.objects is not None and frames == 1:
-            objects = prediction.objects
-        elif self.instances is not None and not self.task.draft:
-            objects = objects_of(self.instances[at], self.labels[at])
-        else:
+    def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
+        """Number a draft's objects as the whole frame does, and make their rows."""
+        self.labels[...] = draft.labels
+        if self.probabilities is not None and draft.probabilities is not None:
+            self.probabilities[...] = draft.probabilities
+        if self.instances is None or draft.ids is None:
             return
-        self.tables[ref.index] = with_frame(objects, self.task.scene, ref.index)
+        height, width = draft.ids.shape
+        self.instances[0, :height, :width] = decided.ids[draft.ids]
+        ref = self.task.frames[0]
+        corner, size = self.task.window.start[1:], (ref.height, ref.width)
+        rows, parts = [], []
+        from scipy.ndimage import find_objects
+
+        boxes = find_objects(draft.ids)
+        for number in np.flatnonzero(decided.ids).tolist():
+            kind, score = int(decided.labels[number]), float(decided.scores[number])
+            if number in draft.rows:
+                row = draft.rows[number] | {"class": kind, "score": score}
+            elif number <= len(boxes) and boxes[number - 1] is not None:
+                ys, xs = boxes[number - 1]
+                at = (corner[0] + ys.start, corner[1] + xs.start)
+                row = row_of(number, kind, score, draft.ids[ys, xs] == number, at, size)
+            else:  # seen in the neighbour's shard only
+                continue
+            rows.append(row | {"id": int(decided.ids[number])})
+            parts.append(bool(decided.parts[number]))
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts)
 
     def keep_gone(self, objects: Objects) -> None:
         """Carry over what is stored of vanished frames."""
@@ -147,7 +207,12 @@ class Block:
             # An earlier draft's record, if there is one, must not vouch for these bytes.
             log.drop("draft", task.scene, task.place, packed=False)
             stored: tuple[StoredObject, ...] = ()
-            payload = write_draft(objects, task.scene, task.place, self.labels)
+            if self.joined:
+                payload = write_objects_draft(
+                    objects, task, self.labels, self.probabilities, self.window
+                )
+            else:
+                payload = write_draft(objects, task.scene, task.place, self.labels)
         else:
             stored = tuple(
                 write_block(objects, task.arrays[path], task.scene, task.place, block)
@@ -155,7 +220,7 @@ class Block:
             )
             if self.instances is not None:
                 tables = [table for _, table in sorted(self.tables.items())]
-                rows = pa.concat_tables([TABLE_SCHEMA.empty_table(), *tables])
+                rows = pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
                 objects.put(rows_key(task.scene, task.place), to_bytes(rows))
         areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
         first = task.window.start[0]
@@ -221,23 +286,3 @@ def _byte_counts(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
 @lru_cache(maxsize=1)
 def _provenance() -> str:
     return provenance()
-
-
-def draft_key(scene: str, place: tuple[int, int, int]) -> str:
-    """Where a shard's provisional map lies."""
-    return f"work/{scene}/draft/{'.'.join(map(str, place))}"
-
-
-def write_draft(
-    objects: Objects, scene: str, place: tuple[int, int, int], labels: NDArray[np.uint8]
-) -> str:
-    """Store a provisional map (1, y, x); returns its border summary for the record."""
-    objects.put(draft_key(scene, place), encode(labels))
-    pieces, _ = find_pieces(labels[0] & ~np.uint8(INVALID))
-    return base64.b64encode(encode(pieces)).decode()
-
-
-def read_pieces(record: Record) -> Pieces:
-    """The border summary in a draft's record."""
-    found: Pieces = decode(base64.b64decode(record.payload))
-    return found

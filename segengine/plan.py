@@ -123,7 +123,7 @@ class Plan:
 
     def drafts(self, layout: Layout) -> bool:
         """True where a scene's shards are drafted first and decided by the stitch stage."""
-        return layout.cut and plugins.links(self.plugin)
+        return layout.cut and (plugins.links(self.plugin) or "instances" in self.outputs)
 
     def group(self, layout: Layout, frame: int) -> str | None:
         """Which fit labels a frame; None: its shard fits it itself, or nothing needs fitting."""

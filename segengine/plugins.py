@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from segengine.errors import JobError
+from segengine.joining import BAND
 from segengine.types import Color, Linker, Prediction, Scope, Segmenter
 
 OUTPUTS = ("labels", "probabilities", "instances", "objects")
@@ -46,6 +47,12 @@ def whole_frames(plugin: Any) -> bool:
 def links(plugin: Any) -> bool:
     """True where labels depend on pieces that cross windows."""
     return isinstance(labeller(plugin), Linker)
+
+
+def band(plugin: Any) -> int:
+    """Pixels beyond its shard by which a window's objects can be matched with its neighbours'."""
+    halo = getattr(labeller(plugin), "halo", 0)
+    return min(BAND, halo or 0)
 
 
 def version(plugin: Any) -> int:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from segengine import plugins
-from segengine.block import draft_key, read_pieces
 from segengine.dispatch import Outcome, Pool, Work
+from segengine.drafts import draft_key, read_summary
 from segengine.instances import rows_key
 from segengine.job import FaultsSpec
+from segengine.joining import join
 from segengine.layout import Layout
-from segengine.linking import Pieces, kept_pieces
+from segengine.linking import kept_pieces
 from segengine.objects import Objects
 from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame, Progress
 from segengine.quarantine import Quarantine
 from segengine.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
-from segengine.work import FinishTask, ShardTask
+from segengine.work import FinishTask, JoinedObjects, LinkedPieces, ShardTask
 from segengine.worker import finish_shard, segment_shard
 
 
@@ -159,20 +161,41 @@ def finish_tasks(
     plan: Plan, layout: Layout, f: int, drafts: Objects, again: bool
 ) -> Iterator[FinishTask]:
     """Link one frame's drafts, which lie in `drafts`; `again`: shards with a mask too."""
-    windows: dict[tuple[int, int], Pieces] = {}
+    windows: dict[tuple[int, int], Any] = {}
     failures: dict[Place, tuple[FrameFailure, ...]] = {}
     for place in layout.frame_shards(f):
         data = drafts.get(single_key("draft", layout.scene, place))
         if data is not None:
             draft = from_json(data)
-            windows[place[1:]] = read_pieces(draft)
             failures[place] = draft.failures
-    keep = plugins.labeller(plan.plugin).keep
-    kept = kept_pieces(windows, keep)
+            if draft.payload:
+                windows[place[1:]] = read_summary(draft)
+    decided = _decided(plan, windows)
     for place in layout.frame_shards(f):
         if place in failures and (again or not plan.states[layout.scene].done[place]):
             shard = plan.task(layout, place)
-            yield FinishTask(shard, kept[place[1:]], keep, failures[place])
+            yield FinishTask(shard, decided(place[1:]), failures[place])
+
+
+def _decided(
+    plan: Plan, windows: dict[tuple[int, int], Any]
+) -> Callable[[tuple[int, int]], LinkedPieces | JoinedObjects]:
+    """What the windows of one frame, seen together, make of each one's draft."""
+    if plugins.links(plan.plugin):
+        keep = plugins.labeller(plan.plugin).keep
+        kept = kept_pieces(windows, keep)
+        return lambda cell: LinkedPieces(kept[cell], keep)
+    joined = join(windows, overlap=plugins.band(plan.plugin) > 0)
+    label = np.concatenate([np.zeros(1, np.uint16), joined.label])
+    score = np.concatenate([np.zeros(1, np.float32), joined.score])
+    parts = np.concatenate([np.zeros(1, np.int32), joined.parts]) > 1
+    nothing = np.zeros(1, np.uint32)
+
+    def of(cell: tuple[int, int]) -> JoinedObjects:
+        ids = joined.ids.get(cell, nothing)
+        return JoinedObjects(ids, label[ids], score[ids], parts[ids])
+
+    return of
 
 
 def clear_drafts(plan: Plan, layout: Layout) -> None:

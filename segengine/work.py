@@ -65,13 +65,33 @@ class ShardTask:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedPieces:
+    """What the stitch stage decided of a Linker's draft."""
+
+    kept: NDArray[np.int32]
+    """Pieces at the shard's border that the whole frame keeps."""
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedObjects:
+    """What the stitch stage decided of a draft of objects; entry i is that of the window's id i."""
+
+    ids: NDArray[np.uint32]
+    """The frame's id; 0: none."""
+    labels: NDArray[np.uint16]
+    """Its class."""
+    scores: NDArray[np.float32]
+    parts: NDArray[np.bool_]
+    """Other shards have pixels of it too."""
+
+
+@dataclass(frozen=True, slots=True)
 class FinishTask:
     """Write the final mask of a shard whose draft is stored."""
 
     shard: ShardTask
-    kept: NDArray[np.int32]
-    """Pieces at the shard's border that the whole frame keeps."""
-    keep: int
+    decided: LinkedPieces | JoinedObjects
     failures: tuple[FrameFailure, ...]
     attempt: int = 1
     last: bool = False

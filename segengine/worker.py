@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import plugins, tiling
-from segengine.block import INVALID, Block, draft_key
+from segengine.block import Block
+from segengine.drafts import INVALID, draft_key, read_objects_draft
 from segengine.fitting import fitted, plugin_of, store_fit
 from segengine.linking import find_pieces
 from segengine.objects import open_objects
@@ -25,7 +26,17 @@ from segengine.reading import Batch, Box, batches
 from segengine.records import FrameFailure, Record
 from segengine.types import FrameRef, Prediction, Tile
 from segengine.values import decode, encode
-from segengine.work import FinishTask, FitTask, Fitted, Retry, ShardTask, Surveyed, SurveyTask
+from segengine.work import (
+    FinishTask,
+    FitTask,
+    Fitted,
+    JoinedObjects,
+    LinkedPieces,
+    Retry,
+    ShardTask,
+    Surveyed,
+    SurveyTask,
+)
 
 
 def segment_shard(task: ShardTask) -> Record | Retry:
@@ -64,7 +75,7 @@ def _segment_shard(task: ShardTask, started: float) -> Record | Retry:
             block.fitted(batch.frames[0], segmenter)
             pixels = tiling.pad_to(pixels, segmenter.stride)
         for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
-            block.put(frames, tiles, prediction, box)
+            block.put(frames, tiles, prediction, box, plugins.band(segmenter))
     if not task.last and any(f.kind == "error" for f in failures):
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
     block.keep_gone(objects)
@@ -108,7 +119,7 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
             "`segmenter`"
         )
     try:
-        if task.draft:
+        if task.draft and plugins.links(segmenter):
             return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
         found = segmenter.segment(pixels)
     except OSError as error:  # of its own files: not to be taken for the store's
@@ -125,19 +136,25 @@ def finish_shard(task: FinishTask) -> Record | Retry:
         data = objects.get(draft_key(shard.scene, shard.place))
         if data is None:
             return Retry("the shard's draft is gone from work/")
-        draft = decode(data)
-        pieces, ids = find_pieces(draft[0] & ~np.uint8(INVALID))
-        chosen = pieces.strength >= task.keep
-        chosen[task.kept] = True
-        chosen[0] = False
         block = Block(shard)
-        block.labels[0] = chosen[ids]
-        block.labels[0][(draft[0] & INVALID) != 0] = block.void
+        if isinstance(task.decided, JoinedObjects):
+            block.put_joined(read_objects_draft(data), task.decided)
+        else:
+            _put_linked(block, decode(data)[0], task.decided)
         return block.commit(objects, task.failures, started)
     except OSError as error:
         return _store_failure(error)
     except Exception as error:  # noqa: BLE001 - becomes a value in a record
         return Retry(f"{type(error).__name__}: {error}")
+
+
+def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -> None:
+    pieces, ids = find_pieces(draft & ~np.uint8(INVALID))
+    chosen = pieces.strength >= decided.keep
+    chosen[decided.kept] = True
+    chosen[0] = False
+    block.labels[0] = chosen[ids]
+    block.labels[0][(draft & INVALID) != 0] = block.void
 
 
 def survey_batch(task: SurveyTask) -> Surveyed | Retry:

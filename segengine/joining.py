@@ -1,0 +1,249 @@
+"""Objects that several windows saw a part of, made one: matched where the windows overlap.
+
+        A's shard | B's shard          every window labels `BAND` pixels beyond its own shard, so
+            ######|######              both see the same few columns around their border. Objects of
+            ##### | #####              one class that share at least half of the smaller one's
+             band: 2 x BAND            pixels there are one object.
+
+Where windows do not overlap (connected components need no context), objects of one class that touch
+across the border, straight or diagonally, are one. Both are a union-find over border summaries a few
+pixels wide; no map is held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Cell = tuple[int, int]
+"""(row, column) of a window in the grid of its frame."""
+Ids = NDArray[np.int32]
+BAND = 2
+"""Pixels beyond its shard that a window's summary holds, on each side."""
+SHARE = 0.5
+"""Least share of the smaller object's pixels in the band that two windows must agree on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A window's objects, numbered 1 .. n; entry i - 1 of an array is object i's."""
+
+    first: NDArray[np.int64]
+    """(n,) its first pixel in the shard as a raster index of the frame; -1: none lies there."""
+    area: NDArray[np.int64]
+    """(n,) its pixels in the shard."""
+    label: NDArray[np.uint16]
+    """(n,) its class."""
+    score: NDArray[np.float32]
+    """(n,)"""
+    top: Ids
+    """(band, x) ids around the shard's upper border; without overlap (1, x), the first row."""
+    bottom: Ids
+    left: Ids
+    """(band, y) ids around its left border, one row a column of the frame."""
+    right: Ids
+
+
+class Joined(NamedTuple):
+    """The objects of a frame, numbered 1 .. n by first pixel in raster order."""
+
+    ids: dict[Cell, NDArray[np.uint32]]
+    """For each window the frame's id of its object i at entry i; 0: another window's business."""
+    label: NDArray[np.uint16]
+    """(n,) the class of the part with the most pixels."""
+    score: NDArray[np.float32]
+    """(n,) the best of its parts'."""
+    parts: NDArray[np.int32]
+    """(n,) windows that saw it."""
+
+
+def see(
+    ids: NDArray[Any],
+    labels: NDArray[Any],
+    inner: tuple[slice, slice],
+    origin: Cell,
+    width: int,
+    *,
+    score: NDArray[np.float32] | None = None,
+    band: int = BAND,
+) -> tuple[Seen, Ids, NDArray[Any]]:
+    """Summary of a window, its ids (y, x) in the shard, dense from 1, and the id each stood for.
+
+    `ids`, `labels` (y, x) of all that was labelled; `inner`: the shard's part of it, whose first
+    pixel is `origin` in a frame `width` pixels wide. `score` of the ids 0 .. max. `band` 0: windows
+    do not overlap.
+    """
+    values, inverse = np.unique(ids, return_inverse=True)
+    dense: Ids = inverse.reshape(ids.shape).astype(np.int32)
+    if values[0] != 0:  # no background anywhere
+        values, dense = np.concatenate([[0], values]), dense + 1
+    count = len(values) - 1
+    core = dense[inner]
+    flat = core.reshape(-1)
+    place = np.full(count + 1, -1, np.int64)
+    # of several assignments to one place the last stands: backwards, the first pixel's
+    place[flat[::-1]] = np.arange(flat.size - 1, -1, -1)
+    rows, columns = np.divmod(place, core.shape[1])
+    first = np.where(place < 0, -1, (rows + origin[0]) * width + columns + origin[1])
+    anywhere = np.zeros(count + 1, np.int64)
+    anywhere[dense.reshape(-1)[::-1]] = np.arange(dense.size - 1, -1, -1)
+    label = labels.reshape(-1)[anywhere]
+    best = np.ones(count + 1, np.float32) if score is None else score[values]
+    bands = _bands(dense, inner, band)
+    seen = Seen(
+        first[1:],
+        np.bincount(flat, minlength=count + 1)[1:].astype(np.int64),
+        label[1:].astype(np.uint16),
+        best[1:].astype(np.float32),
+        *(np.ascontiguousarray(b) for b in bands),
+    )
+    return seen, core, values
+
+
+def _bands(ids: Ids, inner: tuple[slice, slice], band: int) -> tuple[Ids, Ids, Ids, Ids]:
+    """top, bottom, left, right; a side at the frame's border has what there is."""
+    rows, cols = inner
+    if not band:
+        core = ids[inner]
+        return core[:1], core[-1:], core[:, :1].T, core[:, -1:].T
+    height, width = ids.shape
+
+    def around(edge: int, size: int) -> slice:
+        return slice(max(0, edge - band), min(size, edge + band))
+
+    return (
+        ids[around(rows.start, height), cols],
+        ids[around(rows.stop, height), cols],
+        ids[rows, around(cols.start, width)].T,
+        ids[rows, around(cols.stop, width)].T,
+    )
+
+
+def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
+    """The objects of a frame from its windows' summaries; a window that is missing joins nothing."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    cells = sorted(windows)
+    sizes = [len(windows[c].first) for c in cells]
+    base = dict(zip(cells, np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int), strict=True))
+    total = int(sum(sizes))
+    if not total:
+        empty = np.zeros(1, np.uint32)
+        none = np.zeros(0, np.int32)
+        return Joined(
+            dict.fromkeys(cells, empty), none.astype(np.uint16), none.astype(np.float32), none
+        )
+    label = np.concatenate([windows[c].label for c in cells])
+    pairs = [np.zeros((0, 2), np.int64)]
+    for cell, here in windows.items():
+        for other, mine, theirs in _borders(cell, here, windows, overlap):
+            met = _shared(mine, theirs) if overlap else _touching(mine, theirs)
+            pairs.append(met + np.array([base[cell] - 1, base[other] - 1]))
+    edges = np.concatenate(pairs)
+    edges = edges[label[edges[:, 0]] == label[edges[:, 1]]]
+    graph = coo_array((np.ones(len(edges), np.bool_), (edges[:, 0], edges[:, 1])), (total, total))
+    _, group = connected_components(graph, directed=False)
+    return _numbered(windows, cells, sizes, group, label)
+
+
+def _borders(
+    cell: Cell, here: Seen, windows: Mapping[Cell, Seen], overlap: bool
+) -> list[tuple[Cell, Ids, Ids]]:
+    """The neighbours to the right and below, and both sides' ids along the common border."""
+    row, column = cell
+    found: list[tuple[Cell, Ids, Ids]] = []
+    right, below = windows.get((row, column + 1)), windows.get((row + 1, column))
+    if right is not None:
+        found.append(((row, column + 1), here.right, right.left))
+    if below is not None:
+        found.append(((row + 1, column), here.bottom, below.top))
+    if overlap:
+        return found  # an object across a corner is seen by the two windows beside it
+    for side, mine, theirs in ((1, -1, 0), (-1, 0, -1)):
+        corner = windows.get((row + 1, column + side))
+        if corner is not None:
+            other = (row + 1, column + side)
+            found.append((other, here.bottom[:, [mine]], corner.top[:, [theirs]]))
+    return found
+
+
+def _shared(a: Ids, b: Ids) -> NDArray[np.int64]:
+    """Pairs of objects that are one by what both windows say of the same pixels."""
+    rows, length = min(a.shape[0], b.shape[0]), min(a.shape[1], b.shape[1])
+    x, y = a[:rows, :length].reshape(-1), b[:rows, :length].reshape(-1)
+    both = (x > 0) & (y > 0)
+    if not both.any():
+        return np.zeros((0, 2), np.int64)
+    key = x[both].astype(np.int64) << 32 | y[both]
+    found, common = np.unique(key, return_counts=True)
+    left, right = found >> 32, found & 0xFFFFFFFF
+    least = np.minimum(np.bincount(x)[left], np.bincount(y)[right])
+    chosen = common >= SHARE * least
+    return np.stack([left[chosen], right[chosen]], axis=1)
+
+
+def _touching(a: Ids, b: Ids) -> NDArray[np.int64]:
+    """Pairs of objects that meet across a border, straight or diagonally; of any classes."""
+    x, y = a.reshape(-1), b.reshape(-1)
+    n = min(len(x), len(y))
+    found = []
+    for shift in (-1, 0, 1):
+        left = x[max(0, -shift) : n - max(0, shift)]
+        right = y[max(0, shift) : n - max(0, -shift)]
+        both = (left > 0) & (right > 0)
+        found.append(np.stack([left[both], right[both]], axis=1))
+    return np.unique(np.concatenate(found).astype(np.int64), axis=0)
+
+
+def _numbered(
+    windows: Mapping[Cell, Seen],
+    cells: list[Cell],
+    sizes: list[int],
+    group: NDArray[Any],
+    label: NDArray[np.uint16],
+) -> Joined:
+    first = np.concatenate([windows[c].first for c in cells])
+    area = np.concatenate([windows[c].area for c in cells])
+    score = np.concatenate([windows[c].score for c in cells])
+    own = first >= 0
+    count = int(group.max()) + 1
+    start = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(start, group[own], first[own])
+    order = np.argsort(start, kind="stable")
+    order = order[start[order] < np.iinfo(np.int64).max]
+    number = np.zeros(count, np.uint32)
+    number[order] = np.arange(1, len(order) + 1, dtype=np.uint32)
+    best = np.zeros(count, np.float32)
+    np.maximum.at(best, group, score)
+    # the class of the largest part: parts by ascending size, so that the last one written is it
+    by_size = np.lexsort((-first, area))
+    chosen = np.zeros(count, np.uint16)
+    chosen[group[by_size]] = label[by_size]
+    ids: dict[Cell, NDArray[np.uint32]] = {}
+    at = 0
+    for cell, size in zip(cells, sizes, strict=True):
+        ids[cell] = np.concatenate([[0], number[group[at : at + size]]]).astype(np.uint32)
+        at += size
+    parts = np.bincount(group, minlength=count).astype(np.int32)
+    return Joined(ids, chosen[order], best[order], parts[order])
+
+
+def components(labels: NDArray[Any], background: tuple[int, ...]) -> Ids:
+    """8-connected regions of equal label (y, x), numbered from 1; `background` labels are 0."""
+    import cv2
+
+    found = np.zeros(labels.shape, np.int32)
+    count = 0
+    for value in np.unique(labels):
+        if int(value) in background:
+            continue
+        here = (labels == value).view(np.uint8)
+        n, ids = cv2.connectedComponents(here, connectivity=8)
+        np.add(ids, count, out=found, where=here.view(np.bool_))
+        count += n - 1
+    return found

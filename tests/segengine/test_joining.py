@@ -1,0 +1,134 @@
+"""Objects across window borders: perfect tiles give the whole frame's objects back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from segengine.joining import BAND, Seen, components, join, see
+
+
+def windows_of(
+    truth: np.ndarray, side: int, *, overlap: bool, noise: Any = None
+) -> tuple[dict[tuple[int, int], Seen], dict[tuple[int, int], np.ndarray]]:
+    """What windows of a perfect segmenter see: the true objects, numbered by the window's own taste."""
+    height, width = truth.shape
+    halo = BAND if overlap else 0
+    seen, cores = {}, {}
+    for r, y in enumerate(range(0, height, side)):
+        for c, x in enumerate(range(0, width, side)):
+            y1, x1 = min(y + side, height), min(x + side, width)
+            top, left = max(0, y - halo), max(0, x - halo)
+            part = truth[top : min(height, y1 + halo), left : min(width, x1 + halo)].copy()
+            if noise is not None:
+                part = noise(part, r, c)
+            values, dense = np.unique(part, return_inverse=True)
+            shuffled = np.random.default_rng(r * 100 + c).permutation(len(values)) + 1
+            shuffled[values == 0] = 0
+            ids = shuffled[dense].reshape(part.shape)
+            labels = (part > 0).astype(np.uint8)
+            inner = (slice(y - top, y1 - top), slice(x - left, x1 - left))
+            band = BAND if overlap else 0
+            seen[r, c], cores[r, c], _ = see(ids, labels, inner, (y, x), width, band=band)
+    return seen, cores
+
+
+def stitched(truth: np.ndarray, side: int, **options: Any) -> np.ndarray:
+    seen, cores = windows_of(truth, side, **options)
+    joined = join(seen, overlap=options["overlap"])
+    found = np.zeros(truth.shape, np.uint32)
+    for (r, c), core in cores.items():
+        y, x = r * side, c * side
+        found[y : y + core.shape[0], x : x + core.shape[1]] = joined.ids[r, c][core]
+    return found
+
+
+def numbered(truth: np.ndarray) -> np.ndarray:
+    """The same objects, numbered by first pixel in raster order."""
+    values, first, inverse = np.unique(truth, return_index=True, return_inverse=True)
+    order = np.argsort(np.where(values == 0, -1, first))
+    rank = np.empty(len(values), int)
+    rank[order] = np.arange(len(values)) + (values[order[0]] != 0)
+    return rank[inverse].reshape(truth.shape)
+
+
+def voronoi(seed: int, size: int, count: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    marks = np.ones((size, size), bool)
+    points = rng.integers(0, size, (count, 2))
+    marks[tuple(points.T)] = False
+    _, (y, x) = ndimage.distance_transform_edt(marks, return_indices=True)
+    owner = np.zeros((size, size), int)
+    owner[tuple(points.T)] = np.arange(1, count + 1)
+    return owner[y, x]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([16, 23, 40, 64]), st.integers(3, 40))
+@settings(max_examples=30, deadline=None)
+def test_cells_without_a_gap_come_out_whole(seed: int, side: int, count: int) -> None:
+    truth = voronoi(seed, 96, count)
+    np.testing.assert_array_equal(stitched(truth, side, overlap=True), numbered(truth))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([16, 23, 40, 64]), st.floats(0.2, 0.7))
+@settings(max_examples=30, deadline=None)
+def test_components_are_those_of_the_whole_frame(seed: int, side: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((90, 70)) < share
+    whole, _ = ndimage.label(mask, np.ones((3, 3)))
+    seen, cores = {}, {}
+    for r, y in enumerate(range(0, 90, side)):
+        for c, x in enumerate(range(0, 70, side)):
+            labels = mask[y : y + side, x : x + side].astype(np.uint8)
+            inner = (slice(0, labels.shape[0]), slice(0, labels.shape[1]))
+            ids = components(labels, (0,))
+            seen[r, c], cores[r, c], _ = see(ids, labels, inner, (y, x), 70, band=0)
+    joined = join(seen, overlap=False)
+    found = np.zeros(mask.shape, np.uint32)
+    for (r, c), core in cores.items():
+        at = slice(r * side, r * side + side), slice(c * side, c * side + side)
+        found[at] = joined.ids[r, c][core]
+    np.testing.assert_array_equal(found, numbered(whole))
+
+
+def test_classes_are_not_joined() -> None:
+    labels = np.zeros((8, 16), np.uint8)
+    labels[2:6, 2:8], labels[2:6, 8:14] = 1, 2
+    seen = {}
+    for c in range(2):
+        part = labels[:, 8 * c : 8 * c + 8]
+        inner = (slice(0, 8), slice(0, 8))
+        seen[0, c], _, _ = see(components(part, (0,)), part, inner, (0, 8 * c), 16, band=0)
+    joined = join(seen, overlap=False)
+    assert joined.label.tolist() == [1, 2]
+    assert joined.parts.tolist() == [1, 1]
+
+
+def test_noise_at_the_borders_does_not_cut_objects() -> None:
+    truth = voronoi(1, 256, 60)
+
+    def noise(part: np.ndarray, r: int, c: int) -> np.ndarray:
+        rng = np.random.default_rng([r, c])
+        flipped = rng.random(part.shape) < 0.05
+        return np.where(flipped, 0, part)
+
+    found = stitched(truth, 64, overlap=True, noise=noise)
+    whole = numbered(truth)
+    matched = 0
+    for i in range(1, 61):
+        ids, counts = np.unique(found[whole == i], return_counts=True)
+        best = ids[np.argmax(counts)]
+        union = np.count_nonzero((whole == i) | (found == best))
+        matched += counts.max() / union > 0.5 and best > 0
+    assert matched == 60
+    assert len(np.unique(found)) - 1 <= 62
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_nothing_seen_is_no_object(overlap: bool) -> None:
+    truth = np.zeros((40, 40), int)
+    assert not stitched(truth, 16, overlap=overlap).any()

@@ -1,0 +1,141 @@
+"""Instances of a cut frame: those of the whole frame, in maps, tables and records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco
+from scipy import ndimage
+
+import segengine
+
+pytestmark = [
+    pytest.mark.usefixtures("plain_report"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools
+]
+
+MODULE = '''
+"""A segmenter that reads its objects off the pixels: a gray value is an object."""
+
+import numpy as np
+import pyarrow as pa
+
+from segengine.instances import SCHEMA, row_of
+from segengine.types import Prediction
+
+
+class Read:
+    """Each window numbers what it sees its own way; `grown` objects reach under their neighbours."""
+
+    classes = ("background", "even", "odd")
+    outputs = ("labels", "instances", "objects")
+    stride = 1
+
+    def __init__(self, halo=8, grown=False):
+        self.halo, self.grown = halo, grown
+
+    def segment(self, pixels):
+        values = pixels[..., 0].astype(np.uint32)
+        labels = np.where(values > 0, 1 + values % 2, 0).astype(np.uint8)
+        ids = np.where(values > 0, 1000 - values, 0).astype(np.uint32)
+        if not self.grown:
+            return Prediction(labels, instances=ids)
+        rows = []
+        for value in np.unique(ids[ids > 0]).tolist():
+            mask = ids[0] == value
+            mask[:-1] |= mask[1:]
+            size = mask.shape
+            rows.append(row_of(value, 1 + (1000 - value) % 2, value / 1000, mask, (0, 0), size))
+        objects = pa.Table.from_pylist(rows, schema=SCHEMA)
+        return Prediction(labels, instances=ids, objects=objects)
+'''
+
+
+def cells(seed: int, height: int, width: int, count: int) -> np.ndarray:
+    """Touching cells with a few gaps, as gray values."""
+    rng = np.random.default_rng(seed)
+    marks = np.ones((height, width), bool)
+    points = np.stack([rng.integers(0, height, count), rng.integers(0, width, count)], axis=1)
+    marks[tuple(points.T)] = False
+    distance, (y, x) = ndimage.distance_transform_edt(marks, return_indices=True)
+    owner = np.zeros((height, width), int)
+    owner[tuple(points.T)] = np.arange(1, count + 1)
+    found = owner[y, x]
+    found[distance > 14] = 0
+    return found.astype(np.uint8)
+
+
+@pytest.fixture
+def segmenter(bench: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    folder = Path(bench.root) / "code"
+    folder.mkdir()
+    (folder / "reads_objects.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(folder))
+    return "reads_objects:Read"
+
+
+def run(bench: Any, segmenter: str, shard: int, **options: Any) -> tuple[np.ndarray, list[Any]]:
+    path = bench.root / f"masks-{shard}-{len(options)}.zarr"
+    store = {"path": str(path), "shard": shard, "chunk": 32}
+    bench.run({"kind": segmenter, **options}, store=store)
+    (scene,) = segengine.open_store(path).scenes.values()
+    table = pq.read_table(path / "tables/instances.parquet")
+    return np.asarray(scene.instances[0]), table.to_pylist()
+
+
+def numbered(values: np.ndarray) -> np.ndarray:
+    found, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.zeros(len(found), int)
+    rank[np.argsort(np.where(found == 0, -1, first))] = np.arange(len(found))
+    return rank[inverse].reshape(values.shape)
+
+
+@pytest.mark.parametrize("shard", [32, 64, 96])
+def test_a_cut_frame_has_the_objects_of_the_whole(shard: int, bench: Any, segmenter: str) -> None:
+    truth = cells(3, 150, 200, 90)
+    truth[0, 0] = 0
+    bench.put("a.png", truth)
+    whole, rows = run(bench, segmenter, 256)
+    wanted = numbered(truth)
+    np.testing.assert_array_equal(whole[:150, :200], wanted)
+    tiled, tiled_rows = run(bench, segmenter, shard)
+    np.testing.assert_array_equal(tiled, whole)
+    assert tiled_rows == rows
+    for row in rows[::7]:
+        mask = coco.decode({"size": [150, 200], "counts": row["rle"]})
+        np.testing.assert_array_equal(mask, wanted == row["id"])
+        assert row["area"] == mask.sum()
+        ys, xs = np.nonzero(mask)
+        assert row["bbox"] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+        assert row["class"] == 1 + int(truth[ys[0], xs[0]]) % 2
+
+
+def test_overlaps_are_kept_in_the_table(bench: Any, segmenter: str) -> None:
+    truth = cells(4, 100, 120, 40)
+    truth[0, 0] = 0
+    bench.put("a.png", truth)
+    whole, rows = run(bench, segmenter, 128, grown=True)
+    tiled, tiled_rows = run(bench, segmenter, 32, grown=True)
+    np.testing.assert_array_equal(tiled, whole)
+    assert len(tiled_rows) == len(rows)
+    for a, b in zip(tiled_rows, rows, strict=True):
+        assert (a["id"], a["class"], a["score"]) == (b["id"], b["class"], b["score"])
+        first = coco.decode({"size": [100, 120], "counts": a["rle"]})
+        second = coco.decode({"size": [100, 120], "counts": b["rle"]})
+        np.testing.assert_array_equal(first, second)
+
+
+def test_nothing_of_a_finished_job_is_done_again(bench: Any, segmenter: str) -> None:
+    bench.put("a.png", cells(5, 100, 120, 40))
+    store = {"shard": 32, "chunk": 32}
+    assert bench.run({"kind": segmenter}, store=store).computed == 64
+    before = bench.tree()
+    assert bench.run({"kind": segmenter}, store=store).computed == 0
+    assert bench.tree() == before
+    table = bench.open().table("instances")
+    assert pc.count_distinct(table.column("id")).as_py() == table.num_rows
