@@ -80,7 +80,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ["show", "store"],
         ["show", "store", "--scene", "s", "--frame", "first"],
         ["export", "store"],
-        ["evaluate", "store"],
+        ["evaluate"],
         ["segmenters", "extra"],
     ],
     ids=" ".join,
@@ -191,11 +191,24 @@ def test_lists_name_what_is_installed(group: str, capsys: pytest.CaptureFixture[
     assert usage([group]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = registry.names(group)
-    if names:
-        assert [line.split()[0] for line in lines] == list(names)
-        assert all(len(line.split()) > 1 for line in lines)
-    else:
-        assert lines == [f"no {group} are installed"]
+    listed = [line.split() for line in lines if not line.endswith(":")]
+    entries = [words for words in listed if words[0] not in ("home:", "licence:")]
+    assert sorted(words[0] for words in entries) == list(names)
+    assert all(len(words) > 1 for words in entries)
+
+
+def test_losses_are_listed_by_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage(["losses"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    families = [line.removesuffix(":") for line in lines if not line.startswith(" ")]
+    assert families == ["distribution", "region", "boundary", "compound"]
+
+
+def test_data_sets_are_listed_with_home_and_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usage(["sources"]) == 0
+    text = capsys.readouterr().out
+    for word in ("home: http", "licence: "):
+        assert text.count(word) == 6
 
 
 def test_truth_options_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

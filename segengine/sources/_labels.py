@@ -1,0 +1,105 @@
+"""Label images as arrays, and codes in them as class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
+from segengine.sources._files import one_line, read_bytes
+
+
+def read_text(uri: str) -> str:
+    """A text file. Raises MissingTruthError."""
+    return read_file(uri).decode("utf-8-sig", "replace")
+
+
+def read_file(uri: str) -> bytes:
+    """A whole file. Raises MissingTruthError."""
+    try:
+        return read_bytes(uri)
+    except (CorruptInputError, TransientInputError) as error:
+        raise MissingTruthError(f"{uri}: {error}") from error
+
+
+def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Pixels (y, x) or, of a colour PNG, (y, x, 3); of a palette image the indices.
+
+    Raises MissingTruthError where it cannot be read whole, or is not of `size` (y, x).
+    """
+    import io
+
+    from PIL import Image
+
+    data = read_file(uri)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
+    except Exception as error:
+        # Decoders of damaged data raise a zoo: OSError, SyntaxError, zlib.error ...
+        text = "not a PNG" if not data.startswith(b"\x89PNG") else f"damaged: {one_line(error)}"
+        raise MissingTruthError(f"{uri}: {text}") from error
+    if size is not None and pixels.shape[:2] != size:
+        raise MissingTruthError(
+            f"{uri}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image {size[1]} x {size[0]}"
+        )
+    return pixels
+
+
+def read_codes(uri: str, size: tuple[int, int]) -> NDArray[Any]:
+    """As `read_png`, of an image with one band."""
+    pixels = read_png(uri, size)
+    if pixels.ndim != 2:
+        raise MissingTruthError(f"{uri}: is a colour image, must hold one code a pixel")
+    return pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
+
+
+def void_type(classes: int) -> np.dtype[Any]:
+    """The smallest unsigned dtype that holds the classes and void, its maximum."""
+    return np.dtype(np.uint8 if classes < 255 else np.uint16)
+
+
+def scored(names: Sequence[str], chosen: Sequence[str]) -> NDArray[Any]:
+    """Label of each of a set's classes: its place among those chosen, else void.
+
+    >>> scored(["sky", "road", "car"], ["car", "sky"]).tolist()
+    [1, 255, 0]
+    """
+    dtype = void_type(len(chosen))
+    place = {name: i for i, name in enumerate(chosen)}
+    return np.array([place.get(name, np.iinfo(dtype).max) for name in names], dtype)
+
+
+def translate(
+    codes: NDArray[Any], labels: Mapping[int, int], classes: int, uri: str
+) -> NDArray[Any]:
+    """Label of each pixel. Raises MissingTruthError for a code that has none, naming the file."""
+    present = np.unique(codes)
+    unknown = next((int(code) for code in present if int(code) not in labels), None)
+    if unknown is not None:
+        raise MissingTruthError(f"{uri}: code {unknown} stands for no class")
+    dtype = void_type(classes)
+    if codes.dtype == np.uint8:
+        table = np.zeros(256, dtype)
+        table[present] = [labels[int(code)] for code in present]
+        found: NDArray[Any] = table[codes]
+    else:
+        table = np.array([labels[int(code)] for code in present], dtype)
+        found = table[np.searchsorted(present, codes)]
+    return found
+
+
+def nearest(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """A mask (y, x) at another size: of each pixel's centre, the pixel it falls in.
+
+    Integer arithmetic, so that no rounding decides a tie.
+    """
+    rows, cols = (
+        (2 * np.arange(new, dtype=np.int64) + 1) * old // (2 * new)
+        for old, new in zip(mask.shape, size, strict=True)
+    )
+    scaled: NDArray[Any] = mask[rows[:, None], cols]
+    return scaled
