@@ -25,13 +25,13 @@ from segengine.instances import (
     ROWS_SCHEMA,
     SCHEMA,
     objects_of,
-    renumbered,
     renumbered_objects,
     row_of,
     rows_key,
     to_bytes,
     with_frame,
 )
+from segengine.joining import components, renumbered
 from segengine.objects import Objects
 from segengine.reading import Box
 from segengine.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
@@ -83,12 +83,9 @@ class Block:
         tiles: list[Tile],
         prediction: Prediction,
         box: Box,
-        band: int,
+        segmenter: Any,
     ) -> None:
-        """Crop a prediction to what the shard stores, and set void.
-
-        `band`: pixels beyond the shard by which its objects can be matched with its neighbours'.
-        """
+        """Crop a prediction to what the shard stores, and set void."""
         first = self.task.window.start[0]
         height, width = box.shape
         for i, (ref, tile) in enumerate(zip(frames, tiles, strict=True)):
@@ -106,26 +103,53 @@ class Block:
                 self.probabilities[ref.index - first, :, :height, :width] = values
                 if invalid is not None:
                     self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
-            if self.instances is not None and prediction.instances is not None:
-                ids = prediction.instances[i]
+            if self.instances is not None:
                 objects = prediction.objects if len(frames) == 1 else None
-                if self.joined:
-                    self.window = window_objects(
-                        self.task.window, ref, tile, ids, prediction.labels[i], objects, box, band
-                    )
-                    self.instances[at] = self.window.ids
-                    continue
-                shown = ids[box.inner]
-                if invalid is not None:
-                    shown = np.where(invalid, np.uint32(0), shown)
-                shown, new = renumbered(shown)
-                self.instances[at] = shown
-                rows = (
-                    objects_of(shown, labels)
-                    if objects is None
-                    else renumbered_objects(objects, new)
-                )
-                self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index)
+                self._put_objects(ref, tile, prediction, i, objects, box, segmenter)
+
+    def _put_objects(
+        self,
+        ref: FrameRef,
+        tile: Tile,
+        prediction: Prediction,
+        i: int,
+        objects: pa.Table | None,
+        box: Box,
+        segmenter: Any,
+    ) -> None:
+        """Ids and rows of frame i of a prediction; where frames are cut, as a draft."""
+        assert self.instances is not None
+        height, width = box.shape
+        at = (ref.index - self.task.window.start[0], slice(0, height), slice(0, width))
+        labels, inner, valid = prediction.labels[i], box.inner, tile.valid
+        band = plugins.band(segmenter)
+        if self.task.components:
+            labels, inner, valid = self.labels[at], (slice(0, height), slice(0, width)), None
+            without = (*plugins.background(segmenter.classes), self.void)
+            ids, band = components(labels, without).astype(np.uint32), 0
+        elif prediction.instances is not None:
+            ids = prediction.instances[i]
+        else:
+            return
+        real = tile.pixels.shape[:2]  # what was padded beyond the frame is no object
+        if not self.task.components:
+            ids, labels = ids[: real[0], : real[1]], labels[: real[0], : real[1]]
+        if valid is not None:
+            ids = np.where(valid, ids, np.uint32(0))
+        if self.joined:
+            self.window = window_objects(
+                self.task.window, ref, real, ids, labels, objects, inner, band
+            )
+            self.instances[at] = self.window.ids
+            return
+        shown, new = renumbered(ids[inner])
+        self.instances[at] = shown
+        rows = (
+            objects_of(shown, self.labels[at])
+            if objects is None
+            else renumbered_objects(objects, new)
+        )
+        self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index)
 
     def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
         """Number a draft's objects as the whole frame does, and make their rows."""

@@ -18,13 +18,12 @@ from segengine.joining import Seen, see
 from segengine.linking import Pieces, find_pieces
 from segengine.objects import Objects
 from segengine.records import Record
-from segengine.types import FrameRef, Tile, Window
+from segengine.types import FrameRef, Window
 from segengine.values import decode, encode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from segengine.reading import Box
     from segengine.work import ShardTask
 
 INVALID = 0x80
@@ -66,18 +65,17 @@ class WindowObjects:
 def window_objects(
     window: Window,
     ref: FrameRef,
-    tile: Tile,
+    size: tuple[int, int],
     ids: NDArray[np.uint32],
     labels: NDArray[Any],
     objects: pa.Table | None,
-    box: Box,
+    inner: tuple[slice, slice],
     band: int,
 ) -> WindowObjects:
-    """What one window (of one frame) found: `ids` and `labels` (y, x) of all that was read."""
-    height, width = tile.pixels.shape[:2]  # what was padded beyond the frame is no object
-    ids, labels = ids[:height, :width], labels[:height, :width]
-    if tile.valid is not None:
-        ids = np.where(tile.valid, ids, np.uint32(0))
+    """What one window (of one frame) found.
+
+    `ids` and `labels` (y, x) of all that was read, `size`; `inner`: the shard's part of it.
+    """
     scores = None
     given = [] if objects is None else objects.to_pylist()
     if given:
@@ -85,14 +83,14 @@ def window_objects(
         for row in given:
             scores[row["id"]] = row["score"]
     corner = (window.start[1], window.start[2])
-    seen, core, values = see(ids, labels, box.inner, corner, ref.width, score=scores, band=band)
+    seen, core, values = see(ids, labels, inner, corner, ref.width, score=scores, band=band)
     local = {int(v): i for i, v in enumerate(values)}
     rows = {}
     for row in given:
         number = local.get(row["id"])
         if number is None:  # wholly behind others in this window
             continue
-        mask = decode_rle(row["rle"], _rle_size(objects, tile))[box.inner]
+        mask = decode_rle(row["rle"], _rle_size(objects, size))[inner]
         if mask.any():
             rows[number] = row_of(
                 number, row["class"], row["score"], mask, corner, (ref.height, ref.width)
@@ -100,13 +98,12 @@ def window_objects(
     return WindowObjects(core, seen, rows)
 
 
-def _rle_size(objects: Any, tile: Tile) -> tuple[int, int]:
+def _rle_size(objects: Any, size: tuple[int, int]) -> tuple[int, int]:
     """The size the segmenter's run lengths are for: its window, padded to its stride."""
-    metadata = objects.schema.metadata or {}
-    size = metadata.get(b"size")
-    if size is None:
-        return tile.pixels.shape[:2]
-    height, width = size.decode().split()
+    given = (objects.schema.metadata or {}).get(b"size")
+    if given is None:
+        return size
+    height, width = given.decode().split()
     return int(height), int(width)
 
 

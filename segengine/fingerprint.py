@@ -31,6 +31,8 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     for name, default in _SOURCE_DEFAULTS.items():
         if source[name] != default:
             found[f"source.{name}"] = source[name]
+    if job.segmenter.instances is not None:
+        found["segmenter.instances"] = job.segmenter.instances
     if "probabilities" in outputs:
         found["store.probabilities"] = True
     return found

@@ -112,18 +112,6 @@ def union_rle(texts: list[str], size: tuple[int, int]) -> str:
     return compress_runs(runs[:-1] if runs[-1] == 0 else runs)
 
 
-def renumbered(ids: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], dict[int, int]]:
-    """Ids (y, x) numbered by first pixel in raster order, and the new id of each old one."""
-    values, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    shown = values > 0
-    order = np.argsort(first[shown], kind="stable")
-    new = np.zeros(len(values), np.uint32)
-    new[np.flatnonzero(shown)[order]] = np.arange(1, len(order) + 1)
-    return new[inverse].reshape(ids.shape), dict(
-        zip(values[shown].tolist(), new[shown].tolist(), strict=True)
-    )
-
-
 def renumbered_objects(objects: pa.Table, new: dict[int, int]) -> pa.Table:
     """The table with new ids, in their order; objects that no pixel shows come last."""
     given = objects.column("id").to_pylist()

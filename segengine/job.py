@@ -126,10 +126,13 @@ class SegmenterSpec(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = Field(description="One of `segengine segmenters`, or package.module:Class")
+    instances: Literal["components"] | None = Field(
+        None, description="components: connected regions of a class are instances"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but `kind`."""
+        """What the segmenter itself takes."""
         return dict(self.model_extra or {})
 
 

@@ -247,3 +247,15 @@ def components(labels: NDArray[Any], background: tuple[int, ...]) -> Ids:
         np.add(ids, count, out=found, where=here.view(np.bool_))
         count += n - 1
     return found
+
+
+def renumbered(ids: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], dict[int, int]]:
+    """Ids (y, x) numbered by first pixel in raster order, and the new id of each old one."""
+    values, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    shown = values > 0
+    order = np.argsort(first[shown], kind="stable")
+    new = np.zeros(len(values), np.uint32)
+    new[np.flatnonzero(shown)[order]] = np.arange(1, len(order) + 1)
+    return new[inverse].reshape(ids.shape), dict(
+        zip(values[shown].tolist(), new[shown].tolist(), strict=True)
+    )

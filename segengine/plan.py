@@ -86,6 +86,11 @@ class Plan:
         return self.job.plugin
 
     @property
+    def components(self) -> bool:
+        """Connected regions of a class are its instances."""
+        return self.job.segmenter.instances is not None
+
+    @property
     def layouts(self) -> dict[str, Layout]:
         """Scenes by name."""
         return self.scan.layouts
@@ -179,6 +184,7 @@ class Plan:
             had=("", "single", "packed")[had],
             lost=lost,
             cut=layout.cut,
+            components=self.components,
             **extra,
         )
 
@@ -285,6 +291,13 @@ def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
     if outputs is None and plugins.scope(job.plugin) is None:
         outputs = _probe_outputs(job, found)
     outputs = outputs or ("labels",)
+    if job.segmenter.instances is not None:
+        if "instances" in outputs or plugins.links(job.plugin):
+            raise JobError(
+                f"segmenter.instances: {job.segmenter.kind} with these options finds its own "
+                "objects, or links its labels; leave the key out"
+            )
+        outputs = (*outputs, "instances")
     if not job.store.probabilities:
         return tuple(o for o in outputs if o != "probabilities")
     if "probabilities" not in outputs:

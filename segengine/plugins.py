@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from segengine.errors import JobError
-from segengine.joining import BAND
+from segengine.joining import BAND, components, renumbered
 from segengine.types import Color, Linker, Prediction, Scope, Segmenter
 
+BACKGROUND = frozenset(("background", "not edge", "line"))
+"""Classes that are no objects."""
 OUTPUTS = ("labels", "probabilities", "instances", "objects")
 _BACKGROUND: Color = (32, 32, 36)
 
@@ -53,6 +56,18 @@ def band(plugin: Any) -> int:
     """Pixels beyond its shard by which a window's objects can be matched with its neighbours'."""
     halo = getattr(labeller(plugin), "halo", 0)
     return min(BAND, halo or 0)
+
+
+def background(classes: Sequence[str]) -> tuple[int, ...]:
+    """Labels that are no objects, by their names."""
+    return tuple(i for i, name in enumerate(classes) if name in BACKGROUND)
+
+
+def with_components(found: Prediction, classes: Sequence[str], void: int) -> Prediction:
+    """A prediction whose instances are the 8-connected regions of each class, but of no void."""
+    without = (*background(classes), void)
+    ids = [renumbered(components(labels, without).astype(np.uint32))[0] for labels in found.labels]
+    return Prediction(found.labels, found.probabilities, np.stack(ids))
 
 
 def version(plugin: Any) -> int:

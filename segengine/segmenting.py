@@ -185,7 +185,8 @@ def _decided(
         keep = plugins.labeller(plan.plugin).keep
         kept = kept_pieces(windows, keep)
         return lambda cell: LinkedPieces(kept[cell], keep)
-    joined = join(windows, overlap=plugins.band(plan.plugin) > 0)
+    overlap = not plan.components and plugins.band(plan.plugin) > 0
+    joined = join(windows, overlap=overlap)
     label = np.concatenate([np.zeros(1, np.uint16), joined.label])
     score = np.concatenate([np.zeros(1, np.float32), joined.score])
     parts = np.concatenate([np.zeros(1, np.int32), joined.parts]) > 1

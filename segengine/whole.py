@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from segengine import plugins, registry, tiling
+from segengine.arrays import mask_dtype
 from segengine.errors import JobError
 from segengine.types import Labels, Prediction
 
@@ -18,6 +19,7 @@ def create_segmenter(spec: dict[str, Any]) -> Any:
     if "kind" not in options:
         raise JobError("kind: this key is needed, one of `segengine segmenters`")
     kind = options.pop("kind")
+    options.pop("instances", None)  # what the engine adds
     plugin = registry.create("segmenters", kind, options)
     plugins.check(plugin, kind)
     return plugin
@@ -57,12 +59,13 @@ def predict(image: ArrayLike, segmenter: Any) -> Prediction:
     else:
         found = _call(plugin.fit(plugin.survey(pixels, valid)), pixels)
     labels = found.labels
+    dtype = mask_dtype(len(plugin.classes))
+    void = np.iinfo(dtype).max
     if not valid.all():
-        from segengine.arrays import mask_dtype
-
-        dtype = mask_dtype(len(plugin.classes))
-        labels = np.where(valid, labels, np.iinfo(dtype).max).astype(dtype)
+        labels = np.where(valid, labels, void).astype(dtype)
     found = Prediction(labels, found.probabilities, found.instances, found.objects)
+    if isinstance(segmenter, dict) and segmenter.get("instances") == "components":
+        found = plugins.with_components(found, plugin.classes, int(void))
     return found if given.ndim == 4 else _first(found)
 
 

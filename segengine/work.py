@@ -49,6 +49,8 @@ class ShardTask:
     job: str
     weights: str
     version: int
+    components: bool = False
+    """Connected regions of a class are instances."""
     draft: bool = False
     """Write a provisional map that the stitch stage decides."""
     had: str = ""

@@ -75,7 +75,7 @@ def _segment_shard(task: ShardTask, started: float) -> Record | Retry:
             block.fitted(batch.frames[0], segmenter)
             pixels = tiling.pad_to(pixels, segmenter.stride)
         for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
-            block.put(frames, tiles, prediction, box, plugins.band(segmenter))
+            block.put(frames, tiles, prediction, box, segmenter)
     if not task.last and any(f.kind == "error" for f in failures):
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
     block.keep_gone(objects)

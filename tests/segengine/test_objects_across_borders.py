@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 from scipy import ndimage
 
 import segengine
+from segengine.errors import JobError
 
 pytestmark = [
     pytest.mark.usefixtures("plain_report"),
@@ -139,3 +140,29 @@ def test_nothing_of_a_finished_job_is_done_again(bench: Any, segmenter: str) -> 
     assert bench.tree() == before
     table = bench.open().table("instances")
     assert pc.count_distinct(table.column("id")).as_py() == table.num_rows
+
+
+@pytest.mark.parametrize("shard", [32, 64])
+def test_components_of_a_cut_frame_are_those_of_its_mask(
+    shard: int, bench: Any, noise: Any
+) -> None:
+    image = noise(7, (150, 190, 3))
+    bench.put("a.png", image)
+    spec = {"kind": "threshold", "method": "mean", "instances": "components"}
+    bench.run(spec, store={"shard": shard})
+    (scene,) = bench.open().scenes.values()
+    mask = np.asarray(scene.mask[0])[:150, :190]
+    found = np.asarray(scene.instances[0])[:150, :190]
+    wanted, count = ndimage.label(mask == 1, np.ones((3, 3)))
+    np.testing.assert_array_equal(found, numbered(wanted))
+    assert bench.open().table("instances").num_rows == count
+    np.testing.assert_array_equal(segengine.predict(image, spec).instances, found)
+
+
+def test_components_are_refused_where_objects_are_found(
+    bench: Any, segmenter: str, noise: Any
+) -> None:
+    bench.put("a.png", noise(7, (50, 60, 3)))
+    for kind in ({"kind": segmenter}, {"kind": "edges", "operator": "canny"}):
+        with pytest.raises(JobError, match=r"segmenter.instances: .* leave the key out"):
+            bench.run({**kind, "instances": "components"})
