@@ -152,6 +152,27 @@ class Linked:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Bright blobs as instances, numbered by each window for itself."""
+
+    level: int = 100
+    pause: float = 0.0
+    log: str = ""
+    classes: ClassVar = ("background", "blob")
+    halo: ClassVar = 8
+    stride: ClassVar = 1
+    outputs: ClassVar = ("labels", "instances")
+
+    def segment(self, pixels: Pixels) -> Prediction:
+        import cv2
+
+        work(self.log, "segment", self.pause)
+        labels = (pixels[..., 0] > self.level).astype(np.uint8)
+        ids = [cv2.connectedComponents(frame, connectivity=8)[1] for frame in labels]
+        return Prediction(labels, instances=np.stack(ids).astype(np.uint32))
+
+
+@dataclass(frozen=True, slots=True)
 class Surveyed:
     """A linker whose levels follow from the mean of the run: every stage has something to do."""
 

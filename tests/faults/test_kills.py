@@ -127,6 +127,34 @@ def test_driver_killed_at_ten_moments_loses_and_repeats_nothing(
     assert counted(log) == lines
 
 
+def test_objects_across_borders_are_the_same_after_kills(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    clean = make_job(job_of(photos, tmp_path / "clean.zarr", {"kind": "faulty:Found"}))
+    clean.run(0, "--in-process")
+    log = tmp_path / "log"
+    segmenter = {"kind": "faulty:Found", "log": str(log), "pause": 0.05}
+    job = make_job(job_of(photos, tmp_path / "m.zarr", segmenter))
+    for moment in (
+        *("segment:progress:3:0.01" for _ in "12"),
+        *("stitch:progress:3:0" for _ in "12"),
+        "publish:write:2:0",
+    ):
+        run = job.start(moment)
+        assert run.wait() == -9, f"{moment}: {run.stderr}"
+        run.assert_nobody_left()
+    job.run()
+    assert differing(job.scenes(), clean.scenes()) == []
+    tables = [
+        (tmp_path / store / "tables/instances.parquet").read_bytes()
+        for store in ("clean.zarr", "m.zarr")
+    ]
+    assert tables[0] == tables[1]
+    assert counted(log).count("segment") <= 12 + 2 * 2 * WORKERS
+    assert not (tmp_path / "m.zarr/work").exists()
+
+
 def test_bytes_that_were_stored_without_a_record_never_count(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
