@@ -1,16 +1,18 @@
 """Frames of a shard, read in batches of equal size, each with the context its segmenter needs.
 
 What cannot be read becomes a failure of that frame; a decoded photo is kept while its shards are
-worked on.
+worked on. Where a task hints at the shard that comes next, that is read while this one is computed.
 """
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,9 +39,14 @@ class _FrameCache:
     """Whole decoded frames: shards of one photo must not each decode it."""
 
     def __init__(self) -> None:
+        self.lock = Lock()  # a photo may be read ahead
         self.frames: OrderedDict[tuple[str, str, str], Tile | Unreadable] = OrderedDict()
 
     def get(self, source: Source, spec: str, ref: FrameRef) -> Tile | Unreadable:
+        with self.lock:
+            return self._get(source, spec, ref)
+
+    def _get(self, source: Source, spec: str, ref: FrameRef) -> Tile | Unreadable:
         key = (spec, ref.uri, ref.fingerprint)
         if key not in self.frames:
             (tile,) = source.read((ref,), slice(0, ref.height), slice(0, ref.width))
@@ -123,24 +130,82 @@ class Box:
         cols = tiling.span(x0, x1, ref.width, halo, stride)
         return cls(rows, cols, (rows.inside(y0, y1), cols.inside(x0, x1)), (y1 - y0, x1 - x0))
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame that are read."""
+        return slice(self.rows.start, self.rows.stop), slice(self.cols.start, self.cols.stop)
+
+
+def _reads(
+    window: Window, frames: Sequence[FrameRef], lost: Collection[int], halo: int | None, stride: int
+) -> Iterator[tuple[list[FrameRef], Box]]:
+    """What a shard reads: frames of one size together."""
+    sizes: dict[tuple[int, int], list[FrameRef]] = {}
+    for ref in frames:
+        if not ref.gone and ref.index not in lost:
+            sizes.setdefault((ref.height, ref.width), []).append(ref)
+    for group in sizes.values():
+        box = Box.of(window, group[0], halo, stride)
+        if box is not None:
+            yield group, box
+
+
+class _Ahead:
+    """The pixels of the shard that this worker is likely to get next, read while it computes.
+
+    One thread, one shard; what turns out not to be wanted is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[Any, Future[list[tuple[FrameRef, Tile | Unreadable]]]] = {}
+        self.pool = ThreadPoolExecutor(1, "segengine-read-ahead")
+
+    def start(self, task: ShardTask, halo: int | None, stride: int) -> None:
+        """Begin to read what the task's hint names."""
+        if task.hint is None:
+            return
+        for frames, box in _reads(task.hint.window, task.hint.frames, (), halo, stride):
+            key = self.key(task, frames, box)
+            if key not in self.found:
+                self.found[key] = self.pool.submit(self.read, task, frames, box)
+
+    @staticmethod
+    def key(task: ShardTask, frames: Sequence[FrameRef], box: Box) -> Any:
+        """What is read, and of which files as they were then."""
+        files = tuple((f.uri, f.fingerprint, f.position) for f in frames)
+        return task.source, files, box.rows, box.cols
+
+    @staticmethod
+    def read(
+        task: ShardTask, frames: Sequence[FrameRef], box: Box
+    ) -> list[tuple[FrameRef, Tile | Unreadable]]:
+        return list(_read(task, frames, *box.slices))
+
+    def take(
+        self, task: ShardTask, frames: Sequence[FrameRef], box: Box
+    ) -> Iterable[tuple[FrameRef, Tile | Unreadable]]:
+        """The pixels, from ahead where they are there; all else that was read ahead is dropped."""
+        ahead = self.found.pop(self.key(task, frames, box), None)
+        for other in self.found.values():
+            other.cancel()
+        self.found.clear()
+        if ahead is None:
+            return _read(task, frames, *box.slices)
+        tiles = (tile for _, tile in ahead.result())
+        return zip(frames, tiles, strict=True)
+
+
+_AHEAD = _Ahead()
+
 
 def batches(
     task: ShardTask, halo: int | None, stride: int, single: bool, failures: list[FrameFailure]
 ) -> Iterator[tuple[Box, Batch]]:
     """Read the shard's frames in batches of equal size; what cannot be read goes to `failures`."""
-    lost = {f.frame for f in task.lost}
-    sizes: dict[tuple[int, int], list[FrameRef]] = {}
-    for ref in task.frames:
-        if not ref.gone and ref.index not in lost:
-            sizes.setdefault((ref.height, ref.width), []).append(ref)
-    for frames in sizes.values():
-        box = Box.of(task.window, frames[0], halo, stride)
-        if box is None:
-            continue
+    groups = list(_reads(task.window, task.frames, {f.frame for f in task.lost}, halo, stride))
+    for number, (frames, box) in enumerate(groups, 1):
         batch = Batch()
-        rows = slice(box.rows.start, box.rows.stop)
-        cols = slice(box.cols.start, box.cols.stop)
-        for ref, tile in _read(task, frames, rows, cols):
+        for ref, tile in _AHEAD.take(task, frames, box):
             if isinstance(tile, Unreadable):
                 failures.append(FrameFailure(ref.index, tile.kind, f"{ref.name}: {tile.reason}"))
                 continue
@@ -155,6 +220,8 @@ def batches(
                 batch = Batch()
             batch.frames.append(ref)
             batch.tiles.append(tile)
+        if number == len(groups):
+            _AHEAD.start(task, halo, stride)
         if batch.tiles:
             yield box, batch
 

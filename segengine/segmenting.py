@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame, Progress
 from segengine.quarantine import Quarantine
 from segengine.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
-from segengine.work import FinishTask, JoinedObjects, LinkedPieces, ShardTask
+from segengine.work import FinishTask, Hint, JoinedObjects, LinkedPieces, ShardTask
 from segengine.worker import finish_shard, segment_shard
 
 
@@ -37,7 +39,7 @@ def segment(
     plan: Plan, pool: Pool, faults: FaultsSpec, quarantine: Quarantine, counts: Counts
 ) -> Iterator[Progress]:
     """Work on every shard left to do; what a later stage decides is only drafted."""
-    works = _segment_works(plan)
+    works = _segment_works(plan, pool.workers)
     total = sum(
         int(np.count_nonzero(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted))
         if plan.drafts(layout)
@@ -60,7 +62,7 @@ def segment(
         yield Progress("segment", done, total, len(quarantine), counts.pixels)
 
 
-def _segment_works(plan: Plan) -> Iterator[Work]:
+def _segment_works(plan: Plan, workers: int) -> Iterator[Work]:
     for layout in plan.layouts.values():
         drafts = plan.drafts(layout)
         if drafts:
@@ -68,10 +70,29 @@ def _segment_works(plan: Plan) -> Iterator[Work]:
             places: Iterator[Place] = ((int(f), int(y), int(x)) for f, y, x in todo)
         else:
             places = plan.pending_places(layout)
-        for place in places:
-            yield Work(
-                f"{layout.scene}/{place}", segment_shard, plan.task(layout, place, draft=drafts)
-            )
+        for place, later in _with_later(places, workers if plan.reads_ahead(layout) else 0):
+            task = plan.task(layout, place, draft=drafts, hint=_hint(layout, later))
+            yield Work(f"{layout.scene}/{place}", segment_shard, task)
+
+
+def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Place | None]]:
+    """Each place, and the one `ahead` of it: workers in step get every `ahead`-th."""
+    if not ahead:
+        yield from ((place, None) for place in places)
+        return
+    queue: deque[Place] = deque(islice(places, ahead))
+    while queue:
+        later = next(places, None)
+        if later is not None:
+            queue.append(later)
+        yield queue.popleft(), later
+
+
+def _hint(layout: Layout, place: Place | None) -> Hint | None:
+    if place is None:
+        return None
+    window = layout.window(place)
+    return Hint(window, layout.frames(window.start[0], window.stop[0]))
 
 
 def _rows_pending(plan: Plan, layout: Layout) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

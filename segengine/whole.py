@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from segengine import plugins, registry, tiling
 from segengine.arrays import mask_dtype
 from segengine.errors import JobError
+from segengine.joining import renumbered
 from segengine.types import Labels, Prediction
 
 
@@ -63,10 +64,27 @@ def predict(image: ArrayLike, segmenter: Any) -> Prediction:
     void = np.iinfo(dtype).max
     if not valid.all():
         labels = np.where(valid, labels, void).astype(dtype)
-    found = Prediction(labels, found.probabilities, found.instances, found.objects)
+    instances, objects = _numbered(found, valid)
+    found = Prediction(labels, found.probabilities, instances, objects)
     if isinstance(segmenter, dict) and segmenter.get("instances") == "components":
         found = plugins.with_components(found, plugin.classes, int(void))
     return found if given.ndim == 4 else _first(found)
+
+
+def _numbered(found: Prediction, valid: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Ids by first pixel in raster order, as a store has them, and the table to match."""
+    if found.instances is None:
+        return None, found.objects
+    frames = [
+        renumbered(np.where(ok, ids, np.uint32(0)))
+        for ids, ok in zip(found.instances, valid, strict=True)
+    ]
+    objects = found.objects
+    if objects is not None and len(frames) == 1:
+        from segengine.instances import renumbered_objects
+
+        objects = renumbered_objects(objects, frames[0][1])
+    return np.stack([ids for ids, _ in frames]), objects
 
 
 def _call(segmenter: Any, pixels: NDArray[Any]) -> Prediction:

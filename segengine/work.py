@@ -28,6 +28,14 @@ class SegmenterSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """The shard that the same worker is likely to get next."""
+
+    window: Window
+    frames: tuple[FrameRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ShardTask:
     """All a worker needs to work on one shard."""
 
@@ -62,6 +70,8 @@ class ShardTask:
     """No other attempt follows: frames that fail are given up."""
     cut: bool = False
     """A frame lies in more than this shard."""
+    hint: Hint | None = None
+    """To be read while this shard is computed."""
     target: str = ""
     """Write to this store instead (to compare with what is stored)."""
 

@@ -184,7 +184,8 @@ class Job:
     def run(self, expected: int = 0, *flags: str) -> Process:
         """Run to the end; the exit code is as expected."""
         process = self.start("none:never:0:0", *flags)
-        assert process.wait() == expected, process.stderr
+        code = process.wait()
+        assert code == expected, f"exit code {code}: {process.stderr}"
         return process
 
     def events(self) -> list[str]:
