@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segengine import losses, metrics
+    from segengine import losses, metrics, models
     from segengine.job import Job, load_job
     from segengine.stages import run_job as run
     from segengine.store import open_store
@@ -25,6 +25,7 @@ __all__ = [
     "load_job",
     "losses",
     "metrics",
+    "models",
     "open_store",
     "predict",
     "run",
@@ -38,6 +39,7 @@ _PLACES = {
     "load_job": "job:load_job",
     "losses": "losses",
     "metrics": "metrics",
+    "models": "models",
     "open_store": "store:open_store",
     "predict": "whole:predict",
     "run": "stages:run_job",

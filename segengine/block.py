@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from segengine.drafts import (
 from segengine.instances import (
     ROWS_SCHEMA,
     SCHEMA,
+    objects_in,
     objects_of,
     renumbered_objects,
-    row_of,
     rows_key,
     to_bytes,
     with_frame,
@@ -69,6 +68,8 @@ class Block:
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
         self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
         self.inertia: dict[int, float] = {}
+        self.engine = ""
+        """What ran the segmenter, where that is more than this package."""
 
     def fitted(self, ref: FrameRef, segmenter: Any) -> None:
         """Note what a frame's own fit found."""
@@ -86,6 +87,7 @@ class Block:
         segmenter: Any,
     ) -> None:
         """Crop a prediction to what the shard stores, and set void."""
+        self.engine = plugins.provenance(segmenter)
         first = self.task.window.start[0]
         height, width = box.shape
         for i, (ref, tile) in enumerate(zip(frames, tiles, strict=True)):
@@ -161,22 +163,14 @@ class Block:
         height, width = draft.ids.shape
         self.instances[0, :height, :width] = decided.ids[draft.ids]
         ref = self.task.frames[0]
-        corner, size = self.task.window.start[1:], (ref.height, ref.width)
+        mapped = objects_in(draft.ids, self.task.window.start[1:], (ref.height, ref.width))
         rows, parts = [], []
-        from scipy.ndimage import find_objects
-
-        boxes = find_objects(draft.ids)
         for number in np.flatnonzero(decided.ids).tolist():
-            kind, score = int(decided.labels[number]), float(decided.scores[number])
-            if number in draft.rows:
-                row = draft.rows[number] | {"class": kind, "score": score}
-            elif number <= len(boxes) and boxes[number - 1] is not None:
-                ys, xs = boxes[number - 1]
-                at = (corner[0] + ys.start, corner[1] + xs.start)
-                row = row_of(number, kind, score, draft.ids[ys, xs] == number, at, size)
-            else:  # seen in the neighbour's shard only
+            row = draft.rows.get(number) or mapped.get(number)
+            if row is None:  # seen in the neighbour's shard only
                 continue
-            rows.append(row | {"id": int(decided.ids[number])})
+            kind, score = int(decided.labels[number]), float(decided.scores[number])
+            rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
             parts.append(bool(decided.parts[number]))
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts)
@@ -270,7 +264,7 @@ class Block:
             finished=time.time(),
             pixels=sum(sum(row[:-1]) for row in areas),
             version=task.version,
-            provenance=_provenance(),
+            provenance=provenance(self.engine),
             payload=payload,
         )
         log.write(record)
@@ -305,8 +299,3 @@ def _byte_counts(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
         part = flat[start : start + (1 << 23)]
         counts += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     return counts
-
-
-@lru_cache(maxsize=1)
-def _provenance() -> str:
-    return provenance()

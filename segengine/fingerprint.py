@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 
 from segengine import plugins, registry
-from segengine.job import Job
+from segengine.job import FILES, Job
 
 _SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1}
 
@@ -25,7 +25,8 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     kind = job.segmenter.kind
     options = registry.non_default("segmenters", kind, job.segmenter.options)
     found: dict[str, Any] = {"segmenter.kind": kind}
-    found |= {f"segmenter.{name}": value for name, value in options.items()}
+    digested = FILES if plugins.weights(job.plugin) else ()  # where the file lies is no matter
+    found |= {f"segmenter.{k}": value for k, value in options.items() if k not in digested}
     found["segmenter version"] = plugins.version(job.plugin)
     source = job.source.model_dump(mode="json")
     for name, default in _SOURCE_DEFAULTS.items():

@@ -23,6 +23,8 @@ from segengine.errors import JobError
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 ANNOTATIONS = "annotations"
 """The one option of a data set that is a path."""
+FILES = ("path", "weights")
+"""Options of a segmenter that may name a file."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
@@ -224,6 +226,13 @@ class Job(Model):
                 update={"path": _absolute(self.store.path, base, "store.path")}
             ),
         }
+        files = {
+            name: _absolute(value, base, f"segmenter.{name}")
+            for name, value in self.segmenter.options.items()
+            if name in FILES and isinstance(value, str) and _is_file(value)
+        }
+        if files:
+            updates["segmenter"] = self.segmenter.model_copy(update=files)
         if self.truth is not None:
             paths = [_absolute(p, base, "truth.paths") for p in self.truth.paths]
             updates["truth"] = self.truth.model_copy(update={"paths": paths})
@@ -411,6 +420,11 @@ def _absolute(path: str, base: Path | None, key: str) -> str:
     if key == "truth.paths":
         folder = folder.replace("{", "{{").replace("}", "}}")
     return os.path.normpath(os.path.join(folder, expanded))
+
+
+def _is_file(value: str) -> bool:
+    """True for a path; names such as `coco` stand for weights that are fetched."""
+    return "/" in value or os.sep in value or "." in value
 
 
 _SECRET = re.compile(r"(?<=://)[^/@\s]+@")

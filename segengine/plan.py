@@ -130,6 +130,10 @@ class Plan:
         """True where a scene's shards are drafted first and decided by the stitch stage."""
         return layout.cut and (plugins.links(self.plugin) or "instances" in self.outputs)
 
+    def reads_ahead(self, layout: Layout) -> bool:
+        """True where a worker waits for its pixels: inputs on a network, or slow to label."""
+        return plugins.is_slow(self.plugin) or "://" in layout.uris[0]
+
     def group(self, layout: Layout, frame: int) -> str | None:
         """Which fit labels a frame; None: its shard fits it itself, or nothing needs fitting."""
         scope = plugins.scope(self.plugin)
@@ -326,6 +330,10 @@ def _probe_outputs(job: Job, found: Scan) -> tuple[str, ...] | None:
 
 def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:
     for layout in layouts.values():
+        try:
+            plugins.check_pixels(job.plugin, layout.bands, layout.dtype)
+        except ValueError as error:
+            raise JobError(f"segmenter.{error} (scene {layout.scene})") from error
         if not whole:
             continue
         if layout.cut:

@@ -70,6 +70,23 @@ def with_components(found: Prediction, classes: Sequence[str], void: int) -> Pre
     return Prediction(found.labels, found.probabilities, np.stack(ids))
 
 
+def check_pixels(plugin: Any, bands: int, dtype: str) -> None:
+    """Raise ValueError where it cannot label pixels of so many bands and that dtype."""
+    check = getattr(labeller(plugin), "check_pixels", None)
+    if check is not None:
+        check(bands, dtype)
+
+
+def provenance(plugin: Any) -> str:
+    """Engine and version behind its labels, where it says so; never compared."""
+    return str(getattr(plugin, "provenance", "") or "")
+
+
+def is_slow(plugin: Any) -> bool:
+    """True where labelling takes so long that reading beside it costs nothing (networks)."""
+    return bool(getattr(labeller(plugin), "slow", False))
+
+
 def version(plugin: Any) -> int:
     """The algorithm version: its file raises it when the output can change."""
     return int(getattr(plugin, "version", 1))

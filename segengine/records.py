@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -301,8 +302,9 @@ def given_up(record: Record, status: Status, reason: str, attempts: int) -> Reco
     )
 
 
-def provenance() -> str:
-    """Host, processor and versions, as one JSON text."""
+@lru_cache(maxsize=8)
+def provenance(engine: str = "") -> str:
+    """Host, processor and versions, as one JSON text; `engine`: what ran a network."""
     import platform
     from importlib.metadata import version
 
@@ -312,6 +314,7 @@ def provenance() -> str:
             "processor": _processor(),
             "python": platform.python_version(),
             **{p: version(p) for p in ("segengine", "numpy", "opencv-python-headless", "zarr")},
+            **({"engine": engine} if engine else {}),
         },
         separators=(",", ":"),
     )

@@ -121,7 +121,8 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
     try:
         if task.draft and plugins.links(segmenter):
             return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
-        found = segmenter.segment(pixels)
+        labels_only = hasattr(segmenter, "label") and "probabilities/0" not in task.arrays
+        found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
     except OSError as error:  # of its own files: not to be taken for the store's
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
     return plugins.as_prediction(found, segmenter, pixels.shape[:3])

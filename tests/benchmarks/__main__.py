@@ -9,7 +9,7 @@ import sys
 
 from tests.benchmarks.table import Row, show
 
-NAMES = ("startup", "orchestration", "records", "memory", "engine", "kmeans")
+NAMES = ("startup", "orchestration", "records", "memory", "engine", "kmeans", "inference", "metrics")
 
 
 def main(names: list[str]) -> int:

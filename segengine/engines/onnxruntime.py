@@ -1,0 +1,65 @@
+"""ONNX Runtime, for ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.engines import Outputs, Shape, as_float, instruction_set, reason, run_once, threads
+
+_DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"} | {
+    f"tensor({name})": name for name in ("uint8", "int8", "uint16", "int16", "int32", "int64")
+}
+
+
+class OnnxEngine:
+    """A session on one ONNX file. Raises ValueError where the file does not load."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Threads that spin for work starve the other workers of the machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        available = onnxruntime.get_available_providers()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=[p for p in wanted if p in available]
+            )
+        except Exception as error:
+            raise ValueError(f"not an ONNX model that loads: {reason(error)}") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise ValueError(f"the model takes {len(inputs)} inputs, not one")
+        self._name = inputs[0].name
+        if inputs[0].type not in _DTYPES:
+            raise ValueError(f"the model takes {inputs[0].type}; only numbers can be fed")
+        self.dtype = np.dtype(_DTYPES[inputs[0].type])
+        self.input_shape: Shape = _shape(inputs[0].shape)
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    @property
+    def provenance(self) -> str:
+        import onnxruntime
+
+        device = "gpu" if "CUDA" in self._session.get_providers()[0] else instruction_set()
+        return f"onnxruntime {onnxruntime.__version__} ({device})"
+
+    def run(self, batch: NDArray[Any]) -> Outputs:
+        found = self._session.run(list(self.outputs), {self._name: batch})
+        return {n: as_float(v) for n, v in zip(self.outputs, found, strict=True)}
+
+    def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        return run_once(self, shape)
+
+
+def _shape(shape: list[Any]) -> Shape:
+    """Dynamic dimensions come as names."""
+    return tuple(n if isinstance(n, int) and n > 0 else None for n in shape)

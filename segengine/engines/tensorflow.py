@@ -1,0 +1,248 @@
+"""TensorFlow: Keras models, SavedModels and TFLite files, each called through one traced function.
+
+`keras.Model.predict` costs five times a `tf.function` on one small window and XLA loses on CPUs, so
+neither is used. Batches of one shape share one trace, and one compiled kernel set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.engines import (
+    Outputs,
+    Precision,
+    Shape,
+    as_float,
+    instruction_set,
+    reason,
+    run_once,
+    threads,
+)
+
+_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary")
+_FILES = ("ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "DebugIdentityV2", "RpcCall")
+_CHECKPOINTS = ("Save", "SaveV2", "SaveSlices", "MergeV2Checkpoints", "LoadAndRemapMatrix")
+_UNSAFE = frozenset((*_PYTHON, *_FILES, *_CHECKPOINTS))
+"""Operations of a graph that run Python or touch files: a SavedModel to label pixels has none."""
+
+
+@cache
+def library() -> Any:
+    """TensorFlow, silent, with the threads of this worker; imported on first use.
+
+    Its libraries greet before they read any log level, so the process's stderr is turned away while
+    they load; `TF_CPP_MIN_LOG_LEVEL=0` lets them speak.
+    """
+    speaks = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0"
+    with contextlib.nullcontext() if speaks else _no_stderr():
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError):  # it runs already: the process has chosen
+            tf.config.threading.set_intra_op_parallelism_threads(threads())
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.list_logical_devices()
+    tf.get_logger().setLevel("ERROR")
+    return tf
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Nothing reaches file descriptor 2, whoever writes to it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def provenance() -> str:
+    """TensorFlow's version and what it runs on."""
+    tf = library()
+    device = "gpu" if tf.config.list_physical_devices("GPU") else instruction_set()
+    return f"tensorflow {tf.__version__} ({device})"
+
+
+class KerasEngine:
+    """A Keras model of one input; its first output counts."""
+
+    def __init__(self, model: Any, precision: Precision = "float32") -> None:
+        tf = library()
+        if len(model.inputs) != 1:
+            raise ValueError(f"the model takes {len(model.inputs)} inputs, not one")
+        self.input_shape: Shape = tuple(model.inputs[0].shape)
+        self.dtype = np.dtype(np.float32)
+        self.outputs = ("output",)
+        if precision == "bfloat16":
+            lower_precision(model)
+        self.model = model
+
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[tf.TensorSpec(self.input_shape, tf.float32)], autograph=False
+        )
+        def call(batch: Any) -> Any:
+            found = tf.nest.flatten(model(batch, training=False))[0]
+            return tf.cast(found, tf.float32)
+
+        self._call = call
+
+    @property
+    def provenance(self) -> str:
+        return provenance()
+
+    def run(self, batch: NDArray[Any]) -> Outputs:
+        return {"output": self._call(batch).numpy()}
+
+    def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Worked out from the layers: nothing is traced or run."""
+        try:
+            found = library().nest.flatten(self.model.compute_output_spec(_symbol(shape)))[0]
+        except Exception as error:
+            raise ValueError(f"it does not take windows of {shape}: {reason(error)}") from error
+        return {"output": tuple(found.shape)}
+
+
+class SavedModelEngine:
+    """A SavedModel's serving signature. Raises ValueError where it has none, or an unsafe one."""
+
+    def __init__(self, path: Path) -> None:
+        tf = library()
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+        except Exception as error:
+            raise ValueError(f"not a SavedModel that loads: {reason(error)}") from error
+        signatures = self._loaded.signatures
+        name = next((n for n in ("serving_default", "serve") if n in signatures), None)
+        if name is None:
+            raise ValueError(
+                "the SavedModel has no serving signature; save it with `model.export(DIR)`, or pass "
+                "signatures= to `tf.saved_model.save`"
+            )
+        self._call = signatures[name]
+        unsafe = sorted(_operations(self._call.graph) & _UNSAFE)
+        if unsafe:
+            raise ValueError(f"the SavedModel runs {', '.join(unsafe)}, which is refused as unsafe")
+        inputs = self._call.structured_input_signature[1]
+        if len(inputs) != 1:
+            raise ValueError(f"the signature takes {len(inputs)} inputs, not one")
+        ((self._name, spec),) = inputs.items()
+        self.input_shape: Shape = _shape(spec.shape) or (None,) * 4
+        self.dtype = np.dtype(spec.dtype.as_numpy_dtype)
+        self.outputs = tuple(self._call.structured_outputs)
+        for variable in getattr(self._loaded, "variables", ()):
+            check_finite(variable.name, variable.numpy())
+
+    @property
+    def provenance(self) -> str:
+        return provenance()
+
+    def run(self, batch: NDArray[Any]) -> Outputs:
+        found = self._call(**{self._name: library().constant(batch)})
+        return {name: as_float(value.numpy()) for name, value in found.items()}
+
+    def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        return run_once(self, shape)
+
+
+class LiteEngine:
+    """A TFLite file; quantised inputs and outputs are converted by the file's own scale."""
+
+    def __init__(self, path: Path) -> None:
+        tf = library()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it announces its move to another package
+                self._interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads())
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"not a TFLite model that loads: {reason(error)}") from error
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            raise ValueError(f"the model takes {len(inputs)} inputs, not one")
+        self._input = inputs[0]
+        self._outputs = self._interpreter.get_output_details()
+        self.input_shape: Shape = _signature(self._input)
+        self.dtype = np.dtype(np.float32)
+        self.outputs = tuple(d["name"] for d in self._outputs)
+        self._size: tuple[int, ...] = ()
+
+    @property
+    def provenance(self) -> str:
+        return f"tflite of {provenance()}"
+
+    def run(self, batch: NDArray[Any]) -> Outputs:
+        if batch.shape != self._size:
+            self._interpreter.resize_tensor_input(self._input["index"], batch.shape)
+            self._interpreter.allocate_tensors()
+            self._size = batch.shape
+        self._interpreter.set_tensor(self._input["index"], _quantised(batch, self._input))
+        self._interpreter.invoke()
+        return {
+            d["name"]: _real(self._interpreter.get_tensor(d["index"]), d) for d in self._outputs
+        }
+
+    def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        return run_once(self, shape)
+
+
+def lower_precision(model: Any) -> None:
+    """Let every layer of a Keras model compute in bfloat16; weights and outputs stay float32."""
+    for layer in model._flatten_layers():
+        layer.dtype_policy = "mixed_bfloat16"
+
+
+def check_finite(name: str, values: NDArray[Any]) -> None:
+    """Raise ValueError where weights hold NaN or infinity."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"its weights hold NaN or infinity ({name}); was the training stable?")
+
+
+def _symbol(shape: tuple[int, ...]) -> Any:
+    import keras
+
+    return keras.KerasTensor(shape, "float32")
+
+
+def _operations(graph: Any) -> set[str]:
+    """Types of all operations of a graph and of the functions it calls."""
+    definition = graph.as_graph_def()
+    nodes = [definition.node, *(f.node_def for f in definition.library.function)]
+    return {node.op for group in nodes for node in group}
+
+
+def _shape(shape: Any) -> Shape | None:
+    return None if shape.rank is None else tuple(shape.as_list())
+
+
+def _signature(details: Mapping[str, Any]) -> Shape:
+    return tuple(None if n < 0 else int(n) for n in details["shape_signature"])
+
+
+def _quantised(values: NDArray[Any], details: Mapping[str, Any]) -> NDArray[Any]:
+    dtype = np.dtype(details["dtype"])
+    if dtype.kind == "f":
+        return values.astype(dtype, copy=False)
+    scale, zero = details["quantization"]
+    if scale:
+        values = values / scale + zero
+    info = np.iinfo(dtype)
+    return np.clip(np.rint(values), info.min, info.max).astype(dtype)
+
+
+def _real(values: NDArray[Any], details: Mapping[str, Any]) -> NDArray[Any]:
+    scale, zero = details["quantization"]
+    if values.dtype.kind in "iu" and scale:
+        return ((values.astype(np.float32) - zero) * scale).astype(np.float32)
+    return as_float(values)

@@ -1,0 +1,332 @@
+"""Any trained network, by path: Keras, SavedModel, TFLite, ONNX, or a bundle of `segengine train`.
+
+| trained with                    | give as `path`                                   |
+| ------------------------------- | ------------------------------------------------ |
+| `segengine train`               | its bundle, a folder or a zip of it              |
+| Keras, MIScnn                   | `.keras`, or `.h5` with the whole model          |
+| one of our architectures        | `.weights.h5`, with `architecture` and `options` |
+| TensorFlow                      | a SavedModel folder with a serving signature     |
+| TF Object Detection API         | its SavedModel folder: objects with masks        |
+| TensorFlow Lite                 | `.tflite`                                        |
+| PyTorch, fastai, others         | `.onnx`, from `torch.onnx.export`                |
+
+Nothing that is read runs code of the file: pickles, Torch7 files, Lambda layers and operations that
+touch files are refused. What the block leaves out is taken from the model where it says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from segengine.engines import Engine, Precision, Shape
+from segengine.segmenters import _detector, _files
+from segengine.segmenters._crf import Crf
+from segengine.segmenters._detector import Detector
+from segengine.segmenters._files import EngineName, Opened, check_choice
+from segengine.segmenters._network import Activation, Blended, Exact, Layout, Network, Resized
+from segengine.segmenters._scale import Scale
+from segengine.types import Color, Segmenter
+
+Auto = Literal["auto"]
+WINDOW = 512
+"""Side of a window, in pixels, of a network that sees all of it."""
+CORE = 1024
+"""Most pixels, along an axis, that count in a window of a network with a finite view."""
+
+
+def create(
+    path: str,
+    bands: Sequence[int] | int | None = None,
+    scale: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    activation: Activation | None = None,
+    layout: Layout | None = None,
+    window: int | Auto = "auto",
+    overlap: float = 0.5,
+    batch: int | Auto = "auto",
+    engine: EngineName | None = None,
+    precision: Precision = "float32",
+    threshold: float = 0.5,
+    resize: Sequence[int] | None = None,
+    crf: bool | Mapping[str, Any] = False,
+    architecture: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Network | Detector:
+    """A network on disk as a segmenter.
+
+    path: see the table above. bands: 1-based numbers of the raster's bands in the network's order,
+    or their count. scale: {divide: v}, {mean: [...], std: [...], divide: v} on the divided values,
+    or {range: [lo, hi]}, the values that become 0 and 1. classes: a name a channel; of one channel,
+    two: below and above. activation: what makes probabilities of the network's output, none,
+    sigmoid or softmax. layout: nhwc or nchw. window: side in pixels; auto: as large as pays, or the
+    network's own. overlap: share of a window that neighbours repeat, where the network's view has
+    no bound. batch: windows run at once. engine: tensorflow, openvino, or onnxruntime for ONNX
+    files; by default what the file is made for. precision: float32, or bfloat16 for speed.
+    threshold: what a single channel, or a detector's score, must exceed. resize: [height, width]
+    whole frames are resized to, for a network trained on resized photos. crf: a fully connected CRF
+    on whole RGB frames, true or its parameters by name. architecture, options: of
+    a `.weights.h5`, as for `segengine.models.build`.
+    """
+    _check_options(bands, classes, window, overlap, batch, threshold, resize)
+    for name, value, known in (
+        ("activation", activation, Activation),
+        ("layout", layout, Layout),
+        ("engine", engine, EngineName),
+        ("precision", precision, Precision),
+    ):
+        if value is not None:
+            check_choice(name, value, known)
+    file = Path(path)
+    try:
+        opened = _files.open_model(
+            file,
+            engine,
+            precision,
+            architecture,
+            len(bands) if isinstance(bands, Sequence) else bands,
+            _channels(classes, activation),
+            options,
+        )
+        if _detector.NEEDED.issubset(opened.engine.outputs):
+            return _detect(opened.engine, bands, classes, threshold, _files.digest(file))
+        return network(
+            opened,
+            _files.digest(file),
+            bands=bands,
+            scale=scale,
+            classes=classes,
+            activation=activation,
+            layout=layout,
+            window=window,
+            overlap=overlap,
+            batch=batch,
+            threshold=threshold,
+            resize=resize,
+            crf=crf,
+        )
+    except OSError as error:
+        raise ValueError(f"path: {path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        own = str(error).partition(":")[0].partition(".")[0]
+        if own in create.__annotations__:  # it names the option that is wrong
+            raise
+        raise ValueError(f"path: {path}: {error}") from error
+
+
+def network(
+    opened: Opened,
+    digest: str,
+    *,
+    bands: Sequence[int] | int | None,
+    scale: Mapping[str, Any] | None,
+    classes: Sequence[str] | None,
+    activation: Activation | None,
+    layout: Layout | None = None,
+    window: int | Auto = "auto",
+    overlap: float = 0.5,
+    batch: int | Auto = "auto",
+    threshold: float = 0.5,
+    resize: Sequence[int] | None = None,
+    crf: bool | Mapping[str, Any] = False,
+    colors: tuple[Color, ...] = (),
+) -> Network:
+    """An opened network as a segmenter; what is None is what the model says. Raises ValueError."""
+    engine, bundle = opened.engine, opened.bundle
+    if len(engine.input_shape) != 4:
+        raise ValueError(f"it takes {engine.input_shape}; images have four axes, with the batch")
+    layout = layout or _layout(engine.input_shape)
+    size = engine.input_shape[1:3] if layout == "nhwc" else engine.input_shape[2:4]
+    takes = engine.input_shape[3 if layout == "nhwc" else 1]
+    if bundle is not None:
+        bands = bundle.bands if bands is None else bands
+        scale = bundle.scale if scale is None else scale
+        classes = bundle.classes if classes is None else classes
+        height, width = bundle.size
+        if resize is None and bundle.resize and height is not None and width is not None:
+            resize = (height, width)
+    chosen = _bands(bands, takes)
+    count = chosen if isinstance(chosen, int) else len(chosen)
+    scaling = Scale.of(scale)
+    scaling.check(count)
+    if resize is not None:
+        cut: Exact | Blended | Resized = _resized(resize, size)
+        first, second = cut.size  # type: ignore[union-attr]
+    else:
+        cut = _cut(opened.context, size, window, overlap)
+        first = second = cut.window if isinstance(cut, Blended) else cut.limit
+    one = engine.input_shape[0] or 1
+    tried = (one, first, second, count) if layout == "nhwc" else (one, count, first, second)
+    output = engine.outputs[0]
+    channels = _output_channels(engine.try_out(tried)[output], (first, second), layout)
+    names = _classes(classes, channels)
+    if bundle is not None and len(bundle.colors) == len(names):
+        colors = bundle.colors
+    return Network(
+        engine,
+        output,
+        names,
+        chosen,
+        scaling,
+        cut,
+        digest,
+        _activation(opened, channels, activation),
+        layout,
+        None if batch == "auto" else batch,
+        float(threshold),
+        colors,
+        Crf.of(crf),
+    )
+
+
+def _channels(classes: Sequence[str] | None, activation: Activation | None) -> int | None:
+    """Channels of a network of ours: one a class, but two of a sigmoid share one."""
+    if classes is None:
+        return None
+    return 1 if activation == "sigmoid" and len(classes) == 2 else len(classes)
+
+
+def _layout(shape: Shape) -> Layout:
+    """Channels come first where the second axis is short and fixed and the last is not shorter."""
+    second, last = shape[1], shape[3]
+    short = second is not None and second <= 64
+    return "nchw" if short and (last is None or last > (second or 0)) else "nhwc"
+
+
+def _bands(bands: Sequence[int] | int | None, takes: int | None) -> tuple[int, ...] | int:
+    if bands is None:
+        if takes is None:
+            raise ValueError("bands: the model does not say how many it takes; name them")
+        return takes
+    count = bands if isinstance(bands, int) else len(bands)
+    if takes is not None and count != takes:
+        raise ValueError(f"bands: {count} are named and the model takes {takes}")
+    return bands if isinstance(bands, int) else tuple(bands)
+
+
+def _resized(resize: Sequence[int], size: Shape) -> Resized:
+    height, width = resize
+    for given, own in zip(resize, size, strict=True):
+        if own is not None and given != own:
+            raise ValueError(f"resize: the model takes {size[0]} x {size[1]} only")
+    return Resized((height, width))
+
+
+def _cut(
+    context: tuple[int, int] | None, size: Shape, window: int | Auto, overlap: float
+) -> Exact | Blended:
+    """How windows are cut: hard where the network's view is finite and fits, else blended."""
+    height, width = size
+    fixed = height is not None or width is not None
+    if fixed and height != width:
+        raise ValueError(
+            f"it takes windows of {height} x {width} only; for whole frames of that shape set "
+            f"`resize: [{height}, {width}]`"
+        )
+    if height is not None and window not in ("auto", height):
+        raise ValueError(f"window: the model takes {height} x {height} only, not {window}")
+    halo, stride = context or (0, 1)
+    side = height or (window if isinstance(window, int) else 0)
+    if context is not None and not fixed:
+        limit = side or CORE + 2 * halo
+        limit -= limit % stride
+        if limit - 2 * halo >= stride:
+            return Exact(halo, stride, limit)
+    side = side or WINDOW
+    step = round(side * (1 - overlap))
+    if side % stride or step % stride or step < 1:
+        raise ValueError(
+            f"window: {side} with overlap {overlap} steps by {step}; both must be multiples of the "
+            f"network's {stride}"
+        )
+    return Blended(side, step, fixed)
+
+
+def _output_channels(shape: tuple[int, ...], size: tuple[int, int], layout: Layout) -> int:
+    spatial: tuple[int, ...]
+    if len(shape) == 3:  # a single channel without an axis of its own
+        spatial, channels = shape[1:], 1
+    elif layout == "nhwc":
+        spatial, channels = shape[1:-1], shape[-1]
+    else:
+        spatial, channels = shape[2:], shape[1]
+    if spatial != size:
+        raise ValueError(
+            f"its output is {shape} for windows of {size}; it must give one value a class for each "
+            "pixel"
+        )
+    return channels
+
+
+def _classes(classes: Sequence[str] | None, channels: int) -> tuple[str, ...]:
+    wanted = 2 if channels == 1 else channels
+    if classes is None:
+        if channels == 1:
+            return ("background", "object")
+        return tuple(f"class {i}" for i in range(channels))
+    if len(classes) != wanted:
+        raise ValueError(
+            f"classes: {len(classes)} are named and the model has {channels} "
+            f"channel{'s, one a class' if channels > 1 else ', which tells two classes'}"
+        )
+    return tuple(classes)
+
+
+def _activation(opened: Opened, channels: int, asked: Activation | None) -> Activation:
+    """What its output still lacks to be probabilities; never the same function twice."""
+    ends_in = opened.ends_in
+    if asked is None and opened.bundle is not None:
+        check_choice("activation", opened.bundle.activation, Activation)
+        asked = opened.bundle.activation  # type: ignore[assignment]
+    if asked is None and ends_in == "linear":
+        return "sigmoid" if channels == 1 else "softmax"
+    return "none" if asked is None or asked == ends_in else asked
+
+
+def _detect(
+    engine: Engine,
+    bands: Sequence[int] | int | None,
+    classes: Sequence[str] | None,
+    threshold: float,
+    digest: str,
+) -> Detector:
+    if classes is None:
+        raise ValueError(
+            "classes: a detector's file has no names; give its label map in order, from 1 on"
+        )
+    chosen = _bands(3 if bands is None else bands, engine.input_shape[3])
+    return Detector(engine, ("background", *classes), chosen, float(threshold), digest)
+
+
+def _check_options(
+    bands: Any, classes: Any, window: Any, overlap: Any, batch: Any, threshold: Any, resize: Any
+) -> None:
+    numbers = bands if _is_list(bands) else [bands]
+    if bands is not None and (not numbers or not all(_is_count(b) for b in numbers)):
+        raise ValueError(f"bands: must be band numbers from 1 on, or their count, not {bands!r}")
+    if classes is not None and (
+        not _is_list(classes) or not classes or len(set(map(str, classes))) != len(classes)
+    ):
+        raise ValueError(f"classes: must be a list of different names, not {classes!r}")
+    for name, value in (("window", window), ("batch", batch)):
+        if value != "auto" and not _is_count(value):
+            raise ValueError(f"{name}: must be auto or an integer from 1 on, not {value!r}")
+    for name, value, most in (("overlap", overlap, 0.95), ("threshold", threshold, 1)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise ValueError(f"{name}: must be a number from 0 to {most}, not {value!r}")
+    if resize is not None and not (
+        _is_list(resize) and len(resize) == 2 and all(_is_count(n) for n in resize)
+    ):
+        raise ValueError(f"resize: must be [height, width] in pixels, not {resize!r}")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+_: type[Segmenter] = Network

@@ -1,0 +1,166 @@
+"""Engines against Keras' own `predict`, against each other, and against themselves in other batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from segengine import engines
+from segengine.engines import onnxruntime, openvino, tensorflow
+
+LIBRARY = tensorflow.library()
+# TensorFlow's tensors and pycocotools do not know NumPy 2's copy keyword yet
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(x)
+    x = keras.layers.Conv2DTranspose(8, 3, strides=2, padding="same")(x)
+    return keras.Model(inputs, keras.layers.Conv2D(4, 1, activation="softmax")(x))
+
+
+@pytest.fixture(scope="module")
+def batch() -> np.ndarray:
+    return np.random.default_rng(0).random((5, 32, 48, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(model: Any, batch: np.ndarray) -> np.ndarray:
+    return model.predict(batch, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def saved(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model.export(folder, format="tf_saved_model", verbose=False)
+    return folder
+
+
+def test_keras(model: Any, batch: np.ndarray, expected: np.ndarray) -> None:
+    engine = tensorflow.KerasEngine(model)
+    np.testing.assert_allclose(engine.run(batch)["output"], expected, atol=1e-6)
+    assert engine.input_shape == (None, None, None, 3)
+    assert engine.try_out((1, 16, 16, 3)) == {"output": (1, 16, 16, 4)}
+    assert engine.provenance.startswith(f"tensorflow {LIBRARY.__version__} (")
+
+
+def test_keras_is_traced_once(model: Any) -> None:
+    engine = tensorflow.KerasEngine(model)
+    for shape in ((1, 16, 16, 3), (3, 16, 16, 3), (2, 32, 16, 3)):
+        engine.run(np.zeros(shape, np.float32))
+    assert engine._call.experimental_get_tracing_count() == 1
+
+
+def test_saved_model(saved: Path, batch: np.ndarray, expected: np.ndarray) -> None:
+    engine = tensorflow.SavedModelEngine(saved)
+    (found,) = engine.run(batch).values()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    ((_, shape),) = engine.try_out((1, 16, 16, 3)).items()
+    assert shape == (1, 16, 16, 4)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_tflite(
+    saved: Path, tmp_path: Path, batch: np.ndarray, expected: np.ndarray, quantised: bool
+) -> None:
+    converter = LIBRARY.lite.TFLiteConverter.from_saved_model(str(saved))
+    if quantised:
+        converter.optimizations = [LIBRARY.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([b[None]] for b in batch)
+        converter.target_spec.supported_ops = [LIBRARY.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = LIBRARY.uint8
+        converter.inference_output_type = LIBRARY.uint8
+    path = tmp_path / "model.tflite"
+    path.write_bytes(converter.convert())
+    engine = tensorflow.LiteEngine(path)
+    (found,) = engine.run(batch).values()
+    np.testing.assert_allclose(found, expected, atol=0.05 if quantised else 1e-6)
+    (one,) = engine.run(batch[:1, :16]).values()
+    assert one.shape == (1, 16, 48, 4)
+
+
+def test_openvino_in_both_precisions(model: Any, batch: np.ndarray, expected: np.ndarray) -> None:
+    engine = openvino.from_keras(model)
+    (found,) = engine.run(batch).values()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (one,) = engine.run(batch[2:3]).values()
+    np.testing.assert_array_equal(one[0], found[2])
+    assert engine.provenance.startswith("openvino ")
+    low = openvino.from_keras(model, "bfloat16")
+    (rough,) = low.run(batch).values()
+    np.testing.assert_allclose(rough, expected, atol=0.02)
+
+
+def test_bfloat16_rounds_and_agrees(model: Any, batch: np.ndarray, expected: np.ndarray) -> None:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    found = tensorflow.KerasEngine(copy, "bfloat16").run(batch)["output"]
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.02
+
+
+def test_a_window_does_not_depend_on_its_batch(model: Any, batch: np.ndarray) -> None:
+    engine = tensorflow.KerasEngine(model)
+    whole = engine.run(batch)["output"]
+    for i in range(len(batch)):
+        np.testing.assert_array_equal(engine.run(batch[i : i + 1])["output"][0], whole[i])
+
+
+def onnx_file(path: Path, weights: np.ndarray) -> Path:
+    """Two classes of three bands by one product a pixel, channels first."""
+    shape = ["n", 3, "h", "w"]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weights"], ["values"])],
+        "pixelwise",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [numpy_helper.from_array(weights[:, :, None, None], "weights")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(made)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def test_onnx_on_both_engines(tmp_path: Path, batch: np.ndarray) -> None:
+    weights = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
+    path = onnx_file(tmp_path / "model.onnx", weights)
+    first = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+    expected = np.einsum("cb,nbyx->ncyx", weights.astype(np.float64), first)
+    for engine in (onnxruntime.OnnxEngine(path), openvino.OpenVinoEngine(path)):
+        assert engine.input_shape == (None, 3, None, None)
+        assert engine.outputs == ("values",)
+        assert engine.dtype == np.float32
+        np.testing.assert_allclose(engine.run(first)["values"], expected, atol=1e-5)
+        assert engine.try_out((1, 3, 8, 8)) == {"values": (1, 2, 8, 8)}
+        with pytest.raises(ValueError, match="does not take windows"):
+            engine.try_out((1, 4, 8, 8))
+
+
+def test_weights_that_are_not_numbers_are_found(tmp_path: Path) -> None:
+    weights = np.array([[1, np.nan, 0], [0, 1, 2]], np.float32)
+    engine = onnxruntime.OnnxEngine(onnx_file(tmp_path / "model.onnx", weights))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        engine.try_out((1, 3, 8, 8))
+
+
+def test_threads_are_those_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert engines.threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert engines.threads() >= 1
+
+
+def test_a_reason_is_one_line() -> None:
+    assert engines.reason(ValueError("\n  first\nsecond")) == "first"
+    assert engines.reason(KeyError()) == "KeyError"
