@@ -1,0 +1,109 @@
+"""Proposals: the RPN's scores and deltas on all anchors to at most `post_nms` regions an image.
+
+matterport: the best `pre_nms` anchors of all levels together, decoded, clipped to the input, and
+non-maximum suppression across levels. torchvision: the best `pre_nms` of each level, clipped to the
+image in the input, tiny ones dropped, suppression within each level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from segengine.models.maskrcnn import boxes as bx
+from segengine.models.maskrcnn._layer import ConfiguredLayer
+from segengine.models.maskrcnn.anchors import anchors
+
+NEVER = -1.0
+"""Score of what must not be chosen; scores are probabilities."""
+
+
+@keras.saving.register_keras_serializable(package="segengine")
+class Proposals(ConfiguredLayer):
+    """[image, window, five score maps, five delta maps] -> regions and their scores."""
+
+    def call(self, inputs: Any) -> dict[str, Any]:
+        """Regions (n, post_nms, 4) in the preset's units, best first, and scores (n, post_nms).
+
+        `window` (n, 4): the part of each input that is image, in pixels. Score maps (n, h, w,
+        logits * ratios), delta maps (n, h, w, 4 * ratios). Where there are fewer regions the rest
+        are zeros with a score of -1.
+        """
+        image, window, *maps = inputs
+        config, levels = self.config, len(self.config.anchor_sizes)
+        size = tf.shape(image)[1:3]
+        scores = [rpn_scores(config, m) for m in maps[:levels]]
+        deltas = [rpn_deltas(config, m) for m in maps[levels:]]
+        shapes = [tf.unstack(tf.shape(m)[1:3]) for m in maps[:levels]]
+        priors = anchors(config, size, shapes)
+        if config.matterport:
+            scores, deltas = [tf.concat(scores, axis=1)], [tf.concat(deltas, axis=1)]
+            priors = [tf.concat(priors, axis=0)]
+            inside = tf.tile([[0.0, 0.0, 1.0, 1.0]], [tf.shape(image)[0], 1])
+        else:
+            inside = bx.window_units(config, window, size)
+        best = [self._best(*level) for level in zip(scores, deltas, priors, strict=True)]
+        found = [bx.clip(boxes, inside) for boxes, _ in best]
+        # One column a level: suppression is within a column. Columns are made equally long.
+        longest = tf.reduce_max([tf.shape(score)[1] for _, score in best])
+        columns = [_filled(score, longest, NEVER) for _, score in best]
+        regions = tf.stack([_filled(boxes, longest, 0.0) for boxes in found], axis=2)
+        ranks = tf.stack(columns, axis=2)
+        if config.rpn_min_size:
+            h, w = bx.sides(regions)
+            ranks = tf.where(tf.minimum(h, w) >= config.rpn_min_size, ranks, NEVER)
+        kept = tf.image.combined_non_max_suppression(
+            regions,
+            ranks,
+            max_output_size_per_class=config.post_nms,
+            max_total_size=config.post_nms,
+            iou_threshold=config.rpn_iou,
+            score_threshold=NEVER / 2,
+            clip_boxes=False,
+        )
+        valid = tf.range(config.post_nms)[None] < kept.valid_detections[:, None]
+        return {
+            "regions": tf.stop_gradient(tf.where(valid[..., None], kept.nmsed_boxes, 0.0)),
+            "scores": tf.stop_gradient(tf.where(valid, kept.nmsed_scores, NEVER)),
+        }
+
+    def _best(self, scores: Any, deltas: Any, priors: Any) -> tuple[Any, Any]:
+        """Decoded boxes and probabilities of the best `pre_nms` anchors of (n, anchor)."""
+        count = tf.minimum(self.config.pre_nms, tf.shape(scores)[1])
+        top, index = tf.math.top_k(scores, count)
+        moved = tf.gather(deltas, index, axis=1, batch_dims=1)
+        boxes = bx.decode(tf.gather(priors, index), moved, self.config.max_log_scale)
+        return boxes, top if self.config.matterport else tf.sigmoid(top)
+
+    def compute_output_shape(self, shapes: Any) -> Any:
+        """Fixed numbers of regions."""
+        n, count = shapes[0][0], self.config.post_nms
+        return {"regions": (n, count, 4), "scores": (n, count)}
+
+
+def rpn_scores(config: Any, scores: Any) -> Any:
+    """(n, anchor) what anchors are ranked by: a probability (matterport) or a logit."""
+    if config.matterport:
+        return tf.nn.softmax(tf.reshape(scores, (tf.shape(scores)[0], -1, 2)))[..., 1]
+    return tf.reshape(scores, (tf.shape(scores)[0], -1))
+
+
+def rpn_deltas(config: Any, deltas: Any) -> Any:
+    """(n, anchor, 4) deltas (dy, dx, log dh, log dw)."""
+    found = tf.reshape(deltas, (tf.shape(deltas)[0], -1, 4))
+    return in_order(config, found) * tf.constant(config.rpn_deviation)
+
+
+def in_order(config: Any, deltas: Any) -> Any:
+    """Deltas (..., 4) as the network gives them, y before x."""
+    return deltas if config.matterport else tf.gather(deltas, [1, 0, 3, 2], axis=-1)
+
+
+def _filled(values: Any, length: Any, filler: float) -> Any:
+    """(n, k, ...) made (n, length, ...)."""
+    rest = [[0, 0]] * (len(values.shape) - 2)
+    return tf.pad(
+        values, [[0, 0], [0, length - tf.shape(values)[1]], *rest], constant_values=filler
+    )
