@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from flows.terminal import say, write
 
 LISTS = ("segmenters", "sources", "metrics", "losses")
+FAMILIES = ("distribution", "region", "boundary", "compound", "other")
 INTERRUPTED = "interrupted; the same command goes on where it ended"
 QUICK = 2.5
 """Seconds between a signal and the end of the process, whatever it is doing."""
@@ -131,6 +132,12 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from segengine.job import load_job
+    from segengine.training.job import is_train_job
+
+    if is_train_job(args.job):
+        from flows._train import planned
+
+        return _show_lines(planned(args.job, args.set))
     from segengine.preview import plan
 
     return _show_lines(plan(load_job(args.job, args.set)))
@@ -151,7 +158,9 @@ def _verify(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from segengine.evaluate import evaluate
 
-    return _show_lines(evaluate(_store(args.store), _truth(args)))
+    asked = {group: args.__dict__[group] for group in ("metrics", "losses")}
+    given = {group: names for group, names in asked.items() if names is not None}
+    return _show_lines(evaluate(_store(args.store), _truth(args), given or None))
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -179,9 +188,9 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from segengine.errors import JobError
+    from flows._train import run
 
-    raise JobError(f"{args.job}: no segmenter that is installed can be trained")
+    return run(args.job, args.set)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -192,9 +201,26 @@ def _list(args: argparse.Namespace) -> int:
     if not names:
         write(f"no {group} are installed")
     width = max(map(len, names), default=0)
+    if group == "losses":  # one module a family
+        names = tuple(sorted(names, key=lambda n: (FAMILIES.index(_family(n)), n)))
+    before = ""
     for name in names:
-        write(f"{name:<{width}}  {registry.summary(group, name)}".rstrip())
+        if group == "losses" and _family(name) != before:
+            before = _family(name)
+            write(f"{before}:")
+        indent = "  " if group == "losses" else ""
+        write(f"{indent}{name:<{width}}  {registry.summary(group, name)}".rstrip())
+        for word, text in registry.facts(group, name).items():
+            write(f"{'':<{width}}  {word}: {text}")
     return 0
+
+
+def _family(loss: str) -> str:
+    """The family of a loss: the module it lies in; another package's are `other`."""
+    from segengine import registry
+
+    place = registry.module("losses", loss).rpartition(".")[2]
+    return place if place in FAMILIES else FAMILIES[-1]
 
 
 def _show_lines(report: Any) -> int:
@@ -217,6 +243,10 @@ def _truth(args: argparse.Namespace) -> Any:
 
     options = {"classes": args.classes, "values": args.values, "void": args.void}
     given = {k: v for k, v in options.items() if v is not None}
+    if args.truth is None:
+        if given:
+            raise JobError(f"--{next(iter(given))}: goes with --truth")
+        return None
     paths = [p if "://" in p else os.path.abspath(os.path.expanduser(p)) for p in args.truth]
     try:
         return TruthSpec(paths=paths, **given)
@@ -270,11 +300,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "Measure a finished store without segmenting again.")
     add_store(evaluate)
     evaluate.add_argument(
-        "--truth", metavar="PATH", nargs="+", required=True, help="label images, as in a job"
+        "--truth", metavar="PATH", nargs="+", help="label images, as in a job; default: the job's"
     )
     evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="class names, in order")
     evaluate.add_argument("--values", metavar="N", nargs="+", type=int, help="their pixel values")
     evaluate.add_argument("--void", metavar="N", type=int, help="pixel value that is not scored")
+    for group in ("metrics", "losses"):
+        evaluate.add_argument(
+            f"--{group}", metavar="NAME", nargs="+", help=f"{group} to compute, or all"
+        )
     add_store(add("report", _report, "Build the report again from the store."))
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
@@ -290,8 +324,11 @@ def _parser() -> argparse.ArgumentParser:
         default="overlay",
         help="overlay, errors (against the truth) or responses (of edges, signed)",
     )
-    train = add("train", _train, "Train a segmenter.")
+    train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", help="the training job")
+    train.add_argument(
+        "--set", metavar="A.B=C", action="append", default=[], help="change a key of the job"
+    )
     for group in LISTS:
         add(group, _list, f"List the {group} that are installed.")
     return parser

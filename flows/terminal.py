@@ -146,14 +146,21 @@ def failures(failed: tuple[FailedFrame, ...]) -> list[str]:
     return lines
 
 
+def figures(metrics: Mapping[str, Any]) -> list[str]:
+    """What was measured, and what was asked for and does not apply."""
+    if not any(metrics.get(key) for key in ("overall", "losses", "not_measured")):
+        return []
+    from segengine.figures import lines, unmeasured
+
+    return lines(metrics) + unmeasured(metrics)
+
+
 def unscored(metrics: Mapping[str, Any]) -> list[str]:
-    """What was asked for and does not apply; frames whose truth is missing or does not fit."""
-    asked = metrics.get("not_measured", {})
-    lines = [f"{name} is not measured: {reason}" for name, reason in asked.items()]
+    """Frames whose truth is missing or does not fit."""
     missing = metrics.get("missing_truth", [])
     if not missing:
-        return lines
-    lines += [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
+        return []
+    lines = [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
     lines += [f"  {m['name']}: {m['reason']}" for m in missing[:UNSCORED]]
     if len(missing) > UNSCORED:
         lines.append(f"  and {len(missing) - UNSCORED:,} more; metrics.json names them all")
@@ -176,4 +183,4 @@ def result(summary: Summary) -> list[str]:
         f"masks:  {summary.store}",
         f"report: {summary.report}",
     ]
-    return lines + unscored(summary.metrics) + failures(summary.failed)
+    return lines + figures(summary.metrics) + unscored(summary.metrics) + failures(summary.failed)

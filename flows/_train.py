@@ -1,0 +1,58 @@
+"""`segengine train`: a training in this process, with progress on stderr.
+
+Without Prefect: a training is one piece of work, and its checkpoints are what it goes on from. The
+flow of the same name is in `flows.train`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from flows import terminal
+
+
+def run(job_file: str, overrides: Sequence[str] = ()) -> int:
+    """Train what a TRAIN.yaml says; returns the exit code. Raises SegengineError."""
+    from segengine.training.job import load_train_job
+
+    job = load_train_job(job_file, overrides)
+    hush()
+    from segengine.training.fit import train
+
+    display = terminal.Display()
+    try:
+        trained = train(job, display.update, display.note)
+    finally:
+        display.close()
+    for line in trained.lines():
+        terminal.write(line)
+    return 0
+
+
+def planned(job_file: str, overrides: Sequence[str] = ()) -> Any:
+    """The resolved configuration of a TRAIN.yaml, with `lines()`. Raises SegengineError."""
+    from segengine.training.job import load_train_job
+
+    job = load_train_job(job_file, overrides)
+    hush()  # before anything loads TensorFlow
+    from segengine.training.plan import plan
+
+    return plan(job)
+
+
+def hush() -> None:
+    """Load TensorFlow without its log lines on stderr, which it writes before it can be told not to.
+
+    What it says where it cannot be loaded is in the exception.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)

@@ -1,0 +1,48 @@
+"""The Prefect flow that trains: images with truth in, a bundle out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows._train import hush
+from segengine.errors import SegengineError
+from segengine.training.job import TrainJob, parse_train_job
+from tasks.artifacts import Publisher, StageProgress
+
+
+@flow(
+    name="train",
+    flow_run_name="{job.name}",
+    description="Train a network on images with truth; checkpoints, pictures and a bundle for "
+    "segmenting go to the job's folder. What is done already is not done again.",
+    retries=0,
+    persist_result=False,
+    validate_parameters=True,
+)
+def train(job: TrainJob) -> dict[str, Any]:
+    """Train a network.
+
+    Args:
+        job: What to learn from, what to train, and where it goes. Paths are absolute.
+    """
+    hush()
+    from segengine.training import fit
+
+    logger, progress = get_run_logger(), StageProgress(Publisher(), "train")
+    try:
+        trained = fit.train(
+            parse_train_job(job), progress.update, lambda text: logger.info("%s", text)
+        )
+    except SegengineError as error:
+        return Failed(message=f"{error}", data=error)  # type: ignore[return-value]
+    progress.close()
+    state: State[dict[str, Any]] = Completed(
+        message=f"{trained.epochs} epochs; {trained.bundle}",
+        data=asdict(trained) | {"metrics": dict(trained.metrics)},
+    )
+    return state  # type: ignore[return-value] # a state with the dict
