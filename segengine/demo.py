@@ -1,7 +1,13 @@
-"""The demo: real photographs that come with scikit-image, one real job for each kind of segmenter."""
+"""The demo: real photographs that come with scikit-image, one real job for each kind of segmenter.
+
+And a small U-Net that this project trained (`deployments/jobs/fields-unet.yaml`), on scenes it has not
+seen, which are generated with their truth: so metrics and error maps have something to show.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from segengine.job import Job, parse_job
@@ -21,6 +27,10 @@ SEGMENTERS: dict[str, dict[str, object]] = {
     "edges": {"kind": "edges", "operator": "canny"},
     "kmeans": {"kind": "kmeans", "clusters": 4},
 }
+BUNDLE = "data/fields-unet"
+"""The network of the demo, below the package."""
+SEEDS = range(7000, 7008)
+"""Of the scenes it labels; those it was trained on have others."""
 OWN_JOB = """\
 # Your own images: name a folder, a glob, a video or GeoTIFFs, then type
 #   segengine run {file}
@@ -32,15 +42,15 @@ store: {{path: mine.zarr}}
 """
 
 
-def demo_jobs(out: str | Path) -> list[Job]:
-    """One job a segmenter, each with a store of its own below `out`."""
+def demo_jobs(out: str | Path) -> Iterator[Job]:
+    """One job a segmenter, each with a store of its own below `out`; the network, slow to load, last."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
     pictures = [str(folder / name) for name in PICTURES if (folder / name).exists()]
     base = Path(out).absolute()
-    return [
-        parse_job(
+    for name, segmenter in SEGMENTERS.items():
+        yield parse_job(
             {
                 "name": f"demo-{name}",
                 "source": {"paths": pictures},
@@ -48,8 +58,27 @@ def demo_jobs(out: str | Path) -> list[Job]:
                 "store": {"path": str(base / f"{name}.zarr")},
             }
         )
-        for name, segmenter in SEGMENTERS.items()
-    ]
+    yield _network_job(base)
+
+
+def _network_job(base: Path) -> Job:
+    """The U-Net on generated scenes, against their truth."""
+    from segengine.training.synthetic import CLASSES, write_scenes
+
+    scenes = write_scenes(base / "scenes", SEEDS)
+    return parse_job(
+        {
+            "name": "demo-unet",
+            "source": {"paths": [str(scenes / "images")]},
+            "truth": {"paths": [str(scenes / "labels/{stem}.png")], "classes": list(CLASSES)},
+            "segmenter": {"kind": "model", "path": str(files("segengine") / BUNDLE)},
+            "store": {"path": str(base / "unet.zarr"), "probabilities": True},
+            "evaluate": {
+                "metrics": ["confusion", "calibration", "boundary_f1"],
+                "losses": ["categorical_ce", "dice"],
+            },
+        }
+    )
 
 
 def write_own_job(out: str | Path) -> Path:

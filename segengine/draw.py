@@ -6,7 +6,9 @@ class.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,97 @@ def overlay(
         background = np.isin(labels, list(clear))
         mixed[background] = image[background]
     return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An instance as it is drawn; lengths are in pixels of the picture."""
+
+    number: int
+    """Decides its colour."""
+    text: str
+    """What it is: its class, and its score where it has one."""
+    box: tuple[float, float, float, float]
+    """x, y, width, height."""
+    mask: Bool
+    """(y, x) which of the pixels from `corner` on are its own; may be empty."""
+    corner: tuple[int, int]
+    """Row and column of the mask's first pixel."""
+
+
+def instance_color(number: int) -> Color:
+    """A colour that differs from those of the numbers around it."""
+    hue = number * 0.618033988749895 % 1  # the golden ratio keeps any few in a row apart
+    red, green, blue = colorsys.hsv_to_rgb(
+        hue, (0.85, 0.6, 1.0)[number % 3], (1.0, 0.95, 0.75)[number % 3]
+    )
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def instances(image: RGB, found: Sequence[Drawn], *, least: int = 1, opacity: float = 0.45) -> RGB:
+    """The image with the masks, outlines, boxes and names of instances, each in a colour of its own.
+
+    The last is on top. The picture is enlarged until it is `least` pixels wide. A name is left out
+    where its box is too small for it or another name is there.
+    """
+    import cv2
+    from PIL import Image, ImageDraw, ImageFont
+
+    times = max(1, -(-least // max(1, image.shape[1])))
+    picture = enlarge(image, least).copy()
+    kernel = np.ones((3, 3), np.uint8)
+    for one in found:
+        color = np.array(instance_color(one.number), np.float32)
+        mask = one.mask.repeat(times, axis=0).repeat(times, axis=1)
+        y, x = one.corner[0] * times, one.corner[1] * times
+        part = picture[y : y + mask.shape[0], x : x + mask.shape[1]]
+        part[mask] = np.rint(part[mask] * (1 - opacity) + color * opacity)
+        inner = cv2.erode(np.pad(mask, 1).view(np.uint8), kernel)[1:-1, 1:-1] if mask.size else mask
+        part[mask & (inner == 0)] = color
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    taken: list[tuple[float, ...]] = []
+    for one in reversed(found):
+        left, top, right, bottom = (v * times for v in _corners(one.box))
+        color_of = instance_color(one.number)
+        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color_of)
+        tag = _tag(one.text, (left, top, right, bottom), canvas.size, font, taken)
+        if tag is not None:
+            taken.append(tag)
+            pen.rectangle(tag, fill=color_of)
+            dark = np.dot(color_of, (0.2125, 0.7154, 0.0721)) > 140
+            pen.text((tag[0] + 3, tag[1]), one.text, fill=_INK if dark else _PAPER, font=font)
+    return np.asarray(canvas)
+
+
+def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box
+    return x, y, x + width, y + height
+
+
+def _tag(
+    text: str,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    font: Any,
+    taken: Sequence[tuple[float, ...]],
+) -> tuple[float, float, float, float] | None:
+    """Where a name goes: above its box, else inside; None: there is no room."""
+    left, top, right, bottom = box
+    wide, high = font.getlength(text) + 6, 17
+    if not text or right - left < min(wide, 40) or bottom - top < high:
+        return None
+    left = max(0, min(left, size[0] - wide))
+    for y in (top - high, top):
+        place = (left, y, left + wide, y + high)
+        apart = all(
+            place[2] <= t[0] or t[2] <= place[0] or place[3] <= t[1] or t[3] <= place[1]
+            for t in taken
+        )
+        if y >= 0 and apart:
+            return place
+    return None
 
 
 def error_map(

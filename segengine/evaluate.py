@@ -11,6 +11,7 @@ from typing import Any
 from segengine import cluster, publish
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import JobError
+from segengine.figures import lines, unmeasured
 from segengine.job import Job, TruthSpec
 from segengine.lock import run_lock
 from segengine.measure import measurer
@@ -40,30 +41,12 @@ class EvaluateReport:
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
         found = [f"{self.store}: {self.measured} shards and frames measured"]
-        found += _scalars("", self.metrics["overall"])
-        for name, row in self.metrics["overall"].get("classes", {}).items():
-            figures = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
-            found.append(f"  {name}: {figures}")
-        for name, figures in self.metrics.get("losses", {}).items():
-            found += _scalars(f"loss {name}: ", figures)
-        for name, reason in self.metrics.get("not_measured", {}).items():
-            found.append(f"{name} is not measured: {reason}")
+        found += lines(self.metrics) + unmeasured(self.metrics)
         missing = self.metrics.get("missing_truth", [])
         if missing:
             found.append(f"{len(missing)} frames have no usable truth and are not scored:")
             found += [f"  {m['name']}: {m['reason']}" for m in missing]
         return tuple(found)
-
-
-def _scalars(prefix: str, figures: Mapping[str, Any]) -> list[str]:
-    """Single figures, one a line; those of a metric with its name before them."""
-    found = []
-    for name, value in figures.items():
-        if isinstance(value, float):
-            found.append(f"{prefix + name:40} {value:.6f}")
-        elif isinstance(value, Mapping) and name != "classes" and not prefix:
-            found += _scalars(f"{name}: ", value)
-    return found
 
 
 def evaluate(

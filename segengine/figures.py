@@ -1,10 +1,13 @@
 """Merged states to the figures of `metrics.json`.
 
-overall          the confusion table's figures, and `NAME: {...}` for every other metric
+overall          the confusion table's figures, and `NAME: {...}` for every other metric; one whose
+                 only figure has its own name (kappa) is that figure
 losses           `NAME: {...}`: `loss` (mean over frames or pixels), `pooled` (all pixels at once)
-scenes.S         the same for a scene: its figures, and `losses`
+scenes.S         the same for a scene: its figures, and `losses`; no curves, tables or other lists
 frames, worst    the worst frames by mean IoU; by each metric's and loss's own figure
 not_measured     what was asked for and why it does not apply
+
+In the last two a loss that has a metric's name is `loss NAME`.
 """
 
 from __future__ import annotations
@@ -45,20 +48,20 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
         _put(document, measure, figures)
         for scene, states in merged.scenes.items():
             own = document["scenes"].setdefault(scene, {})
-            _put(own, measure, _compute(measure, states[measure.fold], matching))
+            _put(own, measure, _lean(_compute(measure, states[measure.fold], matching)))
     document["frames"] = _frame_rows(measurer, merged)
     document["worst"] = _worst(measurer, merged)
     document["missing_truth"] = [
         {"scene": scene, "frame": frame, "name": _name(measurer, scene, frame), "reason": text(why)}
         for scene, frame, why in merged.missing
     ]
-    document["not_measured"] = {one.label: why for one, why in spec.unmet}
+    document["not_measured"] = {one.key: why for one, why in spec.unmet}
     if measurer.too_large:
         named = ", ".join(_name(measurer, *place) for place in measurer.too_large[:EACH])
         count = len(measurer.too_large)
         for measure in spec.measures:
             if spec.folds[measure.fold].whole:
-                document["not_measured"][measure.asked.label] = (
+                document["not_measured"][measure.asked.key] = (
                     f"needs whole frames, and {count} are above {LARGEST:,} pixels: {named}"
                 )
 
@@ -80,16 +83,27 @@ def _compute(measure: Measure, state: Any, matching: Any) -> dict[str, Any]:
     return dict(measure.metric.compute(state, matching))
 
 
+def _lean(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures without the lists among them: of 10,000 scenes they would be the whole document."""
+    return {
+        key: _lean(value) if isinstance(value, Mapping) else value
+        for key, value in figures.items()
+        if not isinstance(value, list)
+    }
+
+
 def _put(place: dict[str, Any], measure: Measure, figures: Mapping[str, Any]) -> None:
-    """Figures of the confusion table lie flat in `overall`; all others under their name."""
+    """Figures of the confusion table, and metrics of one figure, lie flat; others under their name."""
     if measure.asked.group == "losses":
         place.setdefault("losses", {})[measure.asked.label] = dict(figures)
         return
     flat = place.get("overall", place)
+    label = measure.asked.label
     if measure.asked.name == _TABLE:
         flat |= {k: v for k, v in figures.items() if k not in ("confusion", "matching")}
     else:
-        flat[measure.asked.label] = dict(figures)
+        # `kappa` beside the table's own `kappa` is the same figure in the same place
+        flat[label] = figures[label] if list(figures) == [label] else dict(figures)
 
 
 def _frame_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
@@ -131,11 +145,65 @@ def _worst(measurer: Measurer, merged: Measured) -> dict[str, list[dict[str, Any
             if value is not None:
                 rows.append((value, scene, frame))
         best = heapq.nlargest if lower_is_better(measure) else heapq.nsmallest
-        found[measure.asked.label] = [
+        found[measure.asked.key] = [
             {"scene": scene, "frame": frame, "name": _name(measurer, scene, frame), "value": value}
             for value, scene, frame in best(EACH, rows)
         ]
     return {label: rows for label, rows in found.items() if rows}
+
+
+def lines(document: Mapping[str, Any]) -> list[str]:
+    """The figures of `metrics.json` as text: one a line, those of a class in one."""
+    overall, losses = document.get("overall", {}), document.get("losses", {})
+    found = [_line(name, value) for name, value in overall.items() if isinstance(value, float)]
+    found += _of_classes(overall)
+    for name, figures in overall.items():
+        if name != "classes" and isinstance(figures, Mapping) and not _is_part(figures, overall):
+            found += _named(name, figures)
+    for name, figures in losses.items():
+        found += _singles(f"loss {name}", figures)
+    return found
+
+
+def unmeasured(document: Mapping[str, Any]) -> list[str]:
+    """What was asked for and does not apply: a line a reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in document.get("not_measured", {}).items():
+        reasons.setdefault(reason, []).append(name)
+    return [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not measured: {reason}"
+        for reason, names in reasons.items()
+    ]
+
+
+def _named(name: str, figures: Mapping[str, Any]) -> list[str]:
+    """Lines of one metric, and of its classes."""
+    classes = _of_classes(figures)
+    return (_singles(name, figures) or [f"{name}:"] * bool(classes)) + classes
+
+
+def _singles(name: str, figures: Mapping[str, Any]) -> list[str]:
+    return [_line(f"{name}: {k}", v) for k, v in figures.items() if isinstance(v, float)]
+
+
+def _line(name: str, value: float) -> str:
+    return f"{name:40} {value:.6f}"
+
+
+def _of_classes(figures: Mapping[str, Any]) -> list[str]:
+    rows = figures.get("classes", {})
+    shown = {
+        name: ", ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
+        for name, row in rows.items()
+        if isinstance(row, Mapping)
+    }
+    return [f"  {name}: {row}" for name, row in shown.items() if row]
+
+
+def _is_part(figures: Mapping[str, Any], overall: Mapping[str, Any]) -> bool:
+    """True for a view of the confusion table where the table itself is shown."""
+    single = [k for k, v in figures.items() if not isinstance(v, Mapping)]
+    return bool(single) and all(k in overall and overall[k] == figures[k] for k in single)
 
 
 def headline(measure: Measure, figures: Mapping[str, Any]) -> float | None:

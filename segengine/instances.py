@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from segengine.joining import first_pixels, renumber
 from segengine.objects import Objects
 
 SCHEMA = pa.schema(
@@ -26,9 +27,10 @@ SCHEMA = pa.schema(
 """Columns of `objects`; bbox is COCO's x, y, width, height in pixels."""
 PART = pa.field("part", pa.bool_())
 """True: a part of an object that lies in other shards too."""
-TABLE_SCHEMA = pa.schema([("scene", pa.string()), ("frame", pa.int64()), *SCHEMA])
-"""Columns of `tables/instances.parquet`."""
-ROWS_SCHEMA = TABLE_SCHEMA.append(PART)
+_PLACED = pa.schema([("scene", pa.string()), ("frame", pa.int64()), *SCHEMA])
+TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", pa.float64()))
+"""Columns of `tables/instances.parquet`; x, y: the centroid in the scene's CRS, null without one."""
+ROWS_SCHEMA = _PLACED.append(PART)
 """Columns of a shard's own rows."""
 KEY = "records/+instances"
 
@@ -40,48 +42,82 @@ def compress_runs(runs: NDArray[np.int64]) -> str:
     lowest first, with a continuation bit; each group is a character from code 48 on (the format of
     cocodataset/cocoapi, `rleToString`).
     """
-    values = runs.copy()
-    values[3:] -= runs[1:-2]
-    text = bytearray()
-    for value in values.tolist():
-        while True:
-            group = value & 0x1F
-            value >>= 5
-            more = value != (-1 if group & 0x10 else 0)
-            text.append(48 + (group | 0x20 if more else group))
-            if not more:
-                break
-    return text.decode("ascii")
+    return _compressed(runs, np.array([len(runs)]))[0]
+
+
+def _compressed(runs: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
+    """The counts of several masks, whose runs lie one after the other, `lengths` of them each."""
+    stops = np.cumsum(lengths)
+    values = runs.astype(np.int64)
+    inside = np.arange(len(runs)) - np.repeat(stops - lengths, lengths)
+    later = np.flatnonzero(inside > 2)
+    values[later] -= runs[later - 2]
+    # the last group's highest bit is the sign: n groups hold -2^(5n - 1) .. 2^(5n - 1) - 1
+    magnitude = values ^ (values >> 63)
+    groups = np.ones(len(values), np.int64)
+    least = 1 << 4
+    while (more := magnitude >= least).any():
+        groups += more
+        least <<= 5
+    place = np.arange(groups.max(initial=0))
+    chars = (values[:, None] >> 5 * place & 0x1F) + (place < groups[:, None] - 1) * 0x20 + 48
+    text = chars[place < groups[:, None]].astype(np.uint8).tobytes().decode("ascii")
+    ends = np.concatenate([[0], np.cumsum(groups)])[stops].tolist()
+    return [text[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
+
+
+def encode_rles(
+    ids: NDArray[Any], count: int, origin: tuple[int, int], size: tuple[int, int]
+) -> list[str]:
+    """Compressed counts of the objects 1 .. `count` of a map (y, x), at `origin` of a frame of `size`.
+
+    All at once: sorted by object, the runs down the columns of the map are those of the masks.
+    """
+    tall, height = ids.shape[0], size[0]
+    flat = ids.T.reshape(-1)
+    begins = np.concatenate([np.ones(min(1, flat.size), np.bool_), flat[1:] != flat[:-1]])
+    if tall < height:  # else a run may go on in the next column
+        begins[::tall] = True
+    starts = np.flatnonzero(begins)
+    stops = np.append(starts, flat.size)[1:]
+    owner = flat[starts].astype(np.int64)
+    shown = np.flatnonzero(owner)
+    shown = shown[np.argsort(owner[shown], kind="stable")]
+    column, row = np.divmod(starts[shown], max(1, tall))
+    begin = (column + origin[1]) * height + row + origin[0]
+    edges = np.stack([begin, begin + stops[shown] - starts[shown]], axis=1).reshape(-1)
+    each = 2 * np.bincount(owner[shown], minlength=count + 1)[1:]
+    # after its last run each object has what is left of the frame
+    ends = np.cumsum(each)
+    edges = np.insert(edges, ends, size[0] * size[1])
+    first = ends - each + np.arange(count)
+    runs = np.diff(edges, prepend=0)
+    runs[first] = edges[first]
+    last = first + each
+    full = (runs[last] == 0) & (each > 0)
+    return _compressed(np.delete(runs, last[full]), each + 1 - full)
 
 
 def encode_rle(mask: NDArray[Any], origin: tuple[int, int], size: tuple[int, int]) -> str:
     """Compressed counts, column by column, of a mask (y, x) whose corner lies at `origin` of `size`."""
-    height = size[0]
-    columns, rows = np.nonzero(mask.T)
-    flat = (columns.astype(np.int64) + origin[1]) * height + rows + origin[0]
-    starts = flat[np.r_[True, np.diff(flat) != 1]] if flat.size else flat
-    stops = flat[np.r_[np.diff(flat) != 1, True]] + 1 if flat.size else flat
-    edges = np.stack([starts, stops], axis=1).reshape(-1)
-    runs = np.diff(np.r_[0, edges, size[0] * size[1]])
-    if edges.size and edges[-1] == size[0] * size[1]:
-        runs = runs[:-1]
-    return compress_runs(runs)
+    return encode_rles(mask != 0, 1, origin, size)[0]
 
 
 def decompress_runs(text: str) -> NDArray[np.int64]:
     """The alternating run lengths, zeros first, behind COCO's compressed counts."""
-    runs: list[int] = []
-    value = shift = 0
-    for code in text.encode("ascii"):
-        group = code - 48
-        value |= (group & 0x1F) << shift
-        shift += 5
-        if not group & 0x20:
-            if group & 0x10:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return np.asarray(runs, np.int64)
+    groups = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = groups & 0x20 == 0
+    if not last.any():
+        return np.zeros(0, np.int64)
+    stops = np.flatnonzero(last)
+    starts = np.concatenate([[0], stops[:-1] + 1])
+    bits = 5 * (np.arange(stops[-1] + 1) - np.repeat(starts, stops - starts + 1))
+    runs = np.add.reduceat((groups[: len(bits)] & 0x1F) << bits, starts)
+    negative = groups[stops] & 0x10 > 0
+    runs[negative] -= 1 << bits[stops[negative]] + 5
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
 
 
 def decode_rle(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -98,6 +134,61 @@ def _intervals(text: str) -> NDArray[np.int64]:
     """(n, 2) start and stop of the runs of ones, down the columns."""
     ends = np.cumsum(decompress_runs(text))
     return np.stack([ends[0:-1:2], ends[1::2]], axis=1) if len(ends) > 1 else np.zeros((0, 2), int)
+
+
+def _stretches(text: str, height: int) -> tuple[NDArray[np.int64], ...]:
+    """Column, first row and last row + 1 of each run of ones; one that goes on below is several."""
+    intervals = _intervals(text)
+    starts, stops = intervals[intervals[:, 1] > intervals[:, 0]].T
+    first = starts // height
+    count = (stops - 1) // height - first + 1
+    column = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+    top = np.maximum(np.repeat(starts, count) - column * height, 0)
+    bottom = np.minimum(np.repeat(stops, count) - column * height, height)
+    return column, top, bottom
+
+
+def decode_crop(text: str, height: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The mask (y, x) within its box, and the box's first pixel; its frame is `height` tall.
+
+    Takes memory for the box only, whatever the frame's size.
+    """
+    column, top, bottom = _stretches(text, height)
+    if not len(column):
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    y, x = int(top.min()), int(column[0])
+    steps = np.zeros((int(column[-1]) - x + 1, int(bottom.max()) - y + 1), np.int8)
+    # two runs of a column never meet, so each place is written once
+    steps[column - x, top - y] = 1
+    steps[column - x, bottom - y] = -1
+    mask: NDArray[np.bool_] = np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].T.astype(np.bool_)
+    return mask, (y, x)
+
+
+def centroid(text: str, height: int) -> tuple[float, float]:
+    """(x, y) mean of the pixels' centres, in pixels from the frame's corner; NaN of an empty mask."""
+    column, top, bottom = _stretches(text, height)
+    pixels = bottom - top
+    count = int(pixels.sum())
+    if not count:
+        return float("nan"), float("nan")
+    twice_y = int(((top + bottom) * pixels).sum())
+    return int((column * pixels).sum()) / count + 0.5, twice_y / (2 * count)
+
+
+def with_centroids(rows: pa.Table, height: int, attributes: Mapping[str, Any]) -> pa.Table:
+    """A frame's rows with x and y, by the `transform` of its scene; null where it has no CRS."""
+    transform = attributes.get("transform") if attributes.get("crs_wkt") else None
+    x: Any = [None] * rows.num_rows
+    y = x
+    if transform and rows.num_rows:
+        a, b, c, d, e, f = transform[:6]
+        found = [centroid(text, height) for text in rows.column("rle").to_pylist()]
+        u, v = np.array(found).T
+        x, y = a * u + b * v + c, d * u + e * v + f
+    for name, values in (("x", x), ("y", y)):
+        rows = rows.append_column(name, pa.array(values, pa.float64()))
+    return rows
 
 
 def union_rle(texts: list[str], size: tuple[int, int]) -> str:
@@ -168,25 +259,35 @@ def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
 
 def objects_of(instances: NDArray[np.uint32], labels: NDArray[Any]) -> pa.Table:
     """One row for each id of a frame (y, x), in order of the ids; its class is its first pixel's label."""
+    dense, values = renumber(instances)
+    first = first_pixels(dense, len(values) - 1)[1:]
+    rows = list(objects_in(dense, (0, 0), dense.shape).values())
+    columns = {
+        "id": values[1:],
+        "class": labels.reshape(-1)[first],
+        "score": np.ones(len(rows)),
+        **{name: [row[name] for row in rows] for name in ("bbox", "area", "rle")},
+    }
+    arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def objects_in(
+    ids: NDArray[np.int32], corner: tuple[int, int], size: tuple[int, int]
+) -> dict[int, dict[str, Any]]:
+    """Box, area and run lengths of each object of a map (y, x) at `corner` of a frame of `size`, by id."""
     from scipy.ndimage import find_objects
 
-    size = instances.shape
-    ids, first, dense = np.unique(instances, return_index=True, return_inverse=True)
-    dense = dense.reshape(size)
-    keep = ids > 0
-    boxes = find_objects(dense + 1) if ids.size else []
-    rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    areas = np.bincount(dense.reshape(-1), minlength=len(ids))
-    for index in np.flatnonzero(keep):
-        ys, xs = boxes[index]
-        mask = dense[ys, xs] == index
-        rows["id"].append(int(ids[index]))
-        rows["class"].append(int(labels.reshape(-1)[first[index]]))
-        rows["score"].append(1.0)
-        rows["bbox"].append([xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start])
-        rows["area"].append(int(areas[index]))
-        rows["rle"].append(encode_rle(mask, (ys.start, xs.start), (size[0], size[1])))
-    return pa.table(rows, schema=SCHEMA)
+    boxes = find_objects(ids)
+    areas = np.bincount(ids.reshape(-1), minlength=len(boxes) + 1).tolist()
+    texts = encode_rles(ids, len(boxes), corner, size)
+    found = {}
+    for number, box in enumerate(boxes, 1):
+        if box is not None:  # that number is not in the map
+            y, x = box
+            bbox = [x.start + corner[1], y.start + corner[0], x.stop - x.start, y.stop - y.start]
+            found[number] = {"bbox": bbox, "area": areas[number], "rle": texts[number - 1]}
+    return found
 
 
 def rows_key(scene: str, place: tuple[int, ...]) -> str:

@@ -51,6 +51,12 @@ class Asked:
             return self.name
         return f"{self.name}({', '.join(f'{k}={_text(v)}' for k, v in sorted(options.items()))})"
 
+    @property
+    def key(self) -> str:
+        """Its label in a list of both: a loss that has a metric's name is told from it."""
+        shared = self.group == "losses" and self.name in registry.names("metrics")
+        return f"loss {self.label}" if shared else self.label
+
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
@@ -206,20 +212,22 @@ class MeasureSpec:
 
 
 def class_map(classes: Sequence[str], truths: Sequence[str]) -> tuple[int, ...] | None:
-    """The class of each true class: by name, or in order where no name is shared; None: some has none.
+    """The class of each true class: by name, the rest in order where both sides have equally many.
+
+    None where a true class has none.
 
     >>> class_map(["background", "object"], ["object", "background"])
     (1, 0)
-    >>> class_map(["a", "b"], ["x", "y"])
-    (0, 1)
+    >>> class_map(["a", "b"], ["b", "y"])
+    (1, 0)
     """
     place = {name: i for i, name in enumerate(classes)}
     found = [place.get(name) for name in truths]
-    if all(i is not None for i in found):
-        return tuple(i for i in found if i is not None)
-    if all(i is None for i in found) and len(classes) == len(truths):
-        return tuple(range(len(truths)))
-    return None
+    if len(classes) == len(truths):
+        rest = (i for i, name in enumerate(classes) if name not in truths)
+        found = [next(rest) if i is None else i for i in found]
+    named = tuple(i for i in found if i is not None)
+    return named if len(named) == len(found) else None
 
 
 def remapped(labels: Labels, classes: Sequence[int]) -> Labels:

@@ -22,7 +22,7 @@ from segengine.figures import WORST, add_figures, text
 from segengine.fingerprint import digest
 from segengine.fitting import load_fit
 from segengine.inputs import commit_unplaced
-from segengine.instances import TABLE_SCHEMA, merged, shard_rows
+from segengine.instances import TABLE_SCHEMA, merged, shard_rows, with_centroids
 from segengine.layout import Layout
 from segengine.measure import Measurer
 from segengine.plan import Plan
@@ -199,9 +199,11 @@ def write_instances(plan: Plan) -> None:
         for scene, layout in sorted(plan.layouts.items()):
             for f in range(layout.grid[0]):
                 rows = shard_rows(plan.objects, scene, layout.frame_shards(f))
+                ref = layout.frame(f * layout.shard[0])
                 if layout.cut:
-                    ref = layout.frame(f * layout.shard[0])
                     rows = merged(rows, (ref.height, ref.width))
+                # only photos differ in height, and they have no CRS
+                rows = with_centroids(rows, ref.height, layout.attributes)
                 writer.write_table(rows.select(TABLE_SCHEMA.names))
     plan.objects.put("tables/instances.parquet", sink.getvalue())
 

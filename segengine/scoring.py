@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,8 @@ from segengine.work import Retry
 Place = tuple[int, int, int]
 LARGEST = 1 << 26
 """Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
+HELD = 1 << 27
+"""Bytes of a stored map up to which several frames are read at once: a request each costs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
     states: dict[int, list[Any]] = {}
     missing: dict[int, str] = {}
     provider = truths.from_json(task.truth) if task.truth else None
-    folds = task.folds
+    folds, maps = task.folds, _Maps(task)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
     for i, ref in enumerate(task.frames):
         rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
@@ -126,7 +129,7 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
         if not any(todo):
             continue
         needs = {need for fold in todo if fold is not None for need in fold.uses}
-        prediction = _prediction(task, ref, rows, cols, needs)
+        prediction = _prediction(maps, ref, rows, cols, needs)
         nothing = Truth(np.full(prediction.labels.shape, 255, np.uint8))
         pixels = _pixels(task, ref, rows, cols) if "pixels" in needs else None
         states[ref.index] = [
@@ -148,24 +151,42 @@ def _can(fold: Fold, truth: Truth | None) -> bool:
     return truth is not None or not any(need.startswith("truth") for need in fold.needs)
 
 
+class _Maps:
+    """The stored maps of a task, read for as many of its frames at once as memory allows."""
+
+    def __init__(self, task: MeasureTask) -> None:
+        self.task = task
+        self._held: dict[str, tuple[int, Any]] = {}
+        """By path: the first frame held, and its block."""
+
+    def read(self, path: str, ref: FrameRef, rows: slice, cols: slice) -> Any:
+        """(1, y, x) or (1, class, y, x) of a frame's window."""
+        (_, y0, x0), (f1, y1, x1) = self.task.window.start, self.task.window.stop
+        first, block = self._held.get(path, (0, ()))
+        if not first <= ref.index < first + len(block):
+            array = open_array(self.task.store, self.task.scene, self.task.arrays[path])
+            spans = (slice(None),) * (array.ndim - 3) + (slice(y0, y1), slice(x0, x1))
+            size = math.prod(array.shape[1:-2]) * (y1 - y0) * (x1 - x0) * array.dtype.itemsize
+            first, last = ref.index, min(f1, ref.index + max(1, HELD // size))
+            block = np.asarray(array[(slice(first, last), *spans)])
+            self._held[path] = first, block
+        inside = (slice(s.start - o, s.stop - o) for s, o in ((rows, y0), (cols, x0)))
+        return block[ref.index - first : ref.index - first + 1, ..., *inside]
+
+
 def _prediction(
-    task: MeasureTask, ref: FrameRef, rows: slice, cols: slice, needs: set[str]
+    maps: _Maps, ref: FrameRef, rows: slice, cols: slice, needs: set[str]
 ) -> Prediction:
     """What is stored of a frame's window, with what the folds need."""
-
-    def stored(path: str) -> Any:
-        array = open_array(task.store, task.scene, task.arrays[path])
-        at: tuple[Any, ...] = (slice(ref.index, ref.index + 1), rows, cols)
-        return np.asarray(array[at if array.ndim == 3 else (at[0], slice(None), rows, cols)])
-
     probabilities = instances = objects = None
     if "probabilities" in needs:
-        probabilities = np.ascontiguousarray(np.moveaxis(stored("probabilities/0"), 1, -1))
-    if "instances" in needs and "instances/0" in task.arrays:
-        instances = stored("instances/0")
-    if "objects" in needs and "instances/0" in task.arrays:
-        objects = _objects(task, ref)
-    return Prediction(stored("mask/0"), probabilities, instances, objects)
+        found = maps.read("probabilities/0", ref, rows, cols)
+        probabilities = np.ascontiguousarray(np.moveaxis(found, 1, -1))
+    if "instances" in needs and "instances/0" in maps.task.arrays:
+        instances = maps.read("instances/0", ref, rows, cols)
+    if "objects" in needs and "instances/0" in maps.task.arrays:
+        objects = _objects(maps.task, ref)
+    return Prediction(maps.read("mask/0", ref, rows, cols), probabilities, instances, objects)
 
 
 @lru_cache(maxsize=4)

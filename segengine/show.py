@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segengine import draw, registry
+from segengine._pictured import pictured
 from segengine.errors import JobError, StoreError
 from segengine.store import SceneStore, Store, open_store
 from segengine.types import Color
@@ -30,9 +31,9 @@ def show(
 ) -> str:
     """Write a PNG of a frame; its path, `<scene>-<frame>.png` where `out` is not given.
 
-    `scene`: a scene's name, or a frame's; None: the first scene. `what`: overlay (for clusters also
-    each pixel in its centre's colour), errors (against the truth) or responses (of an edge
-    operator). Raises JobError for what the store does not have.
+    `scene`: a scene's name, or a frame's; None: the first scene. `what`: overlay (also the instances
+    there are, and for clusters each pixel in its centre's colour), errors (against the truth) or
+    responses (of an edge operator). Raises JobError for what the store does not have.
     """
     if what not in WHAT:
         raise ValueError(f"what: {what!r} is not one of {', '.join(WHAT)}")
@@ -40,7 +41,8 @@ def show(
     found, frame = _find(store, scene, frame)
     truth = _truth(store, found.name, frame) if what == "errors" else None
     view = look(found, frame, SIDE, truth=truth)
-    panels, legend = _panels(store, found.name, frame, view, what)
+    objects = pictured(store, [(found.name, frame)]).of(found, frame, view)
+    panels, legend = _panels(store, found.name, frame, view, what, objects)
     title = _text(found.layout.frame_name(frame))
     panels[0] = (f"{title}: {panels[0][0]}", panels[0][1])
     picture = draw.sheet([(t, draw.enlarge(p, _LEAST)) for t, p in panels], legend[:_LEGEND])
@@ -93,7 +95,7 @@ def _truth(store: Store, scene: str, frame: int) -> FrameTruth:
 
 
 def _panels(
-    store: Store, scene: str, frame: int, view: View, what: str
+    store: Store, scene: str, frame: int, view: View, what: str, objects: list[draw.Drawn]
 ) -> tuple[list[draw.Panel], list[tuple[str, Color]]]:
     """Pictures of one size with captions, and the legend."""
     image = view.image
@@ -111,6 +113,8 @@ def _panels(
         return [("image", image), *_responses(store, view)], []
     clear = [i for i, name in enumerate(store.classes) if name in draw.CLEAR]
     panels = [("image", image), ("overlay", draw.overlay(image, view.labels, colors, clear=clear))]
+    if objects:
+        panels.append(("instances", draw.instances(image, objects, least=_LEAST)))
     if not np.array_equal(view.colors, colors):  # clusters have the colours of their centres
         panels.append(("each pixel in its cluster's colour", mask))
     if what == "errors":

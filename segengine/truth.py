@@ -210,7 +210,10 @@ def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
             table[classes:] = void
         if spec.void is not None and 0 <= spec.void < 256:
             table[spec.void] = void
-        mapped: NDArray[Any] = table[values]
+        import cv2
+
+        # three times as fast as indexing; it takes no empty array
+        mapped: NDArray[Any] = cv2.LUT(values, table) if values.size else values
         return mapped
     result = np.full(values.shape, void, dtype)
     codes = spec.values if spec.values is not None else range(classes or void)

@@ -56,11 +56,11 @@ def _write(file: BinaryIO, target: Target, classes: tuple[str, ...], level: int)
     }
     text = {"segengine": json.dumps(about, ensure_ascii=False)}
     with PngWriter(file, ref.height, ref.width, palette, text=text, level=level) as writer:
-        for rows in _bands(ref.height, ref.width, scene.layout.chunk[1]):
+        for rows in bands(ref.height, ref.width, scene.layout.chunk[1]):
             writer.write(np.asarray(scene.mask[target.frame, rows, : ref.width]))
 
 
-def _bands(height: int, width: int, chunk: int) -> Iterator[slice]:
+def bands(height: int, width: int, chunk: int) -> Iterator[slice]:
     """Rows in bands of whole chunks, so that each chunk is read once."""
     band = max(1, _BAND // max(1, width * chunk)) * chunk
     for start in range(0, height, band):
@@ -68,7 +68,7 @@ def _bands(height: int, width: int, chunk: int) -> Iterator[slice]:
 
 
 class PngWriter:
-    """Writes a PNG row by row: 8-bit palette (value 255 transparent) or 16-bit grey.
+    """Writes a PNG row by row: 8-bit palette (value 255 transparent), 16-bit grey or 8-bit RGB.
 
     PNG specification, third edition (W3C 2025). No row filter: labels are not smooth, and equal
     rows are found by the compression itself.
@@ -83,13 +83,15 @@ class PngWriter:
         *,
         text: dict[str, str],
         level: int,
+        rgb: bool = False,
     ) -> None:
-        """`palette` (256, 3) makes it 8 bit, None 16 bit."""
+        """`palette` (256, 3) makes it 8 bit, None 16 bit; `rgb`: three times 8 bit."""
         self._file = file
         self._left, self._width = height, width
-        self._dtype = np.dtype(np.uint8 if palette is not None else ">u2")
+        self._dtype = np.dtype(np.uint8 if rgb or palette is not None else ">u2")
+        self._samples = 3 if rgb else 1
         self._zlib = zlib.compressobj(level)
-        depth, kind = (8, 3) if palette is not None else (16, 0)
+        depth, kind = (8, 2) if rgb else (8, 3) if palette is not None else (16, 0)
         file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
         if palette is not None:
@@ -100,14 +102,16 @@ class PngWriter:
             self._chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + value.encode())
 
     def write(self, rows: Labels) -> None:
-        """Append rows (y, x)."""
+        """Append rows (y, x), of RGB (y, x, 3)."""
         if rows.shape[1] != self._width or rows.shape[0] > self._left:
             raise ValueError(
                 f"rows: {rows.shape} do not fit, {self._left} x {self._width} are left"
             )
         self._left -= rows.shape[0]
-        lines = np.zeros((rows.shape[0], 1 + self._width * self._dtype.itemsize), np.uint8)
-        lines[:, 1:] = np.ascontiguousarray(rows.astype(self._dtype, copy=False)).view(np.uint8)
+        wide = self._width * self._samples * self._dtype.itemsize
+        lines = np.zeros((rows.shape[0], 1 + wide), np.uint8)
+        values = np.ascontiguousarray(rows.astype(self._dtype, copy=False))
+        lines[:, 1:] = values.view(np.uint8).reshape(-1, wide)
         self._data(self._zlib.compress(lines.data))
 
     def close(self) -> None:

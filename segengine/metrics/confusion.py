@@ -35,6 +35,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.metrics._assignment import best_pairs
 from segengine.metrics._classes import Classed, by_name, check_shape, labels_of
 from segengine.types import Labels, Metric, Prediction, Truth
 
@@ -179,10 +180,7 @@ def _joint_histogram(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Table:
 
 
 def _best_agreement(agreement: Table) -> dict[int, int | None]:
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(agreement, maximize=True)
-    pairs = {int(p): int(t) for p, t in zip(rows, columns, strict=True)}
+    pairs = best_pairs(agreement)
     return {p: pairs.get(p) for p in range(len(agreement))}
 
 

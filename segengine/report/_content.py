@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segengine import draw
-from segengine.report import _figures
+from segengine.report import _figures, _measures
 from segengine.store import Store
 from segengine.view import matching
 
@@ -54,6 +54,8 @@ def content(store: Store) -> dict[str, Any]:
         "throughput": metrics.get("throughput", {}),
         "classes": list(zip(names, colors, strict=True)),
         "truth": truth,
+        "measures": _measures.measures(metrics),
+        "side": _measures.SIDE,
         "areas": _areas(metrics.get("areas", {}), dict(zip(names, colors, strict=True))),
         "inertia": metrics.get("inertia"),
         "errors": {"wrong": draw.WRONG, "missing": draw.UNLABELLED},
@@ -110,7 +112,7 @@ def _truth(metrics: Mapping[str, Any], names: list[str]) -> dict[str, Any] | Non
     known = {"classes", "pixel_accuracy"} | {
         f"{prefix}_{r}" for prefix in ("mean", "frequency_weighted") for r in _RATIOS
     }
-    other = {k: v for k, v in overall.items() if k not in known}
+    other = {k: v for k, v in overall.items() if k not in known and isinstance(v, float)}
     return {
         "accuracy": overall.get("pixel_accuracy"),
         "iou": overall.get("mean_iou"),

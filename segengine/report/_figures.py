@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segengine import draw
+from segengine._pictured import pictured
 from segengine.store import Store
 from segengine.view import View, find_truths, look
 
@@ -36,6 +37,7 @@ def gallery(
     chosen = _chosen(metrics, frames)
     places = [(row["scene"], row["frame"]) for row in chosen]
     found = find_truths(store, places) if matching is not None else []
+    objects = pictured(store, places)
     for i, row in enumerate(chosen):
         scene, frame = places[i]
         truth = found[i] if found else None
@@ -51,7 +53,14 @@ def gallery(
                 "small": max(view.labels.shape) < SIDE // 2,
                 "panels": [
                     {"title": title, "uri": _uri(title, picture), "shape": picture.shape}
-                    for title, picture in _panels(view, colors, clear, matching, len(truths))
+                    for title, picture in _panels(
+                        view,
+                        objects.of(store[scene], frame, view),
+                        colors,
+                        clear,
+                        matching,
+                        len(truths),
+                    )
                 ],
             }
         )
@@ -80,6 +89,7 @@ def _note(view: View, ref: Any) -> str:
 
 def _panels(
     view: View,
+    objects: list[draw.Drawn],
     colors: Any,
     clear: list[int],
     matching: Mapping[int, int | None] | None,
@@ -94,6 +104,8 @@ def _panels(
         ("overlay", draw.overlay(image, view.labels, colors, clear=clear)),
         ("mask", mask),
     ]
+    if objects:
+        panels[1] = ("instances", draw.instances(image, objects))
     if matching is not None and view.truth is not None:
         error = draw.error_map(image, view.labels, view.truth, matching, truths)
         panels[2:] = [("errors", error)]

@@ -1,0 +1,76 @@
+"""The instances of a store, a piece of `tables/instances.parquet` at a time."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from segengine.errors import JobError
+from segengine.export._parts import Parts
+from segengine.objects import LocalObjects
+from segengine.store import Store
+
+KEY = "tables/instances.parquet"
+ROWS = 4096
+"""Instances of a piece: what is in memory, and what is done again after a kill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive rows of one scene."""
+
+    scene: str
+    first: int
+    """Number of its first row in the table."""
+    rows: list[dict[str, Any]]
+
+
+def open_parts(store: Store, to: str, kind: str, version: int) -> Parts:
+    """Parts of an export of the instances, in the format `kind`.
+
+    Raises JobError where the store has no instances.
+    """
+    digest = xxhash.xxh3_64(f"{version} {store.classes}".encode("utf-8", "surrogateescape"))
+    with _open(store) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return Parts(to, kind, digest.hexdigest())
+
+
+def pieces(store: Store) -> Iterator[Piece]:
+    """All instances, by scene, frame and id."""
+    import pyarrow.parquet as pq
+
+    number = 0
+    with _open(store) as file:
+        batches = pq.ParquetFile(file).iter_batches(ROWS)
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        for scene, own in itertools.groupby(rows, lambda row: str(row["scene"])):
+            while some := list(itertools.islice(own, ROWS)):
+                yield Piece(scene, number, some)
+                number += len(some)
+
+
+def by_scene(store: Store) -> Iterator[tuple[str, Iterator[Piece]]]:
+    """The pieces of each scene that has instances."""
+    return itertools.groupby(pieces(store), lambda piece: piece.scene)
+
+
+def _open(store: Store) -> Any:
+    objects = store.objects
+    if isinstance(objects, LocalObjects):
+        path = Path(objects.root, KEY)
+        if path.is_file():
+            return path.open("rb")
+    elif (data := objects.get(KEY)) is not None:
+        return io.BytesIO(data)
+    raise JobError(
+        f"{store.path}: has no instances to export; let the segmenter find them, or set "
+        "segmenter.instances: components, and finish the run"
+    )

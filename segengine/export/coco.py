@@ -1,0 +1,86 @@
+"""COCO's JSON files: `instances.json`, which is whole by itself, and `results.json`, to be scored.
+
+`instances.json` has images, categories and annotations with `score`; `results.json` is the list that
+`COCO.loadRes` takes. Masks are compressed run lengths, boxes x, y, width, height. Overlapping objects
+are whole in both.
+
+An image's id is the number in its file's name where all files are named so, as COCO's own are, else
+its place from 1; a category's id is the place of its class from 1, without those that are no objects
+(background). Source: https://cocodataset.org/#format-data and #format-results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segengine.export._coco import categories, category_numbers, frames, image, image_numbers
+from segengine.export._instances import Piece, open_parts, pieces
+from segengine.export._parts import joined
+from segengine.export._targets import open_for_export
+from segengine.store import Store
+
+VERSION = 1
+
+
+def export(store_path: str, to: str) -> list[str]:
+    """Write `instances.json` and `results.json` in the folder `to`; the files written.
+
+    Goes on where it was killed. Raises JobError, StoreError.
+    """
+    store = open_for_export(store_path, to)
+    parts = open_parts(store, to, "coco", VERSION)
+    images = image_numbers(store)
+    full = partial(_encoded, store, images, True)
+    short = partial(_encoded, store, images, False)
+    written = [
+        parts.write(
+            Path(to, "instances.json"), pieces(store), full, partial(_whole, store, images)
+        ),
+        parts.write(Path(to, "results.json"), pieces(store), short, _results),
+    ]
+    parts.close()
+    return written
+
+
+def _encoded(
+    store: Store, images: Mapping[tuple[str, int], int], full: bool, piece: Piece
+) -> bytes:
+    layout = store[piece.scene].layout
+    numbers = category_numbers(store)
+    lines = []
+    for i, row in enumerate(piece.rows, piece.first + 1):
+        if row["class"] not in numbers:  # background is no object
+            continue
+        ref = layout.frame(row["frame"])
+        one: dict[str, Any] = {
+            "image_id": images[piece.scene, ref.index],
+            "category_id": numbers[row["class"]],
+            "segmentation": {"size": [ref.height, ref.width], "counts": row["rle"]},
+            "bbox": row["bbox"],
+            "score": row["score"],
+        }
+        if full:
+            one = {"id": i, **one, "area": row["area"], "iscrowd": 0}
+        lines.append(json.dumps(one))
+    return ",\n".join(lines).encode()
+
+
+def _whole(
+    store: Store, images: Mapping[tuple[str, int], int], out: Path, parts: list[Path]
+) -> None:
+    listed = [json.dumps(image(images[scene, ref.index], ref)) for scene, ref in frames(store)]
+    head = (
+        f'{{"info": {json.dumps({"description": store.job.get("name", "")})},\n'
+        f'"licenses": [],\n"categories": {json.dumps(categories(store))},\n"images": [\n'
+        + ",\n".join(listed)
+        + '\n],\n"annotations": ['
+    )
+    joined(out, head.encode(), parts, b"\n]}\n")
+
+
+def _results(out: Path, parts: list[Path]) -> None:
+    joined(out, b"[", parts, b"\n]\n")

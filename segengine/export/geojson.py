@@ -1,0 +1,85 @@
+"""GeoJSON (RFC 7946), one file a scene: instances as polygons in longitude and latitude of WGS84.
+
+A feature's id is the number of its row in the store's table, from 1; its properties are `scene`,
+`frame`, `name`, `id` (of the frame), `class`, `score`, `area` in pixels and `square_metres`. An object
+is one feature, also where it lies in many shards; pieces that meet in a corner only, or not at all,
+make it a MultiPolygon. Exteriors are counterclockwise, holes clockwise.
+
+A scene without georeference is written in pixels, x to the right and y down, and says so in the
+member `coordinates` of its collection; RFC 7946 has no other way, and readers take them for degrees.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segengine.export._features import PIXELS, Feature, crs_wkt, features, to_lonlat
+from segengine.export._instances import Piece, by_scene, open_parts
+from segengine.export._parts import joined
+from segengine.export._polygons import Ring
+from segengine.export._targets import open_for_export
+from segengine.store import SceneStore
+
+VERSION = 1
+_DIGITS = 9
+"""Decimals of a degree: a tenth of a millimetre."""
+
+
+def export(store_path: str, to: str) -> list[str]:
+    """Write `<scene>.geojson` below the folder `to` for each scene with instances; the files written.
+
+    Goes on where it was killed. Raises JobError, StoreError.
+    """
+    store = open_for_export(store_path, to)
+    parts = open_parts(store, to, "geojson", VERSION)
+    written = []
+    for name, pieces in by_scene(store):
+        scene = store[name]
+        wkt = crs_wkt(scene)
+        lonlat = None if wkt is None else to_lonlat(wkt, name)
+        about = {"type": "FeatureCollection", "name": name}
+        if lonlat is None:
+            about["coordinates"] = PIXELS
+        head = f'{json.dumps(about)[:-1]}, "features": ['.encode()
+        encode = partial(_encoded, scene, lonlat)
+        assemble = partial(_assembled, head)
+        written.append(parts.write(Path(to, f"{name}.geojson"), pieces, encode, assemble))
+    parts.close()
+    return written
+
+
+def _assembled(head: bytes, out: Path, parts: list[Path]) -> None:
+    joined(out, head, parts, b"\n]}\n")
+
+
+def _encoded(scene: SceneStore, lonlat: Any, piece: Piece) -> bytes:
+    whole = lonlat is None  # pixels' corners are whole numbers
+    found = enumerate(features(scene, piece, lonlat), piece.first + 1)
+    return ",\n".join(_feature(number, feature, whole) for number, feature in found).encode()
+
+
+def _feature(number: int, feature: Feature, whole: bool) -> str:
+    shapes = [[_points(ring, whole) for ring in polygon] for polygon in feature.polygons]
+    single = len(shapes) == 1
+    geometry = {
+        "type": "Polygon" if single else "MultiPolygon",
+        "coordinates": shapes[0] if single else shapes,
+    }
+    found = {
+        "type": "Feature",
+        "id": number,
+        "properties": feature.properties,
+        "geometry": geometry,
+    }
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _points(ring: Ring, whole: bool) -> list[list[float]]:
+    values = ring.astype(np.int64) if whole else np.round(ring, _DIGITS)
+    points: list[list[float]] = values.tolist()
+    return points

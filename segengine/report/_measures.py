@@ -1,0 +1,94 @@
+"""What the report says of metrics beside the confusion table, and of losses, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CURVES = 24
+"""Classes whose curve is drawn, those with the least average precision first."""
+SIDE = 160
+"""Of a curve's box, in the units of its SVG."""
+ROWS = 200
+"""Classes listed of a metric."""
+
+
+def measures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables, losses, curves, worst frames, and what was asked for in vain."""
+    overall = metrics.get("overall") or {}
+    flat = {key: value for key, value in overall.items() if _is_figure(value)}
+    tables: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for label, figures in overall.items():
+        if label == "classes" or not isinstance(figures, dict):
+            continue
+        if not _is_view(figures, flat) or not metrics.get("confusion"):
+            tables += _tables(label, figures)
+        if "thresholds" in figures:
+            curves.append({"name": label, "curves": _curves(figures["classes"])})
+    if flat and not metrics.get("confusion"):
+        tables.insert(0, {"name": "all pixels", "figures": flat, "columns": [], "rows": []})
+    return {
+        "tables": tables,
+        "losses": metrics.get("losses") or {},
+        "curves": [one for one in curves if one["curves"]],
+        "worst": metrics.get("worst") or {},
+        "not_measured": metrics.get("not_measured") or {},
+    }
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _is_view(figures: Mapping[str, Any], flat: Mapping[str, Any]) -> bool:
+    """True for figures that the confusion table shows already."""
+    own = {key: value for key, value in figures.items() if key != "classes"}
+    return bool(own) and all(key in flat and flat[key] == value for key, value in own.items())
+
+
+def _tables(name: str, figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A table of a metric, and one of each kind or tolerance that it tells apart."""
+    single = {key: value for key, value in figures.items() if _is_figure(value)}
+    classes = {k: v for k, v in (figures.get("classes") or {}).items() if isinstance(v, dict)}
+    inner = [(k, v) for k, v in figures.items() if k != "classes" and isinstance(v, dict)]
+    first: dict[str, Any] = next(iter(classes.values()), {})
+    columns = [key for key, value in first.items() if _is_figure(value)]
+    if single and (classes or not inner):
+        rows = [
+            {"name": k, "bar": _share(v.get(columns[0])), "values": [v.get(c) for c in columns]}
+            for k, v in list(classes.items())[:ROWS]
+            if columns
+        ]
+        yield {"name": name, "figures": single, "columns": columns, "rows": rows}
+    for key, more in inner:
+        # the table of `regions` and other columns of numbers are no figures
+        if not all(isinstance(value, list) for value in more.values()):
+            yield from _tables(name if key == "tolerances" else f"{name} {key}", more)
+
+
+def _share(value: Any) -> float | None:
+    """Length of a bar; None where the figure is no share."""
+    return value if isinstance(value, float) and 0 <= value <= 1 else None
+
+
+def _curves(classes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Precision over recall of each class as a path."""
+    found = []
+    for name, figures in classes.items():
+        points = [
+            f"{recall * SIDE:.1f},{(1 - precision) * SIDE:.1f}"
+            for recall, precision in zip(figures["recall"], figures["precision"], strict=True)
+            if recall is not None and precision is not None
+        ]
+        if points:
+            found.append(
+                {
+                    "name": name,
+                    "path": f"M{' L'.join(points)}",
+                    "ap": figures["average_precision"],
+                    "f1": figures["best_f1"],
+                    "threshold": figures["best_threshold"],
+                }
+            )
+    return sorted(found, key=lambda one: one["ap"] or 0.0)[:CURVES]
