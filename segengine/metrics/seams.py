@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from segengine.metrics._classes import Classed
 from segengine.types import Labels, Metric, Prediction, Truth
 
 
@@ -28,22 +29,18 @@ class Pairs(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Seams:
+class Seams(Classed):
     """Label changes across lines `every` pixels apart, against those elsewhere."""
 
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ()
     whole: ClassVar[bool] = True
     lower_is_better: ClassVar[bool] = True
-    classes: tuple[str, ...]
-    truth_classes: tuple[str, ...] = ()
     every: int = 256
     """Pixels from one line to the next: the shard, or the step of a network's windows."""
 
     def __post_init__(self) -> None:
-        if not self.classes:
-            raise ValueError("classes: at least one class is needed")
-        object.__setattr__(self, "classes", tuple(self.classes))
+        Classed.__post_init__(self)
         if self.every < 2:
             raise ValueError(f"every: must be at least 2 pixels, got {self.every}")
 
