@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 from segengine import registry
@@ -99,7 +100,11 @@ def address(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
 
 
 def client_pool(client: Any, where: str = "client") -> Pool:
-    """A pool of a client's workers. Raises JobError where they have several threads."""
+    """A pool of a client's workers.
+
+    Raises JobError where they have several threads, SegengineError where they cannot work for us: a
+    task that a worker cannot import would end the worker.
+    """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise SegengineError(f"{where} has no workers; start some with `dask worker --nthreads 1`")
@@ -109,4 +114,20 @@ def client_pool(client: Any, where: str = "client") -> Pool:
                 f"{where}: worker {name} has {worker['nthreads']} threads; start workers with "
                 "`dask worker --nthreads 1`, so that a failure has one suspect"
             )
+    for name, found in client.run(worker_version, on_error="return").items():
+        if isinstance(found, BaseException):
+            raise SegengineError(
+                f"{where}: worker {name} cannot import segengine: {found}; install it there, or start "
+                "workers in this environment"
+            )
+        if found != worker_version():
+            raise SegengineError(
+                f"{where}: worker {name} has segengine {found}, this is {worker_version()}; install "
+                "one version everywhere"
+            )
     return DaskPool(client, lookahead=0)
+
+
+def worker_version() -> str:
+    """The version of segengine where this is called."""
+    return version("segengine")

@@ -99,3 +99,25 @@ def test_an_address_where_nobody_listens_is_said(
     job = make_job(job_of(photos, tmp_path / "m.zarr", {"kind": "faulty:Trapped"}, cluster=cluster))
     (line,) = job.run(1).stderr.splitlines()
     assert line.startswith("cluster.address: tcp://127.0.0.1:9 does not answer")
+
+
+def test_workers_that_lack_segengine_are_refused_at_once(
+    scheduler: Process, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    without = "import sys; sys.modules['segengine'] = None; "
+    command = ["-c", without + "from distributed.cli.dask_worker import main; main()"]
+    command += ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--no-nanny"]
+    command += ["--scheduler-file", str(tmp_path / "scheduler.json")]
+    worker = Process(tmp_path / "workers", command)
+    try:
+        worker.until(lambda: "Registered to" in worker.stderr, "no worker")
+        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        photos = write_photos(tmp_path / "photos", 1)
+        cluster = {"kind": "address", "address": address}
+        spec = {"kind": "faulty:Trapped"}
+        job = make_job(job_of(photos, tmp_path / "m.zarr", spec, cluster=cluster))
+        (line,) = job.run(1).stderr.splitlines()
+        assert "cannot import segengine" in line
+        assert line.endswith("install it there, or start workers in this environment")
+    finally:
+        worker.end()
