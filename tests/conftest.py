@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -137,6 +139,15 @@ class Many:
 class NoSegmenter:
     classes = ("a",)
 '''
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_old_networks() -> Iterator[None]:
+    """Let the networks of one file's tests go before the next file's are built."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+        gc.collect()
 
 
 @dataclass(frozen=True, slots=True)
