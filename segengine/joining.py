@@ -3,7 +3,8 @@
         A's shard | B's shard          every window labels `BAND` pixels beyond its own shard, so
             ######|######              both see the same few columns around their border. Objects of
             ##### | #####              one class that share at least half of the smaller one's
-             band: 2 x BAND            pixels there are one object.
+             band: 2 x BAND            pixels there are one object; where that is only a few pixels,
+                                       each must be what the other shares most with.
 
 Where windows do not overlap (connected components need no context), objects of one class that touch
 across the border, straight or diagonally, are one. Both are a union-find over border summaries a few
@@ -26,6 +27,9 @@ BAND = 2
 """Pixels beyond its shard that a window's summary holds, on each side."""
 SHARE = 0.5
 """Least share of the smaller object's pixels in the band that two windows must agree on."""
+CERTAIN = 4 * BAND * BAND
+"""Pixels of the band on which two objects are one though one of them shares more with another: as
+many as an object has there that is as wide as the band. Below it each must be the other's best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,12 @@ def _shared(a: Ids, b: Ids) -> NDArray[np.int64]:
     found, common = np.unique(key, return_counts=True)
     left, right = found >> 32, found & 0xFFFFFFFF
     least = np.minimum(np.bincount(x)[left], np.bincount(y)[right])
-    chosen = common >= SHARE * least
+    most = np.zeros(int(left.max()) + 1, np.int64), np.zeros(int(right.max()) + 1, np.int64)
+    np.maximum.at(most[0], left, common)
+    np.maximum.at(most[1], right, common)
+    # a pixel or two of an object, astray on another, must not make both one
+    mutual = (common == most[0][left]) & (common == most[1][right])
+    chosen = (common >= SHARE * least) & (mutual | (common >= CERTAIN))
     return np.stack([left[chosen], right[chosen]], axis=1)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from segengine import plugins
+from segengine.errors import JobError
 from segengine.figures import text
+from segengine.inputs import reader
 from segengine.store import Store
 from segengine.types import FrameRef
 
@@ -22,32 +26,67 @@ def frames(store: Store) -> Iterator[tuple[str, FrameRef]]:
             yield name, scene.layout.frame(frame)
 
 
-def image_numbers(store: Store) -> dict[tuple[str, int], int]:
-    """The number of each (scene, frame): that in its file's name, as in COCO, else 1, 2, ...
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """COCO's ids of a store's images and categories."""
 
-    The names count where each is a number, and a different one (000000000139.jpg is 139).
+    images: Mapping[tuple[str, int], int]
+    """By (scene, frame)."""
+    categories: Mapping[int, int]
+    """By label; classes that are no objects have none."""
+
+
+def numbers(store: Store) -> Numbers:
+    """Those of the data set in COCO's format that the store was made from, else by name and place.
+
+    An image's id is then the number in its file's name, where each is named by another number
+    (000000000139.jpg is 139), else its place from 1; a category's the place of its class from 1.
+    Raises JobError where the data set cannot be read.
     """
-    keys, named = [], []
-    for scene, ref in frames(store):
-        keys.append((scene, ref.index))
-        stem = PurePosixPath(ref.name).stem
-        named.append(int(stem) if stem.isdecimal() and len(stem) <= _DIGITS else -1)
-    own = min(named, default=-1) >= 0 and len(set(named)) == len(named)
-    return dict(zip(keys, named if own else range(1, len(keys) + 1), strict=True))
-
-
-def category_numbers(store: Store) -> dict[int, int]:
-    """The number of each class that is an object or stuff: from 1, in the order of the classes."""
+    keys = [(scene, ref.index) for scene, ref in frames(store)]
+    names = [ref.name for _, ref in frames(store)]
     without = plugins.background(store.classes)
-    shown = (i for i in range(len(store.classes)) if i not in without)
-    return {label: number for number, label in enumerate(shown, 1)}
+    classes = {i: name for i, name in enumerate(store.classes) if i not in without}
+    known_images, known_kinds = _data_set(store)
+    if known_images:
+        images = _completed(names, known_images)
+        kinds = _completed(classes.values(), known_kinds)
+        return Numbers(dict(zip(keys, images, strict=True)), dict(zip(classes, kinds, strict=True)))
+    stems = [PurePosixPath(name).stem for name in names]
+    named = all(stem.isdecimal() and len(stem) <= _DIGITS for stem in stems)
+    own = [int(stem) for stem in stems] if named else []
+    places = own if len(set(own)) == len(keys) else range(1, len(keys) + 1)
+    return Numbers(
+        dict(zip(keys, places, strict=True)),
+        {label: number for number, label in enumerate(classes, 1)},
+    )
 
 
-def categories(store: Store) -> list[dict[str, Any]]:
+def _data_set(store: Store) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """The numbers of the data set's images and categories, by name; empty: it has none."""
+    spec = store.job["source"]
+    if spec.get("kind") != "coco":
+        return {}, {}
+    try:
+        found: tuple[dict[str, int], dict[str, int]] = reader("coco", spec).numbers()  # type: ignore[attr-defined]
+    except (ValueError, OSError) as error:
+        raise JobError(
+            f"source: the data set, which numbers images and categories, cannot be read: {error}"
+        ) from error
+    return found
+
+
+def _completed(names: Iterable[str], known: Mapping[str, int]) -> list[int]:
+    """The number of each name; one that is not known has one above all that are."""
+    above = itertools.count(max(known.values(), default=0) + 1)
+    return [known[name] if name in known else next(above) for name in names]
+
+
+def categories(store: Store, known: Numbers) -> list[dict[str, Any]]:
     """COCO's `categories`."""
     return [
         {"id": number, "name": store.classes[label], "supercategory": ""}
-        for label, number in category_numbers(store).items()
+        for label, number in known.categories.items()
     ]
 
 

@@ -45,13 +45,18 @@ def features(
     piece: Piece,
     reproject: Callable[[list[list[Polygon]]], list[list[Polygon]]] | None = None,
 ) -> list[Feature]:
-    """The features of a piece, in the scene's CRS, or where `reproject` takes them from there."""
+    """The features of a piece, in the scene's CRS, or where `reproject` takes them from there.
+
+    An object without a pixel has no outline, and is none.
+    """
     attributes = scene.attributes
     refs = {frame: scene.layout.frame(frame) for frame in {row["frame"] for row in piece.rows}}
-    outlines = []
+    rows, outlines = [], []
     for row in piece.rows:
-        mask, corner = decode_crop(row["rle"], refs[row["frame"]].height)
-        outlines.append(polygons(mask, corner))
+        outline = polygons(*decode_crop(row["rle"], refs[row["frame"]].height))
+        if outline:
+            rows.append(row)
+            outlines.append(outline)
     if _is_placed(attributes):
         place = attributes["transform"]
         outlines = [_mapped(each, lambda ring: transformed(ring, place)) for each in outlines]
@@ -59,7 +64,7 @@ def features(
             outlines = reproject(outlines)
     scale = pixel_area(attributes)
     found = []
-    for row, outline in zip(piece.rows, outlines, strict=True):
+    for row, outline in zip(rows, outlines, strict=True):
         properties = {
             "scene": row["scene"],
             "frame": row["frame"],

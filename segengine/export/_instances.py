@@ -31,12 +31,12 @@ class Piece:
     rows: list[dict[str, Any]]
 
 
-def open_parts(store: Store, to: str, kind: str, version: int) -> Parts:
-    """Parts of an export of the instances, in the format `kind`.
+def open_parts(store: Store, to: str, kind: str, version: int, more: object = None) -> Parts:
+    """Parts of an export of the instances, in the format `kind`; `more`: what else decides its bytes.
 
     Raises JobError where the store has no instances.
     """
-    digest = xxhash.xxh3_64(f"{version} {store.classes}".encode("utf-8", "surrogateescape"))
+    digest = xxhash.xxh3_64(f"{version} {store.classes} {more}".encode("utf-8", "surrogateescape"))
     with _open(store) as file:
         while block := file.read(1 << 22):
             digest.update(block)

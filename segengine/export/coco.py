@@ -4,20 +4,20 @@
 `COCO.loadRes` takes. Masks are compressed run lengths, boxes x, y, width, height. Overlapping objects
 are whole in both.
 
-An image's id is the number in its file's name where all files are named so, as COCO's own are, else
-its place from 1; a category's id is the place of its class from 1, without those that are no objects
-(background). Source: https://cocodataset.org/#format-data and #format-results.
+A store made from a data set in COCO's format keeps that set's ids, so that its truth can score the
+results. Else an image's id is the number in its file's name where all files are named so, or its
+place from 1; a category's is the place of its class from 1. Background is no category.
+Source: https://cocodataset.org/#format-data and #format-results.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segengine.export._coco import categories, category_numbers, frames, image, image_numbers
+from segengine.export._coco import Numbers, categories, frames, image, numbers
 from segengine.export._instances import Piece, open_parts, pieces
 from segengine.export._parts import joined
 from segengine.export._targets import open_for_export
@@ -32,33 +32,28 @@ def export(store_path: str, to: str) -> list[str]:
     Goes on where it was killed. Raises JobError, StoreError.
     """
     store = open_for_export(store_path, to)
-    parts = open_parts(store, to, "coco", VERSION)
-    images = image_numbers(store)
-    full = partial(_encoded, store, images, True)
-    short = partial(_encoded, store, images, False)
+    known = numbers(store)
+    parts = open_parts(store, to, "coco", VERSION, known)
+    full = partial(_encoded, store, known, True)
+    short = partial(_encoded, store, known, False)
     written = [
-        parts.write(
-            Path(to, "instances.json"), pieces(store), full, partial(_whole, store, images)
-        ),
+        parts.write(Path(to, "instances.json"), pieces(store), full, partial(_whole, store, known)),
         parts.write(Path(to, "results.json"), pieces(store), short, _results),
     ]
     parts.close()
     return written
 
 
-def _encoded(
-    store: Store, images: Mapping[tuple[str, int], int], full: bool, piece: Piece
-) -> bytes:
+def _encoded(store: Store, known: Numbers, full: bool, piece: Piece) -> bytes:
     layout = store[piece.scene].layout
-    numbers = category_numbers(store)
     lines = []
     for i, row in enumerate(piece.rows, piece.first + 1):
-        if row["class"] not in numbers:  # background is no object
+        if row["class"] not in known.categories:  # background is no object
             continue
         ref = layout.frame(row["frame"])
         one: dict[str, Any] = {
-            "image_id": images[piece.scene, ref.index],
-            "category_id": numbers[row["class"]],
+            "image_id": known.images[piece.scene, ref.index],
+            "category_id": known.categories[row["class"]],
             "segmentation": {"size": [ref.height, ref.width], "counts": row["rle"]},
             "bbox": row["bbox"],
             "score": row["score"],
@@ -69,13 +64,13 @@ def _encoded(
     return ",\n".join(lines).encode()
 
 
-def _whole(
-    store: Store, images: Mapping[tuple[str, int], int], out: Path, parts: list[Path]
-) -> None:
-    listed = [json.dumps(image(images[scene, ref.index], ref)) for scene, ref in frames(store)]
+def _whole(store: Store, known: Numbers, out: Path, parts: list[Path]) -> None:
+    listed = [
+        json.dumps(image(known.images[scene, ref.index], ref)) for scene, ref in frames(store)
+    ]
     head = (
         f'{{"info": {json.dumps({"description": store.job.get("name", "")})},\n'
-        f'"licenses": [],\n"categories": {json.dumps(categories(store))},\n"images": [\n'
+        f'"licenses": [],\n"categories": {json.dumps(categories(store, known))},\n"images": [\n'
         + ",\n".join(listed)
         + '\n],\n"annotations": ['
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.export._features import crs_wkt, features
 from segengine.export._instances import Piece, by_scene, open_parts
@@ -60,10 +61,10 @@ def _encoded(scene: SceneStore, piece: Piece) -> bytes:
         name: [f.properties[name] for f in found] for name in _schema().names[:-1]
     }
     columns["geometry"] = [well_known_binary(f.polygons) for f in found]
-    points = np.concatenate([polygon[0] for f in found for polygon in f.polygons])
-    box = json.dumps([*points.min(axis=0).tolist(), *points.max(axis=0).tolist()])
+    points = [polygon[0] for f in found for polygon in f.polygons]
+    box = _bounds(np.concatenate(points)) if points else None
     sink = io.BytesIO()
-    schema = _schema().with_metadata({_BOX: box.encode()})
+    schema = _schema().with_metadata({_BOX: json.dumps(box).encode()})
     pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
     return sink.getvalue()
 
@@ -72,19 +73,27 @@ def _assembled(wkt: str | None, out: Path, parts: list[Path]) -> None:
     """One file, a row group a part."""
     import pyarrow.parquet as pq
 
-    boxes = np.array([json.loads(pq.read_schema(part).metadata[_BOX]) for part in parts])
+    boxes = [json.loads(pq.read_schema(part).metadata[_BOX]) for part in parts]
+    corners = [np.reshape(box, (2, 2)) for box in boxes if box is not None]
     about = {
         "encoding": "WKB",
         "geometry_types": ["Polygon", "MultiPolygon"],
         "crs": _projjson(wkt),
         "orientation": "counterclockwise",
-        "bbox": [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()],
     }
+    if corners:
+        about["bbox"] = _bounds(np.concatenate(corners))
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": about}}
     schema = _schema().with_metadata({b"geo": json.dumps(geo).encode()})
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for part in parts:
             writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
+
+
+def _bounds(points: NDArray[np.float64]) -> list[float]:
+    """Least x, least y, greatest x, greatest y of points (n, 2)."""
+    found: list[float] = np.concatenate([points.min(axis=0), points.max(axis=0)]).tolist()
+    return found
 
 
 def _schema() -> pa.Schema:

@@ -23,7 +23,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from segengine.errors import StoreError
-from segengine.export._coco import categories, category_numbers, image, image_numbers
+from segengine.export._coco import Numbers, categories, image, numbers
 from segengine.export._parts import Parts, joined
 from segengine.export._targets import Target, open_for_export, replacing, targets
 from segengine.export.png import PngWriter, bands
@@ -41,20 +41,20 @@ def export(store_path: str, to: str) -> list[str]:
     Goes on where it was killed. Raises JobError, StoreError.
     """
     store = open_for_export(store_path, to)
-    parts = Parts(to, "panoptic", _stamp(store))
     folder = Path(to, "panoptic")
     found = list(targets(store, str(folder), ".png"))
-    images = image_numbers(store)
-    encode = partial(_frame, store, images, folder)
-    assemble = partial(_assembled, store, images, found)
+    known = numbers(store)
+    parts = Parts(to, "panoptic", _stamp(store, known))
+    encode = partial(_frame, store, known, folder)
+    assemble = partial(_assembled, store, known, found)
     index = parts.write(Path(to, "panoptic.json"), found, encode, assemble)
     parts.close()
     return [index, *(str(target.path) for target in found)]
 
 
-def _stamp(store: Store) -> str:
-    """Digest of all masks and ids, from their records."""
-    digest = xxhash.xxh3_64(f"{VERSION} {store.classes}".encode("utf-8", "surrogateescape"))
+def _stamp(store: Store, known: Numbers) -> str:
+    """Digest of all masks and ids, from their records, and of how they are numbered."""
+    digest = xxhash.xxh3_64(f"{VERSION} {store.classes} {known}".encode("utf-8", "surrogateescape"))
     marks = sorted(
         f"{record.scene} {record.shard} {[o.checksum for o in record.objects]}"
         for record in store.records()
@@ -63,12 +63,9 @@ def _stamp(store: Store) -> str:
     return digest.hexdigest()
 
 
-def _frame(
-    store: Store, images: Mapping[tuple[str, int], int], folder: Path, target: Target
-) -> bytes:
+def _frame(store: Store, known: Numbers, folder: Path, target: Target) -> bytes:
     """Write a frame's PNG; its annotation."""
     scene, ref = target.scene, target.scene.layout.frame(target.frame)
-    numbers = category_numbers(store)
     found: dict[int, _Segment] = {}
     with (
         replacing(target.path) as path,
@@ -83,16 +80,16 @@ def _frame(
                 ids = np.asarray(scene.instances[at])
             if int(ids.max(initial=0)) > _TOP - len(store.classes):
                 raise StoreError(f"{ref.name}: has more objects than colours; export to coco")
-            segments = _segments(labels, ids, len(store.classes), numbers)
+            segments = _segments(labels, ids, len(store.classes), known.categories)
             _add(found, segments, labels, rows.start)
             writer.write(segments.astype("<u4")[..., None].view(np.uint8)[..., :3])
     annotation = {
-        "image_id": images[scene.name, target.frame],
+        "image_id": known.images[scene.name, target.frame],
         "file_name": target.path.relative_to(folder).as_posix(),
         "segments_info": [
             {
                 "id": number,
-                "category_id": numbers[each.label],
+                "category_id": known.categories[each.label],
                 "area": each.area,
                 "bbox": [each.x0, each.y0, each.x1 - each.x0, each.y1 - each.y0],
                 "iscrowd": 0,
@@ -168,7 +165,7 @@ def _add(
 
 def _assembled(
     store: Store,
-    images: Mapping[tuple[str, int], int],
+    known: Numbers,
     found: list[Target],
     out: Path,
     parts: list[Path],
@@ -177,9 +174,9 @@ def _assembled(
     for part in parts:
         segments = json.loads(part.read_bytes())["segments_info"]
         things |= {s["category_id"] for s in segments if s["id"] <= _TOP - len(store.classes)}
-    named = [{**each, "isthing": int(each["id"] in things)} for each in categories(store)]
+    named = [{**each, "isthing": int(each["id"] in things)} for each in categories(store, known)]
     listed = [
-        json.dumps(image(images[t.scene.name, t.frame], t.scene.layout.frame(t.frame)))
+        json.dumps(image(known.images[t.scene.name, t.frame], t.scene.layout.frame(t.frame)))
         for t in found
     ]
     head = (

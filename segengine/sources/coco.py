@@ -193,6 +193,19 @@ class CocoSource(DataSet):
                 png = f"{pngs}/{maps[number]}"
                 yield name, located([png], present, mark, uri=uri)
 
+    def numbers(self) -> tuple[dict[str, int], dict[str, int]]:
+        """COCO's own: the id of each image by its frame's name, of each category by its own."""
+        images: dict[str, int] = {}
+        kinds: dict[str, int] = {}
+        for path in self.paths:
+            for file, folder in self._files(self._root(path)).items():
+                kinds |= {each.name: each.id for each in _categories(file, fingerprint(file))}
+                for found in _scan(file, ("images",)):
+                    image = _parse(found, file)
+                    name = f"{folder}/{image['file_name']}".lstrip("/")
+                    images.setdefault(name, _number(image["id"], found, file))
+        return images, kinds
+
     def decode(self, root: str, size: tuple[int, int], truth: TruthRef) -> Truth:
         """The truth of a frame from its records in the JSON."""
         file, _, places = truth.uri.rpartition("#")

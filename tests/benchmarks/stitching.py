@@ -28,7 +28,7 @@ Cells = dict[tuple[int, int], np.ndarray]
 
 
 def discs(size: int, gap: int) -> np.ndarray:
-    """Discs of 40 pixels in rows, `gap` pixels apart; rows are shifted, so that borders cut them anywhere."""
+    """Discs of 40 pixels, `gap` pixels apart; each row is shifted, so that borders cut them anywhere."""
     y, x = np.mgrid[:size, :size]
     pitch = 40 + gap
     row = y // pitch
@@ -97,8 +97,8 @@ def panoptic_quality(found: np.ndarray, truth: np.ndarray, void: np.ndarray) -> 
     a, b = pairs[:, both].astype(int)
     iou = common[both] / (ours[a] + theirs[b] - common[both])
     matched = iou > 0.5
-    count = np.count_nonzero(ours[1:]) + np.count_nonzero(theirs[1:])
-    return float(iou[matched].sum() / (count / 2))  # TP + FP / 2 + FN / 2
+    segments = np.count_nonzero(ours[1:]) + np.count_nonzero(theirs[1:])
+    return float(iou[matched].sum() / (segments / 2))  # TP + FP / 2 + FN / 2
 
 
 def quality(size: int, tiles: int) -> list[Row]:
@@ -111,19 +111,17 @@ def quality(size: int, tiles: int) -> list[Row]:
     }
     found = []
     for name, (truth, peer) in kinds.items():
-        clean = panoptic_quality(*_against(truth, tiles, 0))
-        noisy = panoptic_quality(*_against(truth, tiles, NOISE))
+        clean, noisy = (scored(truth, tiles, noise) for noise in (0, NOISE))
         what = f"PQ of {name} over {tiles * tiles} tiles"
         found.append(Row(what, clean, peer, "PQ", clean / peer, ">= 0.999"))
         found.append(Row(f"{what}, {NOISE:.0%} noise", noisy, nan, "PQ", nan, ">= 0.98"))
     return found
 
 
-def _against(
-    truth: np.ndarray, tiles: int, noise: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scored(truth: np.ndarray, tiles: int, noise: float) -> float:
+    """Panoptic quality of a stitched frame; what noise fell on does not count."""
     found, void = stitched(truth, tiles, noise)
-    return found, truth, void
+    return panoptic_quality(found, truth, void)
 
 
 def tiled_components(mask: np.ndarray, tiles: int) -> np.ndarray:
@@ -194,9 +192,10 @@ def merge(source: str, target: str) -> None:
 def _peak_of_merge(source: str) -> float:
     """Megabytes that a process takes for a merge, beyond what it takes without one."""
     code = (
-        "import resource, sys; from tests.benchmarks.stitching import merge\n"
+        "import pathlib, re, sys; from tests.benchmarks.stitching import merge\n"
         "import scipy.sparse.csgraph\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "status = pathlib.Path('/proc/self/status')\n"  # ru_maxrss is inherited from the parent
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
         "before = peak(); merge(sys.argv[1], sys.argv[2]); print((peak() - before) / 1e3)"
     )
     command = [sys.executable, "-c", code, source, f"{source}-peak"]

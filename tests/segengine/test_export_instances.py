@@ -23,8 +23,9 @@ from scipy import ndimage
 
 from segengine import registry
 from segengine.errors import JobError
-from segengine.export import _instances, _parts
-from segengine.export._features import to_lonlat
+from segengine.export import _instances, _parts, geoparquet
+from segengine.export._features import features, to_lonlat
+from segengine.instances import encode_rle, objects_of
 from segengine.sources.coco import CocoSource
 from segengine.types import FrameRef
 
@@ -179,6 +180,25 @@ def test_without_georeference_coordinates_are_pixels(photos: Any, tmp_path: Path
     assert count == store.table("instances").num_rows > 10
 
 
+def test_an_object_without_a_pixel_has_no_outline(scene: Any) -> None:
+    opened = scene.open()
+    (name, town), (row, *_) = (
+        next(iter(opened.scenes.items())),
+        opened.table("instances").to_pylist(),
+    )
+    empty = {**row, "rle": encode_rle(np.zeros((150, 190), bool), (0, 0), (150, 190))}
+    assert [
+        f.properties["id"] for f in features(town, _instances.Piece(name, 0, [empty, row]))
+    ] == [row["id"]]
+    assert _bbox_of(town, [empty]) is None
+    assert len(_bbox_of(town, [row])) == 4
+
+
+def _bbox_of(town: Any, rows: list[Any]) -> Any:
+    data = geoparquet._encoded(town, _instances.Piece(town.name, 0, rows))
+    return json.loads(pq.read_schema(io.BytesIO(data)).metadata[b"box"])
+
+
 def scored(truth: COCO, results: Any) -> float:
     with contextlib.redirect_stdout(io.StringIO()):
         measured = COCOeval(truth, truth.loadRes(results), "segm")
@@ -219,6 +239,45 @@ def test_images_are_counted_where_names_are_no_numbers(scene: Any, tmp_path: Pat
     export("coco", scene.store, tmp_path)
     (image,) = json.loads((tmp_path / "instances.json").read_text())["images"]
     assert image == {"id": 1, "file_name": "town.tif", "height": 150, "width": 190}
+
+
+def test_results_are_scored_by_the_truth_of_the_data_set(new_bench: Any, tmp_path: Path) -> None:
+    bench = new_bench()
+    image = blobs(5, 60, 80)
+    bench.put("images/b.png", image)
+    regions, count = ndimage.label(image, np.ones((3, 3)))
+    truth = {
+        "images": [{"id": 7001, "file_name": "b.png", "height": 60, "width": 80}],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 44, "name": "object"}],
+        "annotations": [
+            {
+                "id": i,
+                "image_id": 7001,
+                "category_id": 44,
+                "segmentation": {
+                    "size": [60, 80],
+                    "counts": objects_of((regions == i).astype(np.uint32), regions)
+                    .column("rle")[0]
+                    .as_py(),
+                },
+                "area": int((regions == i).sum()),
+                "bbox": [0, 0, 1, 1],
+                "iscrowd": 0,
+            }
+            for i in range(1, count + 1)
+        ],
+    }
+    path = bench.inputs / "annotations/instances_all.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(truth))
+    bench.run(COMPONENTS, source={"kind": "coco", "split": "all"})
+    export("coco", bench.store, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {(r["image_id"], r["category_id"]) for r in results} == {(7001, 44)}
+    assert scored(loaded(path), results) == pytest.approx(1.0)
+    path.unlink()
+    with pytest.raises(JobError, match="which numbers images and categories, cannot be read"):
+        export("coco", bench.store, tmp_path)
 
 
 def test_panoptic_files_say_what_the_maps_hold(photos: Any, tmp_path: Path) -> None:
