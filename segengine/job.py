@@ -163,6 +163,11 @@ class EvaluateSpec(Model):
     metrics: list[str | dict[str, Any]] = ["confusion"]
     losses: list[str | dict[str, Any]] = []
 
+    @field_validator("metrics", "losses", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
+
 
 class ClusterSpec(Model):
     """Where shards are worked on."""

@@ -251,18 +251,21 @@ def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
     """A label image whole; palette images give their indices."""
     import io
 
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     head, _, name = uri.rpartition("/")
     data = open_objects(head or "/").get(name)
     if data is None:
         raise MissingTruthError(f"{uri}: is not a file")
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
-            raise MissingTruthError(
-                f"{uri}: a label image has one band of class indices, this one is {image.mode}"
-            )
-        return np.asarray(image)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
+                raise MissingTruthError(
+                    f"{uri}: a label image has one band of class indices, this one is {image.mode}"
+                )
+            return np.asarray(image)
+    except UnidentifiedImageError:  # its message is an address in memory
+        raise MissingTruthError(f"{uri}: cannot be read: it is no image") from None
 
 
 def _raster_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:

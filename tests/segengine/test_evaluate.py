@@ -55,7 +55,7 @@ def photos(bench: Any, noise: Any, count: int = 2, size: tuple[int, int] = (40, 
     for i in range(count):
         bench.put(f"{i}.png", noise(i, (*size, 3)))
         label(bench, f"{i}.png", i, size)
-    return {"paths": [f"{bench.root}/truth/{{stem}}.png"], "classes": list("abcd") + [EVIL]}
+    return {"paths": [f"{bench.root}/truth/{{stem}}.png"], "classes": [*"abcd", EVIL]}
 
 
 def coco(bench: Any, images: int = 2) -> dict[str, Any]:
@@ -145,9 +145,10 @@ def test_a_killed_evaluate_goes_on_and_a_corrected_truth_is_measured_alone(
         calls.append(task.place)
         return real(task)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(measure, "measure", dying)
-        evaluate(str(bench.store), None, EVERYTHING)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(str(bench.store), None, EVERYTHING)
     assert evaluate(str(bench.store), None, EVERYTHING).measured == 3
     before = bench.open().metrics
     label(bench, "3.png", 99, (40, 56))
@@ -277,3 +278,11 @@ def test_the_report_shows_all_that_was_measured(
     assert EVIL in words
     assert EVIL not in page.source
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
+
+
+def test_the_reason_of_a_broken_label_is_the_same_each_time(bench: Any, noise: Any) -> None:
+    truth = photos(bench, noise, 1)
+    (bench.root / "truth/0.png").write_bytes(b"broken")
+    (missing,) = bench.run(BRIGHT, truth=truth).metrics["missing_truth"]
+    path = f"{bench.root}/truth/0.png"
+    assert missing["reason"] == f"{path}: cannot be read: it is no image"
