@@ -27,6 +27,10 @@ _LARGE = 1 << 26
 """Pixels above which a label TIFF is read in windows."""
 
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""What a whole PNG ends with."""
+
+
 class TruthProvider(Protocol):
     """Where truth comes from."""
 
@@ -259,6 +263,10 @@ def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
         raise MissingTruthError(f"{uri}: is not a file")
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
+                quick = _gray_png(data)
+                if quick is not None:
+                    return quick
             if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
                 raise MissingTruthError(
                     f"{uri}: a label image has one band of class indices, this one is {image.mode}"
@@ -266,6 +274,14 @@ def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
             return np.asarray(image)
     except UnidentifiedImageError:  # its message is an address in memory
         raise MissingTruthError(f"{uri}: cannot be read: it is no image") from None
+
+
+def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
+    """An 8-bit gray PNG through OpenCV, which takes two thirds of Pillow's time; None: let that say why."""
+    import cv2
+
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return found if found is not None and found.ndim == 2 and found.dtype == np.uint8 else None
 
 
 def _raster_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
