@@ -281,7 +281,8 @@ def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
     import cv2
 
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return found if found is not None and found.ndim == 2 and found.dtype == np.uint8 else None
+    gray = found is not None and found.ndim == 2 and found.dtype == np.uint8
+    return np.asarray(found, np.uint8) if gray else None
 
 
 def _raster_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
