@@ -106,8 +106,7 @@ class Block:
                 if invalid is not None:
                     self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
             if self.instances is not None:
-                objects = prediction.objects if len(frames) == 1 else None
-                self._put_objects(ref, tile, prediction, i, objects, box, segmenter)
+                self._put_objects(ref, tile, prediction, i, box, segmenter)
 
     def _put_objects(
         self,
@@ -115,7 +114,6 @@ class Block:
         tile: Tile,
         prediction: Prediction,
         i: int,
-        objects: pa.Table | None,
         box: Box,
         segmenter: Any,
     ) -> None:
@@ -124,6 +122,7 @@ class Block:
         height, width = box.shape
         at = (ref.index - self.task.window.start[0], slice(0, height), slice(0, width))
         labels, inner, valid = prediction.labels[i], box.inner, tile.valid
+        objects = None if self.task.components else _objects_of(prediction, i)
         band = plugins.band(segmenter)
         if self.task.components:
             labels, inner, valid = self.labels[at], (slice(0, height), slice(0, width)), None
@@ -271,6 +270,15 @@ class Block:
         if any(r.gone for r in task.frames):
             gone.forget(task, objects)
         return record
+
+
+def _objects_of(prediction: Prediction, i: int) -> pa.Table | None:
+    """The rows of frame i: of several frames, those whose column `frame` says so."""
+    objects = prediction.objects
+    if objects is None or "frame" not in objects.column_names:
+        return objects if len(prediction.labels) == 1 else None
+    rows = np.asarray(objects.column("frame")) == i
+    return objects.filter(pa.array(rows)).drop_columns("frame")
 
 
 def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:

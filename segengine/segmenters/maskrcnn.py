@@ -15,23 +15,23 @@ others hide wholly has no pixel there, and comes last.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from segengine.instances import SCHEMA, encode_rle
+from segengine.segmenters._bundle import Bundle, is_bundle, opened
 from segengine.types import Pixels, Prediction, Segmenter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from segengine.models.maskrcnn.config import Config
-    from segengine.models.maskrcnn.postprocess import Instance
+    from segengine.models.maskrcnn.detect import Detect
 
 Scale = Literal["fit", "native"]
 
@@ -42,9 +42,7 @@ class MaskRcnn:
 
     config: Config
     source: str
-    """`coco`, or the path of a weight file."""
-    weights: str
-    """SHA-256 of the weight file."""
+    """`coco`, or the path of a weight file or bundle."""
     classes: tuple[str, ...]
     scale: Scale = "fit"
     overlap: int = 256
@@ -52,6 +50,14 @@ class MaskRcnn:
 
     version: ClassVar[int] = 1
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances", "objects")
+    slow: ClassVar[bool] = True
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weight file; `coco` is fetched for it."""
+        with _file(self.source, self.weights_url) as file:
+            about = file.stat()
+            return _digest(file, about.st_size, about.st_mtime_ns)
 
     @property
     def halo(self) -> int | None:
@@ -61,21 +67,32 @@ class MaskRcnn:
     def stride(self) -> int:
         return 1
 
+    def describe(self) -> tuple[str, ...]:
+        """The resolved configuration, for `segengine plan`: a line for each of its parts."""
+        given = self.config.to_dict()
+        lines = [f"weights: {self.source}, SHA-256 {self.weights}"]
+        lines.append(f"scale: {self.scale}, halo {self.halo}, {len(self.classes)} classes")
+        lines += [f"{name}: {value}" for name, value in given.items() if name != "classes"]
+        return tuple(lines)
+
+    def check_pixels(self, bands: int, dtype: str) -> None:
+        """Raise ValueError where pixels of so many bands cannot be labelled."""
+        if bands not in (1, self.config.bands):
+            raise ValueError(f"bands: the network takes {self.config.bands}, the image has {bands}")
+
     def segment(self, pixels: Pixels) -> Prediction:
         """Maps (n, y, x) of pixels (n, y, x, band), and one row an object.
 
         `objects` of more than one frame has a further column, `frame`, from 0 on. Frames go through
         the network one by one, so that a frame's objects do not depend on what it came with.
         """
-        from segengine.models.maskrcnn.postprocess import instances
-        from segengine.models.maskrcnn.preprocess import prepare, to_bytes
+        from segengine.models.maskrcnn.maps import draw
+        from segengine.models.maskrcnn.preprocess import to_bytes
 
         detect = _detector(self.config, self.source, self.weights, self.weights_url)
-        drawn = []
-        for frame in to_bytes(pixels, self.config.bands):
-            prepared = prepare(self.config, frame, native=self.scale == "native")
-            found = instances(self.config, prepared, detect(prepared.image, prepared.window))
-            drawn.append(draw(found, prepared.shape, len(self.classes)))
+        native, count = self.scale == "native", len(self.classes)
+        frames = to_bytes(pixels, self.config.bands)
+        drawn = [draw(detect(frame, native), frame.shape[:2], count) for frame in frames]
         return Prediction(
             np.stack([labels for labels, _, _ in drawn]),
             instances=np.stack([ids for _, ids, _ in drawn]),
@@ -85,7 +102,7 @@ class MaskRcnn:
 
 def create(
     weights: str = "coco",
-    preset: str = "matterport",
+    preset: str | None = None,
     scale: Scale = "fit",
     classes: Sequence[str] | None = None,
     backbone: str | None = None,
@@ -99,13 +116,13 @@ def create(
     """Mask R-CNN with the weights and constants of a published network, or with one's own.
 
     weights: `coco` (fetched once into the cache folder; `weights_url` names another address, with
-    `#sha256=<hex>` a checked one), or the path of a file of the preset's format. preset: matterport
-    or torchvision. classes: names, background first; without them COCO's. min_score: least score
+    `#sha256=<hex>` a checked one), the path of a file of the preset's format, or the bundle of a
+    training, which brings preset, backbone and classes. preset: matterport (by default) or
+    torchvision. classes: names, background first; without them COCO's. min_score: least score
     of an object. min_side, max_side: sides of the resized frame, in pixels. max_detections: most
     objects a frame or window.
     """
     from segengine.models.maskrcnn.config import preset as preset_config
-    from segengine.models.maskrcnn.download import resolve
     from segengine.models.maskrcnn.names import class_names
 
     if scale not in get_args(Scale):
@@ -114,62 +131,28 @@ def create(
         raise ValueError(f"overlap: must be a number of pixels, 0 or more, not {overlap!r}")
     if classes is not None and len(set(classes)) != len(classes):
         raise ValueError(f"classes: each needs a name of its own, got {list(classes)}")
-    changes: dict[str, Any] = {
+    given: dict[str, Any] = {
         "min_score": min_score,
         "min_side": min_side,
         "max_side": max_side,
         "max_detections": max_detections,
     }
-    config = preset_config(
-        preset,
-        None if classes is None else len(classes),
-        backbone,
-        **{name: value for name, value in changes.items() if value is not None},
-    )
-    names = class_names(config) if classes is None else tuple(classes)
-    digest = _digest(resolve(weights, weights_url))
-    return MaskRcnn(config, weights, digest, names, scale, overlap, weights_url)
-
-
-def draw(
-    found: Sequence[Instance], shape: tuple[int, int], classes: int
-) -> tuple[NDArray[Any], NDArray[np.uint32], pa.Table]:
-    """Labels (y, x), ids (y, x) and objects of a frame's instances, which come best first.
-
-    An instance without a pixel is dropped.
-    """
-    import pyarrow as pa
-
-    kept = [(one, area) for one in found if (area := int(np.count_nonzero(one.cutout.mask)))]
-    labels = np.zeros(shape, np.uint8 if classes < 256 else np.uint16)
-    ranks = np.zeros(shape, np.uint32)
-    for rank in range(len(kept), 0, -1):
-        one = kept[rank - 1][0]
-        height, width = one.cutout.mask.shape
-        at = np.s_[one.cutout.y : one.cutout.y + height, one.cutout.x : one.cutout.x + width]
-        labels[at][one.cutout.mask] = one.label
-        ranks[at][one.cutout.mask] = rank
-    shown, first = np.unique(ranks, return_index=True)
-    inside = shown > 0
-    visible = shown[inside][np.argsort(first[inside])]
-    hidden = np.setdiff1d(np.arange(1, len(kept) + 1), visible)
-    order = np.concatenate([visible, hidden]).astype(np.int64)
-    ids = np.zeros(len(kept) + 1, np.uint32)
-    ids[order] = np.arange(1, len(kept) + 1)
-    rows: list[dict[str, Any]] = []
-    for number, rank in enumerate(order.tolist(), start=1):
-        one, area = kept[rank - 1]
-        y1, x1, y2, x2 = one.box
-        values = (
-            number,
-            one.label,
-            one.score,
-            [x1, y1, x2 - x1, y2 - y1],
-            area,
-            encode_rle(one.cutout.mask, (one.cutout.y, one.cutout.x), shape),
-        )
-        rows.append(dict(zip(SCHEMA.names, values, strict=True)))
-    return labels, ids[ranks], pa.Table.from_pylist(rows, schema=SCHEMA)
+    changes = {name: value for name, value in given.items() if value is not None}
+    if is_bundle(Path(weights)):
+        for option, value in (("preset", preset), ("backbone", backbone), ("classes", classes)):
+            if value is not None:
+                raise ValueError(f"{option}: {weights} is a bundle, which says so itself")
+        bundle = _bundle(weights)
+        names, options = bundle.classes, {**bundle.options, **changes}
+        config = preset_config(options.pop("preset"), len(names), bands=bundle.bands, **options)
+    else:
+        count = None if classes is None else len(classes)
+        config = preset_config(preset or "matterport", count, backbone, **changes)
+        names = class_names(config) if classes is None else tuple(classes)
+    if weights != "coco":  # loading a job fetches nothing
+        with _file(weights, None):
+            pass  # it is there
+    return MaskRcnn(config, weights, names, scale, overlap, weights_url)
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
@@ -183,42 +166,46 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
     )
 
 
-def _digest(path: Path) -> str:
+def _bundle(weights: str) -> Bundle:
+    """What a training's bundle says."""
+    try:
+        with opened(Path(weights)) as (bundle, _):
+            if bundle.architecture != "mask-rcnn":
+                raise ValueError(f"is a {bundle.architecture}, which `kind: model` takes")
+            return bundle
+    except ValueError as error:
+        raise ValueError(f"weights: {weights}: {error}") from error
+
+
+@contextmanager
+def _file(weights: str, url: str | None) -> Iterator[Path]:
+    """The file with the weights, while the context lasts."""
+    from segengine.models.maskrcnn.download import resolve
+
+    if is_bundle(Path(weights)):
+        with opened(Path(weights)) as (_, file):
+            yield file
+    else:
+        yield resolve(weights, url)
+
+
+@lru_cache(maxsize=4)
+def _digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-Detect = Callable[[NDArray[np.float32], tuple[int, int, int, int]], dict[str, NDArray[Any]]]
-
-
 @lru_cache(maxsize=1)
 def _detector(config: Config, source: str, digest: str, url: str | None) -> Detect:
-    """The network with its weights, for one image at a time."""
-    import tensorflow as tf
-
-    from segengine.models.maskrcnn.download import resolve
+    """The network with the weights of that digest, for one frame at a time."""
+    from segengine.models.maskrcnn.detect import detector
     from segengine.models.maskrcnn.network import network
     from segengine.models.maskrcnn.weights import load
 
-    path = resolve(source, url)
-    if _digest(path) != digest:
-        raise ValueError(f"weights: {path}: is not the file that the run was planned with")
     model = network(config)
-    load(model, config, path)
-    image = tf.TensorSpec((1, None, None, config.bands), tf.float32)
-    window = tf.TensorSpec((1, 4), tf.float32)
-
-    @tf.function(input_signature=(image, window))  # type: ignore[untyped-decorator]
-    def graph(image: Any, window: Any) -> Any:
-        return model({"image": image, "window": window}, training=False)
-
-    def detect(
-        image: NDArray[np.float32], window: tuple[int, int, int, int]
-    ) -> dict[str, NDArray[Any]]:
-        found = graph(image[None], np.array([window], np.float32))
-        return {name: value.numpy() for name, value in found.items()}
-
-    return detect
+    with _file(source, url) as file:
+        load(model, config, file)
+    return detector(model, config)
 
 
 _: type[Segmenter] = MaskRcnn

@@ -51,10 +51,14 @@ class TrainPlan:
 def plan(job: TrainJob) -> TrainPlan:
     """Resolve a training job without a step. Raises JobError."""
     data = open_data(job)
-    model = build(job, data)
-    loss(job, data)
+    if job.architecture.name == "mask-rcnn":
+        from segengine.training import maskrcnn
+
+        model, weights = maskrcnn.build(job, data), None
+    else:
+        model, weights = build(job, data), class_weights(job, data)
+        loss(job, data)
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
-    weights = class_weights(job, data)
     return TrainPlan(
         job,
         data,

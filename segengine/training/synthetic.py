@@ -7,7 +7,8 @@
 - `pet`: one animal on a plain or patterned ground, with a trimap.
 
 `python -m segengine.training.synthetic OUT --scenes N [--seed S] [--size PX]` writes scenes as
-OUT/images/*.png and OUT/labels/*.png; `--pets N` a folder in the layout of Oxford-IIIT Pet.
+OUT/images/*.png and OUT/labels/*.png; `--pets N` a folder in the layout of Oxford-IIIT Pet,
+`--vehicles N` one in that of COCO, with instances.
 """
 
 from __future__ import annotations
@@ -317,18 +318,23 @@ def _write(file: Path, picture: RGB) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write scenes or pets; see the module's docstring."""
+    """Write scenes, pets or vehicles; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m segengine.training.synthetic")
     parser.add_argument("out", help="folder to write to")
     parser.add_argument("--scenes", type=int, default=0, help="number of scenes")
     parser.add_argument("--pets", type=int, default=0, help="number of pets")
-    parser.add_argument("--seed", type=int, default=0, help="the first scene's seed")
+    parser.add_argument("--vehicles", type=int, default=0, help="number of road scenes")
+    parser.add_argument("--seed", type=int, default=0, help="the first picture's seed")
     parser.add_argument("--size", type=int, default=256, help="side of a scene in pixels")
     args = parser.parse_args(argv)
     if args.scenes:
         write_scenes(args.out, range(args.seed, args.seed + args.scenes), args.size)
     if args.pets:
         write_pets(args.out, args.pets, args.seed)
+    if args.vehicles:
+        from segengine.training._vehicles import write_vehicles
+
+        write_vehicles(args.out, range(args.seed, args.seed + args.vehicles))
     return 0
 
 

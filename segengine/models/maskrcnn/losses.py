@@ -19,10 +19,10 @@ def rpn_class_loss(config: Config, match: Any, scores: Any) -> Any:
     counts = match != 0
     truth = tf.boolean_mask(match, counts) == 1
     if config.matterport:
-        logits = tf.boolean_mask(tf.reshape(scores, (*match.shape, 2)), counts)
+        logits = tf.boolean_mask(tf.reshape(scores, (*_sizes(match), 2)), counts)
         logits = logits[:, 1] - logits[:, 0]  # the softmax of two is the sigmoid of the difference
     else:
-        logits = tf.boolean_mask(tf.reshape(scores, match.shape), counts)
+        logits = tf.boolean_mask(tf.reshape(scores, _sizes(match)), counts)
     return _mean(
         tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(truth, tf.float32), logits), tf.size(logits)
     )
@@ -31,7 +31,7 @@ def rpn_class_loss(config: Config, match: Any, scores: Any) -> Any:
 def rpn_box_loss(config: Config, match: Any, truth: Any, deltas: Any) -> Any:
     """Over positive anchors; `truth` (n, anchor, 4) and `deltas` (n, anchor * 4) as they come."""
     positive = match == 1
-    found = in_order(config, tf.reshape(deltas, (*match.shape, 4)))
+    found = in_order(config, tf.reshape(deltas, (*_sizes(match), 4)))
     return _smooth_l1(tf.boolean_mask(truth, positive), tf.boolean_mask(found, positive))
 
 
@@ -55,6 +55,12 @@ def mask_loss(classes: Any, truth: Any, logits: Any) -> Any:
     each = tf.nn.sigmoid_cross_entropy_with_logits(truth, found)
     each = tf.boolean_mask(each, classes > 0)
     return _mean(each, tf.size(each))
+
+
+def _sizes(match: Any) -> tuple[Any, Any]:
+    """Images and anchors; in a graph neither may be known."""
+    shape = tf.shape(match)
+    return shape[0], shape[1]
 
 
 def _smooth_l1(truth: Any, found: Any) -> Any:

@@ -19,6 +19,8 @@ from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.preprocess import Prepared
 
 THRESHOLD = 0.5
+_SHIFT = np.array([0.0, 0.0, 1.0, 1.0])
+"""matterport's normalised boxes end in their last pixel, not behind it."""
 Floats = NDArray[np.float32]
 
 
@@ -67,16 +69,32 @@ def instances(
     return found
 
 
+def to_units(config: Config, prepared: Prepared, boxes: Floats) -> Floats:
+    """Boxes (k, 4) in the image's own pixels to the preset's units, as `instances` goes back."""
+    if not config.matterport:
+        y1, x1, y2, x2 = prepared.window
+        sides = np.array([y2 - y1, x2 - x1] * 2, np.float32)
+        return np.asarray(boxes * (sides / np.array(prepared.shape * 2)), np.float32)
+    corner, extent = _window(prepared)
+    h, w = prepared.shape
+    relative = (boxes - _SHIFT) / np.maximum([h - 1, w - 1] * 2, 1)
+    return np.asarray(corner + relative * extent, np.float32)
+
+
+def _window(prepared: Prepared) -> tuple[Floats, Floats]:
+    """Corner and extent of the image in the padded input, normalised, twice each."""
+    height, width = prepared.image.shape[:2]
+    window = (np.array(prepared.window) - _SHIFT) / np.array([height - 1, width - 1] * 2)
+    window = window.astype(np.float32)
+    return np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
+
+
 def _boxes_matterport(prepared: Prepared, boxes: Floats) -> NDArray[np.int64]:
     """Normalised boxes of the padded input to whole pixels of the image."""
-    height, width = prepared.image.shape[:2]
-    shift = np.array([0.0, 0.0, 1.0, 1.0])
-    window = (np.array(prepared.window) - shift) / np.array([height - 1, width - 1] * 2)
-    window = window.astype(np.float32)
-    corner, extent = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
+    corner, extent = _window(prepared)
     relative = (boxes - corner) / extent
     h, w = prepared.shape
-    return np.around(relative * np.array([h - 1, w - 1] * 2) + shift).astype(np.int64)
+    return np.around(relative * np.array([h - 1, w - 1] * 2) + _SHIFT).astype(np.int64)
 
 
 def _boxes_torchvision(prepared: Prepared, boxes: Floats) -> Floats:

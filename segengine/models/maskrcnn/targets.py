@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from segengine.models.maskrcnn import boxes as bx
 from segengine.models.maskrcnn.config import Config
 
+Floats = NDArray[np.float32]
 ANCHORS = 256
 """Anchors that count in an image, at most half of them positive."""
 REGIONS = {"matterport": (200, 0.33), "torchvision": (512, 0.25)}
@@ -92,7 +92,7 @@ def anchor_targets(
     if not len(boxes):
         match[free] = -1
     else:
-        overlaps = bx.iou(anchors, boxes).numpy()
+        overlaps = _iou(anchors, boxes)
         best = overlaps.max(1)
         match[(best < 0.3) & free] = -1
         nearest = overlaps.max(0)
@@ -100,9 +100,7 @@ def anchor_targets(
         match[best >= 0.7] = 1
         positive = match == 1
         own = boxes[overlaps[positive].argmax(1)]
-        deltas[positive] = bx.encode(anchors[positive], own).numpy() / np.array(
-            config.rpn_deviation, np.float32
-        )
+        deltas[positive] = _encode(anchors[positive], own, config.rpn_deviation)
     _leave(match, 1, ANCHORS // 2, rng)
     _leave(match, -1, ANCHORS - int((match == 1).sum()), rng)
     deltas[match != 1] = 0
@@ -123,7 +121,7 @@ def region_targets(
     given = given[(given[:, 2:] > given[:, :2]).all(1)]
     if not config.matterport:
         given = np.concatenate([given, boxes])
-    overlaps = bx.iou(given, boxes).numpy() if len(boxes) else np.zeros((len(given), 1))
+    overlaps = _iou(given, boxes) if len(boxes) else np.zeros((len(given), 1), np.float32)
     best = overlaps.max(1, initial=0)
     positive = _drawn(np.flatnonzero(best >= 0.5), int(count * share), rng)
     rest = int(len(positive) / share) if config.matterport else count
@@ -137,7 +135,7 @@ def region_targets(
     classes = np.zeros(len(positive), np.int32)
     if len(positive):
         chosen, true = given[positive], boxes[own]
-        deltas = bx.encode(chosen, true).numpy() / np.array(config.box_deviation, np.float32)
+        deltas = _encode(chosen, true, config.box_deviation)
         classes = truth.classes[~truth.crowd][own]
         inside = (chosen - np.tile(true[:, :2], 2)) / np.tile(true[:, 2:] - true[:, :2], 2)
         # At 1 itself a rounding error may put the last sample outside, where all is 0.
@@ -158,8 +156,25 @@ def _free(boxes: NDArray[np.float32], truth: Truths) -> NDArray[np.bool_]:
     """(k,) whether a box lies apart from every crowd."""
     if not truth.crowd.any():
         return np.ones(len(boxes), np.bool_)
-    overlaps = bx.iou(boxes, truth.boxes[truth.crowd]).numpy()
-    return np.asarray(overlaps.max(1) < CROWDED)
+    return np.asarray(_iou(boxes, truth.boxes[truth.crowd]).max(1) < CROWDED)
+
+
+def _iou(a: Floats, b: Floats) -> Floats:
+    """`boxes.iou` in NumPy, which anchors by the thousand do not have to be copied for."""
+    corner = np.maximum(a[:, None, :2], b[None, :, :2])
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - corner
+    common = np.prod(np.maximum(sides, 0), axis=-1)
+    areas = (np.prod(x[:, 2:] - x[:, :2], axis=-1) for x in (a, b))
+    union = np.add.outer(*areas) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def _encode(boxes: Floats, truth: Floats, deviation: tuple[float, ...]) -> Floats:
+    """`boxes.encode` in NumPy, over a deviation."""
+    size, true_size = boxes[:, 2:] - boxes[:, :2], truth[:, 2:] - truth[:, :2]
+    moved = (truth[:, :2] - boxes[:, :2] + 0.5 * (true_size - size)) / size
+    found = np.concatenate([moved, np.log(true_size / size)], axis=1)
+    return np.asarray(found / np.array(deviation), np.float32)
 
 
 def _leave(match: NDArray[np.int8], value: int, most: int, rng: np.random.Generator) -> None:

@@ -66,25 +66,37 @@ class Slot:
         return tensor.T if tensor.ndim == 2 else tensor.transpose(2, 3, 1, 0)
 
 
-def load(model: keras.Model, config: Config, path: Path) -> None:
-    """Fill the variables of a network from a file of its preset's format.
+def load(model: keras.Model, config: Config, path: Path, other_classes: bool = False) -> int:
+    """Fill the variables of a network from a file of its preset's format; the number left alone.
 
-    `.weights.h5` is what `save_weights` wrote. Raises ValueError that names the file and the
-    tensors that it lacks, has too many, or has in another shape; the model is then unchanged.
+    `.weights.h5` is what `save_weights` wrote. `other_classes`: the file may be for other classes;
+    the last layers, whose shapes follow from their number, are then left alone. Raises ValueError
+    that names the file and the tensors that it lacks, has too many, or has in another shape; the
+    model is then unchanged.
     """
     if path.name.endswith(".weights.h5"):
         model.load_weights(path)
-        return
+        return 0
     if config.matterport != (path.suffix in (".h5", ".hdf5")):
         wanted = ".h5" if config.matterport else ".pth, .pt or .safetensors"
         raise ValueError(f"weights: {path}: preset {config.preset} reads {wanted}")
     tensors = read(path)
     wrong: list[str] = []
     found = list(slots(model, config))
+    names = layer_names(config)
+    last = (*names.box[2:], names.mask_top[1]) if other_classes else ()
+    free = tuple(f"{name}{end}" for name in last for end in "/.")
+    left = [
+        slot
+        for slot in found
+        if slot.key in tensors
+        and tensors[slot.key].shape != slot.shape
+        and slot.key.startswith(free)
+    ]
     for slot in found:
         if slot.key not in tensors:
             wrong.append(f"{slot.key} is missing")
-        elif tensors[slot.key].shape != slot.shape:
+        elif tensors[slot.key].shape != slot.shape and slot not in left:
             shape = tensors[slot.key].shape
             wrong.append(f"{slot.key} has shape {shape}, not {slot.shape}")
     wrong += [f"{key} is of no layer" for key in sorted(tensors.keys() - {s.key for s in found})]
@@ -95,7 +107,9 @@ def load(model: keras.Model, config: Config, path: Path) -> None:
             f"{config.classes} classes: {'; '.join(wrong[:SHOWN])}{more}"
         )
     for slot in found:
-        slot.variable.assign(slot.value(tensors[slot.key]))
+        if slot not in left:
+            slot.variable.assign(slot.value(tensors[slot.key]))
+    return len(left)
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:
@@ -145,7 +159,7 @@ def slots(model: keras.Model, config: Config) -> Iterator[Slot]:
     """Every variable of the network with the tensor that fills it."""
     first_dense = layer_names(config).box[0]
     squares = (config.pyramid_channels, config.box_pool, config.box_pool)
-    for layer in _leaves(model):
+    for layer in leaves(model):
         for variable in layer.weights:
             if config.matterport:
                 yield Slot(f"{layer.name}/{variable.name}", variable)
@@ -154,9 +168,10 @@ def slots(model: keras.Model, config: Config) -> Iterator[Slot]:
                 yield Slot(f"{layer.name}.{_TORCH[variable.name]}", variable, True, grid)
 
 
-def _leaves(model: keras.Model) -> Iterator[Any]:
+def leaves(model: keras.Model) -> Iterator[Any]:
+    """Layers with variables, also those of models in the model."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
+            yield from leaves(layer)
         elif layer.weights:
             yield layer

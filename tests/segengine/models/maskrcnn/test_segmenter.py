@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,12 +17,15 @@ from skimage.transform import resize
 import segengine
 from segengine.errors import JobError
 from segengine.instances import SCHEMA
+from segengine.job import parse_job
 from segengine.models.maskrcnn import weights
 from segengine.models.maskrcnn.config import preset
+from segengine.models.maskrcnn.maps import draw
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.postprocess import Cutout, Instance, instances
 from segengine.models.maskrcnn.preprocess import Prepared, prepare, to_bytes
-from segengine.segmenters.maskrcnn import MaskRcnn, draw
+from segengine.preview import plan
+from segengine.segmenters.maskrcnn import MaskRcnn
 
 from . import h5
 from .drawn import draw_matterport, photos
@@ -183,3 +187,21 @@ def test_other_dtypes_and_gray_become_bytes() -> None:
     assert to_bytes(np.array([[[np.nan, 12.4, 300.0]]]), 3).tolist() == [[[0, 12, 255]]]
     with pytest.raises(ValueError, match="bands: the network takes 3, the image has 4"):
         to_bytes(np.zeros((2, 2, 4), np.uint8), 3)
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_frames_that_share_a_call_keep_their_objects(path: Path, bench: Any) -> None:
+    pixels = [photos()[name][:150, :140] for name in ("astronaut", "chelsea")]
+    for i, photo in enumerate(pixels):
+        bench.put(f"{i}.png", photo)
+    store = {"shard": 256, "frames": 2}
+    lines = plan(parse_job(bench.job(options(path), store=store))).lines()
+    assert "  backbone: resnet14" in lines
+    bench.run(options(path), store=store)
+    rows = pq.read_table(bench.store / "tables/instances.parquet").to_pylist()
+    segmenter = segengine.create_segmenter(options(path))
+    for frame, photo in enumerate(pixels):
+        alone = segmenter.segment(photo[None]).objects.to_pylist()
+        found = [{k: row[k] for k in alone[0]} for row in rows if row["frame"] == frame]
+        assert found == alone
+        assert max(row["score"] for row in found) < 1

@@ -71,6 +71,30 @@ def test_a_tensor_that_does_not_fit_is_named_and_nothing_is_loaded(
     assert all((a == b.value.numpy()).all() for a, b in zip(before, model.weights, strict=True))
 
 
+def test_weights_for_other_classes_fill_all_but_the_last_layers(model: Any, tmp_path: Path) -> None:
+    given = tensors(model)
+    shapes = {
+        "mrcnn_class_logits": (7, -1),
+        "mrcnn_bbox_fc": (28, -1),
+        "mrcnn_mask": (7, -1),
+    }
+    for layer, (outputs, axis) in shapes.items():
+        kernel = given[f"{layer}/kernel"]
+        given[f"{layer}/kernel"] = np.zeros((*kernel.shape[:axis], outputs), np.float32)
+        given[f"{layer}/bias"] = np.zeros(outputs, np.float32)
+    h5.write(tmp_path / "w.h5", given)
+    with pytest.raises(ValueError, match="mrcnn_class_logits/kernel has shape"):
+        weights.load(model, CONFIG, tmp_path / "w.h5")
+    assert weights.load(model, CONFIG, tmp_path / "w.h5", other_classes=True) == 6
+    for slot in weights.slots(model, CONFIG):
+        if slot.key.partition("/")[0] not in shapes:
+            np.testing.assert_array_equal(slot.variable, given[slot.key])
+    given["mrcnn_mask_conv1/bias"] = np.zeros(3, np.float32)
+    h5.write(tmp_path / "w.h5", given)
+    with pytest.raises(ValueError, match="mrcnn_mask_conv1/bias has shape"):
+        weights.load(model, CONFIG, tmp_path / "w.h5", other_classes=True)
+
+
 def test_a_file_of_the_other_preset_is_refused(model: Any) -> None:
     with pytest.raises(ValueError, match=r"new.pth: preset matterport reads .h5"):
         weights.load(model, CONFIG, HERE / "new.pth")

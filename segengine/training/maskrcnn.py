@@ -1,0 +1,512 @@
+"""Training of Mask R-CNN: the loop, the stages, and what is kept; from instances to a bundle.
+
+    architecture: {name: mask-rcnn, backbone: resnet50, weights: coco, stages: [...]}
+
+As the Mask_RCNN project published it: SGD with rate 0.001 and momentum 0.9 (unless `optimizer` says
+otherwise), the gradient of all variables clipped to a norm of 5, a weight decay of 1e-4 that is
+divided by each tensor's size, and from given weights first the heads, then the backbone's stages
+from the fourth on, then all at a tenth of the rate. Without weights all is learned from the start,
+and normalisation with it. `stages` names others, such as
+
+    stages: [{layers: heads, epochs: 10}, {layers: 3+, epochs: 10}, {layers: all, rate: 0.1}]
+
+The folder is as `fit` leaves it; the same job gives the same weights, also when it is killed and
+run again. `segmenter: {kind: mask-rcnn, weights: OUT/bundle}` takes the bundle.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from segengine import draw, plugins, registry
+from segengine.errors import JobError, SegengineError
+from segengine.models.maskrcnn.config import Config, preset
+from segengine.models.maskrcnn.detect import detector
+from segengine.models.maskrcnn.download import resolve
+from segengine.models.maskrcnn.maps import draw as draw_maps
+from segengine.models.maskrcnn.network import network
+from segengine.models.maskrcnn.step import Batch, make_batch, signature, training_losses
+from segengine.models.maskrcnn.weights import leaves, load
+from segengine.progress import Progress
+from segengine.training import checkpoints, fit, pictures
+from segengine.training._objects import (
+    as_learned,
+    changed,
+    check_truth,
+    class_names,
+    read_objects,
+    stacked,
+    whole_truth,
+)
+from segengine.training._tensorboard import EventWriter
+from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
+from segengine.training.data import Data, open_data, order
+from segengine.training.job import AugmentSpec, TrainJob
+from segengine.training.modelcard import model_card
+from segengine.types import Prediction
+
+CLIP = 5.0
+"""Greatest norm of the gradient of all variables."""
+DECAY = 1e-4
+RATE, MOMENTUM = 1e-3, 0.9
+PARTS = ("rpn_class", "rpn_box", "class", "box", "mask")
+LAYERS = {"heads": 6, "5+": 5, "4+": 4, "3+": 3, "all": 0}
+"""What a stage learns: layers from this stage of the backbone on."""
+_ORDER, _CHANGE, _DRAW = range(3)  # streams of random numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Some epochs that learn some of the layers."""
+
+    layers: str
+    epochs: int
+    rate: float = 1.0
+    """What the learning rate is multiplied by."""
+
+
+def train(
+    job: TrainJob, update: fit.Update | None = None, note: fit.Note | None = None
+) -> fit.Trained:
+    """Train Mask R-CNN. Raises JobError before the first step, SegengineError after it."""
+    began = time.monotonic()
+    update, note = update or (lambda _: None), note or (lambda _: None)
+    keras.utils.set_random_seed(job.seed)
+    tf.config.experimental.enable_op_determinism()
+    data = open_data(job)
+    for left_out in data.notes:
+        note(left_out)
+    run = _Training(job, data, update, note)
+    run.train()
+    return fit.Trained(
+        job.name,
+        job.out,
+        str(run.folder / "bundle"),
+        run.state.epochs,
+        time.monotonic() - began,
+        run.finish(),
+    )
+
+
+def config_of(job: TrainJob, data: Data) -> Config:
+    """The network's constants: the architecture's options; `input.size` is `max_side`."""
+    height, width = job.input.size
+    if height != width:
+        raise JobError(f"input.size: mask-rcnn takes squares, not {height} x {width}")
+    if job.input.resize is not True:
+        raise JobError("input.resize: mask-rcnn learns from whole frames; set it to true")
+    if "scale" in job.input.model_fields_set:
+        raise JobError("input.scale: mask-rcnn has its own; set architecture.mean and .deviation")
+    given = dict(job.architecture.options)
+    pretrained = given.pop("weights", None) is not None or job.from_ is not None
+    for name in ("stages", "classes"):
+        given.pop(name, None)
+    given = {"train_norm": not pretrained, "max_side": height} | given
+    name = given.pop("preset", "matterport")
+    try:
+        return preset(name, len(class_names(data)), bands=data.bands, **given)
+    except ValueError as error:
+        raise JobError(f"architecture.{error}") from None
+
+
+def stages_of(job: TrainJob) -> tuple[Stage, ...]:
+    """The stages of all epochs; the last one has what is left. Raises JobError."""
+    given = job.architecture.options.get("stages")
+    if given is None:
+        if job.architecture.options.get("weights") is None and job.from_ is None:
+            return (Stage("all", job.epochs),)
+        # 40, 80 and 40 epochs as published
+        heads, upper = job.epochs // 4, job.epochs // 2
+        rest = job.epochs - heads - upper
+        stages = (Stage("heads", heads), Stage("4+", upper), Stage("all", rest, 0.1))
+        return tuple(stage for stage in stages if stage.epochs)
+    key = "architecture.stages"
+    if not isinstance(given, list) or not given or not all(isinstance(s, dict) for s in given):
+        raise JobError(f"{key}: must be a list of {{layers: ..., epochs: ..., rate: ...}}")
+    found = []
+    left = job.epochs
+    for place, each in enumerate(given):
+        last = place == len(given) - 1
+        strange = sorted(set(each) - {"layers", "epochs", "rate"})
+        layers, epochs, rate = each.get("layers"), each.get("epochs", left), each.get("rate", 1.0)
+        if strange:
+            raise JobError(f"{key}: {strange[0]} is none of layers, epochs and rate")
+        if layers not in LAYERS:
+            raise JobError(f"{key}: layers must be one of {', '.join(LAYERS)}, not {layers!r}")
+        if type(epochs) is not int or epochs < 1 or (last and epochs > left):
+            raise JobError(f"{key}: epochs must be from 1 to those that are left, not {epochs!r}")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0:
+            raise JobError(f"{key}: rate must be above 0, not {rate!r}")
+        found.append(Stage(layers, left if last else min(epochs, left), float(rate)))
+        left -= found[-1].epochs
+    return tuple(found)
+
+
+def stage_at(stages: Sequence[Stage], epoch: int) -> Stage:
+    """The stage of an epoch, from 0 on."""
+    end = 0
+    for stage in stages:
+        end += stage.epochs
+        if epoch < end:
+            return stage
+    return stages[-1]
+
+
+def level(layer: str) -> int:
+    """1 to 5 for a layer of that stage of the backbone, 6 for the pyramid and the heads.
+
+    >>> [level(name) for name in ("bn_conv1", "res4f_branch2a", "fpn_c5p5")]
+    [1, 4, 6]
+    >>> [level(name) for name in ("backbone.body.layer1.0.conv1", "roi_heads.mask_head.0.0")]
+    [2, 6]
+    """
+    if layer in ("conv1", "bn_conv1", "backbone.body.conv1", "backbone.body.bn1"):
+        return 1
+    if found := re.match(r"(?:res|bn)(\d)[a-z]_", layer):
+        return int(found[1])
+    if found := re.match(r"backbone\.body\.layer(\d)\.", layer):
+        return int(found[1]) + 1
+    return 6
+
+
+def build(job: TrainJob, data: Data) -> keras.Model:
+    """The network of a job, with fresh weights. Raises JobError for whatever cannot be trained."""
+    check_truth(data)
+    stages_of(job)
+    return network(config_of(job, data))
+
+
+class _Rate(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate times that of the stage."""
+
+    def __init__(self, base: Any, stages: Sequence[Stage], steps: int) -> None:
+        self.base = base
+        self.ends = np.cumsum([stage.epochs for stage in stages])[:-1] * steps
+        self.rates = np.array([stage.rate for stage in stages], np.float32)
+
+    def __call__(self, step: Any) -> Any:
+        base = self.base(step) if callable(self.base) else self.base
+        at = tf.searchsorted(self.ends, [tf.cast(step, self.ends.dtype)], side="right")[0]
+        return base * tf.gather(self.rates, at)
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError  # the optimizer is rebuilt from its job, never from a file
+
+
+def optimizer_of(job: TrainJob, stages: Sequence[Stage], steps: int) -> Any:
+    """The job's optimizer, or the published one where it names none; clipped as published."""
+    if "optimizer" in job.model_fields_set:
+        found = fit.optimizer(job, steps)
+    else:
+        found = keras.optimizers.SGD(RATE, momentum=MOMENTUM)
+    found.global_clipnorm = CLIP
+    if any(stage.rate != 1 for stage in stages):
+        given = found._learning_rate
+        schedule = isinstance(given, keras.optimizers.schedules.LearningRateSchedule)
+        base = given if schedule else float(np.asarray(found.learning_rate))
+        found._learning_rate = _Rate(base, stages, steps)
+    return found
+
+
+class _Training:
+    """A network, its data and how far it is."""
+
+    def __init__(self, job: TrainJob, data: Data, update: fit.Update, note: fit.Note) -> None:
+        self.job, self.data, self.update, self.note = job, data, update, note
+        self.folder = Path(job.out)
+        self.model = build(job, data)
+        self.config = config_of(job, data)
+        self.stages = stages_of(job)
+        self.steps = -(-len(data.train.frames) // job.batch)
+        self._start_weights()
+        self.optimizer = optimizer_of(job, self.stages, self.steps)
+        self.optimizer.build(self.model.trainable_variables)
+        self.detect = detector(self.model, self.config)
+        self.losses = tf.function(
+            lambda *parts: training_losses(self.model, self.config, Batch(*parts), False),
+            input_signature=signature(self.config),
+            autograph=False,
+        )
+        self._steps: dict[str, Any] = {}
+        self._lost: dict[str, str] = {}
+        self.state = checkpoints.State(fit._digest(job, data))
+        self._resume()
+
+    @property
+    def _variables(self) -> list[Any]:
+        return [*self.model.variables, *self.optimizer.variables]
+
+    def _start_weights(self) -> None:
+        weights = self.job.architecture.options.get("weights")
+        if weights is not None:
+            try:
+                left = load(self.model, self.config, resolve(weights), other_classes=True)
+            except ValueError as error:
+                raise JobError(f"architecture.{error}") from None
+            self.note(f"starts from {weights}, but for {left} tensors of other classes")
+        if self.job.from_ is not None:
+            try:
+                _, source = load_bundle(self.job.from_)
+            except JobError as error:
+                raise JobError(f"from: {error}") from None
+            copied, layers = transfer(source, self.model)
+            if not copied:
+                raise JobError(f"from: {self.job.from_}: not one layer has the shapes of this one")
+            self.note(f"{copied} of {layers} layers start from {self.job.from_}, the others anew")
+
+    def _resume(self) -> None:
+        found = checkpoints.load(self.folder, checkpoints.FILE)
+        if found is None:
+            return
+        state, arrays = found
+        file = self.folder / checkpoints.FILE
+        if state.digest != self.state.digest:
+            raise JobError(
+                f"out: {file} is of another job or other data; choose another folder, or delete it"
+            )
+        checkpoints.restore(file, self._variables, arrays)
+        self.state = state
+        self.note(f"goes on after epoch {state.epochs} of {self.job.epochs}")
+
+    # --------------------------------------------------------------------------------- batches
+
+    def _batches(self, epoch: int | None) -> Iterator[Batch]:
+        """An epoch's batches, None: the validation part; the next is made while one is used."""
+        frames = self.data.validation.frames if epoch is None else self.data.train.frames
+        places = list(range(len(frames)))
+        if epoch is not None:
+            rng = np.random.default_rng([self.job.seed, epoch, _ORDER])
+            places = order(len(frames), self.job.window, rng)
+        size = self.job.batch
+        groups = [places[i : i + size] for i in range(0, len(places), size)]
+        with ThreadPoolExecutor(1) as pool:
+            waiting = None
+            for place, group in enumerate(groups):
+                following = pool.submit(self._batch, epoch, place, group)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
+
+    def _batch(self, epoch: int | None, place: int, group: Sequence[int]) -> Batch:
+        frames = self.data.validation.frames if epoch is None else self.data.train.frames
+        spec = AugmentSpec() if epoch is None else self.job.augment
+        learned = []
+        for index in group:
+            found, reason = read_objects(frames[index], self.data)
+            if reason:
+                self._lost[frames[index].ref.name] = reason
+            found = changed(found, spec, [self.job.seed, epoch or 0, _CHANGE, index])
+            learned.append(as_learned(found, self.config))
+        images, windows = stacked([prepared for prepared, _ in learned])
+        seed = [self.job.seed, 0 if epoch is None else epoch + 1, _DRAW, place]
+        truths = [truth for _, truth in learned]
+        return make_batch(self.config, images, windows, truths, np.random.default_rng(seed))
+
+    # ------------------------------------------------------------------------------------ steps
+
+    def _step(self, stage: Stage) -> Any:
+        """One step of a stage as a graph: a batch to the parts of its loss."""
+        if stage.layers in self._steps:
+            return self._steps[stage.layers]
+        learned = {
+            id(variable)
+            for layer in leaves(self.model)
+            if level(layer.name) >= LAYERS[stage.layers]
+            for variable in layer.trainable_variables
+        }
+        chosen = [v for v in self.model.trainable_variables if id(v) in learned]
+        decayed = [v for v in chosen if v.name not in ("gamma", "beta")]
+        adamw = isinstance(self.optimizer, keras.optimizers.AdamW)
+
+        def step(*parts: Any) -> dict[str, Any]:
+            with tf.GradientTape() as tape:
+                found = training_losses(self.model, self.config, Batch(*parts), True)
+                total = tf.add_n(list(found.values()))
+                if not adamw:
+                    # squares over the tensor's size, as published
+                    squares = [tf.reduce_mean(tf.square(v.value)) for v in decayed]
+                    total += DECAY * tf.add_n(squares)
+            slopes = tape.gradient(total, [v.value for v in chosen])
+            self.optimizer.apply([tf.convert_to_tensor(slope) for slope in slopes], chosen)
+            return found
+
+        self._steps[stage.layers] = tf.function(
+            step, input_signature=signature(self.config), autograph=False
+        )
+        return self._steps[stage.layers]
+
+    @property
+    def _done(self) -> bool:
+        stop = self.job.early_stopping
+        waited = self.state.epochs - self.state.best
+        return self.state.epochs >= self.job.epochs or (
+            stop is not None and self.state.epochs > 0 and waited >= stop.patience
+        )
+
+    def train(self) -> None:
+        """All epochs that are left."""
+        if not self._pictured.exists():
+            self._picture()
+        with EventWriter(self.folder / "tensorboard") as events:
+            while not self._done:
+                figures = self._epoch()
+                for name, value in figures.items():
+                    events.scalar(name, value, self.state.epochs)
+                self._picture()
+
+    def _epoch(self) -> dict[str, float]:
+        epoch, epochs = self.state.epochs, self.job.epochs
+        step = self._step(stage_at(self.stages, epoch))
+        rate = float(np.asarray(self.optimizer.learning_rate))
+        means = _Means()
+        for place, batch in enumerate(self._batches(epoch), 1):
+            means.add(step(*batch), len(batch.images))
+            text = f"epoch {epoch + 1} of {epochs}: loss {means.figures()['loss']:.3f}"
+            done = epoch * self.steps + place
+            self.update(Progress("train", done, epochs * self.steps, message=text))
+        looked = _Means()
+        for batch in self._batches(None):
+            looked.add(self.losses(*batch), len(batch.images))
+        for name, reason in self._lost.items():
+            self.note(f"{name} takes no part: {reason}")
+        figures = means.figures()
+        figures |= {f"val_{name}": value for name, value in looked.figures().items()}
+        figures |= {f"val_{name}": value for name, value in self._precision().items()}
+        figures["learning_rate"] = rate
+        if not np.isfinite(figures["loss"]):
+            raise SegengineError(
+                f"optimizer.learning_rate: the loss is {figures['loss']} in epoch {epoch + 1}; "
+                "try a lower one"
+            )
+        self._commit(figures)
+        return figures
+
+    def _precision(self) -> dict[str, float]:
+        """AP of masks on the validation part, in the frames' own pixels."""
+        classes = class_names(self.data)
+        options = {"classes": classes, "truth_classes": self.data.classes, "kinds": ("mask",)}
+        metric = registry.create("metrics", "coco", options)
+        state = metric.empty()
+        for frame in self.data.validation.frames:
+            found, reason = read_objects(frame, self.data)
+            if reason:
+                continue
+            labels, ids, objects = self._found(found.pixels)
+            seen = Prediction(labels[None], instances=ids[None], objects=objects)
+            state = metric.update(state, seen, whole_truth(frame))
+        figures = metric.compute(state)["mask"]
+        return {name: float(figures[name] or 0.0) for name in ("ap", "ap50")}
+
+    def _found(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.uint32], Any]:
+        return draw_maps(self.detect(pixels, False), pixels.shape[:2], len(class_names(self.data)))
+
+    # ------------------------------------------------------------------------------ what is kept
+
+    def _commit(self, figures: Mapping[str, float]) -> None:
+        before = self.state.history.get("val_loss", [])
+        best = self.state.best
+        if figures["val_loss"] < min(before, default=np.inf):
+            best = self.state.epochs + 1
+        history = {n: [*self.state.history.get(n, []), v] for n, v in figures.items()}
+        self.state = replace(self.state, epochs=self.state.epochs + 1, history=history, best=best)
+        if self.job.early_stopping is not None and best == self.state.epochs:
+            variables = list(self.model.variables)
+            checkpoints.save(self.folder, checkpoints.BEST, self.state, variables)
+        checkpoints.save(self.folder, checkpoints.FILE, self.state, self._variables)
+
+    @property
+    def _pictured(self) -> Path:
+        return self.folder / "pictures" / f"epoch-{self.state.epochs:03d}.png"
+
+    def _picture(self) -> None:
+        found, _ = read_objects(self.data.validation.frames[0], self.data)
+        true = np.zeros(found.pixels.shape[:2], np.uint16)
+        for mask, kind in zip(found.masks, found.classes, strict=True):
+            true[mask] = kind
+        labels, _, _ = self._found(found.pixels)
+        names = class_names(self.data)
+        picture = pictures.sample_picture(
+            found.pixels, true, labels.astype(np.uint16), names, draw_colors(self.data)
+        )
+        checkpoints.write(self._pictured, draw.encode_png(picture))
+
+    def finish(self) -> dict[str, float]:
+        """Pictures, card and bundle; the figures of the bundle's weights."""
+        at = self.state.epochs
+        if self.job.early_stopping is not None and self.state.best:
+            found = checkpoints.load(self.folder, checkpoints.BEST)
+            if found is None:
+                raise SegengineError(f"{self.folder / checkpoints.BEST}: is gone; train anew")
+            at = found[0].epochs
+            file = self.folder / checkpoints.BEST
+            checkpoints.restore(file, list(self.model.variables), found[1])
+        history = self.state.history
+        metrics = {n: v[at - 1] for n, v in history.items() if n != "learning_rate"}
+        picture = pictures.history_picture(history)
+        checkpoints.write(self.folder / "history.png", draw.encode_png(picture))
+        bundle = bundle_of(self.job, self.data, self.config, metrics)
+        card = model_card(
+            bundle,
+            parameters=self.model.count_params(),
+            frames=(len(self.data.train.frames), len(self.data.validation.frames)),
+            history=history,
+        )
+        card = card.replace("kind: model, path:", "kind: mask-rcnn, weights:")
+        save_bundle(self.folder / "bundle", bundle, self.model, card)
+        return metrics
+
+
+class _Means:
+    """The mean of each part of the loss over images."""
+
+    def __init__(self) -> None:
+        self.sums, self.count = dict.fromkeys(PARTS, 0.0), 0
+
+    def add(self, parts: Mapping[str, Any], count: int) -> None:
+        """A batch's."""
+        for name in PARTS:
+            self.sums[name] += float(parts[name]) * count
+        self.count += count
+
+    def figures(self) -> dict[str, float]:
+        """Their sum as `loss`, and each."""
+        means = {name: value / self.count for name, value in self.sums.items()}
+        return {"loss": sum(means.values()), **means}
+
+
+def draw_colors(data: Data) -> tuple[tuple[int, int, int], ...]:
+    """The colours of the network's classes: those of the truth, by name."""
+    own = dict(zip(data.classes, data.colors, strict=True))
+    names = class_names(data)
+    return tuple(own.get(n, c) for n, c in zip(names, plugins.palette(len(names)), strict=True))
+
+
+def bundle_of(job: TrainJob, data: Data, config: Config, metrics: Mapping[str, float]) -> Bundle:
+    """What `bundle.json` says of a training."""
+    options = {k: v for k, v in config.to_dict().items() if k not in ("classes", "bands")}
+    return Bundle(
+        architecture="mask-rcnn",
+        options=options,
+        bands=data.bands,
+        classes=class_names(data),
+        colors=draw_colors(data),
+        scale={"mean": list(config.mean), "std": list(config.deviation)},
+        activation="softmax",
+        size=(None, None),
+        resize=False,
+        job=fit._portable(job),
+        metrics=dict(metrics),
+    )
