@@ -312,7 +312,8 @@ def _parser() -> argparse.ArgumentParser:
     add_store(add("report", _report, "Build the report again from the store."))
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
-    export.add_argument("--to", metavar="FORMAT", required=True, help="png, cog, coco, panoptic, geojson, geoparquet")
+    formats = "png, cog, coco, panoptic, geojson, geoparquet"
+    export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument("--out", metavar="DIR", help="where to; default: segengine-FORMAT")
     show = add("show", _show, "Draw a frame beside its mask.")
     add_store(show)

@@ -9,10 +9,11 @@ Wu et al. 2019, "FastFCN: Rethinking dilated convolution in the backbone for sem
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from segengine.models import _heads
 from segengine.models._build import Size, check, final, load_weights
@@ -74,6 +75,38 @@ def build(
     model = keras.Model(image, outputs, name="fastfcn")
     load_weights(model, weights)
     return model
+
+
+def objective(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Sequence[Any]], Any]:
+    """For training: a loss of the logits, of the auxiliary ones too, and of the classes' presence.
+
+    Gives a function of labels (n, h, w) and the outputs, all logits.
+    """
+
+    def total(labels: Any, outputs: Sequence[Any]) -> Any:
+        found = loss(labels, outputs[0])
+        for more in outputs[1:]:
+            if len(more.shape) == 2:
+                found += PRESENCE_WEIGHT * presence_loss(labels, more)
+            else:
+                found += AUXILIARY_WEIGHT * loss(labels, more)
+        return found
+
+    return total
+
+
+def presence_loss(labels: Any, logits: Any) -> Any:
+    """Mean binary cross-entropy of logits (n, class) against which classes labels (n, h, w) have.
+
+    Of one channel, whether class 1 is there. Images that are all void do not count.
+    """
+    channels = logits.shape[-1]
+    classes = ops.arange(max(channels, 2), dtype=labels.dtype)
+    there = ops.any(ops.equal(labels[..., None], classes), axis=(1, 2))
+    known = ops.cast(ops.any(there, axis=-1), logits.dtype)
+    there = ops.cast(there[:, -channels:], logits.dtype)
+    entropy = ops.mean(ops.softplus(logits) - there * logits, axis=-1)
+    return ops.sum(entropy * known) / ops.maximum(ops.sum(known), 1.0)
 
 
 def jpu(c3: Any, c4: Any, c5: Any, name: str) -> Any:

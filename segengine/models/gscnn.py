@@ -12,17 +12,18 @@ Every resizing is bilinear with aligned corners. `dual_task` holds the loss of b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from segengine.models import _heads
 from segengine.models._build import Size, check, final, load_weights
 from segengine.models._resnet import resnet
 from segengine.models._torch import batch_norm, conv, relu
 from segengine.models._wideresnet import wide_resnet38
+from segengine.models.dual_task import DualTask
 from segengine.models.layers.aligned_resize import AlignedResize
 from segengine.models.layers.canny import Canny
 from segengine.models.layers.idle import IdleConvolution
@@ -85,6 +86,19 @@ def build(
     model = keras.Model(image, [final(x, classes, activation), edge], name="gscnn")
     load_weights(model, weights)
     return model
+
+
+def objective(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Sequence[Any]], Any]:
+    """For training: a loss of the segmentation, in place of `DualTask`'s own, and its other terms.
+
+    Gives a function of labels (n, h, w) and the outputs, of which the first must be logits.
+    """
+    dual = DualTask(segmentation=0)
+
+    def total(labels: Any, outputs: Sequence[Any]) -> Any:
+        return loss(labels, outputs[0]) + dual(labels, ops.concatenate(list(outputs), axis=-1))
+
+    return total
 
 
 def gate(x: Any, shape: Any, name: str) -> Any:

@@ -36,9 +36,13 @@ from segengine.training.data import Data, Samples, class_counts, open_data
 from segengine.training.figures import Figure
 from segengine.training.job import TrainJob
 from segengine.training.modelcard import model_card, summary_lines
+from segengine.training.objective import Trainee, listed, objective_of
+from segengine.training.recalibration import Recalibration
 
 Update = Callable[[Progress], None]
 Note = Callable[[str], None]
+RECALIBRATED = 64
+"""Most batches of an epoch, spread over it, for the statistics of batch normalisation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,17 @@ def train(job: TrainJob, update: Update | None = None, note: Note | None = None)
     """Train a network. Raises JobError before the first step, SegengineError after it."""
     began = time.monotonic()
     update, note = update or (lambda _: None), note or (lambda _: None)
+    if job.architecture.name == "mask-rcnn":
+        from segengine.training import maskrcnn
+
+        return maskrcnn.train(job, update, note)
     keras.utils.set_random_seed(job.seed)
     _be_deterministic()
     data = open_data(job)
+    try:
+        Path(job.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"out: {job.out} cannot be made a folder: {error.strerror}") from None
     for left_out in data.notes:
         note(left_out)
     run = _Training(job, data, update, note)
@@ -96,16 +108,17 @@ class _Training:
         self.folder = Path(job.out)
         self.looked = Samples(data, job, None)
         self.network = build(job, data)
-        # What is trained: the first output, where the network has several.
-        self.model = keras.Model(self.network.input, self.network.outputs[0])
+        made = loss(job, data)
+        self.model = Trainee(self.network, objective_of(job.architecture.name, made))
         if job.from_ is not None:
             self._transfer(job.from_)
         steps = len(Samples(data, job, 0))
         self.model.compile(
             optimizer=optimizer(job, steps),
-            loss=loss(job, data),
             metrics=[Figure(name, len(data.classes)) for name in job.metrics],
+            jit_compile="auto" if made.supports_jit else False,
         )
+        self.recalibrate = Recalibration(self.network)
         self.model.optimizer.build(self.model.trainable_variables)
         self.state = checkpoints.State(_digest(job, data))
         self._resume()
@@ -167,17 +180,20 @@ class _Training:
         report = _Report(self.update, epoch, self.job.epochs, len(samples))
         history = self.model.fit(
             samples,
-            validation_data=self.looked,
             initial_epoch=epoch,
             epochs=epoch + 1,
             shuffle=False,  # the order is the samples' own
             verbose=0,
             callbacks=[report],
         ).history
+        spread = range(0, len(samples), -(-len(samples) // RECALIBRATED))
+        self.recalibrate(samples[i][0] for i in spread)
+        looked = self.model.evaluate(self.looked, verbose=0, return_dict=True)
         for lost in (samples.lost, self.looked.lost):
             for name, reason in lost.items():
                 self.note(f"{name} takes no part: {reason}")
         figures = {name: float(values[0]) for name, values in history.items()}
+        figures |= {f"val_{name}": float(value) for name, value in looked.items()}
         figures["learning_rate"] = float(np.asarray(self.model.optimizer.learning_rate))
         if not np.isfinite(figures["loss"]):
             raise SegengineError(
@@ -207,7 +223,8 @@ class _Training:
     def _picture(self) -> None:
         place = _shown(self.looked)
         read, sample = self.looked.sample(place), self.looked.prepared(place)
-        found = labels_of(np.asarray(self.model(sample.pixels[None], training=False)))[0]
+        logits = listed(self.model(sample.pixels[None], training=False))[0]
+        found = labels_of(np.asarray(logits))[0]
         picture = pictures.sample_picture(
             read.pixels, read.labels, found, self.data.classes, self.data.colors
         )
@@ -298,19 +315,31 @@ def options(job: TrainJob) -> dict[str, Any]:
 
 
 def build(job: TrainJob, data: Data) -> Any:
-    """The network of a job; its first output is logits (n, y, x, channel)."""
+    """The network of a job; its first output is logits (n, y, x, channel). Raises JobError."""
+    name, channels, given = job.architecture.name, outputs(job, data), job.architecture.options
+    if given.get("activation") is not None:
+        raise JobError("architecture.activation: a network learns as logits; leave it out")
+    unfit = JobError(
+        f"architecture.name: {name} gives no score for each pixel and class, which is what can be "
+        "trained here; choose another, such as unet"
+    )
     try:
-        return models.build(
-            job.architecture.name,
+        network = models.build(
+            name,
             bands=data.bands,
-            classes=outputs(job, data),
+            classes=channels,
             size=job.input.size,
-            weights=job.architecture.options.get("weights"),
+            weights=given.get("weights"),
             **options(job),
         )
     except JobError as error:
-        key = "input" if str(error).startswith("size:") else "architecture"
-        raise JobError(str(error) if "architecture." in str(error) else f"{key}.{error}") from None
+        key = str(error).partition(":")[0]
+        if key in ("classes", "activation"):  # what every network of pixels takes
+            raise unfit from None
+        raise JobError(f"{'input' if key == 'size' else 'architecture'}.{error}") from None
+    if tuple(network.outputs[0].shape[1:]) != (*job.input.size, channels):
+        raise unfit
+    return network
 
 
 def loss(job: TrainJob, data: Data) -> Any:

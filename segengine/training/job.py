@@ -123,6 +123,13 @@ class InputSpec(Model):
     )
     balance: bool = Field(True, description="Patches: each class is drawn equally often")
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _two_sides(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("write a height and a width in pixels, such as [128, 128]")
+        return value
+
 
 class AugmentSpec(Model):
     """Random changes of each training sample: geometry on image and mask together."""
@@ -182,6 +189,11 @@ class TrainJob(Model):
     seed: int = Field(0, ge=0, lt=2**31)
     out: str = Field(min_length=1, description="Folder of checkpoints, pictures and the bundle")
     from_: str | None = Field(None, alias="from", description="Bundle whose weights to start from")
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("loss")
     @classmethod

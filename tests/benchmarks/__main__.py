@@ -9,7 +9,17 @@ import sys
 
 from tests.benchmarks.table import Row, show
 
-NAMES = ("startup", "orchestration", "records", "memory", "engine", "kmeans", "inference", "metrics")
+NAMES = (
+    "startup",
+    "orchestration",
+    "records",
+    "memory",
+    "engine",
+    "kmeans",
+    "stitching",
+    "inference",
+    "metrics",
+)
 
 
 def main(names: list[str]) -> int:

@@ -94,6 +94,24 @@ def test_a_frozen_network_stops_early_and_starts_another(make_job: MakeJob) -> N
         assert all(same) == (a.name != "logits")
 
 
+def test_the_last_picture_shows_what_the_bundle_predicts(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[Any, ...]] = []
+
+    def keep(*panels: Any) -> Any:
+        shown.append(panels)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(fit.pictures, "sample_picture", keep)
+    trained = fit.train(make_job(optimizer={"learning_rate": 0.05}))
+    pixels, true, found, *_ = shown[-1]
+    _, network = load_bundle(trained.bundle)
+    expected = np.asarray(network(pixels[None] / np.float32(255)))[0].argmax(axis=-1)
+    assert found.shape == true.shape == (16, 16)
+    assert (found == expected).mean() > 0.99
+
+
 def test_two_classes_can_share_one_channel(make_job: MakeJob) -> None:
     paths = make_job().truth.paths  # type: ignore[union-attr]
     job = make_job(
@@ -177,7 +195,14 @@ def test_jobs_that_cannot_be(make_job: MakeJob, tmp_path: Path) -> None:
         ({"input": {"size": [20, 20]}}, r"^input\.size: must be a multiple of 16, not 20 x 20"),
         ({"loss": {"loss": "dice", "gama": 2}}, r"^loss\.gama: "),
         ({"from": str(tmp_path / "none")}, "^from: .*none: is no bundle"),
+        ({"architecture": {"name": "deepmask"}}, r"^architecture\.name: deepmask gives no score"),
+        (
+            {"architecture": {"name": "unet", "activation": "softmax"}},
+            r"^architecture\.activation: .* leave it out",
+        ),
+        ({"out": str(tmp_path / "file")}, "^out: .*file cannot be made a folder: File exists"),
     ]
+    (tmp_path / "file").touch()
     for changes, message in wrong:
         if "input" in changes:
             changes |= {"architecture": {"name": "unet"}}

@@ -36,6 +36,11 @@ def test_a_job_has_defaults_and_absolute_paths(tmp_path: Path) -> None:
     assert TrainJob.model_validate(job.as_json()) == job
 
 
+def test_an_architecture_may_be_its_name_alone(tmp_path: Path) -> None:
+    job = load_train_job(_file(tmp_path, architecture="unet"))
+    assert (job.architecture.name, job.architecture.options) == ("unet", {})
+
+
 def test_file_lists_are_relative_to_the_job(tmp_path: Path) -> None:
     parts = {"train": {"files": "a.txt"}, "validation": {"files": "b.txt", "fraction": 0.5}}
     job = load_train_job(_file(tmp_path, split=parts))
@@ -48,6 +53,7 @@ def test_file_lists_are_relative_to_the_job(tmp_path: Path) -> None:
         ({"epoch": 3}, 14, "epoch: unknown key; did you mean epochs?"),
         ({"input": {"sized": [8, 8]}}, 15, "input.sized: unknown key; did you mean size?"),
         ({"architecture": {"name": "unett"}}, 11, "architecture.name: 'unett' is not one of"),
+        ({"input": {"size": 64}}, 15, "input.size: write a height and a width in pixels"),
         ({"architecture": {}}, 10, "architecture.name: this key is needed"),
         ({"loss": "dicee"}, 14, "loss: 'dicee' is not one of the losses installed; did you mean"),
         ({"loss": [{"weight": 1}]}, 14, "loss: write NAME"),
