@@ -1,6 +1,6 @@
 """Run the benchmarks named on the command line, or all, and print one table.
 
-python -m tests.benchmarks                  everything (about half an hour on two cores)
+python -m tests.benchmarks                  everything (about an hour on two cores)
 python -m tests.benchmarks kmeans startup   only these
 """
 

@@ -181,9 +181,16 @@ def test_a_missing_job_file_is_exit_code_2(
     assert error_line(capsys).endswith("none.yaml: no such job file")
 
 
-def test_training_says_that_nothing_can_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
-    assert usage(["train", "train.yaml"]) == 2
-    assert "can be trained" in error_line(capsys)
+def test_a_training_job_that_is_wrong_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "train.yaml"
+    assert usage(["train", str(file)]) == 2
+    assert error_line(capsys).endswith("train.yaml: no such job file")
+    file.write_text("source: {paths: [a.png]}\narchitecture: {name: unnet}\nout: o\n")
+    for command in ("train", "plan"):
+        assert usage([command, str(file)]) == 2
+        assert "train.yaml:2: architecture" in error_line(capsys)
 
 
 @pytest.mark.parametrize("group", cli.LISTS)
