@@ -98,7 +98,8 @@ class Surface(Named):
             both.max(),
             max(np.percentile(there, 95), np.percentile(back, 95)),
             both.mean(),
-            np.count_nonzero(both <= self.tolerance) / len(both),
+            # as multiples of 2^-32: a distance of just the tolerance must not hang on its last bit
+            np.count_nonzero(to_fixed(both) <= to_fixed(self.tolerance)) / len(both),
         ]
         return [1, 0, 0, *to_fixed(figures).tolist()]
 

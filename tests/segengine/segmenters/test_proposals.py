@@ -76,12 +76,10 @@ def decoded(table: Any, row: int, size: tuple[int, int]) -> Array:
 def test_a_thing_is_found_where_it_is(
     top: int, left: int, side: int, shape: tuple[int, int]
 ) -> None:
+    top, left = top % (shape[0] - side + 1), left % (shape[1] - side + 1)  # all of it is seen
     image = np.full((1, *shape, 1), 40, np.uint8)
     image[0, top : top + side, left : left + side] = 250
     truth = image[0, ..., 0] > 200
-    if min(np.ptp(np.flatnonzero(truth.any(axis))) for axis in (0, 1)) < 0.9 * side - 1:
-        image = np.roll(image, (-top, -left), (1, 2))
-        truth = image[0, ..., 0] > 200
     watcher = Watcher()
     found = proposer(watcher).segment(image)
     assert watcher.passes == len(PYRAMID)
