@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import draw, models, registry
-from segengine.errors import JobError, SegengineError
+from segengine.errors import JobError
 from segengine.fingerprint import digest
 from segengine.progress import Progress
 from segengine.training import checkpoints, pictures
-from segengine.training._tensorboard import EventWriter
 from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
 from segengine.training.data import Data, Samples, class_counts, open_data
+from segengine.training.epochs import Epochs
 from segengine.training.figures import Figure
 from segengine.training.job import TrainJob
 from segengine.training.modelcard import model_card, summary_lines
@@ -100,7 +100,7 @@ def _be_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-class _Training:
+class _Training(Epochs):
     """A network, its data and how far it is."""
 
     def __init__(self, job: TrainJob, data: Data, update: Update, note: Note) -> None:
@@ -121,15 +121,11 @@ class _Training:
         self.recalibrate = Recalibration(self.network)
         self.model.optimizer.build(self.model.trainable_variables)
         self.state = checkpoints.State(_digest(job, data))
-        self._resume()
+        self.resume()
 
     @property
-    def _variables(self) -> list[Any]:
+    def variables(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]
-
-    @property
-    def _model_variables(self) -> list[Any]:
-        return list(self.model.variables)
 
     def _transfer(self, folder: str) -> None:
         try:
@@ -141,40 +137,7 @@ class _Training:
             raise JobError(f"from: {folder}: not one layer has the shapes of this network's")
         self.note(f"{copied} of {layers} layers start from {folder}, the others anew")
 
-    def _resume(self) -> None:
-        found = checkpoints.load(self.folder, checkpoints.FILE)
-        if found is None:
-            return
-        state, arrays = found
-        file = self.folder / checkpoints.FILE
-        if state.digest != self.state.digest:
-            raise JobError(
-                f"out: {file} is of another job or other data; choose another folder, or delete it"
-            )
-        checkpoints.restore(file, self._variables, arrays)
-        self.state = state
-        self.note(f"goes on after epoch {state.epochs} of {self.job.epochs}")
-
-    @property
-    def _done(self) -> bool:
-        stop = self.job.early_stopping
-        waited = self.state.epochs - self.state.best
-        return self.state.epochs >= self.job.epochs or (
-            stop is not None and self.state.epochs > 0 and waited >= stop.patience
-        )
-
-    def train(self) -> None:
-        """All epochs that are left."""
-        if not self._pictured.exists():  # also where a kill came before it was drawn
-            self._picture()
-        with EventWriter(self.folder / "tensorboard") as events:
-            while not self._done:
-                figures = self._epoch()
-                for name, value in figures.items():
-                    events.scalar(name, value, self.state.epochs)
-                self._picture()
-
-    def _epoch(self) -> dict[str, float]:
+    def epoch(self) -> dict[str, float]:
         epoch = self.state.epochs
         samples = Samples(self.data, self.job, epoch)
         report = _Report(self.update, epoch, self.job.epochs, len(samples))
@@ -195,32 +158,9 @@ class _Training:
         figures = {name: float(values[0]) for name, values in history.items()}
         figures |= {f"val_{name}": float(value) for name, value in looked.items()}
         figures["learning_rate"] = float(np.asarray(self.model.optimizer.learning_rate))
-        if not np.isfinite(figures["loss"]):
-            raise SegengineError(
-                f"optimizer.learning_rate: the loss is {figures['loss']} in epoch {epoch + 1}; "
-                "try a lower one"
-            )
-        self._commit(figures)
         return figures
 
-    def _commit(self, figures: Mapping[str, float]) -> None:
-        before = self.state.history.get("val_loss", [])
-        best = self.state.best
-        if figures["val_loss"] < min(before, default=np.inf):
-            best = self.state.epochs + 1
-        names = dict.fromkeys([*self.state.history, *figures])
-        history = {n: [*self.state.history.get(n, []), figures[n]] for n in names}
-        self.state = replace(self.state, epochs=self.state.epochs + 1, history=history, best=best)
-        if self.job.early_stopping is not None and best == self.state.epochs:
-            # First of the two: a kill between them makes the same weights again.
-            checkpoints.save(self.folder, checkpoints.BEST, self.state, self._model_variables)
-        checkpoints.save(self.folder, checkpoints.FILE, self.state, self._variables)
-
-    @property
-    def _pictured(self) -> Path:
-        return self.folder / "pictures" / f"epoch-{self.state.epochs:03d}.png"
-
-    def _picture(self) -> None:
+    def picture(self) -> None:
         place = _shown(self.looked)
         read, sample = self.looked.sample(place), self.looked.prepared(place)
         logits = listed(self.model(sample.pixels[None], training=False))[0]
@@ -228,19 +168,11 @@ class _Training:
         picture = pictures.sample_picture(
             read.pixels, read.labels, found, self.data.classes, self.data.colors
         )
-        checkpoints.write(self._pictured, draw.encode_png(picture))
+        checkpoints.write(self.pictured, draw.encode_png(picture))
 
     def finish(self) -> dict[str, float]:
         """Pictures, card and bundle; the figures of the bundle's weights."""
-        at = self.state.epochs
-        if self.job.early_stopping is not None and self.state.best:
-            found = checkpoints.load(self.folder, checkpoints.BEST)
-            if found is None:
-                raise SegengineError(f"{self.folder / checkpoints.BEST}: is gone; train anew")
-            at = found[0].epochs
-            checkpoints.restore(self.folder / checkpoints.BEST, self._model_variables, found[1])
-        history = self.state.history
-        metrics = {n: v[at - 1] for n, v in history.items() if n != "learning_rate"}
+        metrics, history = self.take_best(), self.state.history
         for name, picture in (
             ("history.png", pictures.history_picture(history)),
             ("model.png", pictures.model_picture(self.network)),

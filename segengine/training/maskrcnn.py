@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from segengine import draw, plugins, registry
-from segengine.errors import JobError, SegengineError
+from segengine.errors import JobError
 from segengine.models.maskrcnn.config import Config, preset
 from segengine.models.maskrcnn.detect import detector
 from segengine.models.maskrcnn.download import resolve
@@ -49,9 +49,9 @@ from segengine.training._objects import (
     stacked,
     whole_truth,
 )
-from segengine.training._tensorboard import EventWriter
 from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
 from segengine.training.data import Data, open_data, order
+from segengine.training.epochs import Epochs
 from segengine.training.job import AugmentSpec, TrainJob
 from segengine.training.modelcard import model_card
 from segengine.types import Prediction
@@ -219,7 +219,7 @@ def optimizer_of(job: TrainJob, stages: Sequence[Stage], steps: int) -> Any:
     return found
 
 
-class _Training:
+class _Training(Epochs):
     """A network, its data and how far it is."""
 
     def __init__(self, job: TrainJob, data: Data, update: fit.Update, note: fit.Note) -> None:
@@ -241,10 +241,10 @@ class _Training:
         self._steps: dict[str, Any] = {}
         self._lost: dict[str, str] = {}
         self.state = checkpoints.State(fit._digest(job, data))
-        self._resume()
+        self.resume()
 
     @property
-    def _variables(self) -> list[Any]:
+    def variables(self) -> list[Any]:
         return [*self.model.variables, *self.optimizer.variables]
 
     def _start_weights(self) -> None:
@@ -264,20 +264,6 @@ class _Training:
             if not copied:
                 raise JobError(f"from: {self.job.from_}: not one layer has the shapes of this one")
             self.note(f"{copied} of {layers} layers start from {self.job.from_}, the others anew")
-
-    def _resume(self) -> None:
-        found = checkpoints.load(self.folder, checkpoints.FILE)
-        if found is None:
-            return
-        state, arrays = found
-        file = self.folder / checkpoints.FILE
-        if state.digest != self.state.digest:
-            raise JobError(
-                f"out: {file} is of another job or other data; choose another folder, or delete it"
-            )
-        checkpoints.restore(file, self._variables, arrays)
-        self.state = state
-        self.note(f"goes on after epoch {state.epochs} of {self.job.epochs}")
 
     # --------------------------------------------------------------------------------- batches
 
@@ -348,26 +334,7 @@ class _Training:
         )
         return self._steps[stage.layers]
 
-    @property
-    def _done(self) -> bool:
-        stop = self.job.early_stopping
-        waited = self.state.epochs - self.state.best
-        return self.state.epochs >= self.job.epochs or (
-            stop is not None and self.state.epochs > 0 and waited >= stop.patience
-        )
-
-    def train(self) -> None:
-        """All epochs that are left."""
-        if not self._pictured.exists():
-            self._picture()
-        with EventWriter(self.folder / "tensorboard") as events:
-            while not self._done:
-                figures = self._epoch()
-                for name, value in figures.items():
-                    events.scalar(name, value, self.state.epochs)
-                self._picture()
-
-    def _epoch(self) -> dict[str, float]:
+    def epoch(self) -> dict[str, float]:
         epoch, epochs = self.state.epochs, self.job.epochs
         step = self._step(stage_at(self.stages, epoch))
         rate = float(np.asarray(self.optimizer.learning_rate))
@@ -386,12 +353,6 @@ class _Training:
         figures |= {f"val_{name}": value for name, value in looked.figures().items()}
         figures |= {f"val_{name}": value for name, value in self._precision().items()}
         figures["learning_rate"] = rate
-        if not np.isfinite(figures["loss"]):
-            raise SegengineError(
-                f"optimizer.learning_rate: the loss is {figures['loss']} in epoch {epoch + 1}; "
-                "try a lower one"
-            )
-        self._commit(figures)
         return figures
 
     def _precision(self) -> dict[str, float]:
@@ -415,23 +376,7 @@ class _Training:
 
     # ------------------------------------------------------------------------------ what is kept
 
-    def _commit(self, figures: Mapping[str, float]) -> None:
-        before = self.state.history.get("val_loss", [])
-        best = self.state.best
-        if figures["val_loss"] < min(before, default=np.inf):
-            best = self.state.epochs + 1
-        history = {n: [*self.state.history.get(n, []), v] for n, v in figures.items()}
-        self.state = replace(self.state, epochs=self.state.epochs + 1, history=history, best=best)
-        if self.job.early_stopping is not None and best == self.state.epochs:
-            variables = list(self.model.variables)
-            checkpoints.save(self.folder, checkpoints.BEST, self.state, variables)
-        checkpoints.save(self.folder, checkpoints.FILE, self.state, self._variables)
-
-    @property
-    def _pictured(self) -> Path:
-        return self.folder / "pictures" / f"epoch-{self.state.epochs:03d}.png"
-
-    def _picture(self) -> None:
+    def picture(self) -> None:
         found, _ = read_objects(self.data.validation.frames[0], self.data)
         true = np.zeros(found.pixels.shape[:2], np.uint16)
         for mask, kind in zip(found.masks, found.classes, strict=True):
@@ -441,20 +386,11 @@ class _Training:
         picture = pictures.sample_picture(
             found.pixels, true, labels.astype(np.uint16), names, draw_colors(self.data)
         )
-        checkpoints.write(self._pictured, draw.encode_png(picture))
+        checkpoints.write(self.pictured, draw.encode_png(picture))
 
     def finish(self) -> dict[str, float]:
         """Pictures, card and bundle; the figures of the bundle's weights."""
-        at = self.state.epochs
-        if self.job.early_stopping is not None and self.state.best:
-            found = checkpoints.load(self.folder, checkpoints.BEST)
-            if found is None:
-                raise SegengineError(f"{self.folder / checkpoints.BEST}: is gone; train anew")
-            at = found[0].epochs
-            file = self.folder / checkpoints.BEST
-            checkpoints.restore(file, list(self.model.variables), found[1])
-        history = self.state.history
-        metrics = {n: v[at - 1] for n, v in history.items() if n != "learning_rate"}
+        metrics, history = self.take_best(), self.state.history
         picture = pictures.history_picture(history)
         checkpoints.write(self.folder / "history.png", draw.encode_png(picture))
         bundle = bundle_of(self.job, self.data, self.config, metrics)
