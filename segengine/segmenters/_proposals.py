@@ -266,15 +266,23 @@ def to_table(found: Sequence[Found], ids: NDArray[np.int64], size: tuple[int, ..
 def create(
     architecture: str,
     weights: str,
-    bands: Sequence[int] | int,
-    scale: Mapping[str, Any] | None,
-    pyramid: Sequence[float] | None,
-    most: int,
-    min_score: float,
-    threshold: float,
-    duplicates: float,
+    bands: Sequence[int] | int = 3,
+    scale: Mapping[str, Any] | None = None,
+    pyramid: Sequence[float] | None = None,
+    most: int = 100,
+    min_score: float = 0.5,
+    threshold: float = 0.2,
+    duplicates: float = 1.0,
 ) -> Proposer:
-    """A proposer from a file; options as for `segengine.segmenters.deepmask.create`."""
+    """Proposals of a trained network of an architecture.
+
+    weights: its `.keras` or `.weights.h5` file. bands: 1-based numbers of the raster's bands, or
+    their count. scale: as for `model`; of 3 bands ImageNet's by default. pyramid: scales at which
+    objects of about 128 pixels are looked for; by default 2^-2.5 to 2^0.5 in steps of 2^0.5. most:
+    proposals a frame. min_score: the least that counts. threshold: probability above which a pixel
+    belongs to a mask. duplicates: a proposal goes whose box overlaps a better one's with a greater
+    IoU; 1: none goes.
+    """
     _check("most", most, 1, 100_000, int)
     _check("min_score", min_score, 0, 1)
     _check("threshold", threshold, 1e-6, 1 - 1e-6)
