@@ -70,6 +70,8 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": self._hint,
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads(),
+                # It would pin the threads of every worker to the same first cores.
+                "ENABLE_CPU_PINNING": False,
             }
             compiled = self._core.compile_model(self._model, "CPU", config)
             self._compiled[shape] = compiled.create_infer_request()
