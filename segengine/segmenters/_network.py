@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.ahead import one_ahead
 from segengine.engines import Engine
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Place
@@ -218,12 +219,17 @@ class Network:
     def _run(self, windows: Iterable[Pixels], scaled: bool = False) -> Iterator[Floats]:
         """Probabilities (y, x, channel) of each window (y, x, band)."""
         fixed = self.engine.input_shape[0]
-        for group in _batched(windows, fixed or self.batch):
+
+        def prepared(group: list[Pixels]) -> tuple[int, Floats]:
             batch = np.stack([w if scaled else self._scaled(w) for w in group])
             if fixed is not None and len(group) < fixed:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], fixed - len(group), axis=0)])
+            return len(group), batch
+
+        groups = _batched(windows, fixed or self.batch)
+        for count, batch in one_ahead(map(prepared, groups)):
             found = run(self.engine, self.output, self.layout, batch, self.activation)
-            yield from found[: len(group)]
+            yield from found[:count]
 
     def _scaled(self, window: Pixels) -> Floats:
         return self.scale.apply(self._chosen(window))
