@@ -25,6 +25,7 @@ from segengine.instances import (
     SCHEMA,
     objects_in,
     objects_of,
+    of_frame,
     renumbered_objects,
     rows_key,
     to_bytes,
@@ -122,7 +123,9 @@ class Block:
         height, width = box.shape
         at = (ref.index - self.task.window.start[0], slice(0, height), slice(0, width))
         labels, inner, valid = prediction.labels[i], box.inner, tile.valid
-        objects = None if self.task.components else _objects_of(prediction, i)
+        objects = None
+        if not self.task.components:
+            objects = of_frame(prediction.objects, i, len(prediction.labels))
         band = plugins.band(segmenter)
         if self.task.components:
             labels, inner, valid = self.labels[at], (slice(0, height), slice(0, width)), None
@@ -163,7 +166,7 @@ class Block:
         self.instances[0, :height, :width] = decided.ids[draft.ids]
         ref = self.task.frames[0]
         mapped = objects_in(draft.ids, self.task.window.start[1:], (ref.height, ref.width))
-        rows, parts = [], []
+        rows, parts, cut = [], [], []
         for number in np.flatnonzero(decided.ids).tolist():
             row = draft.rows.get(number) or mapped.get(number)
             if row is None:  # seen in the neighbour's shard only
@@ -171,8 +174,9 @@ class Block:
             kind, score = int(decided.labels[number]), float(decided.scores[number])
             rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
             parts.append(bool(decided.parts[number]))
+            cut.append(bool(decided.cut[number]))
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts)
+        self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts, cut)
 
     def keep_gone(self, objects: Objects) -> None:
         """Carry over what is stored of vanished frames."""
@@ -209,6 +213,11 @@ class Block:
             ("probabilities/0", self.probabilities),
         )
         return [(path, block) for path, block in maps if block is not None]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(block.nbytes for _, block in self.maps())
 
     def commit(
         self, objects: Objects, failures: tuple[FrameFailure, ...], started: float
@@ -270,15 +279,6 @@ class Block:
         if any(r.gone for r in task.frames):
             gone.forget(task, objects)
         return record
-
-
-def _objects_of(prediction: Prediction, i: int) -> pa.Table | None:
-    """The rows of frame i: of several frames, those whose column `frame` says so."""
-    objects = prediction.objects
-    if objects is None or "frame" not in objects.column_names:
-        return objects if len(prediction.labels) == 1 else None
-    rows = np.asarray(objects.column("frame")) == i
-    return objects.filter(pa.array(rows)).drop_columns("frame")
 
 
 def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:

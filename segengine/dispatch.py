@@ -23,6 +23,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -30,7 +31,7 @@ from typing import Any, Literal, Protocol
 
 from segengine.errors import SegengineError, StoreError
 from segengine.values import decode, encode
-from segengine.work import Retry
+from segengine.work import Later, Retry
 
 PAUSE = 0.25
 """Seconds before a transient failure is tried again; doubled each time."""
@@ -52,7 +53,8 @@ class Work:
 
     def run(self, attempt: int, last: bool) -> Any:
         """Call it here."""
-        return self.function(self.at(attempt, last))
+        value = self.function(self.at(attempt, last))
+        return value.finish() if isinstance(value, Later) else value
 
     def at(self, attempt: int, last: bool) -> Any:
         """The task of one attempt."""
@@ -117,11 +119,31 @@ class InProcess:
             yield outcome
 
 
-def call_stamped(function: Callable[[Any], Any], task: Any, topic: str, stamp: str) -> Any:
+class _Storing:
+    """The shard that this worker stores while it computes the next: one thread, one shard."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1, "segengine-storing")
+        self.before: Future[None] | None = None
+
+    def start(self, later: Later, send: Callable[[Any], None]) -> None:
+        """Finish it beside what comes next, once the one before it is stored; then send its value."""
+        if self.before is not None:
+            self.before.result()
+        self.before = self.pool.submit(lambda: send(later.finish()))
+
+
+_STORING = _Storing()
+
+
+def call_stamped(
+    function: Callable[[Any], Any], task: Any, topic: str, stamp: str, alone: bool = True
+) -> Any:
     """What a Dask worker runs: say that it starts, do the work, send the result.
 
     Records are small, so they come back as events: fetching each as a Dask result would be a round
-    trip to the worker and twice the cost of the whole hand-out.
+    trip to the worker and twice the cost of the whole hand-out. Not alone, what can be finished
+    later is finished while the next call computes.
     """
     from distributed import get_worker
 
@@ -129,8 +151,17 @@ def call_stamped(function: Callable[[Any], Any], task: Any, topic: str, stamp: s
     _end_with_parent()
     worker = get_worker()
     worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
+
+    def send(value: Any) -> None:
+        worker.log_event(topic, {"stamp": stamp, "value": encode(value)})
+
     value = function(task)
-    worker.log_event(topic, {"stamp": stamp, "value": encode(value)})
+    if isinstance(value, Later):
+        if not alone:
+            _STORING.start(value, send)
+            return None
+        value = value.finish()
+    send(value)
     return value
 
 
@@ -192,6 +223,10 @@ class _Running:
     """Monotonic time of the start stamp; 0: not started yet."""
     value: bytes = b""
     """The encoded result, once its event is here."""
+    starts: int = 0
+    """More than one: Dask began it again, because its worker died while it was being stored."""
+    storing: bool = False
+    """Computed, and free for the next; its result is still to come."""
     submitted: float = field(default_factory=time.monotonic)
 
 
@@ -243,7 +278,7 @@ class _DaskRun:
         """The loop."""
         more = True
         while True:
-            while len(self.running) < self.window and (more or self._due()):
+            while self._computing() < self.window and (more or self._due()):
                 if self._due():
                     _, _, work, attempt = heapq.heappop(self.again)
                     self._submit(work, attempt + 1, alone=False)
@@ -264,6 +299,9 @@ class _DaskRun:
                 continue
             yield from self._step()
 
+    def _computing(self) -> int:
+        return sum(not running.storing for running in self.running.values())
+
     def _due(self) -> bool:
         return bool(self.again) and self.again[0][0] <= time.monotonic()
 
@@ -279,6 +317,7 @@ class _DaskRun:
             work.at(attempt, last),
             self.topic,
             stamp,
+            alone,
             key=stamp,
             pure=False,
         )
@@ -295,6 +334,7 @@ class _DaskRun:
             self.ended.put(message["stamp"])
         else:
             running.worker, running.since = message["worker"], time.monotonic()
+            running.starts += 1
 
     def _refuse_no_workers(self) -> None:
         """Raise where nobody has been there to do the work for a while."""
@@ -313,13 +353,29 @@ class _DaskRun:
             stamps = []
             self._refuse_no_workers()
         for stamp in stamps:
-            running = self.running.pop(stamp, None)
-            if running is not None:
+            running = self.running.get(stamp)
+            if running is not None and not self._stores(running):
+                del self.running[stamp]
                 yield from self._ended(running)
         for stamp, running in list(self.running.items()):
-            if self._overdue(running):
+            if running.storing and not running.value and self._fell(running):
+                del self.running[stamp]
+                running.future.cancel(force=True)
+                self.suspects.append((running.work, running.attempt, running.starts))
+            elif self._overdue(running):
                 del self.running[stamp]
                 yield from self._hung(running)
+
+    def _stores(self, running: _Running) -> bool:
+        """True where the worker has computed it, and its result will be an event."""
+        if running.value or running.future.status != "finished":
+            return False
+        running.storing = running.future.result() is None
+        return running.storing
+
+    def _fell(self, running: _Running) -> bool:
+        """True where a worker that stored a shard died, and so did the one that began it again."""
+        return running.starts > 2 or running.future.status in ("error", "cancelled")
 
     def _overdue(self, running: _Running) -> bool:
         now = time.monotonic()

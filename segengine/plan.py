@@ -130,9 +130,11 @@ class Plan:
         """True where a scene's shards are drafted first and decided by the stitch stage."""
         return layout.cut and (plugins.links(self.plugin) or "instances" in self.outputs)
 
-    def reads_ahead(self, layout: Layout) -> bool:
-        """True where a worker waits for its pixels: inputs on a network, or slow to label."""
-        return plugins.is_slow(self.plugin) or "://" in layout.uris[0]
+    def overlaps(self, layout: Layout) -> bool:
+        """True where a worker reads and stores while it computes: it would wait for a network, or its
+        segmenter for both."""
+        remote = "://" in layout.uris[0] or "://" in self.objects.root
+        return remote or plugins.is_slow(self.plugin)
 
     def group(self, layout: Layout, frame: int) -> str | None:
         """Which fit labels a frame; None: its shard fits it itself, or nothing needs fitting."""
@@ -514,8 +516,10 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     stale = sum(s.stale for s in plan.states.values())
     retried = sum(s.retried for s in plan.states.values())
     if stale:
-        before = (old or {}).get("fingerprints", {}).get("keys", {})
-        why = changes(before, plan.keys)
+        before = (old or {}).get("fingerprints", {})
+        why = changes(before.get("keys", {}), plan.keys)
+        if before.get("weights", "") != plugins.weights(plan.plugin):
+            why.append("the weights changed")
         reason = "; ".join(why) if why else "inputs or the fit changed"
         yield f"{stale} of {plan.shards} shards are stale and will be done again: {reason}"
     if retried:

@@ -24,7 +24,7 @@ from segengine.progress import FailedFrame, Progress
 from segengine.quarantine import Quarantine
 from segengine.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
 from segengine.work import FinishTask, Hint, JoinedObjects, LinkedPieces, ShardTask
-from segengine.worker import finish_shard, segment_shard
+from segengine.worker import compute_shard, finish_shard, segment_shard
 
 
 @dataclass(slots=True)
@@ -70,9 +70,11 @@ def _segment_works(plan: Plan, workers: int) -> Iterator[Work]:
             places: Iterator[Place] = ((int(f), int(y), int(x)) for f, y, x in todo)
         else:
             places = plan.pending_places(layout)
-        for place, later in _with_later(places, workers if plan.reads_ahead(layout) else 0):
+        overlaps = plan.overlaps(layout)
+        function = compute_shard if overlaps else segment_shard
+        for place, later in _with_later(places, workers if overlaps else 0):
             task = plan.task(layout, place, draft=drafts, hint=_hint(layout, later))
-            yield Work(f"{layout.scene}/{place}", segment_shard, task)
+            yield Work(f"{layout.scene}/{place}", function, task)
 
 
 def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Place | None]]:
@@ -211,11 +213,12 @@ def _decided(
     label = np.concatenate([np.zeros(1, np.uint16), joined.label])
     score = np.concatenate([np.zeros(1, np.float32), joined.score])
     parts = np.concatenate([np.zeros(1, np.int32), joined.parts]) > 1
+    cut = np.concatenate([np.zeros(1, np.bool_), joined.cut])
     nothing = np.zeros(1, np.uint32)
 
     def of(cell: tuple[int, int]) -> JoinedObjects:
         ids = joined.ids.get(cell, nothing)
-        return JoinedObjects(ids, label[ids], score[ids], parts[ids])
+        return JoinedObjects(ids, label[ids], score[ids], parts[ids], cut[ids])
 
     return of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,8 @@ class JoinedObjects:
     scores: NDArray[np.float32]
     parts: NDArray[np.bool_]
     """Other shards have pixels of it too."""
+    cut: NDArray[np.bool_]
+    """It goes on beyond a border where the windows disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,14 @@ class Fitted:
 
     key: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Work whose rest, the storing, may wait until the next is begun; it stays where it was made."""
+
+    finish: Callable[[], Any]
+    """Does the rest and gives the result; never raises."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from segengine.block import Block
 from segengine.drafts import INVALID, draft_key, read_objects_draft
 from segengine.fitting import fitted, plugin_of, store_fit
 from segengine.linking import find_pieces
-from segengine.objects import open_objects
+from segengine.objects import Objects, open_objects
 from segengine.reading import Batch, Box, batches
 from segengine.records import FrameFailure, Record
 from segengine.types import FrameRef, Prediction, Tile
@@ -31,6 +31,7 @@ from segengine.work import (
     FitTask,
     Fitted,
     JoinedObjects,
+    Later,
     LinkedPieces,
     Retry,
     ShardTask,
@@ -38,12 +39,35 @@ from segengine.work import (
     SurveyTask,
 )
 
+_Result = TypeVar("_Result")
+LATER_BYTES = 64 << 20
+"""Most bytes of a computed shard that are held while the next one is computed."""
+
 
 def segment_shard(task: ShardTask) -> Record | Retry:
     """Read, segment, crop, write, commit: one shard."""
+    found = compute_shard(task)
+    return found.finish() if isinstance(found, Later) else found
+
+
+def compute_shard(task: ShardTask) -> Later | Record | Retry:
+    """Read, segment and crop one shard; later, or now where it is large, write and commit it."""
     started = time.perf_counter()
+
+    def commit() -> Record | Retry:
+        return _tried(lambda: block.commit(objects, tuple(failures), started))
+
+    found = _tried(lambda: _computed(task))
+    if isinstance(found, Retry):
+        return found
+    objects, block, failures = found
+    return Later(commit) if block.nbytes <= LATER_BYTES else commit()
+
+
+def _tried(work: Callable[[], _Result]) -> _Result | Retry:
+    """The result, or why there is none."""
     try:
-        return _segment_shard(task, started)
+        return work()
     except OSError as error:
         return _store_failure(error)
     except MemoryError:
@@ -57,7 +81,7 @@ def _store_failure(error: OSError) -> Retry:
     return Retry(f"{type(error).__name__}: {error}", fatal)
 
 
-def _segment_shard(task: ShardTask, started: float) -> Record | Retry:
+def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Retry:
     objects = open_objects(task.target or task.store)
     plugin = plugin_of(task.segmenter.kind, task.segmenter.options)
     own_fit = plugins.scope(plugin) is not None and not task.segmenter.fit
@@ -79,7 +103,7 @@ def _segment_shard(task: ShardTask, started: float) -> Record | Retry:
     if not task.last and any(f.kind == "error" for f in failures):
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
     block.keep_gone(objects)
-    return block.commit(objects, tuple(failures), started)
+    return objects, block, failures
 
 
 def _padded(pixels: NDArray[Any], box: Box) -> NDArray[Any]:
@@ -132,7 +156,8 @@ def finish_shard(task: FinishTask) -> Record | Retry:
     """Decide a shard's draft with what the stitch stage linked, write and commit the mask."""
     started = time.perf_counter()
     shard = replace(task.shard, attempt=task.attempt)
-    try:
+
+    def finish() -> Record | Retry:
         objects = open_objects(shard.target or shard.store)
         data = objects.get(draft_key(shard.scene, shard.place))
         if data is None:
@@ -143,10 +168,8 @@ def finish_shard(task: FinishTask) -> Record | Retry:
         else:
             _put_linked(block, decode(data)[0], task.decided)
         return block.commit(objects, task.failures, started)
-    except OSError as error:
-        return _store_failure(error)
-    except Exception as error:  # noqa: BLE001 - becomes a value in a record
-        return Retry(f"{type(error).__name__}: {error}")
+
+    return _tried(finish)
 
 
 def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -> None:
@@ -160,12 +183,7 @@ def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -
 
 def survey_batch(task: SurveyTask) -> Surveyed | Retry:
     """Survey shards, merge their states, commit the merged state."""
-    try:
-        return _survey_batch(task)
-    except OSError as error:
-        return _store_failure(error)
-    except Exception as error:  # noqa: BLE001 - becomes a value
-        return Retry(f"{type(error).__name__}: {error}")
+    return _tried(lambda: _survey_batch(task))
 
 
 def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
@@ -194,22 +212,21 @@ def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
 
 def fit_states(task: FitTask) -> Fitted | Retry:
     """Merge in the order given, fit, commit."""
-    try:
-        objects = open_objects(task.store)
-        surveyor = plugin_of(task.segmenter.kind, task.segmenter.options)
-        trusted = (type(surveyor).__module__.partition(".")[0],)
-        state: Any = None
-        for key in task.states:
-            data = objects.get(key)
-            if data is None:
-                return Retry(f"{key}: the survey state is gone from the store")
-            part = decode(data, trusted)["state"]
-            if part is not None:
-                state = part if state is None else surveyor.merge(state, part)
-        if state is None:
-            return Fitted(task.key, "")
-        return Fitted(task.key, store_fit(objects, task.key, surveyor, state, dict(task.about)))
-    except OSError as error:
-        return _store_failure(error)
-    except Exception as error:  # noqa: BLE001 - becomes a value
-        return Retry(f"{type(error).__name__}: {error}")
+    return _tried(lambda: _fit_states(task))
+
+
+def _fit_states(task: FitTask) -> Fitted | Retry:
+    objects = open_objects(task.store)
+    surveyor = plugin_of(task.segmenter.kind, task.segmenter.options)
+    trusted = (type(surveyor).__module__.partition(".")[0],)
+    state: Any = None
+    for key in task.states:
+        data = objects.get(key)
+        if data is None:
+            return Retry(f"{key}: the survey state is gone from the store")
+        part = decode(data, trusted)["state"]
+        if part is not None:
+            state = part if state is None else surveyor.merge(state, part)
+    if state is None:
+        return Fitted(task.key, "")
+    return Fitted(task.key, store_fit(objects, task.key, surveyor, state, dict(task.about)))

@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,6 +71,16 @@ def _raise() -> None:
     raise OSError("the connection was reset")
 
 
+def _kill_storing() -> None:
+    """Let the worker die at its next atomic rename: the shard is computed, and not yet stored."""
+
+    def audit(event: str, args: tuple[object, ...]) -> None:
+        if event == "os.rename":
+            _kill()
+
+    sys.addaudithook(audit)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """The least that a pool hands out; here, because workers must be able to import it."""
@@ -93,6 +104,7 @@ TRAPS: dict[str, Callable[[], None]] = {
     "hold": _hold,
     "spin": _spin,
     "raise": _raise,
+    "storing": _kill_storing,
 }
 
 
@@ -119,6 +131,13 @@ class Trapped:
             count(self.log, "trap")
             TRAPS[self.trap]()
         return Prediction((pixels[..., 0] > self.level).astype(np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class Slow(Trapped):
+    """The same, as a network: shards are read and stored while others are computed."""
+
+    slow: ClassVar = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,17 @@ FAULTS = {"retries": 1}
 
 
 def job_with_trap(
-    make_job: Callable[..., Job], tmp_path: Path, trap: str, deadline: float = 60, **options: Any
+    make_job: Callable[..., Job],
+    tmp_path: Path,
+    trap: str,
+    deadline: float = 60,
+    kind: str = "faulty:Trapped",
+    **options: Any,
 ) -> Job:
     """Three photos of 4 shards; the first shard of the second holds the trap."""
     photos = write_photos(tmp_path / "photos", 3, trapped=(1,))
     log = str(tmp_path / "log")
-    segmenter = {"kind": "faulty:Trapped", "trap": trap, "log": log, **options}
+    segmenter = {"kind": kind, "trap": trap, "log": log, **options}
     faults = FAULTS | {"deadline": deadline}
     job: Job = make_job(job_of(photos, tmp_path / "m.zarr", segmenter, faults=faults))
     return job
@@ -63,6 +68,22 @@ def test_a_shard_that_kills_its_worker_is_a_crash_and_is_tried_again_by_the_next
     assert job.summary()["computed"] == 1
     assert counted(tmp_path / "log").count("segment") == 1
     assert {r.status for r in job.records().values()} == {"done"}
+
+
+@pytest.mark.parametrize("trap", ["kill", "storing"])
+def test_a_shard_that_kills_its_worker_costs_none_that_is_stored_beside_it(
+    trap: str, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    job = job_with_trap(make_job, tmp_path, trap, kind="faulty:Slow")
+    job.run(3)
+    assert_only_the_trap_failed(job, "crash")
+    Path(tmp_path / "log").unlink()
+    # Worn out after the first time: Dask begins the shard again, and nobody hears of it.
+    once = job_with_trap(make_job, tmp_path, trap, kind="faulty:Slow", times=1)
+    once.run(0)
+    assert once.summary()["failed"] == []
+    assert {r.status for r in once.records().values()} == {"done"}
+    assert counted(tmp_path / "log").count("trap") == 1
 
 
 @pytest.mark.parametrize("trap", ["sleep", "spin"])

@@ -30,7 +30,7 @@ def test_a_hinted_shard_is_read_by_another_thread_and_gives_the_same_bytes(
 
         with monkeypatch.context() as patch:
             patch.setattr(reading, "_read", read)
-            patch.setattr(Plan, "reads_ahead", lambda self, layout, on=ahead: on)
+            patch.setattr(Plan, "overlaps", lambda self, layout, on=ahead: on)
             bench.run(SPEC, store={"shard": 32})
         others = [name for name in readers if name.startswith("segengine-read-ahead")]
         assert len(readers) == 30
