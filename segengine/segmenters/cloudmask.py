@@ -41,7 +41,7 @@ def create(
     divide: float = 10000.0,
     offset: float = 0.0,
     overlap: float | None = None,
-    batch: int | Auto = 1,
+    batch: int | Auto = 2,
     engine: EngineName | None = None,
     precision: Precision = "float32",
 ) -> Network:
