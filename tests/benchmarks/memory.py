@@ -2,33 +2,43 @@
 
 import resource
 import tempfile
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from segengine.demo import BUNDLE
 from segengine.job import parse_job
 from segengine.stages import Run
 from tests.benchmarks.scenes import big_raster
 from tests.benchmarks.table import Row, show
 
-SIDE = 4096
+KINDS: tuple[tuple[str, dict[str, Any], int, int], ...] = (
+    ("k-means fitted on the frame", {"kind": "kmeans", "clusters": 4}, 4096, 2048),
+    ("a U-Net", {"kind": "model", "path": str(files("segengine") / BUNDLE)}, 2048, 1024),
+)
+"""Segmenters; for each the side in pixels of the smaller scene, and of the shards."""
 
 
 def rows() -> list[Row]:
-    """Peak resident megabytes of the one worker, for k-means fitted on the frame."""
-    with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name:
-        small, large = (peak(Path(name), side) for side in (SIDE, 4 * SIDE))
-    return [
-        Row("worker memory, 16x the area against 1x", large, small, "MB", large / small, "<= 1.1")
-    ]
+    """Peak resident megabytes of the one worker."""
+    table = []
+    for what, segmenter, side, shard in KINDS:
+        with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name:
+            small, large = (peak(Path(name), s, segmenter, shard) for s in (side, 4 * side))
+        said = f"worker memory, {what}, 16x the area against 1x"
+        table.append(Row(said, large, small, "MB", large / small, "<= 1.1"))
+    return table
 
 
-def peak(folder: Path, side: int) -> float:
+def peak(folder: Path, side: int, segmenter: Mapping[str, Any], shard: int) -> float:
     """Megabytes the worker came to."""
     scene = big_raster(folder / f"{side}.tif", side)
     job = parse_job(
         {
             "source": {"paths": [str(scene)]},
-            "segmenter": {"kind": "kmeans", "clusters": 4},
-            "store": {"path": str(folder / f"{side}.zarr")},
+            "segmenter": segmenter,
+            "store": {"path": str(folder / f"{side}.zarr"), "shard": shard},
             "cluster": {"workers": 1},
         }
     )
