@@ -69,7 +69,7 @@ def evaluate(
     with run_lock(objects):
         published = objects.get(publish.PUBLISHED) is not None
         plan = stored_plan(job, objects)
-        measures = measurer(job, objects, plan.layouts, plan.arrays, tuple(plan.plugin.classes))
+        measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin)
         if measures is None:
             raise JobError(
                 f"{path}: nothing to measure against; give --truth, or metrics that need none"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
+from segengine import plugins
 from segengine import truth as truths
 from segengine.arrays import SceneArrays
 from segengine.dispatch import Pool, Work
@@ -20,7 +21,7 @@ from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec, Job
 from segengine.layout import Layout
-from segengine.measures import MeasureSpec
+from segengine.measures import Asked, MeasureSpec
 from segengine.objects import Objects
 from segengine.progress import Progress
 from segengine.records import Record, RecordLog
@@ -60,10 +61,11 @@ def measurer(
     objects: Objects,
     layouts: Mapping[str, Layout],
     arrays: Mapping[str, SceneArrays],
-    classes: tuple[str, ...],
+    plugin: Any,
 ) -> Measurer | None:
     """What measures a job's masks; None where nothing can be measured and nothing was asked for.
 
+    Where a network's windows fade into one another, that includes how well they do, unasked.
     Raises JobError for a metric, a loss or an option that is unknown.
     """
     stored = job.model_dump(mode="json")
@@ -77,12 +79,24 @@ def measurer(
     if provider is not None:
         there |= provider.gives
     spec = MeasureSpec.of(
-        stored["evaluate"], classes, None if provider is None else provider.classes, there
+        stored["evaluate"],
+        plugin.classes,
+        None if provider is None else provider.classes,
+        there,
+        _seams(plugin),
     )
-    if not spec.asked and "evaluate" not in job.model_fields_set:
-        return None
+    if "evaluate" not in job.model_fields_set:
+        if not spec.asked:
+            return None
+        if provider is None:
+            spec = replace(spec, unmet=())  # nobody asked for what needs truth
     shown = truths.of_job(job.as_json())
     return Measurer(objects, layouts, arrays, text, spec, json.dumps(stored["source"]), shown)
+
+
+def _seams(plugin: Any) -> tuple[Asked, ...]:
+    every = plugins.seams(plugin)
+    return () if every is None else (Asked("metrics", "seams", json.dumps({"every": every})),)
 
 
 class Measurer:

@@ -134,8 +134,11 @@ class MeasureSpec:
         classes: Sequence[str],
         truth_classes: Sequence[str] | None,
         there: Collection[str],
+        also: Sequence[Asked] = (),
     ) -> MeasureSpec:
         """From a job's `evaluate` block; `there`: which of the keys of `WANTS` the run has.
+
+        also: what is measured unasked, unless the job names it with options of its own.
 
         Raises JobError for a name or an option that is unknown.
         """
@@ -144,6 +147,10 @@ class MeasureSpec:
         for group, names in default.items():
             for item in evaluate.get(group) or names:
                 asked += [one for one in _asked(group, item) if one not in asked]
+        for one in also:
+            asked = [a for a in asked if a != Asked(one.group, one.name)]
+            if (one.group, one.name) not in {(a.group, a.name) for a in asked}:
+                asked.append(one)
         spec = cls(tuple(asked), tuple(classes), tuple(truth_classes or classes))
         unmet = []
         for one in asked:

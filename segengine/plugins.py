@@ -87,6 +87,12 @@ def is_slow(plugin: Any) -> bool:
     return bool(getattr(labeller(plugin), "slow", False))
 
 
+def seams(plugin: Any) -> int | None:
+    """Pixels from one window to the next where those of a network only fade into one another."""
+    found: int | None = getattr(labeller(plugin), "seams", None)
+    return found
+
+
 def version(plugin: Any) -> int:
     """The algorithm version: its file raises it when the output can change."""
     return int(getattr(plugin, "version", 1))

@@ -88,8 +88,7 @@ def plan(job: Job) -> PlanReport:
     objects = open_objects(job.store.path)
     check_place(objects)
     found = make_plan(job, objects)
-    classes = tuple(found.plugin.classes)
-    measurer(job, objects, found.layouts, found.arrays, classes)  # its metrics are checked
+    measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
     workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
     pending = [(la, p) for la in found.layouts.values() for p in found.pending_places(la)]
     pixels = sum(_pixels(layout, place) for layout, place in pending)

@@ -159,9 +159,7 @@ class Run:
         self._plan = plan
         self._skipped = plan.shards - plan.pending
         self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)
-        self._measurer = measurer(
-            self.job, self.objects, plan.layouts, plan.arrays, tuple(plan.plugin.classes)
-        )
+        self._measurer = measurer(self.job, self.objects, plan.layouts, plan.arrays, plan.plugin)
         if plan.pending:
             self._open_pool(plan.pending)
         for frame in publish.unplaced_failures(plan):

@@ -141,6 +141,11 @@ class Network:
         return self.cut.stride
 
     @property
+    def seams(self) -> int | None:
+        """Pixels from one window to the next where they fade into one another; None: no seams."""
+        return self.cut.stride if isinstance(self.cut, Blended) else None
+
+    @property
     def provenance(self) -> str:
         """The engine's version and instruction set."""
         return self.engine.provenance

@@ -18,6 +18,7 @@ import segengine
 from segengine.errors import JobError
 from segengine.evaluate import evaluate
 from segengine.job import TruthSpec
+from segengine.measures import Asked, MeasureSpec
 from segengine.truth import candidates, map_labels
 from segengine.types import FrameRef
 
@@ -245,3 +246,15 @@ def test_other_pixel_values_of_the_truth_are_measured_anew(bench: Any, noise: An
     assert figures == [1.0, 0.0, 1.0]
     half = truth(bench, classes=["background", "object"], values=[0, 200], void=0)
     assert evaluate(str(bench.store), TruthSpec.model_validate(half)).measured == 1
+
+
+def test_seams_are_measured_unasked_unless_the_job_says_how() -> None:
+    def labels(metrics: list[Any]) -> list[str]:
+        also = (Asked("metrics", "seams", '{"every": 64}'),)
+        spec = MeasureSpec.of({"metrics": metrics}, ("a", "b"), None, {"labels"}, also)
+        return [one.label for one in spec.asked]
+
+    assert labels([]) == ["seams(every=64)"]
+    assert labels(["seams"]) == ["seams(every=64)"]
+    assert labels([{"metric": "seams", "every": 8}]) == ["seams(every=8)"]
+    assert labels(["all"]).count("seams(every=64)") == 1
