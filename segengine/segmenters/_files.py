@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import xxhash
 
+from segengine.bundles import META, Bundle, is_bundle, opened
 from segengine.engines import Engine, Precision
-from segengine.segmenters import _bundle
 
 EngineName = Literal["tensorflow", "openvino", "onnxruntime"]
 
@@ -33,17 +33,28 @@ class Opened:
     """(halo, stride) of a network with a finite view."""
     ends_in: str | None = None
     """Activation of the last layer; None: not known."""
-    bundle: _bundle.Bundle | None = None
+    bundle: Bundle | None = None
 
 
 def digest(path: Path) -> str:
-    """Of a file's bytes; of a folder's files with their names; of ONNX with weights kept beside it."""
+    """Of a file's bytes; of a folder's files with their names; of ONNX with weights kept beside it.
+
+    Of a bundle, packed or not, only what the network is built from: its model card may change.
+    """
+    if is_bundle(path):
+        with opened(path) as (_, weights):
+            return digest_of([(META, weights.parent / META), (weights.name, weights)])
     if path.is_dir():
         files = [(p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file()]
     elif path.suffix.lower() == ".onnx":  # m.onnx.data, m.onnx_data
         files = [(p.name[len(path.name) :], p) for p in path.parent.iterdir() if _belongs(p, path)]
     else:
         files = [("", path)]
+    return digest_of(files)
+
+
+def digest_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Of files under the names given, whatever their order."""
     state = xxhash.xxh3_128()
     for name, file in sorted(files):
         state.update(name.encode("utf-8", "surrogateescape"))
@@ -75,7 +86,7 @@ def open_model(
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
         raise ValueError(_REFUSED[suffix])
-    if _bundle.is_bundle(path):
+    if is_bundle(path):
         return _bundled(path, engine, precision, architecture)
     if path.name.endswith(".weights.h5") or (suffix == ".h5" and architecture):
         if architecture is None or bands is None or channels is None:
@@ -110,7 +121,7 @@ def of_keras(
     model: Any,
     engine: EngineName | None,
     precision: Precision,
-    bundle: _bundle.Bundle | None = None,
+    bundle: Bundle | None = None,
 ) -> Opened:
     """An engine on a Keras model."""
     from segengine.engines import tensorflow
@@ -135,16 +146,15 @@ def _bundled(
 ) -> Opened:
     from segengine.segmenters import _keras
 
-    with _bundle.opened(path) as (bundle, file):
+    with opened(path) as (bundle, file):
         if architecture not in (None, bundle.architecture):
             raise ValueError(f"the bundle is of a {bundle.architecture}, not of a {architecture}")
         if file.suffix == ".keras":
             model = _keras.load_whole(file)
         else:
-            channels = 1 if bundle.activation == "sigmoid" else len(bundle.classes)
             options = {k: v for k, v in bundle.options.items() if k != "weights"}
             model = _keras.load_weights(
-                file, bundle.architecture, bundle.bands, channels, bundle.size, options
+                file, bundle.architecture, bundle.bands, bundle.outputs, bundle.size, options
             )
     return of_keras(model, engine, precision, bundle)
 

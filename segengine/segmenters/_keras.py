@@ -24,13 +24,7 @@ def load_whole(path: Path) -> Any:
     Raises ValueError for a damaged file, one with code in it, and weights that are not finite.
     """
     library()
-    config = _config(path)
-    code = sorted({name for name in _class_names(config) if name in _CODE})
-    if code:
-        raise ValueError(
-            f"it holds a {code[0]} layer, which is code and is refused; rebuild the model with "
-            "layers of Keras, or export it to ONNX"
-        )
+    refuse_code(_config(path))
     import keras
 
     import segengine.models  # noqa: F401 - registers the layers of ours that a file may hold
@@ -40,6 +34,16 @@ def load_whole(path: Path) -> Any:
     except Exception as error:
         raise ValueError(f"not a Keras model that loads: {reason(error)}") from error
     return checked(model)
+
+
+def refuse_code(config: Any) -> None:
+    """Raise ValueError where a model's configuration holds a layer that is code."""
+    code = sorted({name for name in _class_names(config) if name in _CODE})
+    if code:
+        raise ValueError(
+            f"it holds a {code[0]} layer, which is code and is refused; rebuild the model with "
+            "layers of Keras, or export it to ONNX"
+        )
 
 
 def load_weights(

@@ -15,7 +15,7 @@ others hide wholly has no pixel there, and comes last.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,16 +24,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from segengine.segmenters._bundle import Bundle, is_bundle, opened
-from segengine.types import Pixels, Prediction, Segmenter
+from segengine import bundles
+from segengine.instances import of_frames
+from segengine.types import Color, Pixels, Prediction, Segmenter
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    from segengine.bundles import Bundle
     from segengine.models.maskrcnn.config import Config
     from segengine.models.maskrcnn.detect import Detect
 
 Scale = Literal["fit", "native"]
+ARCHITECTURE = "mask-rcnn"
+"""Its name in a bundle."""
+OVERLAP = 256
+"""Pixels of context around a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,9 @@ class MaskRcnn:
     """`coco`, or the path of a weight file or bundle."""
     classes: tuple[str, ...]
     scale: Scale = "fit"
-    overlap: int = 256
+    overlap: int = OVERLAP
     weights_url: str | None = None
+    colors: tuple[Color, ...] = ()
 
     version: ClassVar[int] = 1
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances", "objects")
@@ -54,10 +59,8 @@ class MaskRcnn:
 
     @property
     def weights(self) -> str:
-        """SHA-256 of the weight file; `coco` is fetched for it."""
-        with _file(self.source, self.weights_url) as file:
-            about = file.stat()
-            return _digest(file, about.st_size, about.st_mtime_ns)
+        """SHA-256 of the weight file, of a bundle of what it says too; `coco` is fetched for it."""
+        return _digest(self.source, self.weights_url, _stamp(self.source, self.weights_url))
 
     @property
     def halo(self) -> int | None:
@@ -96,7 +99,7 @@ class MaskRcnn:
         return Prediction(
             np.stack([labels for labels, _, _ in drawn]),
             instances=np.stack([ids for _, ids, _ in drawn]),
-            objects=_joined([objects for _, _, objects in drawn]),
+            objects=of_frames([objects for _, _, objects in drawn]),
         )
 
 
@@ -110,7 +113,7 @@ def create(
     min_side: int | None = None,
     max_side: int | None = None,
     max_detections: int | None = None,
-    overlap: int = 256,
+    overlap: int = OVERLAP,
     weights_url: str | None = None,
 ) -> MaskRcnn:
     """Mask R-CNN with the weights and constants of a published network, or with one's own.
@@ -123,6 +126,7 @@ def create(
     objects a frame or window.
     """
     from segengine.models.maskrcnn.config import preset as preset_config
+    from segengine.models.maskrcnn.download import resolve
     from segengine.models.maskrcnn.names import class_names
 
     if scale not in get_args(Scale):
@@ -138,61 +142,74 @@ def create(
         "max_detections": max_detections,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    if is_bundle(Path(weights)):
+    if bundles.is_bundle(Path(weights)):
         for option, value in (("preset", preset), ("backbone", backbone), ("classes", classes)):
             if value is not None:
                 raise ValueError(f"{option}: {weights} is a bundle, which says so itself")
-        bundle = _bundle(weights)
-        names, options = bundle.classes, {**bundle.options, **changes}
-        config = preset_config(options.pop("preset"), len(names), bands=bundle.bands, **options)
-    else:
-        count = None if classes is None else len(classes)
-        config = preset_config(preset or "matterport", count, backbone, **changes)
-        names = class_names(config) if classes is None else tuple(classes)
+        try:
+            bundle = bundles.read(Path(weights))
+            if bundle.architecture != ARCHITECTURE:
+                raise ValueError(f"is a {bundle.architecture}, which `kind: model` takes")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"weights: {weights}: {error}") from error
+        return of_bundle(weights, bundle, scale, overlap, changes)
+    count = None if classes is None else len(classes)
+    config = preset_config(preset or "matterport", count, backbone, **changes)
+    names = class_names(config) if classes is None else tuple(classes)
     if weights != "coco":  # loading a job fetches nothing
-        with _file(weights, None):
-            pass  # it is there
+        resolve(weights)  # it is there
     return MaskRcnn(config, weights, names, scale, overlap, weights_url)
 
 
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    import pyarrow as pa
+def of_bundle(
+    path: str,
+    bundle: Bundle,
+    scale: Scale = "fit",
+    overlap: int = OVERLAP,
+    changes: Mapping[str, Any] | None = None,
+) -> MaskRcnn:
+    """The segmenter of a training's bundle of Mask R-CNN at `path`; `changes` to its constants.
 
-    if len(tables) == 1:
-        return tables[0]
-    return pa.concat_tables(
-        table.append_column("frame", pa.array([i] * table.num_rows, pa.int64()))
-        for i, table in enumerate(tables)
-    )
+    Raises ValueError naming what is wrong with them.
+    """
+    from segengine.models.maskrcnn.config import preset as preset_config
 
-
-def _bundle(weights: str) -> Bundle:
-    """What a training's bundle says."""
-    try:
-        with opened(Path(weights)) as (bundle, _):
-            if bundle.architecture != "mask-rcnn":
-                raise ValueError(f"is a {bundle.architecture}, which `kind: model` takes")
-            return bundle
-    except ValueError as error:
-        raise ValueError(f"weights: {weights}: {error}") from error
+    options = {"preset": "matterport", **bundle.options, **(changes or {})}
+    name = options.pop("preset")
+    config = preset_config(name, len(bundle.classes), bands=bundle.bands, **options)
+    return MaskRcnn(config, path, bundle.classes, scale, overlap, colors=bundle.colors)
 
 
 @contextmanager
-def _file(weights: str, url: str | None) -> Iterator[Path]:
-    """The file with the weights, while the context lasts."""
+def _opened(source: str, url: str | None) -> Iterator[tuple[str, Path]]:
+    """What a bundle says of the weights, else nothing, and their file while the context lasts."""
     from segengine.models.maskrcnn.download import resolve
 
-    if is_bundle(Path(weights)):
-        with opened(Path(weights)) as (_, file):
-            yield file
+    if bundles.is_bundle(Path(source)):
+        with bundles.opened(Path(source)) as (bundle, file):
+            yield bundle.to_json(), file
     else:
-        yield resolve(weights, url)
+        yield "", resolve(source, url)
+
+
+def _stamp(source: str, url: str | None) -> tuple[int, ...]:
+    """Sizes and times of the files behind the weights: they change where a file does."""
+    from segengine.models.maskrcnn.download import resolve
+
+    path = Path(source)
+    if not bundles.is_bundle(path):
+        path = resolve(source, url)
+    about = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return tuple(number for one in about for number in (one.st_size, one.st_mtime_ns))
 
 
 @lru_cache(maxsize=4)
-def _digest(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(source: str, url: str | None, stamp: tuple[int, ...]) -> str:
+    with _opened(source, url) as (said, path), path.open("rb") as file:
+        state = hashlib.sha256(said.encode())
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -203,7 +220,7 @@ def _detector(config: Config, source: str, digest: str, url: str | None) -> Dete
     from segengine.models.maskrcnn.weights import load
 
     model = network(config)
-    with _file(source, url) as file:
+    with _opened(source, url) as (_, file):
         load(model, config, file)
     return detector(model, config)
 

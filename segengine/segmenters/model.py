@@ -16,17 +16,20 @@ touch files are refused. What the block leaves out is taken from the model where
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from segengine import bundles
 from segengine.engines import Engine, Precision, Shape
-from segengine.segmenters import _detector, _files
+from segengine.segmenters import _detector, _files, maskrcnn
 from segengine.segmenters._crf import Crf
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice
 from segengine.segmenters._network import Activation, Blended, Exact, Layout, Network, Resized
 from segengine.segmenters._scale import Scale
+from segengine.segmenters.maskrcnn import MaskRcnn
 from segengine.types import Color, Segmenter
 
 Auto = Literal["auto"]
@@ -34,6 +37,8 @@ WINDOW = 512
 """Side of a window, in pixels, of a network that sees all of it."""
 CORE = 1024
 """Most pixels, along an axis, that count in a window of a network with a finite view."""
+CUT = 0.5
+"""What a single channel, or a detector's score, must exceed."""
 
 
 def create(
@@ -48,12 +53,12 @@ def create(
     batch: int | Auto = "auto",
     engine: EngineName | None = None,
     precision: Precision = "float32",
-    threshold: float = 0.5,
+    threshold: float | None = None,
     resize: Sequence[int] | None = None,
     crf: bool | Mapping[str, Any] = False,
     architecture: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Network | Detector:
+) -> Network | Detector | MaskRcnn:
     """A network on disk as a segmenter.
 
     path: see the table above. bands: 1-based numbers of the raster's bands in the network's order,
@@ -64,12 +69,14 @@ def create(
     network's own. overlap: share of a window that neighbours repeat, where the network's view has
     no bound. batch: windows run at once. engine: tensorflow, openvino, or onnxruntime for ONNX
     files; by default what the file is made for. precision: float32, or bfloat16 for speed.
-    threshold: what a single channel, or a detector's score, must exceed. resize: [height, width]
-    whole frames are resized to, for a network trained on resized photos. crf: a fully connected CRF
-    on whole RGB frames, true or its parameters by name. architecture, options: of
-    a `.weights.h5`, as for `segengine.models.build`.
+    threshold: what a single channel, or a detector's score, must exceed; by default 0.5, or what a
+    bundle of Mask R-CNN says. resize: [height, width] whole frames are resized to, for a network
+    trained on resized photos. crf: a fully connected CRF on whole RGB frames, true or its
+    parameters by name. architecture, options: of a `.weights.h5`, as for
+    `segengine.models.build`.
     """
-    _check_options(bands, classes, window, overlap, batch, threshold, resize)
+    cut = CUT if threshold is None else threshold
+    check_options(bands, classes, window, overlap, batch, cut, resize)
     for name, value, known in (
         ("activation", activation, Activation),
         ("layout", layout, Layout),
@@ -80,6 +87,27 @@ def create(
             check_choice(name, value, known)
     file = Path(path)
     try:
+        if architecture in (None, maskrcnn.ARCHITECTURE) and bundles.is_bundle(file):
+            bundle = bundles.read(file)
+            if bundle.architecture == maskrcnn.ARCHITECTURE:
+                _check_untouched(
+                    path,
+                    bands=bands,
+                    scale=scale,
+                    classes=classes,
+                    activation=activation,
+                    layout=layout,
+                    window=window,
+                    overlap=overlap,
+                    batch=batch,
+                    engine=None if engine == "tensorflow" else engine,
+                    precision=precision,
+                    resize=resize,
+                    crf=crf,
+                    options=options,
+                )
+                changes = {} if threshold is None else {"min_score": float(threshold)}
+                return maskrcnn.of_bundle(path, bundle, changes=changes)
         opened = _files.open_model(
             file,
             engine,
@@ -90,7 +118,7 @@ def create(
             options,
         )
         if _detector.NEEDED.issubset(opened.engine.outputs):
-            return _detect(opened.engine, bands, classes, threshold, _files.digest(file))
+            return _detect(opened.engine, bands, classes, cut, _files.digest(file))
         return network(
             opened,
             _files.digest(file),
@@ -102,7 +130,7 @@ def create(
             window=window,
             overlap=overlap,
             batch=batch,
-            threshold=threshold,
+            threshold=cut,
             resize=resize,
             crf=crf,
         )
@@ -127,7 +155,7 @@ def network(
     window: int | Auto = "auto",
     overlap: float = 0.5,
     batch: int | Auto = "auto",
-    threshold: float = 0.5,
+    threshold: float = CUT,
     resize: Sequence[int] | None = None,
     crf: bool | Mapping[str, Any] = False,
     colors: tuple[Color, ...] = (),
@@ -299,9 +327,21 @@ def _detect(
     return Detector(engine, ("background", *classes), chosen, float(threshold), digest)
 
 
-def _check_options(
+def _check_untouched(path: str, **options: Any) -> None:
+    """Raise ValueError naming an option that a bundle of Mask R-CNN has no use for."""
+    defaults = inspect.signature(create).parameters
+    for name, value in options.items():
+        if value != defaults[name].default:
+            raise ValueError(
+                f"{name}: {path} is a bundle of mask-rcnn, which needs none; what can be changed "
+                f"are the options of `kind: mask-rcnn` with `weights: {path}`"
+            )
+
+
+def check_options(
     bands: Any, classes: Any, window: Any, overlap: Any, batch: Any, threshold: Any, resize: Any
 ) -> None:
+    """Raise ValueError naming an option of a network that is of no use."""
     numbers = bands if _is_list(bands) else [bands]
     if bands is not None and (not numbers or not all(_is_count(b) for b in numbers)):
         raise ValueError(f"bands: must be band numbers from 1 on, or their count, not {bands!r}")

@@ -27,7 +27,7 @@ from segengine.segmenters._crf import Crf, refine
 from segengine.segmenters._network import Blended, Exact, Resized
 from segengine.segmenters._scale import Scale
 from segengine.segmenters.model import create
-from segengine.types import Segmenter
+from segengine.types import Prediction, Segmenter
 
 TF = tensorflow.library()
 # TensorFlow's tensors and pycocotools do not know NumPy 2's copy keyword yet
@@ -292,10 +292,13 @@ def test_blended_masks_do_not_depend_on_the_cut(
     segmenter = segengine.create_segmenter(spec)
     assert isinstance(segmenter.cut, Blended)
     expected = segengine.predict(image, segmenter)
+    seams = segengine.metrics.create("seams", classes=segmenter.classes, every=segmenter.seams)
+    score = seams.compute(seams.update(seams.empty(), Prediction(expected.labels[None])))
     for shard in (64, 48, 256):
         bench = new_bench()
         bench.put("a.zarr", image)
-        bench.run(spec, store={"shard": shard, "probabilities": True})
+        figures = bench.run(spec, store={"shard": shard, "probabilities": True}).metrics
+        assert figures["overall"][f"seams(every={segmenter.seams})"] == score
         scene = bench.open()["a"]
         np.testing.assert_array_equal(scene.mask[0], expected.labels)
         stored = np.moveaxis(np.asarray(scene.group["probabilities/0"])[0], 0, -1)
@@ -513,3 +516,7 @@ def test_detectors_give_instances_and_objects(tmp_path: Path) -> None:
     ids = [i for i in dict.fromkeys(found.instances.ravel().tolist()) if i]
     assert ids == [1, 2]
     assert table.column("id").to_pylist() == [1, 2]
+    two = segengine.predict(np.stack([pixels, pixels]), segmenter)
+    np.testing.assert_array_equal(two.instances, np.stack([found.instances] * 2))
+    expected_rows = [row | {"frame": i} for i in (0, 1) for row in table.to_pylist()]
+    assert two.objects.to_pylist() == expected_rows

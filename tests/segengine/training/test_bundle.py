@@ -1,6 +1,7 @@
 """A bundle is built anew from its names, equal in all its outputs; a damaged one is one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from segengine import models
+from segengine.bundles import META, WEIGHTS
 from segengine.errors import JobError
-from segengine.training.bundle import META, WEIGHTS, Bundle, load_bundle, save_bundle, transfer
+from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
 
 # Keras copies its variables in a way that NumPy 2 frowns upon.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -43,10 +45,14 @@ def test_a_round_trip_and_a_second_one_over_it(tmp_path: Path) -> None:
         found, again = load_bundle(folder)
         assert found == _bundle()
         np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(model(x)))
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", META, WEIGHTS]
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", META, WEIGHTS[0]]
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-    with h5py.File(folder / WEIGHTS) as file:  # of the optimizer nothing
+    with h5py.File(folder / WEIGHTS[0]) as file:  # of the optimizer nothing
         assert "optimizer" not in file
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "bundle")
+    about, network = load_bundle(packed)
+    assert about == found
+    np.testing.assert_array_equal(np.asarray(network(x)), np.asarray(again(x)))
 
 
 def test_damaged_bundles_are_one_line(tmp_path: Path) -> None:
@@ -55,11 +61,12 @@ def test_damaged_bundles_are_one_line(tmp_path: Path) -> None:
         load_bundle(folder)
     save_bundle(folder, _bundle(), _bundle().build(), "")
     good = (folder / META).read_text()
-    weights = (folder / WEIGHTS).read_bytes()
+    weights = (folder / WEIGHTS[0]).read_bytes()
     for text, message in (
         (good[:50], r"bundle\.json is damaged"),
-        (good.replace('"format": 1', '"format": 9'), "another format than 1"),
-        (json.dumps({"format": 1}), "is damaged: 'architecture'"),
+        (good.replace('"format": 1', '"format": 9'), "format 9 is not known; this reads 1"),
+        (json.dumps({"format": 1}), "is damaged: it has no 'classes'"),
+        (good.replace('"unet"', '"vnet"'), "bundle: .*vnet"),
         (json.dumps(json.loads(good) | {"bands": 3}), r"model\.weights\.h5 cannot be loaded"),
     ):
         (folder / META).write_text(text)
@@ -67,8 +74,8 @@ def test_damaged_bundles_are_one_line(tmp_path: Path) -> None:
             load_bundle(folder)
         assert "\n" not in str(error.value)
     (folder / META).write_text(good)
-    (folder / WEIGHTS).unlink()  # HDF5 may hold the one above open
-    (folder / WEIGHTS).write_bytes(weights[: len(weights) // 2])
+    (folder / WEIGHTS[0]).unlink()  # HDF5 may hold the one above open
+    (folder / WEIGHTS[0]).write_bytes(weights[: len(weights) // 2])
     with pytest.raises(JobError, match=r"model\.weights\.h5 cannot be loaded"):
         load_bundle(folder)
 

@@ -1,0 +1,162 @@
+"""The portable result of a training: `bundle.json` and weights, in a folder or a zip of it.
+
+    format        1
+    architecture  name for `segengine.models.build`, with `options`, `bands` and the classes' number
+    activation    softmax or sigmoid: what makes probabilities of the network's output, a logit
+    classes, colors, scale ({divide}, {mean, std} or {range}), size ([h, w], or nulls: any)
+    resize        true where the network was trained on whole frames resized to `size`
+    job, metrics  the training job and the figures of its last epoch
+
+Beside it lies `model.weights.h5`, or `model.keras`. No pickle and no code: the network is built anew
+from its architecture's name. Whatever is wrong with a bundle is a ValueError of one line.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from segengine import registry
+from segengine.types import Color
+
+FORMAT = 1
+META = "bundle.json"
+WEIGHTS = ("model.weights.h5", "model.keras")
+"""What the file with the weights may be called; we write the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What `bundle.json` says."""
+
+    architecture: str
+    options: Mapping[str, Any]
+    """For `models.build`; the network gives logits."""
+    bands: int
+    classes: tuple[str, ...]
+    colors: tuple[Color, ...]
+    """One a class, or none."""
+    scale: Mapping[str, Any]
+    activation: str
+    """What makes probabilities of the network's output; sigmoid: of one channel."""
+    size: tuple[int | None, int | None]
+    """(height, width) in pixels; None: any."""
+    resize: bool
+    """Whole frames were resized to `size`."""
+    job: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output."""
+        return 1 if self.activation == "sigmoid" else len(self.classes)
+
+    def build(self) -> Any:
+        """The network (a `keras.Model`) with fresh weights. Raises JobError, ValueError, TypeError."""
+        sizes = {"bands": self.bands, "classes": self.outputs, "size": self.size}
+        return registry.create("models", self.architecture, {**sizes, **self.options})
+
+    def to_json(self) -> str:
+        """The text of `bundle.json`."""
+        data = {"format": FORMAT} | {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(data, indent=2, default=dict) + "\n"
+
+
+def is_bundle(path: Path) -> bool:
+    """True for a folder or zip with a `bundle.json`."""
+    if path.is_dir():
+        return (path / META).is_file()
+    return path.suffix == ".zip" and zipfile.is_zipfile(path) and META in _packed(path)
+
+
+def read(path: Path) -> Bundle:
+    """What a bundle says. Raises ValueError, also where it has no weights."""
+    if path.is_dir():
+        _weights_among({p.name for p in path.iterdir()})
+        return _parse((path / META).read_bytes())
+    _weights_among(_packed(path))
+    with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
+        _unpack(path, Path(folder), {META})
+        return _parse((Path(folder) / META).read_bytes())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Bundle, Path]]:
+    """A bundle, and the file with its weights while the context lasts. Raises ValueError."""
+    if path.is_dir():
+        yield read(path), path / _weights_among({p.name for p in path.iterdir()})
+        return
+    weights = _weights_among(_packed(path))
+    with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
+        _unpack(path, Path(folder), {META, weights})
+        yield read(Path(folder)), Path(folder, weights)
+
+
+def _weights_among(names: Collection[str]) -> str:
+    for name in WEIGHTS:
+        if name in names:
+            return name
+    raise ValueError(f"the bundle has no {WEIGHTS[0]}")
+
+
+def _packed(path: Path) -> list[str]:
+    """Last names of all that a zip holds."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.rpartition("/")[2] for name in archive.namelist()]
+
+
+def _unpack(path: Path, folder: Path, wanted: Collection[str]) -> None:
+    """Files of a zip into a folder by their last names only: no path leads out of it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in wanted:
+                members = [m for m in archive.namelist() if m.rpartition("/")[2] == name]
+                if len(members) > 1:
+                    raise ValueError(f"the zip has several {name}; pack one bundle a zip")
+                with archive.open(members[0]) as source, open(folder / name, "wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"the zip is damaged: {_line(error)}") from error
+
+
+def _parse(text: bytes) -> Bundle:
+    try:
+        data = json.loads(text)
+        if data.get("format") != FORMAT:
+            raise ValueError(f"format {data.get('format')!r} is not known; this reads {FORMAT}")
+        height, width = data.get("size") or (None, None)
+        if not isinstance(data["classes"], list):
+            raise ValueError("classes is no list")
+        return Bundle(
+            str(data["architecture"]),
+            dict(data.get("options") or {}),
+            int(data["bands"]),
+            tuple(map(str, data["classes"])),
+            tuple((int(r), int(g), int(b)) for r, g, b in data.get("colors") or ()),
+            dict(data.get("scale") or {}),
+            str(data.get("activation") or "none"),
+            (_side(height), _side(width)),
+            bool(data.get("resize", False)),
+            dict(data.get("job") or {}),
+            dict(data.get("metrics") or {}),
+        )
+    except KeyError as error:
+        raise ValueError(f"{META} is damaged: it has no {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{META} is damaged: {_line(error)}") from error
+
+
+def _side(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
