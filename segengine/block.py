@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from segengine import gone, plugins
@@ -26,6 +24,7 @@ from segengine.instances import (
     objects_in,
     objects_of,
     of_frame,
+    read_rows,
     renumbered_objects,
     rows_key,
     to_bytes,
@@ -200,7 +199,7 @@ class Block:
         self.colors |= {i: c for i, c in kept.colors.items() if len(c) == task.classes}
         self.inertia |= kept.inertia
         if kept.rows and self.instances is not None:
-            rows = pq.read_table(io.BytesIO(kept.rows))
+            rows = read_rows(kept.rows)
             for ref in refs:
                 at = np.asarray(rows.column("frame")) == ref.index
                 self.tables[ref.index] = rows.filter(at)

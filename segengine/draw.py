@@ -21,7 +21,7 @@ RGB = NDArray[np.uint8]
 Panel = tuple[str, RGB]
 """Caption and picture."""
 
-CLEAR = ("background", "line")
+CLEAR = ("background", "BG", "__background__", "line")
 """Names of classes that leave the image as it is."""
 RIGHT: Color = (46, 204, 113)
 WRONG: Color = (235, 64, 82)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,16 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of `objects`; bbox is COCO's x, y, width, height in pixels."""
+FRAME = pa.field("frame", pa.int64())
+"""Of the objects of a prediction of several frames: which one, from 0 on."""
 PART = pa.field("part", pa.bool_())
 """True: a part of an object that lies in other shards too."""
+CUT = pa.field("cut", pa.bool_())
+"""True: it goes on beyond its pixels, in a shard whose window disagrees."""
 _PLACED = pa.schema([("scene", pa.string()), ("frame", pa.int64()), *SCHEMA])
 TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", pa.float64()))
 """Columns of `tables/instances.parquet`; x, y: the centroid in the scene's CRS, null without one."""
-ROWS_SCHEMA = _PLACED.append(PART)
+ROWS_SCHEMA = _PLACED.append(PART).append(CUT)
 """Columns of a shard's own rows."""
 KEY = "records/+instances"
 
@@ -214,6 +218,24 @@ def renumbered_objects(objects: pa.Table, new: dict[int, int]) -> pa.Table:
     return objects.set_column(place, "id", column).sort_by("id")
 
 
+def of_frames(tables: Sequence[pa.Table]) -> pa.Table:
+    """Objects of a prediction from those of each frame: of more than one with a column `frame`."""
+    if len(tables) == 1:
+        return tables[0]
+    return pa.concat_tables(
+        table.append_column(FRAME, pa.array([i] * table.num_rows, FRAME.type))
+        for i, table in enumerate(tables)
+    )
+
+
+def of_frame(objects: pa.Table | None, i: int, frames: int) -> pa.Table | None:
+    """The objects of frame i of a prediction of so many; None where the table cannot say which."""
+    if objects is None or FRAME.name not in objects.column_names:
+        return objects if frames == 1 else None
+    rows = np.asarray(objects.column(FRAME.name)) == i
+    return objects.filter(pa.array(rows)).drop_columns(FRAME.name)
+
+
 def row_of(
     number: int,
     kind: int,
@@ -301,8 +323,14 @@ def shard_rows(objects: Objects, scene: str, places: Iterable[tuple[int, ...]]) 
     for place in places:
         data = objects.get(rows_key(scene, place))
         if data is not None:
-            found.append(pq.read_table(io.BytesIO(data)))
+            found.append(read_rows(data))
     return pa.concat_tables(found)
+
+
+def read_rows(data: bytes) -> pa.Table:
+    """A shard's stored rows; a column that they were stored without is null."""
+    stored = pq.read_table(io.BytesIO(data))
+    return pa.concat_tables([ROWS_SCHEMA.empty_table(), stored], promote_options="default")
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -312,10 +340,13 @@ def to_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def with_frame(objects: pa.Table, scene: str, frame: int, part: Any = None) -> pa.Table:
-    """Objects of one frame as rows of a shard; `part` (row,): which of them are only a part."""
+def with_frame(
+    objects: pa.Table, scene: str, frame: int, part: Any = None, cut: Any = None
+) -> pa.Table:
+    """Objects of one frame as rows of a shard; (row,) bool: which are a `part` only, which `cut`."""
     count = objects.num_rows
     columns = [pa.array([scene] * count, pa.string()), pa.array([frame] * count, pa.int64())]
     columns += [objects.column(name).cast(SCHEMA.field(name).type) for name in SCHEMA.names]
-    columns.append(pa.array([False] * count if part is None else part, pa.bool_()))
+    for flags in (part, cut):
+        columns.append(pa.array([False] * count if flags is None else flags, pa.bool_()))
     return pa.table(columns, schema=ROWS_SCHEMA)

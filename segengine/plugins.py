@@ -12,8 +12,8 @@ from segengine.errors import JobError
 from segengine.joining import BAND, components, renumbered
 from segengine.types import Color, Linker, Prediction, Scope, Segmenter
 
-BACKGROUND = frozenset(("background", "not edge", "line"))
-"""Classes that are no objects."""
+BACKGROUND = frozenset(("background", "BG", "__background__", "not edge", "line"))
+"""Classes that are no objects; Mask_RCNN and torchvision have their own words for them."""
 OUTPUTS = ("labels", "probabilities", "instances", "objects")
 _BACKGROUND: Color = (32, 32, 36)
 

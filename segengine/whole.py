@@ -80,10 +80,15 @@ def _numbered(found: Prediction, valid: NDArray[np.bool_]) -> tuple[Any, Any]:
         for ids, ok in zip(found.instances, valid, strict=True)
     ]
     objects = found.objects
-    if objects is not None and len(frames) == 1:
-        from segengine.instances import renumbered_objects
+    if objects is not None:
+        from segengine.instances import of_frame, of_frames, renumbered_objects
 
-        objects = renumbered_objects(objects, frames[0][1])
+        tables = [
+            renumbered_objects(table, new)
+            for i, (_, new) in enumerate(frames)
+            if (table := of_frame(objects, i, len(frames))) is not None
+        ]
+        objects = of_frames(tables) if tables else None
     return np.stack([ids for ids, _ in frames]), objects
 
 
@@ -100,7 +105,12 @@ def _joined(parts: list[Prediction]) -> Prediction:
         values = [getattr(p, name) for p in parts]
         return None if any(v is None for v in values) else np.concatenate(values)
 
-    objects = parts[0].objects if len(parts) == 1 else None
+    tables = [p.objects for p in parts if p.objects is not None]
+    objects = None
+    if len(tables) == len(parts):
+        from segengine.instances import of_frames
+
+        objects = of_frames(tables)
     return Prediction(join("labels"), join("probabilities"), join("instances"), objects)
 
 

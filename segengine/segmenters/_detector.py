@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.engines import Engine
+from segengine.joining import first_pixels
 from segengine.segmenters._network import cast, check_bands
 from segengine.types import Color, Pixels, Prediction
 
@@ -51,7 +52,7 @@ class Detector:
     """Digest of the model's files."""
     colors: tuple[Color, ...] = ()
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances", "objects")
     halo: ClassVar[None] = None
     stride: ClassVar[int] = 1
@@ -66,18 +67,22 @@ class Detector:
         check_bands(self.bands, bands, dtype)
 
     def segment(self, pixels: Pixels) -> Prediction:
-        """Labels and instances (n, y, x) of pixels (n, y, x, band); objects where n is 1."""
+        """Labels and instances (n, y, x) of pixels (n, y, x, band), and one row an object.
+
+        `objects` of more than one frame has a further column, `frame`, from 0 on.
+        """
+        from segengine.instances import of_frames
+
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         shape = pixels.shape[:3]
         labels = np.zeros(shape, np.uint8 if len(self.classes) <= 256 else np.uint16)
         instances = np.zeros(shape, np.uint32)
-        table = None
+        tables = []
         for i, frame in enumerate(pixels):
             found = self._find(frame)
             order = _draw(found, labels[i], instances[i])
-            if len(pixels) == 1:
-                table = _table(found, order, (shape[1], shape[2]))
-        return Prediction(labels, instances=instances, objects=table)
+            tables.append(_table(found, order, (shape[1], shape[2])))
+        return Prediction(labels, instances=instances, objects=of_frames(tables))
 
     def _find(self, frame: Pixels) -> list[_Found]:
         """Objects of one frame (y, x, band), the best first."""
@@ -136,18 +141,16 @@ def _draw(
 
     One that is wholly covered gets an id after those that are seen.
     """
-    drawn = np.zeros(labels.shape, np.int64)
+    drawn = np.zeros(labels.shape, np.int32)
     for number, item in reversed(list(enumerate(found, 1))):
         y, x = item.corner
         at = slice(y, y + item.mask.shape[0]), slice(x, x + item.mask.shape[1])
         labels[at][item.mask] = item.label
         drawn[at][item.mask] = number
-    seen, first = np.unique(drawn, return_index=True)
-    by_place = seen[np.argsort(first)]
-    by_place = by_place[by_place > 0]
-    hidden = np.setdiff1d(np.arange(1, len(found) + 1), by_place)
+    first = first_pixels(drawn, len(found))[1:]
     ids = np.zeros(len(found) + 1, np.int64)
-    ids[np.r_[by_place, hidden].astype(np.int64)] = np.arange(1, len(found) + 1)
+    order = np.argsort(np.where(first < 0, drawn.size, first), kind="stable")
+    ids[1 + order] = np.arange(1, len(found) + 1)
     instances[...] = ids[drawn]
     return ids[1:]
 

@@ -14,7 +14,15 @@ from pycocotools import mask as coco
 from skimage.measure import regionprops
 
 import segengine
-from segengine.instances import TABLE_SCHEMA, encode_rle, objects_of
+from segengine.instances import (
+    ROWS_SCHEMA,
+    TABLE_SCHEMA,
+    encode_rle,
+    objects_of,
+    read_rows,
+    to_bytes,
+    with_frame,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 masks = npst.arrays(np.bool_, npst.array_shapes(min_dims=2, max_dims=2, max_side=40))
@@ -108,3 +116,13 @@ def test_a_segmenter_that_does_not_say_what_it_predicts(toys: str, bench: Any, n
     wanted = segengine.predict(image, {"kind": f"{toys}:Silent"})
     np.testing.assert_array_equal(scene.instances[0, :40, :40], wanted.instances)
     assert scene.probabilities is None
+
+
+def test_rows_stored_before_they_had_a_column() -> None:
+    ids = np.array([[1, 1, 0, 2]], np.uint32)
+    rows = with_frame(objects_of(ids, ids), "scene", 3, cut=[True, False])
+    assert read_rows(to_bytes(rows)).equals(rows)
+    old = read_rows(to_bytes(rows.drop_columns("cut")))
+    assert old.schema == ROWS_SCHEMA
+    assert old.column("cut").to_pylist() == [None, None]
+    assert old.drop_columns("cut").equals(rows.drop_columns("cut"))

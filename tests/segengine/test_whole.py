@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from skimage.filters import threshold_otsu
 
 import segengine
 from segengine.errors import JobError
+from segengine.instances import SCHEMA, decode_rle, of_frames, row_of
 
 OTSU = {"kind": "threshold", "method": "otsu"}
 
@@ -55,6 +57,66 @@ def test_predict_gives_more_than_labels(toys: str, noise: Any) -> None:
     assert blocks.probabilities is not None
     assert blocks.probabilities.shape == (21, 30, 5)
     np.testing.assert_array_equal(blocks.probabilities.argmax(axis=-1), blocks.labels)
+
+
+class Grays:
+    """A gray value is an object, which reaches one row further up below its neighbours."""
+
+    classes = ("background", "object")
+    halo, stride = 8, 1
+    outputs = ("labels", "instances", "objects")
+
+    def segment(self, pixels: np.ndarray) -> segengine.Prediction:
+        ids = np.where(pixels[..., 0] > 0, 300 - pixels[..., 0].astype(np.uint32), 0)
+        tables = []
+        for frame in ids:
+            rows = []
+            for value in np.unique(frame[frame > 0]).tolist():
+                mask = frame == value
+                mask[:-1] |= mask[1:]
+                rows.append(row_of(value, 1, value / 300, mask, (0, 0), mask.shape))
+            rows.append(row_of(999, 1, 0.5, frame < 0xFFFF, (0, 0), frame.shape))  # hidden wholly
+            tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
+        labels = (ids > 0).astype(np.uint8)
+        return segengine.Prediction(labels, instances=ids, objects=of_frames(tables))
+
+
+class GraysOfAFrame:
+    """The same after a survey of each frame."""
+
+    classes, scope = Grays.classes, "frame"
+
+    def survey(self, pixels: np.ndarray, valid: np.ndarray) -> int:
+        return int(pixels.max())
+
+    def merge(self, a: int, b: int) -> int:
+        return max(a, b)
+
+    def fit(self, state: int) -> Grays:
+        return Grays()
+
+
+@pytest.mark.parametrize("segmenter", [Grays(), GraysOfAFrame()])
+def test_every_frame_keeps_its_objects(segmenter: Any) -> None:
+    stack = np.random.default_rng(0).integers(0, 5, (3, 9, 12), np.uint8)
+    stack[1] = 0
+    found = segengine.predict(stack[..., None], segmenter)
+    rows = found.objects.to_pylist()
+    assert [row["frame"] for row in rows] == sorted(row["frame"] for row in rows)
+    for i, image in enumerate(stack):
+        alone = segengine.predict(image, segmenter)
+        assert alone.objects.schema == SCHEMA
+        np.testing.assert_array_equal(found.instances[i], alone.instances)
+        assert [{k: row[k] for k in SCHEMA.names} for row in rows if row["frame"] == i] == (
+            alone.objects.to_pylist()
+        )
+        ids = np.unique(alone.instances[alone.instances > 0]).tolist()
+        first = [np.flatnonzero(alone.instances.ravel() == n)[0] for n in ids]
+        assert first == sorted(first)
+        for row in alone.objects.to_pylist()[:-1]:
+            mask = decode_rle(row["rle"], image.shape)
+            assert mask[alone.instances == row["id"]].all()
+        assert alone.objects.column("id").to_pylist() == [*ids, len(ids) + 1]
 
 
 def test_what_is_no_segmenter(toys: str) -> None:

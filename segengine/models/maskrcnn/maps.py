@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.instances import SCHEMA, encode_rle
+from segengine.joining import first_pixels
 from segengine.models.maskrcnn.postprocess import Instance
 
 if TYPE_CHECKING:
@@ -26,18 +27,16 @@ def draw(
 
     kept = [(one, area) for one in found if (area := int(np.count_nonzero(one.cutout.mask)))]
     labels = np.zeros(shape, np.uint8 if classes < 256 else np.uint16)
-    ranks = np.zeros(shape, np.uint32)
+    ranks = np.zeros(shape, np.int32)
     for rank in range(len(kept), 0, -1):
         one = kept[rank - 1][0]
         height, width = one.cutout.mask.shape
         at = np.s_[one.cutout.y : one.cutout.y + height, one.cutout.x : one.cutout.x + width]
         labels[at][one.cutout.mask] = one.label
         ranks[at][one.cutout.mask] = rank
-    shown, first = np.unique(ranks, return_index=True)
-    inside = shown > 0
-    visible = shown[inside][np.argsort(first[inside])]
-    hidden = np.setdiff1d(np.arange(1, len(kept) + 1), visible)
-    order = np.concatenate([visible, hidden]).astype(np.int64)
+    first = first_pixels(ranks, len(kept))[1:]
+    # those that others hide wholly come last
+    order = 1 + np.argsort(np.where(first < 0, ranks.size, first), kind="stable")
     ids = np.zeros(len(kept) + 1, np.uint32)
     ids[order] = np.arange(1, len(kept) + 1)
     rows: list[dict[str, Any]] = []
