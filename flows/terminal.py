@@ -167,6 +167,19 @@ def unscored(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def cut(metrics: Mapping[str, Any]) -> list[str]:
+    """Instances that stayed in pieces, and what helps.
+
+    >>> cut({"cut_instances": {"count": 2}})
+    ['2 instances cut at shard borders, where windows disagree (metrics.json); more overlap helps']
+    """
+    found = metrics.get("cut_instances", {}).get("count", 0)
+    if not found:
+        return []
+    where = "cut at shard borders, where windows disagree (metrics.json); more overlap helps"
+    return [f"{count(found, 'instance')} {where}"]
+
+
 def show_result(summary: Summary) -> None:
     """What a run did, where things are, and what is quarantined, on stdout."""
     for line in result(summary):
@@ -183,4 +196,5 @@ def result(summary: Summary) -> list[str]:
         f"masks:  {summary.store}",
         f"report: {summary.report}",
     ]
-    return lines + figures(summary.metrics) + unscored(summary.metrics) + failures(summary.failed)
+    metrics = summary.metrics
+    return lines + figures(metrics) + cut(metrics) + unscored(metrics) + failures(summary.failed)

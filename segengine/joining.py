@@ -9,6 +9,10 @@
 Where windows do not overlap (connected components need no context), objects of one class that touch
 across the border, straight or diagonally, are one. Both are a union-find over border summaries a few
 pixels wide; no map is held in memory.
+
+An object wider than the overlap is seen whole by no window. Where two windows agree on it around their
+border it becomes one all the same; where they do not, it stays in pieces, and each that a window saw
+go on beyond its shard is flagged as cut.
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ class Seen:
     left: Ids
     """(band, y) ids around its left border, one row a column of the frame."""
     right: Ids
+    over: NDArray[np.bool_]
+    """(4, n) whether it goes on beyond the shard's upper, lower, left and right border."""
 
 
 class Joined(NamedTuple):
@@ -63,6 +69,8 @@ class Joined(NamedTuple):
     """(n,) the best of its parts'."""
     parts: NDArray[np.int32]
     """(n,) windows that saw it."""
+    cut: NDArray[np.bool_]
+    """(n,) True where a window saw it go on beyond its shard, and the neighbour has no part of it."""
 
 
 def see(
@@ -90,13 +98,17 @@ def see(
     anywhere = first_pixels(dense, count)
     label = labels.reshape(-1)[anywhere]
     best = np.ones(count + 1, np.float32) if score is None else score[values]
-    bands = _bands(dense, inner, band)
+    top, bottom, left, right = map(np.ascontiguousarray, _bands(dense, inner, band))
     seen = Seen(
         first[1:],
         np.bincount(core.reshape(-1), minlength=count + 1)[1:].astype(np.int64),
         label[1:].astype(np.uint16),
         best[1:].astype(np.float32),
-        *(np.ascontiguousarray(b) for b in bands),
+        top,
+        bottom,
+        left,
+        right,
+        _over(dense, inner, band, count),
     )
     return seen, core, values
 
@@ -148,6 +160,23 @@ def _bands(ids: Ids, inner: tuple[slice, slice], band: int) -> tuple[Ids, Ids, I
     )
 
 
+def _over(ids: Ids, inner: tuple[slice, slice], band: int, count: int) -> NDArray[np.bool_]:
+    """(4, count) which objects have pixels within `band` on either side of each of four borders."""
+    (rows, cols), core = inner, ids[inner]
+    sides = (
+        (core[:band], ids[max(0, rows.start - band) : rows.start, cols]),
+        (core[-band:], ids[rows.stop : rows.stop + band, cols]),
+        (core[:, :band], ids[rows, max(0, cols.start - band) : cols.start]),
+        (core[:, -band:], ids[rows, cols.stop : cols.stop + band]),
+    )
+    found = np.zeros((2, 4, count + 1), np.bool_)
+    for side, parts in enumerate(sides):
+        for there, part in zip(found, parts, strict=True):
+            there[side, part.reshape(-1)] = True
+    over: NDArray[np.bool_] = found[0] & found[1]
+    return over[:, 1:]
+
+
 def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
     """The objects of a frame from its windows' summaries; a window that is missing joins nothing."""
     from scipy.sparse import coo_array
@@ -161,19 +190,32 @@ def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
         empty = np.zeros(1, np.uint32)
         none = np.zeros(0, np.int32)
         return Joined(
-            dict.fromkeys(cells, empty), none.astype(np.uint16), none.astype(np.float32), none
+            dict.fromkeys(cells, empty),
+            none.astype(np.uint16),
+            none.astype(np.float32),
+            none,
+            none.astype(np.bool_),
         )
     label = np.concatenate([windows[c].label for c in cells])
-    pairs = [np.zeros((0, 2), np.int64)]
+    over = np.concatenate([windows[c].over for c in cells], axis=1)
+    edges = [np.zeros((0, 2), np.int64)]
+    meetings = []
     for cell, here in windows.items():
         for other, mine, theirs in _borders(cell, here, windows, overlap):
-            met = _shared(mine, theirs) if overlap else _touching(mine, theirs)
-            pairs.append(met + np.array([base[cell] - 1, base[other] - 1]))
-    edges = np.concatenate(pairs)
-    edges = edges[label[edges[:, 0]] == label[edges[:, 1]]]
-    graph = coo_array((np.ones(len(edges), np.bool_), (edges[:, 0], edges[:, 1])), (total, total))
+            met, agreed = _shared(mine, theirs) if overlap else _touching(mine, theirs)
+            met = met + np.array([base[cell] - 1, base[other] - 1])
+            edges.append(met[agreed])
+            meetings.append((met, (1, 0) if other[0] > cell[0] else (3, 2)))
+    chosen = np.concatenate(edges)
+    chosen = chosen[label[chosen[:, 0]] == label[chosen[:, 1]]]
+    ones = np.ones(len(chosen), np.bool_)
+    graph = coo_array((ones, (chosen[:, 0], chosen[:, 1])), (total, total))
     _, group = connected_components(graph, directed=False)
-    return _numbered(windows, cells, sizes, group, label)
+    for met, sides in meetings:  # what goes on in the neighbour is not cut there
+        one = met[group[met[:, 0]] == group[met[:, 1]]]
+        over[sides[0], one[:, 0]] = over[sides[1], one[:, 1]] = False
+    cut: NDArray[np.bool_] = np.logical_or.reduce(over)
+    return _numbered(windows, cells, sizes, group, label, cut)
 
 
 def _borders(
@@ -197,13 +239,13 @@ def _borders(
     return found
 
 
-def _shared(a: Ids, b: Ids) -> NDArray[np.int64]:
-    """Pairs of objects that are one by what both windows say of the same pixels."""
+def _shared(a: Ids, b: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Pairs of objects that share a pixel, and which are one by what both windows say of them all."""
     rows, length = min(a.shape[0], b.shape[0]), min(a.shape[1], b.shape[1])
     x, y = a[:rows, :length].reshape(-1), b[:rows, :length].reshape(-1)
     both = (x > 0) & (y > 0)
     if not both.any():
-        return np.zeros((0, 2), np.int64)
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.bool_)
     key = x[both].astype(np.int64) << 32 | y[both]
     found, common = np.unique(key, return_counts=True)
     left, right = found >> 32, found & 0xFFFFFFFF
@@ -214,11 +256,11 @@ def _shared(a: Ids, b: Ids) -> NDArray[np.int64]:
     # a pixel or two of an object, astray on another, must not make both one
     mutual = (common == most[0][left]) & (common == most[1][right])
     chosen = (common >= SHARE * least) & (mutual | (common >= CERTAIN))
-    return np.stack([left[chosen], right[chosen]], axis=1)
+    return np.stack([left, right], axis=1), chosen
 
 
-def _touching(a: Ids, b: Ids) -> NDArray[np.int64]:
-    """Pairs of objects that meet across a border, straight or diagonally; of any classes."""
+def _touching(a: Ids, b: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Pairs of objects that meet across a border, straight or diagonally, of any classes: all."""
     x, y = a.reshape(-1), b.reshape(-1)
     n = min(len(x), len(y))
     found = []
@@ -227,7 +269,8 @@ def _touching(a: Ids, b: Ids) -> NDArray[np.int64]:
         right = y[max(0, shift) : n - max(0, -shift)]
         both = (left > 0) & (right > 0)
         found.append(np.stack([left[both], right[both]], axis=1))
-    return np.unique(np.concatenate(found).astype(np.int64), axis=0)
+    pairs = np.unique(np.concatenate(found).astype(np.int64), axis=0)
+    return pairs, np.ones(len(pairs), np.bool_)
 
 
 def _numbered(
@@ -236,6 +279,7 @@ def _numbered(
     sizes: list[int],
     group: NDArray[Any],
     label: NDArray[np.uint16],
+    cut: NDArray[np.bool_],
 ) -> Joined:
     first = np.concatenate([windows[c].first for c in cells])
     area = np.concatenate([windows[c].area for c in cells])
@@ -260,7 +304,8 @@ def _numbered(
         ids[cell] = np.concatenate([[0], number[group[at : at + size]]]).astype(np.uint32)
         at += size
     parts = np.bincount(group, minlength=count).astype(np.int32)
-    return Joined(ids, chosen[order], best[order], parts[order])
+    open_ = np.bincount(group[cut], minlength=count) > 0
+    return Joined(ids, chosen[order], best[order], parts[order], open_[order])
 
 
 def components(labels: NDArray[Any], background: tuple[int, ...]) -> Ids:
@@ -281,11 +326,8 @@ def components(labels: NDArray[Any], background: tuple[int, ...]) -> Ids:
 
 def renumbered(ids: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], dict[int, int]]:
     """Ids (y, x) numbered by first pixel in raster order, and the new id of each old one."""
-    values, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    shown = values > 0
-    order = np.argsort(first[shown], kind="stable")
+    dense, values = renumber(ids)
+    first = first_pixels(dense, len(values) - 1)
     new = np.zeros(len(values), np.uint32)
-    new[np.flatnonzero(shown)[order]] = np.arange(1, len(order) + 1)
-    return new[inverse].reshape(ids.shape), dict(
-        zip(values[shown].tolist(), new[shown].tolist(), strict=True)
-    )
+    new[1 + np.argsort(first[1:])] = np.arange(1, len(values))
+    return new[dense], dict(zip(values[1:].tolist(), new[1:].tolist(), strict=True))

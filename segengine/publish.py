@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segengine import plugins
+from segengine import agreement, plugins
 from segengine import truth as truths
 from segengine.figures import WORST, add_figures, text
 from segengine.fingerprint import digest
@@ -31,6 +31,10 @@ from segengine.records import Record, RecordLog
 from segengine.store import write_block
 
 PUBLISHED = "records/+published"
+CUT = "records/+cut"
+"""Where it is noted which instances are cut at a border of shards, until the next publish."""
+LISTED = 100
+"""Cut instances that are named."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
 
 
@@ -190,10 +194,16 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
 
 
 def write_instances(plan: Plan) -> None:
-    """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time."""
+    """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time.
+
+    Notes for `write_metrics` which of them are cut.
+    """
     if "instances" not in plan.outputs:
-        plan.objects.delete("tables/instances.parquet")  # an earlier job's
+        for key in ("tables/instances.parquet", CUT):
+            plan.objects.delete(key)  # an earlier job's
         return
+    count: dict[str, int] = {}
+    listed: list[dict[str, Any]] = []
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:
         for scene, layout in sorted(plan.layouts.items()):
@@ -202,10 +212,16 @@ def write_instances(plan: Plan) -> None:
                 ref = layout.frame(f * layout.shard[0])
                 if layout.cut:
                     rows = merged(rows, (ref.height, ref.width))
+                    cut = rows.filter(rows.column("cut"))
+                    count[scene] = count.get(scene, 0) + cut.num_rows
+                    some = cut.slice(0, LISTED - len(listed))
+                    listed += some.select(["scene", "frame", "id", "class"]).to_pylist()
                 # only photos differ in height, and they have no CRS
                 rows = with_centroids(rows, ref.height, layout.attributes)
                 writer.write_table(rows.select(TABLE_SCHEMA.names))
     plan.objects.put("tables/instances.parquet", sink.getvalue())
+    found = {"count": sum(count.values()), "scenes": count, "listed": listed}
+    plan.objects.put(CUT, json.dumps(found).encode())
 
 
 def put_table(plan: Plan, name: str, table: pa.Table) -> None:
@@ -281,6 +297,12 @@ def write_metrics(
     document["inertia"] = _inertia(plan, scenes)
     document["fits"] = _fits(plan, scenes)
     document["throughput"] = _throughput(scenes)
+    alike = agreement.figure(plan)
+    if alike is not None:
+        document["label_agreement"] = alike
+    cut = plan.objects.get(CUT)
+    if cut is not None:
+        document["cut_instances"] = json.loads(cut)
     plan.objects.put("metrics.json", json.dumps(_finite(document), indent=1).encode())
     return document
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from segengine.objects import Objects
 
-Kind = Literal["mask", "draft", "level", "measure", "frame"]
+Kind = Literal["mask", "draft", "level", "measure", "frame", "precision"]
 Place = tuple[int, int, int]
 Status = Literal["done", "error", "crash", "hang", "void"]
 

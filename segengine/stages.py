@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from segengine import cluster, plugins, publish
+from segengine import agreement, cluster, plugins, publish
 from segengine.arrays import to_bytes
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import SegengineError, StoreError
@@ -233,12 +233,13 @@ class Run:
                 clear_drafts(plan, layout)
 
     def _stage_aggregate(self) -> Iterator[Progress]:
-        if self._measurer is None:
-            return
-        stale = self._measurer.stale()
-        if stale:
+        stale = [] if self._measurer is None else self._measurer.stale()
+        if self._measurer is not None and stale:
             pool = self._pool(len(stale))
             yield from self._measurer.measure(pool, self.job.faults, stale)
+        windows = agreement.stale(self.plan)
+        if windows:
+            yield from agreement.measure(self._pool(len(windows)), self.job.faults, windows)
 
     def _stage_publish(self) -> Iterator[Progress]:
         plan = self.plan

@@ -39,6 +39,7 @@ def _render(values: dict[str, object]) -> str:
         count=_format.count,
         short=_format.short,
         percent=_format.percent,
+        hundredths=_format.hundredths,
         figure=_format.figure,
         area=_format.area,
         plain=_format.plain,

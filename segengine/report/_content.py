@@ -58,6 +58,8 @@ def content(store: Store) -> dict[str, Any]:
         "side": _measures.SIDE,
         "areas": _areas(metrics.get("areas", {}), dict(zip(names, colors, strict=True))),
         "inertia": metrics.get("inertia"),
+        "agreement": metrics.get("label_agreement"),
+        "cut": metrics.get("cut_instances", {}).get("count", 0),
         "errors": {"wrong": draw.WRONG, "missing": draw.UNLABELLED},
         "missing": metrics.get("missing_truth", [])[:MISSING],
         "missing_count": len(metrics.get("missing_truth", [])),

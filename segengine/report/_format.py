@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 NONE = "-"
@@ -42,6 +43,15 @@ def percent(share: float | None) -> str:
     if share is None:
         return NONE
     return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def hundredths(share: float) -> str:
+    """A share with two decimals, rounded down: only all is 100 %.
+
+    >>> hundredths(0.99979), hundredths(0.9999999), hundredths(1.0)
+    ('99.97 %', '99.99 %', '100.00 %')
+    """
+    return f"{math.floor(share * 1e4) / 100:.2f} %"
 
 
 def figure(value: float | None) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segengine.joining import BAND, Seen, components, join, see
+from segengine.joining import BAND, Seen, components, join, renumbered, see
 
 
 def windows_of(
@@ -55,6 +55,17 @@ def numbered(truth: np.ndarray) -> np.ndarray:
     rank = np.empty(len(values), int)
     rank[order] = np.arange(len(values)) + (values[order[0]] != 0)
     return rank[inverse].reshape(truth.shape)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([2, 9, 2**32 - 1]), st.booleans())
+@settings(max_examples=60)
+def test_ids_follow_their_first_pixel(seed: int, top: int, filled: bool) -> None:
+    ids = np.random.default_rng(seed).integers(filled, top, (7, 9), np.uint32, endpoint=True)
+    found, new = renumbered(ids)
+    np.testing.assert_array_equal(found, numbered(ids))
+    assert found.dtype == np.uint32
+    old = dict(zip(ids.ravel().tolist(), found.ravel().tolist(), strict=True))
+    assert new == {k: v for k, v in old.items() if k}
 
 
 def voronoi(seed: int, size: int, count: int) -> np.ndarray:
@@ -126,6 +137,60 @@ def test_noise_at_the_borders_does_not_cut_objects() -> None:
         matched += counts.max() / union > 0.5 and best > 0
     assert matched == 60
     assert len(np.unique(found)) - 1 <= 62
+
+
+@given(st.integers(0, 10_000), st.sampled_from([16, 23, 33, 64]), st.integers(3, 40))
+@settings(max_examples=30, deadline=None)
+def test_perfect_windows_cut_nothing(seed: int, side: int, count: int) -> None:
+    seen, _ = windows_of(voronoi(seed, 97, count), side, overlap=True)
+    assert not join(seen, overlap=True).cut.any()
+    seen, _ = windows_of(voronoi(seed, 97, count), side, overlap=False)
+    assert not join(seen, overlap=False).cut.any()
+
+
+@given(st.integers(0, 10_000), st.sampled_from([24, 33, 48]), st.integers(3, 20))
+@settings(max_examples=30, deadline=None)
+def test_what_one_window_does_not_see_is_flagged_where_it_was_cut(
+    seed: int, side: int, count: int
+) -> None:
+    truth = voronoi(seed, 96, count)
+    blind = (1, 1)
+
+    def noise(part: np.ndarray, r: int, c: int) -> np.ndarray:
+        return np.zeros_like(part) if (r, c) == blind else part
+
+    seen, cores = windows_of(truth, side, overlap=True, noise=noise)
+    joined = join(seen, overlap=True)
+    found = np.zeros(truth.shape, int)
+    for (r, c), core in cores.items():
+        y, x = r * side, c * side
+        found[y : y + core.shape[0], x : x + core.shape[1]] = joined.ids[r, c][core]
+    wanted: set[int] = set()
+    along, end = slice(side, 2 * side), 2 * side
+    for at, sign in ((side, -1), (end, 1)):  # pixels on either side of each border of the blind one
+        outer = slice(at - BAND, at) if sign < 0 else slice(at, at + BAND)
+        inner = slice(at, at + BAND) if sign < 0 else slice(at - BAND, at)
+        for here, there in (((outer, along), (inner, along)), ((along, outer), (along, inner))):
+            goes_on = np.isin(truth[here], truth[there])
+            wanted |= set(found[here][goes_on].tolist())
+    assert set((np.flatnonzero(joined.cut) + 1).tolist()) == wanted
+    assert wanted
+
+
+def test_windows_that_disagree_on_a_class_are_flagged() -> None:
+    seen = {}
+    for c in range(2):
+        ids = np.zeros((10, 12), int)
+        ids[2:6] = 1
+        ids[8, 2:5] = 2  # wholly within its window's shard
+        inner = (slice(0, 10), slice(0, 10) if c == 0 else slice(2, 12))
+        labels = np.where(ids == 1, 1 + c, np.where(ids == 2, 3, 0))
+        seen[0, c], _, _ = see(ids, labels, inner, (0, 10 * c), 20)
+    joined = join(seen, overlap=True)
+    assert joined.label.tolist() == [1, 2, 3, 3]
+    assert joined.cut.tolist() == [True, True, False, False]
+    alone = join({(0, 0): seen[0, 0]}, overlap=True)  # the other window could not be read
+    assert alone.cut.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("overlap", [True, False])

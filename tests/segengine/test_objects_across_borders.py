@@ -14,6 +14,7 @@ from scipy import ndimage
 
 import segengine
 from segengine.errors import JobError
+from segengine.report._content import content
 
 pytestmark = [
     pytest.mark.usefixtures("plain_report"),
@@ -31,17 +32,21 @@ from segengine.types import Prediction
 
 
 class Read:
-    """Each window numbers what it sees its own way; `grown` objects reach under their neighbours."""
+    """Each window numbers what it sees its own way; `grown` objects reach under their neighbours.
+
+    A window overlooks objects of which it sees fewer than `least` pixels.
+    """
 
     classes = ("background", "even", "odd")
     outputs = ("labels", "instances", "objects")
     stride = 1
 
-    def __init__(self, halo=8, grown=False):
-        self.halo, self.grown = halo, grown
+    def __init__(self, halo=8, grown=False, least=0):
+        self.halo, self.grown, self.least = halo, grown, least
 
     def segment(self, pixels):
         values = pixels[..., 0].astype(np.uint32)
+        values[np.bincount(values.ravel())[values] < self.least] = 0
         labels = np.where(values > 0, 1 + values % 2, 0).astype(np.uint8)
         ids = np.where(values > 0, 1000 - values, 0).astype(np.uint32)
         if not self.grown:
@@ -129,6 +134,29 @@ def test_overlaps_are_kept_in_the_table(bench: Any, segmenter: str) -> None:
         first = coco.decode({"size": [100, 120], "counts": a["rle"]})
         second = coco.decode({"size": [100, 120], "counts": b["rle"]})
         np.testing.assert_array_equal(first, second)
+
+
+def test_an_object_larger_than_the_overlap_is_one_or_is_flagged(bench: Any, segmenter: str) -> None:
+    truth = np.zeros((64, 96), np.uint8)
+    truth[5:60, 10:41] = 3  # the windows to the right see 17 columns of it
+    truth[20:24, 50:90] = 4
+    truth[2:8, 70:74] = 5
+    bench.put("a.png", truth)
+    store = {"shard": 32, "chunk": 32}
+    for least, cut in ((0, []), (700, [3])):
+        bench.run({"kind": segmenter, "least": least}, store=store)
+        found = bench.open().metrics["cut_instances"]
+        rows = bench.open().table("instances").to_pylist()
+        named = {row["id"]: int(truth[int(row["bbox"][1]), int(row["bbox"][0])]) for row in rows}
+        assert [named[row["id"]] for row in found["listed"]] == cut
+        assert found["count"] == sum(found["scenes"].values()) == len(cut)
+        if not cut:
+            assert sorted(named.values()) == [3, 4, 5]
+        shown = content(bench.open())
+        assert shown["cut"] == len(cut)
+    summary = bench.run({"kind": segmenter, "least": 700}, store=store)
+    assert summary.computed == 0
+    assert summary.metrics["cut_instances"] == found
 
 
 def test_nothing_of_a_finished_job_is_done_again(bench: Any, segmenter: str) -> None:

@@ -13,12 +13,13 @@ import tensorflow as tf
 from pycocotools import mask as coco
 
 import segengine
+from segengine.bundles import Bundle
 from segengine.models.maskrcnn.config import Config, preset
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.preprocess import prepare
 from segengine.models.maskrcnn.step import Batch, make_batch, signature, training_losses
 from segengine.models.maskrcnn.targets import Truths, mini_masks
-from segengine.training.bundle import Bundle, save_bundle
+from segengine.training.bundle import save_bundle
 
 OPTIONS: dict[str, Any] = {
     "backbone": "resnet14",
@@ -131,6 +132,7 @@ def test_a_scene_in_shards_has_the_objects_of_the_whole(bundle: Path, tmp_path: 
             }
         )
         found[shard] = pq.read_table(store / "tables/instances.parquet").to_pylist()
+        assert segengine.open_store(store).metrics["cut_instances"]["count"] == 0
     assert len(found[512]) == len(found[128]) == ids.max()
     true = [coco.encode(np.asfortranarray(ids == i, np.uint8)) for i in range(1, ids.max() + 1)]
     for rows in found.values():
