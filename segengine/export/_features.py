@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from segengine.errors import StoreError
+from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
 from segengine.export._polygons import Polygon, oriented, polygons, transformed
 from segengine.figures import text
@@ -18,6 +21,9 @@ from segengine.store import SceneStore
 
 PIXELS = "pixels: x to the right and y down from the upper left corner of the frame"
 """What the coordinates of a scene without georeference are."""
+
+STRAY = 0.25
+"""Pixels by which an edge may stray where it is reprojected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,12 @@ def _is_placed(attributes: dict[str, Any]) -> bool:
 def features(
     scene: SceneStore,
     piece: Piece,
-    reproject: Callable[[list[list[Polygon]]], list[list[Polygon]]] | None = None,
+    reproject: Callable[[list[list[Polygon]], float], list[list[Polygon]]] | None = None,
 ) -> list[Feature]:
     """The features of a piece, in the scene's CRS, or where `reproject` takes them from there.
 
-    An object without a pixel has no outline, and is none.
+    `reproject` takes outlines and the side of a pixel, both in units of the CRS. An object without a
+    pixel has no outline, and is none.
     """
     attributes = scene.attributes
     refs = {frame: scene.layout.frame(frame) for frame in {row["frame"] for row in piece.rows}}
@@ -61,7 +68,8 @@ def features(
         place = attributes["transform"]
         outlines = [_mapped(each, lambda ring: transformed(ring, place)) for each in outlines]
         if reproject is not None:
-            outlines = reproject(outlines)
+            a, b, _, d, e, _ = place[:6]
+            outlines = reproject(outlines, min(math.hypot(a, d), math.hypot(b, e)))
     scale = pixel_area(attributes)
     found = []
     for row, outline in zip(rows, outlines, strict=True):
@@ -83,10 +91,12 @@ def _mapped(outline: list[Polygon], change: Callable[[Any], Any]) -> list[Polygo
     return [[change(ring) for ring in polygon] for polygon in outline]
 
 
-def to_lonlat(wkt: str, scene: str) -> Callable[[list[list[Polygon]]], list[list[Polygon]]]:
+def to_lonlat(wkt: str, scene: str) -> Callable[[list[list[Polygon]], float], list[list[Polygon]]]:
     """From a CRS to longitude and latitude of WGS84, cut where they cross the antimeridian.
 
-    Raises StoreError, naming the scene, where a point has none.
+    Edges get further points where they would stray more than a quarter of a pixel from what is
+    straight in the CRS: outlines, whose edges are a pixel apart, stay valid. Raises StoreError,
+    naming the scene, where a point has no longitude and latitude.
     """
     from rasterio.crs import CRS
     from rasterio.warp import transform, transform_geom
@@ -101,24 +111,33 @@ def to_lonlat(wkt: str, scene: str) -> Callable[[list[list[Polygon]]], list[list
         parts = [found["coordinates"]] if single else found["coordinates"]
         return [[np.asarray(ring)[:, :2] for ring in part] for part in parts]
 
-    def lonlat(outlines: list[list[Polygon]]) -> list[list[Polygon]]:
+    def moved(source: CRS, target: CRS, points: Points) -> Points:
+        nowhere = f"{scene}: has no longitude and latitude everywhere; use geoparquet"
+        try:
+            found = np.stack(transform(source, target, *points.T), axis=1)
+        except Exception as error:  # GDAL's, which rasterio does not export
+            raise StoreError(nowhere) from error
+        if not np.isfinite(found).all():
+            raise StoreError(nowhere)
+        return found
+
+    forth, back = partial(moved, source, target), partial(moved, target, source)
+
+    def lonlat(outlines: list[list[Polygon]], pixel: float) -> list[list[Polygon]]:
         rings = [ring for outline in outlines for polygon in outline for ring in polygon]
         if not rings:
             return outlines
-        flat = np.concatenate(
-            rings
-        )  # one call for all: setting it up costs more than a thousand points
-        points = np.stack(transform(source, target, *flat.T.tolist()), axis=1)
-        if not np.isfinite(points).all():
-            raise StoreError(f"{scene}: has no longitude and latitude everywhere; use geoparquet")
-        ends = np.cumsum([len(ring) for ring in rings])
-        moved = iter(np.split(points, ends[:-1]))
+        # one call for all: setting it up costs more than a thousand points
+        dense = densified(rings, pixel, STRAY * pixel, forth, back)
+        points = forth(np.concatenate(dense))
+        ends = np.cumsum([len(ring) for ring in dense])
+        pairs = zip(dense, np.split(points, ends[:-1]), strict=True)
         found = []
         for outline in outlines:
             parts: list[Polygon] = []
             for polygon in outline:
-                there = [next(moved) for _ in polygon]
-                parts += cut(polygon) if _crosses(there) else [there]
+                here, there = zip(*(next(pairs) for _ in polygon), strict=True)
+                parts += cut(list(here)) if _crosses(there) else [list(there)]
             found.append(parts)
         return found
 

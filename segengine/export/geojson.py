@@ -25,7 +25,7 @@ from segengine.export._polygons import Ring
 from segengine.export._targets import open_for_export
 from segengine.store import SceneStore
 
-VERSION = 1
+VERSION = 2
 _DIGITS = 9
 """Decimals of a degree: a tenth of a millimetre."""
 

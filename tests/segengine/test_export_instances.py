@@ -152,10 +152,10 @@ def test_geojson_is_in_longitude_and_latitude(scene: Any, tmp_path: Path) -> Non
 def test_a_polygon_across_the_antimeridian_is_cut_there() -> None:
     ring = np.array([(160e3, 1e4), (170e3, 1e4), (170e3, 2e4), (160e3, 2e4), (160e3, 1e4)])
     wkt = rasterio.crs.CRS.from_epsg(32601).to_wkt()
-    ((east, west),) = to_lonlat(wkt, "fiji")([[[ring]]])
+    ((east, west),) = to_lonlat(wkt, "fiji")([[[ring]]], 1e4)
     for (exterior,), low, high in ((east, 179.9, 180), (west, -180, -179.9)):
         assert low <= exterior[:, 0].min() < exterior[:, 0].max() <= high
-    away = to_lonlat(wkt, "fiji")([[[ring + np.array([east, 0])]] for east in (3e5, 4e5)])
+    away = to_lonlat(wkt, "fiji")([[[ring + np.array([east, 0])]] for east in (3e5, 4e5)], 1e4)
     assert [len(each) for each in away] == [1, 1]
 
 
