@@ -83,8 +83,18 @@ class OpenVinoEngine:
 
 def from_keras(model: Any, precision: Precision = "float32") -> OpenVinoEngine:
     """A Keras model, exported once for this process."""
+    import keras
+
     with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
-        model.export(folder, format="tf_saved_model", verbose=False)
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        # `model.export` leaves open whether it is in training; from Keras' Resizing on it then is.
+        archive.add_endpoint(
+            "serve",
+            lambda batch: model(batch, training=False),
+            [keras.InputSpec(shape=model.inputs[0].shape, dtype="float32")],
+        )
+        archive.write_out(folder, verbose=False)
         return OpenVinoEngine(Path(folder), precision)
 
 

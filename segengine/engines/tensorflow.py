@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from segengine.engines import (
 _PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary")
 _FILES = ("ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "DebugIdentityV2", "RpcCall")
 _CHECKPOINTS = ("Save", "SaveV2", "SaveSlices", "MergeV2Checkpoints", "LoadAndRemapMatrix")
+_KEPT = 4
+"""Traces that are kept of a network that needs one for each size of window."""
 _UNSAFE = frozenset((*_PYTHON, *_FILES, *_CHECKPOINTS))
 """Operations of a graph that run Python or touch files: a SavedModel to label pixels has none."""
 
@@ -50,6 +52,8 @@ def library() -> Any:
         with contextlib.suppress(RuntimeError):  # it runs already: the process has chosen
             tf.config.threading.set_intra_op_parallelism_threads(threads())
             tf.config.threading.set_inter_op_parallelism_threads(1)
+            for gpu in tf.config.list_physical_devices("GPU"):  # else one worker takes all of it
+                tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")
     return tf
@@ -90,21 +94,32 @@ class KerasEngine:
             lower_precision(model)
         self.model = model
 
-        @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[tf.TensorSpec(self.input_shape, tf.float32)], autograph=False
-        )
         def call(batch: Any) -> Any:
             found = tf.nest.flatten(model(batch, training=False))[0]
             return tf.cast(found, tf.float32)
 
-        self._call = call
+        self._call = tf.function(
+            call, input_signature=[tf.TensorSpec(self.input_shape, tf.float32)], autograph=False
+        )
+        self._of_size = lru_cache(_KEPT)(
+            lambda size: tf.function(
+                call, input_signature=[tf.TensorSpec((None, *size), tf.float32)], autograph=False
+            )
+        )
+        self._any_size = True
 
     @property
     def provenance(self) -> str:
         return provenance()
 
     def run(self, batch: NDArray[Any]) -> Outputs:
-        return {"output": self._call(batch).numpy()}
+        if self._any_size:
+            try:
+                return {"output": self._call(batch).numpy()}
+            except library().errors.OperatorNotAllowedInGraphError:
+                # A layer asks for its input's size as a number, as resizing does in Keras 3.15.
+                self._any_size = False
+        return {"output": self._of_size(batch.shape[1:])(batch).numpy()}
 
     def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Worked out from the layers: nothing is traced or run."""

@@ -22,7 +22,7 @@ class ResizeLike(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         x, like = inputs
         height, width = ops.shape(like)[1:3]
-        return ops.image.resize(x, (height, width), interpolation="bilinear")
+        return _resized(x, height, width)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         x, like = input_shape
@@ -46,9 +46,7 @@ class ResizeBy(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         _, height, width, _ = ops.shape(inputs)
-        return ops.image.resize(
-            inputs, (self._scaled(height), self._scaled(width)), interpolation="bilinear"
-        )
+        return _resized(inputs, self._scaled(height), self._scaled(width))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, height, width, channels = input_shape
@@ -60,3 +58,13 @@ class ResizeBy(keras.layers.Layer):
 
     def _scaled(self, size: Any) -> Any:
         return size * self.ratio.numerator // self.ratio.denominator
+
+
+def _resized(x: Any, height: Any, width: Any) -> Any:
+    """x (n, a, b, c) -> (n, height, width, c).
+
+    Keras' own compares the size with 0, which cannot be done while a window of any size is traced.
+    """
+    import tensorflow as tf
+
+    return tf.cast(tf.image.resize(x, (height, width)), x.dtype)

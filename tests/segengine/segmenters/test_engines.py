@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segengine import engines
 from segengine.engines import onnxruntime, openvino, tensorflow
+from segengine.models.layers import ResizeBy, ResizeLike
 
 LIBRARY = tensorflow.library()
 # TensorFlow's tensors and pycocotools do not know NumPy 2's copy keyword yet
@@ -59,6 +61,46 @@ def test_keras_is_traced_once(model: Any) -> None:
     for shape in ((1, 16, 16, 3), (3, 16, 16, 3), (2, 32, 16, 3)):
         engine.run(np.zeros(shape, np.float32))
     assert engine._call.experimental_get_tracing_count() == 1
+
+
+def test_a_layer_that_must_know_its_size_gets_a_trace_a_size() -> None:
+    def halved(size: tuple[Any, Any]) -> Any:
+        keras.utils.set_random_seed(4)
+        inputs = keras.Input((*size, 3))
+        x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
+        return keras.Model(inputs, keras.layers.UpSampling2D(2, interpolation="bilinear")(x))
+
+    engine = tensorflow.KerasEngine(halved((None, None)))
+    for size in ((16, 24), (32, 16), (16, 24)):
+        batch = np.random.default_rng(1).random((3, *size, 3), np.float32)
+        expected = halved(size).predict(batch, verbose=0)
+        np.testing.assert_allclose(engine.run(batch)["output"], expected, atol=1e-6)
+        np.testing.assert_allclose(engine.run(batch[:2])["output"], expected[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [ResizeLike(), ResizeBy(2)], ids=["like", "by"])
+def test_our_resizing_takes_any_size(layer: Any) -> None:
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.AveragePooling2D(2)(inputs)
+    model = keras.Model(inputs, layer([x, inputs]) if isinstance(layer, ResizeLike) else layer(x))
+    batch = np.random.default_rng(1).random((2, 16, 24, 3), np.float32)
+    small = batch.reshape(2, 8, 2, 12, 2, 3).mean((2, 4))
+    expected = np.stack([cv2.resize(image, (24, 16)) for image in small])
+    for engine in (tensorflow.KerasEngine(model), openvino.from_keras(model)):
+        (found,) = engine.run(batch).values()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_openvino_gets_the_network_as_it_predicts() -> None:
+    """Keras' Resizing takes itself to be in training, and what follows it too, unless told."""
+    inputs = keras.Input((16, 16, 3))
+    normalised = keras.layers.BatchNormalization()
+    model = keras.Model(inputs, normalised(keras.layers.Resizing(8, 8)(inputs)))
+    rng = np.random.default_rng(0)
+    normalised.moving_mean.assign(rng.normal(size=3))
+    batch = rng.random((3, 16, 16, 3), np.float32)
+    (found,) = openvino.from_keras(model).run(batch).values()
+    np.testing.assert_allclose(found, model.predict(batch, verbose=0), atol=1e-5)
 
 
 def test_saved_model(saved: Path, batch: np.ndarray, expected: np.ndarray) -> None:
