@@ -202,3 +202,28 @@ def test_trains_a_network_of_two_outputs() -> None:
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match=r"^edge: its weight must not be negative"):
         DualTask(edge=-1)
+
+
+@pytest.mark.parametrize("edge", [0.0, 5.0])
+def test_without_its_term_the_edge_is_not_learned(edge: float) -> None:
+    """The ablation in training: the same start, with and without the edge's cross-entropy."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    logits = keras.layers.Conv2D(2, 1)(x)
+    model = keras.Model(
+        image, [logits, keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x)]
+    )
+    labels = np.zeros((4, 16, 16), np.int32)
+    labels[:, :, 8:] = 1
+    images = np.random.default_rng(0).normal(labels[..., None], 0.2, (4, 16, 16, 3))
+    truth = edges_by_distance(labels[0], 2)
+    both = stacked(model)
+    both.compile(keras.optimizers.Adam(0.05), loss=DualTask(edge=edge))
+    kernel = model.layers[-1].kernel.numpy()
+    both.fit(images, labels, epochs=20, verbose=0)
+    assert (np.argmax(model(images)[0], -1) == labels).mean() > 0.95
+    found = model(images)[1].numpy()[..., 0]
+    apart = found[:, truth].mean() - found[:, ~truth].mean()
+    assert (model.layers[-1].kernel.numpy() != kernel).any() == (edge > 0)
+    assert (apart > 0.3) == (edge > 0)
