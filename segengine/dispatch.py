@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
+from segengine import engines
 from segengine.errors import SegengineError, StoreError
 from segengine.values import decode, encode
 from segengine.work import Later, Retry
@@ -147,9 +148,9 @@ def call_stamped(
     """
     from distributed import get_worker
 
-    _prepare_worker()
-    _end_with_parent()
     worker = get_worker()
+    _prepare_worker(worker.name)
+    _end_with_parent()
     worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
 
     def send(value: Any) -> None:
@@ -165,10 +166,11 @@ def call_stamped(
     return value
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(name: object) -> None:
     import cv2
 
     _keep_freed_memory()
+    _take_gpu(name)
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
 
@@ -190,6 +192,14 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(mmap_threshold, 1 << 25)  # the most glibc takes
         mallopt(trim_threshold, KEPT)
+
+
+@cache
+def _take_gpu(name: object) -> None:
+    """Let a local cluster's worker, whose name is its number, see one GPU: each its own."""
+    found = engines.gpus()
+    if isinstance(name, int) and len(found) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = found[name % len(found)]
 
 
 @cache

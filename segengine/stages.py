@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from segengine import agreement, cluster, plugins, publish
+from segengine import agreement, cluster, engines, plugins, publish
 from segengine.arrays import to_bytes
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import SegengineError, StoreError
@@ -320,7 +320,10 @@ class Run:
             return cluster.client_pool(self.client)
         if self.in_process:
             return InProcess()
-        return self._stack.enter_context(cluster.open_pool(self.job.cluster, tasks))
+        spec, gpus = self.job.cluster, len(engines.gpus())
+        if gpus and spec.workers == "auto" and "(gpu)" in plugins.provenance(self.job.plugin):
+            spec = spec.model_copy(update={"workers": gpus})  # more would share one's memory
+        return self._stack.enter_context(cluster.open_pool(spec, tasks))
 
     def _forget_empty(self) -> None:
         """Leave nothing behind where no store was made."""

@@ -7,6 +7,9 @@ its outputs back. It is opened once a process, and compiles at its first batch.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,6 +18,10 @@ from numpy.typing import NDArray
 Shape = tuple[int | None, ...]
 Precision = Literal["float32", "bfloat16"]
 Outputs = dict[str, NDArray[Any]]
+
+
+CPU_BATCH, GPU_BATCH = 1 << 20, 1 << 23
+"""Pixels of a batch."""
 
 
 class Engine(Protocol):
@@ -63,6 +70,28 @@ def threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def gpus(
+    environment: Mapping[str, str] = os.environ, folder: Path = Path("/proc/driver/nvidia/gpus")
+) -> tuple[str, ...]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
+
+    >>> gpus({"CUDA_VISIBLE_DEVICES": "2, 3"}), gpus({"CUDA_VISIBLE_DEVICES": "-1"})
+    (('2', '3'), ())
+    """
+    told = environment.get("CUDA_VISIBLE_DEVICES")
+    if told is None:
+        count = len(list(folder.iterdir())) if folder.is_dir() else 0
+        return tuple(map(str, range(count)))
+    names = [name.strip() for name in told.split(",")]
+    # CUDA takes them up to the first that is none.
+    return tuple(takewhile(lambda name: name not in ("", "-1"), names))
+
+
+def paying() -> int:
+    """Pixels of a batch beyond which more at once gains nothing, on what this process has."""
+    return GPU_BATCH if gpus() else CPU_BATCH
 
 
 def instruction_set() -> str:

@@ -107,19 +107,36 @@ class KerasEngine:
             )
         )
         self._any_size = True
+        self._most = sys.maxsize
+        """Windows at once that memory, a GPU's above all, has room for."""
 
     @property
     def provenance(self) -> str:
         return provenance()
 
     def run(self, batch: NDArray[Any]) -> Outputs:
+        found: list[NDArray[Any]] = []
+        done = 0
+        while done < len(batch):
+            part = batch[done : done + self._most]
+            try:
+                found.append(self._run(part))
+            except library().errors.ResourceExhaustedError:
+                if len(part) == 1:
+                    raise
+                self._most = len(part) // 2  # from now on: memory will not grow
+            else:
+                done += len(part)
+        return {"output": found[0] if len(found) == 1 else np.concatenate(found)}
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         if self._any_size:
             try:
-                return {"output": self._call(batch).numpy()}
+                return np.asarray(self._call(batch).numpy())
             except library().errors.OperatorNotAllowedInGraphError:
                 # A layer asks for its input's size as a number, as resizing does in Keras 3.15.
                 self._any_size = False
-        return {"output": self._of_size(batch.shape[1:])(batch).numpy()}
+        return np.asarray(self._of_size(batch.shape[1:])(batch).numpy())
 
     def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Worked out from the layers: nothing is traced or run."""

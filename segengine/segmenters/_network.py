@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.ahead import one_ahead
-from segengine.engines import Engine
+from segengine.engines import Engine, paying
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Place
 from segengine.segmenters._crf import Crf, refine
@@ -356,4 +356,4 @@ def _batched(windows: Iterable[Pixels], size: int | None) -> Iterator[list[Pixel
 
 def _paying(pixels: int) -> int:
     """Windows of so many pixels that are run at once: more gain nothing and cost memory."""
-    return max(1, min(16, (1 << 20) // pixels))
+    return max(1, min(paying() >> 16, paying() // pixels))

@@ -63,6 +63,13 @@ class MaskRcnn:
         return _digest(self.source, self.weights_url, _stamp(self.source, self.weights_url))
 
     @property
+    def provenance(self) -> str:
+        """The engine's version and what it runs on."""
+        from segengine.engines import tensorflow
+
+        return tensorflow.provenance()
+
+    @property
     def halo(self) -> int | None:
         return None if self.scale == "fit" else self.overlap
 

@@ -206,3 +206,36 @@ def test_threads_are_those_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_reason_is_one_line() -> None:
     assert engines.reason(ValueError("\n  first\nsecond")) == "first"
     assert engines.reason(KeyError()) == "KeyError"
+
+
+def test_a_batch_that_memory_has_no_room_for_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf = tensorflow.library()
+    layer = keras.layers.Conv2D(1, 1)
+    inputs = keras.Input((None, None, 2))
+    engine = tensorflow.KerasEngine(keras.Model(inputs, layer(inputs)))
+    batch = np.random.default_rng(0).random((11, 8, 8, 2)).astype(np.float32)
+    expected = engine.run(batch)["output"]
+    real, sizes = engine._run, []
+
+    def small(part: Any) -> Any:
+        sizes.append(len(part))
+        if len(part) > 3:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return real(part)
+
+    monkeypatch.setattr(engine, "_run", small)
+    for _ in range(2):
+        np.testing.assert_array_equal(engine.run(batch)["output"], expected)
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1, 2, 2, 2, 2, 2, 1]
+    monkeypatch.setattr(engine, "_run", lambda part: small(np.repeat(part, 9, 0)))
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        engine.run(batch)
+
+
+def test_the_gpus_of_a_machine(tmp_path: Path) -> None:
+    assert engines.gpus({}, tmp_path / "none") == ()
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+    assert engines.gpus({}, tmp_path) == ("0", "1")
+    assert engines.gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
+    assert engines.gpus({"CUDA_VISIBLE_DEVICES": "GPU-a,-1,3"}, tmp_path) == ("GPU-a",)
