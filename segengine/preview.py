@@ -145,6 +145,8 @@ def _trial(
         seconds = time.perf_counter() - started
     if isinstance(result, Retry):
         return None, None, f"the trial shard of {layout.scene} failed: {result.reason}"
+    if result.failures:
+        return None, None, f"in the trial shard, {result.failures[0].reason}"
     share = pixels / max(1, _pixels(layout, place))
     size = sum(o.bytes for o in result.objects)
     trial = f"shard {'.'.join(map(str, place))} of {layout.scene} in {seconds:.2f} s"

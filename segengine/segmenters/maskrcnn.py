@@ -86,9 +86,14 @@ class MaskRcnn:
         return tuple(lines)
 
     def check_pixels(self, bands: int, dtype: str) -> None:
-        """Raise ValueError where pixels of so many bands cannot be labelled."""
+        """Raise ValueError where pixels of so many bands cannot be labelled, or nothing can: the
+        weights are loaded."""
         if bands not in (1, self.config.bands):
             raise ValueError(f"bands: the network takes {self.config.bands}, the image has {bands}")
+        self._network()
+
+    def _network(self) -> Detect:
+        return _detector(self.config, self.source, self.weights, self.weights_url)
 
     def segment(self, pixels: Pixels) -> Prediction:
         """Maps (n, y, x) of pixels (n, y, x, band), and one row an object.
@@ -99,7 +104,7 @@ class MaskRcnn:
         from segengine.models.maskrcnn.maps import draw
         from segengine.models.maskrcnn.preprocess import to_bytes
 
-        detect = _detector(self.config, self.source, self.weights, self.weights_url)
+        detect = self._network()
         native, count = self.scale == "native", len(self.classes)
         frames = to_bytes(pixels, self.config.bands)
         drawn = [draw(detect(frame, native), frame.shape[:2], count) for frame in frames]

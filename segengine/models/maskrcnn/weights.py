@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from segengine.models.maskrcnn._safetensors import read_safetensors
@@ -75,7 +77,7 @@ def load(model: keras.Model, config: Config, path: Path, other_classes: bool = F
     model is then unchanged.
     """
     if path.name.endswith(".weights.h5"):
-        model.load_weights(path)
+        _load_saved(model, path)
         return 0
     if config.matterport != (path.suffix in (".h5", ".hdf5")):
         wanted = ".h5" if config.matterport else ".pth, .pt or .safetensors"
@@ -100,6 +102,9 @@ def load(model: keras.Model, config: Config, path: Path, other_classes: bool = F
             shape = tensors[slot.key].shape
             wrong.append(f"{slot.key} has shape {shape}, not {slot.shape}")
     wrong += [f"{key} is of no layer" for key in sorted(tensors.keys() - {s.key for s in found})]
+    wrong += [
+        f"{key} holds NaN or infinity" for key, t in tensors.items() if not np.isfinite(t).all()
+    ]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise ValueError(
@@ -112,11 +117,28 @@ def load(model: keras.Model, config: Config, path: Path, other_classes: bool = F
     return len(left)
 
 
+def _load_saved(model: keras.Model, path: Path) -> None:
+    """What `save_weights` wrote. Raises ValueError where it is damaged or of another network."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a layer that keeps its fresh weights
+            model.load_weights(path)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"weights: {path}: cannot be loaded: {what}") from None
+    for variable in model.variables:
+        if not np.isfinite(variable.numpy()).all():
+            raise ValueError(f"weights: {path}: {variable.path} holds NaN or infinity")
+
+
 def read(path: Path) -> dict[str, NDArray[Any]]:
     """All tensors of a file by name. Raises ValueError where it cannot be read."""
     if path.suffix in (".h5", ".hdf5"):
         return read_h5(path)
-    tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    try:
+        tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    except ValueError as error:
+        raise ValueError(f"weights: {error}") from error
     found = {}
     for key, tensor in tensors.items():
         if key.endswith(".num_batches_tracked"):  # a counter of training, used nowhere

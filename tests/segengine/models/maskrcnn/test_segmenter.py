@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco_mask
 from skimage.transform import resize
 
@@ -205,3 +206,17 @@ def test_frames_that_share_a_call_keep_their_objects(path: Path, bench: Any) -> 
         found = [{k: row[k] for k in alone[0]} for row in rows if row["frame"] == frame]
         assert found == alone
         assert max(row["score"] for row in found) < 1
+
+
+def test_weights_that_cannot_be_loaded_end_a_run_before_its_first_shard(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(b"nothing")
+    Image.fromarray(photos()["chelsea"]).save(tmp_path / "photo.png")
+    job = {
+        "source": {"paths": [str(tmp_path / "photo.png")]},
+        "segmenter": options(damaged),
+        "store": {"path": str(tmp_path / "m.zarr")},
+    }
+    with pytest.raises(JobError, match=r"segmenter\.weights: .*damaged\.h5: is not an HDF5 file"):
+        segengine.run(job)
+    assert not (tmp_path / "m.zarr").exists()

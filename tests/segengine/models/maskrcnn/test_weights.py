@@ -57,7 +57,12 @@ def misshaped(given: dict[str, np.ndarray]) -> str:
     return r"mrcnn_class_logits/kernel has shape \(32, 81\), not \(32, 5\)"
 
 
-@pytest.mark.parametrize("spoil", [missing, extra, misshaped])
+def not_a_number(given: dict[str, np.ndarray]) -> str:
+    given["conv1/kernel"][0, 0, 0, 0] = np.nan
+    return "conv1/kernel holds NaN or infinity"
+
+
+@pytest.mark.parametrize("spoil", [missing, extra, misshaped, not_a_number])
 def test_a_tensor_that_does_not_fit_is_named_and_nothing_is_loaded(
     model: Any, tmp_path: Path, spoil: Callable[[dict[str, np.ndarray]], str]
 ) -> None:
@@ -175,3 +180,15 @@ def test_a_file_of_something_else_is_named(tmp_path: Path, suffix: str, content:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"x\{suffix}"):
         weights.read(path)
+
+
+def test_a_damaged_file_of_a_bundle_is_one_line(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.weights.h5"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"^weights: .*cannot be loaded: ") as caught:
+        weights.load(model, CONFIG, path)
+    assert "\n" not in str(caught.value)
+    model.weights[0].assign(np.full(model.weights[0].shape, np.inf))
+    model.save_weights(path)
+    with pytest.raises(ValueError, match=r"conv1/kernel holds NaN or infinity$"):
+        weights.load(model, CONFIG, path)
