@@ -400,7 +400,6 @@ class _Training(Epochs):
             frames=(len(self.data.train.frames), len(self.data.validation.frames)),
             history=history,
         )
-        card = card.replace("kind: model, path:", "kind: mask-rcnn, weights:")
         save_bundle(self.folder / "bundle", bundle, self.model, card)
         return metrics
 

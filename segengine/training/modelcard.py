@@ -21,13 +21,18 @@ def model_card(
     """Markdown. `frames`: of training and validation; `history`: figures by name, one an epoch."""
     job = bundle.job
     height, width = job["input"]["size"]
-    how = "frames resized to" if bundle.resize else "patches of"
+    objects = bundle.architecture == "mask-rcnn"
+    how = "frames resized to" if bundle.resize or objects else "patches of"
+    names = ", ".join(bundle.classes[1:] if objects else bundle.classes)
+    does = "finds each object that is one of" if objects else "labels each pixel as one of"
+    use = "kind: mask-rcnn, weights" if objects else "kind: model, path"
     scale = ", ".join(f"{key} {value}" for key, value in bundle.scale.items())
     epochs = max((len(v) for v in history.values()), default=0)
     rows = [f"| {name} | {value:.4f} |" for name, value in bundle.metrics.items()]
     text = yaml.safe_dump(dict(job), sort_keys=False, default_flow_style=None, width=100)
     limits = [
-        f"- It knows {len(bundle.classes)} classes, and gives every pixel one of them.",
+        f"- It knows {len(bundle.classes)} classes, "
+        + ("the first of which is all else." if objects else "and gives every pixel one of them."),
         f"- It was trained on {bundle.bands}-band images, values scaled by {scale}: other sensors, "
         "seasons or resolutions need a check against truth first (`segengine evaluate`).",
         "- The figures are of its own validation part, not of an independent test set.",
@@ -37,13 +42,12 @@ def model_card(
         [
             f"# {job['name']}",
             "",
-            f"A `{bundle.architecture}` of {parameters:,} parameters that labels each pixel as one "
-            f"of: {', '.join(bundle.classes)}.",
+            f"A `{bundle.architecture}` of {parameters:,} parameters that {does}: {names}.",
             "",
             "## Use",
             "",
             "```yaml",
-            "segmenter: {kind: model, path: THIS_FOLDER}",
+            f"segmenter: {{{use}: THIS_FOLDER}}",
             "```",
             "",
             "## Figures",

@@ -182,6 +182,14 @@ class Shapes:
 
 
 VEHICLES = ("car", "truck", "bus")
+GLASS = {
+    0: ((0.22, 0.14, 0.8), (-0.32, 0.1, 0.7)),
+    1: ((0.42, 0.08, 0.8), (0.25, 0.05, 1.0)),
+    2: ((0.46, 0.06, 0.9), (0.2, 0.12, 0.4), (-0.1, 0.12, 0.4), (-0.4, 0.12, 0.4)),
+}
+"""What is dark on each: a car's windscreen and rear window, a truck's and the gap behind its cab, a
+bus's and the hatches in its roof; place along it, length and width as shares of the vehicle's. So one
+that is half hidden can still be told from the others."""
 
 
 def vehicles(seed: int, size: int = 128, count: int = 6) -> Shapes:
@@ -202,9 +210,10 @@ def vehicles(seed: int, size: int = 128, count: int = 6) -> Shapes:
         paint = rng.uniform(30, 235, 3)
         image[body] = paint
         turn = np.deg2rad(angle)
-        ahead = centre + np.array([np.cos(turn), np.sin(turn)]) * length * 0.22
-        glass = _box(ahead, (length * 0.14, width * 0.8), angle, size) & body
-        image[glass] = (40, 48, 58)
+        ahead = np.array([np.cos(turn), np.sin(turn)]) * length
+        for place, long, wide in GLASS[kind]:
+            sides = (length * long, width * wide)
+            image[_box(centre + ahead * place, sides, angle, size) & body] = (40, 48, 58)
         edge = cv2.dilate(body.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~body
         image[edge] *= 0.6
         masks.append(body)

@@ -16,6 +16,7 @@ Preset = Literal["matterport", "torchvision"]
 BACKBONES = {
     "resnet101": ((3, 4, 23, 3), 64),
     "resnet50": ((3, 4, 6, 3), 64),
+    "resnet32": ((2, 3, 4, 1), 16),
     "resnet26": ((2, 2, 2, 2), 32),
     "resnet14": ((1, 1, 1, 1), 16),
 }
@@ -67,6 +68,8 @@ class Config:
     """Most proposals."""
     rpn_iou: float = 0.7
     rpn_min_size: float = 0.0
+    train_regions: int = 200
+    """Regions of an image that the heads learn from."""
     box_pool: int = 7
     mask_pool: int = 14
 
@@ -126,6 +129,7 @@ def preset(
             max_log_scale=math.log(1000 / 16),
             pre_nms=1000,
             rpn_min_size=1e-3,
+            train_regions=512,
             min_score=0.05,
             detection_iou=0.5,
             detection_min_size=1e-2,
@@ -166,6 +170,7 @@ def _check(config: Config) -> None:
         "max_side",
         "pre_nms",
         "post_nms",
+        "train_regions",
         "max_detections",
     ]:
         value = getattr(config, option)

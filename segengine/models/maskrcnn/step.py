@@ -21,7 +21,6 @@ from segengine.models.maskrcnn.config import STRIDES, Config
 from segengine.models.maskrcnn.proposals import Proposals
 from segengine.models.maskrcnn.targets import (
     MINI,
-    REGIONS,
     Truths,
     anchor_targets,
     region_targets,
@@ -157,7 +156,7 @@ def _region_targets(config: Config, proposed: dict[str, Any], batch: Batch) -> l
             found.append([np.asarray(getattr(drawn, f.name)) for f in dataclasses.fields(drawn)])
         return [np.stack(part) for part in zip(*found, strict=True)]
 
-    count, side = REGIONS[config.preset][0], 2 * config.mask_pool
+    count, side = config.train_regions, 2 * config.mask_pool
     kinds = [
         (tf.float32, (4,)),
         (tf.bool, ()),

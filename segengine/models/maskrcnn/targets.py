@@ -19,8 +19,8 @@ from segengine.models.maskrcnn.config import Config
 Floats = NDArray[np.float32]
 ANCHORS = 256
 """Anchors that count in an image, at most half of them positive."""
-REGIONS = {"matterport": (200, 0.33), "torchvision": (512, 0.25)}
-"""Regions that count in an image, and the share of them that may be positive."""
+POSITIVE = {"matterport": 0.33, "torchvision": 0.25}
+"""Share of the regions that count in an image that may be positive."""
 MINI = 56
 """Side of a small mask."""
 CROWDED = 0.001
@@ -115,7 +115,7 @@ def region_targets(
     torchvision's learns from the true boxes too. matterport's draws two negatives a positive;
     torchvision's fills the number up with negatives.
     """
-    count, share = REGIONS[config.preset]
+    count, share = config.train_regions, POSITIVE[config.preset]
     boxes = truth.boxes[~truth.crowd]
     given = np.asarray(regions)[np.asarray(valid)]
     given = given[(given[:, 2:] > given[:, :2]).all(1)]

@@ -1,7 +1,10 @@
 """Mask R-CNN trained on a few small pictures: stages, a kill, the bundle, and what is refused."""
 
+import contextlib
+import io
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 import segengine
 from segengine.errors import JobError
@@ -228,6 +232,7 @@ def test_jobs_that_cannot_be(vehicles: Path, make_job: MakeJob, tmp_path: Path) 
         ({"input": {"size": [64, 64], "scale": {"divide": 2}}}, r"^input\.scale: "),
         ({"input": {"size": [70, 70]}}, r"^architecture\.max_side: must be a multiple of 64"),
         ({"architecture": {"depth": 3}}, r"^architecture\.depth: mask-rcnn has no such option"),
+        ({"architecture": {"train_regions": 0}}, r"^architecture\.train_regions: must be a posit"),
         ({"architecture": {"weights": "no.h5"}}, r"^architecture\.weights: no\.h5: there is no"),
     ):
         with pytest.raises(JobError, match=message):
@@ -242,3 +247,29 @@ def test_hidden_vehicles_are_crowds(tmp_path: Path) -> None:
     assert {a["iscrowd"] for a in document["annotations"]} == {0, 1}
     ids = [a["id"] for a in document["annotations"]]
     assert ids == sorted(set(ids))
+
+
+def test_the_shipped_network_finds_vehicles_it_never_saw(tmp_path: Path) -> None:
+    root = write_vehicles(tmp_path, range(9000, 9016))
+    bundle = str(files("segengine") / "data/vehicles-mask-rcnn")
+    segmenter = segengine.create_segmenter({"kind": "mask-rcnn", "weights": bundle})
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(root / "annotations/instances_vehicles.json")
+        found = []
+        for number, image in truth.imgs.items():
+            pixels = np.asarray(Image.open(root / "vehicles" / image["file_name"]))
+            size = [image["height"], image["width"]]
+            found += [
+                {
+                    "image_id": number,
+                    "category_id": row["class"],
+                    "score": row["score"],
+                    "segmentation": {"size": size, "counts": row["rle"]},
+                }
+                for row in segmenter.segment(pixels[None]).objects.to_pylist()
+            ]
+        scored = COCOeval(truth, truth.loadRes(found), "segm")
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    assert scored.stats[1] > 0.8  # AP50

@@ -18,6 +18,7 @@ from segengine.models.maskrcnn.targets import Truths, anchor_targets, mini_masks
 
 TORCHVISION = preset("torchvision", 4)
 MATTERPORT = preset("matterport", 4)
+FEW_REGIONS = preset("matterport", 4, train_regions=30)
 
 
 def truths(boxes: list[list[float]], crowd: tuple[bool, ...] = ()) -> Truths:
@@ -65,14 +66,14 @@ def test_nothing_in_a_crowd_is_background() -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([MATTERPORT, TORCHVISION]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([MATTERPORT, TORCHVISION, FEW_REGIONS]))
 def test_regions_are_drawn_in_the_preset_s_shares(seed: int, config: Config) -> None:
     rng = np.random.default_rng(seed)
     truth = truths(random_boxes(rng, 3).tolist())
     near = np.repeat(truth.boxes, 100, axis=0) + rng.normal(0, 2, (300, 4)).astype(np.float32)
     regions = np.concatenate([near, random_boxes(rng, 700)]).astype(np.float32)
     found = region_targets(config, regions, np.ones(1000, bool), truth, rng)
-    count, share = targets.REGIONS[config.preset]
+    count, share = config.train_regions, targets.POSITIVE[config.preset]
     positive = found.classes > 0
     assert len(found.regions) == count
     assert 0 < positive.sum() <= count * share
