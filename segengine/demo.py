@@ -1,7 +1,8 @@
 """The demo: real photographs that come with scikit-image, one real job for each kind of segmenter.
 
-And a small U-Net that this project trained (`deployments/jobs/fields-unet.yaml`), on scenes it has not
-seen, which are generated with their truth: so metrics and error maps have something to show.
+And two small networks that this project trained (`deployments/jobs/fields-unet.yaml` and
+`vehicles-mask-rcnn.yaml`), on pictures they have not seen, which are generated with their truth: so
+metrics and error maps have something to show.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ SEGMENTERS: dict[str, dict[str, object]] = {
     "kmeans": {"kind": "kmeans", "clusters": 4},
 }
 BUNDLE = "data/fields-unet"
-"""The network of the demo, below the package."""
+"""The U-Net of the demo, below the package."""
 SEEDS = range(7000, 7008)
 """Of the scenes it labels; those it was trained on have others."""
+VEHICLES = "data/vehicles-mask-rcnn"
+"""The Mask R-CNN of the demo."""
+ROADS = range(7000, 7006)
+"""Of the pictures whose vehicles it finds; neither was it trained on these."""
 OWN_JOB = """\
 # Your own images: name a folder, a glob, a video or GeoTIFFs, then type
 #   segengine run {file}
@@ -43,7 +48,7 @@ store: {{path: mine.zarr}}
 
 
 def demo_jobs(out: str | Path) -> Iterator[Job]:
-    """One job a segmenter, each with a store of its own below `out`; the network, slow to load, last."""
+    """One job a segmenter, each with a store of its own below `out`; networks, slow to load, last."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -59,6 +64,7 @@ def demo_jobs(out: str | Path) -> Iterator[Job]:
             }
         )
     yield _network_job(base)
+    yield _instances_job(base)
 
 
 def _network_job(base: Path) -> Job:
@@ -77,6 +83,25 @@ def _network_job(base: Path) -> Job:
                 "metrics": ["confusion", "calibration", "boundary_f1"],
                 "losses": ["categorical_ce", "dice"],
             },
+        }
+    )
+
+
+def _instances_job(base: Path) -> Job:
+    """Mask R-CNN on generated vehicles that overlap, against their truth."""
+    from segengine.training._vehicles import write_vehicles
+
+    return parse_job(
+        {
+            "name": "demo-mask-rcnn",
+            "source": {"kind": "coco", "paths": [str(write_vehicles(base / "roads", ROADS))]},
+            "segmenter": {
+                "kind": "mask-rcnn",
+                "weights": str(files("segengine") / VEHICLES),
+                "min_score": 0.5,
+            },
+            "store": {"path": str(base / "mask-rcnn.zarr")},
+            "evaluate": {"metrics": ["coco", "panoptic_quality", "counting"]},
         }
     )
 
