@@ -1,4 +1,4 @@
-"""ResNet-50, -101 and -152, whose last stages can be dilated instead of strided.
+"""ResNet-14, -50, -101 and -152, whose last stages can be dilated instead of strided.
 
 He et al. 2016, "Deep residual learning for image recognition", in the form called v1.5 (a stage's
 stride sits in the 3 x 3 convolution of its first block), as torchvision's and with its names.
@@ -20,8 +20,8 @@ Norm = Callable[[Any, str], Any]
 """(tensor, layer name) -> normalised tensor."""
 Stem = Literal["plain", "deep"]
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Bottleneck blocks of each stage, by depth."""
+BLOCKS = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Bottleneck blocks of each stage, by depth; 14 is none of the paper's, and learns in minutes."""
 _STRIDES = {32: (1, 2, 2, 2), 16: (1, 2, 2, 1), 8: (1, 2, 1, 1)}
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from segengine.models.layers.dilated import DilatedConvolution
+
 EPSILON = 1e-5
 """Of a batch normalisation, as torch's default."""
 MOMENTUM = 0.9
@@ -39,14 +41,16 @@ def conv(
     if stride > 1 and kernel > 1:
         x = layers.ZeroPadding2D(dilation * (kernel // 2), name=f"{name}_pad")(x)
         padding = "valid"
-    return layers.Conv2D(
+    convolution = DilatedConvolution if dilation > 1 else layers.Conv2D
+    return convolution(
         filters,
         kernel,
         strides=stride,
         dilation_rate=dilation,
         padding=padding,
         use_bias=bias,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        # by fan-out, as torchvision's ResNets, a layer to few channels would begin with huge values
+        kernel_initializer="he_normal",
         name=name,
     )(x)
 

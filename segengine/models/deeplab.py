@@ -131,7 +131,8 @@ def build(
         network = keras.Model(single, logits(single), name="network")
         x = _greatest(inputs, network, scales)
     x = ResizeLike(name="logits")([x, inputs])
-    model = keras.Model(inputs, final(x, classes, activation), name=f"deeplab-v{version}")
+    name = f"deeplab-v{version.replace('+', 'plus')}"  # a plus is none of TensorFlow's names
+    model = keras.Model(inputs, final(x, classes, activation), name=name)
     if pretrained is None:
         load_weights(model, weights)
     elif backbone == "vgg16":

@@ -21,14 +21,14 @@ from segengine.models._resnet import resnet
 from segengine.models._torch import batch_norm, conv, relu
 from segengine.models.layers.aligned_resize import AlignedResize
 
-Backbone = Literal["resnet50", "resnet101"]
+Backbone = Literal["resnet14", "resnet50", "resnet101"]
 Head = Literal["fcn", "psp", "deeplab", "encnet"]
 
 AUXILIARY_WEIGHT = 0.4
 """Of the auxiliary output's loss in the paper."""
 PRESENCE_WEIGHT = 0.2
 """Of the loss of the classes' presence (encnet's last output)."""
-_DEPTHS = {"resnet50": 50, "resnet101": 101}
+_DEPTHS = {"resnet14": 14, "resnet50": 50, "resnet101": 101}
 _HEADS = {
     "fcn": _heads.fcn,
     "psp": _heads.psp,

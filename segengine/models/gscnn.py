@@ -28,8 +28,8 @@ from segengine.models.layers.aligned_resize import AlignedResize
 from segengine.models.layers.canny import Canny
 from segengine.models.layers.idle import IdleConvolution
 
-Backbone = Literal["resnet50", "resnet101", "wideresnet38"]
-_DEPTHS = {"resnet50": 50, "resnet101": 101}
+Backbone = Literal["resnet14", "resnet50", "resnet101", "wideresnet38"]
+_DEPTHS = {"resnet14": 14, "resnet50": 50, "resnet101": 101}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, of red, green and blue from 0 to 1."""
 

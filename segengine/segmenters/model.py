@@ -66,14 +66,14 @@ def create(
     or {range: [lo, hi]}, the values that become 0 and 1. classes: a name a channel; of one channel,
     two: below and above. activation: what makes probabilities of the network's output, none,
     sigmoid or softmax. layout: nhwc or nchw. window: side in pixels; auto: as large as pays, or the
-    network's own. overlap: share of a window that neighbours repeat, where the network's view has
-    no bound. batch: windows run at once. engine: tensorflow, openvino, or onnxruntime for ONNX
-    files; by default what the file is made for. precision: float32, or bfloat16 for speed.
-    threshold: what a single channel, or a detector's score, must exceed; by default 0.5, or what a
-    bundle of Mask R-CNN says. resize: [height, width] whole frames are resized to, for a network
-    trained on resized photos. crf: a fully connected CRF on whole RGB frames, true or its
-    parameters by name. architecture, options: of a `.weights.h5`, as for
-    `segengine.models.build`.
+    network's own, or the patches that a bundle learned from. overlap: share of a window that
+    neighbours repeat, where the network's view has no bound. batch: windows run at once. engine:
+    tensorflow, openvino, or onnxruntime for ONNX files; by default what the file is made for.
+    precision: float32, or bfloat16 for speed. threshold: what a single channel, or a detector's
+    score, must exceed; by default 0.5, or what a bundle of Mask R-CNN says. resize: [height, width]
+    whole frames are resized to, for a network trained on resized photos. crf: a fully connected CRF
+    on whole RGB frames, true or its parameters by name. architecture, options: of a `.weights.h5`,
+    as for `segengine.models.build`.
     """
     cut = CUT if threshold is None else threshold
     check_options(bands, classes, window, overlap, batch, cut, resize)
@@ -178,6 +178,9 @@ def network(
     count = chosen if isinstance(chosen, int) else len(chosen)
     scaling = Scale.of(scale)
     scaling.check(count)
+    if window == "auto" and opened.context is None and bundle is not None:
+        # What it learned from: in larger windows, a network that sees all of one does worse.
+        window = bundle.size[0] if bundle.size[0] == bundle.size[1] and bundle.size[0] else "auto"
     if resize is not None:
         cut: Exact | Blended | Resized = _resized(resize, size)
         first, second = cut.size  # type: ignore[union-attr]

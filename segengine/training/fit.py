@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from segengine import draw, models, registry
 from segengine.errors import JobError
 from segengine.fingerprint import digest
+from segengine.models._context import context
 from segengine.progress import Progress
 from segengine.training import checkpoints, pictures
 from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
@@ -360,10 +361,11 @@ def bundle_of(job: TrainJob, data: Data, metrics: Mapping[str, float]) -> Bundle
         return found
     try:  # patches are windows of larger scenes: any size, where the architecture allows
         anywhere = replace(found, size=(None, None))
-        anywhere.build()
+        view = context(anywhere.build())
     except (JobError, ValueError, TypeError):
         return found
-    return anywhere
+    # one that looks at all of its window knows windows of this size only
+    return found if view is None else anywhere
 
 
 def _portable(job: TrainJob) -> dict[str, Any]:

@@ -42,7 +42,7 @@ PIXELWISE = (
     Trial("unet-mobilenetv2", options={"freeze_encoder": False}),
     Trial("deeplab", options={"backbone": "mobilenetv2"}),
     Trial("fastfcn", options={"aux": True}),
-    Trial("gscnn", options={"backbone": "resnet50"}),
+    Trial("gscnn", options={"backbone": "resnet14"}),
 )
 PROPOSERS = (Trial("deepmask", 3e-4), Trial("sharpmask", 3e-4))
 

@@ -3,6 +3,7 @@
 from segengine.models.layers.adaptive_pool import AdaptiveAveragePooling
 from segengine.models.layers.aligned_resize import AlignedResize
 from segengine.models.layers.canny import Canny
+from segengine.models.layers.dilated import DilatedConvolution
 from segengine.models.layers.encoding import Encoding
 from segengine.models.layers.idle import IdleConvolution
 from segengine.models.layers.resize import ResizeBy, ResizeLike
@@ -12,6 +13,7 @@ __all__ = [
     "AdaptiveAveragePooling",
     "AlignedResize",
     "Canny",
+    "DilatedConvolution",
     "Encoding",
     "IdleConvolution",
     "ResizeBy",

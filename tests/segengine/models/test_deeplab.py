@@ -15,6 +15,7 @@ from segengine.errors import JobError
 from segengine.models._context import context
 from segengine.models._torch import load_torch_state
 from segengine.models.deeplab import build
+from segengine.training.recalibration import Recalibration
 
 from .named_weights import give_named_weights, parameters
 
@@ -59,7 +60,7 @@ def _rates(model: keras.Model) -> set[int]:
 def test_what_is_left_out_is_as_published() -> None:
     light = {"backbone": "mobilenetv2", "classes": 2}
     default = build(**R50)
-    assert default.name == "deeplab-v3+"
+    assert default.name == "deeplab-v3plus"
     assert _rates(default) == {1, 6, 12, 18}
     last = [default.get_layer(f"backbone.layer4.{i}.conv2").dilation_rate[0] for i in range(3)]
     assert last == [2, 4, 8]
@@ -131,3 +132,12 @@ def test_image_pooling_has_no_bound() -> None:
 def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(JobError, match=message):
         segengine.models.build("deeplab", **options)
+
+
+def test_its_statistics_can_be_computed_anew() -> None:
+    """What is traced by itself needs a name that TensorFlow takes, which a plus is not."""
+    model = build(classes=2, size=(32, 32), backbone="mobilenetv2", activation=None)
+    pixels = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    Recalibration(model)([pixels])
+    norm = model.get_layer("aspp.project.1")
+    assert np.asarray(norm.moving_mean).any()

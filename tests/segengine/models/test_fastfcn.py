@@ -67,7 +67,7 @@ def test_a_saved_model_is_plain_keras(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "vgg"}, "backbone: must be one of resnet50, resnet101, not 'vgg'"),
+        ({"backbone": "vgg"}, "backbone: must be one of resnet14, resnet50, resnet101, not 'vgg'"),
         ({"head": "fpn"}, "head: must be one of fcn, psp, deeplab, encnet, not 'fpn'"),
         ({"classes": 0}, "classes: "),
     ],

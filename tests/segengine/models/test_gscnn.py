@@ -32,7 +32,7 @@ def test_wideresnet38_has_the_published_count_and_equals_pytorch() -> None:
     np.testing.assert_array_equal(canny[0, ..., 0], found["canny"][0, 0])
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("backbone", ["resnet14", "resnet50", "resnet101"])
 def test_other_backbones_take_any_size_and_bands(backbone: str) -> None:
     model = gscnn.build(bands=4, classes=3, backbone=backbone)
     assert [parameters(model, f"gate{i}") for i in (1, 2, 3)] == [2248, 616, 184]
@@ -56,7 +56,9 @@ def test_a_saved_model_is_plain_keras(tmp_path: Path) -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"^backbone: must be one of wideresnet38, resnet50"):
+    with pytest.raises(
+        ValueError, match=r"^backbone: must be one of wideresnet38, resnet14, resnet50"
+    ):
         gscnn.build(backbone="vgg")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^mean: needs one value a band, 3, not 1"):
         gscnn.build(mean=[0.5])

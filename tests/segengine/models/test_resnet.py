@@ -97,7 +97,7 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 34}, "depth: must be one of 50, 101, 152, not 34"),
+        ({"depth": 34}, "depth: must be one of 14, 50, 101, 152, not 34"),
         ({"output_stride": 4}, "output_stride: must be 8, 16 or 32, not 4"),
         ({"multigrid": (1, 2)}, "multigrid: must be 3 rates, not 2"),
         ({"multigrid": (1, 0, 1)}, "multigrid: must be an integer of at least 1, not 0"),

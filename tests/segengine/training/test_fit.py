@@ -12,7 +12,7 @@ import segengine
 from segengine.errors import JobError, SegengineError
 from segengine.progress import Progress
 from segengine.training import checkpoints, fit
-from segengine.training.bundle import load_bundle
+from segengine.training.bundle import load_bundle, save_bundle
 from segengine.training.data import open_data
 from segengine.training.plan import plan
 from segengine.training.synthetic import CLASSES
@@ -110,6 +110,24 @@ def test_the_last_picture_shows_what_the_bundle_predicts(
     expected = np.asarray(network(pixels[None] / np.float32(255)))[0].argmax(axis=-1)
     assert found.shape == true.shape == (16, 16)
     assert (found == expected).mean() > 0.99
+
+
+def test_a_network_that_looks_at_all_of_its_window_keeps_the_size_it_learned_from(
+    make_job: MakeJob,
+) -> None:
+    sized = {"size": [32, 32], "resize": "patches"}
+    light = {"name": "deeplab", "backbone": "mobilenetv2"}
+    for architecture, size in ((light, (32, 32)), ({"name": "unet"}, (None, None))):
+        job = make_job(architecture=architecture, input=sized)
+        bundle = fit.bundle_of(job, open_data(job), {})
+        assert bundle.size == size
+        folder = Path(job.out) / architecture["name"]
+        save_bundle(folder, bundle, bundle.build(), "")
+        spec = {"kind": "model", "path": str(folder)}
+        found = segengine.create_segmenter(spec).cut
+        assert (getattr(found, "window", None) == 32) == (size == (32, 32))
+        if size == (32, 32):
+            assert segengine.create_segmenter(spec | {"window": 64}).cut.window == 64
 
 
 def test_two_classes_can_share_one_channel(make_job: MakeJob) -> None:
