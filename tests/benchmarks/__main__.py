@@ -1,7 +1,9 @@
 """Run the benchmarks named on the command line, or all, and print one table.
 
-python -m tests.benchmarks                  everything (about an hour on two cores)
+python -m tests.benchmarks                  all but what trains networks (about an hour on two cores)
 python -m tests.benchmarks kmeans startup   only these
+python -m tests.benchmarks training         every architecture by loss (about an hour); also overfit,
+                                            vehicles and scaling
 """
 
 import importlib
@@ -18,15 +20,19 @@ NAMES = (
     "kmeans",
     "stitching",
     "inference",
+    "maskrcnn",
     "metrics",
 )
+LEARNING = ("overfit", "training", "vehicles", "scaling")
+"""Those that train networks, which only who names them waits for."""
 
 
 def main(names: list[str]) -> int:
     """Print the table; 2 for a name there is not."""
-    unknown = sorted(set(names) - set(NAMES))
+    known = (*NAMES, *LEARNING)
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        print(f"no benchmark named {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        print(f"no benchmark named {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
     rows: list[Row] = []
     for name in names or NAMES:

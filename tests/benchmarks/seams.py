@@ -26,7 +26,7 @@ from tests.benchmarks.table import Row, show
 BANDS = [5, 3, 2]
 """Red, green and blue of an eight-band WorldView-2 scene."""
 WHOLE, SHARD = 2048, 128
-LOSS = "cross-entropy + Dice"
+LOSS = "cross-entropy"
 
 
 def rows(scene: str | Path, folder: Path | None = None) -> list[Row]:
