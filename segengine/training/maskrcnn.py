@@ -423,10 +423,13 @@ class _Means:
 
 
 def draw_colors(data: Data) -> tuple[tuple[int, int, int], ...]:
-    """The colours of the network's classes: those of the truth, by name."""
-    own = dict(zip(data.classes, data.colors, strict=True))
+    """The colours of the network's classes: those of the truth, by name, where it has its own."""
     names = class_names(data)
-    return tuple(own.get(n, c) for n, c in zip(names, plugins.palette(len(names)), strict=True))
+    ours = plugins.palette(len(names))
+    own = dict(zip(data.classes, data.colors, strict=True))
+    if ours[0] in (own.get(name) for name in names[1:]):
+        return ours  # the truth has a palette of ours, whose dark would go to an object
+    return tuple(own.get(name, color) for name, color in zip(names, ours, strict=True))
 
 
 def bundle_of(job: TrainJob, data: Data, config: Config, metrics: Mapping[str, float]) -> Bundle:
