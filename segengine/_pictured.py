@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from segengine import draw
 from segengine.instances import decode_crop
+from segengine.parquet import read_parquet
 from segengine.store import SceneStore, Store
 from segengine.types import Bool
 from segengine.view import View
@@ -51,14 +51,19 @@ class Pictured:
 
 def pictured(store: Store, places: Sequence[tuple[str, int]]) -> Pictured:
     """The instances of frames, each (scene, frame); of a store without any, none."""
-    import pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     data = store.objects.get("tables/instances.parquet")
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     if data is not None and places:
         scenes, frames = (sorted(set(values)) for values in zip(*places, strict=True))
-        chosen = [("scene", "in", scenes), ("frame", "in", frames)]
-        for row in pq.read_table(io.BytesIO(data), filters=chosen).to_pylist():
+        rows = read_parquet(data)
+        chosen = pc.and_(
+            pc.is_in(rows.column("scene"), pa.array(scenes)),
+            pc.is_in(rows.column("frame"), pa.array(frames, rows.column("frame").type)),
+        )
+        for row in rows.filter(chosen).to_pylist():
             found.setdefault((row["scene"], row["frame"]), []).append(row)
     return Pictured(store.classes, found)
 

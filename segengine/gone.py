@@ -6,7 +6,6 @@ nothing. Damaged bytes are not carried.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from segengine.instances import rows_key, to_bytes
 from segengine.objects import Objects
+from segengine.parquet import read_parquet
 from segengine.records import Record, RecordLog, from_json, single_key
 from segengine.store import checksum, open_array, shard_place
 from segengine.values import decode, encode
@@ -107,10 +107,8 @@ def _is_whole(task: ShardTask, objects: Objects, record: Record) -> bool:
 
 
 def _rows(task: ShardTask, objects: Objects, gone: list[int]) -> bytes:
-    import pyarrow.parquet as pq
-
     data = objects.get(rows_key(task.scene, task.place))
     if data is None:
         return b""
-    table = pq.read_table(io.BytesIO(data))
+    table = read_parquet(data)
     return to_bytes(table.filter(np.isin(table.column("frame").to_numpy(), gone)))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segengine.joining import first_pixels, renumber
 from segengine.objects import Objects
+from segengine.parquet import read_parquet
 
 SCHEMA = pa.schema(
     [
@@ -329,7 +330,7 @@ def shard_rows(objects: Objects, scene: str, places: Iterable[tuple[int, ...]]) 
 
 def read_rows(data: bytes) -> pa.Table:
     """A shard's stored rows; a column that they were stored without is null."""
-    stored = pq.read_table(io.BytesIO(data))
+    stored = read_parquet(data)
     return pa.concat_tables([ROWS_SCHEMA.empty_table(), stored], promote_options="default")
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segengine.objects import Objects
+from segengine.parquet import read_parquet
 
 Kind = Literal["mask", "draft", "level", "measure", "frame", "precision"]
 Place = tuple[int, int, int]
@@ -247,7 +248,7 @@ class RecordLog:
     def table(self, scene: str, columns: list[str] | None = None) -> pa.Table | None:
         """The packed records of a scene, or None."""
         data = self.objects.get(f"records/{scene}.parquet")
-        return None if data is None else pq.read_table(io.BytesIO(data), columns=columns)
+        return None if data is None else read_parquet(data, columns)
 
     def singles(self, scene: str) -> dict[tuple[str, Place], Record]:
         """The single records of a scene; an unreadable one counts as absent."""

@@ -23,6 +23,7 @@ from segengine.errors import CorruptInputError, JobError, StoreError, TransientI
 from segengine.inputs import LAYOUTS, reader
 from segengine.layout import Layout
 from segengine.objects import LocalObjects, Objects, open_objects, zarr_store
+from segengine.parquet import read_parquet
 from segengine.records import Kind, Record, RecordLog, StoredObject
 from segengine.shardcodec import encode_shard
 from segengine.types import FrameRef, Tile, Unreadable
@@ -195,14 +196,10 @@ class Store:
 
     def table(self, name: str) -> pa.Table:
         """A table below `tables/`."""
-        import io
-
-        import pyarrow.parquet as pq
-
         data = self.objects.get(f"tables/{name}.parquet")
         if data is None:
             raise StoreError(f"{self.path}: tables/{name}.parquet is not there yet; finish the run")
-        return pq.read_table(io.BytesIO(data))
+        return read_parquet(data)
 
     def write_object(self, key: str, data: bytes) -> None:
         """Write an object beside the masks, atomically (a report, say)."""

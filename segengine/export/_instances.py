@@ -49,7 +49,7 @@ def pieces(store: Store) -> Iterator[Piece]:
 
     number = 0
     with _open(store) as file:
-        batches = pq.ParquetFile(file).iter_batches(ROWS)
+        batches = pq.ParquetFile(file).iter_batches(ROWS, use_threads=False)
         rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
         for scene, own in itertools.groupby(rows, lambda row: str(row["scene"])):
             while some := list(itertools.islice(own, ROWS)):

@@ -25,6 +25,7 @@ from segengine.export._features import crs_wkt, features
 from segengine.export._instances import Piece, by_scene, open_parts
 from segengine.export._polygons import Polygon
 from segengine.export._targets import open_for_export
+from segengine.parquet import read_parquet
 from segengine.store import SceneStore
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def _assembled(wkt: str | None, out: Path, parts: list[Path]) -> None:
     schema = _schema().with_metadata({b"geo": json.dumps(geo).encode()})
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for part in parts:
-            writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
+            writer.write_table(
+                read_parquet(part.read_bytes()).replace_schema_metadata(schema.metadata)
+            )
 
 
 def _bounds(points: NDArray[np.float64]) -> list[float]:
