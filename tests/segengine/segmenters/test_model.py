@@ -520,3 +520,37 @@ def test_detectors_give_instances_and_objects(tmp_path: Path) -> None:
     np.testing.assert_array_equal(two.instances, np.stack([found.instances] * 2))
     expected_rows = [row | {"frame": i} for i in (0, 1) for row in table.to_pylist()]
     assert two.objects.to_pylist() == expected_rows
+
+
+def test_a_detector_s_onnx_export_gives_the_same(tmp_path: Path) -> None:
+    module = Detections()
+    TF.saved_model.save(module, str(tmp_path / "d"), signatures=module.serve)
+    outputs = {
+        "detection_boxes": BOXES[None],
+        "detection_classes": np.array([[2, 1, 1, 2]], np.float32),
+        "detection_scores": np.array([[0.9, 0.8, 0.2, 0.7]], np.float32),
+        "detection_masks": module.masks,
+        "num_detections": np.array([4], np.float32),
+    }
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+        for name, value in outputs.items()
+    ]
+    taken = helper.make_tensor_value_info(
+        "input_tensor", TensorProto.UINT8, (1, "height", "width", 3)
+    )
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+        for name, value in outputs.items()
+    ]
+    graph = helper.make_graph(nodes, "detector", [taken], given)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "d.onnx").write_bytes(made.SerializeToString())
+    pixels = np.zeros((70, 90, 3), np.uint8)
+    first, second = (
+        segengine.predict(pixels, create(str(tmp_path / name), classes=["cat", "dog"]))
+        for name in ("d", "d.onnx")
+    )
+    np.testing.assert_array_equal(first.labels, second.labels)
+    np.testing.assert_array_equal(first.instances, second.instances)
+    assert first.objects.to_pylist() == second.objects.to_pylist()
