@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -98,6 +99,18 @@ def opened(path: Path) -> Iterator[tuple[Bundle, Path]]:
     with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
         _unpack(path, Path(folder), {META, weights})
         yield read(Path(folder)), Path(folder, weights)
+
+
+def load_weights(model: Any, file: Path) -> None:
+    """Fill a network from what `save_weights` wrote. Raises ValueError, also where a layer is not
+    in the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a layer that keeps its fresh weights
+            model.load_weights(file)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"cannot be loaded: {what}") from error
 
 
 def _weights_among(names: Collection[str]) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
-from segengine.bundles import META, WEIGHTS, Bundle, is_bundle, opened
+from segengine.bundles import META, WEIGHTS, Bundle, is_bundle, load_weights, opened
 from segengine.errors import JobError
 
 __all__ = ["Bundle", "load_bundle", "save_bundle", "transfer"]
@@ -50,12 +49,9 @@ def load_bundle(path: str | Path) -> tuple[Bundle, Any]:
 def _loaded(bundle: Bundle, file: Path) -> Any:
     model = bundle.build()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # a layer that keeps its fresh weights
-            model.load_weights(file)
-    except (OSError, ValueError, KeyError, UserWarning) as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"{file.name} cannot be loaded: {what}") from error
+        load_weights(model, file)
+    except ValueError as error:
+        raise ValueError(f"{file.name} {error}") from error
     return model
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from segengine import draw, plugins, registry
+from segengine.ahead import one_ahead
 from segengine.errors import JobError
 from segengine.models.maskrcnn.config import Config, preset
 from segengine.models.maskrcnn.detect import detector
@@ -276,15 +276,7 @@ class _Training(Epochs):
             places = order(len(frames), self.job.window, rng)
         size = self.job.batch
         groups = [places[i : i + size] for i in range(0, len(places), size)]
-        with ThreadPoolExecutor(1) as pool:
-            waiting = None
-            for place, group in enumerate(groups):
-                following = pool.submit(self._batch, epoch, place, group)
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = following
-            if waiting is not None:
-                yield waiting.result()
+        yield from one_ahead(self._batch(epoch, place, group) for place, group in enumerate(groups))
 
     def _batch(self, epoch: int | None, place: int, group: Sequence[int]) -> Batch:
         frames = self.data.validation.frames if epoch is None else self.data.train.frames

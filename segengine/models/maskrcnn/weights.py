@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.bundles import load_weights
 from segengine.models.maskrcnn._safetensors import read_safetensors
 from segengine.models.maskrcnn._torchfile import read_torch
 from segengine.models.maskrcnn.config import Config
@@ -120,12 +120,9 @@ def load(model: keras.Model, config: Config, path: Path, other_classes: bool = F
 def _load_saved(model: keras.Model, path: Path) -> None:
     """What `save_weights` wrote. Raises ValueError where it is damaged or of another network."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # a layer that keeps its fresh weights
-            model.load_weights(path)
-    except (OSError, ValueError, KeyError, UserWarning) as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"weights: {path}: cannot be loaded: {what}") from None
+        load_weights(model, path)
+    except ValueError as error:
+        raise ValueError(f"weights: {path}: {error}") from None
     for variable in model.variables:
         if not np.isfinite(variable.numpy()).all():
             raise ValueError(f"weights: {path}: {variable.path} holds NaN or infinity")
