@@ -19,6 +19,7 @@ from segengine.engines import tensorflow
 from segengine.job import parse_job
 from segengine.stages import Run
 from segengine.whole import create_segmenter
+from tests.benchmarks.inference import seconds
 from tests.benchmarks.table import Row, show
 from tests.segengine.models.maskrcnn.drawn import draw_matterport, photos
 
@@ -185,16 +186,6 @@ def in_turn(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[f
             if turn:
                 best[i] = min(best[i], time.perf_counter() - start)
     return best[0], best[1]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Best of five."""
-    found = []
-    for _ in range(5):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return min(found)
 
 
 if __name__ == "__main__":
