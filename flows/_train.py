@@ -19,7 +19,7 @@ def run(job_file: str, overrides: Sequence[str] = ()) -> int:
 
     job = load_train_job(job_file, overrides)
     hush()
-    from segengine.training.fit import train
+    from segengine.training.trainers import train
 
     display = terminal.Display()
     try:

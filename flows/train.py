@@ -31,13 +31,11 @@ def train(job: TrainJob) -> dict[str, Any]:
         job: What to learn from, what to train, and where it goes. Paths are absolute.
     """
     hush()
-    from segengine.training import fit
+    from segengine.training.trainers import train as learn
 
     logger, progress = get_run_logger(), StageProgress(Publisher(), "train")
     try:
-        trained = fit.train(
-            parse_train_job(job), progress.update, lambda text: logger.info("%s", text)
-        )
+        trained = learn(parse_train_job(job), progress.update, lambda text: logger.info("%s", text))
     except SegengineError as error:
         return Failed(message=f"{error}", data=error)  # type: ignore[return-value]
     progress.close()

@@ -17,7 +17,7 @@ from segengine.models.maskrcnn.postprocess import to_units
 from segengine.models.maskrcnn.preprocess import Prepared, prepare, to_bytes
 from segengine.models.maskrcnn.targets import MINI, Truths, mini_masks
 from segengine.training.augment import augment
-from segengine.training.data import Data, Frame, _read
+from segengine.training.data import Data, Frame, read_pixels
 from segengine.training.job import AugmentSpec
 from segengine.types import Truth, Unreadable
 
@@ -34,12 +34,12 @@ def class_names(data: Data) -> tuple[str, ...]:
     return ("background", *(c for i, c in enumerate(data.classes) if i not in without))
 
 
-def check_truth(data: Data) -> None:
+def check_truth(data: Data, architecture: str) -> None:
     """Raise JobError where the truth has no instances."""
     if "truth_instances" not in data.train.frames[0].provider.gives:
         raise JobError(
-            "truth: mask-rcnn learns from instances, and label images have none; use a source "
-            "with instances of its own, such as {kind: coco}"
+            f"truth: {architecture} learns from instances, and label images have none; use a "
+            "source with instances of its own, such as {kind: coco}"
         )
 
 
@@ -70,7 +70,7 @@ def whole_truth(frame: Frame) -> Truth:
 def read_objects(frame: Frame, data: Data) -> tuple[Objects, str]:
     """A frame's objects, and why it takes no part, empty where it does."""
     shape = frame.shape
-    tile = _read(frame, slice(0, shape[0]), slice(0, shape[1]))
+    tile = read_pixels(frame, slice(0, shape[0]), slice(0, shape[1]))
     reason = tile.reason if isinstance(tile, Unreadable) else ""
     truth: Truth | None = None
     if not reason:

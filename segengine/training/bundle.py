@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 from segengine.bundles import META, WEIGHTS, Bundle, is_bundle, load_weights, opened
 from segengine.errors import JobError
+from segengine.training.job import TrainJob
 
-__all__ = ["Bundle", "load_bundle", "save_bundle", "transfer"]
+__all__ = ["Bundle", "load_bundle", "portable", "save_bundle", "transfer"]
 CARD = "README.md"
 
 
@@ -73,3 +75,18 @@ def transfer(source: Any, model: Any) -> tuple[int, int]:
             new.set_weights(old.get_weights())
             copied += 1
     return copied, len(ours)
+
+
+def portable(job: TrainJob) -> dict[str, Any]:
+    """The job with paths as seen from the folder that `out` lies in: of no machine in particular."""
+    base = os.path.dirname(job.out)
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, str) and os.path.isabs(value):
+            return os.path.relpath(value, base)
+        if isinstance(value, dict):
+            return {k: relative(v) for k, v in value.items()}
+        return [relative(v) for v in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = relative(job.as_json())
+    return found

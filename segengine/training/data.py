@@ -332,7 +332,7 @@ class Samples(keras.utils.PyDataset):
         empty = Sample(
             np.zeros((*size, self.data.bands), np.float32), np.full(size, void, np.uint16)
         )
-        tile = _read(frame, rows, cols)
+        tile = read_pixels(frame, rows, cols)
         if isinstance(tile, Unreadable):
             self.lost[frame.ref.name] = tile.reason
             return empty
@@ -359,7 +359,7 @@ class Samples(keras.utils.PyDataset):
         return Sample(pixels, labels)
 
 
-def _read(frame: Frame, rows: slice, cols: slice) -> Any:
+def read_pixels(frame: Frame, rows: slice, cols: slice) -> Any:
     """A tile, or why the frame is corrupt. Raises SegengineError for a fault that may pass."""
     reason = ""
     for _ in range(TRIES):

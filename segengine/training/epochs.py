@@ -3,36 +3,84 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segengine import draw
 from segengine.errors import JobError, SegengineError
-from segengine.training import checkpoints
+from segengine.fingerprint import digest
+from segengine.progress import Progress
+from segengine.training import checkpoints, pictures
 from segengine.training._tensorboard import EventWriter
+from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
+from segengine.training.data import Data
 from segengine.training.job import TrainJob
+from segengine.training.modelcard import model_card
+
+Update = Callable[[Progress], None]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a training would do, before its first step."""
+
+    network: Any
+    """The `keras.Model`, with fresh weights."""
+    steps: int
+    """An epoch."""
+    looked: int
+    """Samples of the validation part."""
+    class_weights: tuple[float, ...] | None = None
+    """One a class; None: all equal."""
+
+
+def named_start(job: TrainJob) -> tuple[Bundle, Any] | None:
+    """The bundle that a job starts from, and its network; None: it names none. Raises JobError."""
+    if job.from_ is None:
+        return None
+    try:
+        return load_bundle(job.from_)
+    except JobError as error:
+        raise JobError(f"from: {error}") from None
+
+
+def start_from(job: TrainJob, source: Any, network: Any) -> str:
+    """Copy the layers of `from` that fit; a line that says so. Raises JobError where none does."""
+    copied, layers = transfer(source, network)
+    if not copied:
+        raise JobError(f"from: {job.from_}: not one layer has the shapes of this network's")
+    return f"{copied} of {layers} layers start from {job.from_}, the others anew"
 
 
 class Epochs(ABC):
     """Runs the epochs that are left; each is committed, and a kill costs at most one.
 
-    A trainer sets the fields and gives an epoch's work; `resume` comes when all variables are built.
+    A trainer builds `network`, `model`, `optimizer` and `steps`, calls `resume` when all variables
+    are there, and gives an epoch's work.
     """
 
-    job: TrainJob
-    folder: Path
-    note: Any
+    network: Any
+    """The `keras.Model` that the bundle holds."""
     model: Any
-    """The `keras.Model` whose variables are kept."""
-    state: checkpoints.State
+    """The `keras.Model` whose variables are kept: the network, or what trains it."""
+    optimizer: Any
+    steps: int
+    """An epoch."""
+
+    def __init__(self, job: TrainJob, data: Data, update: Update, note: Note) -> None:
+        self.job, self.data, self.update, self.note = job, data, update, note
+        self.folder = Path(job.out)
+        self.state = checkpoints.State(digest_of(job, data))
 
     @property
-    @abstractmethod
     def variables(self) -> list[Any]:
         """All that a resumed training needs: the model's, then the optimizer's."""
+        return [*self.model.variables, *self.optimizer.variables]
 
     @abstractmethod
     def epoch(self) -> dict[str, float]:
@@ -42,10 +90,25 @@ class Epochs(ABC):
     def picture(self) -> None:
         """Draw `pictured`: what the network makes of a sample now."""
 
+    @abstractmethod
+    def bundle(self, metrics: Mapping[str, float]) -> Bundle:
+        """What the bundle says."""
+
     @property
     def pictured(self) -> Path:
         """The picture of the latest epoch."""
         return self.folder / "pictures" / f"epoch-{self.state.epochs:03d}.png"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(np.asarray(self.optimizer.learning_rate))
+
+    def stepped(self, done: int, text: str) -> None:
+        """Tell of a step: how many of this epoch are done, and its figures."""
+        at, epochs = self.state.epochs, self.job.epochs
+        message = f"epoch {at + 1} of {epochs}: {text}"
+        self.update(Progress("train", at * self.steps + done, epochs * self.steps, message=message))
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one. Raises JobError where it is another's."""
@@ -113,3 +176,35 @@ class Epochs(ABC):
             checkpoints.restore(file, list(self.model.variables), found[1])
         history = self.state.history
         return {n: v[at - 1] for n, v in history.items() if n != "learning_rate"}
+
+    def finish(self) -> dict[str, float]:
+        """Curves, card and bundle; the figures of the bundle's weights."""
+        metrics, history = self.take_best(), self.state.history
+        curves = pictures.history_picture(history)
+        checkpoints.write(self.folder / "history.png", draw.encode_png(curves))
+        bundle = self.bundle(metrics)
+        card = model_card(
+            bundle,
+            parameters=self.network.count_params(),
+            frames=(len(self.data.train.frames), len(self.data.validation.frames)),
+            history=history,
+        )
+        save_bundle(self.folder / "bundle", bundle, self.network, card)
+        return metrics
+
+
+def digest_of(job: TrainJob, data: Data) -> str:
+    """Of all that the weights follow from; more epochs of an unscheduled job go on from its last."""
+    known = job.as_json()
+    for key in ("name", "out"):
+        known.pop(key)
+    for key in ("source", "truth"):
+        known.get(key, {}).pop("paths", None)
+    if job.optimizer.schedule != "cosine":
+        known.pop("epochs")
+    frames = [
+        [f.ref.name, f.ref.fingerprint, f.truth.fingerprint]
+        for part in (data.train, data.validation)
+        for f in (*part.frames,)
+    ]
+    return digest([known, frames, list(data.classes), data.bands])

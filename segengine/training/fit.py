@@ -1,154 +1,64 @@
-"""A training from its job to its bundle, one epoch after the other; goes on where it ended.
-
-    out/checkpoint.npz   after each epoch: weights, optimizer, history   (best.npz: early stopping)
-    out/pictures/        a validation sample before the first and after each epoch
-    out/tensorboard/     the figures, for TensorBoard
-    out/history.png, out/model.png
-    out/bundle/          what `segmenter: {kind: model, path: ...}` takes
-
-A step draws nothing from a global state that a checkpoint does not hold, and TensorFlow's kernels
-are told to be deterministic: the same job on the same machine, with as many threads, gives the same
-weights, bit for bit, also when it is killed and run again.
-"""
+"""Training of networks that label each pixel: any loss, any source with truth."""
 
 from __future__ import annotations
 
-import inspect
-import os
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import draw, models, registry
+from segengine import draw, models
 from segengine.errors import JobError
-from segengine.fingerprint import digest
 from segengine.models._context import context
-from segengine.progress import Progress
 from segengine.training import checkpoints, pictures
-from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
-from segengine.training.data import Data, Samples, class_counts, open_data
-from segengine.training.epochs import Epochs
+from segengine.training.bundle import Bundle, portable
+from segengine.training.data import Data, Samples, class_counts
+from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
 from segengine.training.figures import Figure
 from segengine.training.job import TrainJob
-from segengine.training.modelcard import model_card, summary_lines
-from segengine.training.objective import Trainee, listed, objective_of
+from segengine.training.objective import Trainee, listed, loss_of, objective_of
+from segengine.training.optimizers import optimizer
 from segengine.training.recalibration import Recalibration
 
-Update = Callable[[Progress], None]
-Note = Callable[[str], None]
 RECALIBRATED = 64
 """Most batches of an epoch, spread over it, for the statistics of batch normalisation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training gave."""
-
-    name: str
-    out: str
-    bundle: str
-    epochs: int
-    """Epochs done, by all runs together."""
-    seconds: float
-    """Of this run."""
-    metrics: Mapping[str, float]
-    """Figures of the epoch whose weights the bundle holds."""
-
-    def lines(self) -> tuple[str, ...]:
-        """Text for a terminal."""
-        done = f"trained {self.name}: {self.epochs} epochs, {self.seconds:.0f} s in this run"
-        return (done, *summary_lines(self.metrics), f"bundle {self.bundle}")
-
-
-def train(job: TrainJob, update: Update | None = None, note: Note | None = None) -> Trained:
-    """Train a network. Raises JobError before the first step, SegengineError after it."""
-    began = time.monotonic()
-    update, note = update or (lambda _: None), note or (lambda _: None)
-    if job.architecture.name == "mask-rcnn":
-        from segengine.training import maskrcnn
-
-        return maskrcnn.train(job, update, note)
-    keras.utils.set_random_seed(job.seed)
-    _be_deterministic()
-    data = open_data(job)
-    try:
-        Path(job.out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"out: {job.out} cannot be made a folder: {error.strerror}") from None
-    for left_out in data.notes:
-        note(left_out)
-    run = _Training(job, data, update, note)
-    run.train()
-    return Trained(
-        job.name,
-        job.out,
-        str(run.folder / "bundle"),
-        run.state.epochs,
-        time.monotonic() - began,
-        run.finish(),
-    )
-
-
-def _be_deterministic() -> None:
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
-
-
-class _Training(Epochs):
+class Training(Epochs):
     """A network, its data and how far it is."""
 
     def __init__(self, job: TrainJob, data: Data, update: Update, note: Note) -> None:
-        self.job, self.data, self.update, self.note = job, data, update, note
-        self.folder = Path(job.out)
+        super().__init__(job, data, update, note)
         self.looked = Samples(data, job, None)
         self.network = build(job, data)
         made = loss(job, data)
         self.model = Trainee(self.network, objective_of(job.architecture.name, made))
-        if job.from_ is not None:
-            self._transfer(job.from_)
-        steps = len(Samples(data, job, 0))
+        if (start := named_start(job)) is not None:
+            note(start_from(job, start[1], self.network))
+        self.steps = len(Samples(data, job, 0))
+        self.optimizer = optimizer(job, self.steps)
         self.model.compile(
-            optimizer=optimizer(job, steps),
+            optimizer=self.optimizer,
             metrics=[Figure(name, len(data.classes)) for name in job.metrics],
             jit_compile="auto" if made.supports_jit else False,
         )
         self.recalibrate = Recalibration(self.network)
-        self.model.optimizer.build(self.model.trainable_variables)
-        self.state = checkpoints.State(_digest(job, data))
+        self.optimizer.build(self.model.trainable_variables)
         self.resume()
-
-    @property
-    def variables(self) -> list[Any]:
-        return [*self.model.variables, *self.model.optimizer.variables]
-
-    def _transfer(self, folder: str) -> None:
-        try:
-            _, source = load_bundle(folder)
-        except JobError as error:
-            raise JobError(f"from: {error}") from None
-        copied, layers = transfer(source, self.network)
-        if not copied:
-            raise JobError(f"from: {folder}: not one layer has the shapes of this network's")
-        self.note(f"{copied} of {layers} layers start from {folder}, the others anew")
 
     def epoch(self) -> dict[str, float]:
         epoch = self.state.epochs
         samples = Samples(self.data, self.job, epoch)
-        report = _Report(self.update, epoch, self.job.epochs, len(samples))
         history = self.model.fit(
             samples,
             initial_epoch=epoch,
             epochs=epoch + 1,
             shuffle=False,  # the order is the samples' own
             verbose=0,
-            callbacks=[report],
+            callbacks=[_Report(self.stepped)],
         ).history
         spread = range(0, len(samples), -(-len(samples) // RECALIBRATED))
         self.recalibrate(samples[i][0] for i in spread)
@@ -158,7 +68,7 @@ class _Training(Epochs):
                 self.note(f"{name} takes no part: {reason}")
         figures = {name: float(values[0]) for name, values in history.items()}
         figures |= {f"val_{name}": float(value) for name, value in looked.items()}
-        figures["learning_rate"] = float(np.asarray(self.model.optimizer.learning_rate))
+        figures["learning_rate"] = self.rate
         return figures
 
     def picture(self) -> None:
@@ -171,43 +81,27 @@ class _Training(Epochs):
         )
         checkpoints.write(self.pictured, draw.encode_png(picture))
 
+    def bundle(self, metrics: Mapping[str, float]) -> Bundle:
+        return bundle_of(self.job, self.data, metrics)
+
     def finish(self) -> dict[str, float]:
-        """Pictures, card and bundle; the figures of the bundle's weights."""
-        metrics, history = self.take_best(), self.state.history
-        for name, picture in (
-            ("history.png", pictures.history_picture(history)),
-            ("model.png", pictures.model_picture(self.network)),
-        ):
-            checkpoints.write(self.folder / name, draw.encode_png(picture))
-        bundle = bundle_of(self.job, self.data, metrics)
-        card = model_card(
-            bundle,
-            parameters=self.network.count_params(),
-            frames=(len(self.data.train.frames), len(self.data.validation.frames)),
-            history=history,
-        )
-        save_bundle(self.folder / "bundle", bundle, self.network, card)
-        return metrics
+        """Also a picture of the network."""
+        picture = pictures.model_picture(self.network)
+        checkpoints.write(self.folder / "model.png", draw.encode_png(picture))
+        return super().finish()
 
 
 class _Report(keras.callbacks.Callback):
-    """Steps of all epochs as progress."""
+    """Steps of an epoch as progress."""
 
-    def __init__(self, update: Update, epoch: int, epochs: int, steps: int) -> None:
+    def __init__(self, stepped: Callable[[int, str], None]) -> None:
         super().__init__()
-        self._update, self._epoch, self._epochs, self._steps = update, epoch, epochs, steps
+        self._stepped = stepped
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Keras' hook after each step."""
         shown = ", ".join(f"{name} {value:.3f}" for name, value in (logs or {}).items())
-        self._update(
-            Progress(
-                "train",
-                self._epoch * self._steps + batch + 1,
-                self._epochs * self._steps,
-                message=f"epoch {self._epoch + 1} of {self._epochs}: {shown}",
-            )
-        )
+        self._stepped(batch + 1, shown)
 
 
 def _shown(samples: Samples) -> int:
@@ -224,6 +118,18 @@ def labels_of(logits: NDArray[Any]) -> NDArray[np.uint16]:
 
 
 # ------------------------------------------------------------------------------ network and loss
+
+
+def outline(job: TrainJob, data: Data) -> Outline:
+    """What a training would do. Raises JobError."""
+    network, weights = build(job, data), class_weights(job, data)
+    loss(job, data)
+    return Outline(
+        network,
+        len(Samples(data, job, 0)),
+        len(Samples(data, job, None).picks),
+        None if weights is None else tuple(weights),
+    )
 
 
 def outputs(job: TrainJob, data: Data) -> int:
@@ -277,27 +183,11 @@ def build(job: TrainJob, data: Data) -> Any:
 
 def loss(job: TrainJob, data: Data) -> Any:
     """The Keras loss of a job, over logits, void ignored, classes weighted. Raises JobError."""
-    given = job.loss
-    if isinstance(given, list):
-        name, extra = "compound", {"losses": given}
-    elif isinstance(given, dict):
-        name, extra = given["loss"], {k: v for k, v in given.items() if k != "loss"}
-    else:
-        name, extra = given, {}
     ours: dict[str, Any] = {"from_logits": True, "ignore": data.void}
     weights = class_weights(job, data)
     if weights is not None:
         ours["class_weights"] = weights
-    takes = inspect.signature(registry.load("losses", name)).parameters
-    if weights is not None and "class_weights" not in takes:
-        raise JobError(f"class_weights: the loss {name} takes none")
-    try:
-        made = registry.create(
-            "losses", name, {k: v for k, v in ours.items() if k in takes} | extra
-        )
-    except JobError as error:
-        raise JobError(f"loss.{error}") from None
-    return made.keras()
+    return loss_of(job, ours)
 
 
 def class_weights(job: TrainJob, data: Data) -> list[float] | None:
@@ -321,24 +211,6 @@ def class_weights(job: TrainJob, data: Data) -> list[float] | None:
     return [float(w) if p else 0.0 for w, p in zip(weights, present, strict=True)]
 
 
-def optimizer(job: TrainJob, steps: int) -> Any:
-    """The Keras optimizer of a job whose epochs have so many steps."""
-    spec = job.optimizer
-    rate: Any = spec.learning_rate
-    schedules = keras.optimizers.schedules
-    if spec.schedule == "cosine":
-        rate = schedules.CosineDecay(rate, steps * job.epochs)
-    elif spec.schedule != "constant":
-        rate = schedules.ExponentialDecay(
-            rate, steps * spec.every, spec.decay, staircase=spec.schedule == "step"
-        )
-    if spec.name == "sgd":
-        return keras.optimizers.SGD(rate, momentum=spec.momentum)
-    if spec.name == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=spec.weight_decay)
-    return keras.optimizers.Adam(rate)
-
-
 # ------------------------------------------------------------------------------------ what is kept
 
 
@@ -354,7 +226,7 @@ def bundle_of(job: TrainJob, data: Data, metrics: Mapping[str, float]) -> Bundle
         activation="sigmoid" if outputs(job, data) == 1 else "softmax",
         size=job.input.size,
         resize=job.input.resize is True,
-        job=_portable(job),
+        job=portable(job),
         metrics=dict(metrics),
     )
     if found.resize:
@@ -366,35 +238,3 @@ def bundle_of(job: TrainJob, data: Data, metrics: Mapping[str, float]) -> Bundle
         return found
     # one that looks at all of its window knows windows of this size only
     return found if view is None else anywhere
-
-
-def _portable(job: TrainJob) -> dict[str, Any]:
-    """The job with paths as seen from the folder that `out` lies in: of no machine in particular."""
-    base = os.path.dirname(job.out)
-
-    def relative(value: Any) -> Any:
-        if isinstance(value, str) and os.path.isabs(value):
-            return os.path.relpath(value, base)
-        if isinstance(value, dict):
-            return {k: relative(v) for k, v in value.items()}
-        return [relative(v) for v in value] if isinstance(value, list) else value
-
-    found: dict[str, Any] = relative(job.as_json())
-    return found
-
-
-def _digest(job: TrainJob, data: Data) -> str:
-    """Of all that the weights follow from; more epochs of an unscheduled job go on from its last."""
-    known = job.as_json()
-    for key in ("name", "out"):
-        known.pop(key)
-    for key in ("source", "truth"):
-        known.get(key, {}).pop("paths", None)
-    if job.optimizer.schedule != "cosine":
-        known.pop("epochs")
-    frames = [
-        [f.ref.name, f.ref.fingerprint, f.truth.fingerprint]
-        for part in (data.train, data.validation)
-        for f in (*part.frames,)
-    ]
-    return digest([known, frames, list(data.classes), data.bands])

@@ -17,10 +17,8 @@ run again. `segmenter: {kind: mask-rcnn, weights: OUT/bundle}` takes the bundle.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -38,8 +36,7 @@ from segengine.models.maskrcnn.maps import draw as draw_maps
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.step import Batch, make_batch, signature, training_losses
 from segengine.models.maskrcnn.weights import leaves, load
-from segengine.progress import Progress
-from segengine.training import checkpoints, fit, pictures
+from segengine.training import checkpoints, pictures
 from segengine.training._objects import (
     as_learned,
     changed,
@@ -49,11 +46,11 @@ from segengine.training._objects import (
     stacked,
     whole_truth,
 )
-from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
-from segengine.training.data import Data, open_data, order
-from segengine.training.epochs import Epochs
+from segengine.training.bundle import Bundle, portable
+from segengine.training.data import Data, order
+from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
 from segengine.training.job import AugmentSpec, TrainJob
-from segengine.training.modelcard import model_card
+from segengine.training.optimizers import optimizer
 from segengine.types import Prediction
 
 CLIP = 5.0
@@ -74,29 +71,6 @@ class Stage:
     epochs: int
     rate: float = 1.0
     """What the learning rate is multiplied by."""
-
-
-def train(
-    job: TrainJob, update: fit.Update | None = None, note: fit.Note | None = None
-) -> fit.Trained:
-    """Train Mask R-CNN. Raises JobError before the first step, SegengineError after it."""
-    began = time.monotonic()
-    update, note = update or (lambda _: None), note or (lambda _: None)
-    keras.utils.set_random_seed(job.seed)
-    tf.config.experimental.enable_op_determinism()
-    data = open_data(job)
-    for left_out in data.notes:
-        note(left_out)
-    run = _Training(job, data, update, note)
-    run.train()
-    return fit.Trained(
-        job.name,
-        job.out,
-        str(run.folder / "bundle"),
-        run.state.epochs,
-        time.monotonic() - began,
-        run.finish(),
-    )
 
 
 def config_of(job: TrainJob, data: Data) -> Config:
@@ -182,9 +156,19 @@ def level(layer: str) -> int:
 
 def build(job: TrainJob, data: Data) -> keras.Model:
     """The network of a job, with fresh weights. Raises JobError for whatever cannot be trained."""
-    check_truth(data)
+    check_truth(data, job.architecture.name)
     stages_of(job)
     return network(config_of(job, data))
+
+
+def outline(job: TrainJob, data: Data) -> Outline:
+    """What a training would do. Raises JobError."""
+    model = build(job, data)
+    return Outline(model, _steps(job, data), len(data.validation.frames))
+
+
+def _steps(job: TrainJob, data: Data) -> int:
+    return -(-len(data.train.frames) // job.batch)
 
 
 class _Rate(keras.optimizers.schedules.LearningRateSchedule):
@@ -207,7 +191,7 @@ class _Rate(keras.optimizers.schedules.LearningRateSchedule):
 def optimizer_of(job: TrainJob, stages: Sequence[Stage], steps: int) -> Any:
     """The job's optimizer, or the published one where it names none; clipped as published."""
     if "optimizer" in job.model_fields_set:
-        found = fit.optimizer(job, steps)
+        found = optimizer(job, steps)
     else:
         found = keras.optimizers.SGD(RATE, momentum=MOMENTUM)
     found.global_clipnorm = CLIP
@@ -219,16 +203,15 @@ def optimizer_of(job: TrainJob, stages: Sequence[Stage], steps: int) -> Any:
     return found
 
 
-class _Training(Epochs):
+class Training(Epochs):
     """A network, its data and how far it is."""
 
-    def __init__(self, job: TrainJob, data: Data, update: fit.Update, note: fit.Note) -> None:
-        self.job, self.data, self.update, self.note = job, data, update, note
-        self.folder = Path(job.out)
-        self.model = build(job, data)
+    def __init__(self, job: TrainJob, data: Data, update: Update, note: Note) -> None:
+        super().__init__(job, data, update, note)
+        self.model = self.network = build(job, data)
         self.config = config_of(job, data)
         self.stages = stages_of(job)
-        self.steps = -(-len(data.train.frames) // job.batch)
+        self.steps = _steps(job, data)
         self._start_weights()
         self.optimizer = optimizer_of(job, self.stages, self.steps)
         self.optimizer.build(self.model.trainable_variables)
@@ -240,12 +223,7 @@ class _Training(Epochs):
         )
         self._steps: dict[str, Any] = {}
         self._lost: dict[str, str] = {}
-        self.state = checkpoints.State(fit._digest(job, data))
         self.resume()
-
-    @property
-    def variables(self) -> list[Any]:
-        return [*self.model.variables, *self.optimizer.variables]
 
     def _start_weights(self) -> None:
         weights = self.job.architecture.options.get("weights")
@@ -255,15 +233,8 @@ class _Training(Epochs):
             except ValueError as error:
                 raise JobError(f"architecture.{error}") from None
             self.note(f"starts from {weights}, but for {left} tensors of other classes")
-        if self.job.from_ is not None:
-            try:
-                _, source = load_bundle(self.job.from_)
-            except JobError as error:
-                raise JobError(f"from: {error}") from None
-            copied, layers = transfer(source, self.model)
-            if not copied:
-                raise JobError(f"from: {self.job.from_}: not one layer has the shapes of this one")
-            self.note(f"{copied} of {layers} layers start from {self.job.from_}, the others anew")
+        if (start := named_start(self.job)) is not None:
+            self.note(start_from(self.job, start[1], self.network))
 
     # --------------------------------------------------------------------------------- batches
 
@@ -327,15 +298,12 @@ class _Training(Epochs):
         return self._steps[stage.layers]
 
     def epoch(self) -> dict[str, float]:
-        epoch, epochs = self.state.epochs, self.job.epochs
+        epoch, rate = self.state.epochs, self.rate
         step = self._step(stage_at(self.stages, epoch))
-        rate = float(np.asarray(self.optimizer.learning_rate))
         means = _Means()
         for place, batch in enumerate(self._batches(epoch), 1):
             means.add(step(*batch), len(batch.images))
-            text = f"epoch {epoch + 1} of {epochs}: loss {means.figures()['loss']:.3f}"
-            done = epoch * self.steps + place
-            self.update(Progress("train", done, epochs * self.steps, message=text))
+            self.stepped(place, f"loss {means.figures()['loss']:.3f}")
         looked = _Means()
         for batch in self._batches(None):
             looked.add(self.losses(*batch), len(batch.images))
@@ -380,20 +348,8 @@ class _Training(Epochs):
         )
         checkpoints.write(self.pictured, draw.encode_png(picture))
 
-    def finish(self) -> dict[str, float]:
-        """Pictures, card and bundle; the figures of the bundle's weights."""
-        metrics, history = self.take_best(), self.state.history
-        picture = pictures.history_picture(history)
-        checkpoints.write(self.folder / "history.png", draw.encode_png(picture))
-        bundle = bundle_of(self.job, self.data, self.config, metrics)
-        card = model_card(
-            bundle,
-            parameters=self.model.count_params(),
-            frames=(len(self.data.train.frames), len(self.data.validation.frames)),
-            history=history,
-        )
-        save_bundle(self.folder / "bundle", bundle, self.model, card)
-        return metrics
+    def bundle(self, metrics: Mapping[str, float]) -> Bundle:
+        return bundle_of(self.job, self.data, self.config, metrics)
 
 
 class _Means:
@@ -437,6 +393,6 @@ def bundle_of(job: TrainJob, data: Data, config: Config, metrics: Mapping[str, f
         activation="softmax",
         size=(None, None),
         resize=False,
-        job=fit._portable(job),
+        job=portable(job),
         metrics=dict(metrics),
     )

@@ -8,6 +8,7 @@ loss of the first output is all, and other outputs are not trained.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import keras
 from keras import ops
 
 from segengine import registry
+from segengine.errors import JobError
+from segengine.training.job import TrainJob
 
 Objective = Callable[[Any, Sequence[Any]], Any]
 """(labels, outputs) -> scalar"""
@@ -28,6 +31,30 @@ def objective_of(architecture: str, loss: Callable[[Any, Any], Any]) -> Objectiv
         importlib.import_module(place), "objective", None
     )
     return own(loss) if own else lambda labels, outputs: loss(labels, outputs[0])
+
+
+def loss_of(job: TrainJob, ours: Mapping[str, Any]) -> Any:
+    """The job's loss, or compound of losses, as Keras takes it.
+
+    ours: options that it gets where it takes them and the job does not name them. Raises JobError.
+    """
+    given = job.loss
+    if isinstance(given, list):
+        name, extra = "compound", {"losses": given}
+    elif isinstance(given, dict):
+        name, extra = given["loss"], {k: v for k, v in given.items() if k != "loss"}
+    else:
+        name, extra = given, {}
+    takes = inspect.signature(registry.load("losses", name)).parameters
+    if "class_weights" in ours and "class_weights" not in takes:
+        raise JobError(f"class_weights: the loss {name} takes none")
+    try:
+        made = registry.create(
+            "losses", name, {k: v for k, v in ours.items() if k in takes} | extra
+        )
+    except JobError as error:
+        raise JobError(f"loss.{error}") from None
+    return made.keras()
 
 
 class Trainee(keras.Model):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from segengine.training.data import Data, Samples, open_data
-from segengine.training.fit import build, class_weights, loss
+from segengine.training.data import Data, open_data
 from segengine.training.job import TrainJob
+from segengine.training.trainers import trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,14 @@ class TrainPlan:
 def plan(job: TrainJob) -> TrainPlan:
     """Resolve a training job without a step. Raises JobError."""
     data = open_data(job)
-    if job.architecture.name == "mask-rcnn":
-        from segengine.training import maskrcnn
-
-        model, weights = maskrcnn.build(job, data), None
-    else:
-        model, weights = build(job, data), class_weights(job, data)
-        loss(job, data)
-    trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
+    found = trainer(job.architecture.name).outline(job, data)
+    trainable = sum(math.prod(v.shape) for v in found.network.trainable_variables)
     return TrainPlan(
         job,
         data,
-        len(Samples(data, job, 0)),
-        len(Samples(data, job, None).picks),
-        model.count_params(),
+        found.steps,
+        found.looked,
+        found.network.count_params(),
         trainable,
-        None if weights is None else tuple(weights),
+        found.class_weights,
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segengine.training import synthetic
-from segengine.training.fit import train
 from segengine.training.job import parse_train_job
+from segengine.training.trainers import train
 from tests.benchmarks.table import Row, show
 
 KNOWN = {"mean": [127.5], "std": [127.5]}

@@ -28,8 +28,8 @@ import segengine
 from segengine.demo import BUNDLE
 from segengine.training import synthetic
 from segengine.training.bundle import load_bundle
-from segengine.training.fit import Trained, train
 from segengine.training.job import parse_train_job
+from segengine.training.trainers import Trained, train
 from tests.benchmarks.overfit import mean_iou
 from tests.benchmarks.table import Row, show
 

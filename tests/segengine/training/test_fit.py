@@ -14,8 +14,10 @@ from segengine.progress import Progress
 from segengine.training import checkpoints, fit
 from segengine.training.bundle import load_bundle, save_bundle
 from segengine.training.data import open_data
+from segengine.training.optimizers import optimizer
 from segengine.training.plan import plan
 from segengine.training.synthetic import CLASSES
+from segengine.training.trainers import train
 
 from .conftest import MakeJob
 
@@ -35,7 +37,7 @@ def test_a_training_leaves_pictures_curves_and_a_bundle_that_segments(
         epochs=3,
     )
     seen: list[Progress] = []
-    trained = fit.train(job, seen.append)
+    trained = train(job, seen.append)
     out = Path(job.out)
     assert [(p.done, p.total) for p in seen] == [(i + 1, 9) for i in range(9)]
     assert "epoch 3 of 3: " in seen[-1].message
@@ -74,9 +76,9 @@ def test_a_training_leaves_pictures_curves_and_a_bundle_that_segments(
 def test_a_frozen_network_stops_early_and_starts_another(make_job: MakeJob) -> None:
     first = make_job(optimizer=STILL, early_stopping={"patience": 2}, epochs=9)
     notes: list[str] = []
-    trained = fit.train(first, note=notes.append)
+    trained = train(first, note=notes.append)
     assert trained.epochs == 3  # the first was the best, two more were not better
-    again = fit.train(first, note=notes.append)
+    again = train(first, note=notes.append)
     assert (again.epochs, again.metrics) == (3, trained.metrics)
     assert notes == ["goes on after epoch 3 of 9"]
 
@@ -85,7 +87,7 @@ def test_a_frozen_network_stops_early_and_starts_another(make_job: MakeJob) -> N
     second = make_job(
         out="second", truth=truth, optimizer=STILL, epochs=1, seed=5, **{"from": trained.bundle}
     )
-    fit.train(second, note=notes.append)
+    train(second, note=notes.append)
     assert notes[-1].startswith("7 of 8 layers start from ")
     (_, old), (_, new) = load_bundle(trained.bundle), load_bundle(Path(second.out) / "bundle")
     for a, b in zip(old.layers, new.layers, strict=True):
@@ -104,7 +106,7 @@ def test_the_last_picture_shows_what_the_bundle_predicts(
         return np.zeros((4, 4, 3), np.uint8)
 
     monkeypatch.setattr(fit.pictures, "sample_picture", keep)
-    trained = fit.train(make_job(optimizer={"learning_rate": 0.05}))
+    trained = train(make_job(optimizer={"learning_rate": 0.05}))
     pixels, true, found, *_ = shown[-1]
     _, network = load_bundle(trained.bundle)
     expected = np.asarray(network(pixels[None] / np.float32(255)))[0].argmax(axis=-1)
@@ -139,7 +141,7 @@ def test_two_classes_can_share_one_channel(make_job: MakeJob) -> None:
         epochs=1,
         input={"size": [16, 16], "resize": True},
     )
-    trained = fit.train(job)
+    trained = train(job)
     bundle, network = load_bundle(trained.bundle)
     assert (bundle.activation, bundle.size, bundle.resize) == ("sigmoid", (16, 16), True)
     assert network.output_shape == (None, 16, 16, 1)
@@ -191,19 +193,17 @@ def test_schedules_are_their_formulas(make_job: MakeJob) -> None:
         spec = {"learning_rate": 0.1, "schedule": name, "decay": 0.5, "every": 4}
         for kind in ("adam", "adamw", "sgd"):
             job = make_job(optimizer=spec | {"name": kind}, epochs=10)
-            optimizer = fit.optimizer(job, steps=7)
-            assert type(optimizer).__name__.lower() == kind
+            made = optimizer(job, steps=7)
+            assert type(made).__name__.lower() == kind
         for epoch in (0, 3, 4, 9):
-            optimizer.iterations.assign(7 * epoch)
-            assert float(np.asarray(optimizer.learning_rate)) == pytest.approx(
-                formula(epoch), rel=1e-5
-            )
+            made.iterations.assign(7 * epoch)
+            assert float(np.asarray(made.learning_rate)) == pytest.approx(formula(epoch), rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_ends_it(make_job: MakeJob) -> None:
     job = make_job(optimizer={"name": "sgd", "learning_rate": 1e30}, epochs=3)
     with pytest.raises(SegengineError, match=r"^optimizer\.learning_rate: the loss is \w+ in epo"):
-        fit.train(job)
+        train(job)
 
 
 def test_jobs_that_cannot_be(make_job: MakeJob, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_jobs_that_cannot_be(make_job: MakeJob, tmp_path: Path) -> None:
         if "input" in changes:
             changes |= {"architecture": {"name": "unet"}}
         with pytest.raises(JobError, match=message) as error:
-            fit.train(make_job(**changes))
+            train(make_job(**changes))
         assert "\n" not in str(error.value)
         assert not (tmp_path / "out" / checkpoints.FILE).exists()
 

@@ -32,6 +32,7 @@ from segengine.training.data import open_data
 from segengine.training.job import AugmentSpec, TrainJob, parse_train_job
 from segengine.training.maskrcnn import Stage, config_of, level, optimizer_of, stage_at, stages_of
 from segengine.training.synthetic import VEHICLES
+from segengine.training.trainers import train
 
 from .conftest import MakeJob
 
@@ -86,7 +87,7 @@ def test_stages_a_resumed_training_and_the_bundle(vehicles: Path, tmp_path: Path
         if progress.message.startswith("epoch 2"):  # what a kill in mid-epoch leaves
             shutil.copy(tmp_path / "whole" / checkpoints.FILE, tmp_path / "killed")
 
-    trained = maskrcnn.train(whole, keep)
+    trained = train(whole, keep)
     assert [p.done for p in seen] == list(range(1, seen[0].total + 1))
     found = checkpoints.load(tmp_path / "killed", checkpoints.FILE)
     assert found is not None
@@ -102,7 +103,7 @@ def test_stages_a_resumed_training_and_the_bundle(vehicles: Path, tmp_path: Path
         assert any(moved) == (level(layer.name) == 6), layer.name
 
     notes: list[str] = []
-    resumed = maskrcnn.train(killed, note=notes.append)
+    resumed = train(killed, note=notes.append)
     assert notes == ["goes on after epoch 1 of 2"]
     assert resumed.metrics == trained.metrics
     ends = [checkpoints.load(Path(job.out), checkpoints.FILE) for job in (whole, killed)]
@@ -228,7 +229,7 @@ def test_the_rate_is_the_stage_s_of_the_job_s(vehicles: Path, tmp_path: Path) ->
 
 def test_jobs_that_cannot_be(vehicles: Path, make_job: MakeJob, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"^truth: mask-rcnn learns from instances"):
-        maskrcnn.train(make_job(architecture=SMALL))
+        train(make_job(architecture=SMALL))
     for changes, message in (
         ({"input": {"size": [64, 96]}}, r"^input\.size: mask-rcnn takes squares"),
         ({"input": {"size": [64, 64], "resize": "patches"}}, r"^input\.resize: "),
@@ -239,7 +240,7 @@ def test_jobs_that_cannot_be(vehicles: Path, make_job: MakeJob, tmp_path: Path) 
         ({"architecture": {"weights": "no.h5"}}, r"^architecture\.weights: no\.h5: there is no"),
     ):
         with pytest.raises(JobError, match=message):
-            maskrcnn.train(job_of(vehicles, tmp_path / "out", **changes))  # type: ignore[arg-type]
+            train(job_of(vehicles, tmp_path / "out", **changes))  # type: ignore[arg-type]
     assert not (tmp_path / "out" / checkpoints.FILE).exists()
 
 

@@ -15,9 +15,10 @@ import segengine
 from segengine import losses
 from segengine.errors import JobError
 from segengine.models import dual_task, fastfcn, gscnn
-from segengine.training import checkpoints, fit
+from segengine.training import checkpoints
 from segengine.training.bundle import load_bundle
 from segengine.training.objective import Trainee
+from segengine.training.trainers import train
 
 from .conftest import MakeJob
 
@@ -113,9 +114,9 @@ def test_an_architecture_says_what_its_further_outputs_learn(
     if not learns:
         # Keras tells of variables that the loss does not reach
         with pytest.warns(UserWarning, match="Gradients do not exist"):
-            trained = fit.train(job)
+            trained = train(job)
     else:
-        trained = fit.train(job)
+        trained = train(job)
     assert 0 <= trained.metrics["val_accuracy"] <= 1
     _, network = load_bundle(trained.bundle)
     moved = [float(abs(np.asarray(v)).max()) > 0 for v in network.trainable_variables]
@@ -134,7 +135,7 @@ def test_an_architecture_says_what_its_further_outputs_learn(
 def test_a_network_without_a_score_for_each_pixel_is_refused(make_job: MakeJob) -> None:
     job = make_job(architecture={"name": "silent_net:build", "pooled": True})
     with pytest.raises(JobError, match=r"^architecture\.name: silent_net:build gives no score for"):
-        fit.train(job)
+        train(job)
 
 
 def test_a_trainee_keeps_what_layers_add_to_the_loss() -> None:
@@ -170,6 +171,6 @@ def test_a_loss_that_needs_the_host_is_not_compiled(
         keras.Model.compile(self, **given)
 
     monkeypatch.setattr(Trainee, "compile", compile_)
-    trained = fit.train(make_job(loss=loss, epochs=1))
+    trained = train(make_job(loss=loss, epochs=1))
     assert told == [expected]
     assert math.isfinite(trained.metrics["loss"])

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from keras import layers
 from numpy.typing import NDArray
 
-from segengine.training import fit
 from segengine.training.bundle import load_bundle
 from segengine.training.recalibration import Recalibration
+from segengine.training.trainers import train
 
 from .conftest import MakeJob
 
@@ -96,7 +96,7 @@ def test_a_trained_bundle_has_them(make_job: MakeJob) -> None:
         optimizer={"learning_rate": 1e-6},
         epochs=1,
     )
-    _, trained = load_bundle(fit.train(job).bundle)
+    _, trained = load_bundle(train(job).bundle)
     found = next(p for p in trained.layers if isinstance(p, layers.BatchNormalization))
     # a 3 x 3 convolution of values of 0 to 1, of which the scenes' spread is small
     assert np.asarray(found.moving_variance).max() < 0.3

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from segengine.errors import JobError
-from segengine.training import fit
+from segengine.training.trainers import train
 
 from .conftest import MakeJob
 
@@ -45,11 +45,11 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(make_job: MakeJob, tmp_p
         assert process.wait() == -signal.SIGKILL
 
     notes: list[str] = []
-    resumed = fit.train(killed, note=notes.append)
+    resumed = train(killed, note=notes.append)
     assert notes
     assert notes[0].startswith("goes on after epoch ")
     assert notes[0] < "goes on after epoch 5"
-    expected = fit.train(whole)
+    expected = train(whole)
     assert resumed.metrics == expected.metrics
     arrays = [np.load(Path(job.out) / "checkpoint.npz") for job in (killed, whole)]
     with arrays[0] as a, arrays[1] as b:
@@ -61,6 +61,6 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(make_job: MakeJob, tmp_p
     assert weights[0] == weights[1]
 
     with pytest.raises(JobError, match=r"^out: .* is of another job or other data"):
-        fit.train(make_job("whole", **options | {"batch": 3}))
-    renamed = fit.train(make_job("whole", **options | {"name": "renamed"}))
+        train(make_job("whole", **options | {"batch": 3}))
+    renamed = train(make_job("whole", **options | {"name": "renamed"}))
     assert renamed.metrics == expected.metrics
