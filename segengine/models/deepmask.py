@@ -12,7 +12,8 @@ Both give logits. gy = h / 16 - 11: a patch is 160 x 160 pixels, seen with 16 mo
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import keras
 from keras import layers
@@ -31,8 +32,13 @@ CELLS = PATCH // STRIDE
 """Side of a patch in the trunk's last map."""
 INPUT = PATCH + 2 * BORDER
 
-_STAGES = ((3, 1), (4, 2), (6, 2))
-"""Blocks and stride of the trunk's stages conv2 to conv4."""
+OBJECT = 92
+"""Longer side of the object that a patch is for, in pixels: 128 of 224, as published."""
+
+Backbone = Literal["resnet50", "resnet14"]
+_BLOCKS = {"resnet50": (3, 4, 6), "resnet14": (1, 1, 1)}
+"""Of the trunk's stages conv2 to conv4; the latter is not published, and learns in minutes."""
+_STRIDES = (1, 2, 2)
 
 
 def build(
@@ -41,18 +47,20 @@ def build(
     size: Size = (None, None),
     weights: str | None = None,
     *,
+    backbone: Backbone = "resnet50",
+    train_norm: bool = False,
     activation: str | None = "auto",
 ) -> keras.Model:
     """DeepMask for patches (n, 192, 192, bands): masks (n, 112, 112, 1) and scores (n, 1).
 
     Both float32, sigmoids unless `activation` is None. `size` is (None, None) or (192, 192): for
     images of another size take `model.get_layer("bottom_up")` and `"top_down"`. Objects have no
-    class: `classes` is 1. The trunk's batch normalisation is frozen. Raises ValueError for a value
-    it does not know.
+    class: `classes` is 1. The trunk's batch normalisation is frozen unless `train_norm`, without which
+    nothing is learned from random weights. Raises ValueError for a value it does not know.
     """
     check_patches(bands, classes, size)
     image = keras.Input((None, None, bands), name="image")
-    features = trunk(image)
+    features = trunk(image, backbone, train_norm)
     up = keras.Model(image, heads(features["c4"]), name="bottom_up")
     vector = keras.Input((512,), name="vector")
     mask = layers.Dense(56 * 56, name="mask")(vector)
@@ -78,15 +86,23 @@ def check_patches(bands: int, classes: int, size: Size) -> None:
         raise ValueError(f"size: its patches have {INPUT} x {INPUT} pixels, not {size!r}")
 
 
-def trunk(inputs: Any) -> dict[str, Any]:
-    """ResNet-50 to conv4, mirrored at its borders: `stem`, `c2`, `c3`, `c4` at strides 2 to 16."""
-    x = relu(_norm(symmetric_conv(inputs, 64, 7, "conv1", stride=2, bias=False), "bn1"), "relu")
+def trunk(inputs: Any, backbone: str, train_norm: bool) -> dict[str, Any]:
+    """A ResNet to conv4, mirrored at its borders: `stem`, `c2`, `c3`, `c4` at strides 2 to 16."""
+    if backbone not in _BLOCKS:
+        raise ValueError(f"backbone: must be one of {', '.join(_BLOCKS)}, not {backbone!r}")
+
+    def norm(x: Any, name: str) -> Any:
+        # frozen as published: weights that are given bring better statistics than a few patches
+        return layers.BatchNormalization(epsilon=EPSILON, trainable=train_norm, name=name)(x)
+
+    x = symmetric_conv(inputs, 64, 7, "conv1", stride=2, bias=False)
+    x = relu(norm(x, "bn1"), "relu")
     features = {"stem": x}
     x = max_pool(x, "maxpool")
-    for stage, (blocks, stride) in enumerate(_STAGES, 1):
+    for stage, (blocks, stride) in enumerate(zip(_BLOCKS[backbone], _STRIDES, strict=True), 1):
         for block in range(blocks):
             name = f"layer{stage}.{block}"
-            x = _bottleneck(x, 32 << stage, stride if block == 0 else 1, block == 0, name)
+            x = _bottleneck(x, 32 << stage, stride if block == 0 else 1, block == 0, norm, name)
         features[f"c{stage + 1}"] = x
     return features
 
@@ -129,19 +145,16 @@ def symmetric_conv(
     return layers.Conv2D(filters, kernel, strides=stride, use_bias=bias, name=name)(x)
 
 
-def _norm(x: Any, name: str) -> Any:
-    # frozen: a batch of patches of few images has no statistics worth the name
-    return layers.BatchNormalization(epsilon=EPSILON, trainable=False, name=name)(x)
-
-
-def _bottleneck(x: Any, filters: int, stride: int, project: bool, name: str) -> Any:
-    """As `_resnet`'s, with mirrored borders and frozen normalisation."""
+def _bottleneck(
+    x: Any, filters: int, stride: int, project: bool, norm: Callable[[Any, str], Any], name: str
+) -> Any:
+    """As `_resnet`'s, with mirrored borders."""
     y = symmetric_conv(x, filters, 1, f"{name}.conv1", bias=False)
-    y = relu(_norm(y, f"{name}.bn1"), f"{name}.relu1")
+    y = relu(norm(y, f"{name}.bn1"), f"{name}.relu1")
     y = symmetric_conv(y, filters, 3, f"{name}.conv2", stride=stride, bias=False)
-    y = relu(_norm(y, f"{name}.bn2"), f"{name}.relu2")
-    y = _norm(symmetric_conv(y, 4 * filters, 1, f"{name}.conv3", bias=False), f"{name}.bn3")
+    y = relu(norm(y, f"{name}.bn2"), f"{name}.relu2")
+    y = norm(symmetric_conv(y, 4 * filters, 1, f"{name}.conv3", bias=False), f"{name}.bn3")
     if project:
         x = symmetric_conv(x, 4 * filters, 1, f"{name}.downsample.0", stride=stride, bias=False)
-        x = _norm(x, f"{name}.downsample.1")
+        x = norm(x, f"{name}.downsample.1")
     return relu(layers.Add(name=f"{name}.add")([x, y]), f"{name}.out")

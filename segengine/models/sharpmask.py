@@ -12,6 +12,7 @@ The horizontal maps of an image are made once, whatever the number of masks. All
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from segengine.models._build import Size, final, load_weights
 from segengine.models._torch import relu
 from segengine.models.deepmask import BORDER, CELLS, INPUT, STRIDE, symmetric_conv
 
+_HORIZONTAL = re.compile(r"h\d\.")
 _LEVELS = (("c4", 64, 32), ("c3", 64, 16), ("c2", 64, 8), ("stem", 32, 4))
 """Of each refinement: the trunk's map, and the widths inside; it ends with half the last."""
 
@@ -32,6 +34,8 @@ def build(
     size: Size = (None, None),
     weights: str | None = None,
     *,
+    backbone: deepmask.Backbone = "resnet50",
+    train_norm: bool = False,
     trunk: str | None = None,
     activation: str | None = "auto",
 ) -> keras.Model:
@@ -42,7 +46,7 @@ def build(
     """
     deepmask.check_patches(bands, classes, size)
     image = keras.Input((None, None, bands), name="image")
-    features = deepmask.trunk(image)
+    features = deepmask.trunk(image, backbone, train_norm)
     vectors, scores = deepmask.heads(features["c4"])
     maps = [_horizontal(features[key], i) for i, (key, _, _) in enumerate(_LEVELS)]
     up = keras.Model(image, [vectors, scores, *maps], name="bottom_up")
@@ -54,13 +58,30 @@ def build(
     outputs = [final(logits, 1, activation), deepmask.final_score(scores, activation)]
     model = keras.Model(patch, outputs, name="sharpmask")
     if trunk is not None:
-        fixed = deepmask.build(bands, weights=trunk).get_layer("bottom_up")
-        for layer in fixed.layers:
-            own = up.get_layer(layer.name)
-            own.set_weights(layer.get_weights())
-            own.trainable = False
+        fix_trunk(model, deepmask.build(bands, weights=trunk, backbone=backbone))
     load_weights(model, weights)
     return model
+
+
+def fix_trunk(model: keras.Model, source: keras.Model) -> None:
+    """Give a SharpMask the trunk and score head of a DeepMask; it learns to refine, and they stay.
+
+    Raises ValueError where they are of another backbone or number of bands.
+    """
+    own, given = (_weighted(m.get_layer("bottom_up")) for m in (model, source))
+    taken = [name for name in own if not _HORIZONTAL.match(name)]
+    if taken != list(given):
+        raise ValueError("trunk: is of another backbone")
+    for name in taken:
+        if [w.shape for w in own[name].weights] != [w.shape for w in given[name].weights]:
+            raise ValueError(f"trunk: its {name} has other shapes than this network's")
+    for name in taken:
+        own[name].set_weights(given[name].get_weights())
+        own[name].trainable = False
+
+
+def _weighted(model: keras.Model) -> dict[str, Any]:
+    return {layer.name: layer for layer in model.layers if layer.weights}
 
 
 def _top_down() -> keras.Model:
