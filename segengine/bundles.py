@@ -6,6 +6,7 @@
     classes, colors, scale ({divide}, {mean, std} or {range}), size ([h, w], or nulls: any)
     resize        true where the network was trained on whole frames resized to `size`
     job, metrics  the training job and the figures of its last epoch
+    inference     options of the segmenter that follow from what was learned; may be absent
 
 Beside it lies `model.weights.h5`, or `model.keras`. No pickle and no code: the network is built anew
 from its architecture's name. Whatever is wrong with a bundle is a ValueError of one line.
@@ -21,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Bundle:
     """Whole frames were resized to `size`."""
     job: Mapping[str, Any]
     metrics: Mapping[str, float]
+    inference: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the segmenter that follow from what was learned."""
 
     @property
     def outputs(self) -> int:
@@ -68,6 +71,8 @@ class Bundle:
     def to_json(self) -> str:
         """The text of `bundle.json`."""
         data = {"format": FORMAT} | {f.name: getattr(self, f.name) for f in fields(self)}
+        if not self.inference:
+            del data["inference"]
         return json.dumps(data, indent=2, default=dict) + "\n"
 
 
@@ -160,6 +165,7 @@ def _parse(text: bytes) -> Bundle:
             bool(data.get("resize", False)),
             dict(data.get("job") or {}),
             dict(data.get("metrics") or {}),
+            dict(data.get("inference") or {}),
         )
     except KeyError as error:
         raise ValueError(f"{META} is damaged: it has no {error}") from error

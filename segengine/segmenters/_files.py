@@ -144,19 +144,23 @@ def of_keras(
 def _bundled(
     path: Path, engine: EngineName | None, precision: Precision, architecture: str | None
 ) -> Opened:
+    bundle, model = open_bundle(path, architecture)
+    return of_keras(model, engine, precision, bundle)
+
+
+def open_bundle(path: Path, architecture: str | None) -> tuple[Bundle, Any]:
+    """What a bundle says, and its `keras.Model`. Raises ValueError, also for another architecture's."""
     from segengine.segmenters import _keras
 
     with opened(path) as (bundle, file):
         if architecture not in (None, bundle.architecture):
             raise ValueError(f"the bundle is of a {bundle.architecture}, not of a {architecture}")
         if file.suffix == ".keras":
-            model = _keras.load_whole(file)
-        else:
-            options = {k: v for k, v in bundle.options.items() if k != "weights"}
-            model = _keras.load_weights(
-                file, bundle.architecture, bundle.bands, bundle.outputs, bundle.size, options
-            )
-    return of_keras(model, engine, precision, bundle)
+            return bundle, _keras.load_whole(file)
+        options = {k: v for k, v in bundle.options.items() if k != "weights"}
+        return bundle, _keras.load_weights(
+            file, bundle.architecture, bundle.bands, bundle.outputs, bundle.size, options
+        )
 
 
 def _saved_model(path: Path, engine: EngineName | None, precision: Precision) -> Opened:

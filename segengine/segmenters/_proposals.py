@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine import bundles
 from segengine.segmenters._network import check_bands
 from segengine.segmenters._scale import Scale
 from segengine.types import Pixels, Prediction
@@ -31,6 +32,8 @@ Floats = NDArray[np.float32]
 
 PATCH, BORDER, STRIDE, CELLS = 160, 16, 16, 10
 """As in `segengine.models.deepmask`, which loads Keras."""
+ARCHITECTURES = ("deepmask", "sharpmask")
+"""Names in a bundle."""
 PYRAMID = tuple(2.0 ** (i / 2) for i in range(-5, 2))
 """The published scales, 2^-2.5 to 2^0.5."""
 IMAGENET = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -105,16 +108,21 @@ class Proposer:
         check_bands(self.bands, bands, dtype)
 
     def segment(self, pixels: Pixels) -> Prediction:
-        """Labels and instances (n, y, x) of pixels (n, y, x, band); objects where n is 1."""
+        """Labels and instances (n, y, x) of pixels (n, y, x, band), and one row an object.
+
+        `objects` of more than one frame has a further column, `frame`, from 0 on.
+        """
+        from segengine.instances import of_frames
+
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         instances = np.zeros(pixels.shape[:3], np.uint32)
-        table = None
+        tables = []
         for i, frame in enumerate(pixels):
             found = self.find(frame)
             ids = draw(found, instances[i])
-            if len(pixels) == 1:
-                table = to_table(found, ids, frame.shape[:2])
-        return Prediction((instances > 0).astype(np.uint8), instances=instances, objects=table)
+            tables.append(to_table(found, ids, frame.shape[:2]))
+        labels = (instances > 0).astype(np.uint8)
+        return Prediction(labels, instances=instances, objects=of_frames(tables))
 
     def find(self, frame: Pixels) -> list[Found]:
         """Proposals on a frame (y, x, band), the best first."""
@@ -266,7 +274,7 @@ def to_table(found: Sequence[Found], ids: NDArray[np.int64], size: tuple[int, ..
 def create(
     architecture: str,
     weights: str,
-    bands: Sequence[int] | int = 3,
+    bands: Sequence[int] | int | None = None,
     scale: Mapping[str, Any] | None = None,
     pyramid: Sequence[float] | None = None,
     most: int = 100,
@@ -276,9 +284,10 @@ def create(
 ) -> Proposer:
     """Proposals of a trained network of an architecture.
 
-    weights: its `.keras` or `.weights.h5` file. bands: 1-based numbers of the raster's bands, or
-    their count. scale: as for `model`; of 3 bands ImageNet's by default. pyramid: scales at which
-    objects of about 128 pixels are looked for; by default 2^-2.5 to 2^0.5 in steps of 2^0.5. most:
+    weights: the bundle of its training, or its `.keras` or `.weights.h5` file. bands: 1-based numbers
+    of the raster's bands, or their count. scale: as for `model`; of 3 bands ImageNet's by default.
+    pyramid: scales at which objects of about 92 pixels are looked for; by default 2^-2.5 to 2^0.5 in
+    steps of 2^0.5. What is left out of bands, scale and pyramid is taken from a bundle. most:
     proposals a frame. min_score: the least that counts. threshold: probability above which a pixel
     belongs to a mask. duplicates: a proposal goes whose box overlaps a better one's with a greater
     IoU; 1: none goes.
@@ -287,11 +296,20 @@ def create(
     _check("min_score", min_score, 0, 1)
     _check("threshold", threshold, 1e-6, 1 - 1e-6)
     _check("duplicates", duplicates, 0, 1)
-    factors = PYRAMID if pyramid is None else tuple(pyramid)
-    for factor in factors:
+    for factor in pyramid or ():
         _check("pyramid", factor, 1 / 64, 8)
-    if not factors:
+    if pyramid is not None and not pyramid:
         raise ValueError("pyramid: needs at least one scale")
+    path = Path(weights)
+    try:
+        bundle = bundles.read(path) if bundles.is_bundle(path) else None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"weights: {weights}: {error}") from error
+    if bundle is not None:
+        bands = bundle.bands if bands is None else bands
+        scale = bundle.scale if scale is None else scale
+        pyramid = bundle.inference.get("pyramid", PYRAMID) if pyramid is None else pyramid
+    bands = 3 if bands is None else bands
     numbers = bands if isinstance(bands, int) else tuple(bands)
     count = numbers if isinstance(numbers, int) else len(numbers)
     if scale is None and count != 3:
@@ -302,14 +320,14 @@ def create(
     border = tuple(float((_GREY - m) / s) for m, s in centred)
     if scale is not None and "range" in scale:
         border = (_GREY,)
-    model, digest = _load(architecture, weights, count)
+    model, digest = _load(architecture, path, count)
     return Proposer(
         _traced(model.get_layer("bottom_up")),
         _traced(model.get_layer("top_down")),
         numbers,
         found,
         border,
-        factors,
+        PYRAMID if pyramid is None else tuple(pyramid),
         most,
         min_score,
         threshold,
@@ -318,30 +336,31 @@ def create(
     )
 
 
-def _load(architecture: str, weights: str, bands: int) -> tuple[Any, str]:
-    """The model of a `.keras` or `.weights.h5` file, and the file's digest."""
+def _load(architecture: str, path: Path, bands: int) -> tuple[Any, str]:
+    """The model of a bundle, a `.keras` or a `.weights.h5` file, and the file's digest."""
     from segengine.segmenters import _files, _keras
 
-    path = Path(weights)
     try:
-        if not path.is_file():
-            raise ValueError("there is no such file")
-        if path.name.endswith(".weights.h5"):
+        if bundles.is_bundle(path):
+            _, model = _files.open_bundle(path, architecture)
+        elif not path.is_file():
+            raise ValueError("there is no such file, and no bundle")
+        elif path.name.endswith(".weights.h5"):
             model = _keras.load_weights(path, architecture, bands, 1, (None, None), {})
         elif path.suffix == ".keras":
             model = _keras.load_whole(path)
         else:
             raise ValueError(
-                "give a .keras or .weights.h5 file; the published .t7 files cannot be read safely, "
-                "train the network again"
+                "give a bundle, or a .keras or .weights.h5 file; the published .t7 files cannot be "
+                "read safely, train the network again"
             )
         if model.name != architecture or model.inputs[0].shape[-1] != bands:
             raise ValueError(
                 f"it is a {model.name} of {model.inputs[0].shape[-1]} bands, and a {architecture} "
                 f"of {bands} is asked for"
             )
-    except ValueError as error:
-        raise ValueError(f"weights: {weights}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"weights: {path}: {error}") from error
     return model, _files.digest(path)
 
 

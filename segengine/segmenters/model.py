@@ -23,11 +23,12 @@ from typing import Any, Literal
 
 from segengine import bundles
 from segengine.engines import Engine, Precision, Shape
-from segengine.segmenters import _detector, _files, maskrcnn
+from segengine.segmenters import _detector, _files, _proposals, maskrcnn
 from segengine.segmenters._crf import Crf
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice
 from segengine.segmenters._network import Activation, Blended, Exact, Layout, Network, Resized
+from segengine.segmenters._proposals import Proposer
 from segengine.segmenters._scale import Scale
 from segengine.segmenters.maskrcnn import MaskRcnn
 from segengine.types import Color, Segmenter
@@ -37,6 +38,8 @@ WINDOW = 512
 """Side of a window, in pixels, of a network that sees all of it."""
 CORE = 1024
 """Most pixels, along an axis, that count in a window of a network with a finite view."""
+FINDERS = (maskrcnn.ARCHITECTURE, *_proposals.ARCHITECTURES)
+"""Architectures whose bundles have segmenters of their own: they find objects."""
 CUT = 0.5
 """What a single channel, or a detector's score, must exceed."""
 
@@ -58,7 +61,7 @@ def create(
     crf: bool | Mapping[str, Any] = False,
     architecture: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Network | Detector | MaskRcnn:
+) -> Network | Detector | MaskRcnn | Proposer:
     """A network on disk as a segmenter.
 
     path: see the table above. bands: 1-based numbers of the raster's bands in the network's order,
@@ -87,27 +90,23 @@ def create(
             check_choice(name, value, known)
     file = Path(path)
     try:
-        if architecture in (None, maskrcnn.ARCHITECTURE) and bundles.is_bundle(file):
+        if bundles.is_bundle(file):
             bundle = bundles.read(file)
-            if bundle.architecture == maskrcnn.ARCHITECTURE:
-                _check_untouched(
-                    path,
-                    bands=bands,
-                    scale=scale,
-                    classes=classes,
-                    activation=activation,
-                    layout=layout,
-                    window=window,
-                    overlap=overlap,
-                    batch=batch,
-                    engine=None if engine == "tensorflow" else engine,
-                    precision=precision,
-                    resize=resize,
-                    crf=crf,
-                    options=options,
-                )
-                changes = {} if threshold is None else {"min_score": float(threshold)}
-                return maskrcnn.of_bundle(path, bundle, changes=changes)
+            if bundle.architecture in FINDERS and architecture in (None, bundle.architecture):
+                unused = {
+                    "classes": classes,
+                    "activation": activation,
+                    "layout": layout,
+                    "window": window,
+                    "overlap": overlap,
+                    "batch": batch,
+                    "engine": None if engine == "tensorflow" else engine,
+                    "precision": precision,
+                    "resize": resize,
+                    "crf": crf,
+                    "options": options,
+                }
+                return _finder(path, bundle, bands, scale, threshold, unused)
         opened = _files.open_model(
             file,
             engine,
@@ -141,6 +140,27 @@ def create(
         if own in create.__annotations__:  # it names the option that is wrong
             raise
         raise ValueError(f"path: {path}: {error}") from error
+
+
+def _finder(
+    path: str,
+    bundle: bundles.Bundle,
+    bands: Sequence[int] | int | None,
+    scale: Mapping[str, Any] | None,
+    threshold: float | None,
+    unused: Mapping[str, Any],
+) -> MaskRcnn | Proposer:
+    """The segmenter of a bundle of what finds objects. Raises ValueError."""
+    if bundle.architecture == maskrcnn.ARCHITECTURE:
+        least = {} if threshold is None else {"min_score": float(threshold)}
+        _check_untouched(path, bundle, {"bands": bands, "scale": scale, **unused})
+        return maskrcnn.of_bundle(path, bundle, changes=least)
+    _check_untouched(path, bundle, unused)
+    score = CUT if threshold is None else threshold
+    try:
+        return _proposals.create(bundle.architecture, path, bands, scale, min_score=score)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix(f"weights: {path}: ")) from error
 
 
 def network(
@@ -330,14 +350,14 @@ def _detect(
     return Detector(engine, ("background", *classes), chosen, float(threshold), digest)
 
 
-def _check_untouched(path: str, **options: Any) -> None:
-    """Raise ValueError naming an option that a bundle of Mask R-CNN has no use for."""
+def _check_untouched(path: str, bundle: bundles.Bundle, options: Mapping[str, Any]) -> None:
+    """Raise ValueError naming an option that a bundle of what finds objects has no use for."""
     defaults = inspect.signature(create).parameters
     for name, value in options.items():
         if value != defaults[name].default:
             raise ValueError(
-                f"{name}: {path} is a bundle of mask-rcnn, which needs none; what can be changed "
-                f"are the options of `kind: mask-rcnn` with `weights: {path}`"
+                f"{name}: {path} is a bundle of {bundle.architecture}, which needs none; what can "
+                f"be changed are the options of `kind: {bundle.architecture}` with `weights: {path}`"
             )
 
 

@@ -40,6 +40,13 @@ def neutral(spec: ScaleSpec) -> NDArray[np.float32]:
     return np.array(spec.mean or [0.0], np.float32) * np.float32(spec.divide or 1)
 
 
+def grey(spec: ScaleSpec) -> NDArray[np.float32]:
+    """The value between black and white, as read: what lies beyond a frame's border."""
+    if spec.range is not None:
+        return np.array([sum(spec.range) / 2], np.float32)
+    return np.array([0.5 * (spec.divide or 1.0)], np.float32)
+
+
 def resized(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """(y, x, band) at another size, bilinearly between pixel centres."""
     import cv2

@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
+from segengine.models.deepmask import INPUT
 from segengine.training.bundle import Bundle
+
+PROPOSERS = ("deepmask", "sharpmask")
 
 
 def model_card(
@@ -21,18 +24,25 @@ def model_card(
     """Markdown. `frames`: of training and validation; `history`: figures by name, one an epoch."""
     job = bundle.job
     height, width = job["input"]["size"]
-    objects = bundle.architecture == "mask-rcnn"
-    how = "frames resized to" if bundle.resize or objects else "patches of"
-    names = ", ".join(bundle.classes[1:] if objects else bundle.classes)
-    does = "finds each object that is one of" if objects else "labels each pixel as one of"
-    use = "kind: mask-rcnn, weights" if objects else "kind: model, path"
+    objects = bundle.architecture in ("mask-rcnn", *PROPOSERS)
+    how = "frames resized to" if bundle.resize else "patches of"
+    does = f"labels each pixel as one of: {', '.join(bundle.classes)}"
+    knows = f"It knows {len(bundle.classes)} classes, and gives every pixel one of them."
+    if bundle.architecture in PROPOSERS:
+        height = width = INPUT
+        does = "finds objects of any kind, each with a mask and a score"
+        knows = "It gives no class, and finds what looks like the objects it learned from."
+    elif objects:
+        how = "frames resized to"
+        does = f"finds each object that is one of: {', '.join(bundle.classes[1:])}"
+        knows = f"It knows {len(bundle.classes)} classes, the first of which is all else."
+    use = f"kind: {bundle.architecture}, weights" if objects else "kind: model, path"
     scale = ", ".join(f"{key} {value}" for key, value in bundle.scale.items())
     epochs = max((len(v) for v in history.values()), default=0)
     rows = [f"| {name} | {value:.4f} |" for name, value in bundle.metrics.items()]
     text = yaml.safe_dump(dict(job), sort_keys=False, default_flow_style=None, width=100)
     limits = [
-        f"- It knows {len(bundle.classes)} classes, "
-        + ("the first of which is all else." if objects else "and gives every pixel one of them."),
+        f"- {knows}",
         f"- It was trained on {bundle.bands}-band images, values scaled by {scale}: other sensors, "
         "seasons or resolutions need a check against truth first (`segengine evaluate`).",
         "- The figures are of its own validation part, not of an independent test set.",
@@ -42,7 +52,7 @@ def model_card(
         [
             f"# {job['name']}",
             "",
-            f"A `{bundle.architecture}` of {parameters:,} parameters that {does}: {names}.",
+            f"A `{bundle.architecture}` of {parameters:,} parameters that {does}.",
             "",
             "## Use",
             "",
