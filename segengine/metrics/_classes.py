@@ -47,13 +47,7 @@ class Named(Classed):
     @property
     def unmet(self) -> str:
         """Why these classes cannot be measured; empty: they can."""
-        if self.classes == self.truth_classes or by_name(self.classes, self.truth_classes):
-            return ""
-        sides = (", ".join(names[:3]) for names in (self.classes, self.truth_classes))
-        return (
-            f"the names of the labels ({next(sides)} ...) do not say which true classes "
-            f"({next(sides)} ...) they stand for; `confusion` and its views match by agreement"
-        )
+        return unmet(self.classes, self.truth_classes)
 
     def stands_for(self) -> tuple[int | None, ...]:
         """The true class of each label; None where there is none for it.
@@ -81,6 +75,17 @@ class Named(Classed):
         check_shape(labels, truth)
         true = self.scored(truth)
         return np.where(true < 0, np.int32(-1), self.as_true(labels)), true
+
+
+def unmet(classes: Sequence[str], truths: Sequence[str]) -> str:
+    """Why the names of labels do not say which true classes they stand for; empty: they do."""
+    if tuple(classes) == tuple(truths) or by_name(classes, truths):
+        return ""
+    sides = (", ".join(names[:3]) for names in (classes, truths))
+    return (
+        f"the names of the labels ({next(sides)} ...) do not say which true classes "
+        f"({next(sides)} ...) they stand for; `confusion` and its views match by agreement"
+    )
 
 
 def by_name(classes: Sequence[str], truths: Sequence[str]) -> tuple[int | None, ...] | None:

@@ -13,7 +13,8 @@ precision is made to fall with recall and read at 101 recalls (Lin et al. 2014; 
 Crowds, and objects outside of the range, are ignored: a detection matched to one is neither right
 nor wrong, nor is an unmatched one outside of the range. The area of a true object is its column
 `area`, that of a detection its mask's, for boxes width x height. A class without a true object has
-no figure (None) and is left out of means.
+no figure (None) and is left out of means. With `class_agnostic` all that is not background is of one
+class, as for proposals (pycocotools' `useCats = 0`): its recall is what they are compared by.
 
 The state keeps, of each frame, what no other frame can change: of each class the number of true
 objects in each range, and each detection's score, matches and what is ignored, as bits.
@@ -21,6 +22,7 @@ objects in each range, and each detection's score, matches and what is ignored, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -29,10 +31,11 @@ from numpy.typing import NDArray
 
 from segengine.metrics import _keyed
 from segengine.metrics._average_precision import DETECTIONS, Detections, summary
-from segengine.metrics._classes import Named
+from segengine.metrics._classes import Named, by_name, unmet
 from segengine.metrics._frames import boxes_of, column, crowd_of, each, needed
 from segengine.metrics._keyed import Entries
 from segengine.metrics._matching import AREAS, THRESHOLDS, match, outside
+from segengine.plugins import background
 from segengine.types import Labels, Metric, Prediction, Truth
 
 if TYPE_CHECKING:
@@ -52,6 +55,8 @@ class Coco(Named):
     whole: ClassVar[bool] = True
     kinds: tuple[Kind, ...] = ("mask", "box")
     """What is compared."""
+    class_agnostic: bool = False
+    """An object is an object, whatever its class."""
 
     def __post_init__(self) -> None:
         Named.__post_init__(self)
@@ -59,6 +64,37 @@ class Coco(Named):
         known = get_args(Kind)
         if not self.kinds or len(set(self.kinds)) < len(self.kinds) or set(self.kinds) - {*known}:
             raise ValueError(f"kinds: must be some of {', '.join(known)}, not {self.kinds}")
+
+    @property
+    def unmet(self) -> str:
+        """Why these classes cannot be measured; empty: they can."""
+        if self.class_agnostic:
+            return ""
+        if why := unmet(self.classes, self.truth_classes):
+            return why
+        found = by_name(self.classes, self.truth_classes) or range(len(self.classes))
+        things = set(found) - {None, *background(self.truth_classes)}
+        if things:
+            return ""
+        return (
+            f"none of the objects' classes ({', '.join(self.classes[:4])}) is one of the truth's "
+            f"({', '.join(self.truth_classes[:4])}); `class_agnostic: true` compares objects of any"
+        )
+
+    @property
+    def kinds_of_object(self) -> tuple[str, ...]:
+        """The classes that figures are given of."""
+        return ("object",) if self.class_agnostic else self.truth_classes
+
+    def found_classes(self, table: pa.Table) -> NDArray[np.int32]:
+        """Of each object of a prediction, the true class it stands for; -1: none."""
+        own = column(table, "class")
+        return _things(own, self.classes) if self.class_agnostic else self.as_true(own)
+
+    def true_classes(self, table: pa.Table) -> NDArray[np.int32]:
+        """Of each object of a truth; -1: it is not scored."""
+        own = column(table, "class")
+        return _things(own, self.truth_classes) if self.class_agnostic else self.scored(own)
 
     def empty(self) -> Entries:
         """The matches of no frame."""
@@ -88,7 +124,7 @@ class Coco(Named):
         """
         heads = np.frombuffer(b"".join(entry[2] for entry in state), _HEAD)
         rows = np.frombuffer(b"".join(entry[3] for entry in state), self._row)
-        truths = np.zeros((len(self.truth_classes), len(AREAS)), np.int64)
+        truths = np.zeros((len(self.kinds_of_object), len(AREAS)), np.int64)
         np.add.at(truths, heads["class"], heads["truths"].astype(np.int64))
         counts = heads["detections"].astype(np.int64)
         starts = np.repeat(np.cumsum(counts) - counts, counts)
@@ -96,7 +132,7 @@ class Coco(Named):
         classes = np.repeat(heads["class"], counts)
         found: dict[str, Any] = {
             kind: summary(
-                self.truth_classes,
+                self.kinds_of_object,
                 truths,
                 Detections(
                     classes,
@@ -132,7 +168,7 @@ class Coco(Named):
             lost |= ~matched & outside(ours.extents(kind))[:, None]
             for name, flags in (("matched", matched), ("ignored", lost)):
                 rows[name][:, i] = _BITS @ flags.reshape(len(_BITS), -1).astype(np.uint64)
-        heads = np.zeros(len(self.truth_classes), _HEAD)
+        heads = np.zeros(len(self.kinds_of_object), _HEAD)
         heads["class"] = np.arange(len(heads))
         heads["detections"] = np.bincount(ours.classes, minlength=len(heads))
         at, place = np.nonzero(~ignored)
@@ -157,7 +193,7 @@ class _Objects:
     @classmethod
     def detected(cls, table: pa.Table, metric: Coco) -> _Objects:
         """Those of each class that count, by falling score."""
-        classes = metric.as_true(column(table, "class"))
+        classes = metric.found_classes(table)
         scores = column(table, "score").astype(np.float32)
         if np.isnan(scores).any():
             raise ValueError("objects: a score is NaN")
@@ -169,7 +205,7 @@ class _Objects:
     @classmethod
     def true(cls, table: pa.Table, metric: Coco) -> _Objects:
         """Those of each class, in order."""
-        classes = metric.scored(column(table, "class"))
+        classes = metric.true_classes(table)
         order = np.argsort(classes, kind="stable")
         scores = np.zeros(len(order), np.float32)
         return cls._of(table, metric, classes, scores, order[classes[order] >= 0])
@@ -202,6 +238,12 @@ class _Objects:
         if kind == "box":
             return self.boxes[part]
         return [{"size": size, "counts": counts} for counts in self.runs[part]]
+
+
+def _things(own: NDArray[Any], names: Sequence[str]) -> NDArray[np.int32]:
+    """0 for each object, -1 for background and void."""
+    kinds = np.isin(own, background(names)) | (own < 0) | (own >= len(names))
+    return np.where(kinds, np.int32(-1), np.int32(0))
 
 
 def _ious(

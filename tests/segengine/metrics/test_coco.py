@@ -187,6 +187,41 @@ def test_classes_are_matched_by_name():
     assert metric.compute(state)["ap"] == pytest.approx(1)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_without_classes_an_object_is_an_object(seed, count):
+    rng = np.random.default_rng(seed)
+    frames = [frame(rng, 6, False) for _ in range(count)]
+    alike = [tuple([(0, *rest) for _, *rest in side] for side in both) for both in frames]
+    if not any(found for found, _ in frames):
+        return  # pycocotools cannot load no results
+    result = ours(frames, class_agnostic=True)
+    for kind in ("mask", "box"):
+        assert [result[kind][name] for name in FIGURES] == theirs(alike, kind)
+        assert list(result[kind]["classes"]) == ["object"]
+
+
+def test_proposals_need_no_class_of_the_truth():
+    names = {"classes": ("background", "object"), "truth_classes": ("background", "car", "bus")}
+    refused = metrics.create("coco", **names)
+    assert refused.unmet == (
+        "none of the objects' classes (background, object) is one of the truth's "
+        "(background, car, bus); `class_agnostic: true` compares objects of any"
+    )
+    metric = metrics.create("coco", class_agnostic=True, **names)
+    assert metric.unmet == ""
+    rng = np.random.default_rng(1)
+    cars = [
+        (1 + i % 2, *thing(rng, (10 * i, 20 * i, 10 * i + 9, 20 * i + 15)), False) for i in range(4)
+    ]
+    cars.append((0, *thing(rng, (60, 60, 90, 90)), False))  # no object by its class
+    seen = [(1, *car[1:4], np.float32(0.9)) for car in cars[:3]]
+    labels = np.zeros((1, *SIZE), np.uint8)
+    true = Truth(labels, objects=table(cars, "crowd"))
+    state = metric.update(metric.empty(), Prediction(labels, objects=table(seen, "score")), true)
+    assert metric.compute(state)["mask"]["ar_100"] == pytest.approx(3 / 4)
+
+
 def test_boxes_alone_need_no_masks():
     rng = np.random.default_rng(4)
     frames = [frame(rng, 5, True) for _ in range(2)]
