@@ -7,6 +7,7 @@ dict's tensors find their layers without a table.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +15,8 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from segengine.models._safetensors import read_safetensors
+from segengine.models._torchfile import read_torch
 from segengine.models.layers.dilated import DilatedConvolution
 
 EPSILON = 1e-5
@@ -79,6 +82,17 @@ _SUFFIXES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+
+
+def read_state(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a torch state dict by name, from `.pth` or `.safetensors`, without unpickling.
+
+    Raises ValueError where it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
 
 
 def load_torch_state(model: keras.Model, state: Mapping[str, NDArray[Any]]) -> None:

@@ -19,7 +19,7 @@ import keras
 from keras import layers
 
 from segengine.models._build import Size, check, final, load_weights
-from segengine.models._torch import EPSILON, max_pool, relu
+from segengine.models._torch import EPSILON, load_torch_state, max_pool, read_state, relu
 from segengine.models.layers.symmetric_padding import SymmetricPadding
 
 PATCH = 160
@@ -49,6 +49,7 @@ def build(
     *,
     backbone: Backbone = "resnet50",
     train_norm: bool = False,
+    trunk: str | None = None,
     activation: str | None = "auto",
 ) -> keras.Model:
     """DeepMask for patches (n, 192, 192, bands): masks (n, 112, 112, 1) and scores (n, 1).
@@ -56,11 +57,13 @@ def build(
     Both float32, sigmoids unless `activation` is None. `size` is (None, None) or (192, 192): for
     images of another size take `model.get_layer("bottom_up")` and `"top_down"`. Objects have no
     class: `classes` is 1. The trunk's batch normalisation is frozen unless `train_norm`, without which
-    nothing is learned from random weights. Raises ValueError for a value it does not know.
+    nothing is learned from random weights. `trunk`: what the trunk begins with, torchvision's weights
+    of a ResNet-50 that learned ImageNet, `.pth` or `.safetensors`. Raises ValueError for a value it
+    does not know.
     """
     check_patches(bands, classes, size)
     image = keras.Input((None, None, bands), name="image")
-    features = trunk(image, backbone, train_norm)
+    features = resnet_trunk(image, backbone, train_norm)
     up = keras.Model(image, heads(features["c4"]), name="bottom_up")
     vector = keras.Input((512,), name="vector")
     mask = layers.Dense(56 * 56, name="mask")(vector)
@@ -73,8 +76,20 @@ def build(
     logits = down(layers.Reshape((512,), name="vectors")(vectors))
     outputs = [final(logits, 1, activation), final_score(scores, activation)]
     model = keras.Model(patch, outputs, name="deepmask")
+    if trunk is not None:
+        _load_trunk(keras.Model(image, features["c4"], name="the trunk"), trunk)
     load_weights(model, weights)
     return model
+
+
+def _load_trunk(model: keras.Model, file: str) -> None:
+    """Fill the trunk from a whole ResNet-50 of torchvision, whose last stage it has not."""
+    names = {layer.name for layer in model.layers}
+    try:
+        state = read_state(file)
+        load_torch_state(model, {k: v for k, v in state.items() if k.rpartition(".")[0] in names})
+    except ValueError as error:
+        raise ValueError(f"trunk: {file}: {str(error).removeprefix('state: ')}") from error
 
 
 def check_patches(bands: int, classes: int, size: Size) -> None:
@@ -86,7 +101,7 @@ def check_patches(bands: int, classes: int, size: Size) -> None:
         raise ValueError(f"size: its patches have {INPUT} x {INPUT} pixels, not {size!r}")
 
 
-def trunk(inputs: Any, backbone: str, train_norm: bool) -> dict[str, Any]:
+def resnet_trunk(inputs: Any, backbone: str, train_norm: bool) -> dict[str, Any]:
     """A ResNet to conv4, mirrored at its borders: `stem`, `c2`, `c3`, `c4` at strides 2 to 16."""
     if backbone not in _BLOCKS:
         raise ValueError(f"backbone: must be one of {', '.join(_BLOCKS)}, not {backbone!r}")

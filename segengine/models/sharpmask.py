@@ -46,7 +46,7 @@ def build(
     """
     deepmask.check_patches(bands, classes, size)
     image = keras.Input((None, None, bands), name="image")
-    features = deepmask.trunk(image, backbone, train_norm)
+    features = deepmask.resnet_trunk(image, backbone, train_norm)
     vectors, scores = deepmask.heads(features["c4"])
     maps = [_horizontal(features[key], i) for i, (key, _, _) in enumerate(_LEVELS)]
     up = keras.Model(image, [vectors, scores, *maps], name="bottom_up")

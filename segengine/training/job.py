@@ -26,6 +26,8 @@ from segengine.job import (
     _without_credentials,
 )
 
+WEIGHT_FILES = ("weights", "trunk")
+"""Options of an architecture that may be paths."""
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -227,6 +229,16 @@ class TrainJob(Model):
         if self.truth is not None:
             paths = [_absolute(p, base, "truth.paths") for p in self.truth.paths]
             updates["truth"] = self.truth.model_copy(update={"paths": paths})
+        given = self.architecture.options
+        weights = {
+            name: str(base / value)
+            for name in WEIGHT_FILES
+            if base is not None
+            and isinstance(value := given.get(name), str)
+            and (base / value).is_file()  # it may be a name, such as imagenet
+        }
+        if weights:
+            updates["architecture"] = self.architecture.model_copy(update=weights)
         if self.from_ is not None:
             updates["from_"] = _absolute(self.from_, base, "from")
         parts = {}

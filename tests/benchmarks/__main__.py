@@ -3,7 +3,7 @@
 python -m tests.benchmarks                  all but what trains networks (about an hour on two cores)
 python -m tests.benchmarks kmeans startup   only these
 python -m tests.benchmarks training         every architecture by loss (about an hour); also overfit,
-                                            vehicles and scaling
+                                            vehicles, proposals and scaling
 """
 
 import importlib
@@ -23,7 +23,7 @@ NAMES = (
     "maskrcnn",
     "metrics",
 )
-LEARNING = ("overfit", "training", "vehicles", "scaling")
+LEARNING = ("overfit", "training", "vehicles", "proposals", "scaling")
 """Those that train networks, which only who names them waits for."""
 
 

@@ -86,7 +86,7 @@ def rows() -> list[Row]:
 
 def trained(learned: Path, folder: Path, backbone: str) -> str:
     """The bundle of a short training as shipped, but for the backbone."""
-    from segengine.training.maskrcnn import train
+    from segengine.training.trainers import train
 
     changes = [f"source.paths=[{learned}]", f"out={folder / backbone}"]
     changes += [f"architecture.backbone={backbone}", f"epochs={EPOCHS}"]

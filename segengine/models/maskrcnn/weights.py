@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.bundles import load_weights
-from segengine.models.maskrcnn._safetensors import read_safetensors
-from segengine.models.maskrcnn._torchfile import read_torch
+from segengine.models._torch import read_state
 from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.names import layer_names
 
@@ -133,7 +132,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix in (".h5", ".hdf5"):
         return read_h5(path)
     try:
-        tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+        tensors = read_state(path)
     except ValueError as error:
         raise ValueError(f"weights: {error}") from error
     found = {}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
+from numpy.typing import NDArray
 
 from segengine.models import deepmask, sharpmask
+from segengine.models._resnet import resnet
 from segengine.models._torch import load_torch_state
 
 from .named_weights import give_named_weights, parameters
@@ -77,6 +83,36 @@ def test_sharpmask_keeps_the_trunk_it_is_given(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model(patch)[1], base(patch)[1])
     trained = {v.path.partition("/")[0][:1] for v in model.trainable_variables}
     assert trained == {"h", "v", "l"}
+
+
+def as_safetensors(state: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """The published format: the header's length, a JSON header, and the tensors one after another."""
+    header, end = {}, 0
+    for name, tensor in state.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + b"".join(v.tobytes() for v in state.values())
+
+
+def test_a_trunk_that_learned_imagenet(tmp_path: Path) -> None:
+    """From a whole ResNet-50 in torchvision's names, read without torch."""
+    image = keras.Input((None, None, 3))
+    whole = keras.Model(image, layers.Dense(10, name="fc")(resnet(image)["c5"]), name="resnet50")
+    state = give_named_weights(whole)
+    (tmp_path / "r.safetensors").write_bytes(as_safetensors(state))
+    model = deepmask.build(trunk=str(tmp_path / "r.safetensors"))
+    up = model.get_layer("bottom_up")
+    load_torch_state(whole, state)
+    shared = [layer for layer in whole.layers if layer.weights and "layer4" not in layer.name]
+    assert len(shared) == 87
+    for layer in shared[:-1]:
+        for a, b in zip(layer.get_weights(), up.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=layer.name)
+    with pytest.raises(ValueError, match=r"^trunk: .*r.safetensors: does not fit the trunk: "):
+        deepmask.build(bands=4, trunk=str(tmp_path / "r.safetensors"))
+    with pytest.raises(ValueError, match=r"^trunk: /nowhere.pth: there is no file"):
+        deepmask.build(trunk="/nowhere.pth")
 
 
 @pytest.mark.parametrize("architecture", [deepmask, sharpmask])

@@ -9,6 +9,13 @@ import yaml
 from segengine.errors import JobError
 from segengine.training.job import TrainJob, is_train_job, load_train_job, parse_train_job
 
+TRAINED = (
+    "fields-unet",
+    "pets-unet",
+    "vehicles-deepmask",
+    "vehicles-mask-rcnn",
+    "vehicles-sharpmask",
+)
 SHIPPED = Path(__file__).parents[3] / "deployments" / "jobs"
 GOOD: dict[str, Any] = {
     "source": {"paths": ["images/*.png"]},
@@ -39,6 +46,14 @@ def test_a_job_has_defaults_and_absolute_paths(tmp_path: Path) -> None:
 def test_an_architecture_may_be_its_name_alone(tmp_path: Path) -> None:
     job = load_train_job(_file(tmp_path, architecture="unet"))
     assert (job.architecture.name, job.architecture.options) == ("unet", {})
+
+
+def test_weights_are_relative_to_the_job_where_they_are_files(tmp_path: Path) -> None:
+    (tmp_path / "resnet50.pth").touch()
+    given = {"name": "deepmask", "trunk": "resnet50.pth", "weights": "imagenet"}
+    job = load_train_job(_file(tmp_path, architecture=given))
+    options = {"trunk": str(tmp_path / "resnet50.pth"), "weights": "imagenet"}
+    assert job.architecture.options == options
 
 
 def test_file_lists_are_relative_to_the_job(tmp_path: Path) -> None:
@@ -86,13 +101,10 @@ def test_a_flow_parameter_needs_absolute_paths() -> None:
 def test_training_jobs_are_told_from_others(tmp_path: Path) -> None:
     assert is_train_job(_file(tmp_path))
     assert not is_train_job(tmp_path / "none.yaml")
-    assert {f.stem for f in SHIPPED.glob("*.yaml") if is_train_job(f)} >= {
-        "pets-unet",
-        "fields-unet",
-    }
+    assert {f.stem for f in SHIPPED.glob("*.yaml") if is_train_job(f)} == {*TRAINED}
 
 
-@pytest.mark.parametrize("name", ["pets-unet", "fields-unet"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_what_ships_is_valid_and_absolute(name: str) -> None:
     job = load_train_job(SHIPPED / f"{name}.yaml")
     assert Path(yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())["out"]).is_absolute()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segengine.models._torchfile import read_torch
 from segengine.models.mask_rcnn import build
 from segengine.models.maskrcnn import weights
-from segengine.models.maskrcnn._torchfile import read_torch
 from segengine.models.maskrcnn.config import preset
 
 from . import h5
@@ -165,7 +165,7 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path) -> None:
 def test_old_names_of_torchvision_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     old = ["rpn.head.conv.bias", "backbone.fpn.layer_blocks.3.weight"]
     old += ["roi_heads.mask_head.mask_fcn4.bias", "bn1.num_batches_tracked"]
-    monkeypatch.setattr(weights, "read_torch", lambda _: {key: np.zeros(1) for key in old})
+    monkeypatch.setattr(weights, "read_state", lambda _: {key: np.zeros(1) for key in old})
     assert list(weights.read(Path("x.pth"))) == [
         "rpn.head.conv.0.0.bias",
         "backbone.fpn.layer_blocks.3.0.weight",
