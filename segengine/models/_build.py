@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +62,12 @@ def load_weights(model: keras.Model, weights: str | None) -> None:
             f"weights: {weights} is no file of weights of {model.name} with these bands, classes "
             "and options"
         ) from error
+
+
+def leaves(model: keras.Model) -> Iterator[Any]:
+    """Layers with variables, also those of models in the model."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer)
+        elif layer.weights:
+            yield layer

@@ -15,6 +15,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from segengine.models._build import leaves
 from segengine.models._safetensors import read_safetensors
 from segengine.models._torchfile import read_torch
 from segengine.models.layers.dilated import DilatedConvolution
@@ -106,7 +107,7 @@ def load_torch_state(model: keras.Model, state: Mapping[str, NDArray[Any]]) -> N
     found: list[tuple[Any, NDArray[Any]]] = []
     wrong: list[str] = []
     left = {name for name in state if not name.endswith(".num_batches_tracked")}
-    for layer in _leaves(model):
+    for layer in leaves(model):
         for variable in layer.weights:
             name = f"{layer.name}.{_SUFFIXES.get(variable.name, variable.name)}"
             if name not in state:
@@ -125,14 +126,6 @@ def load_torch_state(model: keras.Model, state: Mapping[str, NDArray[Any]]) -> N
         raise ValueError(f"state: does not fit {model.name}: {'; '.join(wrong[:5])}{more}")
     for variable, value in found:
         variable.assign(value)
-
-
-def _leaves(model: keras.Model) -> list[Any]:
-    return [
-        layer
-        for layer in model._flatten_layers(include_self=False, recursive=True)
-        if layer.weights and not isinstance(layer, keras.Model)
-    ]
 
 
 def _as_keras(tensor: NDArray[Any], layer: Any) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from segengine.models.maskrcnn.preprocess import Prepared, prepare, to_bytes
 from segengine.models.maskrcnn.targets import MINI, Truths, mini_masks
 from segengine.training.augment import augment
 from segengine.training.data import Data, Frame, read_pixels
-from segengine.training.job import AugmentSpec
+from segengine.training.job import AugmentSpec, TrainJob
 from segengine.types import Truth, Unreadable
 
 if TYPE_CHECKING:
@@ -41,6 +41,13 @@ def check_truth(data: Data, architecture: str) -> None:
             f"truth: {architecture} learns from instances, and label images have none; use a "
             "source with instances of its own, such as {kind: coco}"
         )
+
+
+def check_unused(job: TrainJob, keys: Mapping[str, str]) -> None:
+    """Raise JobError for the first key of a job that is set in vain; of each key the reason."""
+    for key, reason in keys.items():
+        if key in job.model_fields_set:
+            raise JobError(f"{key}: {reason}; leave it out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from segengine.bundles import META, WEIGHTS, Bundle, is_bundle, load_weights, opened
 from segengine.errors import JobError
+from segengine.models._build import leaves
 from segengine.training.job import TrainJob
 
 __all__ = ["Bundle", "load_bundle", "portable", "save_bundle", "transfer"]
@@ -62,8 +63,7 @@ def transfer(source: Any, model: Any) -> tuple[int, int]:
 
     Networks of one architecture pair layer by layer, in order; others by name.
     """
-    ours = [layer for layer in model.layers if layer.weights]
-    theirs = [layer for layer in source.layers if layer.weights]
+    ours, theirs = list(leaves(model)), list(leaves(source))
     if len(ours) == len(theirs):
         pairs = list(zip(theirs, ours, strict=True))
     else:

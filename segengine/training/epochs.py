@@ -37,6 +37,8 @@ class Outline:
     """Samples of the validation part."""
     class_weights: tuple[float, ...] | None = None
     """One a class; None: all equal."""
+    decided: tuple[str, ...] = ()
+    """What the architecture decides where the job does not say, a line each."""
 
 
 def named_start(job: TrainJob) -> tuple[Bundle, Any] | None:

@@ -28,6 +28,13 @@ from segengine.job import (
 
 WEIGHT_FILES = ("weights", "trunk")
 """Options of an architecture that may be paths."""
+_FREE = ("optimizer", "loss", "class_weights", "metrics")
+DECIDED = {
+    "mask-rcnn": (*_FREE, "input.scale", "input.balance"),
+    "deepmask": (*_FREE, "input.size", "input.resize"),
+    "sharpmask": (*_FREE, "input.size", "input.resize"),
+}
+"""Keys whose defaults are not those of an architecture, which decides where they are left out."""
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -252,8 +259,16 @@ class TrainJob(Model):
         return self.model_copy(update=updates)
 
     def as_json(self) -> dict[str, Any]:
-        """The job as a JSON object, without credentials that a URL may carry."""
+        """The job as a JSON object, without credentials that a URL may carry.
+
+        Defaults are in it but for those that the architecture decides.
+        """
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        for key in DECIDED.get(self.architecture.name, ()):
+            outer, _, inner = key.rpartition(".")
+            given, shown = (getattr(self, outer), data[outer]) if outer else (self, data)
+            if inner not in given.model_fields_set:
+                shown.pop(inner, None)
         return _without_credentials(data)
 
 

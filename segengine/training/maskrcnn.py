@@ -10,7 +10,7 @@ and normalisation with it. `stages` names others, such as
 
     stages: [{layers: heads, epochs: 10}, {layers: 3+, epochs: 10}, {layers: all, rate: 0.1}]
 
-The folder is as `fit` leaves it; the same job gives the same weights, also when it is killed and
+The folder is as of any training; the same job gives the same weights, also when it is killed and
 run again. `segmenter: {kind: mask-rcnn, weights: OUT/bundle}` takes the bundle.
 """
 
@@ -29,18 +29,20 @@ from numpy.typing import NDArray
 from segengine import draw, plugins, registry
 from segengine.ahead import one_ahead
 from segengine.errors import JobError
+from segengine.models._build import leaves
 from segengine.models.maskrcnn.config import Config, preset
 from segengine.models.maskrcnn.detect import detector
 from segengine.models.maskrcnn.download import resolve
 from segengine.models.maskrcnn.maps import draw as draw_maps
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.step import Batch, make_batch, signature, training_losses
-from segengine.models.maskrcnn.weights import leaves, load
+from segengine.models.maskrcnn.weights import load
 from segengine.training import checkpoints, pictures
 from segengine.training._objects import (
     as_learned,
     changed,
     check_truth,
+    check_unused,
     class_names,
     read_objects,
     stacked,
@@ -50,7 +52,7 @@ from segengine.training.bundle import Bundle, portable
 from segengine.training.data import Data, order
 from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
 from segengine.training.job import AugmentSpec, TrainJob
-from segengine.training.optimizers import optimizer
+from segengine.training.optimizers import optimizer, said
 from segengine.types import Prediction
 
 CLIP = 5.0
@@ -157,14 +159,22 @@ def level(layer: str) -> int:
 def build(job: TrainJob, data: Data) -> keras.Model:
     """The network of a job, with fresh weights. Raises JobError for whatever cannot be trained."""
     check_truth(data, job.architecture.name)
+    own = "mask-rcnn has losses and figures of its own"
+    check_unused(job, {"loss": own, "class_weights": own, "metrics": own})
     stages_of(job)
     return network(config_of(job, data))
 
 
 def outline(job: TrainJob, data: Data) -> Outline:
     """What a training would do. Raises JobError."""
-    model = build(job, data)
-    return Outline(model, _steps(job, data), len(data.validation.frames))
+    model, stages, steps = build(job, data), stages_of(job), _steps(job, data)
+    shown = [
+        f"{stage.epochs} of {stage.layers} at {stage.rate:g} times the rate" for stage in stages
+    ]
+    decided = [f"epochs: {', '.join(shown)}"]
+    if "optimizer" not in job.model_fields_set:
+        decided.append(said(optimizer_of(job, stages, steps)))
+    return Outline(model, steps, len(data.validation.frames), None, tuple(decided))
 
 
 def _steps(job: TrainJob, data: Data) -> int:

@@ -23,13 +23,12 @@ def model_card(
 ) -> str:
     """Markdown. `frames`: of training and validation; `history`: figures by name, one an epoch."""
     job = bundle.job
-    height, width = job["input"]["size"]
+    height, width = job["input"].get("size", (INPUT, INPUT))
     objects = bundle.architecture in ("mask-rcnn", *PROPOSERS)
     how = "frames resized to" if bundle.resize else "patches of"
     does = f"labels each pixel as one of: {', '.join(bundle.classes)}"
     knows = f"It knows {len(bundle.classes)} classes, and gives every pixel one of them."
     if bundle.architecture in PROPOSERS:
-        height = width = INPUT
         does = "finds objects of any kind, each with a mask and a score"
         knows = "It gives no class, and finds what looks like the objects it learned from."
     elif objects:

@@ -25,3 +25,9 @@ def optimizer(job: TrainJob, steps: int) -> Any:
     if spec.name == "adamw":
         return keras.optimizers.AdamW(rate, weight_decay=spec.weight_decay)
     return keras.optimizers.Adam(rate)
+
+
+def said(made: Any) -> str:
+    """An optimizer and its first rate, for people."""
+    rate = float(made.learning_rate.numpy())
+    return f"optimizer: {type(made).__name__} with a rate of {rate:g}, as published"

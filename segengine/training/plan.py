@@ -26,6 +26,8 @@ class TrainPlan:
     trainable: int
     weights: tuple[float, ...] | None
     """One a class; None: all equal."""
+    decided: tuple[str, ...]
+    """What the architecture decides where the job does not say, a line each."""
 
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal: the whole job with its defaults as YAML, then what follows from it."""
@@ -36,7 +38,7 @@ class TrainPlan:
             f"# {len(data.train.frames):,} frames for training, {len(data.validation.frames):,} for "
             f"validation ({self.looked:,} samples), {data.bands} bands"
         )
-        found += [f"# {note}" for note in data.notes]
+        found += [f"# {line}" for line in (*data.notes, *self.decided)]
         classes = [f"{i} {name}" for i, name in enumerate(data.classes)]
         if self.weights is not None:
             classes = [f"{c} (x {w:.3g})" for c, w in zip(classes, self.weights, strict=True)]
@@ -61,4 +63,5 @@ def plan(job: TrainJob) -> TrainPlan:
         found.network.count_params(),
         trainable,
         found.class_weights,
+        found.decided,
     )

@@ -34,7 +34,7 @@ from segengine.models.deepmask import BORDER, INPUT, PATCH
 from segengine.models.sharpmask import fix_trunk
 from segengine.training import _centred, checkpoints, pictures
 from segengine.training._centred import Things
-from segengine.training._objects import check_truth
+from segengine.training._objects import check_truth, check_unused
 from segengine.training._scaling import nearest, scaled
 from segengine.training.augment import augment
 from segengine.training.bundle import Bundle, portable
@@ -42,7 +42,7 @@ from segengine.training.data import Data, order
 from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
 from segengine.training.job import AugmentSpec, TrainJob
 from segengine.training.objective import loss_of
-from segengine.training.optimizers import optimizer
+from segengine.training.optimizers import optimizer, said
 from segengine.training.recalibration import Recalibration
 
 CLASSES = ("background", "object")
@@ -87,9 +87,8 @@ def check(job: TrainJob, data: Data) -> None:
             f"augment.{key}: {name} moves and scales its patches by itself, objects to be found "
             "have one size in them; leave it out"
         )
-    for key in ("class_weights", "metrics"):
-        if key in job.model_fields_set:
-            raise JobError(f"{key}: the objects of {name} have no class; leave it out")
+    reason = f"the objects of {name} have no class"
+    check_unused(job, {"class_weights": reason, "metrics": reason})
     if job.batch % 2:
         raise JobError(f"batch: half of it are patches with an object, so even, not {job.batch}")
 
@@ -112,9 +111,9 @@ def build(job: TrainJob, data: Data, note: Note | None = None) -> keras.Model:
     except JobError as error:
         raise JobError(f"architecture.{error}") from None
     if start is not None:
-        said = _start(job, *start, network)
+        line = _start(job, *start, network)
         if note is not None:
-            note(said)
+            note(line)
     return network
 
 
@@ -150,7 +149,10 @@ def outline(job: TrainJob, data: Data) -> Outline:
     learned, looked = _things(data)
     share = 1 if refines(network) else 2
     steps = -(-_objects(job, learned, share) * share // job.batch)
-    return Outline(network, steps, share * len(looked.learned))
+    decided = [f"pyramid: {', '.join(f'{s:.3g}' for s in _centred.pyramid(learned.sides))}"]
+    if "optimizer" not in job.model_fields_set:
+        decided.append(said(optimizer_of(job, steps)))
+    return Outline(network, steps, share * len(looked.learned), None, tuple(decided))
 
 
 def _things(data: Data) -> tuple[Things, Things]:

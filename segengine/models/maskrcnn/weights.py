@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.bundles import load_weights
+from segengine.models._build import leaves
 from segengine.models._torch import read_state
 from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.names import layer_names
@@ -184,12 +185,3 @@ def slots(model: keras.Model, config: Config) -> Iterator[Slot]:
             else:
                 grid = squares if layer.name == first_dense and variable.name == "kernel" else ()
                 yield Slot(f"{layer.name}.{_TORCH[variable.name]}", variable, True, grid)
-
-
-def leaves(model: keras.Model) -> Iterator[Any]:
-    """Layers with variables, also those of models in the model."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from leaves(layer)
-        elif layer.weights:
-            yield layer

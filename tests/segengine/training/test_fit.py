@@ -213,7 +213,6 @@ def test_jobs_that_cannot_be(make_job: MakeJob, tmp_path: Path) -> None:
         ({"input": {"size": [20, 20]}}, r"^input\.size: must be a multiple of 16, not 20 x 20"),
         ({"loss": {"loss": "dice", "gama": 2}}, r"^loss\.gama: "),
         ({"from": str(tmp_path / "none")}, "^from: .*none: is no bundle"),
-        ({"architecture": {"name": "deepmask"}}, r"^architecture\.name: deepmask gives no score"),
         (
             {"architecture": {"name": "unet", "activation": "softmax"}},
             r"^architecture\.activation: .* leave it out",

@@ -21,8 +21,8 @@ from pycocotools.cocoeval import COCOeval
 import segengine
 from segengine import plugins
 from segengine.errors import JobError
+from segengine.models._build import leaves
 from segengine.models.maskrcnn.network import network
-from segengine.models.maskrcnn.weights import leaves
 from segengine.progress import Progress
 from segengine.training import checkpoints, maskrcnn
 from segengine.training._objects import Objects, changed, class_names, read_objects
@@ -234,6 +234,7 @@ def test_jobs_that_cannot_be(vehicles: Path, make_job: MakeJob, tmp_path: Path) 
         ({"input": {"size": [64, 96]}}, r"^input\.size: mask-rcnn takes squares"),
         ({"input": {"size": [64, 64], "resize": "patches"}}, r"^input\.resize: "),
         ({"input": {"size": [64, 64], "scale": {"divide": 2}}}, r"^input\.scale: "),
+        ({"loss": "dice"}, r"^loss: mask-rcnn has losses and figures of its own; leave it out"),
         ({"input": {"size": [70, 70]}}, r"^architecture\.max_side: must be a multiple of 64"),
         ({"architecture": {"depth": 3}}, r"^architecture\.depth: mask-rcnn has no such option"),
         ({"architecture": {"train_regions": 0}}, r"^architecture\.train_regions: must be a posit"),

@@ -207,12 +207,23 @@ def test_the_published_rates(vehicles: Path, tmp_path: Path) -> None:
     for name, momentum, last in (("deepmask", 0.9, 120), ("sharpmask", 0.0, 80)):
         raw = job_of(vehicles, tmp_path, {"name": name}).as_json()
         raw.pop("optimizer")
+        raw = parse_train_job(raw).as_json()  # what is shown and kept is the same job again
+        assert not {"optimizer", "loss", "metrics"} & set(raw)
         made = optimizer_of(parse_train_job(raw | {"batch": 32}), steps=3)
         assert (type(made).__name__, made.momentum) == ("SGD", momentum)
         for epoch, part in ((0, 1), (49, 1), (51, 0.5), (last - 1, 0.5), (last + 1, 0.1)):
             made.iterations.assign(3 * epoch)
             rate = float(np.asarray(made.learning_rate))
             assert rate == pytest.approx(32 * 0.001 * part), (name, epoch)
+
+
+def test_a_plan_says_what_the_network_decides(vehicles: Path, tmp_path: Path) -> None:
+    raw = job_of(vehicles, tmp_path / "out").as_json()
+    raw.pop("optimizer")
+    lines = plan(parse_train_job(raw)).lines()
+    assert "# optimizer: SGD with a rate of 0.004, as published" in lines
+    assert any(line.startswith("# pyramid: ") for line in lines)
+    assert not any(line.startswith(("loss", "optimizer", "metrics")) for line in lines)
 
 
 @pytest.mark.parametrize(
