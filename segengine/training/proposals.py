@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+import yaml
 from numpy.typing import NDArray
 
 from segengine import draw, models, plugins
@@ -57,7 +58,7 @@ RECALIBRATED = 16
 """Most batches of an epoch for the statistics of batch normalisation."""
 VOID = 255
 _OWN = ("bands", "classes", "size", "weights", "activation")
-_ORDER, _DRAW, _PLACE, _CHANGE = range(4)  # streams of random numbers
+_ORDER, _PLACE, _CHANGE = range(3)  # streams of random numbers
 
 
 class Batch(NamedTuple):
@@ -89,8 +90,6 @@ def check(job: TrainJob, data: Data) -> None:
         )
     reason = f"the objects of {name} have no class"
     check_unused(job, {"class_weights": reason, "metrics": reason})
-    if job.batch % 2:
-        raise JobError(f"batch: half of it are patches with an object, so even, not {job.batch}")
 
 
 def build(job: TrainJob, data: Data, note: Note | None = None) -> keras.Model:
@@ -114,6 +113,8 @@ def build(job: TrainJob, data: Data, note: Note | None = None) -> keras.Model:
         line = _start(job, *start, network)
         if note is not None:
             note(line)
+    if job.batch % share_of(network):
+        raise JobError(f"batch: half of it are patches with an object, so even, not {job.batch}")
     return network
 
 
@@ -131,6 +132,9 @@ def options_of(job: TrainJob, start: Bundle | None) -> dict[str, Any]:
 def _start(job: TrainJob, bundle: Bundle, source: keras.Model, network: keras.Model) -> str:
     if (job.architecture.name, bundle.architecture) != ("sharpmask", "deepmask"):
         return start_from(job, source, network)
+    if _scale(job) != bundle.scale:
+        shown = yaml.safe_dump(dict(bundle.scale), default_flow_style=True).strip()
+        raise JobError(f"input.scale: the trunk of {job.from_} learned with {shown}; set it so")
     try:
         fix_trunk(network, source)
     except ValueError as error:
@@ -138,17 +142,21 @@ def _start(job: TrainJob, bundle: Bundle, source: keras.Model, network: keras.Mo
     return f"trunk and scores are those of {job.from_}, and stay"
 
 
-def refines(network: keras.Model) -> bool:
-    """Whether trunk and scores stay as they are, so that only masks are learned, of objects only."""
-    return not network.get_layer("bottom_up").get_layer("score.1").trainable
+def _scale(job: TrainJob) -> dict[str, Any]:
+    return job.input.scale.model_dump(mode="json", exclude_none=True)
+
+
+def share_of(network: keras.Model) -> int:
+    """Patches for each object: 2, one without it; 1 where scores are fixed, so that masks alone learn."""
+    return 2 if network.get_layer("bottom_up").get_layer("score.1").trainable else 1
 
 
 def outline(job: TrainJob, data: Data) -> Outline:
     """What a training would do. Raises JobError."""
     network = build(job, data)
     learned, looked = _things(data)
-    share = 1 if refines(network) else 2
-    steps = -(-_objects(job, learned, share) * share // job.batch)
+    share = share_of(network)
+    _, steps = _epoch(job, learned, share)
     decided = [f"pyramid: {', '.join(f'{s:.3g}' for s in _centred.pyramid(learned.sides))}"]
     if "optimizer" not in job.model_fields_set:
         decided.append(said(optimizer_of(job, steps)))
@@ -162,9 +170,10 @@ def _things(data: Data) -> tuple[Things, Things]:
     return learned, _centred.survey(data.validation.frames, kinds, "validation")
 
 
-def _objects(job: TrainJob, things: Things, share: int) -> int:
-    """Objects an epoch, of which each makes `share` patches."""
-    return -(-job.input.patches // share) if job.input.patches else len(things.learned)
+def _epoch(job: TrainJob, things: Things, share: int) -> tuple[int, int]:
+    """Objects and steps of an epoch; each object makes `share` patches."""
+    count = -(-job.input.patches // share) if job.input.patches else len(things.learned)
+    return count, -(-count * share // job.batch)
 
 
 def drawn(
@@ -193,11 +202,10 @@ class Training(Epochs):
         super().__init__(job, data, update, note)
         self.model = self.network = build(job, data, note)
         self.side = int(self.network.outputs[0].shape[1])
-        self.share = 1 if refines(self.network) else 2
+        self.share = share_of(self.network)
         self.learned, self.looked = _things(data)
         self.pyramid = _centred.pyramid(self.learned.sides)
-        self.count = _objects(job, self.learned, self.share)
-        self.steps = -(-self.count * self.share // job.batch)
+        self.count, self.steps = _epoch(job, self.learned, self.share)
         self.optimizer = optimizer_of(job, self.steps)
         self.optimizer.build(self.model.trainable_variables)
         self.mask_loss = _mask_loss(job)
@@ -366,7 +374,7 @@ class Training(Epochs):
             bands=self.data.bands,
             classes=CLASSES,
             colors=plugins.palette(len(CLASSES)),
-            scale=self.job.input.scale.model_dump(mode="json", exclude_none=True),
+            scale=_scale(self.job),
             activation="sigmoid",
             size=(None, None),
             resize=False,

@@ -111,6 +111,15 @@ def test_a_deepmask_then_a_sharpmask_and_their_bundles(vehicles: Path, tmp_path:
     assert "patches of 192 x 192 pixels" in card
 
     notes.clear()
+    start = {"from": trained.bundle}
+    finer = {"architecture": {"name": "sharpmask"}, **start}
+    other = {"architecture": {"name": "sharpmask", "backbone": "resnet50"}}
+    for changes, message in (
+        ({"input": {"scale": {"divide": 127}}}, r"^input.scale: .* learned with {divide: 255.0}"),
+        (other, r"^from: .* is of another backbone"),
+    ):
+        with pytest.raises(JobError, match=message):
+            plan(job_of(vehicles, tmp_path / "no", **{**finer, **changes}))
     sharp = job_of(
         vehicles,
         tmp_path / "sharp",
@@ -118,29 +127,29 @@ def test_a_deepmask_then_a_sharpmask_and_their_bundles(vehicles: Path, tmp_path:
         epochs=1,
         optimizer={"name": "sgd", "learning_rate": 0.01},
         loss=[{"loss": "bce"}, {"loss": "dice", "weight": 0.5}],
-        **{"from": trained.bundle},
+        **start,
     )
     assert plan(sharp).steps == 2  # eight patches, of objects all
-    finer = train(sharp, note=notes.append)
+    ended = train(sharp, note=notes.append)
     assert notes == [f"trunk and scores are those of {trained.bundle}, and stay"]
-    refined, network = load_bundle(finer.bundle)
+    refined, network = load_bundle(ended.bundle)
     assert refined.options == {"backbone": "resnet14", "activation": None}
     fixed = trunk_of(network)
     for name, weights in trunk_of(model).items():
         for a, b in zip(weights, fixed[name], strict=True):
             np.testing.assert_array_equal(a, b, err_msg=name)
-    assert {"loss", "mask", "val_iou"} <= set(finer.metrics)
-    assert "val_score" not in finer.metrics
-    segmenter = segengine.create_segmenter({"kind": "sharpmask", "weights": finer.bundle})
+    assert {"loss", "mask", "val_iou"} <= set(ended.metrics)
+    assert "val_score" not in ended.metrics
+    segmenter = segengine.create_segmenter({"kind": "sharpmask", "weights": ended.bundle})
     assert segengine.predict(pixels, segmenter).labels.shape == (64, 64)
     for given, message in (
-        ({"kind": "deepmask", "weights": finer.bundle}, r"^weights: .* of a sharpmask, not of a d"),
-        ({"kind": "model", "path": finer.bundle, "window": 64}, r"^window: .* bundle of sharpmask"),
+        ({"kind": "deepmask", "weights": ended.bundle}, r"^weights: .* of a sharpmask, not of a d"),
+        ({"kind": "model", "path": ended.bundle, "window": 64}, r"^window: .* bundle of sharpmask"),
         (
-            {"kind": "model", "path": finer.bundle, "bands": 4},
+            {"kind": "model", "path": ended.bundle, "bands": 4},
             r"^path: .* of 3 bands, and a sharpm",
         ),
-        ({"kind": "mask-rcnn", "weights": finer.bundle}, r"^weights: .* is a sharpmask, which"),
+        ({"kind": "mask-rcnn", "weights": ended.bundle}, r"^weights: .* is a sharpmask, which"),
     ):
         with pytest.raises(JobError, match=message):
             segengine.create_segmenter(given)
@@ -253,11 +262,3 @@ def test_what_cannot_be_trained(
 def test_labels_without_instances_are_refused(make_job: MakeJob) -> None:
     with pytest.raises(JobError, match=r"^truth: deepmask learns from instances"):
         plan(make_job(architecture=SMALL))
-
-
-def test_a_sharpmask_takes_no_other_trunk(vehicles: Path, tmp_path: Path) -> None:
-    job = job_of(vehicles, tmp_path / "base", epochs=1)
-    trained = train(job)
-    other = {"name": "sharpmask", "backbone": "resnet50"}
-    with pytest.raises(JobError, match=r"^from: .*: trunk: is of another backbone"):
-        plan(job_of(vehicles, tmp_path / "out", other, **{"from": trained.bundle}))
