@@ -108,14 +108,25 @@ def opened(path: Path) -> Iterator[tuple[Bundle, Path]]:
 
 def load_weights(model: Any, file: Path) -> None:
     """Fill a network from what `save_weights` wrote. Raises ValueError, also where a layer is not
-    in the file."""
+    in the file, and where it holds NaN."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a layer that keeps its fresh weights
             model.load_weights(file)
     except (OSError, ValueError, KeyError, UserWarning) as error:
-        what = str(error).partition("\n")[0]
+        what = str(error).partition("\n")[0].partition(" Example error message")[0]
         raise ValueError(f"cannot be loaded: {what}") from error
+    check_finite(model)
+
+
+def check_finite(model: Any) -> None:
+    """Raise ValueError naming a variable of a network that holds NaN or infinity."""
+    import numpy as np
+
+    for variable in model.variables:
+        values = variable.numpy()
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"{variable.path} holds NaN or infinity")
 
 
 def _weights_among(names: Collection[str]) -> str:

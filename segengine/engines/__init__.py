@@ -127,4 +127,6 @@ def as_float(values: Any) -> NDArray[Any]:
 def reason(error: BaseException) -> str:
     """The first line of a library's error that says something, for a message of one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    first = lines[0] if lines else type(error).__name__
+    # Keras' errors of weights go on with an example over several lines
+    return first.partition(" Example error message")[0][:300]

@@ -61,6 +61,8 @@ class Coco(Named):
     def __post_init__(self) -> None:
         Named.__post_init__(self)
         object.__setattr__(self, "kinds", tuple(self.kinds))
+        if not isinstance(self.class_agnostic, bool):
+            raise ValueError(f"class_agnostic: must be true or false, not {self.class_agnostic!r}")
         known = get_args(Kind)
         if not self.kinds or len(set(self.kinds)) < len(self.kinds) or set(self.kinds) - {*known}:
             raise ValueError(f"kinds: must be some of {', '.join(known)}, not {self.kinds}")
@@ -120,7 +122,7 @@ class Coco(Named):
     def compute(self, state: Entries) -> dict[str, Any]:
         """Of each kind the 12 figures, and some of them of every class; None: no true object.
 
-        `ap` is that of the first kind.
+        `ap` is that of the first kind, and so are `ar_10` and `ar_100` without classes.
         """
         heads = np.frombuffer(b"".join(entry[2] for entry in state), _HEAD)
         rows = np.frombuffer(b"".join(entry[3] for entry in state), self._row)
@@ -144,7 +146,9 @@ class Coco(Named):
             )
             for i, kind in enumerate(self.kinds)
         }
-        return {"ap": found[self.kinds[0]]["ap"], **found}
+        first = found[self.kinds[0]]
+        shown = ("ap", "ar_10", "ar_100") if self.class_agnostic else ("ap",)
+        return {**{name: first[name] for name in shown}, **found}
 
     @property
     def _row(self) -> np.dtype[np.void]:

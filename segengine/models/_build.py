@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from segengine.bundles import check_finite
+
 Size = tuple[int | None, int | None]
 
 
@@ -43,25 +45,28 @@ def final(logits: Any, classes: int, activation: str | None) -> Any:
     return keras.layers.Activation(activation or "linear", dtype="float32", name="output")(logits)
 
 
-def load_weights(model: keras.Model, weights: str | None) -> None:
+def load_weights(model: keras.Model, weights: object) -> None:
     """Give the whole model the weights of a file that `keras.Model.save_weights` wrote.
 
     Raises ValueError where the file is not there or does not fit.
     """
     if weights is None:
         return
-    path = Path(weights)
-    if not path.is_file():
+    if not isinstance(weights, str) or not Path(weights).is_file():
         raise ValueError(f"weights: there is no file {weights}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # that a layer was skipped
-            model.load_weights(path)
+            model.load_weights(Path(weights))
     except (ValueError, OSError, KeyError, UserWarning) as error:
         raise ValueError(
             f"weights: {weights} is no file of weights of {model.name} with these bands, classes "
             "and options"
         ) from error
+    try:
+        check_finite(model)
+    except ValueError as error:
+        raise ValueError(f"weights: {weights}: {error}") from None
 
 
 def leaves(model: keras.Model) -> Iterator[Any]:

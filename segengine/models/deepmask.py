@@ -18,6 +18,7 @@ from typing import Any, Literal
 import keras
 from keras import layers
 
+from segengine.bundles import check_finite
 from segengine.models._build import Size, check, final, load_weights
 from segengine.models._torch import EPSILON, load_torch_state, max_pool, read_state, relu
 from segengine.models.layers.symmetric_padding import SymmetricPadding
@@ -61,7 +62,7 @@ def build(
     of a ResNet-50 that learned ImageNet, `.pth` or `.safetensors`. Raises ValueError for a value it
     does not know.
     """
-    check_patches(bands, classes, size)
+    check_patches(bands, classes, size, train_norm)
     image = keras.Input((None, None, bands), name="image")
     features = resnet_trunk(image, backbone, train_norm)
     up = keras.Model(image, heads(features["c4"]), name="bottom_up")
@@ -86,24 +87,29 @@ def _load_trunk(model: keras.Model, file: str) -> None:
     """Fill the trunk from a whole ResNet-50 of torchvision, whose last stage it has not."""
     names = {layer.name for layer in model.layers}
     try:
+        if not isinstance(file, str):
+            raise ValueError("give the path of a file")
         state = read_state(file)
         load_torch_state(model, {k: v for k, v in state.items() if k.rpartition(".")[0] in names})
+        check_finite(model)
     except ValueError as error:
         raise ValueError(f"trunk: {file}: {str(error).removeprefix('state: ')}") from error
 
 
-def check_patches(bands: int, classes: int, size: Size) -> None:
+def check_patches(bands: int, classes: int, size: Size, train_norm: bool) -> None:
     """Refuse options that a network of patches cannot have."""
     check(bands, classes, size)
     if classes != 1:
         raise ValueError(f"classes: its objects have no class, so 1, not {classes!r}")
     if tuple(size) not in ((None, None), (INPUT, INPUT)):
         raise ValueError(f"size: its patches have {INPUT} x {INPUT} pixels, not {size!r}")
+    if not isinstance(train_norm, bool):
+        raise ValueError(f"train_norm: must be true or false, not {train_norm!r}")
 
 
-def resnet_trunk(inputs: Any, backbone: str, train_norm: bool) -> dict[str, Any]:
+def resnet_trunk(inputs: Any, backbone: object, train_norm: bool) -> dict[str, Any]:
     """A ResNet to conv4, mirrored at its borders: `stem`, `c2`, `c3`, `c4` at strides 2 to 16."""
-    if backbone not in _BLOCKS:
+    if not isinstance(backbone, str) or backbone not in _BLOCKS:
         raise ValueError(f"backbone: must be one of {', '.join(_BLOCKS)}, not {backbone!r}")
 
     def norm(x: Any, name: str) -> Any:

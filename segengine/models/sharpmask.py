@@ -44,7 +44,7 @@ def build(
     Options as for `deepmask`. `trunk`: weights of a DeepMask whose trunk and score head are taken
     and kept fixed, as the paper trains it. Raises ValueError for a value it does not know.
     """
-    deepmask.check_patches(bands, classes, size)
+    deepmask.check_patches(bands, classes, size, train_norm)
     image = keras.Input((None, None, bands), name="image")
     features = deepmask.resnet_trunk(image, backbone, train_norm)
     vectors, scores = deepmask.heads(features["c4"])
@@ -64,13 +64,13 @@ def build(
 
 
 def fix_trunk(model: keras.Model, source: keras.Model) -> None:
-    """Give a SharpMask the trunk and score head of a DeepMask; it learns to refine, and they stay.
+    """Give a SharpMask trunk and scores of a DeepMask or SharpMask; it learns to refine, they stay.
 
     Raises ValueError where they are of another backbone or number of bands.
     """
     own, given = (_weighted(m.get_layer("bottom_up")) for m in (model, source))
-    taken = [name for name in own if not _HORIZONTAL.match(name)]
-    if taken != list(given):
+    taken, there = ([n for n in names if not _HORIZONTAL.match(n)] for names in (own, given))
+    if taken != there:
         raise ValueError("trunk: is of another backbone")
     for name in taken:
         if [w.shape for w in own[name].weights] != [w.shape for w in given[name].weights]:

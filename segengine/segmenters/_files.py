@@ -158,9 +158,12 @@ def open_bundle(path: Path, architecture: str | None) -> tuple[Bundle, Any]:
         if file.suffix == ".keras":
             return bundle, _keras.load_whole(file)
         options = {k: v for k, v in bundle.options.items() if k != "weights"}
-        return bundle, _keras.load_weights(
-            file, bundle.architecture, bundle.bands, bundle.outputs, bundle.size, options
-        )
+        try:
+            return bundle, _keras.load_weights(
+                file, bundle.architecture, bundle.bands, bundle.outputs, bundle.size, options
+            )
+        except ValueError as error:
+            raise ValueError(f"the bundle: {error}") from error
 
 
 def _saved_model(path: Path, engine: EngineName | None, precision: Precision) -> Opened:

@@ -37,6 +37,8 @@ ARCHITECTURES = ("deepmask", "sharpmask")
 PYRAMID = tuple(2.0 ** (i / 2) for i in range(-5, 2))
 """The published scales, 2^-2.5 to 2^0.5."""
 IMAGENET = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+LEVEL = 1 << 25
+"""Most pixels of a level, which the trunk sees at once: about 4 GB of maps."""
 _GREY = 0.5  # between black and white
 _BATCH = 32  # masks made at once
 
@@ -155,6 +157,11 @@ class Proposer:
         import cv2
 
         size = tuple(max(1, round(n * factor)) for n in scaled.shape[:2])
+        if size[0] * size[1] > LEVEL:
+            raise ValueError(
+                f"pyramid: at a scale of {factor:.3g} this frame has {size[0]:,} x {size[1]:,} pixels, "
+                f"and {LEVEL:,} at most are looked at in one piece; leave the larger scales out"
+            )
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         planes = [cv2.resize(b, size[::-1], interpolation=how) for b in np.moveaxis(scaled, -1, 0)]
         around = PATCH // 2 + BORDER
@@ -296,13 +303,13 @@ def create(
     _check("min_score", min_score, 0, 1)
     _check("threshold", threshold, 1e-6, 1 - 1e-6)
     _check("duplicates", duplicates, 0, 1)
-    for factor in pyramid or ():
-        _check("pyramid", factor, 1 / 64, 8)
-    if pyramid is not None and not pyramid:
-        raise ValueError("pyramid: needs at least one scale")
+    if pyramid is not None:
+        _check_pyramid(pyramid)
     path = Path(weights)
     try:
         bundle = bundles.read(path) if bundles.is_bundle(path) else None
+        if bundle is not None and "pyramid" in bundle.inference:
+            _check_pyramid(bundle.inference["pyramid"])
     except (OSError, ValueError) as error:
         raise ValueError(f"weights: {weights}: {error}") from error
     if bundle is not None:
@@ -375,6 +382,13 @@ def _traced(model: Any) -> Any:
         input_signature=specs,
         autograph=False,
     )
+
+
+def _check_pyramid(factors: Any) -> None:
+    if not isinstance(factors, Sequence) or isinstance(factors, str) or not factors:
+        raise ValueError(f"pyramid: needs a list with at least one scale, not {factors!r}")
+    for factor in factors:
+        _check("pyramid", factor, 1 / 64, 8)
 
 
 def _check(option: str, value: Any, least: float, most: float, kind: Any = int | float) -> None:

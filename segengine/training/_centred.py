@@ -33,6 +33,8 @@ STEP = 0.5
 """Of the pyramid of scales, in octaves."""
 SMALLEST, LARGEST = OBJECT / 8, OBJECT * 64
 """Longer side of an object, in pixels: what some scale of a pyramid can find."""
+VOID = 255
+"""Of a mask, where it is not known."""
 _TRIES = 64
 
 
@@ -49,16 +51,21 @@ class Things:
     """(object,) its true class."""
     boxes: Floats
     """(object, 4) top, left, bottom, right in pixels of the frame."""
+    crowds: NDArray[np.bool_]
+    """(object,) whether it stands for many: nothing is learned in its box."""
     learned: NDArray[np.int64]
     """Those that patches are centred on."""
+    surveyed: NDArray[np.int64]
+    """Frames whose truth is known."""
 
     def frame_of(self, thing: int) -> int:
         """The frame that an object is in."""
         return int(np.searchsorted(self.starts, thing, side="right")) - 1
 
-    def around(self, frame: int) -> Floats:
-        """(object, 4) boxes of a frame."""
-        return self.boxes[self.starts[frame] : self.starts[frame + 1]]
+    def around(self, frame: int) -> tuple[Floats, Floats]:
+        """(object, 4) boxes of a frame's objects, and of its crowds."""
+        part = slice(self.starts[frame], self.starts[frame + 1])
+        return self.boxes[part][~self.crowds[part]], self.boxes[part][self.crowds[part]]
 
     @property
     def sides(self) -> Floats:
@@ -78,13 +85,14 @@ class Place:
 
 def survey(frames: Sequence[Frame], kinds: Sequence[int], part: str) -> Things:
     """The objects of frames that are of some true classes, crowds apart. Raises JobError for none."""
-    starts, rows, found, boxes, crowds = [0], [], [], [], []
-    for frame in frames:
+    starts, rows, found, boxes, crowds, surveyed = [0], [], [], [], [], []
+    for index, frame in enumerate(frames):
         try:
             table = whole_truth(frame).objects
         except MissingTruthError:
             table = None
         if table is not None:
+            surveyed.append(index)
             names = [name for name in ("class", "bbox", "crowd") if name in table.column_names]
             for row, each in enumerate(table.select(names).to_pylist()):
                 x, y, width, height = each["bbox"]
@@ -96,7 +104,8 @@ def survey(frames: Sequence[Frame], kinds: Sequence[int], part: str) -> Things:
         starts.append(len(rows))
     corners = np.array(boxes, np.float32).reshape(-1, 4)
     sides = longer(corners)
-    learned = np.flatnonzero((sides >= SMALLEST) & (sides <= LARGEST) & ~np.array(crowds, np.bool_))
+    many = np.array(crowds, np.bool_)
+    learned = np.flatnonzero((sides >= SMALLEST) & (sides <= LARGEST) & ~many)
     if not len(learned):
         raise JobError(
             f"truth: of {len(rows):,} objects in {len(frames):,} {part} frames none can be learned; "
@@ -108,7 +117,9 @@ def survey(frames: Sequence[Frame], kinds: Sequence[int], part: str) -> Things:
         np.array(rows, np.int32),
         np.array(found, np.int32),
         corners,
+        many,
         learned,
+        np.array(surveyed, np.int64),
     )
 
 
@@ -129,7 +140,7 @@ def pyramid(sides: Floats) -> tuple[float, ...]:
 
 
 def centred(box: Floats, rng: np.random.Generator | None) -> Place:
-    """The patch of an object with a box (4,); `rng` None: exactly, else moved at random."""
+    """The patch of an object with a box (4,); `rng` None: in its middle, else moved at random."""
     top, left, bottom, right = box.tolist()
     move, zoom = np.zeros(2), 0.0
     if rng is not None:
@@ -140,16 +151,25 @@ def centred(box: Floats, rng: np.random.Generator | None) -> Place:
 
 
 def nothing(
-    boxes: Floats, shape: tuple[int, int], scales: tuple[float, float], rng: np.random.Generator
+    around: tuple[Floats, Floats],
+    shape: tuple[int, int],
+    scales: tuple[float, float],
+    rng: np.random.Generator,
 ) -> Place | None:
-    """A patch of a frame with objects (object, 4) that none is centred in; None: none was found."""
+    """A patch of a frame that no object is centred in; None: none was found.
+
+    around: boxes (object, 4) of the frame's objects, and of its crowds, which no patch's middle is in.
+    """
+    boxes, crowds = around
     low, high = np.log2(scales).tolist()
     zooms = 2.0 ** rng.uniform(low, high, _TRIES)
     centres = rng.uniform(0, 1, (_TRIES, 2)) * shape
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     away = np.abs(centres[:, None] - middles).max(axis=2) * zooms[:, None] >= APART
     other = np.abs(np.log2(zooms[:, None] * longer(boxes) / OBJECT)) >= OCTAVES
-    free = np.flatnonzero((away | other).all(axis=1))
+    low, high = centres[:, None] >= crowds[:, :2], centres[:, None] <= crowds[:, 2:]
+    inside = np.asarray((low & high).all(axis=2))
+    free = np.flatnonzero((away | other).all(axis=1) & ~inside.any(axis=1))
     if not len(free):
         return None
     y, x = centres[free[0]].tolist()
@@ -191,8 +211,11 @@ class Cutting:
         rows, cols = self.inside
         size = (cols.stop - cols.start, rows.stop - rows.start)
         how = cv2.INTER_AREA if size[0] < values.shape[1] else cv2.INTER_LINEAR
-        made = cv2.resize(np.ascontiguousarray(values), size, interpolation=how)
-        patch[rows, cols] = made.reshape(size[1], size[0], *values.shape[2:])
+        if values.ndim == 2:
+            patch[rows, cols] = cv2.resize(np.ascontiguousarray(values), size, interpolation=how)
+            return
+        for band in range(values.shape[2]):  # OpenCV's means are of 4 bands at most
+            self.fill(patch[..., band], values[..., band])
 
 
 def pixels_of(frame: Frame, place: Place, bands: int, spec: ScaleSpec) -> tuple[Floats, str]:
@@ -227,6 +250,11 @@ def target(mask: NDArray[np.uint8], side: int) -> NDArray[np.int32]:
     """(side, side) of a patch's mask (192, 192), without the border that a network sees beside it."""
     import cv2
 
-    inner = mask[BORDER:-BORDER, BORDER:-BORDER].astype(np.float32)
-    small = cv2.resize(inner, (side, side), interpolation=cv2.INTER_AREA)
-    return (small >= 0.5).astype(np.int32)
+    inner = mask[BORDER:-BORDER, BORDER:-BORDER]
+    object_, unknown = (
+        cv2.resize((inner == value).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+        for value in (1, VOID)
+    )
+    found = (object_ >= 0.5).astype(np.int32)
+    found[unknown >= 0.5] = VOID
+    return found

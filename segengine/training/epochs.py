@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Outline:
     """What a training would do, before its first step."""
 
     network: Any
-    """The `keras.Model`, with fresh weights."""
+    """The `keras.Model`, as it starts."""
     steps: int
     """An epoch."""
     looked: int
@@ -105,6 +105,19 @@ class Epochs(ABC):
     def rate(self) -> float:
         """The learning rate of the next step."""
         return float(np.asarray(self.optimizer.learning_rate))
+
+    def tell_lost(self, lost: Mapping[str, str], seen: Collection[str]) -> None:
+        """Note frames that could not be read, with the reason; `seen` are the names of all.
+
+        Raises SegengineError where nothing is left to learn from.
+        """
+        for name, reason in lost.items():
+            self.note(f"{name} takes no part: {reason}")
+        if seen and lost.keys() >= set(seen):
+            name, reason = next(iter(lost.items()))
+            raise SegengineError(
+                f"source.paths: none of {len(set(seen)):,} frames can be learned from; {name}: {reason}"
+            )
 
     def stepped(self, done: int, text: str) -> None:
         """Tell of a step: how many of this epoch are done, and its figures."""

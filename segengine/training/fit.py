@@ -63,9 +63,8 @@ class Training(Epochs):
         spread = range(0, len(samples), -(-len(samples) // RECALIBRATED))
         self.recalibrate(samples[i][0] for i in spread)
         looked = self.model.evaluate(self.looked, verbose=0, return_dict=True)
-        for lost in (samples.lost, self.looked.lost):
-            for name, reason in lost.items():
-                self.note(f"{name} takes no part: {reason}")
+        for part in (samples, self.looked):
+            self.tell_lost(part.lost, {part.part.frames[i].ref.name for i, _, _ in part.picks})
         figures = {name: float(values[0]) for name, values in history.items()}
         figures |= {f"val_{name}": float(value) for name, value in looked.items()}
         figures["learning_rate"] = self.rate
@@ -187,7 +186,7 @@ def loss(job: TrainJob, data: Data) -> Any:
     weights = class_weights(job, data)
     if weights is not None:
         ours["class_weights"] = weights
-    return loss_of(job, ours)
+    return loss_of(job, ours, outputs(job, data))
 
 
 def class_weights(job: TrainJob, data: Data) -> list[float] | None:

@@ -317,8 +317,9 @@ class Training(Epochs):
         looked = _Means()
         for batch in self._batches(None):
             looked.add(self.losses(*batch), len(batch.images))
-        for name, reason in self._lost.items():
-            self.note(f"{name} takes no part: {reason}")
+        for part in (self.data.train, self.data.validation):
+            names = {frame.ref.name for frame in part.frames}
+            self.tell_lost({n: r for n, r in self._lost.items() if n in names}, names)
         figures = means.figures()
         figures |= {f"val_{name}": value for name, value in looked.figures().items()}
         figures |= {f"val_{name}": value for name, value in self._precision().items()}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from segengine import registry
@@ -33,8 +34,8 @@ def objective_of(architecture: str, loss: Callable[[Any, Any], Any]) -> Objectiv
     return own(loss) if own else lambda labels, outputs: loss(labels, outputs[0])
 
 
-def loss_of(job: TrainJob, ours: Mapping[str, Any]) -> Any:
-    """The job's loss, or compound of losses, as Keras takes it.
+def loss_of(job: TrainJob, ours: Mapping[str, Any], channels: int) -> Any:
+    """The job's loss, or compound of losses, as Keras takes it, tried on so many channels.
 
     ours: options that it gets where it takes them and the job does not name them. Raises JobError.
     """
@@ -54,7 +55,12 @@ def loss_of(job: TrainJob, ours: Mapping[str, Any]) -> Any:
         )
     except JobError as error:
         raise JobError(f"loss.{error}") from None
-    return made.keras()
+    loss = made.keras()
+    try:
+        loss(np.zeros((1, 2, 2), np.int32), np.zeros((1, 2, 2, channels), np.float32))
+    except (ValueError, TypeError) as error:
+        raise JobError(f"loss: {str(error).partition(chr(10))[0]}") from None
+    return loss
 
 
 class Trainee(keras.Model):

@@ -5,8 +5,9 @@
 
 Half the patches of a step have an object in their middle, half have none. The loss is the mean over
 pixels of the job's loss of the masks (the logistic one unless `loss` says otherwise) of the former,
-and 1/32 of the logistic loss of the scores of all. A SharpMask that starts from a DeepMask keeps its
+and 1/32 of the logistic loss of the scores of all. A SharpMask that starts from a bundle keeps its
 trunk and scores as they are and learns to refine masks, of objects only; without one it learns all.
+Patches without an object are of all frames, also of those that have none.
 
 As published (Pinheiro et al. 2015 and 2016, and their program), unless `optimizer` says otherwise:
 SGD with a rate of 0.001 a patch for 32 patches a step, which falls twice; for DeepMask a momentum of
@@ -18,30 +19,28 @@ The folder is as of any training. `segmenter: {kind: model, path: OUT/bundle}` t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 import yaml
-from numpy.typing import NDArray
 
 from segengine import draw, models, plugins
-from segengine.ahead import one_ahead
-from segengine.errors import JobError, MissingTruthError
+from segengine.errors import JobError
 from segengine.models.deepmask import BORDER, INPUT, PATCH
 from segengine.models.sharpmask import fix_trunk
 from segengine.training import _centred, checkpoints, pictures
-from segengine.training._centred import Things
+from segengine.training._centred import VOID, Things
 from segengine.training._objects import check_truth, check_unused
+from segengine.training._pairs import Batch, Pairs
 from segengine.training._scaling import nearest, scaled
-from segengine.training.augment import augment
 from segengine.training.bundle import Bundle, portable
-from segengine.training.data import Data, order
+from segengine.training.data import Data
 from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
-from segengine.training.job import AugmentSpec, TrainJob
+from segengine.training.job import TrainJob
 from segengine.training.objective import loss_of
 from segengine.training.optimizers import optimizer, said
 from segengine.training.recalibration import Recalibration
@@ -56,20 +55,7 @@ FALLS = {"deepmask": (50, 120), "sharpmask": (50, 80)}
 """Epochs after which the rate is a half, and a tenth."""
 RECALIBRATED = 16
 """Most batches of an epoch for the statistics of batch normalisation."""
-VOID = 255
 _OWN = ("bands", "classes", "size", "weights", "activation")
-_ORDER, _PLACE, _CHANGE = range(3)  # streams of random numbers
-
-
-class Batch(NamedTuple):
-    """Patches, those with an object first."""
-
-    pixels: Any
-    """(n, 192, 192, band) float32, scaled"""
-    masks: Any
-    """(m, y, x) int32 of the first m; 255 where the truth is not known"""
-    known: Any
-    """(n,) float32, 0 for a patch that teaches nothing"""
 
 
 def check(job: TrainJob, data: Data) -> None:
@@ -80,7 +66,7 @@ def check(job: TrainJob, data: Data) -> None:
         raise JobError(
             f"input.size: the patches of {name} have {INPUT} x {INPUT} pixels; leave it out"
         )
-    if "resize" in job.input.model_fields_set and job.input.resize is True:
+    if "resize" in job.input.model_fields_set:
         raise JobError(f"input.resize: {name} learns from patches of its own; leave it out")
     if job.augment.crop < 1 or job.augment.scale > 1:
         key = "crop" if job.augment.crop < 1 else "scale"
@@ -92,7 +78,18 @@ def check(job: TrainJob, data: Data) -> None:
     check_unused(job, {"class_weights": reason, "metrics": reason})
 
 
-def build(job: TrainJob, data: Data, note: Note | None = None) -> keras.Model:
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The network of a job, as it starts."""
+
+    network: keras.Model
+    options: Mapping[str, Any]
+    """The architecture's, beyond bands, size and weights."""
+    line: str
+    """What it starts from; empty: random weights, or those of `architecture`."""
+
+
+def build(job: TrainJob, data: Data) -> Built:
     """The network of a job, with the weights it starts from. Raises JobError."""
     check(job, data)
     given = job.architecture.options
@@ -100,46 +97,51 @@ def build(job: TrainJob, data: Data, note: Note | None = None) -> keras.Model:
         if given.get(key) not in (None, 1):
             raise JobError(f"architecture.{key}: masks and scores are logits; leave it out")
     start = named_start(job)
+    if start is not None:
+        _check_start(job, start[0])
+    fresh = start is None and not any(given.get(key) for key in ("weights", "trunk"))
+    options: dict[str, Any] = {"train_norm": fresh}
+    if start is not None and "backbone" in start[0].options:
+        options["backbone"] = start[0].options["backbone"]
+    options |= {name: value for name, value in given.items() if name not in _OWN}
+    options["activation"] = None
+    name = job.architecture.name
     try:
-        network = models.build(
-            job.architecture.name,
-            bands=data.bands,
-            weights=given.get("weights"),
-            **options_of(job, None if start is None else start[0]),
-        )
+        network = models.build(name, bands=data.bands, weights=given.get("weights"), **options)
     except JobError as error:
         raise JobError(f"architecture.{error}") from None
-    if start is not None:
-        line = _start(job, *start, network)
-        if note is not None:
-            note(line)
+    line = "" if start is None else _started(job, start[1], network)
     if job.batch % share_of(network):
         raise JobError(f"batch: half of it are patches with an object, so even, not {job.batch}")
-    return network
+    kept = {k: v for k, v in options.items() if k not in ("train_norm", "trunk")}
+    return Built(network, kept, line)
 
 
-def options_of(job: TrainJob, start: Bundle | None) -> dict[str, Any]:
-    """The architecture's options beyond bands, size and weights; the backbone is that of `from`."""
-    given = job.architecture.options
-    fresh = start is None and not any(given.get(key) for key in ("weights", "trunk"))
-    ours: dict[str, Any] = {"train_norm": fresh}
-    if start is not None and "backbone" in start.options:
-        ours["backbone"] = start.options["backbone"]
-    own = {name: value for name, value in given.items() if name not in _OWN}
-    return {**ours, **own, "activation": None}
-
-
-def _start(job: TrainJob, bundle: Bundle, source: keras.Model, network: keras.Model) -> str:
-    if (job.architecture.name, bundle.architecture) != ("sharpmask", "deepmask"):
-        return start_from(job, source, network)
-    if _scale(job) != bundle.scale:
+def _check_start(job: TrainJob, bundle: Bundle) -> None:
+    if bundle.architecture not in MOMENTUM:
+        raise JobError(
+            f"from: {job.from_} is a {bundle.architecture}, and {job.architecture.name} starts from "
+            "a deepmask or sharpmask"
+        )
+    if job.architecture.options.get("trunk"):
+        raise JobError("architecture.trunk: goes not with from, which brings one; leave it out")
+    if job.architecture.name == "sharpmask" and _scale(job) != bundle.scale:
         shown = yaml.safe_dump(dict(bundle.scale), default_flow_style=True).strip()
         raise JobError(f"input.scale: the trunk of {job.from_} learned with {shown}; set it so")
+
+
+def _started(job: TrainJob, source: keras.Model, network: keras.Model) -> str:
+    """Copy what fits of `from`; of a SharpMask trunk and scores then stay."""
+    if job.architecture.name == "deepmask":
+        return start_from(job, source, network)
+    line = f"trunk and scores are those of {job.from_}, and stay"
+    if source.name == "sharpmask":
+        line = f"{start_from(job, source, network)}; trunk and scores stay"
     try:
         fix_trunk(network, source)
     except ValueError as error:
         raise JobError(f"from: {job.from_}: {error}") from None
-    return f"trunk and scores are those of {job.from_}, and stay"
+    return line
 
 
 def _scale(job: TrainJob) -> dict[str, Any]:
@@ -153,11 +155,14 @@ def share_of(network: keras.Model) -> int:
 
 def outline(job: TrainJob, data: Data) -> Outline:
     """What a training would do. Raises JobError."""
-    network = build(job, data)
+    built = build(job, data)
+    network, share = built.network, share_of(built.network)
+    _mask_loss(job)
     learned, looked = _things(data)
-    share = share_of(network)
     _, steps = _epoch(job, learned, share)
     decided = [f"pyramid: {', '.join(f'{s:.3g}' for s in _centred.pyramid(learned.sides))}"]
+    if built.line:
+        decided.insert(0, built.line)
     if "optimizer" not in job.model_fields_set:
         decided.append(said(optimizer_of(job, steps)))
     return Outline(network, steps, share * len(looked.learned), None, tuple(decided))
@@ -176,41 +181,37 @@ def _epoch(job: TrainJob, things: Things, share: int) -> tuple[int, int]:
     return count, -(-count * share // job.batch)
 
 
-def drawn(
-    things: Things, count: int, balance: bool, window: int, rng: np.random.Generator
-) -> list[int]:
-    """Objects of an epoch, in order: each class equally often, or each object.
-
-    As many as there are are drawn without repetition unless classes are balanced.
-    """
-    learned = things.learned
-    if balance:
-        kinds = things.kinds[learned]
-        share = 1.0 / np.bincount(kinds)[kinds]
-        picked = np.sort(rng.choice(learned, count, p=share / share.sum()))
-    else:
-        whole, rest = divmod(count, len(learned))
-        more = rng.choice(learned, rest, replace=False)
-        picked = np.sort(np.concatenate([np.repeat(learned, whole), more]))
-    return [int(picked[i]) for i in order(count, window, rng)]
-
-
 class Training(Epochs):
     """A network, its data and how far it is."""
 
     def __init__(self, job: TrainJob, data: Data, update: Update, note: Note) -> None:
         super().__init__(job, data, update, note)
-        self.model = self.network = build(job, data, note)
+        self.built = build(job, data)
+        self.model = self.network = self.built.network
+        if self.built.line:
+            note(self.built.line)
         self.side = int(self.network.outputs[0].shape[1])
         self.share = share_of(self.network)
-        self.learned, self.looked = _things(data)
-        self.pyramid = _centred.pyramid(self.learned.sides)
-        self.count, self.steps = _epoch(job, self.learned, self.share)
+        learned, looked = _things(data)
+        self.pyramid = _centred.pyramid(learned.sides)
+        count, self.steps = _epoch(job, learned, self.share)
+        self.learned, self.looked = (
+            Pairs(
+                job,
+                things,
+                (self.pyramid[0], self.pyramid[-1]),
+                self.side,
+                self.share,
+                data.bands,
+                objects,
+                {},
+            )
+            for things, objects in ((learned, count), (looked, None))
+        )
         self.optimizer = optimizer_of(job, self.steps)
         self.optimizer.build(self.model.trainable_variables)
         self.mask_loss = _mask_loss(job)
         self.recalibrate = Recalibration(self.network)
-        self.lost: dict[str, str] = {}
         shapes = [
             tf.TensorSpec((None, INPUT, INPUT, data.bands), tf.float32),
             tf.TensorSpec((None, self.side, self.side), tf.int32),
@@ -221,63 +222,6 @@ class Training(Epochs):
             for f in (self._train_step, self._look_step)
         )
         self.resume()
-
-    # --------------------------------------------------------------------------------- batches
-
-    def batches(self, epoch: int | None) -> Iterator[Batch]:
-        """An epoch's batches, None: the validation part; the next is made while one is used."""
-        if epoch is None:
-            chosen = self.looked.learned.tolist()
-        else:
-            rng = np.random.default_rng([self.job.seed, epoch, _ORDER])
-            balance, window = self.job.input.balance, self.job.window
-            chosen = drawn(self.learned, self.count, balance, window, rng)
-        size = self.job.batch // self.share
-        firsts = range(0, len(chosen), size)
-        yield from one_ahead(self._batch(epoch, i, chosen[i : i + size]) for i in firsts)
-
-    def _batch(self, epoch: int | None, first: int, chosen: Sequence[int]) -> Batch:
-        pairs = [self._patches(epoch, first + i, thing) for i, thing in enumerate(chosen)]
-        patches = [pair[i] for i in range(self.share) for pair in pairs]
-        return Batch(
-            scaled(np.stack([p.pixels for p in patches]), self.job.input.scale),
-            np.stack([p.mask for p in patches[: len(chosen)]]),
-            np.array([p.known for p in patches], np.float32),
-        )
-
-    def _patches(self, epoch: int | None, place: int, thing: int) -> list[_Patch]:
-        """An object's patch, and, where scores are learned, one of its frame without an object."""
-        things = self.looked if epoch is None else self.learned
-        index = things.frame_of(thing)
-        frame = things.frames[index]
-        seed = [self.job.seed, 0 if epoch is None else epoch + 1, place]
-        rng = np.random.default_rng([*seed, _PLACE])
-        spec = AugmentSpec() if epoch is None else self.job.augment
-        at = _centred.centred(things.boxes[thing], None if epoch is None else rng)
-        try:
-            mask = _centred.mask_of(frame, int(things.rows[thing]), at)
-            reason = ""
-        except MissingTruthError as error:
-            mask, reason = np.zeros((INPUT, INPUT), np.uint8), str(error)
-        pixels, unread = _centred.pixels_of(frame, at, self.data.bands, self.job.input.scale)
-        reason = reason or unread
-        pixels, mask = augment(pixels, mask, spec, np.random.default_rng([*seed, _CHANGE]), 0)
-        true = _centred.target(mask, self.side)
-        if reason:
-            self.lost[frame.ref.name] = reason
-            true[:] = VOID
-        found = [_Patch(pixels, true, not reason)]
-        if self.share == 2:
-            scales = self.pyramid[0], self.pyramid[-1]
-            bare = _centred.nothing(things.around(index), frame.shape, scales, rng)
-            place_of = at if bare is None else bare
-            pixels, unread = _centred.pixels_of(
-                frame, place_of, self.data.bands, self.job.input.scale
-            )
-            change = np.random.default_rng([*seed, _CHANGE, 1])
-            pixels, _ = augment(pixels, np.zeros((INPUT, INPUT), np.uint8), spec, change, 0)
-            found.append(_Patch(pixels, true, bare is not None and not (reason or unread)))
-        return found
 
     # ------------------------------------------------------------------------------------ steps
 
@@ -327,17 +271,16 @@ class Training(Epochs):
     def epoch(self) -> dict[str, float]:
         epoch, rate = self.state.epochs, self.rate
         learned, looked = _Means(), _Means()
-        for place, batch in enumerate(self.batches(epoch), 1):
-            learned.add(self._learn(*batch), len(batch.pixels))
+        for place, batch in enumerate(self.learned.batches(epoch), 1):
+            learned.add(self._learn(*batch), batch)
             self.stepped(place, f"loss {learned.figures()['loss']:.3f}")
-        every = -(-self.steps // RECALIBRATED)
-        self.recalibrate(
-            batch.pixels for i, batch in enumerate(self.batches(epoch)) if i % every == 0
-        )
-        for batch in self.batches(None):
-            looked.add(self._look(*batch), len(batch.pixels))
-        for name, reason in self.lost.items():
-            self.note(f"{name} takes no part: {reason}")
+        spread = self.learned.batches(epoch, -(-self.steps // RECALIBRATED))
+        self.recalibrate(batch.pixels for batch in spread)
+        for batch in self.looked.batches(0):
+            looked.add(self._look(*batch), batch)
+        for pairs in (self.learned, self.looked):
+            self.tell_lost(pairs.lost, pairs.names)
+            pairs.lost.clear()
         figures = learned.figures()
         figures |= {f"val_{name}": value for name, value in looked.figures().items()}
         figures["learning_rate"] = rate
@@ -346,7 +289,7 @@ class Training(Epochs):
     # ------------------------------------------------------------------------------ what is kept
 
     def picture(self) -> None:
-        (patch, *_) = self._patches(None, 0, int(self.looked.learned[0]))
+        patch = self.looked.thing(0, 0, int(self.looked.things.learned[0]))
         pixels = scaled(patch.pixels[None], self.job.input.scale)
         masks, _ = self.network(pixels, training=False)
         inner = slice(BORDER, -BORDER)
@@ -366,11 +309,9 @@ class Training(Epochs):
         return super().finish()
 
     def bundle(self, metrics: Mapping[str, float]) -> Bundle:
-        start = named_start(self.job)
-        options = options_of(self.job, None if start is None else start[0])
         return Bundle(
             architecture=self.job.architecture.name,
-            options={k: v for k, v in options.items() if k not in ("train_norm", "trunk")},
+            options=self.built.options,
             bands=self.data.bands,
             classes=CLASSES,
             colors=plugins.palette(len(CLASSES)),
@@ -397,34 +338,28 @@ def optimizer_of(job: TrainJob, steps: int) -> Any:
 
 def _mask_loss(job: TrainJob) -> Any:
     named = job if "loss" in job.model_fields_set else job.model_copy(update={"loss": "bce"})
-    return loss_of(named, {"from_logits": True, "ignore": VOID})
+    return loss_of(named, {"from_logits": True, "ignore": VOID}, 1)
 
 
 class _Means:
-    """The mean of each figure over patches."""
+    """The mean of each figure over the patches that it is of, as far as they are known."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.count = 0
+        self.counts: dict[str, float] = {}
 
-    def add(self, figures: Mapping[str, Any], count: int) -> None:
+    def add(self, figures: Mapping[str, Any], batch: Batch) -> None:
         """A batch's."""
+        objects = float(batch.known[: len(batch.masks)].sum())
         for name, value in figures.items():
+            count = objects if name in ("mask", "iou") else float(batch.known.sum())
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * count
-        self.count += count
+            self.counts[name] = self.counts.get(name, 0.0) + count
 
     def figures(self) -> dict[str, float]:
         """The loss, and each."""
-        means = {name: value / self.count for name, value in self.sums.items()}
+        means = {name: value / max(self.counts[name], 1.0) for name, value in self.sums.items()}
         return {"loss": means["mask"] + SCORES * means.get("score", 0.0), **means}
-
-
-@dataclass(frozen=True, slots=True)
-class _Patch:
-    pixels: NDArray[np.float32]
-    """(192, 192, band), as read"""
-    mask: NDArray[np.int32]
-    known: bool
 
 
 def _centre(batch: Batch, scores: Any) -> Any:

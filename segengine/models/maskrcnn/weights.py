@@ -123,9 +123,6 @@ def _load_saved(model: keras.Model, path: Path) -> None:
         load_weights(model, path)
     except ValueError as error:
         raise ValueError(f"weights: {path}: {error}") from None
-    for variable in model.variables:
-        if not np.isfinite(variable.numpy()).all():
-            raise ValueError(f"weights: {path}: {variable.path} holds NaN or infinity")
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:

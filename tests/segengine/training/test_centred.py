@@ -77,12 +77,17 @@ def test_a_patch_of_nothing_has_no_object_in_its_middle(
     around: Any, octaves: tuple[float, float], seed: int
 ) -> None:
     scales = 2.0 ** octaves[0], 2.0 ** octaves[1]
-    found = _centred.nothing(around, (200, 300), scales, np.random.default_rng(seed))
+    half = len(around) // 2
+    parts = around[half:], around[:half]
+    found = _centred.nothing(parts, (200, 300), scales, np.random.default_rng(seed))
     assume(found is not None)
     assert found is not None
     assert scales[0] * 0.999 <= found.scale <= scales[1] * 1.001
     assert all(0 <= at <= length for at, length in zip(found.centre, (200, 300), strict=True))
-    for top, left, bottom, right in around.tolist():
+    for top, left, bottom, right in around[:half].tolist():  # crowds
+        y, x = found.centre
+        assert not (top <= y <= bottom and left <= x <= right)
+    for top, left, bottom, right in around[half:].tolist():
         apart = max(
             abs(found.centre[0] - (top + bottom) / 2), abs(found.centre[1] - (left + right) / 2)
         )
@@ -91,11 +96,13 @@ def test_a_patch_of_nothing_has_no_object_in_its_middle(
 
 
 def test_where_there_is_no_room_for_nothing() -> None:
-    whole = np.array([(-6, -6, 24, 24)], np.float32)
+    none = np.zeros((0, 4), np.float32)
+    whole = np.array([(-6, -6, 24, 24)], np.float32), none
     rng = np.random.default_rng(0)
     assert _centred.nothing(whole, (18, 18), (92 / 30, 92 / 30), rng) is None
     assert _centred.nothing(whole, (18, 18), (92 / 14, 92 / 14), rng) is not None
-    assert _centred.nothing(np.zeros((0, 4), np.float32), (30, 30), (1, 1), rng) is not None
+    assert _centred.nothing((none, none), (30, 30), (1, 1), rng) is not None
+    assert _centred.nothing((none, whole[0]), (20, 20), (1, 1), rng) is None
 
 
 @given(boxes, st.integers(0, 2**32 - 1))
@@ -132,7 +139,11 @@ def test_objects_are_those_of_the_files(vehicles: Path) -> None:
     for index, frame in enumerate(frames):
         (image,) = [i for i in truth.dataset["images"] if frame.ref.name.endswith(i["file_name"])]
         wanted = truth.imgToAnns[image["id"]]
-        found = things.around(index)
+        part = slice(things.starts[index], things.starts[index + 1])
+        found = things.boxes[part]
+        crowd = np.array([bool(a["iscrowd"]) for a in wanted])
+        assert things.crowds[part].tolist() == crowd.tolist()
+        np.testing.assert_array_equal(things.around(index)[1], found[crowd])
         corners = np.array([a["bbox"] for a in wanted])
         np.testing.assert_allclose(found[:, :2], corners[:, 1::-1])
         np.testing.assert_allclose(found[:, 2:] - found[:, :2], corners[:, :1:-1])

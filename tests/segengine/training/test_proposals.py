@@ -13,12 +13,13 @@ import segengine
 from segengine.errors import JobError
 from segengine.progress import Progress
 from segengine.training import checkpoints, proposals
+from segengine.training._pairs import Batch, drawn
 from segengine.training._vehicles import write_vehicles
 from segengine.training.bundle import load_bundle
 from segengine.training.data import open_data
 from segengine.training.job import TrainJob, parse_train_job
 from segengine.training.plan import plan
-from segengine.training.proposals import Batch, Training, drawn, optimizer_of
+from segengine.training.proposals import Training, optimizer_of
 from segengine.training.trainers import train
 
 from .conftest import MakeJob
@@ -159,7 +160,7 @@ def test_losses_are_their_formulas(vehicles: Path, tmp_path: Path) -> None:
     """Of patches that are known, by NumPy; and one without truth changes none of them."""
     job = job_of(vehicles, tmp_path / "out")
     run = Training(job, open_data(job), lambda _: None, lambda _: None)
-    batch = next(iter(run.batches(0)))
+    batch = next(iter(run.learned.batches(0)))
     assert batch.pixels.shape == (4, 192, 192, 3)
     assert batch.masks.shape == (2, 112, 112)
     assert batch.known.tolist() == [1, 1, 1, 1]
@@ -192,10 +193,10 @@ def test_a_frame_that_cannot_be_read_teaches_nothing(vehicles: Path, tmp_path: P
     run = Training(job, open_data(job), lambda _: None, lambda _: None)
     for file in (root / "vehicles").iterdir():
         file.write_bytes(file.read_bytes()[:300])
-    batch = next(iter(run.batches(0)))
+    batch = next(iter(run.learned.batches(0)))
     assert not batch.known.any()
     assert (batch.masks == proposals.VOID).all()
-    assert run.lost
+    assert run.learned.lost
     assert float(run._look(*batch)["mask"]) == 0
 
 
