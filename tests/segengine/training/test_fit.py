@@ -16,7 +16,7 @@ from segengine.training.bundle import load_bundle, save_bundle
 from segengine.training.data import open_data
 from segengine.training.optimizers import optimizer
 from segengine.training.plan import plan
-from segengine.training.synthetic import CLASSES
+from segengine.training.synthetic import CLASSES, write_scenes
 from segengine.training.trainers import train
 
 from .conftest import MakeJob
@@ -198,6 +198,18 @@ def test_schedules_are_their_formulas(make_job: MakeJob) -> None:
         for epoch in (0, 3, 4, 9):
             made.iterations.assign(7 * epoch)
             assert float(np.asarray(made.learning_rate)) == pytest.approx(formula(epoch), rel=1e-5)
+
+
+def test_pictures_of_which_none_can_be_read_end_it(make_job: MakeJob, tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", range(4), 32)
+    for file in (root / "images").iterdir():
+        file.write_bytes(file.read_bytes()[:300])
+    truth = {"paths": [str(root / "labels/{stem}.png")], "classes": list(CLASSES)}
+    job = make_job(source={"paths": [str(root / "images/*.png")]}, truth=truth)
+    with pytest.raises(
+        SegengineError, match=r"^source.paths: none of \d frames can be learned from; "
+    ):
+        train(job)
 
 
 def test_a_loss_that_is_no_number_ends_it(make_job: MakeJob) -> None:

@@ -1,5 +1,6 @@
 """DeepMask and SharpMask trained on a few small pictures: losses, a kill, bundles, what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import segengine
-from segengine.errors import JobError
+from segengine.errors import JobError, SegengineError
 from segengine.progress import Progress
 from segengine.training import checkpoints, proposals
 from segengine.training._pairs import Batch, drawn
@@ -141,6 +142,10 @@ def test_a_deepmask_then_a_sharpmask_and_their_bundles(vehicles: Path, tmp_path:
             np.testing.assert_array_equal(a, b, err_msg=name)
     assert {"loss", "mask", "val_iou"} <= set(ended.metrics)
     assert "val_score" not in ended.metrics
+    again = {**finer, "from": ended.bundle, "optimizer": {"learning_rate": 1e-4}}
+    lines = plan(job_of(vehicles, tmp_path / "again", **again)).lines()
+    assert any(line.endswith("; trunk and scores stay") for line in lines)
+    wrong_bundles(Path(trained.bundle), vehicles, tmp_path / "wrong")
     segmenter = segengine.create_segmenter({"kind": "sharpmask", "weights": ended.bundle})
     assert segengine.predict(pixels, segmenter).labels.shape == (64, 64)
     for given, message in (
@@ -154,6 +159,36 @@ def test_a_deepmask_then_a_sharpmask_and_their_bundles(vehicles: Path, tmp_path:
     ):
         with pytest.raises(JobError, match=message):
             segengine.create_segmenter(given)
+
+
+def wrong_bundles(bundle: Path, vehicles: Path, folder: Path) -> None:
+    """Each with one thing wrong, refused by what it is."""
+    for pyramid, message in (
+        ("a", r"pyramid: needs a list with at least one scale, not 'a'"),
+        ([], r"pyramid: needs a list with at least one scale, not \[\]"),
+        ([100], r"pyramid: must be a number from 0.015625 to 8, not 100"),
+        ([-1.0], r"pyramid: must be a number from"),
+        ([float("nan")], r"pyramid: must be a number from"),
+    ):
+        copy = shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        said = json.loads((copy / "bundle.json").read_text())
+        said["inference"]["pyramid"] = pyramid
+        (copy / "bundle.json").write_text(json.dumps(said))
+        for kind in (
+            {"kind": "model", "path": str(copy)},
+            {"kind": "deepmask", "weights": str(copy)},
+        ):
+            with pytest.raises(JobError, match=message) as raised:
+                segengine.create_segmenter(kind)
+            assert str(copy) in str(raised.value)
+    copy = shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    _, model = load_bundle(copy)
+    model.get_layer("bottom_up").get_layer("bn1").gamma.assign(np.full(64, np.nan))
+    model.save_weights(copy / "model.weights.h5")
+    with pytest.raises(JobError, match=r"bn1/gamma.* holds NaN or infinity"):
+        plan(job_of(vehicles, folder / "no", {"name": "sharpmask"}, **{"from": str(copy)}))
+    with pytest.raises(JobError, match=r"^path: .*NaN"):
+        segengine.create_segmenter({"kind": "model", "path": str(copy)})
 
 
 def test_losses_are_their_formulas(vehicles: Path, tmp_path: Path) -> None:
@@ -198,6 +233,10 @@ def test_a_frame_that_cannot_be_read_teaches_nothing(vehicles: Path, tmp_path: P
     assert (batch.masks == proposals.VOID).all()
     assert run.learned.lost
     assert float(run._look(*batch)["mask"]) == 0
+    with pytest.raises(
+        SegengineError, match=r"^source.paths: none of \d frames can be learned from"
+    ):
+        train(job)
 
 
 def test_objects_of_an_epoch(vehicles: Path, tmp_path: Path) -> None:
@@ -211,6 +250,23 @@ def test_objects_of_an_epoch(vehicles: Path, tmp_path: Path) -> None:
     kinds = learned.kinds[learned.learned]
     counts = np.bincount(learned.kinds[many])[np.unique(kinds)]
     np.testing.assert_allclose(counts / 6000, 1 / len(np.unique(kinds)), atol=0.03)
+
+
+def test_patches_of_nothing_are_of_all_frames(vehicles: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(vehicles, tmp_path / "set")
+    file = root / "annotations/instances_vehicles.json"
+    document = json.loads(file.read_text())
+    empty = document["images"][0]
+    Image.new("RGB", (64, 64), (9, 200, 9)).save(root / "vehicles" / empty["file_name"])
+    kept = [a for a in document["annotations"] if a["image_id"] != empty["id"]]
+    file.write_text(json.dumps(document | {"annotations": kept}))
+    job = job_of(root, tmp_path / "out", split={"train": 0.75, "validation": 0.25}, augment={})
+    run = Training(job, open_data(job), lambda _: None, lambda _: None)
+    assert not any(name.endswith(empty["file_name"]) for name in run.learned.names)
+    assert len(run.learned.names) == len(run.learned.things.surveyed) - 1
+    patches = [run.learned.bare(0, place).pixels for place in range(30)]
+    green = [bool((patch == (9, 200, 9)).all(axis=-1).any()) for patch in patches]
+    assert 3 <= sum(green) <= 20  # of three frames one
 
 
 def test_the_published_rates(vehicles: Path, tmp_path: Path) -> None:
@@ -241,6 +297,7 @@ def test_a_plan_says_what_the_network_decides(vehicles: Path, tmp_path: Path) ->
     [
         ({"input": {"size": [64, 64]}}, r"^input.size: the patches of deepmask have 192 x 192"),
         ({"input": {"resize": True}}, r"^input.resize: deepmask learns from patches of its own"),
+        ({"input": {"resize": "patches"}}, r"^input.resize: deepmask learns from patches of its"),
         ({"augment": {"crop": 0.5}}, r"^augment.crop: deepmask moves and scales its patches"),
         ({"augment": {"scale": 2}}, r"^augment.scale: deepmask moves and scales its patches"),
         ({"class_weights": "auto"}, r"^class_weights: the objects of deepmask have no class"),
@@ -250,6 +307,14 @@ def test_a_plan_says_what_the_network_decides(vehicles: Path, tmp_path: Path) ->
         ({"architecture": SMALL | {"classes": 3}}, r"^architecture.classes: masks and scores are"),
         ({"architecture": SMALL | {"depth": 3}}, r"^architecture.depth: "),
         ({"loss": "no_such"}, "no_such"),
+        ({"loss": "sparse_categorical_ce"}, r"^loss: .*needs at least two classes"),
+        ({"architecture": SMALL | {"backbone": ["resnet14"]}}, r"^architecture.backbone: must be"),
+        (
+            {"architecture": SMALL | {"trunk": 5}},
+            r"^architecture.trunk: 5: give the path of a file",
+        ),
+        ({"architecture": SMALL | {"weights": 5}}, r"^architecture.weights: there is no file 5"),
+        ({"architecture": SMALL | {"train_norm": "y"}}, r"^architecture.train_norm: must be true"),
         ({"from": "/nowhere"}, r"^from: /nowhere: is no bundle"),
     ],
 )
