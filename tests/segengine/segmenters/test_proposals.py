@@ -191,7 +191,10 @@ def test_frames_of_one_call_are_apart() -> None:
     images = np.full((2, 220, 220, 1), 40, np.uint8)
     images[1, 60:140, 80:160] = 250
     found = proposer(Watcher()).segment(images)
-    assert found.objects is None
+    alone = proposer(Watcher()).segment(images[1:]).objects
+    assert alone.num_rows
+    assert found.objects.drop_columns("frame").equals(alone)
+    assert set(found.objects.column("frame").to_pylist()) == {1}
     assert not found.labels[0].any()
     np.testing.assert_array_equal(
         found.instances[1:], proposer(Watcher()).segment(images[1:]).instances
@@ -251,12 +254,19 @@ def test_a_whole_model_is_read_and_wrong_files_are_refused(tmp_path: Path) -> No
         assert str(raised.value).startswith("weights: ")
 
 
+def test_a_level_beyond_all_bounds_is_refused() -> None:
+    wide = proposer(Watcher(), pyramid=(8.0,))
+    with pytest.raises(ValueError, match=r"^pyramid: at a scale of 8 this frame has 8,000 x 8,000"):
+        wide.find(np.zeros((1000, 1000, 1), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"pyramid": 3}, r"^pyramid: needs a list with at least one scale, not 3"),
         ({"most": 0}, r"^most: must be an integer from 1"),
         ({"threshold": 1}, r"^threshold: must be a number"),
-        ({"pyramid": []}, r"^pyramid: needs at least one"),
+        ({"pyramid": []}, r"^pyramid: needs a list with at least one scale"),
         ({"pyramid": [0]}, r"^pyramid: must be a number"),
         ({"bands": 4}, r"^scale: has no default for 4 bands"),
         ({"scale": {"mean": [1, 2]}}, r"^scale.mean: has 2 values"),
