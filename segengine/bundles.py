@@ -33,6 +33,12 @@ FORMAT = 1
 META = "bundle.json"
 WEIGHTS = ("model.weights.h5", "model.keras")
 """What the file with the weights may be called; we write the first."""
+IMAGENET: Mapping[str, Any] = {
+    "divide": 255,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+"""Scale of RGB bytes for weights that torchvision's networks learned from ImageNet."""
 
 
 @dataclass(frozen=True, slots=True)

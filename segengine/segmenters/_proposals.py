@@ -36,7 +36,6 @@ ARCHITECTURES = ("deepmask", "sharpmask")
 """Names in a bundle."""
 PYRAMID = tuple(2.0 ** (i / 2) for i in range(-5, 2))
 """The published scales, 2^-2.5 to 2^0.5."""
-IMAGENET = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 LEVEL = 1 << 25
 """Most pixels of a level, which the trunk sees at once: about 4 GB of maps."""
 _GREY = 0.5  # between black and white
@@ -321,7 +320,7 @@ def create(
     count = numbers if isinstance(numbers, int) else len(numbers)
     if scale is None and count != 3:
         raise ValueError(f"scale: has no default for {count} bands; set it")
-    found = Scale.of(IMAGENET if scale is None else scale)
+    found = Scale.of(bundles.IMAGENET if scale is None else scale)
     found.check(count)
     centred = zip(*np.broadcast_arrays(found.mean, found.std), strict=True)
     border = tuple(float((_GREY - m) / s) for m, s in centred)

@@ -20,7 +20,7 @@ from segengine.training._centred import VOID, Place, Things
 from segengine.training._scaling import scaled
 from segengine.training.augment import augment
 from segengine.training.data import order
-from segengine.training.job import AugmentSpec, TrainJob
+from segengine.training.job import AugmentSpec, ScaleSpec, TrainJob
 
 _ORDER, _PLACE, _CHANGE, _BARE = range(4)  # streams of random numbers
 
@@ -79,6 +79,7 @@ class Pairs:
     share: int
     """2: each object and a patch without one; 1: objects only."""
     bands: int
+    scale: ScaleSpec
     count: int | None
     """Objects an epoch; None: each, as it is, always the same."""
     lost: dict[str, str]
@@ -102,7 +103,7 @@ class Pairs:
         masks = np.stack([p.mask for p in patches])
         if self.share == 2:
             patches += [self.bare(epoch, first + i) for i in range(len(chosen))]
-        pixels = scaled(np.stack([p.pixels for p in patches]), self.job.input.scale)
+        pixels = scaled(np.stack([p.pixels for p in patches]), self.scale)
         return Batch(pixels, masks, np.array([p.known for p in patches], np.float32))
 
     def _rng(self, epoch: int, place: int, stream: int) -> np.random.Generator:
@@ -118,7 +119,7 @@ class Pairs:
             reason = ""
         except MissingTruthError as error:
             mask, reason = np.zeros((INPUT, INPUT), np.uint8), str(error)
-        pixels, unread = _centred.pixels_of(frame, at, self.bands, self.job.input.scale)
+        pixels, unread = _centred.pixels_of(frame, at, self.bands, self.scale)
         pixels, mask = self._changed(pixels, mask, self._rng(epoch, place, _CHANGE))
         true = _centred.target(mask, self.side)
         if reason or unread:
@@ -133,7 +134,7 @@ class Pairs:
         frame = self.things.frames[index]
         at = _centred.nothing(self.things.around(index), frame.shape, self.scales, rng)
         where = at or Place((0.0, 0.0), 1.0)
-        pixels, unread = _centred.pixels_of(frame, where, self.bands, self.job.input.scale)
+        pixels, unread = _centred.pixels_of(frame, where, self.bands, self.scale)
         if unread:
             self.lost[frame.ref.name] = unread
         mask = np.zeros((INPUT, INPUT), np.uint8)

@@ -31,8 +31,8 @@ WEIGHT_FILES = ("weights", "trunk")
 _FREE = ("optimizer", "loss", "class_weights", "metrics")
 DECIDED = {
     "mask-rcnn": (*_FREE, "input.scale", "input.balance"),
-    "deepmask": (*_FREE, "input.size", "input.resize"),
-    "sharpmask": (*_FREE, "input.size", "input.resize"),
+    "deepmask": (*_FREE, "input.size", "input.resize", "input.scale"),
+    "sharpmask": (*_FREE, "input.size", "input.resize", "input.scale"),
 }
 """Keys whose defaults are not those of an architecture, which decides where they are left out."""
 Fraction = Annotated[float, Field(gt=0, le=1)]

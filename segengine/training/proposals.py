@@ -29,6 +29,7 @@ import tensorflow as tf
 import yaml
 
 from segengine import draw, models, plugins
+from segengine.bundles import IMAGENET
 from segengine.errors import JobError
 from segengine.models.deepmask import BORDER, INPUT, PATCH
 from segengine.models.sharpmask import fix_trunk
@@ -40,7 +41,7 @@ from segengine.training._scaling import nearest, scaled
 from segengine.training.bundle import Bundle, portable
 from segengine.training.data import Data
 from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
-from segengine.training.job import TrainJob
+from segengine.training.job import ScaleSpec, TrainJob
 from segengine.training.objective import loss_of
 from segengine.training.optimizers import optimizer, said
 from segengine.training.recalibration import Recalibration
@@ -85,6 +86,7 @@ class Built:
     network: keras.Model
     options: Mapping[str, Any]
     """The architecture's, beyond bands, size and weights."""
+    scale: ScaleSpec
     line: str
     """What it starts from; empty: random weights, or those of `architecture`."""
 
@@ -114,7 +116,12 @@ def build(job: TrainJob, data: Data) -> Built:
     if job.batch % share_of(network):
         raise JobError(f"batch: half of it are patches with an object, so even, not {job.batch}")
     kept = {k: v for k, v in options.items() if k not in ("train_norm", "trunk")}
-    return Built(network, kept, line)
+    scale = scale_of(job, None if start is None else start[0])
+    try:
+        scaled(np.zeros((1, 1, data.bands)), scale)
+    except ValueError as error:
+        raise JobError(f"input.scale.{error}") from None
+    return Built(network, kept, scale, line)
 
 
 def _check_start(job: TrainJob, bundle: Bundle) -> None:
@@ -125,9 +132,22 @@ def _check_start(job: TrainJob, bundle: Bundle) -> None:
         )
     if job.architecture.options.get("trunk"):
         raise JobError("architecture.trunk: goes not with from, which brings one; leave it out")
-    if job.architecture.name == "sharpmask" and _scale(job) != bundle.scale:
+    fixed = job.architecture.name == "sharpmask"
+    if fixed and "scale" in job.input.model_fields_set and _said(job.input.scale) != bundle.scale:
         shown = yaml.safe_dump(dict(bundle.scale), default_flow_style=True).strip()
-        raise JobError(f"input.scale: the trunk of {job.from_} learned with {shown}; set it so")
+        raise JobError(f"input.scale: the trunk of {job.from_} learned with {shown}; leave it out")
+
+
+def scale_of(job: TrainJob, start: Bundle | None) -> ScaleSpec:
+    """The job's, else that of the weights it starts from. Raises JobError."""
+    if "scale" in job.input.model_fields_set:
+        return job.input.scale
+    if start is not None:
+        return ScaleSpec.model_validate(start.scale)
+    given = job.architecture.options
+    if given.get("trunk") or given.get("weights"):
+        return ScaleSpec.model_validate(IMAGENET)
+    return job.input.scale
 
 
 def _started(job: TrainJob, source: keras.Model, network: keras.Model) -> str:
@@ -144,8 +164,8 @@ def _started(job: TrainJob, source: keras.Model, network: keras.Model) -> str:
     return line
 
 
-def _scale(job: TrainJob) -> dict[str, Any]:
-    return job.input.scale.model_dump(mode="json", exclude_none=True)
+def _said(scale: ScaleSpec) -> dict[str, Any]:
+    return scale.model_dump(mode="json", exclude_none=True)
 
 
 def share_of(network: keras.Model) -> int:
@@ -160,7 +180,9 @@ def outline(job: TrainJob, data: Data) -> Outline:
     _mask_loss(job)
     learned, looked = _things(data)
     _, steps = _epoch(job, learned, share)
-    decided = [f"pyramid: {', '.join(f'{s:.3g}' for s in _centred.pyramid(learned.sides))}"]
+    shown = yaml.safe_dump(_said(built.scale), default_flow_style=True, width=200).strip()
+    decided = [f"scale: {shown}"]
+    decided += [f"pyramid: {', '.join(f'{s:.3g}' for s in _centred.pyramid(learned.sides))}"]
     if built.line:
         decided.insert(0, built.line)
     if "optimizer" not in job.model_fields_set:
@@ -203,6 +225,7 @@ class Training(Epochs):
                 self.side,
                 self.share,
                 data.bands,
+                self.built.scale,
                 objects,
                 {},
             )
@@ -290,7 +313,7 @@ class Training(Epochs):
 
     def picture(self) -> None:
         patch = self.looked.thing(0, 0, int(self.looked.things.learned[0]))
-        pixels = scaled(patch.pixels[None], self.job.input.scale)
+        pixels = scaled(patch.pixels[None], self.built.scale)
         masks, _ = self.network(pixels, training=False)
         inner = slice(BORDER, -BORDER)
         true, found = (
@@ -315,7 +338,7 @@ class Training(Epochs):
             bands=self.data.bands,
             classes=CLASSES,
             colors=plugins.palette(len(CLASSES)),
-            scale=_scale(self.job),
+            scale=_said(self.built.scale),
             activation="sigmoid",
             size=(None, None),
             resize=False,

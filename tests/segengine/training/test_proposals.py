@@ -16,16 +16,30 @@ from segengine.progress import Progress
 from segengine.training import checkpoints, proposals
 from segengine.training._pairs import Batch, drawn
 from segengine.training._vehicles import write_vehicles
-from segengine.training.bundle import load_bundle
+from segengine.training.bundle import Bundle, load_bundle
 from segengine.training.data import open_data
 from segengine.training.job import TrainJob, parse_train_job
 from segengine.training.plan import plan
-from segengine.training.proposals import Training, optimizer_of
+from segengine.training.proposals import Training, optimizer_of, scale_of
 from segengine.training.trainers import train
 
 from .conftest import MakeJob
 
 SMALL: dict[str, Any] = {"name": "deepmask", "backbone": "resnet14"}
+
+BARE: dict[str, Any] = {
+    "architecture": "deepmask",
+    "options": {},
+    "bands": 3,
+    "classes": ("background", "object"),
+    "colors": (),
+    "scale": {},
+    "activation": "sigmoid",
+    "size": (None, None),
+    "resize": False,
+    "job": {},
+    "metrics": {},
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +131,10 @@ def test_a_deepmask_then_a_sharpmask_and_their_bundles(vehicles: Path, tmp_path:
     finer = {"architecture": {"name": "sharpmask"}, **start}
     other = {"architecture": {"name": "sharpmask", "backbone": "resnet50"}}
     for changes, message in (
-        ({"input": {"scale": {"divide": 127}}}, r"^input.scale: .* learned with {divide: 255.0}"),
+        (
+            {"input": {"scale": {"divide": 127}}},
+            r"^input.scale: .* learned with {divide: 255.0}; l",
+        ),
         (other, r"^from: .* is of another backbone"),
     ):
         with pytest.raises(JobError, match=message):
@@ -289,6 +306,20 @@ def test_a_plan_says_what_the_network_decides(vehicles: Path, tmp_path: Path) ->
     lines = plan(parse_train_job(raw)).lines()
     assert "# optimizer: SGD with a rate of 0.004, as published" in lines
     assert any(line.startswith("# pyramid: ") for line in lines)
+    assert "# scale: {divide: 255.0}" in lines
+    start = Bundle(**BARE | {"scale": {"range": [0.0, 9.0]}})
+    job = parse_train_job(raw)
+    imagenet = {"divide": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    trunk = parse_train_job(raw | {"architecture": SMALL | {"trunk": "resnet50.pth"}})
+    own = parse_train_job(raw | {"input": {"scale": {"divide": 7}}})
+    for case, begun, wanted in (
+        (job, None, {"divide": 255.0}),
+        (trunk, None, imagenet),
+        (job, start, {"range": [0.0, 9.0]}),
+        (own, start, {"divide": 7.0}),
+    ):
+        found = scale_of(case, begun).model_dump(mode="json", exclude_none=True)
+        assert found == wanted
     assert not any(line.startswith(("loss", "optimizer", "metrics")) for line in lines)
 
 
