@@ -52,7 +52,7 @@ def drawn(
 ) -> list[int]:
     """Objects of an epoch, in order: each class equally often, or each object.
 
-    As many as there are are drawn without repetition unless classes are balanced.
+    Unless classes are balanced, none comes again before all have come.
     """
     learned = things.learned
     if balance:
