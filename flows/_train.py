@@ -1,7 +1,7 @@
 """`segengine train`: a training in this process, with progress on stderr.
 
 Without Prefect: a training is one piece of work, and its checkpoints are what it goes on from. The
-flow of the same name is in `flows.train`.
+flow of the same name is in `segengine_flows.train`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from flows import terminal
+from segengine_flows import terminal
 
 
 def run(job_file: str, overrides: Sequence[str] = ()) -> int:

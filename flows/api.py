@@ -2,7 +2,7 @@
 
 The parent opens the listening socket (no race for a port) and a pipe whose write end it alone
 holds: when the parent ends, however it ends, the child reads the end of the pipe and is gone.
-Run as `python -P -m flows.api SOCKET PIPE`.
+Run as `python -P -m segengine_flows.api SOCKET PIPE`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class EmbeddedApi:
             fds = (listener.fileno(), pipe)
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "flows.api", *map(str, fds)],
+                    [sys.executable, "-P", "-m", "segengine_flows.api", *map(str, fds)],
                     env=_server_environment(),
                     pass_fds=fds,
                     stdin=subprocess.DEVNULL,

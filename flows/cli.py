@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from flows.terminal import say, write
+from segengine_flows.terminal import say, write
 
 LISTS = ("segmenters", "sources", "metrics", "losses")
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
@@ -119,13 +119,13 @@ def _leave(code: int, message: str = "") -> NoReturn:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from flows.run import run
+    from segengine_flows.run import run
 
     return run(args.job, args.set, repair=args.repair, refit=args.refit)
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from flows.demo import demo
+    from segengine_flows.demo import demo
 
     return demo(args.out)
 
@@ -135,7 +135,7 @@ def _plan(args: argparse.Namespace) -> int:
     from segengine.training.job import is_train_job
 
     if is_train_job(args.job):
-        from flows._train import planned
+        from segengine_flows._train import planned
 
         return _show_lines(planned(args.job, args.set))
     from segengine.preview import plan
@@ -188,7 +188,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from flows._train import run
+    from segengine_flows._train import run
 
     return run(args.job, args.set)
 

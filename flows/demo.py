@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 
-from flows import terminal
-from flows.run import drive
+from segengine_flows import terminal
+from segengine_flows.run import drive
 
 
 def demo(out: str) -> int:
     """Run the demo's jobs below the folder `out`, and say where to look; returns the exit code."""
     from segengine.demo import demo_jobs, write_own_job
-    from tasks.session import Session
+    from segengine_tasks.session import Session
 
     folder = os.path.abspath(os.path.expanduser(out))
     code = 0

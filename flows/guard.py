@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
-from tasks.artifacts import Publisher
-from tasks.session import Session, StoppedError
+from segengine_tasks.artifacts import Publisher
+from segengine_tasks.session import Session, StoppedError
 
 GRACE = 8.0
 """Seconds between the engine's end and the process's, where Prefect does not answer."""

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flows import terminal
-from flows.api import EmbeddedApi, configured_url, prepare_client
 from segengine.errors import JobError
 from segengine.job import Job, load_job
+from segengine_flows import terminal
+from segengine_flows.api import EmbeddedApi, configured_url, prepare_client
 
 if TYPE_CHECKING:
     from segengine.progress import Summary
-    from tasks.session import Session
+    from segengine_tasks.session import Session
 
 START = 45.0
 """Seconds an embedded API may need to answer; the first one on a machine makes a database."""
@@ -41,7 +41,7 @@ def run(
     # First of all: it needs longer to start than anything else here.
     with _Prefect() as prefect:
         job = load_job(job_file, overrides)
-        from tasks.session import Session
+        from segengine_tasks.session import Session
 
         session = Session(job, repair=repair, refit=refit)
         prefect.mirror(session)
@@ -81,7 +81,7 @@ class _Prefect:
             try:
                 prepare_client(self._api.url if self._api is not None else None)
                 # On this thread: two threads that import at once can see half a module.
-                import flows.segment  # noqa: F401
+                import segengine_flows.segment  # noqa: F401
             except Exception as error:  # noqa: BLE001 - a broken Prefect must not stop a run
                 self._trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
         if self._trouble:
@@ -151,7 +151,7 @@ class Mirror:
             self._trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
 
     def _follow(self) -> None:
-        from flows.segment import driven, segment
+        from segengine_flows.segment import driven, segment
 
         driven.set(self._session)
         # What Prefect stores must not hold the credentials that a URL may carry.

@@ -1,4 +1,4 @@
-"""The Prefect flow: images in, masks out. `python -P -m flows.segment JOB.yaml` runs it."""
+"""The Prefect flow: images in, masks out. `python -P -m segengine_flows.segment JOB.yaml` runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ if __name__ == "__main__":
     import os
     import sys
 
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "flows.cli", "run", *sys.argv[1:]])
+    os.execv(
+        sys.executable, [sys.executable, "-P", "-m", "segengine_flows.cli", "run", *sys.argv[1:]]
+    )
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +22,14 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.guard import probe, prompt_end
 from segengine.errors import SegengineError
 from segengine.job import Job, parse_job
 from segengine.progress import Summary
-from tasks.artifacts import Publisher, publish_results
-from tasks.session import Session, StoppedError
-from tasks.stages import TASKS
-from tasks.words import count
+from segengine_flows.guard import probe, prompt_end
+from segengine_tasks.artifacts import Publisher, publish_results
+from segengine_tasks.session import Session, StoppedError
+from segengine_tasks.stages import TASKS
+from segengine_tasks.words import count
 
 driven: ContextVar[Session | None] = ContextVar("driven", default=None)
 """The session that the command line drives itself; a deployed flow has none and drives its own."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tasks.words import count
+from segengine_tasks.words import count
 
 if TYPE_CHECKING:
     from segengine.progress import FailedFrame, Progress, Summary

@@ -9,10 +9,10 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows._train import hush
 from segengine.errors import SegengineError
 from segengine.training.job import TrainJob, parse_train_job
-from tasks.artifacts import Publisher, StageProgress
+from segengine_flows._train import hush
+from segengine_tasks.artifacts import Publisher, StageProgress
 
 
 @flow(

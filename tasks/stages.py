@@ -11,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from tasks.artifacts import Publisher, StageProgress
-from tasks.session import STAGES, Session
-from tasks.words import count
+from segengine_tasks.artifacts import Publisher, StageProgress
+from segengine_tasks.session import STAGES, Session
+from segengine_tasks.words import count
 
 if TYPE_CHECKING:
     from segengine.progress import Progress

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
+from segengine_flows import cli
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -68,7 +68,9 @@ def _cold(folder: Path) -> Row:
         )
         home = {"PREFECT_HOME": str(folder / "home")}
         theirs.append(_seconds([sys.executable, str(folder / "flow.py")], home))
-        ours.append(_seconds([sys.executable, "-P", "-m", "flows.cli", "run", str(job)], home))
+        ours.append(
+            _seconds([sys.executable, "-P", "-m", "segengine_flows.cli", "run", str(job)], home)
+        )
     # The first of each makes Prefect's database.
     a, b = statistics.median(ours[1:]), statistics.median(theirs[1:])
     return Row(

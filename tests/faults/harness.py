@@ -174,7 +174,7 @@ class Job:
 
     def start_command(self, *arguments: str) -> Process:
         """`segengine run`, with Prefect."""
-        return self._start(["-m", "flows.cli", "run", str(self.file), *arguments])
+        return self._start(["-m", "segengine_flows.cli", "run", str(self.file), *arguments])
 
     def _start(self, command: list[str]) -> Process:
         process = Process(self.folder / "runs", command, self.environment)

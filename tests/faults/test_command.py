@@ -115,7 +115,7 @@ def test_a_killed_command_leaves_nobody_behind_and_goes_on(
 
 def api_of(run: Process) -> psutil.Process:
     """The embedded Prefect API."""
-    (found,) = (p for p in run.everyone() if "flows.api" in p.cmdline())
+    (found,) = (p for p in run.everyone() if "segengine_flows.api" in p.cmdline())
     return found
 
 

@@ -39,7 +39,7 @@ class Slow:
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Prefect home with its database made: the first start takes longest."""
-    from flows.api import EmbeddedApi
+    from segengine_flows.api import EmbeddedApi
 
     home = tmp_path_factory.mktemp("prefect")
     before = dict(os.environ)
@@ -133,7 +133,7 @@ def launch(tmp_path: Path, prefect_home: Path) -> Iterator[Start]:
 def start(launch: Start) -> Start:
     """Start `segengine ARGUMENTS` as a process."""
 
-    def run(*arguments: str, module: str = "flows.cli", **environ: str) -> Any:
+    def run(*arguments: str, module: str = "segengine_flows.cli", **environ: str) -> Any:
         return launch("-P", "-m", module, *arguments, **environ)
 
     return run

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.api import CLIENT, EmbeddedApi, configured_url, prepare_client
+from segengine_flows.api import CLIENT, EmbeddedApi, configured_url, prepare_client
 
 
 @pytest.mark.system
@@ -39,7 +39,7 @@ def test_it_answers_on_loopback_only_with_analytics_off(
 
 PARENT = """
 import sys, time
-from flows.api import EmbeddedApi
+from segengine_flows.api import EmbeddedApi
 api = EmbeddedApi()
 print(api.pid, flush=True)
 if sys.argv[1] == "ready":

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
 from segengine import registry
 from segengine.errors import SegengineError
+from segengine_flows import cli
 
 COMMANDS = (
     "demo",
@@ -164,7 +164,7 @@ def test_a_mistake_in_an_override_is_exit_code_2(
 
 def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no process can be started: the run goes on without the embedded API."""
-    from flows import run
+    from segengine_flows import run
 
     class Nothing:
         def __init__(self) -> None:
@@ -305,7 +305,7 @@ def test_debug_shows_the_traceback(
 
 LOADED = """
 import sys
-from flows.cli import main
+from segengine_flows.cli import main
 try:
     main(sys.argv[2:])
 except SystemExit:
@@ -353,7 +353,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "flows.cli", "segmenters"],
+        [sys.executable, "-P", "-m", "segengine_flows.cli", "segmenters"],
         stdout=write,
         stderr=subprocess.PIPE,
         text=True,

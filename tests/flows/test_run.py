@@ -50,7 +50,7 @@ def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 def embedded_api(process: "subprocess.Popen[str]") -> psutil.Process | None:
     for child in family(process):
         try:
-            if "flows.api" in child.cmdline():
+            if "segengine_flows.api" in child.cmdline():
                 return child
         except psutil.Error:
             continue
@@ -116,7 +116,7 @@ def test_a_rerun_computes_nothing_and_names_the_flow_module_as_well(
 ) -> None:
     first = start("run", str(job_file))
     assert first.wait(120) == 0
-    again = start(str(job_file), module="flows.segment")
+    again = start(str(job_file), module="segengine_flows.segment")
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert " 0 shards computed, 2 done before" in out

@@ -19,7 +19,7 @@ from .conftest import Start
 
 SCRIPT = """
 import json, sys
-from flows.segment import segment
+from segengine_flows.segment import segment
 from segengine.job import Job
 
 if __name__ == "__main__":
@@ -32,12 +32,12 @@ if __name__ == "__main__":
 DEPLOY = """
 import json, sys
 from prefect.client.orchestration import get_client
-from flows.segment import segment
+from segengine_flows.segment import segment
 
 with get_client(sync_client=True) as client:
     flow = client.create_flow(segment)
     deployment = client.create_deployment(
-        flow_id=flow, name="test", entrypoint="flows.segment.segment", pull_steps=[]
+        flow_id=flow, name="test", entrypoint="segengine_flows.segment.segment", pull_steps=[]
     )
     run = client.create_flow_run_from_deployment(
         deployment, parameters={"job": json.loads(sys.argv[1])}
@@ -49,7 +49,7 @@ print(run.id)
 def test_prefect_can_show_the_job_as_a_form() -> None:
     from prefect.utilities.callables import parameter_schema
 
-    from flows.segment import segment
+    from segengine_flows.segment import segment
 
     schema = parameter_schema(segment).model_dump_for_openapi()
     assert schema["required"] == ["job"]
@@ -67,7 +67,7 @@ def test_prefect_can_show_the_job_as_a_form() -> None:
 def test_parameters_are_checked_as_the_job_file_is() -> None:
     from prefect.exceptions import ParameterTypeError
 
-    from flows.segment import segment
+    from segengine_flows.segment import segment
 
     job = {
         "source": {"paths": ["/x/*.png"]},
@@ -83,7 +83,7 @@ def test_parameters_are_checked_as_the_job_file_is() -> None:
 @pytest.fixture
 def api(prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server that is there before the flow."""
-    from flows.api import EmbeddedApi
+    from segengine_flows.api import EmbeddedApi
 
     monkeypatch.setenv("PREFECT_HOME", str(prefect_home))
     server = EmbeddedApi()

@@ -5,8 +5,8 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.terminal import UNSCORED, Display, failures, printable, result, unscored
 from segengine.progress import FailedFrame, Progress, Summary
+from segengine_flows.terminal import UNSCORED, Display, failures, printable, result, unscored
 
 
 @given(st.text(st.characters(), max_size=40))

@@ -34,7 +34,7 @@ def _write(folder: Path, **changes: Any) -> Path:
 
 def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "flows.cli", *arguments],
+        [sys.executable, "-P", "-m", "segengine_flows.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=200,
@@ -90,7 +90,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     options: tuple[str, ...],
     message: str,
 ) -> None:
-    from flows.cli import main
+    from segengine_flows.cli import main
 
     synthetic.write_pets(tmp_path / "pets", 4)
     file = _write(tmp_path, **changes)
@@ -102,7 +102,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 SCRIPT = """
 import json, sys
-from flows.train import train
+from segengine_flows.train import train
 from segengine.training.job import TrainJob
 
 if __name__ == "__main__":
@@ -129,7 +129,7 @@ def test_the_flow_trains_or_says_why_not(tmp_path: Path, launch: Start) -> None:
 
 
 def test_the_flow_shows_its_parameters_as_a_form() -> None:
-    from flows.train import train
+    from segengine_flows.train import train
 
     properties = train.parameters.properties
     assert set(properties) == {"job"}
@@ -140,7 +140,7 @@ def test_the_flow_shows_its_parameters_as_a_form() -> None:
 
 def test_training_needs_no_prefect_and_other_commands_no_keras() -> None:
     code = (
-        "import sys; import flows.cli, flows._train, segengine.training.job; "
+        "import sys; import segengine_flows.cli, segengine_flows._train, segengine.training.job; "
         "assert not {'prefect', 'keras', 'tensorflow'} & set(sys.modules)"
     )
     done = subprocess.run(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segengine.progress import FailedFrame, Progress, Summary
-from tasks import artifacts
-from tasks.artifacts import (
+from segengine_tasks import artifacts
+from segengine_tasks.artifacts import (
     Publisher,
     StageProgress,
     markdown,

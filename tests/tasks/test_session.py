@@ -11,7 +11,7 @@ import segengine.stages
 from segengine.errors import SegengineError
 from segengine.job import Job
 from segengine.progress import Progress, Summary
-from tasks.session import STAGES, Session, StoppedError
+from segengine_tasks.session import STAGES, Session, StoppedError
 
 JOB = Job.model_validate(
     {"source": {"paths": ["/x"]}, "segmenter": {"kind": "threshold"}, "store": {"path": "/s"}}

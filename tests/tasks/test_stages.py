@@ -8,9 +8,9 @@ from prefect.logging import disable_run_logger
 
 from segengine.job import Job
 from segengine.progress import Progress
-from tasks.artifacts import Publisher
-from tasks.session import STAGES, Session
-from tasks.stages import TASKS, follow
+from segengine_tasks.artifacts import Publisher
+from segengine_tasks.session import STAGES, Session
+from segengine_tasks.stages import TASKS, follow
 
 JOB = Job.model_validate(
     {"source": {"paths": ["/x"]}, "segmenter": {"kind": "threshold"}, "store": {"path": "/s"}}
@@ -60,7 +60,7 @@ def test_notices_of_the_plan_are_logged(monkeypatch: pytest.MonkeyPatch) -> None
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logger.addHandler(handler)
-    monkeypatch.setattr("tasks.stages.get_run_logger", lambda: logger)
+    monkeypatch.setattr("segengine_tasks.stages.get_run_logger", lambda: logger)
     publish = Publisher()
     publish.trouble = "no Prefect here"
     follow("plan", Followed(), publish)

@@ -30,7 +30,7 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(make_job: MakeJob, tmp_p
     file.write_text(yaml.safe_dump(killed.as_json()))
     log = (tmp_path / "log.txt").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "flows.cli", "train", str(file)],
+        [sys.executable, "-P", "-m", "segengine_flows.cli", "train", str(file)],
         stdout=log,
         stderr=log,
         cwd=Path(__file__).parents[3],
