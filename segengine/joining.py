@@ -184,7 +184,7 @@ def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
 
     cells = sorted(windows)
     sizes = [len(windows[c].first) for c in cells]
-    base = dict(zip(cells, np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int), strict=True))
+    base = dict(zip(cells, np.cumsum([0, *sizes])[:-1].tolist(), strict=True))
     total = int(sum(sizes))
     if not total:
         empty = np.zeros(1, np.uint32)

@@ -197,3 +197,9 @@ def test_windows_that_disagree_on_a_class_are_flagged() -> None:
 def test_nothing_seen_is_no_object(overlap: bool) -> None:
     truth = np.zeros((40, 40), int)
     assert not stitched(truth, 16, overlap=overlap).any()
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_frame_of_which_no_window_could_be_read_has_no_objects(overlap: bool) -> None:
+    joined = join({}, overlap=overlap)
+    assert (joined.ids, joined.label.size, joined.parts.size) == ({}, 0, 0)
