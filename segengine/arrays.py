@@ -89,6 +89,19 @@ class SceneArrays:
         return tuple(s for s in self.arrays if s.path.startswith("mask/") and s.path != "mask/0")
 
 
+def holds(spec: ArraySpec, stored: bytes) -> bool:
+    """Whether shards that lie under a stored `zarr.json` are read as a spec says."""
+    try:
+        there, wanted = json.loads(stored), spec.metadata()
+        inner = there["codecs"][0]["configuration"]["chunk_shape"]
+        same = all(
+            there[k] == wanted[k] for k in ("shape", "data_type", "chunk_grid", "fill_value")
+        )
+    except (ValueError, KeyError, TypeError, IndexError):
+        return True  # damaged: it is written again
+    return bool(same and inner == list(spec.chunk))
+
+
 def scene_arrays(
     layout: Layout, classes: int, outputs: tuple[str, ...], frame_colors: bool | None
 ) -> SceneArrays:

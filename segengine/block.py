@@ -19,6 +19,7 @@ from segengine.drafts import (
     write_objects_draft,
 )
 from segengine.instances import (
+    ROWS,
     ROWS_SCHEMA,
     SCHEMA,
     objects_in,
@@ -34,7 +35,7 @@ from segengine.joining import components, renumbered
 from segengine.objects import Objects
 from segengine.reading import Box
 from segengine.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
-from segengine.store import write_block
+from segengine.store import checksum, write_block
 from segengine.types import FrameRef, Prediction, Tile
 from segengine.work import JoinedObjects, ShardTask
 
@@ -245,8 +246,9 @@ class Block:
             )
             if self.instances is not None:
                 tables = [table for _, table in sorted(self.tables.items())]
-                rows = pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
-                objects.put(rows_key(task.scene, task.place), to_bytes(rows))
+                rows = to_bytes(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))
+                objects.put(rows_key(task.scene, task.place), rows)
+                stored = (*stored, StoredObject(ROWS, checksum(rows), len(rows)))
         areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
         first = task.window.start[0]
         order = range(first, task.window.stop[0])

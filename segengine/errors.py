@@ -25,6 +25,14 @@ class StoreError(SegengineError):
     """The store cannot be read or written."""
 
 
+class DamagedStoreError(StoreError):
+    """Stored bytes are not those that were committed; `segengine run --repair` mends them."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(f"{key}: {what}; mend it with: segengine run JOB.yaml --repair")
+        self.key, self.what = key, what
+
+
 class CorruptInputError(Exception):
     """An input that cannot be decoded, now or later, until it changes; becomes a value in a record."""
 

@@ -16,8 +16,9 @@ from segengine.job import Job, TruthSpec
 from segengine.lock import run_lock
 from segengine.measure import measurer
 from segengine.plan import stored_plan
-from segengine.records import RecordLog
+from segengine.records import RecordLog, pack_key
 from segengine.report import build
+from segengine.seals import SealedObjects, damage_notices
 from segengine.store import open_store
 
 FEW = 16
@@ -32,6 +33,8 @@ class EvaluateReport:
     metrics: Mapping[str, Any]
     measured: int
     """Shards and frames measured by this call; the others had records that hold."""
+    notices: tuple[str, ...] = ()
+    """What of the store is damaged."""
 
     @property
     def exit_code(self) -> int:
@@ -46,7 +49,7 @@ class EvaluateReport:
         if missing:
             found.append(f"{len(missing)} frames have no usable truth and are not scored:")
             found += [f"  {m['name']}: {m['reason']}" for m in missing]
-        return tuple(found)
+        return (*found, *self.notices)
 
 
 def evaluate(
@@ -59,15 +62,15 @@ def evaluate(
     measured is not measured again. Takes the store's lock. Raises JobError, StoreLockedError.
     """
     store = open_store(path)
-    objects = store.objects
     blocks: dict[str, Any] = {**store.attributes["job"]}
     if truth is not None:
         blocks["truth"] = truth.model_dump()
     if evaluate is not None:
         blocks["evaluate"] = dict(evaluate)
     job = Job.model_validate(blocks)
-    with run_lock(objects):
-        published = objects.get(publish.PUBLISHED) is not None
+    with run_lock(store.objects.base):
+        objects = SealedObjects(store.objects.base, heals=True)
+        published = objects.published
         plan = stored_plan(job, objects)
         measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin)
         if measures is None:
@@ -84,12 +87,16 @@ def evaluate(
             for scene, layout in plan.layouts.items()
         }
         metrics = publish.write_metrics(plan, figures, measures)
+        singles = log.scenes()[0] & set(plan.layouts) if published else set()
+        objects.open(map(pack_key, singles))
+        for scene in singles:
+            log.write_pack(scene)
+        objects.commit(published)
+        for scene in singles:
+            log.clear(scene)
         build(objects.root)
-        singles, _ = log.scenes()
-        for scene in plan.layouts:
-            if published and scene in singles:
-                log.pack(scene)
-    return EvaluateReport(store.path, json.loads(json.dumps(metrics)), len(stale))
+        notices = tuple(damage_notices(objects))
+    return EvaluateReport(store.path, json.loads(json.dumps(metrics)), len(stale), notices)
 
 
 def _pool(job: Job, tasks: int) -> AbstractContextManager[Pool]:

@@ -43,7 +43,18 @@ def store_fit(objects: Objects, key: str, surveyor: Any, state: Any, about: Any)
 def load_fit(data: bytes, surveyor: Any) -> tuple[dict[str, Any], Any]:
     """(about with digest, segmenter) behind a committed fit."""
     found = decode(data)
+    if not isinstance(found, dict) or xxhash.xxh3_128_hexdigest(found["body"]) != found["digest"]:
+        raise ValueError("not a committed fit, or a damaged one")
     segmenter = decode(found["body"], (type(surveyor).__module__.partition(".")[0],))
     if isinstance(segmenter, tuple):
         segmenter = surveyor.fit(segmenter[1])
     return {**found["about"], "digest": found["digest"]}, segmenter
+
+
+def read_fit(objects: Objects, key: str, surveyor: Any) -> tuple[dict[str, Any], Any] | None:
+    """The committed fit at a key; None where there is none that can be read."""
+    data = objects.get(key)
+    try:
+        return None if data is None else load_fit(data, surveyor)
+    except (ValueError, KeyError, TypeError):
+        return None

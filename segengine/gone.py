@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances import rows_key, to_bytes
+from segengine.instances import read_rows, rows_key, to_bytes
 from segengine.objects import Objects
-from segengine.parquet import read_parquet
 from segengine.records import Record, RecordLog, from_json, single_key
 from segengine.store import checksum, open_array, shard_place
 from segengine.values import decode, encode
@@ -110,5 +109,8 @@ def _rows(task: ShardTask, objects: Objects, gone: list[int]) -> bytes:
     data = objects.get(rows_key(task.scene, task.place))
     if data is None:
         return b""
-    table = read_parquet(data)
+    try:
+        table = read_rows(data)
+    except ValueError:  # damaged bytes are not carried
+        return b""
     return to_bytes(table.filter(np.isin(table.column("frame").to_numpy(), gone)))

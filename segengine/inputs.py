@@ -62,21 +62,31 @@ class Scan:
 
 
 def load_layouts(objects: Objects) -> dict[str, Layout]:
-    """The committed layouts of a store, by scene."""
+    """The committed layouts of a store, by scene; one that is damaged for good counts as none."""
     _, files = objects.children(LAYOUTS)
-    found: dict[str, Layout] = {}
     with ThreadPoolExecutor(8) as pool:
-        for data in pool.map(lambda f: objects.get(f"{LAYOUTS}/{f}"), files):
-            if data is not None:
-                layout = decode(data)
-                found[layout.scene] = layout
-    return found
+        found = [la for la in pool.map(lambda f: load_layout(objects, f), files) if la is not None]
+    return {layout.scene: layout for layout in found}
+
+
+def load_layout(objects: Objects, scene: str) -> Layout | None:
+    """The committed layout of a scene; None where it is damaged for good."""
+    found = _committed(objects, f"{LAYOUTS}/{scene}")
+    return found if isinstance(found, Layout) and found.scene == scene else None
 
 
 def load_unplaced(objects: Objects) -> tuple[Unplaced, ...]:
-    """Inputs that took no place in the last run."""
-    data = objects.get(UNPLACED)
-    return () if data is None else tuple(decode(data))
+    """Inputs that took no place in the last run; they are read again where that is damaged."""
+    found = _committed(objects, UNPLACED)
+    return found if isinstance(found, tuple) else ()
+
+
+def _committed(objects: Objects, key: str) -> Any:
+    data = objects.get(key)
+    try:
+        return None if data is None else decode(data)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def commit_layout(objects: Objects, layout: Layout) -> None:

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from segengine.errors import DamagedStoreError
 from segengine.joining import first_pixels, renumber
 from segengine.objects import Objects
 from segengine.parquet import read_parquet
+from segengine.seals import CHANGED, MISSING, closed, opened
 
 SCHEMA = pa.schema(
     [
@@ -38,6 +40,8 @@ TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", 
 ROWS_SCHEMA = _PLACED.append(PART).append(CUT)
 """Columns of a shard's own rows."""
 KEY = "records/+instances"
+ROWS = "rows"
+"""What a record calls a shard's rows among its stored objects."""
 
 
 def compress_runs(runs: NDArray[np.int64]) -> str:
@@ -319,26 +323,34 @@ def rows_key(scene: str, place: tuple[int, ...]) -> str:
 
 
 def shard_rows(objects: Objects, scene: str, places: Iterable[tuple[int, ...]]) -> pa.Table:
-    """The rows of shards, one after the other; a shard without any has none."""
+    """The rows of shards that hold instances, one after the other. Raises DamagedStoreError."""
     found = [ROWS_SCHEMA.empty_table()]
     for place in places:
-        data = objects.get(rows_key(scene, place))
-        if data is not None:
+        key = rows_key(scene, place)
+        data = objects.get(key)
+        if data is None:
+            raise DamagedStoreError(key, MISSING)
+        try:
             found.append(read_rows(data))
+        except ValueError as error:
+            raise DamagedStoreError(key, CHANGED) from error
     return pa.concat_tables(found)
 
 
 def read_rows(data: bytes) -> pa.Table:
-    """A shard's stored rows; a column that they were stored without is null."""
-    stored = read_parquet(data)
+    """A shard's stored rows; a column that they were stored without is null.
+
+    Raises ValueError where the bytes are not those that were stored.
+    """
+    stored = read_parquet(data if data.startswith(b"PAR1") else opened(data))  # PAR1: before 0.2
     return pa.concat_tables([ROWS_SCHEMA.empty_table(), stored], promote_options="default")
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A table as parquet."""
+    """A shard's rows as they are stored: parquet that carries its own checksum."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    return closed(sink.getvalue())
 
 
 def with_frame(

@@ -22,11 +22,12 @@ from segengine.fingerprint import digest
 from segengine.job import FaultsSpec, Job
 from segengine.layout import Layout
 from segengine.measures import Asked, MeasureSpec
-from segengine.objects import Objects
 from segengine.progress import Progress
 from segengine.records import Record, RecordLog
 from segengine.scoring import LARGEST, MeasureTask, Place, measure, read_payload
+from segengine.seals import SealedObjects
 from segengine.types import FrameRef, TruthRef, Window
+from segengine.work import Damaged
 
 _THERE = {
     "mask/0": ("labels", "pixels"),
@@ -58,7 +59,7 @@ class _Masks:
 
 def measurer(
     job: Job,
-    objects: Objects,
+    objects: SealedObjects,
     layouts: Mapping[str, Layout],
     arrays: Mapping[str, SceneArrays],
     plugin: Any,
@@ -104,7 +105,7 @@ class Measurer:
 
     def __init__(
         self,
-        objects: Objects,
+        objects: SealedObjects,
         layouts: Mapping[str, Layout],
         arrays: Mapping[str, SceneArrays],
         truth: str,
@@ -120,6 +121,8 @@ class Measurer:
         self.current: dict[str, dict[tuple[str, Place], Record]] = {}
         self.too_large: list[tuple[str, int]] = []
         """(scene, frame) that metrics cannot see whole."""
+        self.damaged: list[tuple[str, int, str]] = []
+        """(scene, frame, what is damaged) of masks that cannot be measured."""
         self.computed = 0
 
     def measure(
@@ -135,8 +138,16 @@ class Measurer:
                     f"aggregate: {task.scene} {task.place}: {outcome.status}: {outcome.reason}; "
                     "run again"
                 )
-            self.current[task.scene][task.kind, task.place] = outcome.value
+            if isinstance(outcome.value, Damaged):
+                self._note_damage(task, outcome.value)
+            else:
+                self.current[task.scene][task.kind, task.place] = outcome.value
             yield Progress("aggregate", self.computed, len(stale))
+
+    def _note_damage(self, task: MeasureTask, found: Damaged) -> None:
+        self.objects.damaged[found.key] = found.what
+        reason = f"its mask is damaged: {found.key}: {found.what}"
+        self.damaged += [(task.scene, ref.index, reason) for ref in task.frames]
 
     def stale(self) -> list[MeasureTask]:
         """Shards and frames with a mask and no measure record that fits mask, truth and metrics."""
@@ -281,6 +292,9 @@ class Measurer:
                 for fold, a, b in zip(folds, result.overall, total, strict=True)
             ]
             result.missing += [(scene, f, reason) for f, reason in sorted(missing.items())]
+        result.missing += sorted(
+            {(scene, f): (scene, f, r) for scene, f, r in self.damaged}.values()
+        )
         return result
 
     def _frames(self, records: Iterable[Record]) -> tuple[dict[int, list[Any]], dict[int, str]]:

@@ -31,6 +31,10 @@ class Objects(Protocol):
         """The object, or None where there is none."""
         ...
 
+    def exists(self, key: str) -> bool:
+        """True where there is such an object."""
+        ...
+
     def put(self, key: str, data: bytes) -> None:
         """Write or replace, atomically."""
         ...
@@ -77,6 +81,9 @@ class LocalObjects:
             return Path(self.root, key).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+
+    def exists(self, key: str) -> bool:
+        return os.path.isfile(os.path.join(self.root, key))
 
     def put(self, key: str, data: bytes) -> None:
         part = self._write_part(data)
@@ -204,6 +211,10 @@ class RemoteObjects:
             return bytes(filesystem.cat_file(path))
         except (FileNotFoundError, IsADirectoryError):
             return None
+
+    def exists(self, key: str) -> bool:
+        filesystem, path = self._at(key)
+        return bool(filesystem.exists(path))
 
     def put(self, key: str, data: bytes) -> None:
         filesystem, path = self._at(key)

@@ -14,12 +14,12 @@ from segengine import plugins
 from segengine.arrays import SceneArrays, scene_arrays
 from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import changes, digest, mask_keys
-from segengine.fitting import load_fit
+from segengine.fitting import read_fit
 from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader, scan
 from segengine.job import Job
 from segengine.layout import Cut, Layout
-from segengine.objects import Objects
 from segengine.records import SCHEMA, FrameFailure, Record, RecordLog
+from segengine.seals import SealedObjects
 from segengine.store import read_attributes
 from segengine.types import Unreadable
 from segengine.work import SegmenterSpec, ShardTask
@@ -67,7 +67,7 @@ class Plan:
     """One execution of a job, laid out."""
 
     job: Job
-    objects: Objects
+    objects: SealedObjects
     scan: Scan
     fingerprint: str
     """Of the job's parts that can change a mask."""
@@ -79,6 +79,8 @@ class Plan:
     lost: dict[tuple[str, int], FrameFailure] = field(default_factory=dict)
     """Frames whose own survey failed, by scene and frame."""
     notices: tuple[str, ...] = ()
+    broken: frozenset[tuple[str, Place]] = frozenset()
+    """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
     @property
     def plugin(self) -> Any:
@@ -210,7 +212,7 @@ class Plan:
         log = RecordLog(self.objects)
         singles, packed = log.scenes()
         layout = self.layouts[scene]
-        self.states[scene] = _state(self, layout, log, scene in singles, scene in packed, set())
+        self.states[scene] = _state(self, layout, log, scene in singles, scene in packed)
 
     @property
     def source_json(self) -> str:
@@ -220,7 +222,7 @@ class Plan:
 
 def make_plan(
     job: Job,
-    objects: Objects,
+    objects: SealedObjects,
     *,
     refit: bool = False,
     repair: frozenset[tuple[str, Place]] = frozenset(),
@@ -251,19 +253,18 @@ def make_plan(
         name: scene_arrays(layout, len(job.plugin.classes), outputs, fitted_colors)
         for name, layout in found.layouts.items()
     }
-    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {})
+    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {}, broken=repair)
     if scope in ("run", "scene") and not refit:
         plan.fits = _committed_fits(plan)
     log = RecordLog(objects)
     singles, packed = log.scenes()
     for name, layout in found.layouts.items():
-        broken = {place for scene, place in repair if scene == name}
-        plan.states[name] = _state(plan, layout, log, name in singles, name in packed, broken)
+        plan.states[name] = _state(plan, layout, log, name in singles, name in packed)
     plan.notices = tuple(_notices(plan, old))
     return plan
 
 
-def stored_plan(job: Job, objects: Objects) -> Plan:
+def stored_plan(job: Job, objects: SealedObjects) -> Plan:
     """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
     layouts = load_layouts(objects)
     found = Scan(layouts, load_unplaced(objects), frozenset(), 0)
@@ -279,9 +280,9 @@ def stored_plan(job: Job, objects: Objects) -> Plan:
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)
-            data = objects.get(f"{FITS}/{group}") if group is not None else None
-            if group is not None and data is not None:
-                about, _ = load_fit(data, plan.plugin)
+            found_fit = read_fit(objects, f"{FITS}/{group}", plan.plugin) if group else None
+            if group is not None and found_fit is not None:
+                about, _ = found_fit
                 plan.fits[group] = Fit(f"{FITS}/{group}", about["digest"], about)
         plan.states[layout.scene] = SceneState(
             np.ones(layout.grid, np.bool_),
@@ -369,13 +370,10 @@ def _committed_fits(plan: Plan) -> dict[str, Fit]:
     groups = {plan.group(layout, 0): layout for layout in plan.layouts.values()}
     for group, layout in groups.items():
         key = f"{FITS}/{group}"
-        data = plan.objects.get(key)
-        if group is None or data is None:
+        fit = None if group is None else read_fit(plan.objects, key, plan.plugin)
+        if group is None or fit is None:
             continue
-        try:
-            about, _ = load_fit(data, plan.plugin)
-        except (ValueError, KeyError, TypeError):
-            continue
+        about, _ = fit
         if about["job"] != plan.fingerprint:
             continue
         if plugins.scope(plan.plugin) == "scene" and not _still_seen(about, layout):
@@ -397,7 +395,7 @@ _COLUMNS = ["kind", "f", "y", "x", "status", "inputs", "job", "weights", "fit", 
 
 
 def _state(
-    plan: Plan, layout: Layout, log: RecordLog, has_singles: bool, packed: bool, broken: set[Place]
+    plan: Plan, layout: Layout, log: RecordLog, has_singles: bool, packed: bool
 ) -> SceneState:
     state = SceneState(
         np.zeros(layout.grid, np.bool_),
@@ -430,7 +428,9 @@ def _state(
         elif kind == "draft":
             same = (record.inputs, record.job, record.weights) == wanted.expected(place)[:3]
             state.drafted[place] = same and not any(f.kind != "corrupt" for f in record.failures)
-    for place in broken:
+    for scene, place in plan.broken:
+        if scene != layout.scene:
+            continue
         if not plan.drafts(layout):
             state.done[place] = False
         elif not layout.frame(place[0]).gone:  # a vanished frame cannot be linked again

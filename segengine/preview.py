@@ -20,6 +20,7 @@ from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame
 from segengine.publish import unplaced_failures
 from segengine.records import Record
+from segengine.seals import SealedObjects, damage_notices
 from segengine.store import check_place
 from segengine.work import Retry, ShardTask, SurveyTask
 from segengine.worker import segment_shard, survey_batch
@@ -85,8 +86,8 @@ class PlanReport:
 
 def plan(job: Job) -> PlanReport:
     """Plan a job without writing to its store. Raises SegengineError."""
-    objects = open_objects(job.store.path)
-    check_place(objects)
+    objects = SealedObjects(open_objects(job.store.path))
+    check_place(objects.base)
     found = make_plan(job, objects)
     measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
     workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
@@ -111,7 +112,7 @@ def plan(job: Job) -> PlanReport:
         ),
         found.shards,
         found.pending,
-        found.notices,
+        (*found.notices, *damage_notices(objects)),
         tuple(unplaced_failures(found)),
         None if seconds is None else seconds / max(1, min(workers, len(pending))),
         size,

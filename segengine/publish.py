@@ -15,24 +15,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from segengine import agreement, plugins
 from segengine import truth as truths
+from segengine.arrays import ArraySpec
+from segengine.errors import DamagedStoreError
 from segengine.figures import WORST, add_figures, text
 from segengine.fingerprint import digest
-from segengine.fitting import load_fit
-from segengine.inputs import commit_unplaced
-from segengine.instances import TABLE_SCHEMA, merged, shard_rows, with_centroids
+from segengine.fitting import read_fit
+from segengine.inputs import UNPLACED, commit_unplaced
+from segengine.instances import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_rows, with_centroids
 from segengine.layout import Layout
 from segengine.measure import Measurer
-from segengine.plan import Plan
+from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame
-from segengine.records import Record, RecordLog
-from segengine.store import write_block
+from segengine.records import Record, RecordLog, pack_key
+from segengine.shardcodec import encode_shard
 
-PUBLISHED = "records/+published"
 CUT = "records/+cut"
 """Where it is noted which instances are cut at a border of shards, until the next publish."""
+TABLES = ("frames", "shards", "instances")
+OBJECTS = (*(f"tables/{name}.parquet" for name in TABLES), "metrics.json", CUT)
+"""What every publish writes again, beside the report, colours and packs."""
 LISTED = 100
 """Cut instances that are named."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
@@ -77,6 +82,8 @@ class SceneFigures:
         self.committed = np.zeros(layout.shape[0], np.int64)
         self.valid = np.zeros(layout.shape[0], np.int64)
         self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.instances: set[Place] = set()
+        """Shards with instances, whose rows are stored."""
         self.rows: list[tuple[Any, ...]] = []
         """(shard, box, status, attempts, seconds, bytes, pixels, finished, reason)"""
 
@@ -96,6 +103,8 @@ class SceneFigures:
                 text(record.reason),
             )
         )
+        if any(o.array == "instances/0" for o in record.objects):
+            self.instances.add(record.shard)
         first, last = record.box[0], record.box[3]
         for failure in record.failures:
             self.failures.setdefault(failure.frame, (failure.kind, failure.reason))
@@ -193,7 +202,7 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     put_table(plan, "shards", pa.table(shards, schema=SHARDS_SCHEMA))
 
 
-def write_instances(plan: Plan) -> None:
+def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time.
 
     Notes for `write_metrics` which of them are cut.
@@ -208,7 +217,7 @@ def write_instances(plan: Plan) -> None:
     with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:
         for scene, layout in sorted(plan.layouts.items()):
             for f in range(layout.grid[0]):
-                rows = shard_rows(plan.objects, scene, layout.frame_shards(f))
+                rows = _rows(plan, scenes[scene], layout.frame_shards(f))
                 ref = layout.frame(f * layout.shard[0])
                 if layout.cut:
                     rows = merged(rows, (ref.height, ref.width))
@@ -224,6 +233,18 @@ def write_instances(plan: Plan) -> None:
     plan.objects.put(CUT, json.dumps(found).encode())
 
 
+def _rows(plan: Plan, figures: SceneFigures, places: Iterable[Place]) -> pa.Table:
+    """The rows of shards; damaged ones are named, and left out."""
+    scene, found = figures.layout.scene, [ROWS_SCHEMA.empty_table()]
+    for place in places:
+        if place in figures.instances:
+            try:
+                found.append(shard_rows(plan.objects, scene, [place]))
+            except DamagedStoreError as error:
+                plan.objects.damaged[error.key] = error.what
+    return pa.concat_tables(found)
+
+
 def put_table(plan: Plan, name: str, table: pa.Table) -> None:
     """Write a table, atomically."""
     sink = io.BytesIO()
@@ -233,37 +254,47 @@ def put_table(plan: Plan, name: str, table: pa.Table) -> None:
 
 def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """The colours that fits gave their classes, where they differ from what is stored."""
-    void = ((0, 0, 0),) * plan.classes
     fitted: dict[str, Any] = {}
+    changed: dict[str, bytes] = {}
     for scene, figures in scenes.items():
         arrays = plan.arrays[scene]
         if "colors" not in arrays:
             continue
-        spec = arrays["colors"]
-        if spec.shape[0] == 1 and not figures.colors:
-            group = plan.group(figures.layout, 0) or ""
-            rows = [_fit_colors(plan, group, fitted) or void]
-        else:
-            rows = []
-            for frame in range(spec.shape[0]):
-                own = figures.colors.get(frame)
-                if own is None and figures.layout.cut:
-                    group = plan.group(figures.layout, frame) or ""
-                    own = _fit_colors(plan, group, fitted)
-                # A vanished input's may be of an earlier job, with other classes.
-                rows.append(own if own is not None and len(own) == len(void) else void)
-        colors = np.asarray(rows, np.uint8)
+        spec, colors = arrays["colors"], _scene_colors(plan, figures, arrays["colors"], fitted)
         step = spec.shard[0]
         for i in range(0, len(colors), step):
-            write_block(plan.objects, spec, scene, (i // step, 0, 0), colors[i : i + step])
+            key = spec.shard_key(scene, (i // step, 0, 0))
+            data = encode_shard(colors[i : i + step], spec.shard, spec.chunk, spec.fill)
+            if not plan.objects.has(key, data):
+                changed[key] = data
+    plan.objects.open(changed)
+    for key, data in changed.items():
+        plan.objects.put(key, data)
+
+
+def _scene_colors(
+    plan: Plan, figures: SceneFigures, spec: ArraySpec, fitted: dict[str, Any]
+) -> NDArray[np.uint8]:
+    """(frame or 1, class, 3)"""
+    void = ((0, 0, 0),) * plan.classes
+    if spec.shape[0] == 1 and not figures.colors:
+        group = plan.group(figures.layout, 0) or ""
+        return np.asarray([_fit_colors(plan, group, fitted) or void], np.uint8)
+    rows = []
+    for frame in range(spec.shape[0]):
+        own = figures.colors.get(frame)
+        if own is None and figures.layout.cut:
+            group = plan.group(figures.layout, frame) or ""
+            own = _fit_colors(plan, group, fitted)
+        # A vanished input's may be of an earlier job, with other classes.
+        rows.append(own if own is not None and len(own) == len(void) else void)
+    return np.asarray(rows, np.uint8)
 
 
 def _fit_colors(plan: Plan, group: str, known: dict[str, Any]) -> Any:
     if group not in known:
-        data = plan.objects.get(f"records/+fits/{group}")
-        known[group] = None
-        if data is not None:
-            known[group] = plugins.colors(load_fit(data, plan.plugin)[1])
+        fit = read_fit(plan.objects, f"records/+fits/{group}", plan.plugin)
+        known[group] = None if fit is None else plugins.colors(fit[1])
     return known[group]
 
 
@@ -338,9 +369,9 @@ def _inertia(plan: Plan, scenes: Mapping[str, SceneFigures]) -> float | None:
     own = [value for figures in scenes.values() for value in figures.inertia]
     groups = {plan.group(figures.layout, 0) for figures in scenes.values()} - {None}
     for group in sorted(str(g) for g in groups):
-        data = plan.objects.get(f"records/+fits/{group}")
-        if data is not None:
-            inertia = getattr(load_fit(data, plan.plugin)[1], "inertia", None)
+        fit = read_fit(plan.objects, f"records/+fits/{group}", plan.plugin)
+        if fit is not None:
+            inertia = getattr(fit[1], "inertia", None)
             if inertia is not None:
                 own.append(float(inertia))
     return math.fsum(own) if own else None
@@ -351,10 +382,10 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
     groups = {plan.group(figures.layout, 0) for figures in scenes.values()} - {None}
     found = []
     for group in sorted(str(g) for g in groups)[:WORST]:
-        data = plan.objects.get(f"records/+fits/{group}")
-        if data is None:
+        fit = read_fit(plan.objects, f"records/+fits/{group}", plan.plugin)
+        if fit is None:
             continue
-        about, segmenter = load_fit(data, plan.plugin)
+        about, segmenter = fit
         entry: dict[str, Any] = {
             "name": group,
             "frames": len(about["inputs"]),
@@ -392,7 +423,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def published_mark(plan: Plan) -> bytes:
+def published_mark(plan: Plan) -> str:
     """What a finished publish stands for; anything else is to be published."""
     layouts = [
         [la.scene, la.uris, la.fingerprints, la.gone.tolist()] for la in plan.layouts.values()
@@ -400,15 +431,19 @@ def published_mark(plan: Plan) -> bytes:
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
     truth = truths.of_job(plan.job.model_dump(mode="json"))
     unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
-    return digest([plan.fingerprint, layouts, evaluate, truth, unplaced]).encode()
+    return digest([plan.fingerprint, layouts, evaluate, truth, unplaced])
 
 
 def finish(plan: Plan, log: RecordLog) -> None:
-    """Pack the records of every scene, and say that the publish is complete."""
+    """Pack the records of every scene, seal it all, and say that the publish is complete."""
     singles, _ = log.scenes()
-    for scene in plan.layouts:
-        if scene in singles:
-            log.pack(scene)
+    done = [scene for scene in plan.layouts if scene in singles]
+    plan.objects.adopt_all()
+    plan.objects.open([UNPLACED, *map(pack_key, done)])
+    for scene in done:
+        log.write_pack(scene)
     commit_unplaced(plan.objects, plan.scan.unplaced)
-    plan.objects.put(PUBLISHED, published_mark(plan))
+    plan.objects.commit(published_mark(plan))
+    for scene in done:
+        log.clear(scene)
     plan.objects.delete_tree("work")

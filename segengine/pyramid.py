@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from segengine import tiling
 from segengine.arrays import ArraySpec
 from segengine.dispatch import Pool, Work
-from segengine.errors import SegengineError
+from segengine.errors import DamagedStoreError, SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.layout import Layout
 from segengine.objects import open_objects
 from segengine.records import Record, RecordLog
-from segengine.store import open_array, write_block
-from segengine.work import Retry
+from segengine.seals import SealedObjects
+from segengine.store import open_array, read_region, write_block
+from segengine.work import Damaged, Retry
 
 Place = tuple[int, int, int]
 
@@ -62,6 +63,8 @@ class LevelTask:
     spec: ArraySpec
     below: ArraySpec
     inputs: str
+    stored: frozenset[Place]
+    """Shards of the level below that records vouch for."""
     had: str = ""
     """Where a record of this shard lies now: `single`, `packed`, or nowhere."""
     attempt: int = 1
@@ -73,16 +76,17 @@ def level_kind(level: int) -> Any:
     return f"level{level}"
 
 
-def build_level_shard(task: LevelTask) -> Record | Retry:
+def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
     """Read the level below, halve it, write one shard and its record."""
     started = time.perf_counter()
     try:
         window = tiling.shard_window(task.place, task.spec.shape, task.spec.shard)  # type: ignore[arg-type]
         (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
         below = open_array(task.store, task.scene, task.below)
-        labels = np.asarray(below[f0:f1, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1])
-        block = halve(labels, int(task.spec.fill))
         objects = open_objects(task.store)
+        index = (slice(f0, f1), slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
+        labels = read_region(objects, below, index, lambda place: place in task.stored)
+        block = halve(labels, int(task.spec.fill))
         log = RecordLog(objects)
         if task.had:
             log.drop(level_kind(task.level), task.scene, task.place, packed=task.had == "packed")
@@ -102,26 +106,34 @@ def build_level_shard(task: LevelTask) -> Record | Retry:
         )
         log.write(record)
         return record
+    except DamagedStoreError as error:
+        return Damaged(error.key, error.what)
     except OSError as error:
         return Retry(f"{type(error).__name__}: {error}")
 
 
 def build_pyramid(
-    store: str,
+    objects: SealedObjects,
     layout: Layout,
     levels: tuple[ArraySpec, ...],
     base: ArraySpec,
-    log: RecordLog,
     pool: Pool,
     faults: FaultsSpec,
     broken: frozenset[tuple[str, str, Place]] = frozenset(),
 ) -> Iterator[Record]:
-    """Bring every level up to date with the one below; yields the records made."""
+    """Bring every level up to date with the one below; yields the records made.
+
+    What lies above a damaged shard stays as it is, and is named in `objects.damaged`.
+    """
+    log = RecordLog(objects)
     checksums: dict[Place, str] = {}
+    stored: set[Place] = set()
     old: dict[tuple[str, Place], Record] = {}
     for record in log.read(layout.scene):
         if record.kind == "mask":
             checksums[record.shard] = record.checksum or record.status
+            if record.objects:
+                stored.add(record.shard)
         elif record.kind.startswith("level"):
             old[record.kind, record.shard] = record
     had = "packed" if layout.scene in log.scenes()[1] else "single"
@@ -130,23 +142,31 @@ def build_pyramid(
         sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
         for (f, y, x), checksum in checksums.items():
             sources[f, y // 2, x // 2].append(((f, y, x), checksum))
-        works, checksums = [], {}
+        works, checksums, below_it = [], {}, frozenset(stored)
+        stored = set()
         for place, parts in sorted(sources.items()):
             inputs = digest(sorted(parts))
             record_now = old.get((level_kind(level), place))
             spoiled = (layout.scene, spec.path, place) in broken
             if record_now is not None and record_now.inputs == inputs and not spoiled:
                 checksums[place] = record_now.checksum
+                stored.add(place)
                 continue
             lies = had if record_now is not None else ""
-            task = LevelTask(store, layout.scene, level, place, spec, below, inputs, lies)
+            task = LevelTask(
+                objects.root, layout.scene, level, place, spec, below, inputs, below_it, lies
+            )
             works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
         for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
             if outcome.status != "done":
                 raise SegengineError(
                     f"publish: {outcome.work.key}: {outcome.status}: {outcome.reason}; run again"
                 )
+            if isinstance(outcome.value, Damaged):
+                objects.damaged[outcome.value.key] = outcome.value.what
+                continue
             made: Record = outcome.value
             checksums[made.shard] = made.checksum
+            stored.add(made.shard)
             yield made
         below = spec

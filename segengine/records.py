@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from segengine.objects import Objects
 from segengine.parquet import read_parquet
@@ -96,10 +98,22 @@ class Record:
         return " ".join(o.checksum for o in self.objects)
 
 
+def pack_key(scene: str) -> str:
+    """Key of a finished scene's packed records."""
+    return f"records/{scene}.parquet"
+
+
 def single_key(kind: str, scene: str, shard: Place) -> str:
     """Key of a shard's single record."""
     f, y, x = shard
     return f"records/{scene}/{kind}/{f}.{y}.{x}.json"
+
+
+def _named(key: str) -> tuple[Any, Place] | None:
+    """Kind and shard of a single record, by its key."""
+    *_, kind, name = key.split("/")
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)\.json", name)
+    return None if found is None else (kind, (int(found[1]), int(found[2]), int(found[3])))
 
 
 def to_json(record: Record) -> bytes:
@@ -107,14 +121,23 @@ def to_json(record: Record) -> bytes:
     raw = {name: getattr(record, name) for name in _FIELDS}
     for name in ("objects", "failures"):
         raw[name] = _jsonable(raw[name])
-    return json.dumps(raw, separators=(",", ":")).encode()
+    body = json.dumps(raw, separators=(",", ":")).encode()[:-1]
+    return body + b',"sum":"%s"}' % xxhash.xxh3_128_hexdigest(body).encode()
 
 
 def from_json(data: bytes) -> Record:
-    """The record behind a stored JSON object. Raises ValueError on anything else."""
+    """The record behind a stored JSON object. Raises ValueError on anything else.
+
+    Its last key is the checksum of all before it; records of earlier versions have none.
+    """
+    body, mark, end = data.rpartition(b',"sum":"')
+    if mark:
+        if end != xxhash.xxh3_128_hexdigest(body).encode() + b'"}':
+            raise ValueError("not a record: its bytes are not those that were stored")
+        data = body + b"}"
     try:
         return _build(json.loads(data))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a record: {error}") from error
 
 
@@ -246,12 +269,19 @@ class RecordLog:
         return {f for f in folders if not f.startswith("+")}, packed
 
     def table(self, scene: str, columns: list[str] | None = None) -> pa.Table | None:
-        """The packed records of a scene, or None."""
-        data = self.objects.get(f"records/{scene}.parquet")
-        return None if data is None else read_parquet(data, columns)
+        """The packed records of a scene, or None where there are none, or only damaged ones."""
+        data = self.objects.get(pack_key(scene))
+        try:
+            return None if data is None else read_parquet(data, columns)
+        except (ValueError, OSError, NotImplementedError):  # pyarrow's, of bytes that are no table
+            return None
 
     def singles(self, scene: str) -> dict[tuple[str, Place], Record]:
-        """The single records of a scene; an unreadable one counts as absent."""
+        """The single records of a scene.
+
+        Of a damaged one only its name counts: a `void` one, so that a packed one below it, which it
+        may have taken back, does not hold.
+        """
         found: dict[tuple[str, Place], Record] = {}
         for key in self.objects.keys(f"records/{scene}"):
             data = self.objects.get(key)
@@ -260,9 +290,23 @@ class RecordLog:
             try:
                 record = from_json(data)
             except ValueError:
-                continue
+                named = _named(key)
+                if named is None:
+                    continue
+                record = Record(named[0], scene, named[1], (0,) * 6, "void", "", "")
             found[record.kind, record.shard] = record
         return found
+
+    def damaged(self) -> Iterator[str]:
+        """Keys of single records whose bytes are not those that were stored."""
+        for scene in sorted(self.scenes()[0]):
+            for key in sorted(self.objects.keys(f"records/{scene}")):
+                data = self.objects.get(key)
+                try:
+                    if data is not None:
+                        from_json(data)
+                except ValueError:
+                    yield key
 
     def read(self, scene: str, kind: str | None = None) -> Iterator[Record]:
         """Records of a scene: single ones first, then the packed ones they do not replace."""
@@ -281,19 +325,31 @@ class RecordLog:
 
         Killed between the two, the singles still say the same as the pack.
         """
-        self.replace(scene, [r for r in self.read(scene) if r.kind != "draft"])
+        self.write_pack(scene)
+        self.clear(scene)
+
+    def write_pack(self, scene: str) -> None:
+        """The first half of `pack`: the singles stay until `clear`."""
+        self._pack(scene, [r for r in self.read(scene) if r.kind != "draft"])
+
+    def clear(self, scene: str) -> None:
+        """Delete the single records of a scene, once it is packed."""
+        self.objects.delete_tree(f"records/{scene}")
 
     def replace(self, scene: str, records: Iterable[Record]) -> None:
         """Make these the only records of a scene."""
+        self._pack(scene, records)
+        self.clear(scene)
+
+    def _pack(self, scene: str, records: Iterable[Record]) -> None:
         sink = io.BytesIO()
         pq.write_table(to_table(records), sink, compression="zstd")
-        self.objects.put(f"records/{scene}.parquet", sink.getvalue())
-        self.objects.delete_tree(f"records/{scene}")
+        self.objects.put(pack_key(scene), sink.getvalue())
 
     def forget(self, scene: str) -> None:
         """Delete all records of a scene."""
-        self.objects.delete(f"records/{scene}.parquet")
-        self.objects.delete_tree(f"records/{scene}")
+        self.objects.delete(pack_key(scene))
+        self.clear(scene)
 
 
 def given_up(record: Record, status: Status, reason: str, attempts: int) -> Record:

@@ -18,16 +18,16 @@ import numpy as np
 
 from segengine import truth as truths
 from segengine.arrays import SceneArrays
-from segengine.errors import MissingTruthError
+from segengine.errors import DamagedStoreError, MissingTruthError
 from segengine.inputs import reader
 from segengine.instances import SCHEMA, merged, shard_rows
 from segengine.measures import Fold, MeasureSpec, built
 from segengine.objects import open_objects
 from segengine.records import Record, RecordLog
-from segengine.store import open_array
+from segengine.store import open_array, read_region
 from segengine.types import FrameRef, Pixels, Prediction, Truth, TruthRef, Unreadable, Window
 from segengine.values import decode, encode
-from segengine.work import Retry
+from segengine.work import Damaged, Retry
 
 Place = tuple[int, int, int]
 LARGEST = 1 << 26
@@ -78,7 +78,7 @@ class MeasureTask:
         )
 
 
-def measure(task: MeasureTask) -> Record | Retry:
+def measure(task: MeasureTask) -> Record | Retry | Damaged:
     """Parts of all folds for each frame of a task, committed as one record."""
     started = time.perf_counter()
     try:
@@ -99,6 +99,8 @@ def measure(task: MeasureTask) -> Record | Retry:
         )
         RecordLog(open_objects(task.store)).write(record)
         return record
+    except DamagedStoreError as error:
+        return Damaged(error.key, error.what)
     except OSError as error:
         return Retry(f"{type(error).__name__}: {error}")
 
@@ -168,7 +170,7 @@ class _Maps:
             spans = (slice(None),) * (array.ndim - 3) + (slice(y0, y1), slice(x0, x1))
             size = math.prod(array.shape[1:-2]) * (y1 - y0) * (x1 - x0) * array.dtype.itemsize
             first, last = ref.index, min(f1, ref.index + max(1, HELD // size))
-            block = np.asarray(array[(slice(first, last), *spans)])
+            block = read_region(open_objects(self.task.store), array, (slice(first, last), *spans))
             self._held[path] = first, block
         inside = (slice(s.start - o, s.stop - o) for s, o in ((rows, y0), (cols, x0)))
         return block[ref.index - first : ref.index - first + 1, ..., *inside]

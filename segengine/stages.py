@@ -21,10 +21,11 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from segengine import agreement, cluster, engines, plugins, publish
-from segengine.arrays import to_bytes
+from segengine.arrays import holds
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import SegengineError, StoreError
 from segengine.inputs import LAYOUTS, RELAYING, commit_layout
+from segengine.instances import ROWS
 from segengine.job import Job, parse_job
 from segengine.lock import HeldLock, run_lock
 from segengine.measure import Measurer, measurer
@@ -35,8 +36,14 @@ from segengine.pyramid import build_pyramid
 from segengine.quarantine import Quarantine
 from segengine.records import RecordLog
 from segengine.report import build as build_report
+from segengine.seals import CHANGED, REPORT, SealedObjects, damage_notices
 from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
-from segengine.store import check_place, read_attributes, write_root, write_scene
+from segengine.store import (
+    check_place,
+    read_attributes,
+    root_documents,
+    write_scene,
+)
 from segengine.survey import survey
 from segengine.verify import broken_objects
 
@@ -58,7 +65,7 @@ class Run:
         """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`."""
         self.job, self.repair, self.refit = job, repair, refit
         self.client, self.in_process = client, in_process
-        self.objects = open_objects(job.store.path)
+        self.objects = SealedObjects(open_objects(job.store.path), heals=True)
         self.log = RecordLog(self.objects)
         self.started = time.monotonic()
         self.counts = Counts()
@@ -75,9 +82,9 @@ class Run:
 
     def __enter__(self) -> Self:
         root = self.objects.root
-        check_place(self.objects)
+        check_place(self.objects.base)
         try:
-            self._lock = self._stack.enter_context(run_lock(self.objects))
+            self._lock = self._stack.enter_context(run_lock(self.objects.base))
         except OSError as error:
             raise StoreError(f"store.path: {root} cannot be written: {error}") from error
         return self
@@ -107,8 +114,8 @@ class Run:
             ) from error
 
     def notices(self) -> tuple[str, ...]:
-        """What the plan has to say before work starts: what is stale and why, what is gone."""
-        return self.plan.notices
+        """What the plan has to say before work starts: what is stale, gone or damaged, and why."""
+        return (*self.plan.notices, *damage_notices(self.objects))
 
     @property
     def plan(self) -> Plan:
@@ -140,7 +147,7 @@ class Run:
             round(time.monotonic() - self.started, 3),
             tuple(self.failed()),
             self._metrics,
-            plan.notices,
+            self.notices(),
         )
 
     def failed(self) -> Iterator[FailedFrame]:
@@ -153,7 +160,10 @@ class Run:
 
     def _stage_plan(self) -> Iterator[Progress]:
         self.objects.delete_tree("work/tmp")
-        self._broken = broken_objects(self.objects) if self.repair else frozenset()
+        if read_attributes(self.objects) is None:
+            self.objects.begin()
+        if self.repair:
+            self._mend()
         repair = frozenset((scene, place) for scene, path, place in self._broken if _is_mask(path))
         plan = make_plan(self.job, self.objects, refit=self.refit, repair=repair)
         self._plan = plan
@@ -167,6 +177,15 @@ class Run:
         self._commit_plan(plan)
         yield Progress("plan", plan.shards - plan.pending, plan.shards, len(self.quarantine))
 
+    def _mend(self) -> None:
+        """Bring back from their copies what is sealed and damaged; find out which shards are."""
+        if self.objects.mend():
+            self.objects.open(())  # what has no copy is made again by publishing
+            self.objects.commit()
+        for key in self.log.damaged():
+            self.objects.damaged[key] = CHANGED
+        self._broken = broken_objects(self.objects)
+
     def _commit_plan(self, plan: Plan) -> None:
         """Write layouts, the root and every scene's metadata, before any shard of a scene.
 
@@ -178,25 +197,29 @@ class Run:
             self.log.forget(scene)
             self.objects.delete_tree(f"scenes/{scene}")
             self.objects.delete(f"{LAYOUTS}/{scene}")
+        before, root = read_attributes(self.objects), root_documents(plan.attributes)
+        root = {key: data for key, data in root.items() if not self.objects.has(key, data)}
+        other = before is None or before["fingerprints"] != plan.attributes["fingerprints"]
+        # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
+        unsure = other or not self.objects.published
+        layouts = [f"{LAYOUTS}/{scene}" for scene in plan.scan.changed]
+        self.objects.open([*root, *layouts], publish=other or bool(layouts))
         for scene in plan.scan.changed:
             commit_layout(self.objects, plan.layouts[scene])
-        before = read_attributes(self.objects)
-        if before is not None and before["fingerprints"] != plan.attributes["fingerprints"]:
-            # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
-            self.objects.delete(publish.PUBLISHED)
-        unsure = self.objects.get(publish.PUBLISHED) is None
-        write_root(self.objects, plan.attributes)
+        for key, data in root.items():
+            self.objects.put(key, data)
         self.objects.delete(RELAYING)
         for scene in plan.layouts:
             if unsure or plan.states[scene].pending or scene in plan.scan.changed:
                 self._write_scene(plan, scene)
+        self.objects.commit()
 
     def _write_scene(self, plan: Plan, scene: str) -> None:
         layout, arrays = plan.layouts[scene], plan.arrays[scene]
         spec = arrays["mask/0"]
         key = f"scenes/{scene}/mask/0/zarr.json"
         there = self.objects.get(key)
-        if there is not None and there != to_bytes(spec.metadata()):
+        if there is not None and not holds(spec, there):
             # Other classes need another dtype: what is stored can no longer be read as a mask.
             self.log.forget(scene)
             self.objects.delete_tree(f"scenes/{scene}")
@@ -253,15 +276,15 @@ class Run:
             self.objects.delete_tree("work")
             yield Progress("publish", steps, steps, message="nothing has changed")
             return
+        self.objects.open(publish.OBJECTS)
         for done, (scene, layout) in enumerate(plan.layouts.items()):
             arrays = plan.arrays[scene]
             if arrays.levels and self._is_touched(scene):
                 for _ in build_pyramid(
-                    self.objects.root,
+                    self.objects,
                     layout,
                     arrays.levels,
                     arrays["mask/0"],
-                    self.log,
                     self._pool(),
                     self.job.faults,
                     self._broken,
@@ -270,10 +293,12 @@ class Run:
             self._figures[scene] = publish.scene_figures(self.log, layout, plan.classes)
         publish.write_colors(plan, self._figures)
         publish.write_tables(plan, self._figures)
-        publish.write_instances(plan)
+        publish.write_instances(plan, self._figures)
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
+        self.objects.commit()  # the report reads what is published, as any reader does
         build_report(self.objects.root)
+        self.objects.adopt(REPORT)
         yield Progress("publish", steps - 1, steps, message="report")
         publish.finish(plan, self.log)
         yield Progress("publish", steps, steps)
@@ -285,12 +310,11 @@ class Run:
     def _is_published(self) -> bool:
         """True where nothing has changed since the last complete publish."""
         singles, _ = self.log.scenes()
-        mark = self.objects.get(publish.PUBLISHED)
         return (
             not singles
             and not self._broken
-            and mark == publish.published_mark(self.plan)
-            and self.objects.get("report/index.html") is not None
+            and self.objects.published == publish.published_mark(self.plan)
+            and all(self.objects.get(key) is not None for key in ("metrics.json", REPORT))
         )
 
     def _stored_metrics(self) -> dict[str, Any]:
@@ -335,7 +359,7 @@ class Run:
 
 def _is_mask(path: str) -> bool:
     """True for an array that segmenting writes, not the pyramid's."""
-    return path in ("mask/0", "instances/0", "probabilities/0")
+    return path in ("mask/0", "instances/0", "probabilities/0", ROWS)
 
 
 def run_job(job: Any, client: Any = None) -> Summary:

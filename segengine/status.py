@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from segengine.inputs import load_layouts, load_unplaced
 from segengine.progress import FailedFrame
 from segengine.publish import SceneFigures
+from segengine.seals import damage_notices
 from segengine.store import open_store
 
 
@@ -35,6 +36,8 @@ class StatusReport:
     store: str
     scenes: tuple[SceneStatus, ...]
     failed: tuple[FailedFrame, ...]
+    notices: tuple[str, ...] = ()
+    """What of the store is damaged."""
 
     @property
     def exit_code(self) -> int:
@@ -68,7 +71,7 @@ class StatusReport:
             frames = "1 frame is" if len(self.failed) == 1 else f"{len(self.failed)} frames are"
             found.append(f"{frames} quarantined:")
             found += [f"  {f.name}: {f.kind}: {f.reason}" for f in self.failed]
-        return tuple(found)
+        return (*found, *self.notices)
 
 
 def status(path: str) -> StatusReport:
@@ -91,4 +94,5 @@ def status(path: str) -> StatusReport:
         gone = int(layout.gone.sum())
         scenes.append(SceneStatus(name, layout.shape[0], layout.shards, done, bad, gone))
         failed += list(figures.failed())
-    return StatusReport(store.path, tuple(scenes), tuple(failed))
+    notices = tuple(damage_notices(store.objects))
+    return StatusReport(store.path, tuple(scenes), tuple(failed), notices)

@@ -8,38 +8,43 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from segengine.arrays import ArraySpec, SceneArrays, group_metadata, scene_documents, to_bytes
-from segengine.errors import CorruptInputError, JobError, StoreError, TransientInputError
-from segengine.inputs import LAYOUTS, reader
+from segengine.errors import (
+    CorruptInputError,
+    DamagedStoreError,
+    JobError,
+    StoreError,
+    TransientInputError,
+)
+from segengine.inputs import LAYOUTS, load_layout, reader
 from segengine.layout import Layout
 from segengine.objects import LocalObjects, Objects, open_objects, zarr_store
 from segengine.parquet import read_parquet
 from segengine.records import Kind, Record, RecordLog, StoredObject
+from segengine.seals import CHANGED, MISSING, SEALS, SealedObjects, digest
 from segengine.shardcodec import encode_shard
 from segengine.types import FrameRef, Tile, Unreadable
-from segengine.values import decode
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import zarr
 
+Place = tuple[int, int, int]
 VERSION = 1
 ROOT = "zarr.json"
 
 
-def checksum(data: bytes) -> str:
-    """Checksum of stored bytes: XXH3-128, 32 hex digits."""
-    return xxhash.xxh3_128_hexdigest(data)
+checksum = digest
 
 
 def shard_place(spec: ArraySpec, place: tuple[int, ...]) -> tuple[int, ...]:
@@ -60,26 +65,48 @@ def write_block(
 def read_attributes(objects: Objects) -> dict[str, Any] | None:
     """The root's `segengine` attributes; None where there is no store. Raises StoreError."""
     data = objects.get(ROOT)
+    if isinstance(objects, SealedObjects) and ROOT in objects.damaged:
+        _refuse_other_release(objects.base, data)
+        if data is None:
+            raise DamagedStoreError(f"{objects.root}/{ROOT}", objects.damaged[ROOT])
     if data is None:
         return None
     try:
         attributes: dict[str, Any] = json.loads(data)["attributes"]["segengine"]
-    except (ValueError, KeyError, TypeError):
+        version = attributes.get("version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StoreError(
             f"{objects.root}: holds a zarr.json that is not segengine's; choose another store.path"
         ) from None
-    if attributes.get("version") != VERSION:
-        raise StoreError(
-            f"{objects.root}: store version {attributes.get('version')}, this segengine reads "
-            f"{VERSION}; use the release that wrote it or choose another store.path"
-        )
+    if version != VERSION:
+        raise _other_release(objects.root, version)
     return attributes
+
+
+def _other_release(root: str, version: Any) -> StoreError:
+    return StoreError(
+        f"{root}: store version {version}, this segengine reads {VERSION}; use the release that "
+        "wrote it or choose another store.path"
+    )
+
+
+def _refuse_other_release(base: Objects, sealed: bytes | None) -> None:
+    """Raise StoreError where the root was not damaged, but written by a release without our seals."""
+    found = base.get(ROOT)
+    if found is None or (sealed is not None and len(found) == len(sealed)):
+        return  # a changed byte leaves the length
+    try:
+        version = json.loads(found)["attributes"]["segengine"]["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if isinstance(version, int) and version != VERSION:
+        raise _other_release(base.root, version)
 
 
 def check_place(objects: Objects) -> None:
     """Raise JobError where no store can be made: a file, a folder of other files, below a file."""
     root = objects.root
-    if not isinstance(objects, LocalObjects):
+    if not isinstance(objects, LocalObjects) or objects.get(SEALS) is not None:
         return
     above = Path(root)
     while not above.exists() and above != above.parent:
@@ -94,38 +121,113 @@ def check_place(objects: Objects) -> None:
             )
 
 
-def write_root(objects: Objects, attributes: Mapping[str, Any]) -> None:
-    """Write the root and the `scenes` group where they differ from what is there."""
-    documents = {
+def root_documents(attributes: Mapping[str, Any]) -> dict[str, bytes]:
+    """The root and the `scenes` group, by key."""
+    return {
         "scenes/zarr.json": to_bytes(group_metadata({})),
         ROOT: to_bytes(group_metadata({"segengine": dict(attributes)})),
     }
-    for key, data in documents.items():
-        if objects.get(key) != data:
-            objects.put(key, data)
+
+
+def write_root(objects: Objects, attributes: Mapping[str, Any]) -> None:
+    """Write the root and the `scenes` group where they differ from what is there."""
+    write_documents(objects, root_documents(attributes))
 
 
 def write_scene(objects: Objects, layout: Layout, arrays: SceneArrays) -> None:
     """Write a scene's metadata where it differs from what is there; the group itself last."""
-    for key, data in scene_documents(layout, arrays).items():
-        path = f"scenes/{layout.scene}/{key}"
-        if objects.get(path) != data:
-            objects.put(path, data)
+    write_documents(
+        objects,
+        {f"scenes/{layout.scene}/{k}": v for k, v in scene_documents(layout, arrays).items()},
+    )
+
+
+def write_documents(objects: Objects, documents: Mapping[str, bytes]) -> None:
+    """Write those objects that differ from what is there."""
+    sealed = objects if isinstance(objects, SealedObjects) else SealedObjects(objects)
+    for key, data in documents.items():
+        if not sealed.has(key, data):
+            sealed.put(key, data)
 
 
 @lru_cache(maxsize=64)
 def open_array(root: str, scene: str, spec: ArraySpec) -> zarr.Array[Any]:
-    """An array for reading, opened once a process; `spec` tells it from one it was before."""
-    import zarr
+    """An array for reading, opened once a process; `spec` tells it from one it was before.
 
-    path = f"{root}/scenes/{scene}/{spec.path}"
-    return zarr.open_array(zarr_store(path), mode="r")
+    What the spec says is not read again: no damage to its metadata can change what is read.
+    """
+    return _opened(root, f"scenes/{scene}/{spec.path}", spec.metadata())
+
+
+def _opened(root: str, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
+    import zarr
+    from zarr.core.metadata import ArrayV3Metadata
+    from zarr.storage import LocalStore, StorePath
+
+    store = zarr_store(root)
+    if isinstance(store, str):
+        store = LocalStore(store, read_only=True)
+    described = ArrayV3Metadata.from_dict(dict(metadata))
+    place = StorePath(store, path)
+    return zarr.Array(zarr.AsyncArray(metadata=described, store_path=place))
+
+
+Index = tuple[int | slice, ...]
+
+
+def read_region(
+    objects: Objects,
+    array: zarr.Array[Any],
+    index: Index,
+    is_stored: Callable[[Place], bool] = lambda _: True,
+) -> NDArray[Any]:
+    """`array[index]` of a store, whole or not at all; slices have a step of 1.
+
+    `is_stored`: whether a record vouches for a place of the shard grid; one that is not there reads
+    as void. Raises DamagedStoreError where stored bytes cannot be decoded, or where they are gone.
+    """
+    key = f"{array.path}/c"
+    try:
+        found = np.asarray(array[index])
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DamagedStoreError(key, f"stored bytes cannot be decoded: {error}") from error
+    spans = [
+        range(i, i + 1) if isinstance(i, int) else range(*i.indices(n))
+        for i, n in zip(index, array.shape, strict=False)
+    ]
+    spans += [range(n) for n in array.shape[len(spans) :]]
+    whole = found.reshape([len(span) for span in spans])
+    fill, shards = array.fill_value, array.shards or array.chunks
+    for cell in product(*(_cells(a, n) for a, n in zip(spans, shards, strict=True))):
+        part = whole[
+            tuple(
+                slice(max(0, p * n - a.start), (p + 1) * n - a.start)
+                for p, n, a in zip(cell, shards, spans, strict=True)
+            )
+        ]
+        # What is not there reads as void: seldom enough that asking for it costs nothing.
+        if part.size and _is_void(part, fill):
+            missing = f"{key}/{'/'.join(map(str, cell))}"
+            if not objects.exists(missing) and is_stored((cell[0], cell[-2], cell[-1])):
+                raise DamagedStoreError(missing, MISSING)
+    return found
+
+
+def _cells(span: range, size: int) -> range:
+    return range(span.start // size, -(-span.stop // size)) if len(span) else range(0)
+
+
+def _is_void(part: NDArray[Any], fill: Any) -> bool:
+    first = part.flat[0]
+    if fill != fill:
+        return bool(first != first and np.isnan(part).all())
+    return bool(first == fill and (part == fill).all())
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
     """Open a finished or half-finished store for reading. Raises StoreError, JobError."""
     text = os.fspath(path)
-    objects = open_objects(text if "://" in text else os.path.abspath(text))
+    objects = SealedObjects(open_objects(text if "://" in text else os.path.abspath(text)))
     try:
         attributes = read_attributes(objects)
     except OSError as error:
@@ -139,7 +241,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 class Store:
     """A store as a reader sees it: masks, tables, records, metrics."""
 
-    objects: Objects
+    objects: SealedObjects
     attributes: dict[str, Any] = field(repr=False)
     """The root's: version, job, fingerprints, classes, colors."""
 
@@ -191,15 +293,24 @@ class Store:
     @property
     def metrics(self) -> dict[str, Any]:
         """`metrics.json`; empty before the first publish."""
-        data = self.objects.get("metrics.json")
-        return {} if data is None else json.loads(data)
+        try:
+            found = json.loads(self.objects.get("metrics.json") or b"{}")
+        except (ValueError, RecursionError):
+            found = None
+        return found if isinstance(found, dict) else {}
 
     def table(self, name: str) -> pa.Table:
         """A table below `tables/`."""
-        data = self.objects.get(f"tables/{name}.parquet")
+        key = f"tables/{name}.parquet"
+        data = self.objects.get(key)
+        if key in self.objects.damaged:
+            raise DamagedStoreError(f"{self.path}/{key}", self.objects.damaged[key])
         if data is None:
-            raise StoreError(f"{self.path}: tables/{name}.parquet is not there yet; finish the run")
-        return read_parquet(data)
+            raise StoreError(f"{self.path}: {key} is not there yet; finish the run")
+        try:
+            return read_parquet(data)
+        except (ValueError, OSError) as error:
+            raise DamagedStoreError(f"{self.path}/{key}", f"it cannot be read: {error}") from error
 
     def write_object(self, key: str, data: bytes) -> None:
         """Write an object beside the masks, atomically (a report, say)."""
@@ -213,10 +324,12 @@ class _Scenes(Mapping[str, "SceneStore"]):
 
     def __getitem__(self, name: str) -> SceneStore:
         if name not in self._open:
-            data = self._store.objects.get(f"{LAYOUTS}/{name}") if name in self._names else None
-            if data is None:
+            if name not in self._names:
                 raise KeyError(name)
-            self._open[name] = SceneStore(self._store, decode(data))
+            layout = load_layout(self._store.objects, name)
+            if layout is None:
+                raise DamagedStoreError(f"{self._store.path}/{LAYOUTS}/{name}", CHANGED)
+            self._open[name] = SceneStore(self._store, layout)
         return self._open[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -227,6 +340,14 @@ class _Scenes(Mapping[str, "SceneStore"]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} scenes>"
+
+
+def _consolidated(group: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = dict((group or {})["consolidated_metadata"]["metadata"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found
 
 
 @dataclass(frozen=True)
@@ -246,35 +367,89 @@ class SceneStore:
         """The scene's Zarr group."""
         import zarr
 
-        objects = self.store.objects
-        path = f"{objects.root}/scenes/{self.name}"
+        path = f"{self.store.path}/scenes/{self.name}"
         return zarr.open_group(zarr_store(path), mode="r")
 
-    def _array(self, path: str) -> Any:
-        return self.group.get(path, None)
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array[Any]]:
+        """Arrays by path: as the group's metadata say, or where that is damaged, as their own do."""
+        nodes = _consolidated(self._document(""))
+        if nodes is None:
+            nodes = {path: self._document(f"{path}/") for path in self._paths()}
+        found = {}
+        for path, node in nodes.items():
+            if (node or {}).get("node_type") == "array":
+                found[path] = _opened(self.store.path, f"scenes/{self.name}/{path}", node or {})
+        return found
+
+    def _document(self, path: str) -> dict[str, Any] | None:
+        """A node's metadata; None where there are none that can be trusted."""
+        data = self.store.objects.get(f"scenes/{self.name}/{path}zarr.json")
+        try:
+            found = json.loads(data or b"")
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _paths(self) -> Iterator[str]:
+        """Where the scene's arrays may lie."""
+        base = f"scenes/{self.name}"
+        for name in self.store.objects.children(base)[0]:
+            yield name
+            yield from (f"{name}/{n}" for n in self.store.objects.children(f"{base}/{name}")[0])
+
+    def array(self, path: str) -> zarr.Array[Any] | None:
+        """The array at a path below the scene; None where there is none."""
+        return self._arrays.get(path)
+
+    def read(self, path: str, *index: int | slice) -> NDArray[Any]:
+        """`array(path)[index]`, whole or not at all; slices have a step of 1.
+
+        Raises DamagedStoreError where a record vouches for bytes that are gone or damaged.
+        """
+        array = self.array(path)
+        if array is None:
+            raise self._damaged(path)
+
+        def is_stored(place: tuple[int, int, int]) -> bool:
+            return (path, place) in self._stored
+
+        return read_region(self.store.objects, array, index, is_stored)
+
+    @cached_property
+    def _stored(self) -> frozenset[tuple[str, tuple[int, int, int]]]:
+        """(array, shard) of all that a record vouches for."""
+        records = self.store.records(self.name, None)
+        return frozenset((stored.array, r.shard) for r in records for stored in r.objects)
+
+    def _damaged(self, path: str) -> DamagedStoreError:
+        return DamagedStoreError(f"{self.store.path}/scenes/{self.name}/{path}/zarr.json", CHANGED)
 
     @property
     def mask(self) -> zarr.Array[Any]:
         """(frame, y, x) labels; void is the dtype's maximum."""
-        return self.group["mask/0"]  # type: ignore[return-value]
+        found = self.array("mask/0")
+        if found is None:
+            raise self._damaged("mask/0")
+        return found
 
     @cached_property
     def levels(self) -> tuple[zarr.Array[Any], ...]:
         """The mask and its pyramid, finest first."""
         found: list[zarr.Array[Any]] = []
-        while (array := self._array(f"mask/{len(found)}")) is not None:
+        while (array := self.array(f"mask/{len(found)}")) is not None:
             found.append(array)
         return tuple(found)
 
     @property
     def instances(self) -> zarr.Array[Any] | None:
         """(frame, y, x) uint32 ids, 0 = none; None where the segmenter finds no instances."""
-        return self._array("instances/0")  # type: ignore[no-any-return]
+        return self.array("instances/0")
 
     @property
     def probabilities(self) -> zarr.Array[Any] | None:
         """(frame, class, y, x) float32, NaN = void; None where not asked for."""
-        return self._array("probabilities/0")  # type: ignore[no-any-return]
+        return self.array("probabilities/0")
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -298,9 +473,12 @@ class SceneStore:
 
     def colors(self, frame: int = 0) -> NDArray[np.uint8]:
         """(class, 3) colours of the classes in a frame: the job's, or its clusters' means."""
-        array = self._array("colors")
+        array = self.array("colors")
         if array is not None:
-            found = np.asarray(array[min(frame, array.shape[0] - 1)])
+            try:
+                found = np.asarray(array[min(frame, array.shape[0] - 1)])
+            except (ValueError, RuntimeError):  # damaged: colours of its own are no pixels
+                found = np.zeros(0, np.uint8)
             if found.any():
                 return found
         return np.asarray(self.store.attributes["colors"], np.uint8).reshape(-1, 3)

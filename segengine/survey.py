@@ -67,6 +67,8 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
         else:
             _lose_batch(plan, group, outcome)
         yield Progress("survey", done, total, pixels=pixels)
+    # Workers write the fits: what lies there must not be taken for a damaged one meanwhile.
+    plan.objects.open([f"{FITS}/{group.name}" for group in groups])
     for outcome in _fit(plan, groups, pool, faults):
         done += 1
         yield Progress(
@@ -76,6 +78,9 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
             pixels=pixels,
             message=f"fitted {outcome.work.key.removeprefix(FITS)[1:]}",
         )
+    for group in groups:
+        plan.objects.adopt(f"{FITS}/{group.name}")
+    plan.objects.commit()
     for group in groups:
         plan.objects.delete_tree(f"{STATES}/{group.name}")
     for scene in {layout.scene for g in groups for layout in g.layouts if g.frame is None}:
@@ -144,8 +149,12 @@ def _resume(plan: Plan, group: _Group) -> None:
     for batch in group.batches:
         if batch.key in there:
             data = plan.objects.get(batch.key)
-            if data is not None:
-                found: Surveyed = decode(data, trusted)["found"]
+            try:
+                state = None if data is None else decode(data, trusted)
+            except ValueError:  # damaged: surveyed again
+                continue
+            if state is not None:
+                found: Surveyed = state["found"]
                 if not any(f.kind == "error" for _, f in found.failures):
                     group.found[batch.key] = found
 

@@ -19,6 +19,10 @@ from numcodecs.zstd import compress, decompress
 
 MAGIC = b"SEGV\x01"
 _PLAIN = (bool, int, float, str, type(None))
+_DAMAGE = (
+    KeyError, IndexError, TypeError, AttributeError, ImportError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What building a value from bytes that are no value may raise, beside ValueError."""
 
 
 def encode(value: Any) -> bytes:
@@ -43,7 +47,11 @@ def decode(data: bytes, trusted: tuple[str, ...] = ()) -> Any:
         raise ValueError("not a committed value: no magic bytes")
     start = len(MAGIC) + 8
     end = start + int.from_bytes(raw[len(MAGIC) : start], "little")
-    return _Decoder(memoryview(raw), end, ("segengine", *trusted)).build(json.loads(raw[start:end]))
+    try:
+        tree = json.loads(raw[start:end])
+        return _Decoder(memoryview(raw), end, ("segengine", *trusted)).build(tree)
+    except _DAMAGE as error:
+        raise ValueError(f"not a committed value: {type(error).__name__}: {error}") from error
 
 
 def _tree(value: Any, arrays: list[bytes]) -> Any:

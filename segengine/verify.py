@@ -8,15 +8,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from segengine.errors import TransientInputError
-from segengine.inputs import load_layouts
+from segengine.inputs import LAYOUTS, load_layout, load_layouts
+from segengine.instances import ROWS, rows_key
 from segengine.job import Job
 from segengine.layout import Layout
 from segengine.objects import Objects, open_objects
-from segengine.records import Record, RecordLog
-from segengine.store import checksum, open_store
+from segengine.records import Record, RecordLog, pack_key
+from segengine.seals import CHANGED, HEAL, MISSING, SealedObjects, digest
+from segengine.store import Store, open_store
 from segengine.types import FrameRef
 
 Place = tuple[int, int, int]
@@ -24,8 +26,18 @@ SAMPLE = 4
 """Shards that are segmented again."""
 
 
+class Difference(NamedTuple):
+    """A stored object that is not what was committed."""
+
+    object: str
+    """Its path in the store."""
+    what: str
+
+
 def object_key(record: Record, array: str) -> str:
     """Key of a record's stored object."""
+    if array == ROWS:
+        return rows_key(record.scene, record.shard)
     f, y, x = record.shard
     place = (f, 0, y, x) if array.startswith("probabilities/") else (f, y, x)
     return f"scenes/{record.scene}/{array}/c/{'/'.join(map(str, place))}"
@@ -48,10 +60,8 @@ def differences(objects: Objects) -> Iterator[tuple[Record, str, str]]:
         record, stored = item
         data = objects.get(object_key(record, stored.array))
         if data is None:
-            return record, stored.array, "the stored object is missing"
-        if checksum(data) != stored.checksum:
-            return record, stored.array, f"{len(data)} bytes that are not those committed"
-        return None
+            return record, stored.array, MISSING
+        return None if digest(data) == stored.checksum else (record, stored.array, CHANGED)
 
     pairs = ((record, stored) for record in stored_records(objects) for stored in record.objects)
     remote = "://" in objects.root
@@ -85,7 +95,7 @@ class VerifyReport:
     """Stored objects compared with their records."""
     sampled: int
     """Shards segmented again."""
-    problems: tuple[str, ...]
+    problems: tuple[Difference, ...]
     skipped: tuple[str, ...]
     """Shards that could not be segmented again, and why."""
 
@@ -97,13 +107,16 @@ class VerifyReport:
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
         found = [
-            f"{self.store}: {self.objects} stored objects compared with their records, "
+            f"{self.store}: {self.objects} stored objects compared with their checksums, "
             f"{self.sampled} shards segmented again"
         ]
-        found += [f"differs: {p}" for p in self.problems]
+        if self.problems:
+            found.append(f"{len(self.problems)} differ:")
+        for problem in self.problems:
+            found += [problem.object, f"    {problem.what}"]
         found += [f"not segmented again: {s}" for s in self.skipped]
         if self.problems:
-            found.append("heal it with: segengine run JOB.yaml --repair")
+            found.append(HEAL)
         else:
             found.append("no difference")
         return tuple(found)
@@ -112,37 +125,56 @@ class VerifyReport:
 def verify(path: str, sample: int = SAMPLE, seed: int | None = None) -> VerifyReport:
     """Recompute the checksums of everything stored, and segment `sample` shards again."""
     store = open_store(path)
-    count = sum(len(r.objects) for r in stored_records(store.objects))
-    found = list(differences(store.objects))
-    problems = [f"{object_key(r, array)}: {what}" for r, array, what in found]
+    objects = store.objects
+    count = len(objects.book.seals) + sum(len(r.objects) for r in stored_records(objects))
+    found = list(differences(objects))
+    problems = [Difference(*item) for item in objects.check()]
+    problems += _unreadable(objects, {p.object for p in problems})
+    problems += [Difference(key, CHANGED) for key in store.log.damaged()]
+    problems += [Difference(object_key(r, array), what) for r, array, what in found]
     spoiled = {(r.scene, r.shard) for r, _, _ in found}
     sampled, skipped = 0, []
+    layouts = load_layouts(objects)
     masks = [
         r
-        for r in stored_records(store.objects)
-        if r.kind == "mask" and r.status == "done" and (r.scene, r.shard) not in spoiled
+        for r in stored_records(objects)
+        if r.kind == "mask"
+        and r.status == "done"
+        and r.scene in layouts
+        and (r.scene, r.shard) not in spoiled
     ]
-    layouts = load_layouts(store.objects)
     for record in random.Random(seed).sample(masks, min(sample, len(masks))):
         try:
-            same = _same_again(store.path, store.attributes, layouts[record.scene], record)
+            same = _same_again(store, layouts[record.scene], record)
         except Exception as error:  # noqa: BLE001 - an input that is gone is no difference
             skipped.append(f"{record.scene} {record.shard}: {error}")
             continue
         sampled += 1
         if not same:
             key = object_key(record, "mask/0")
-            problems.append(f"{key}: segmenting again gives other labels")
+            problems.append(Difference(key, "segmenting again gives other labels"))
     return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
 
 
-def _same_again(path: str, attributes: dict[str, Any], layout: Layout, record: Record) -> bool:
+def _unreadable(objects: SealedObjects, known: set[str]) -> Iterator[Difference]:
+    """What no seal vouches for (a run was killed, or the store is of an earlier version) and cannot
+    be read."""
+    for scene in objects.children(LAYOUTS)[1]:
+        if f"{LAYOUTS}/{scene}" not in known and load_layout(objects, scene) is None:
+            yield Difference(f"{LAYOUTS}/{scene}", CHANGED)
+    log = RecordLog(objects)
+    for scene in sorted(log.scenes()[1]):
+        if pack_key(scene) not in known and log.table(scene, []) is None:
+            yield Difference(pack_key(scene), CHANGED)
+
+
+def _same_again(store: Store, layout: Layout, record: Record) -> bool:
     """Segment a shard again into a folder of its own, and compare checksums."""
     from segengine.plan import stored_plan
     from segengine.segmenting import finish_tasks
     from segengine.worker import finish_shard, segment_shard
 
-    plan = stored_plan(Job.model_validate(attributes["job"]), open_objects(path))
+    plan = stored_plan(Job.model_validate(store.attributes["job"]), store.objects)
     if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
     _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
@@ -161,7 +193,8 @@ def _same_again(path: str, attributes: dict[str, Any], layout: Layout, record: R
     for failure in again.failures:
         if failure.kind == "error" and failure not in record.failures:
             raise RuntimeError(failure.reason)
-    return bool(again.checksum == record.checksum)
+    arrays = ({o.array: o.checksum for o in r.objects if o.array != ROWS} for r in (again, record))
+    return next(arrays) == next(arrays)
 
 
 def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:

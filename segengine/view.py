@@ -138,11 +138,11 @@ def _labels(scene: SceneStore, frame: int, rows: slice, cols: slice, step: int) 
     level = 0
     if (rows.start, cols.start) == (0, 0):
         level = min(step.bit_length(), len(scene.levels)) - 1
-    array, scale = scene.levels[level], 1 << level
+    scale = 1 << level
     rows, cols = (slice(s.start // scale, -(-s.stop // scale)) for s in (rows, cols))
     step //= scale
     parts = [
-        _sampled(np.asarray(array[frame, part, cols]), step)
+        _sampled(scene.read(f"mask/{level}", frame, part, cols), step)
         for part in _bands(rows, cols.stop - cols.start, step)
     ]
     return np.concatenate(parts)

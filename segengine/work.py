@@ -170,3 +170,11 @@ class Retry:
     reason: str
     fatal: bool = False
     """The store cannot be written: trying on makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Stored bytes that the work needed are not those that were committed; trying on is no use."""
+
+    key: str
+    what: str

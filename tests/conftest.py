@@ -18,6 +18,7 @@ from hypothesis import settings
 import segengine
 from segengine.objects import open_objects
 from segengine.progress import Summary
+from segengine.seals import sealed_report
 
 # A busy machine is no failure, and what passed passes again. To look for more: --hypothesis-profile=explore
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -255,7 +256,7 @@ def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of one line, where runs are many and the report is not what is tested."""
 
     def build(store: str) -> None:
-        open_objects(store).put("report/index.html", b"<!doctype html>")
+        open_objects(store).put("report/index.html", sealed_report("<!doctype html>"))
 
     monkeypatch.setattr("segengine.stages.build_report", build)
 

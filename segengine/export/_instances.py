@@ -11,9 +11,10 @@ from typing import Any
 
 import xxhash
 
-from segengine.errors import JobError
+from segengine.errors import DamagedStoreError, JobError
 from segengine.export._parts import Parts
 from segengine.objects import LocalObjects
+from segengine.seals import CHANGED
 from segengine.store import Store
 
 KEY = "tables/instances.parquet"
@@ -34,12 +35,17 @@ class Piece:
 def open_parts(store: Store, to: str, kind: str, version: int, more: object = None) -> Parts:
     """Parts of an export of the instances, in the format `kind`; `more`: what else decides its bytes.
 
-    Raises JobError where the store has no instances.
+    Raises JobError where the store has no instances, DamagedStoreError where their table is damaged.
     """
     digest = xxhash.xxh3_64(f"{version} {store.classes} {more}".encode("utf-8", "surrogateescape"))
+    whole = xxhash.xxh3_128()
     with _open(store) as file:
         while block := file.read(1 << 22):
             digest.update(block)
+            whole.update(block)
+    seal = store.objects.book.seals.get(KEY)
+    if seal is not None and seal.digest != whole.hexdigest():
+        raise DamagedStoreError(f"{store.path}/{KEY}", CHANGED)
     return Parts(to, kind, digest.hexdigest())
 
 

@@ -93,7 +93,7 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
         shape, side = (1, ref.height, ref.width), (1, _WINDOW, _WINDOW)
         for place in tiling.shard_indices(tiling.shard_grid(shape, side)):
             _, rows, cols = tiling.shard_window(place, shape, side).slices
-            labels = np.asarray(scene.mask[target.frame, rows, cols])
+            labels = scene.read("mask/0", target.frame, rows, cols)
             dataset.write(labels, 1, window=Window.from_slices(rows, cols))
 
 

@@ -74,10 +74,10 @@ def _frame(store: Store, known: Numbers, folder: Path, target: Target) -> bytes:
     ):
         for rows in bands(ref.height, ref.width, scene.layout.chunk[1]):
             at = (target.frame, rows, slice(0, ref.width))
-            labels = np.asarray(scene.mask[at])
+            labels = scene.read("mask/0", *at)
             ids = np.zeros(labels.shape, np.uint32)
             if scene.instances is not None:
-                ids = np.asarray(scene.instances[at])
+                ids = scene.read("instances/0", *at)
             if int(ids.max(initial=0)) > _TOP - len(store.classes):
                 raise StoreError(f"{ref.name}: has more objects than colours; export to coco")
             segments = _segments(labels, ids, len(store.classes), known.categories)

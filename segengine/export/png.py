@@ -57,7 +57,7 @@ def _write(file: BinaryIO, target: Target, classes: tuple[str, ...], level: int)
     text = {"segengine": json.dumps(about, ensure_ascii=False)}
     with PngWriter(file, ref.height, ref.width, palette, text=text, level=level) as writer:
         for rows in bands(ref.height, ref.width, scene.layout.chunk[1]):
-            writer.write(np.asarray(scene.mask[target.frame, rows, : ref.width]))
+            writer.write(scene.read("mask/0", target.frame, rows, slice(0, ref.width)))
 
 
 def bands(height: int, width: int, chunk: int) -> Iterator[slice]:

@@ -6,7 +6,8 @@ came from a file or a job is escaped.
 
 from __future__ import annotations
 
-PAGE = "report/index.html"
+from segengine.seals import REPORT as PAGE
+from segengine.seals import sealed_report
 
 
 def build(store_path: str) -> str:
@@ -18,9 +19,7 @@ def build(store_path: str) -> str:
     from segengine.store import open_store
 
     store = open_store(store_path)
-    # names may hold bytes that are no text; they are shown as escapes
-    page = _render(content(store)).encode("utf-8", "backslashreplace")
-    store.write_object(PAGE, page)
+    store.write_object(PAGE, sealed_report(_render(content(store))))
     return f"{store.path}/{PAGE}"
 
 

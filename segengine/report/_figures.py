@@ -11,6 +11,7 @@ import numpy as np
 
 from segengine import draw
 from segengine._pictured import pictured
+from segengine.errors import DamagedStoreError
 from segengine.store import Store
 from segengine.view import View, find_truths, look
 
@@ -41,7 +42,10 @@ def gallery(
     for i, row in enumerate(chosen):
         scene, frame = places[i]
         truth = found[i] if found else None
-        view = look(store[scene], frame, SIDE, truth=truth, most=MOST)
+        try:
+            view = look(store[scene], frame, SIDE, truth=truth, most=MOST)
+        except DamagedStoreError:  # its picture would be a lie; `verify` names it
+            continue
         cards.append(
             {
                 "name": row["name"],

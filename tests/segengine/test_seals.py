@@ -1,0 +1,269 @@
+"""Seals and second copies: what is damaged is seen, and never contradicted by a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segengine import seals
+from segengine.objects import LocalObjects
+from segengine.seals import (
+    COPIES,
+    REPORT,
+    SEALS,
+    SealedObjects,
+    damage_notices,
+    is_kept_twice,
+    is_sealed,
+    is_whole_report,
+    sealed_report,
+)
+
+ROOT, TABLE, PACK = "zarr.json", "tables/frames.parquet", "records/a.parquet"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> LocalObjects:
+    return LocalObjects(str(tmp_path))
+
+
+def written(base: LocalObjects, **extra: bytes) -> SealedObjects:
+    objects = SealedObjects(base)
+    objects.begin()
+    for key, data in {ROOT: b"root", TABLE: b"table", PACK: b"pack", **extra}.items():
+        objects.put(key, data)
+    objects.commit("published")
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("key", "sealed", "twice"),
+    [
+        ("zarr.json", True, True),
+        ("scenes/zarr.json", True, False),
+        ("scenes/a/zarr.json", True, False),
+        ("scenes/a/mask/0/zarr.json", True, False),
+        ("scenes/a/colors/c/0/0/0", True, False),
+        ("scenes/a/mask/0/c/0/0/0", False, False),
+        ("scenes/a/instances/0/c/0/0/0", False, False),
+        ("records/a.parquet", True, True),
+        ("records/a/mask/0.0.0.json", False, False),
+        ("records/+layouts/a", True, True),
+        ("records/+fits/run-uint8-3", True, True),
+        ("records/+unplaced", True, True),
+        ("records/+cut", True, False),
+        ("records/+survey/run/x", False, False),
+        ("records/+instances/a/0.0.0", False, False),
+        (SEALS, False, False),
+        (f"{COPIES}/000001", False, False),
+        ("tables/frames.parquet", True, False),
+        ("metrics.json", True, False),
+        (REPORT, True, False),
+        ("work/a/draft", False, False),
+        ("run.lock", False, False),
+    ],
+)
+def test_what_is_sealed(key: str, sealed: bool, twice: bool) -> None:
+    assert (is_sealed(key), is_kept_twice(key)) == (sealed, twice)
+
+
+@pytest.mark.parametrize("damage", [b"other", None])
+def test_what_is_kept_twice_is_read_from_its_copy(base: LocalObjects, damage: Any) -> None:
+    written(base)
+    for key in (ROOT, PACK):
+        spoil(base, key, damage)
+    reader = SealedObjects(base)
+    assert (reader.get(ROOT), reader.get(PACK)) == (b"root", b"pack")
+    assert set(reader.damaged) == {ROOT, PACK}
+    assert base.get(ROOT) == damage  # a reader heals nothing
+    assert "a.parquet" in reader.children("records")[1]
+    assert PACK in set(reader.keys("records"))
+    healer = SealedObjects(base, heals=True)
+    assert healer.get(ROOT) == b"root" == base.get(ROOT)
+    (notice,) = damage_notices(healer)
+    assert ROOT in notice
+    assert "copies" in notice
+
+
+def spoil(base: LocalObjects, key: str, damage: bytes | None) -> None:
+    if damage is None:
+        base.delete(key)
+    else:
+        base.put(key, damage)
+
+
+@pytest.mark.parametrize("damage", [b"other", None])
+def test_what_can_be_made_again_reads_as_absent(base: LocalObjects, damage: Any) -> None:
+    written(base)
+    spoil(base, TABLE, damage)
+    reader = SealedObjects(base)
+    assert reader.get(TABLE) is None
+    (notice,) = damage_notices(reader)
+    assert TABLE in notice
+    assert "--repair" in notice
+
+
+def test_check_names_every_kind_of_damage(base: LocalObjects) -> None:
+    written(base)
+    assert list(SealedObjects(base).check()) == []
+    (copies,) = base.children(COPIES)[1]
+    for key in (ROOT, TABLE, PACK, SEALS, f"{COPIES}/{copies}"):
+        data = base.get(key)
+        assert data is not None
+        changed = bytearray(data)
+        changed[-1] ^= 1
+        for damage in (bytes(changed), data[: len(data) // 2], None):
+            spoil(base, key, damage)
+            assert [name for name, _ in SealedObjects(base).check()] == [key]
+            base.put(key, data)
+
+
+def test_mend_brings_back_what_has_a_copy_and_copies_from_what_is_whole(base: LocalObjects) -> None:
+    written(base)
+    (name,) = base.children(COPIES)[1]
+    spoil(base, ROOT, b"other")
+    spoil(base, TABLE, None)
+    objects = SealedObjects(base, heals=True)
+    assert set(objects.mend()) == {ROOT, TABLE}
+    objects.commit()
+    assert base.get(ROOT) == b"root"
+    assert [key for key, _ in SealedObjects(base).check()] == []
+    assert TABLE not in SealedObjects(base).book.seals
+    spoil(base, f"{COPIES}/{name}", b"other")
+    objects = SealedObjects(base, heals=True)
+    assert set(objects.mend()) == {f"{COPIES}/{name}"}
+    objects.commit()
+    assert list(SealedObjects(base).check()) == []
+    spoil(base, PACK, b"other")
+    assert SealedObjects(base).get(PACK) == b"pack"
+
+
+def test_lost_seals_are_made_again_of_what_is_there(base: LocalObjects) -> None:
+    written(base)
+    base.delete(SEALS)
+    objects = SealedObjects(base, heals=True)
+    assert [key for key, _ in objects.check()] == [SEALS]
+    assert objects.published == ""
+    objects.mend()
+    objects.adopt_all()
+    objects.commit("published")
+    again = SealedObjects(base)
+    assert list(again.check()) == []
+    assert set(again.book.seals) == {ROOT, TABLE, PACK}
+    spoil(base, PACK, None)
+    assert SealedObjects(base).get(PACK) == b"pack"
+
+
+def test_a_store_of_before_has_no_seals_and_gets_them(base: LocalObjects) -> None:
+    for key in (ROOT, TABLE, PACK, "records/a/mask/0.0.0.json", "scenes/a/mask/0/c/0/0/0"):
+        base.put(key, key.encode())
+    objects = SealedObjects(base)
+    assert list(objects.check()) == []
+    assert objects.get(PACK) == PACK.encode()
+    objects.adopt_all()
+    objects.commit("published")
+    assert set(SealedObjects(base).book.seals) == {ROOT, TABLE, PACK}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Dying:
+    """Objects that end their process before the n-th write."""
+
+    def __init__(self, base: LocalObjects, left: int) -> None:
+        self.base, self.left = base, left
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("put", "delete", "delete_tree", "create"):
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+        return getattr(self.base, name)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.sampled_from([ROOT, TABLE, PACK]), st.binary(max_size=4)), max_size=5))
+def test_a_kill_at_any_write_is_no_damage(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[str, bytes]]
+) -> None:
+    """Whatever was written last is what is read, and nothing counts as damaged."""
+    for left in range(12):
+        base = LocalObjects(str(tmp_path_factory.mktemp("store")))
+        written(base)
+        last = {ROOT: b"root", TABLE: b"table", PACK: b"pack"}
+        objects: Any = SealedObjects(Dying(base, left))  # type: ignore[arg-type]
+        try:
+            objects.open([key for key, _ in writes])
+            for key, data in writes:
+                objects.put(key, data)
+                last[key] = data
+            objects.commit("published")
+        except Killed:
+            pass
+        again = SealedObjects(base)
+        assert list(again.check()) == []
+        assert {key: again.get(key) for key in last} == last
+        assert again.damaged == {}
+
+
+def test_copies_do_not_pile_up(base: LocalObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seals, "MOST_COPIES", 4)
+    written(base)
+    for night in range(20):
+        objects = SealedObjects(base, heals=True)
+        objects.put(f"records/s{night}.parquet", b"%d" % night)
+        objects.commit("published")
+        assert len(base.children(COPIES)[1]) <= 5
+    base.delete_tree("tables")
+    for night in range(20):
+        base.put(f"records/s{night}.parquet", b"lost")
+        assert SealedObjects(base).get(f"records/s{night}.parquet") == b"%d" % night
+
+
+def test_what_is_rewritten_leaves_no_copy_behind(base: LocalObjects) -> None:
+    for turn in range(3):
+        objects = written(base) if turn == 0 else SealedObjects(base)
+        for key in (ROOT, PACK):
+            objects.put(key, b"turn %d" % turn)
+        objects.commit("published")
+    assert len(base.children(COPIES)[1]) == 1
+
+
+def test_has_asks_the_seal(base: LocalObjects) -> None:
+    objects = written(base)
+    assert objects.has(TABLE, b"table")
+    assert not objects.has(TABLE, b"other")
+    assert not objects.has("scenes/a/zarr.json", b"new")
+    objects.put("scenes/a/zarr.json", b"new")
+    assert objects.has("scenes/a/zarr.json", b"new")
+
+
+def test_a_report_is_whole_by_itself() -> None:
+    page = sealed_report("<p>caf\u00e9 \udcff</p>")
+    assert is_whole_report(page)
+    for i in range(len(page)):
+        changed = bytearray(page)
+        changed[i] ^= 1
+        assert not is_whole_report(bytes(changed))
+    assert not is_whole_report(page[:-1])
+    assert not is_whole_report(b"")
+
+
+def test_a_reader_that_writes_the_report_breaks_no_seal(base: LocalObjects) -> None:
+    objects = SealedObjects(base)
+    objects.begin()
+    objects.put(REPORT, sealed_report("one"))
+    objects.put(ROOT, b"root")
+    objects.commit("published")
+    before = base.get(SEALS)
+    SealedObjects(base).put(REPORT, sealed_report("two"))
+    assert base.get(SEALS) == before
+    assert list(SealedObjects(base).check()) == []
+    base.put(REPORT, b"torn")
+    assert [key for key, _ in SealedObjects(base).check()] == [REPORT]
