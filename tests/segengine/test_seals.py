@@ -267,3 +267,19 @@ def test_a_reader_that_writes_the_report_breaks_no_seal(base: LocalObjects) -> N
     assert list(SealedObjects(base).check()) == []
     base.put(REPORT, b"torn")
     assert [key for key, _ in SealedObjects(base).check()] == [REPORT]
+
+
+def test_a_reader_beside_a_run_takes_what_is_written_for_no_damage(base: LocalObjects) -> None:
+    written(base)
+    reader, verifier = SealedObjects(base), SealedObjects(base)
+    assert (reader.get(PACK), verifier.get(ROOT)) == (b"pack", b"root")
+    run = SealedObjects(base, heals=True)
+    run.open([PACK, ROOT])
+    run.put(PACK, b"new")
+    assert reader.get(PACK) == b"new"
+    run.put(ROOT, b"new root")
+    run.commit("published")
+    assert list(verifier.check()) == []
+    assert (reader.get(ROOT), reader.damaged) == (b"new root", {})
+    base.put(PACK, b"torn")
+    assert [key for key, _ in verifier.check()] == [PACK]
