@@ -32,7 +32,7 @@ from typing import Any, Literal, Protocol
 from segengine import engines
 from segengine.errors import SegengineError, StoreError
 from segengine.values import decode, encode
-from segengine.work import Later, Retry
+from segengine.work import Later, Retry, retry_of
 
 PAUSE = 0.25
 """Seconds before a transient failure is tried again; doubled each time."""
@@ -82,7 +82,7 @@ class Pool(Protocol):
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
         """Yield one outcome for each work, in the order they end. Raises StoreError when the store
-        cannot be written at all."""
+        cannot be used at all."""
         ...
 
 
@@ -91,10 +91,7 @@ def _settle(work: Work, value: Any, attempt: int, last: bool) -> Outcome | None:
     if not isinstance(value, Retry):
         return Outcome(work, "done", value, "", attempt)
     if value.fatal:
-        raise StoreError(
-            f"the store cannot be written: {value.reason}; make room or mend its permissions, "
-            "then run the same command again"
-        )
+        raise StoreError(value.reason)
     return Outcome(work, "error", None, value.reason, attempt) if last else None
 
 
@@ -409,7 +406,7 @@ class _DaskRun:
             if isinstance(error, KilledWorker):
                 self.suspects.append((work, attempt, 1))
                 return
-            value = Retry(f"{type(error).__name__}: {error}")
+            value = retry_of(error)
         else:  # cancelled or lost: the scheduler forgot it
             value = Retry(f"the scheduler lost the task ({status})")
         running.future.release()

@@ -33,6 +33,19 @@ class DamagedStoreError(StoreError):
         self.key, self.what = key, what
 
 
+class StoreAccessError(StoreError):
+    """A call of the store that failed."""
+
+    def __init__(self, what: str, remedy: str = "run the same command again", fatal: bool = False):
+        super().__init__(what, remedy, fatal)
+        self.what, self.remedy = what, remedy
+        self.fatal = fatal
+        """No other try goes better: full, refused, not there."""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
 class CorruptInputError(Exception):
     """An input that cannot be decoded, now or later, until it changes; becomes a value in a record."""
 

@@ -15,6 +15,7 @@ from segengine.figures import lines, unmeasured
 from segengine.job import Job, TruthSpec
 from segengine.lock import run_lock
 from segengine.measure import measurer
+from segengine.objects import Writer
 from segengine.plan import stored_plan
 from segengine.records import RecordLog, pack_key
 from segengine.report import build
@@ -68,8 +69,8 @@ def evaluate(
     if evaluate is not None:
         blocks["evaluate"] = dict(evaluate)
     job = Job.model_validate(blocks)
-    with run_lock(store.objects.base):
-        objects = SealedObjects(store.objects.base, heals=True)
+    with run_lock(store.objects.base.by(Writer(job.faults.fsync))) as lock:
+        objects = SealedObjects(lock.objects, heals=True)
         published = objects.published
         plan = stored_plan(job, objects)
         measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin)
@@ -94,7 +95,7 @@ def evaluate(
         objects.commit(published)
         for scene in singles:
             log.clear(scene)
-        build(objects.root)
+        build(objects.root, objects.writer)
         notices = tuple(damage_notices(objects))
     return EvaluateReport(store.path, json.loads(json.dumps(metrics)), len(stale), notices)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.instances import read_rows, rows_key, to_bytes
-from segengine.objects import Objects
+from segengine.objects import Objects, store_access
 from segengine.records import Record, RecordLog, from_json, single_key
 from segengine.store import checksum, open_array, shard_place
 from segengine.values import decode, encode
@@ -73,9 +73,10 @@ def _stored(task: ShardTask, objects: Objects) -> Kept | None:
     for path in (o.array for o in record.objects):
         same = path != "probabilities/0" or record.job == task.job  # their shape is the job's
         if path in task.arrays and same:
-            array = open_array(task.store, task.scene, task.arrays[path])
             _, rows, columns = task.window.slices
-            maps[path] = {i: np.asarray(array[i, ..., rows, columns]) for i in gone}
+            with store_access(f"{task.store}/scenes/{task.scene}/{path}"):
+                array = open_array(task.store, task.scene, task.arrays[path])
+                maps[path] = {i: np.asarray(array[i, ..., rows, columns]) for i in gone}
     failed = {f.frame for f in record.failures}
     return Kept(
         made,

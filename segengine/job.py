@@ -195,6 +195,7 @@ class FaultsSpec(Model):
     retries: int = Field(2, ge=0, description="Tries after the first")
     deadline: float = Field(600, gt=0, description="Seconds a shard may take")
     max_quarantined: float = Field(0.01, ge=0, le=1, description="Share of frames; never below 5")
+    fsync: bool = Field(True, description="Flush what is stored to disk before it counts as done")
 
 
 class Job(Model):

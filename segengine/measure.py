@@ -261,6 +261,7 @@ class Measurer:
             key,
             layout.cut,
             json.dumps([layout.kind, json.loads(self.source)]) if pixels else "",
+            self.objects.writer,
         )
 
     def merge(self) -> Measured:

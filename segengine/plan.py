@@ -18,11 +18,12 @@ from segengine.fitting import read_fit
 from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader, scan
 from segengine.job import Job
 from segengine.layout import Cut, Layout
+from segengine.reading import read_frames
 from segengine.records import SCHEMA, FrameFailure, Record, RecordLog
 from segengine.seals import SealedObjects
 from segengine.store import read_attributes
 from segengine.types import Unreadable
-from segengine.work import SegmenterSpec, ShardTask
+from segengine.work import SegmenterSpec, ShardTask, retry_of
 
 Place = tuple[int, int, int]
 FITS = "records/+fits"
@@ -193,6 +194,7 @@ class Plan:
             lost=lost,
             cut=layout.cut,
             components=self.components,
+            writer=self.objects.writer,
             **extra,
         )
 
@@ -322,12 +324,18 @@ def _probe_outputs(job: Job, found: Scan) -> tuple[str, ...] | None:
         side = 64 if job.plugin.halo is not None else max(ref.height, ref.width)
         source = reader(layout.kind, job.source.model_dump(mode="json"))
         rows, cols = slice(0, min(side, ref.height)), slice(0, min(side, ref.width))
-        for tile in source.read((ref,), rows, cols):
+        for _, tile in read_frames(source, (ref,), rows, cols):
             if isinstance(tile, Unreadable):
                 break
             pad = [(0, -n % job.plugin.stride) for n in tile.pixels.shape[:2]]
             pixels = np.pad(tile.pixels[None], [(0, 0), *pad, (0, 0)], mode="reflect")
-            return plugins.probed_outputs(job.plugin.segment(pixels))
+            try:
+                return plugins.probed_outputs(job.plugin.segment(pixels))
+            except Exception as error:
+                raise SegengineError(
+                    f"segmenter.kind: {job.segmenter.kind} fails on a window of {ref.name}: "
+                    f"{retry_of(error).reason}"
+                ) from error
     return None
 
 

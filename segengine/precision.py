@@ -20,7 +20,7 @@ from segengine.objects import open_objects
 from segengine.reading import batches
 from segengine.records import FrameFailure, Record, RecordLog
 from segengine.types import Pixels
-from segengine.work import Retry, ShardTask
+from segengine.work import Retry, ShardTask, retry_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ def compare(task: PrecisionTask) -> Record | Retry:
             finished=time.time(),
             payload=json.dumps({"same": same, "pixels": pixels}),
         )
-        RecordLog(open_objects(task.shard.store)).write(record)
+        RecordLog(open_objects(task.shard.store, task.shard.writer)).write(record)
         return record
     except Exception as error:  # noqa: BLE001 - becomes a value
-        return Retry(f"{type(error).__name__}: {error}")
+        return retry_of(error)
 
 
 def _counts(task: PrecisionTask) -> tuple[int, int]:

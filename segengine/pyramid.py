@@ -18,11 +18,11 @@ from segengine.errors import DamagedStoreError, SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.layout import Layout
-from segengine.objects import open_objects
+from segengine.objects import NOBODY, Writer, open_objects, store_access
 from segengine.records import Record, RecordLog
 from segengine.seals import SealedObjects
 from segengine.store import open_array, read_region, write_block
-from segengine.work import Damaged, Retry
+from segengine.work import Damaged, Retry, retry_of
 
 Place = tuple[int, int, int]
 
@@ -67,6 +67,8 @@ class LevelTask:
     """Shards of the level below that records vouch for."""
     had: str = ""
     """Where a record of this shard lies now: `single`, `packed`, or nowhere."""
+    writer: Writer = NOBODY
+    """Who writes, and whether it is flushed."""
     attempt: int = 1
     last: bool = False
 
@@ -82,10 +84,11 @@ def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
     try:
         window = tiling.shard_window(task.place, task.spec.shape, task.spec.shard)  # type: ignore[arg-type]
         (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
-        below = open_array(task.store, task.scene, task.below)
-        objects = open_objects(task.store)
+        objects = open_objects(task.store, task.writer)
         index = (slice(f0, f1), slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
-        labels = read_region(objects, below, index, lambda place: place in task.stored)
+        with store_access(f"{task.store}/scenes/{task.scene}/{task.below.path}"):
+            below = open_array(task.store, task.scene, task.below)
+            labels = read_region(objects, below, index, lambda place: place in task.stored)
         block = halve(labels, int(task.spec.fill))
         log = RecordLog(objects)
         if task.had:
@@ -108,8 +111,8 @@ def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
         return record
     except DamagedStoreError as error:
         return Damaged(error.key, error.what)
-    except OSError as error:
-        return Retry(f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
 
 
 def build_pyramid(
@@ -154,7 +157,16 @@ def build_pyramid(
                 continue
             lies = had if record_now is not None else ""
             task = LevelTask(
-                objects.root, layout.scene, level, place, spec, below, inputs, below_it, lies
+                objects.root,
+                layout.scene,
+                level,
+                place,
+                spec,
+                below,
+                inputs,
+                below_it,
+                lies,
+                objects.writer,
             )
             works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
         for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):

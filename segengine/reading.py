@@ -49,7 +49,8 @@ class _FrameCache:
     def _get(self, source: Source, spec: str, ref: FrameRef) -> Tile | Unreadable:
         key = (spec, ref.uri, ref.fingerprint)
         if key not in self.frames:
-            (tile,) = source.read((ref,), slice(0, ref.height), slice(0, ref.width))
+            whole = slice(0, ref.height), slice(0, ref.width)
+            ((_, tile),) = read_frames(source, (ref,), *whole)
             if isinstance(tile, Unreadable) and tile.kind == "error":
                 return tile  # the next attempt must look again
             self.frames[key] = tile
@@ -68,6 +69,30 @@ def _tile_bytes(tile: Tile | Unreadable) -> int:
 _CACHE = _FrameCache()
 
 
+def read_frames(
+    source: Source, frames: Sequence[FrameRef], rows: slice, cols: slice
+) -> Iterator[tuple[FrameRef, Tile | Unreadable]]:
+    """Each frame with its pixels; where a source raises, that frame is unreadable for now.
+
+    What a source raises is its own: it says nothing of the store, whatever its errno is.
+    """
+    left = list(frames)
+    while left:
+        try:
+            for ref, tile in zip(tuple(left), source.read(tuple(left), rows, cols), strict=True):
+                del left[0]
+                yield ref, tile
+        except Exception as error:
+            if not left:
+                raise
+            said = "out of memory" if isinstance(error, MemoryError) else _one_line(error)
+            yield left.pop(0), Unreadable("error", said)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def _read(
     task: ShardTask, frames: Sequence[FrameRef], rows: slice, cols: slice
 ) -> Iterator[tuple[FrameRef, Tile | Unreadable]]:
@@ -76,7 +101,7 @@ def _read(
         (rows.stop, cols.stop) == (f.height, f.width) for f in frames
     )
     if task.windowed or whole or len(frames) > 1:
-        yield from zip(frames, source.read(frames, rows, cols), strict=True)
+        yield from read_frames(source, frames, rows, cols)
         return
     for ref in frames:
         tile = _CACHE.get(source, task.source, ref)

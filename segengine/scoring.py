@@ -22,12 +22,13 @@ from segengine.errors import DamagedStoreError, MissingTruthError
 from segengine.inputs import reader
 from segengine.instances import SCHEMA, merged, shard_rows
 from segengine.measures import Fold, MeasureSpec, built
-from segengine.objects import open_objects
+from segengine.objects import NOBODY, Writer, open_objects, store_access
+from segengine.reading import read_frames
 from segengine.records import Record, RecordLog
 from segengine.store import open_array, read_region
 from segengine.types import FrameRef, Pixels, Prediction, Truth, TruthRef, Unreadable, Window
 from segengine.values import decode, encode
-from segengine.work import Damaged, Retry
+from segengine.work import Damaged, Retry, retry_of
 
 Place = tuple[int, int, int]
 LARGEST = 1 << 26
@@ -66,6 +67,8 @@ class MeasureTask:
     """A frame lies in more than this shard."""
     source: str = ""
     """How the images are read, as JSON, where a metric needs them."""
+    writer: Writer = NOBODY
+    """Who writes, and whether it is flushed."""
     attempt: int = 1
     last: bool = False
 
@@ -97,12 +100,12 @@ def measure(task: MeasureTask) -> Record | Retry | Damaged:
             finished=time.time(),
             payload=base64.b64encode(encode(payload)).decode(),
         )
-        RecordLog(open_objects(task.store)).write(record)
+        RecordLog(open_objects(task.store, task.writer)).write(record)
         return record
     except DamagedStoreError as error:
         return Damaged(error.key, error.what)
-    except OSError as error:
-        return Retry(f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
 
 
 def read_payload(record: Record) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
 
 def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:
     kind, spec = json.loads(task.source)
-    (tile,) = reader(kind, spec).read((ref,), rows, cols)
+    ((_, tile),) = read_frames(reader(kind, spec), (ref,), rows, cols)
     if isinstance(tile, Unreadable):
         raise OSError(f"{ref.name}: {tile.reason}")
     return tile.pixels[None]
@@ -166,11 +169,13 @@ class _Maps:
         (_, y0, x0), (f1, y1, x1) = self.task.window.start, self.task.window.stop
         first, block = self._held.get(path, (0, ()))
         if not first <= ref.index < first + len(block):
-            array = open_array(self.task.store, self.task.scene, self.task.arrays[path])
-            spans = (slice(None),) * (array.ndim - 3) + (slice(y0, y1), slice(x0, x1))
-            size = math.prod(array.shape[1:-2]) * (y1 - y0) * (x1 - x0) * array.dtype.itemsize
-            first, last = ref.index, min(f1, ref.index + max(1, HELD // size))
-            block = read_region(open_objects(self.task.store), array, (slice(first, last), *spans))
+            with store_access(f"{self.task.store}/scenes/{self.task.scene}/{path}"):
+                array = open_array(self.task.store, self.task.scene, self.task.arrays[path])
+                spans = (slice(None),) * (array.ndim - 3) + (slice(y0, y1), slice(x0, x1))
+                size = math.prod(array.shape[1:-2]) * (y1 - y0) * (x1 - x0) * array.dtype.itemsize
+                first, last = ref.index, min(f1, ref.index + max(1, HELD // size))
+                index = (slice(first, last), *spans)
+                block = read_region(open_objects(self.task.store), array, index)
             self._held[path] = first, block
         inside = (slice(s.start - o, s.stop - o) for s, o in ((rows, y0), (cols, x0)))
         return block[ref.index - first : ref.index - first + 1, ..., *inside]

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import xxhash
 from numcodecs.zstd import compress, decompress
 
-from segengine.objects import Objects
+from segengine.objects import Objects, Writer
 
 SEALS = "records/+seals"
 COPIES = "records/+copies"
@@ -332,9 +332,25 @@ class SealedObjects:
             self._note(key, data)
         self.base.put(key, data)
 
+    @property
+    def writer(self) -> Writer:
+        """Who writes."""
+        return self.base.writer
+
+    def by(self, writer: Writer) -> SealedObjects:
+        """The same objects, with all that is known of them, written by another."""
+        found = SealedObjects(self.base.by(writer), heals=self.heals)
+        found.damaged, found.healed, found._book = self.damaged, self.healed, self._book
+        found._pending, found._copies = self._pending, self._copies
+        return found
+
     def create(self, key: str, data: bytes) -> bool:
         """Write only if there is no such object."""
         return self.base.create(key, data)
+
+    def swap(self, key: str, old: bytes, new: bytes | None) -> bool:
+        """Replace or delete an object only if it is still `old`."""
+        return self.base.swap(key, old, new)
 
     def delete(self, key: str) -> None:
         """Delete the object if it is there."""

@@ -23,13 +23,13 @@ from typing import Any, ClassVar, Self
 from segengine import agreement, cluster, engines, plugins, publish
 from segengine.arrays import holds
 from segengine.dispatch import InProcess, Pool
-from segengine.errors import SegengineError, StoreError
+from segengine.errors import SegengineError
 from segengine.inputs import LAYOUTS, RELAYING, commit_layout
 from segengine.instances import ROWS
 from segengine.job import Job, parse_job
 from segengine.lock import HeldLock, run_lock
 from segengine.measure import Measurer, measurer
-from segengine.objects import LocalObjects, open_objects
+from segengine.objects import NOBODY, LocalObjects, Writer, open_objects
 from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.pyramid import build_pyramid
@@ -65,7 +65,8 @@ class Run:
         """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`."""
         self.job, self.repair, self.refit = job, repair, refit
         self.client, self.in_process = client, in_process
-        self.objects = SealedObjects(open_objects(job.store.path), heals=True)
+        base = open_objects(job.store.path, Writer(job.faults.fsync))
+        self.objects = SealedObjects(base, heals=True)
         self.log = RecordLog(self.objects)
         self.started = time.monotonic()
         self.counts = Counts()
@@ -81,12 +82,10 @@ class Run:
         self._quarantine: Quarantine | None = None
 
     def __enter__(self) -> Self:
-        root = self.objects.root
         check_place(self.objects.base)
-        try:
-            self._lock = self._stack.enter_context(run_lock(self.objects.base))
-        except OSError as error:
-            raise StoreError(f"store.path: {root} cannot be written: {error}") from error
+        self._lock = self._stack.enter_context(run_lock(self.objects.base))
+        self.objects = SealedObjects(self._lock.objects, heals=True)
+        self.log = RecordLog(self.objects)
         return self
 
     def __exit__(
@@ -99,6 +98,7 @@ class Run:
             # Wait for workers that are just starting: they must be ended too.
             self._opening.exception()
         self._stack.close()
+        self.objects = self.objects.by(NOBODY)
         self._forget_empty()
 
     def stage(self, name: str) -> Iterator[Progress]:
@@ -108,9 +108,9 @@ class Run:
                 if self._lock is not None:
                     self._lock.check()
                 yield progress
-        except OSError as error:
-            raise StoreError(
-                f"{name}: {error}; make room or mend the path, then run the same command again"
+        except OSError as error:  # not the store's, nor a source's or segmenter's: they say so
+            raise SegengineError(
+                f"{name}: {type(error).__name__}: {error}; mend it, then run the same command again"
             ) from error
 
     def notices(self) -> tuple[str, ...]:
@@ -297,7 +297,7 @@ class Run:
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does
-        build_report(self.objects.root)
+        build_report(self.objects.root, self.objects.writer)
         self.objects.adopt(REPORT)
         yield Progress("publish", steps - 1, steps, message="report")
         publish.finish(plan, self.log)

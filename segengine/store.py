@@ -312,10 +312,6 @@ class Store:
         except (ValueError, OSError) as error:
             raise DamagedStoreError(f"{self.path}/{key}", f"it cannot be read: {error}") from error
 
-    def write_object(self, key: str, data: bytes) -> None:
-        """Write an object beside the masks, atomically (a report, say)."""
-        self.objects.put(key, data)
-
 
 class _Scenes(Mapping[str, "SceneStore"]):
     def __init__(self, store: Store, names: tuple[str, ...]) -> None:

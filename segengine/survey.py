@@ -65,7 +65,8 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
             pixels += found.pixels
             _refuse_errors(plan, found)
         else:
-            _lose_batch(plan, group, outcome)
+            scene = outcome.work.task.shards[0].scene
+            _lose(plan, group, outcome, f"survey: {outcome.status} in a batch of scene {scene}")
         yield Progress("survey", done, total, pixels=pixels)
     # Workers write the fits: what lies there must not be taken for a damaged one meanwhile.
     plan.objects.open([f"{FITS}/{group.name}" for group in groups])
@@ -170,16 +171,16 @@ def _refuse_errors(plan: Plan, found: Surveyed) -> None:
             )
 
 
-def _lose_batch(plan: Plan, group: _Group, outcome: Outcome) -> None:
+def _lose(plan: Plan, group: _Group, outcome: Outcome, what: str) -> None:
+    """Give a frame up that has no fit of its own; raise where the fit is of more than a frame."""
     if group.frame is None:
         raise SegengineError(
-            f"survey: {outcome.status} in a batch of scene {outcome.work.task.shards[0].scene}: "
-            f"{outcome.reason}; the fit would miss it: mend it or run again later"
+            f"{what}: {outcome.reason}; nothing is segmented without it: mend it or run again later"
         )
     layout = group.layouts[0]
     name = layout.frame_name(group.frame)
     plan.lost[layout.scene, group.frame] = FrameFailure(
-        group.frame, outcome.status, f"{name}: survey: {outcome.reason}"
+        group.frame, outcome.status, f"{name}: {what.partition(':')[0]}: {outcome.reason}"
     )
 
 
@@ -192,7 +193,7 @@ def _fit(plan: Plan, groups: list[_Group], pool: Pool, faults: FaultsSpec) -> It
         task: FitTask = outcome.work.task
         group = by_key[task.key]
         if outcome.status != "done":
-            _lose_batch(plan, group, outcome)
+            _lose(plan, group, outcome, f"fit: {outcome.status} of {group.name}")
         else:
             fitted: Fitted = outcome.value
             if fitted.digest:
@@ -227,5 +228,6 @@ def _fit_work(plan: Plan, group: _Group) -> Work | None:
     about = {"job": plan.fingerprint, "inputs": seen}
     spec = plan.task(group.layouts[0], (0, 0, 0)).segmenter
     spec = replace(spec, fit="", digest="")
-    task = FitTask(plan.objects.root, spec, tuple(states), f"{FITS}/{group.name}", about)
+    key, writer = f"{FITS}/{group.name}", plan.objects.writer
+    task = FitTask(plan.objects.root, spec, tuple(states), key, about, writer)
     return Work(task.key, fit_states, task)

@@ -20,7 +20,7 @@ from segengine import registry
 from segengine.errors import MissingTruthError
 from segengine.inputs import reader
 from segengine.job import TRUTH_FIELD, TruthSpec
-from segengine.objects import open_objects
+from segengine.sources._files import read_bytes
 from segengine.types import FrameRef, Truth, TruthRef
 
 _LARGE = 1 << 26
@@ -257,10 +257,7 @@ def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
 
     from PIL import Image, UnidentifiedImageError
 
-    head, _, name = uri.rpartition("/")
-    data = open_objects(head or "/").get(name)
-    if data is None:
-        raise MissingTruthError(f"{uri}: is not a file")
+    data = read_bytes(uri)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):

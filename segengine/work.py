@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.arrays import SceneArrays
+from segengine.errors import StoreAccessError, StoreLockedError
+from segengine.objects import NOBODY, Writer
 from segengine.records import FrameFailure
 from segengine.types import FrameRef, Window
 
@@ -74,6 +76,8 @@ class ShardTask:
     """To be read while this shard is computed."""
     target: str = ""
     """Write to this store instead (to compare with what is stored)."""
+    writer: Writer = NOBODY
+    """Who writes, and whether it is flushed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class FitTask:
     states: tuple[str, ...]
     key: str
     about: Mapping[str, Any]
+    writer: Writer = NOBODY
     attempt: int = 1
     last: bool = False
 
@@ -169,7 +174,7 @@ class Retry:
 
     reason: str
     fatal: bool = False
-    """The store cannot be written: trying on makes no sense."""
+    """The store cannot be used: trying on makes no sense, and the reason says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +183,14 @@ class Damaged:
 
     key: str
     what: str
+
+
+def retry_of(error: Exception) -> Retry:
+    """Why a task failed, in one line: the store says so itself, all else is what the task called."""
+    if isinstance(error, StoreAccessError) and not error.fatal:
+        return Retry(error.what)
+    if isinstance(error, StoreAccessError | StoreLockedError):
+        return Retry(str(error), fatal=True)
+    if isinstance(error, MemoryError):
+        return Retry("out of memory")
+    return Retry(f"{type(error).__name__}: {error}")

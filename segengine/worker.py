@@ -7,7 +7,6 @@ comes back as `Retry`. Nothing here knows of Dask.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -37,6 +36,7 @@ from segengine.work import (
     ShardTask,
     Surveyed,
     SurveyTask,
+    retry_of,
 )
 
 _Result = TypeVar("_Result")
@@ -68,21 +68,12 @@ def _tried(work: Callable[[], _Result]) -> _Result | Retry:
     """The result, or why there is none."""
     try:
         return work()
-    except OSError as error:
-        return _store_failure(error)
-    except MemoryError:
-        return Retry("out of memory")
-    except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
-        return Retry(f"{type(error).__name__}: {error}")
-
-
-def _store_failure(error: OSError) -> Retry:
-    fatal = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-    return Retry(f"{type(error).__name__}: {error}", fatal)
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
 
 
 def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Retry:
-    objects = open_objects(task.target or task.store)
+    objects = open_objects(task.target or task.store, task.writer)
     plugin = plugin_of(task.segmenter.kind, task.segmenter.options)
     own_fit = plugins.scope(plugin) is not None and not task.segmenter.fit
     segmenter = plugin
@@ -142,13 +133,10 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
             f"{type(segmenter).__name__} links pieces across windows; its surveyor must name it as "
             "`segmenter`"
         )
-    try:
-        if task.draft and plugins.links(segmenter):
-            return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
-        labels_only = hasattr(segmenter, "label") and "probabilities/0" not in task.arrays
-        found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
-    except OSError as error:  # of its own files: not to be taken for the store's
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    if task.draft and plugins.links(segmenter):
+        return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
+    labels_only = hasattr(segmenter, "label") and "probabilities/0" not in task.arrays
+    found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
     return plugins.as_prediction(found, segmenter, pixels.shape[:3])
 
 
@@ -158,7 +146,7 @@ def finish_shard(task: FinishTask) -> Record | Retry:
     shard = replace(task.shard, attempt=task.attempt)
 
     def finish() -> Record | Retry:
-        objects = open_objects(shard.target or shard.store)
+        objects = open_objects(shard.target or shard.store, shard.writer)
         data = objects.get(draft_key(shard.scene, shard.place))
         if data is None:
             return Retry("the shard's draft is gone from work/")
@@ -206,7 +194,8 @@ def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
     if transient and not task.last:
         return Retry("; ".join(transient))
     found = Surveyed(task.key, tuple(seen), tuple(lost), pixels)
-    open_objects(first.store).put(task.key, encode({"found": found, "state": state}))
+    objects = open_objects(first.store, first.writer)
+    objects.put(task.key, encode({"found": found, "state": state}))
     return found
 
 
@@ -216,7 +205,7 @@ def fit_states(task: FitTask) -> Fitted | Retry:
 
 
 def _fit_states(task: FitTask) -> Fitted | Retry:
-    objects = open_objects(task.store)
+    objects = open_objects(task.store, task.writer)
     surveyor = plugin_of(task.segmenter.kind, task.segmenter.options)
     trusted = (type(surveyor).__module__.partition(".")[0],)
     state: Any = None

@@ -6,20 +6,22 @@ came from a file or a job is escaped.
 
 from __future__ import annotations
 
+from segengine.objects import NOBODY, Writer
 from segengine.seals import REPORT as PAGE
 from segengine.seals import sealed_report
 
 
-def build(store_path: str) -> str:
+def build(store_path: str, writer: Writer = NOBODY) -> str:
     """Write the report of a store, finished or not, into it; its path or URL.
 
-    Raises JobError where there is no store, StoreError where it has not been published yet.
+    `writer`: the run that does, if one does. Raises JobError where there is no store, StoreError
+    where it has not been published yet.
     """
     from segengine.report._content import content
     from segengine.store import open_store
 
     store = open_store(store_path)
-    store.write_object(PAGE, sealed_report(_render(content(store))))
+    store.objects.base.by(writer).put(PAGE, sealed_report(_render(content(store))))
     return f"{store.path}/{PAGE}"
 
 

@@ -73,6 +73,8 @@ class Process:
     folder: Path
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    """A command that starts it: strace, unshare."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class Process:
         self.out, self.err = self.folder / f"{self.mark}.out", self.folder / f"{self.mark}.err"
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
             self.popen = subprocess.Popen(
-                [sys.executable, "-P", *self.command],
+                [*self.prefix, sys.executable, "-P", *self.command],
                 env=environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -154,6 +156,7 @@ class Job:
     folder: Path
     job: Any
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -170,14 +173,15 @@ class Job:
         """The engine alone; `moment`: see driver.py."""
         self.events_file.unlink(missing_ok=True)
         command = [str(HERE / "driver.py"), str(self.file), str(self.events_file), moment, *flags]
-        return self._start(command)
+        return self.launch(command)
 
     def start_command(self, *arguments: str) -> Process:
         """`segengine run`, with Prefect."""
-        return self._start(["-m", "segengine_flows.cli", "run", str(self.file), *arguments])
+        return self.launch(["-m", "segengine_flows.cli", "run", str(self.file), *arguments])
 
-    def _start(self, command: list[str]) -> Process:
-        process = Process(self.folder / "runs", command, self.environment)
+    def launch(self, command: list[str]) -> Process:
+        """A process of its own."""
+        process = Process(self.folder / "runs", command, self.environment, self.prefix)
         self.started.append(process)
         return process
 
