@@ -301,17 +301,14 @@ def _own_name(frame_name: str, layouts: Mapping[str, Layout]) -> str:
 
 def _bucket_layout(name: str, items: Sequence[Probed], cut: Cut) -> Layout:
     height, width = tiling.bucket(items[0].probe.height, items[0].probe.width)
-    side = _side(height, width, cut)
-    frames = cut.frames or tiling.frames_per_shard(side, height, width)
-    if height > side or width > side:
-        frames = 1
+    shape = (len(items), height, width)
     return Layout(
         name,
         items[0].probe.kind,
-        (len(items), height, width),
+        shape,
         items[0].probe.bands,
         items[0].probe.dtype,
-        (frames, side, side),
+        _shard(shape, items[0].probe, cut),
         (1, cut.chunk, cut.chunk),
         tuple(i.entry.name for i in items),
         tuple(i.entry.uri for i in items),
@@ -326,20 +323,14 @@ def _bucket_layout(name: str, items: Sequence[Probed], cut: Cut) -> Layout:
 
 def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
     probe = item.probe
-    side = _side(probe.height, probe.width, cut)
-    frames = cut.frames or tiling.frames_per_shard(side, probe.height, probe.width)
-    if cut.frames is None and probe.kind == "video" and frames:
-        size = probe.height * probe.width * probe.bands * np.dtype(probe.dtype).itemsize
-        frames = tiling.video_frames_per_shard(frames, probe.gop, cut.every, size)
-    if probe.height > side or probe.width > side:
-        frames = 1
+    shape = (probe.frames, probe.height, probe.width)
     return Layout(
         name,
         probe.kind,
-        (probe.frames, probe.height, probe.width),
+        shape,
         probe.bands,
         probe.dtype,
-        (frames, side, side),
+        _shard(shape, probe, cut),
         (1, cut.chunk, cut.chunk),
         (item.entry.name,),
         (item.entry.uri,),
@@ -356,7 +347,15 @@ def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
     )
 
 
-def _side(height: int, width: int, cut: Cut) -> int:
-    if cut.whole:
-        return max(cut.shard, tiling.round_up(max(height, width), cut.chunk))
-    return cut.shard
+def _shard(shape: tuple[int, int, int], probe: Probe, cut: Cut) -> tuple[int, int, int]:
+    """A new scene's shard: whole chunks, and never more than the scene can fill."""
+    total, height, width = shape
+    most = tiling.round_up(max(height, width), cut.chunk)
+    side = max(cut.shard, most) if cut.whole else cut.shard
+    if max(height, width) > side:
+        return 1, side, side
+    frames = cut.frames or tiling.frames_per_shard(side, height, width)
+    if cut.frames is None and probe.kind == "video":
+        size = height * width * probe.bands * np.dtype(probe.dtype).itemsize
+        frames = tiling.video_frames_per_shard(frames, probe.gop, cut.every, size)
+    return min(frames, total), most, most

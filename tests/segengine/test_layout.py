@@ -116,7 +116,7 @@ def test_frames_are_sorted_as_utf8_bytes() -> None:
 def test_frames_of_a_shard() -> None:
     files = {f"{i:02}": probed(f"{i:02}", (9, 9), f"f{i}") for i in range(10)}
     (layout,) = lay({}, files).values()
-    assert layout.shard == (4, 512, 512)
+    assert layout.shard == (4, 256, 256)
     assert layout.grid == (3, 1, 1)
     assert layout.inputs(4, 8) == "f4 f5 f6 f7"
     assert [f.index for f in layout.frames(8)] == [8, 9]
@@ -124,6 +124,72 @@ def test_frames_of_a_shard() -> None:
     assert (own.shard, own.cut, own.shards) == ((1, 512, 512), True, 2)
     whole = place({}, {}, [probed("x", (600, 90), "g", stacked=False)], replace(CUT, whole=True))
     assert (whole["x"].cut, whole["x"].shard[1:]) == (False, (608, 608))
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[Cut, list[Probed]]:
+    """How scenes are cut, and the inputs of one scene: photos of a bucket, a raster or a video."""
+    chunk = draw(st.sampled_from([16, 48, 512]))
+    cut = Cut(
+        chunk,
+        chunk * draw(st.integers(1, 6)),
+        draw(st.none() | st.integers(1, 40)),
+        draw(st.booleans()),
+        draw(st.integers(1, 4)),
+    )
+    size = draw(st.integers(1, 700)), draw(st.integers(1, 700))
+    kind, count = draw(st.sampled_from(["images", "raster", "video"])), draw(st.integers(1, 30))
+    if kind == "images":
+        return cut, [probed(f"{i:02}", size, "f") for i in range(count)]
+    gop = draw(st.integers(1, 60))
+    probe = Probe(kind, *size, 3, "uint8", positions=np.arange(count) * cut.every, gop=gop)
+    return cut, [Probed(Entry("x", "/data/x", "f"), probe)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(scenes())
+def test_a_shard_is_whole_chunks_and_no_more_than_the_scene(
+    case: tuple[Cut, list[Probed]],
+) -> None:
+    cut, items = case
+    (layout,) = place({}, {p.entry.name: p.entry for p in items}, items, cut).values()
+    frames, side, width = layout.shard
+    total, *size = layout.shape
+    rounded = -(-max(size) // cut.chunk) * cut.chunk
+    assert layout.chunk == (1, cut.chunk, cut.chunk)
+    assert side == width
+    assert side % cut.chunk == 0
+    assert side == (rounded if cut.whole else min(cut.shard, rounded))
+    assert 1 <= frames <= min(total, cut.frames or total)
+    if layout.cut:
+        assert frames == 1
+    seen = np.zeros(layout.shape, np.uint8)
+    for where in np.ndindex(*layout.grid):
+        seen[layout.window(where).slices] += 1
+    assert (seen == 1).all()
+
+
+def test_frames_of_a_shard_by_default() -> None:
+    def shard(kind: str, count: int, cut: Cut, gop: int = 1) -> tuple[int, int, int]:
+        probe = Probe(kind, 64, 64, 3, "uint8", positions=np.arange(count), gop=gop)
+        (layout,) = place({}, {}, [Probed(Entry("x", "/x", "f"), probe)], cut).values()
+        return layout.shard
+
+    cut = Cut(64, 512)
+    assert shard("raster", 1, Cut(512, 2048)) == (1, 512, 512)  # not the 1,024 that would fit
+    assert shard("zarr", 1000, cut) == (64, 64, 64)
+    assert shard("video", 1000, cut, gop=50) == (100, 64, 64)
+    assert shard("video", 90, cut, gop=50) == (90, 64, 64)
+    assert shard("zarr", 5, replace(cut, frames=8)) == (5, 64, 64)
+    assert shard("video", 500, replace(cut, frames=8), gop=50) == (8, 64, 64)
+
+
+def test_what_is_laid_out_keeps_its_shards() -> None:
+    item = probed("a.tif", (64, 64), "f", stacked=False)
+    (laid,) = lay({}, {"a.tif": item}).values()
+    old = {laid.scene: replace(laid, shard=(64, 512, 512))}  # as earlier releases cut it
+    again = lay(old, {"a.tif": probed("a.tif", (64, 64), "changed", stacked=False)})
+    assert again[laid.scene].shard == (64, 512, 512)
 
 
 def test_a_layout_can_be_committed() -> None:
