@@ -182,8 +182,18 @@ def scene_documents(layout: Layout, arrays: SceneArrays) -> dict[str, bytes]:
 
 
 def to_bytes(document: Mapping[str, Any]) -> bytes:
-    """A metadata document as it is stored."""
-    return json.dumps(document, indent=1).encode()
+    """A metadata document as it is stored: there are as many as scenes, so without blanks."""
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def says(stored: bytes | None, document: bytes) -> bool:
+    """Whether stored metadata says the same as `document`; earlier releases wrote it with blanks."""
+    if stored is None or stored == document:
+        return stored is not None
+    try:
+        return bool(json.loads(stored) == json.loads(document))
+    except (ValueError, RecursionError):
+        return False
 
 
 _AXES: dict[str, dict[str, str]] = {

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -180,10 +180,20 @@ SCHEMA = pa.schema(
 )
 """Packed records; nested fields as JSON text."""
 _EMPTY_TEXT = "[]"
+_DEFAULTS = dict.fromkeys(("weights", "fit", "reason", "payload"), "") | dict.fromkeys(
+    _NESTED, _EMPTY_TEXT
+)
+"""Columns that a small pack leaves out where they hold nothing else."""
+SMALL = 64
+"""Records up to which a pack is written for size: most of a file of one row would be about columns."""
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
     """Packed form of records, in (kind, shard) order."""
+    return pa.table(_columns(records), schema=SCHEMA)
+
+
+def _columns(records: Iterable[Record]) -> dict[str, list[Any]]:
     rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     plain = [(n, rows[n]) for n in SCHEMA.names if n not in (*_NESTED, "f", "y", "x")]
     for record in sorted(records, key=lambda r: (r.kind, r.shard)):
@@ -194,7 +204,49 @@ def to_table(records: Iterable[Record]) -> pa.Table:
         for name in _NESTED:
             value = getattr(record, name)
             rows[name].append(json.dumps(value, separators=(",", ":")) if value else _EMPTY_TEXT)
-    return pa.table(rows, schema=SCHEMA)
+    return rows
+
+
+def pack_records(records: Iterable[Record]) -> bytes:
+    """Packed records as the parquet file that is stored."""
+    columns, sink = _columns(records), io.BytesIO()
+    if len(columns["kind"]) > SMALL:
+        pq.write_table(pa.table(columns, schema=SCHEMA), sink, compression="zstd")
+        return sink.getvalue()
+    names = tuple(
+        name
+        for name, column in columns.items()
+        if name not in _DEFAULTS or any(value != _DEFAULTS[name] for value in column)
+    )
+    schema = _small_schema(names)
+    pq.write_table(
+        pa.table({name: columns[name] for name in names}, schema=schema),
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+    )
+    return sink.getvalue()
+
+
+@lru_cache(maxsize=64)
+def _small_schema(names: tuple[str, ...]) -> pa.Schema:
+    """Of these columns, none of them null or by dictionary."""
+    fields = [SCHEMA.field(name) for name in names]
+    types = [f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in fields]
+    return pa.schema(
+        [pa.field(n, kind, nullable=False) for n, kind in zip(names, types, strict=True)]
+    )
+
+
+def _completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """A stored table with the columns that its pack left out, in the order of `names`."""
+    for name in names:
+        if name not in table.column_names:
+            default = pa.repeat(_DEFAULTS[name], table.num_rows)
+            table = table.append_column(name, default)
+    return table.select(names)
 
 
 def _jsonable(value: tuple[Any, ...]) -> Any:
@@ -272,9 +324,10 @@ class RecordLog:
         """The packed records of a scene, or None where there are none, or only damaged ones."""
         data = self.objects.get(pack_key(scene))
         try:
-            return None if data is None else read_parquet(data, columns)
+            stored = None if data is None else read_parquet(data, columns)
         except (ValueError, OSError, NotImplementedError):  # pyarrow's, of bytes that are no table
             return None
+        return None if stored is None else _completed(stored, columns or SCHEMA.names)
 
     def singles(self, scene: str) -> dict[tuple[str, Place], Record]:
         """The single records of a scene.
@@ -342,9 +395,7 @@ class RecordLog:
         self.clear(scene)
 
     def _pack(self, scene: str, records: Iterable[Record]) -> None:
-        sink = io.BytesIO()
-        pq.write_table(to_table(records), sink, compression="zstd")
-        self.objects.put(pack_key(scene), sink.getvalue())
+        self.objects.put(pack_key(scene), pack_records(records))
 
     def forget(self, scene: str) -> None:
         """Delete all records of a scene."""

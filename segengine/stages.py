@@ -40,6 +40,7 @@ from segengine.seals import CHANGED, REPORT, SealedObjects, damage_notices
 from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
 from segengine.store import (
     check_place,
+    is_said,
     read_attributes,
     root_documents,
     write_scene,
@@ -198,7 +199,7 @@ class Run:
             self.objects.delete_tree(f"scenes/{scene}")
             self.objects.delete(f"{LAYOUTS}/{scene}")
         before, root = read_attributes(self.objects), root_documents(plan.attributes)
-        root = {key: data for key, data in root.items() if not self.objects.has(key, data)}
+        root = {key: data for key, data in root.items() if not is_said(self.objects, key, data)}
         other = before is None or before["fingerprints"] != plan.attributes["fingerprints"]
         # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
         unsure = other or not self.objects.published

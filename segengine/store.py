@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.arrays import ArraySpec, SceneArrays, group_metadata, scene_documents, to_bytes
+from segengine.arrays import ArraySpec, SceneArrays, group_metadata, says, scene_documents, to_bytes
 from segengine.errors import (
     CorruptInputError,
     DamagedStoreError,
@@ -146,8 +146,13 @@ def write_documents(objects: Objects, documents: Mapping[str, bytes]) -> None:
     """Write those objects that differ from what is there."""
     sealed = objects if isinstance(objects, SealedObjects) else SealedObjects(objects)
     for key, data in documents.items():
-        if not sealed.has(key, data):
+        if not is_said(sealed, key, data):
             sealed.put(key, data)
+
+
+def is_said(objects: SealedObjects, key: str, document: bytes) -> bool:
+    """Whether stored metadata say the same as `document`; asks the seal before the store."""
+    return objects.has(key, document) or says(objects.get(key), document)
 
 
 @lru_cache(maxsize=64)

@@ -176,7 +176,7 @@ def _unreadable(objects: SealedObjects, known: set[str]) -> Iterator[Difference]
             yield Difference(f"{LAYOUTS}/{scene}", CHANGED)
     log = RecordLog(objects)
     for scene in sorted(log.scenes()[1]):
-        if pack_key(scene) not in known and log.table(scene, []) is None:
+        if pack_key(scene) not in known and log.table(scene, ["kind"]) is None:
             yield Difference(pack_key(scene), CHANGED)
 
 

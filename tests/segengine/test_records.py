@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segengine.objects import LocalObjects
 from segengine.records import (
+    SMALL,
     FrameFailure,
     Record,
     RecordLog,
@@ -66,6 +70,37 @@ def test_json_round_trip(value: Record) -> None:
 @given(st.lists(records, max_size=6))
 def test_packed_round_trip(values: list[Record]) -> None:
     assert sorted(from_table(to_table(values)), key=repr) == sorted(values, key=repr)
+
+
+@given(st.lists(records, max_size=6, unique_by=lambda r: (r.kind, r.shard)))
+def test_a_pack_reads_as_what_was_packed(values: list[Record]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        log = RecordLog(LocalObjects(folder))
+        log.replace("s", values)
+        assert sorted(log.read("s"), key=repr) == sorted(values, key=repr)
+        table = log.table("s", ["kind", "failures", "weights"])
+        assert table is not None
+        assert table.column_names == ["kind", "failures", "weights"]
+        assert table.num_rows == len(values)
+
+
+@pytest.mark.parametrize("count", [0, 1, SMALL, SMALL + 1])
+def test_a_pack_of_an_earlier_release_reads_the_same(log: RecordLog, count: int) -> None:
+    values = [record((i, 0, 0), reason="é" * i, areas=((i, 2),)) for i in range(count)]
+    sink = io.BytesIO()
+    pq.write_table(to_table(values), sink, compression="zstd")
+    log.objects.put("records/s.parquet", sink.getvalue())
+    before = list(log.read("s"))
+    log.pack("s")
+    assert list(log.read("s")) == before == values
+
+
+def test_a_pack_of_one_record_is_small(log: RecordLog) -> None:
+    log.write(record(objects=(StoredObject("mask/0", "0" * 32, 300),), areas=((4000, 96, 0),)))
+    log.pack("s")
+    data = log.objects.get("records/s.parquet")
+    assert data is not None
+    assert 500 < len(data) < 2500
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{}", b"[]", b'{"shard": 3}'])
