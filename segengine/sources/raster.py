@@ -30,7 +30,10 @@ from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadab
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 2**26,  # bytes; the default, 5 % of the machine, is a lot times many workers
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars by name: a folder of 10,000 is long to list
 }
+_PIXELS_ONLY = {"GDAL_GEOREF_SOURCES": "NONE"}
+"""For a TIFF whose place is known since it was probed: reading a CRS takes most of opening it."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 
@@ -95,7 +98,8 @@ class RasterSource:
                 yield Unreadable("error", "not enough memory to decode it")
 
     def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
-        with _open(ref.uri) as dataset:
+        known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
+        with _open(ref.uri, **known) as dataset:
             pages = _pages(dataset)
             if not pages:
                 return self._window(dataset, ref, rows, cols)
@@ -141,7 +145,7 @@ _: type[Source] = RasterSource
 
 
 @contextmanager
-def _open(uri: str) -> Iterator[Any]:
+def _open(uri: str, **options: Any) -> Iterator[Any]:
     """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -149,7 +153,7 @@ def _open(uri: str) -> Iterator[Any]:
     require_readable(uri)
     remote = _Remote(uri) if is_url(uri) else None
     try:
-        with rasterio.Env(**_OPTIONS), warnings.catch_warnings():
+        with rasterio.Env(**_OPTIONS, **options), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
             with (
