@@ -171,10 +171,18 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    import inspect
+
     from segengine import registry
+    from segengine.errors import JobError
 
     export = registry.load("exports", args.to)
-    for path in export(_store(args.store), to=args.out or f"segengine-{args.to}"):
+    options = {"overwrite": True} if args.overwrite else {}
+    if not options.keys() <= inspect.signature(export).parameters.keys():
+        raise JobError(
+            f"--overwrite: {args.to} takes no such option; name another folder with --out"
+        )
+    for path in export(_store(args.store), to=args.out or f"segengine-{args.to}", **options):
         write(str(path))
     return 0
 
@@ -315,6 +323,9 @@ def _parser() -> argparse.ArgumentParser:
     formats = "png, cog, coco, panoptic, geojson, geoparquet"
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument("--out", metavar="DIR", help="where to; default: segengine-FORMAT")
+    export.add_argument(
+        "--overwrite", action="store_true", help="also files that no export wrote; never an input"
+    )
     show = add("show", _show, "Draw a frame beside its mask.")
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")

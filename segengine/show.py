@@ -11,6 +11,7 @@ import numpy as np
 from segengine import draw, registry
 from segengine._pictured import pictured
 from segengine.errors import JobError, StoreError
+from segengine.outputs import Inputs, replacing
 from segengine.store import SceneStore, Store, open_store
 from segengine.types import Color
 from segengine.view import FrameTruth, View, find_truths, look, matching
@@ -33,12 +34,15 @@ def show(
 
     `scene`: a scene's name, or a frame's; None: the first scene. `what`: overlay (also the instances
     there are, and for clusters each pixel in its centre's colour), errors (against the truth) or
-    responses (of an edge operator). Raises JobError for what the store does not have.
+    responses (of an edge operator). Raises JobError for what the store does not have, and where `out`
+    is one of its inputs.
     """
     if what not in WHAT:
         raise ValueError(f"what: {what!r} is not one of {', '.join(WHAT)}")
     store = open_store(store_path)
     found, frame = _find(store, scene, frame)
+    path = Path(out if out is not None else f"{found.name}-{frame}.png")
+    Inputs(store).check(path)
     truth = _truth(store, found.name, frame) if what == "errors" else None
     view = look(found, frame, SIDE, truth=truth)
     objects = pictured(store, [(found.name, frame)]).of(found, frame, view)
@@ -46,12 +50,8 @@ def show(
     title = _text(found.layout.frame_name(frame))
     panels[0] = (f"{title}: {panels[0][0]}", panels[0][1])
     picture = draw.sheet([(t, draw.enlarge(p, _LEAST)) for t, p in panels], legend[:_LEGEND])
-    path = Path(out if out is not None else f"{found.name}-{frame}.png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(draw.encode_png(picture))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+    with replacing(path) as partial:
+        partial.write_bytes(draw.encode_png(picture))
     return os.fspath(path)
 
 

@@ -14,6 +14,7 @@ import xxhash
 from segengine.errors import DamagedStoreError, JobError
 from segengine.export._parts import Parts
 from segengine.objects import LocalObjects
+from segengine.outputs import Output
 from segengine.seals import CHANGED
 from segengine.store import Store
 
@@ -32,7 +33,7 @@ class Piece:
     rows: list[dict[str, Any]]
 
 
-def open_parts(store: Store, to: str, kind: str, version: int, more: object = None) -> Parts:
+def open_parts(store: Store, output: Output, kind: str, version: int, more: object = None) -> Parts:
     """Parts of an export of the instances, in the format `kind`; `more`: what else decides its bytes.
 
     Raises JobError where the store has no instances, DamagedStoreError where their table is damaged.
@@ -46,7 +47,7 @@ def open_parts(store: Store, to: str, kind: str, version: int, more: object = No
     seal = store.objects.book.seals.get(KEY)
     if seal is not None and seal.digest != whole.hexdigest():
         raise DamagedStoreError(f"{store.path}/{KEY}", CHANGED)
-    return Parts(to, kind, digest.hexdigest())
+    return Parts(output, kind, digest.hexdigest())
 
 
 def pieces(store: Store) -> Iterator[Piece]:
@@ -66,6 +67,16 @@ def pieces(store: Store) -> Iterator[Piece]:
 def by_scene(store: Store) -> Iterator[tuple[str, Iterator[Piece]]]:
     """The pieces of each scene that has instances."""
     return itertools.groupby(pieces(store), lambda piece: piece.scene)
+
+
+def scenes(store: Store) -> list[str]:
+    """The scenes that have instances, in order. Raises JobError where the store has none at all."""
+    import pyarrow.parquet as pq
+
+    with _open(store) as file:
+        batches = pq.ParquetFile(file).iter_batches(1 << 20, columns=["scene"], use_threads=False)
+        names = (name for batch in batches for name in batch.column(0).unique().to_pylist())
+        return list(dict.fromkeys(map(str, names)))
 
 
 def _open(store: Store) -> Any:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import xxhash
 
-from segengine.export._targets import replacing
+from segengine.outputs import Output, replacing
 
 _FOLDER = ".segengine-parts"
 T = TypeVar("T")
@@ -25,9 +25,9 @@ T = TypeVar("T")
 class Parts:
     """The parts of one export's files, below the folder it writes to."""
 
-    def __init__(self, to: str, kind: str, stamp: str) -> None:
+    def __init__(self, output: Output, kind: str, stamp: str) -> None:
         """`kind`: the format's name; `stamp`: digest of what is exported."""
-        self._all = Path(to) / _FOLDER
+        self._output, self._all = output, output.folder / _FOLDER
         name = f"{kind}-{stamp}"
         self._own = self._all / name
         for old in self._all.glob(f"{kind}-*"):
@@ -40,22 +40,24 @@ class Parts:
         pieces: Iterable[T],
         encode: Callable[[T], bytes],
         assemble: Callable[[Path, list[Path]], None],
+        holds: Callable[[T], bool] = lambda _: True,
     ) -> str:
         """Write `path` from encoded pieces, of which those there already are left as they are.
 
-        `assemble(out, parts)` writes the file from its parts in order. Returns the path.
+        `assemble(out, parts)` writes the file from its parts in order. `holds`: whether what encoding
+        a piece wrote besides its part is there still. Returns the path.
         """
         key = xxhash.xxh3_64_hexdigest(str(path.resolve()).encode("utf-8", "surrogateescape"))
         folder, done = self._own / key, self._own / f"{key}.done"
-        if not (done.exists() and path.exists()):
+        if not (done.exists() and self._output.is_own(path)):
             parts = []
             for number, piece in enumerate(pieces):
                 part = folder / f"{number:06d}"
-                if not part.exists():
+                if not (part.exists() and holds(piece)):
                     with replacing(part) as partial:
                         partial.write_bytes(encode(piece))
                 parts.append(part)
-            with replacing(path) as partial:
+            with self._output.replacing(path) as partial:
                 assemble(partial, parts)
             with replacing(done) as partial:
                 partial.touch()
@@ -64,6 +66,7 @@ class Parts:
 
     def close(self) -> None:
         """Every file is whole: leave nothing but them."""
+        self._output.close()
         shutil.rmtree(self._own, ignore_errors=True)
         if self._all.is_dir() and not any(self._all.iterdir()):
             self._all.rmdir()

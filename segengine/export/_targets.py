@@ -8,18 +8,15 @@ or that still meets another's, gets an 8-hex hash.
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import xxhash
 
-from segengine.errors import JobError, StoreError
 from segengine.layout import Layout
-from segengine.store import SceneStore, Store, open_store
+from segengine.store import SceneStore, Store
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|\ud800-\udfff]')
 _LONGEST = 120
@@ -57,33 +54,6 @@ def targets(store: Store, to: str, suffix: str) -> Iterator[Target]:
         wanted = gone.path.as_posix()
         if wanted not in live:
             yield Target(gone.scene, gone.frame, folder / taken.take(wanted, suffix))
-
-
-def open_for_export(store_path: str, to: str) -> Store:
-    """The store; `to` is made if it is not there. Raises JobError where it can be no folder."""
-    if "://" in to:
-        raise JobError(f"--out {to}: exports go to a local folder; copy it from there")
-    store = open_store(store_path)
-    try:
-        os.makedirs(to, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"--out {to}: cannot be made a folder: {error.strerror}") from error
-    return store
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write that takes its place only when it is whole. Raises StoreError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _wanted(layout: Layout, frame: int) -> str:

@@ -20,25 +20,28 @@ from typing import Any
 from segengine.export._coco import Numbers, categories, frames, image, numbers
 from segengine.export._instances import Piece, open_parts, pieces
 from segengine.export._parts import joined
-from segengine.export._targets import open_for_export
-from segengine.store import Store
+from segengine.outputs import claimed
+from segengine.store import Store, open_store
 
 VERSION = 1
 
 
-def export(store_path: str, to: str) -> list[str]:
+def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     """Write `instances.json` and `results.json` in the folder `to`; the files written.
 
-    Goes on where it was killed. Raises JobError, StoreError.
+    `overwrite`: also files that no export wrote. Goes on where it was killed. Raises JobError,
+    StoreError.
     """
-    store = open_for_export(store_path, to)
+    store = open_store(store_path)
     known = numbers(store)
-    parts = open_parts(store, to, "coco", VERSION, known)
+    whole, results = Path(to, "instances.json"), Path(to, "results.json")
+    output = claimed(store, to, [whole, results], overwrite=overwrite)
+    parts = open_parts(store, output, "coco", VERSION, known)
     full = partial(_encoded, store, known, True)
     short = partial(_encoded, store, known, False)
     written = [
-        parts.write(Path(to, "instances.json"), pieces(store), full, partial(_whole, store, known)),
-        parts.write(Path(to, "results.json"), pieces(store), short, _results),
+        parts.write(whole, pieces(store), full, partial(_whole, store, known)),
+        parts.write(results, pieces(store), short, _results),
     ]
     parts.close()
     return written

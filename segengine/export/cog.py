@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from segengine import tiling
-from segengine.export._targets import Target, open_for_export, replacing, targets
+from segengine.export._targets import Target, targets
+from segengine.outputs import claimed
+from segengine.store import open_store
 
 BLOCK = 512
 """Side of a tile, in pixels."""
@@ -27,19 +29,25 @@ _CACHE = 1 << 26
 """GDAL's block cache, in bytes; its default is 5 % of the machine."""
 
 
-def export(store_path: str, to: str, *, compress: str = "deflate") -> list[str]:
+def export(
+    store_path: str, to: str, *, compress: str = "deflate", overwrite: bool = False
+) -> list[str]:
     """Write every frame of a store as COG below the folder `to`; the files written.
 
-    `compress`: deflate, lzw or zstd. Raises JobError, StoreError.
+    `compress`: deflate, lzw or zstd. `overwrite`: also files that no export wrote. Raises JobError,
+    StoreError.
     """
     if compress not in ("deflate", "lzw", "zstd"):
         raise ValueError(f"compress: {compress!r} is not one of deflate, lzw, zstd")
-    store = open_for_export(store_path, to)
+    store = open_store(store_path)
+    paths = (target.path for target in targets(store, to, ".tif"))
+    output = claimed(store, to, paths, overwrite=overwrite)
     written = []
     for target in targets(store, to, ".tif"):
-        with replacing(target.path) as partial:
+        with output.replacing(target.path) as partial:
             _write(partial, target, store.classes, compress)
         written.append(str(target.path))
+    output.close()
     return written
 
 
@@ -48,6 +56,7 @@ def _write(path: Path, target: Target, classes: tuple[str, ...], compress: str) 
     import rasterio.shutil
 
     draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)  # never through a link that has this name
     try:
         with _gdal():
             _write_tiled(draft, target, classes)

@@ -19,26 +19,28 @@ from typing import Any
 import numpy as np
 
 from segengine.export._features import PIXELS, Feature, crs_wkt, features, to_lonlat
-from segengine.export._instances import Piece, by_scene, open_parts
+from segengine.export._instances import Piece, by_scene, open_parts, scenes
 from segengine.export._parts import joined
 from segengine.export._polygons import Ring
-from segengine.export._targets import open_for_export
-from segengine.store import SceneStore
+from segengine.outputs import claimed
+from segengine.store import SceneStore, open_store
 
 VERSION = 2
 _DIGITS = 9
 """Decimals of a degree: a tenth of a millimetre."""
 
 
-def export(store_path: str, to: str) -> list[str]:
+def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     """Write `<scene>.geojson` below the folder `to` for each scene with instances; the files written.
 
-    Goes on where it was killed. Raises JobError, StoreError.
+    `overwrite`: also files that no export wrote. Goes on where it was killed. Raises JobError,
+    StoreError.
     """
-    store = open_for_export(store_path, to)
-    parts = open_parts(store, to, "geojson", VERSION)
+    store = open_store(store_path)
+    paths = [Path(to, f"{name}.geojson") for name in scenes(store)]
+    parts = open_parts(store, claimed(store, to, paths, overwrite=overwrite), "geojson", VERSION)
     written = []
-    for name, pieces in by_scene(store):
+    for path, (name, pieces) in zip(paths, by_scene(store), strict=True):
         scene = store[name]
         wkt = crs_wkt(scene)
         lonlat = None if wkt is None else to_lonlat(wkt, name)
@@ -48,7 +50,7 @@ def export(store_path: str, to: str) -> list[str]:
         head = f'{json.dumps(about)[:-1]}, "features": ['.encode()
         encode = partial(_encoded, scene, lonlat)
         assemble = partial(_assembled, head)
-        written.append(parts.write(Path(to, f"{name}.geojson"), pieces, encode, assemble))
+        written.append(parts.write(path, pieces, encode, assemble))
     parts.close()
     return written
 

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.export._features import crs_wkt, features
-from segengine.export._instances import Piece, by_scene, open_parts
+from segengine.export._instances import Piece, by_scene, open_parts, scenes
 from segengine.export._polygons import Polygon
-from segengine.export._targets import open_for_export
+from segengine.outputs import claimed
 from segengine.parquet import read_parquet
-from segengine.store import SceneStore
+from segengine.store import SceneStore, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,18 +36,20 @@ _POLYGON, _MULTIPOLYGON = 3, 6
 _BOX = b"box"
 
 
-def export(store_path: str, to: str) -> list[str]:
+def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     """Write `<scene>.parquet` below the folder `to` for each scene with instances; the files written.
 
-    Goes on where it was killed. Raises JobError, StoreError.
+    `overwrite`: also files that no export wrote. Goes on where it was killed. Raises JobError,
+    StoreError.
     """
-    store = open_for_export(store_path, to)
-    parts = open_parts(store, to, "geoparquet", VERSION)
+    store = open_store(store_path)
+    paths = [Path(to, f"{name}.parquet") for name in scenes(store)]
+    parts = open_parts(store, claimed(store, to, paths, overwrite=overwrite), "geoparquet", VERSION)
     written = []
-    for name, pieces in by_scene(store):
+    for path, (name, pieces) in zip(paths, by_scene(store), strict=True):
         scene = store[name]
         encode, assemble = partial(_encoded, scene), partial(_assembled, crs_wkt(scene))
-        written.append(parts.write(Path(to, f"{name}.parquet"), pieces, encode, assemble))
+        written.append(parts.write(path, pieces, encode, assemble))
     parts.close()
     return written
 

@@ -25,31 +25,36 @@ from numpy.typing import NDArray
 from segengine.errors import StoreError
 from segengine.export._coco import Numbers, categories, image, numbers
 from segengine.export._parts import Parts, joined
-from segengine.export._targets import Target, open_for_export, replacing, targets
+from segengine.export._targets import Target, targets
 from segengine.export.png import PngWriter, bands
-from segengine.store import Store
+from segengine.outputs import Output, claimed
+from segengine.store import Store, open_store
 from segengine.types import Labels
 
 VERSION = 1
+FOLDER = "panoptic"
 _TOP = (1 << 24) - 1
 """Greatest id that a colour holds."""
 
 
-def export(store_path: str, to: str) -> list[str]:
+def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     """Write `panoptic.json` and `panoptic/<frame>.png` in the folder `to`; the files written.
 
-    Goes on where it was killed. Raises JobError, StoreError.
+    `overwrite`: also files that no export wrote. Goes on where it was killed. Raises JobError,
+    StoreError.
     """
-    store = open_for_export(store_path, to)
-    folder = Path(to, "panoptic")
-    found = list(targets(store, str(folder), ".png"))
+    store = open_store(store_path)
+    found = list(targets(store, str(Path(to, FOLDER)), ".png"))
     known = numbers(store)
-    parts = Parts(to, "panoptic", _stamp(store, known))
-    encode = partial(_frame, store, known, folder)
+    index = Path(to, "panoptic.json")
+    paths = [index, *(target.path for target in found)]
+    output = claimed(store, to, paths, overwrite=overwrite)
+    parts = Parts(output, "panoptic", _stamp(store, known))
+    encode = partial(_frame, store, known, output)
     assemble = partial(_assembled, store, known, found)
-    index = parts.write(Path(to, "panoptic.json"), found, encode, assemble)
+    parts.write(index, found, encode, assemble, lambda target: output.is_own(target.path))
     parts.close()
-    return [index, *(str(target.path) for target in found)]
+    return [str(path) for path in paths]
 
 
 def _stamp(store: Store, known: Numbers) -> str:
@@ -63,12 +68,12 @@ def _stamp(store: Store, known: Numbers) -> str:
     return digest.hexdigest()
 
 
-def _frame(store: Store, known: Numbers, folder: Path, target: Target) -> bytes:
+def _frame(store: Store, known: Numbers, output: Output, target: Target) -> bytes:
     """Write a frame's PNG; its annotation."""
     scene, ref = target.scene, target.scene.layout.frame(target.frame)
     found: dict[int, _Segment] = {}
     with (
-        replacing(target.path) as path,
+        output.replacing(target.path) as path,
         path.open("wb") as file,
         PngWriter(file, ref.height, ref.width, None, text={}, level=4, rgb=True) as writer,
     ):
@@ -85,7 +90,7 @@ def _frame(store: Store, known: Numbers, folder: Path, target: Target) -> bytes:
             writer.write(segments.astype("<u4")[..., None].view(np.uint8)[..., :3])
     annotation = {
         "image_id": known.images[scene.name, target.frame],
-        "file_name": target.path.relative_to(folder).as_posix(),
+        "file_name": target.path.relative_to(output.folder / FOLDER).as_posix(),
         "segments_info": [
             {
                 "id": number,

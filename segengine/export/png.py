@@ -17,26 +17,31 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.export._targets import Target, open_for_export, replacing, targets
+from segengine.export._targets import Target, targets
+from segengine.outputs import claimed
+from segengine.store import open_store
 from segengine.types import Labels
 
 _BAND = 1 << 24
 """Pixels read at a time: a scene is never in memory as a whole."""
 
 
-def export(store_path: str, to: str, *, level: int = 4) -> list[str]:
+def export(store_path: str, to: str, *, level: int = 4, overwrite: bool = False) -> list[str]:
     """Write every frame of a store as PNG below the folder `to`; the files written.
 
-    `level`: zlib's, 0 to 9. Raises JobError, StoreError.
+    `level`: zlib's, 0 to 9. `overwrite`: also files that no export wrote. Raises JobError, StoreError.
     """
     if not 0 <= level <= 9:
         raise ValueError(f"level: {level!r} is not one of zlib's, 0 to 9")
-    store = open_for_export(store_path, to)
+    store = open_store(store_path)
+    paths = (target.path for target in targets(store, to, ".png"))
+    output = claimed(store, to, paths, overwrite=overwrite)
     written = []
     for target in targets(store, to, ".png"):
-        with replacing(target.path) as partial, partial.open("wb") as file:
+        with output.replacing(target.path) as partial, partial.open("wb") as file:
             _write(file, target, store.classes, level)
         written.append(str(target.path))
+    output.close()
     return written
 
 

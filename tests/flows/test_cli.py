@@ -224,6 +224,26 @@ def test_truth_options_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "values" in error_line(capsys)
 
 
+def _refuses_to_overwrite(
+    store: str, photos: Path, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An input always, another's file without the flag."""
+    export = ["export", store, "--to", "png", "--out"]
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    for more in ([], ["--overwrite"]):
+        assert usage([*export, str(photos), *more]) == 2
+        assert re.search(r"\.png: is an input of the store", error_line(capsys))
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
+    assert before
+    folder = next(p for p in exported.parents if p.name == "png")
+    exported.write_bytes(b"drawn by hand")
+    assert usage([*export, str(folder)]) == 2
+    assert f"{exported}: is there" in error_line(capsys)
+    assert usage([*export, str(folder), "--overwrite"]) == 0
+    assert usage([*export, str(folder)]) == 0
+    capsys.readouterr()
+
+
 def test_a_run_that_ends_well_and_what_looks_at_its_store(
     job_file: Path,
     photos: Path,
@@ -251,6 +271,7 @@ def test_a_run_that_ends_well_and_what_looks_at_its_store(
     assert all(Path(path).exists() for path in written)
     assert usage(["export", store, "--to", "gif"]) == 2
     assert "gif" in error_line(capsys)
+    _refuses_to_overwrite(store, photos, Path(written[0]), capsys)
     picture = job_file.parent / "picture.png"
     scene = next(p.name for p in (Path(store) / "scenes").iterdir() if p.is_dir())
     assert usage(["show", store, "--scene", scene, "--out", str(picture)]) == 0
