@@ -15,6 +15,7 @@ NAMES = (
     "startup",
     "orchestration",
     "records",
+    "small",
     "memory",
     "engine",
     "kmeans",
