@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segengine.joining import BAND, Seen, components, join, renumbered, see
+from segengine.joining import BAND, Seen, _numbered, components, join, renumbered, see
 
 
 def windows_of(
@@ -203,3 +204,30 @@ def test_nothing_seen_is_no_object(overlap: bool) -> None:
 def test_a_frame_of_which_no_window_could_be_read_has_no_objects(overlap: bool) -> None:
     joined = join({}, overlap=overlap)
     assert (joined.ids, joined.label.size, joined.parts.size) == ({}, 0, 0)
+
+
+def test_ties_between_the_parts_of_an_object() -> None:
+    """The largest part names the class; of equally large ones, that with the first pixel."""
+
+    def part(first: int, area: int, label: int) -> Seen:
+        nothing = np.zeros((0, 0), np.int32)
+        return Seen(
+            np.array([first]), np.array([area]), np.array([label], np.uint16),
+            np.array([label / 10], np.float32), nothing, nothing, nothing, nothing,
+            np.zeros((4, 1), np.bool_),
+        )  # fmt: skip
+
+    def chosen(*parts: tuple[int, int, int]) -> int:
+        windows = {(0, i): part(*given) for i, given in enumerate(parts)}
+        one = np.zeros(len(parts), np.int64)  # all of them are one object
+        label = np.array([given[2] for given in parts], np.uint16)
+        sizes, cells = [1] * len(parts), sorted(windows)
+        joined = _numbered(windows, cells, sizes, one, label, np.zeros(len(parts), np.bool_))
+        assert joined.parts.tolist() == [len(parts)]
+        assert joined.score.tolist() == [np.float32(max(label) / 10)]
+        return int(joined.label[0])
+
+    assert chosen((50, 9, 1), (10, 4, 2), (30, 4, 3)) == 1
+    for order in itertools.permutations([(10, 4, 2), (30, 4, 3), (20, 4, 1)]):
+        assert chosen(*order) == 2
+    assert chosen((-1, 4, 5), (30, 4, 3)) == 5  # as `see` numbers one without a pixel of its own

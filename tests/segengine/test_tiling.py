@@ -43,6 +43,7 @@ def test_a_span_holds_what_is_asked_and_lies_on_the_grid(
 
 @given(spans())
 @example((16, 17, 17, 0, 4))
+@example((17, 18, 18, 0, 4))
 def test_padding_reflects_the_same_pixels_as_the_whole_axis(
     case: tuple[int, int, int, int | None, int],
 ) -> None:
@@ -51,6 +52,19 @@ def test_padding_reflects_the_same_pixels_as_the_whole_axis(
     whole = np.pad(np.arange(size), (0, -size % stride), mode="reflect")
     part = np.pad(np.arange(size)[found.start : found.stop], (0, found.pad), mode="reflect")
     np.testing.assert_array_equal(part, whole[found.start :][: len(part)])
+
+
+@given(st.integers(1, 40), st.integers(2, 40))
+def test_no_more_is_read_than_what_is_reflected(size: int, stride: int) -> None:
+    """The last pixel, padded: from the last multiple of the stride with as many pixels before it."""
+    found = tiling.span(size - 1, size, size, 0, stride)
+    pad = -size % stride
+    fits = [
+        start
+        for start in range(0, size, stride)
+        if start == 0 or pad == 0 or size - start > pad  # np.pad reflects around the last pixel
+    ]
+    assert (found.start, found.stop, found.pad) == (max(fits), size, pad)
 
 
 @given(st.tuples(*[st.integers(1, 30)] * 3), st.tuples(*[st.integers(1, 12)] * 3))
