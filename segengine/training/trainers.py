@@ -23,6 +23,7 @@ from typing import Protocol, cast
 import keras
 import tensorflow as tf
 
+from segengine.bundles import is_bundle
 from segengine.errors import JobError
 from segengine.training.data import Data, open_data
 from segengine.training.epochs import Epochs, Note, Outline, Update
@@ -75,6 +76,9 @@ def train(job: TrainJob, update: Update | None = None, note: Note | None = None)
     update, note = update or (lambda _: None), note or (lambda _: None)
     keras.utils.set_random_seed(job.seed)
     tf.config.experimental.enable_op_determinism()
+    bundle = Path(job.out, "bundle")
+    if bundle.exists() and not is_bundle(bundle):
+        raise JobError(f"out: {bundle} is there and no bundle; it would be replaced: choose another")
     data = open_data(job)
     try:
         Path(job.out).mkdir(parents=True, exist_ok=True)
@@ -87,7 +91,7 @@ def train(job: TrainJob, update: Update | None = None, note: Note | None = None)
     return Trained(
         job.name,
         job.out,
-        str(run.folder / "bundle"),
+        str(bundle),
         run.state.epochs,
         time.monotonic() - began,
         run.finish(),

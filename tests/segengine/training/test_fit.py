@@ -212,6 +212,15 @@ def test_pictures_of_which_none_can_be_read_end_it(make_job: MakeJob, tmp_path: 
         train(job)
 
 
+def test_what_is_no_bundle_is_never_replaced_by_one(make_job: MakeJob, tmp_path: Path) -> None:
+    photos = tmp_path / "out" / "bundle"
+    photos.mkdir(parents=True)
+    (photos / "a.jpg").write_bytes(b"mine")
+    with pytest.raises(JobError, match=r"^out: .*bundle is there and no bundle"):
+        train(make_job(out=str(tmp_path / "out")))
+    assert (photos / "a.jpg").read_bytes() == b"mine"
+
+
 def test_a_loss_that_is_no_number_ends_it(make_job: MakeJob) -> None:
     job = make_job(optimizer={"name": "sgd", "learning_rate": 1e30}, epochs=3)
     with pytest.raises(SegengineError, match=r"^optimizer\.learning_rate: the loss is \w+ in epo"):
