@@ -78,7 +78,9 @@ def train(job: TrainJob, update: Update | None = None, note: Note | None = None)
     tf.config.experimental.enable_op_determinism()
     bundle = Path(job.out, "bundle")
     if bundle.exists() and not is_bundle(bundle):
-        raise JobError(f"out: {bundle} is there and no bundle; it would be replaced: choose another")
+        raise JobError(
+            f"out: {bundle} is there and no bundle; it would be replaced: choose another"
+        )
     data = open_data(job)
     try:
         Path(job.out).mkdir(parents=True, exist_ok=True)

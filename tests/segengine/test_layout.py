@@ -192,6 +192,47 @@ def test_what_is_laid_out_keeps_its_shards() -> None:
     assert again[laid.scene].shard == (64, 512, 512)
 
 
+def test_an_input_with_places_in_several_scenes_lives_in_the_last() -> None:
+    """Unless one of them is not gone, or has its fingerprint again."""
+
+    def gone_at(sizes: list[tuple[int, int]]) -> dict[str, Layout]:
+        layouts: dict[str, Layout] = {}
+        for i, size in enumerate(sizes):
+            layouts = lay(layouts, {"a": probed("a", size, f"f{i}")})
+        return lay(layouts, {})
+
+    layouts = gone_at([(40, 40), (300, 300), (600, 40)])
+    first, second, third = layouts
+    assert homes(layouts, {}) == {"a": third}
+    assert homes(layouts, {"a": Entry("a", "/a", "other")}) == {"a": third}
+    assert homes(layouts, {"a": Entry("a", "/a", "f1")}) == {"a": second}
+    back = lay(layouts, {"a": probed("a", (40, 40), "f0")})
+    assert homes(back, {"a": Entry("a", "/a", "f2")}) == {"a": first}
+
+
+def test_a_scene_is_never_read_by_another_kind_of_source() -> None:
+    before = lay({}, {"a": probed("a", (40, 40), "f", stacked=False)})
+    other = probed("a", (40, 40), "g", stacked=False)
+    other = replace(other, probe=replace(other.probe, kind="zarr"))
+    found = lay(before, {"a": other})
+    assert {name: (la.kind, la.gone.tolist()) for name, la in found.items()} == {
+        "a": ("raster", [True]),
+        "a.2": ("zarr", [False]),
+    }
+    third = lay(found, {"a": replace(other, entry=replace(other.entry, fingerprint="h"))})
+    assert list(third) == ["a", "a.2"]
+    fourth = lay(third, {"a": probed("a", (41, 40), "i", stacked=False)})
+    assert list(fourth) == ["a", "a.2", "a.3"]
+
+
+def test_names_that_a_file_system_would_not_take() -> None:
+    long = [f"{'a' * 300}{i}" for i in range(3)]
+    found = [scene_name(name) for name in long]
+    assert len(set(found)) == 3
+    assert all(len(name) <= 200 and re.search(r"-[0-9a-f]{8}$", name) for name in found)
+    assert scene_name("a" * 200) == "a" * 200
+
+
 def test_a_layout_can_be_committed() -> None:
     (layout,) = lay({}, {"a": probed("a", (9, 9), "f")}).values()
     found = decode(encode(layout))

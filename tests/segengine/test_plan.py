@@ -81,9 +81,13 @@ def test_a_scenes_fit_lasts_while_any_frame_it_saw_is_unchanged(bench: Any, nois
     second = fitted()
     assert second["inputs"].keys() == first["inputs"].keys()
     assert not second["inputs"].items() & first["inputs"].items()
+    for i, name in enumerate("ab"):
+        bench.put(f"{name}.png", noise(20 + i, (40, 40, 3)))
+    planned_only(bench, segmenter, store=SHARED)  # killed: nothing is fitted on what is new
     for name in "ab":
         (bench.inputs / f"{name}.png").unlink()
     bench.put("other.tif", noise(1, (300, 300, 3)))
+    assert f"scene-{BUCKET}" in plan_of(bench, segmenter, store=SHARED).fits
     bench.run(segmenter, store=SHARED)
     assert fitted() == second  # nobody is left to fit again on: the masks stay as they are
 
