@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segengine.joining import BAND, Seen, _numbered, components, join, renumbered, see
+from segengine.joining import BAND, Seen, _numbered, _shared, components, join, renumbered, see
 
 
 def windows_of(
@@ -231,3 +231,12 @@ def test_ties_between_the_parts_of_an_object() -> None:
     for order in itertools.permutations([(10, 4, 2), (30, 4, 3), (20, 4, 1)]):
         assert chosen(*order) == 2
     assert chosen((-1, 4, 5), (30, 4, 3)) == 5  # as `see` numbers one without a pixel of its own
+
+
+@pytest.mark.parametrize(("common", "one"), [(3, False), (4, True), (5, True)])
+def test_half_of_the_smaller_object_is_enough(common: int, one: bool) -> None:
+    mine, theirs = np.zeros((1, 32), np.int32), np.zeros((1, 32), np.int32)
+    mine[0, :8] = 1
+    theirs[0, 8 - common : 20 - common] = 1  # 12 pixels, of which `common` are the other's
+    pairs, agreed = _shared(mine, theirs)
+    assert (pairs.tolist(), agreed.tolist()) == ([[1, 1]], [one])

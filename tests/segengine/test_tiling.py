@@ -91,6 +91,8 @@ def test_a_bucket_is_the_next_multiple(height: int, width: int) -> None:
 
 
 @given(st.integers(1, 4096), sizes, sizes)
+@example(100, 10, 150)
+@example(100, 150, 10)
 def test_frames_fill_a_shard(shard: int, height: int, width: int) -> None:
     frames = tiling.frames_per_shard(shard, height, width)
     if height <= shard and width <= shard:
