@@ -73,7 +73,7 @@ def evaluate(
         objects = SealedObjects(lock.objects, heals=True)
         published = objects.published
         plan = stored_plan(job, objects)
-        measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin)
+        measures = measurer(plan.job, objects, plan.layouts, plan.arrays, plan.plugin)
         if measures is None:
             raise JobError(
                 f"{path}: nothing to measure against; give --truth, or metrics that need none"

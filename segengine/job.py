@@ -69,7 +69,8 @@ class SourceSpec(BaseModel):
         if kind == "auto":
             known = set(cls.model_fields)
         elif isinstance(kind, str) and (":" in kind or kind in registry.names("sources")):
-            known = {"kind", "paths", *registry.parameters("sources", kind)}
+            # `trust` is the job's own key: what a source may open is not for its block to say.
+            known = {"kind", "paths", *registry.parameters("sources", kind)} - {"trust"}
         else:
             return given
         for name in sorted(str(n) for n in given if n not in known and given[n] is not None):
@@ -209,6 +210,9 @@ class Job(Model):
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()
     faults: FaultsSpec = FaultsSpec()
+    trust: bool = Field(
+        False, description="Code and files that the inputs or a foreign store name may be used"
+    )
 
     @cached_property
     def plugin(self) -> Any:
@@ -244,9 +248,21 @@ class Job(Model):
             updates["truth"] = self.truth.model_copy(update={"paths": paths})
         return self.model_copy(update=updates)
 
+    def source_options(self) -> dict[str, Any]:
+        """The `source` block as readers take it: with what the rest of the job says of it."""
+        return source_options(self.model_dump(mode="json"), self.trust)
+
     def as_json(self) -> dict[str, Any]:
         """The job as a JSON object, without credentials that a URL may carry."""
         return _without_credentials(self.model_dump(mode="json", exclude_none=True))  # type: ignore[no-any-return]
+
+
+def source_options(job: Mapping[str, Any], trust: bool = False) -> dict[str, Any]:
+    """The `source` block of a job as JSON, as readers take it.
+
+    `trust` is not what the job says where that comes with a store: a stranger may have written it.
+    """
+    return {**job["source"], "trust": True} if trust else dict(job["source"])
 
 
 def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job:

@@ -91,8 +91,8 @@ def measurer(
             return None
         if provider is None:
             spec = replace(spec, unmet=())  # nobody asked for what needs truth
-    shown = truths.of_job(job.as_json())
-    return Measurer(objects, layouts, arrays, text, spec, json.dumps(stored["source"]), shown)
+    shown = truths.of_job({**job.as_json(), "trust": False})
+    return Measurer(objects, layouts, arrays, text, spec, json.dumps(job.source_options()), shown)
 
 
 def _seams(plugin: Any) -> tuple[Asked, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -218,8 +219,18 @@ class Plan:
 
     @property
     def source_json(self) -> str:
-        """The `source` block without its paths, which frames carry themselves."""
-        return json.dumps(self.job.source.model_dump(mode="json", exclude={"paths", "kind"}))
+        """The `source` block for workers: without the paths, which frames carry themselves, unless
+        a file among them may name others."""
+        options = self.job.source_options()
+        kind, paths = options.pop("kind"), options["paths"]
+        if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
+            del options["paths"]
+        return json.dumps(options)
+
+
+def _may_name_others(path: str) -> bool:
+    """True of a folder, a glob or a VRT, whose sources may lie among all of the job's paths."""
+    return any(c in path for c in "*?[") or PurePosixPath(path).suffix.lower() in ("", ".vrt")
 
 
 def make_plan(
@@ -238,13 +249,18 @@ def make_plan(
     whole = plugins.whole_frames(job.plugin)
     cut = Cut(job.store.chunk, job.store.shard, job.store.frames, whole, job.source.every)
     previous = load_layouts(objects) if old is not None else {}
-    source = job.source.model_dump(mode="json")
+    source = job.source_options()
     old_source = (old or {}).get("job", {}).get("source", {})
     same_source = objects.get(RELAYING) is None and all(
         old_source.get(k, d) == source[k]
         for k, d in (("bands", None), ("color", None), ("every", 1), ("kind", "auto"))
     )
-    found = scan(source, previous, load_unplaced(objects) if old else (), cut, same_source)
+    # What a file named in vain may be among the paths now, or be trusted.
+    same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(
+        old_source.get("paths", ())
+    ) == set(source["paths"])
+    unplaced = load_unplaced(objects) if old and same_reach else ()
+    found = scan(source, previous, unplaced, cut, same_source)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     keys = mask_keys(job, outputs)
@@ -267,7 +283,11 @@ def make_plan(
 
 
 def stored_plan(job: Job, objects: SealedObjects) -> Plan:
-    """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
+    """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew.
+
+    What its own job says of trust does not count: a stranger may have written it.
+    """
+    job = job.model_copy(update={"trust": False})
     layouts = load_layouts(objects)
     found = Scan(layouts, load_unplaced(objects), frozenset(), 0)
     outputs = _outputs(job, found)
@@ -322,7 +342,7 @@ def _probe_outputs(job: Job, found: Scan) -> tuple[str, ...] | None:
         if ref.gone:
             continue
         side = 64 if job.plugin.halo is not None else max(ref.height, ref.width)
-        source = reader(layout.kind, job.source.model_dump(mode="json"))
+        source = reader(layout.kind, job.source_options())
         rows, cols = slice(0, min(side, ref.height)), slice(0, min(side, ref.width))
         for _, tile in read_frames(source, (ref,), rows, cols):
             if isinstance(tile, Unreadable):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segengine import registry
 from segengine.errors import MissingTruthError
 from segengine.inputs import reader
-from segengine.job import TRUTH_FIELD, TruthSpec
+from segengine.job import TRUTH_FIELD, TruthSpec, source_options
 from segengine.sources._files import read_bytes
 from segengine.types import FrameRef, Truth, TruthRef
 
@@ -58,6 +58,8 @@ class LabelImages:
     """Label images whose paths follow from the frames' names: a job's `truth` block."""
 
     spec: TruthSpec
+    trust: bool = False
+    """Label rasters may name any file."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -78,7 +80,7 @@ class LabelImages:
 
     def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
         """Labels of a window."""
-        return Truth(load_truth(self.spec, truth, ref, rows, cols)[None])
+        return Truth(load_truth(self.spec, truth, ref, rows, cols, self.trust)[None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,11 @@ def of_job(job: Mapping[str, Any]) -> str:
 
     The `truth` block goes before a data set's own.
     """
+    trust = bool(job.get("trust"))
     if job.get("truth"):
-        return json.dumps({"truth": dict(job["truth"])}, sort_keys=True)
-    source = dict(job["source"])
+        block = {"truth": dict(job["truth"])}
+        return json.dumps(block | ({"trust": True} if trust else {}), sort_keys=True)
+    source = source_options(job, trust)
     kind = source.get("kind", "auto")
     if kind != "auto" and hasattr(registry.load("sources", kind), "find_truth"):
         return json.dumps({"source": source}, sort_keys=True)
@@ -130,7 +134,7 @@ def from_json(text: str) -> TruthProvider:
     """The provider behind `of_job`."""
     block = json.loads(text)
     if "truth" in block:
-        return LabelImages(TruthSpec.model_validate(block["truth"]))
+        return LabelImages(TruthSpec.model_validate(block["truth"]), block.get("trust", False))
     return DataSetTruth(reader(block["source"]["kind"], block["source"]))
 
 
@@ -186,15 +190,23 @@ def _stat(path: str) -> str | None:
 
 
 def load_truth(
-    spec: TruthSpec, truth: TruthRef, ref: FrameRef, rows: slice, cols: slice
+    spec: TruthSpec,
+    truth: TruthRef,
+    ref: FrameRef,
+    rows: slice,
+    cols: slice,
+    trust: bool = False,
 ) -> NDArray[Any]:
     """Truth labels (y, x) of a frame's window; what is not scored has the dtype's maximum.
+
+    `trust`: a label raster may name any file.
 
     Raises MissingTruthError with the reason where there is none, or it does not fit the frame.
     """
     if not truth.uri:
         raise MissingTruthError(f"no truth at {truth.looked}")
-    values = _values(truth.uri, truth.fingerprint, (ref.height, ref.width), rows, cols)
+    size = ref.height, ref.width
+    values = _values(truth.uri, truth.fingerprint, size, rows, cols, trust)
     return map_labels(values, spec)
 
 
@@ -233,12 +245,12 @@ def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
 
 
 def _values(
-    uri: str, fingerprint: str, size: tuple[int, int], rows: slice, cols: slice
+    uri: str, fingerprint: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool
 ) -> NDArray[Any]:
     suffix = PurePosixPath(uri).suffix.lower()
     try:
         if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
-            return _raster_values(uri, size, rows, cols)
+            return _raster_values(uri, size, rows, cols, trust)
         if suffix == ".zarr":
             return _zarr_values(uri, size, rows, cols)
         whole = _image_values(uri, fingerprint)
@@ -282,30 +294,18 @@ def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
     return np.asarray(found, np.uint8) if gray else None
 
 
-def _raster_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
-    import warnings
-
-    import rasterio
+def _raster_values(
+    uri: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool
+) -> NDArray[Any]:
     from rasterio.windows import Window
 
-    scheme = uri.partition("://")[0]
-    if "://" not in uri:
-        path = uri
-    elif scheme in ("http", "https"):
-        path = f"/vsicurl/{uri}"
-    else:
-        path = f"/vsi{uri.replace('://', '/')}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path) as data:
-            if data.count != 1:
-                raise MissingTruthError(
-                    f"{uri}: a label raster has one band, this has {data.count}"
-                )
-            _check_size(uri, data.shape, size)
-            window = Window.from_slices(rows, cols)
-            values: NDArray[Any] = data.read(1, window=window)
-            return values
+    # The source knows what GDAL may open.
+    with reader("raster", {"trust": trust}).open(uri) as data:  # type: ignore[attr-defined]
+        if data.count != 1:
+            raise MissingTruthError(f"{uri}: a label raster has one band, this has {data.count}")
+        _check_size(uri, data.shape, size)
+        values: NDArray[Any] = data.read(1, window=Window.from_slices(rows, cols))
+        return values
 
 
 def _zarr_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:

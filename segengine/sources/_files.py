@@ -63,12 +63,6 @@ def read_bytes(uri: str) -> bytes:
         return file.read()
 
 
-def require_readable(uri: str) -> None:
-    """Raise as `open_input` does where a local file cannot be opened; URLs are not tried."""
-    if not is_url(uri):
-        _open(uri).close()
-
-
 def unreadable(error: CorruptInputError | TransientInputError) -> Unreadable:
     """The value that stands for an error in a record."""
     return Unreadable("corrupt" if isinstance(error, CorruptInputError) else "error", str(error))

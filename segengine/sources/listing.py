@@ -112,6 +112,18 @@ def list_entries(
     return _listing(found.values(), kind)
 
 
+def is_named(real: str, path: str) -> bool:
+    """Whether a path without links is what one of `paths` names, or lies in the folder it names."""
+    if is_url(path) and not path.startswith("file://"):
+        return False
+    fixed, parts = _split_local(path.removeprefix("file://"))
+    root = os.path.realpath(fixed)
+    if not parts and real == root:
+        return True
+    inner = real.removeprefix(root.rstrip("/") + "/")
+    return inner != real and (not parts or _path_matches(_Pattern(parts, "auto"), inner))
+
+
 class _Found(NamedTuple):
     name: str
     uri: str

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
+from segengine.sources import _gdal
 from segengine.sources._bands import choose, require_bands
 from segengine.sources._files import (
     GuardedFile,
     changed,
     is_url,
     one_line,
-    require_readable,
     unreadable,
 )
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
@@ -52,13 +52,18 @@ class RasterSource:
 
     bands: tuple[int, ...] | None = None
     """1-based, in this order; None: all but alpha."""
+    paths: tuple[str, ...] = ()
+    """The job's: what a VRT may name beside what lies below its own folder."""
+    trust: bool = False
+    """A file may name any other, and GDAL may use all of its drivers."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", require_bands(self.bands))
+        object.__setattr__(self, "paths", tuple(self.paths))
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
-        with _open(entry.uri) as dataset:
+        with self.open(entry.uri) as dataset:
             pages = _pages(dataset)
             if pages:
                 with _open_page(pages[0]) as first:
@@ -99,7 +104,7 @@ class RasterSource:
 
     def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
-        with _open(ref.uri, **known) as dataset:
+        with self.open(ref.uri, **known) as dataset:
             pages = _pages(dataset)
             if not pages:
                 return self._window(dataset, ref, rows, cols)
@@ -119,6 +124,47 @@ class RasterSource:
         layers = dataset.read(list(bands), window=window, out_dtype=_dtype(dataset, bands))
         pixels = _bands_last(layers)
         return Tile(pixels, _valid(dataset, bands, window, pixels))
+
+    @contextmanager
+    def open(self, uri: str, **settings: Any) -> Iterator[Any]:
+        """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours."""
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+        remote = _Remote(uri, self.trust) if is_url(uri) else None
+        options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
+        try:
+            driver = self._driver(uri, remote)
+            with rasterio.Env(**options), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
+                with (
+                    rasterio.open(Path(uri), driver=driver)
+                    if remote is None
+                    else rasterio.open(uri, driver=driver, opener=remote.open) as dataset
+                ):
+                    if not self.trust:
+                        _gdal.require_own_overviews(dataset)
+                    yield dataset
+        except (RasterioError, OSError, ValueError) as error:
+            if remote is not None and remote.failures:
+                raise remote.failures[0] from error
+            raise CorruptInputError(_reason(uri, error)) from error
+        finally:
+            if remote is not None:
+                remote.close()
+
+    def _driver(self, uri: str, remote: _Remote | None) -> str | None:
+        """The one driver that GDAL may use, after a look at what the file names; None: any."""
+        head = _gdal.read_head(uri) if remote is None else remote.head()
+        if self.trust:
+            return None
+        driver = _gdal.driver_of(uri, head)
+        if remote is None:
+            _gdal.require_harmless(uri, driver, self.paths)
+        else:
+            _gdal.require_remote(driver)
+        return driver
 
     def _bands(self, dataset: Any) -> tuple[int, ...]:
         if dataset.count == 0:
@@ -144,30 +190,6 @@ def _bands_last(layers: NDArray[Any]) -> NDArray[Any]:
 _: type[Source] = RasterSource
 
 
-@contextmanager
-def _open(uri: str, **options: Any) -> Iterator[Any]:
-    """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-    require_readable(uri)
-    remote = _Remote(uri) if is_url(uri) else None
-    try:
-        with rasterio.Env(**_OPTIONS, **options), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
-            with (
-                rasterio.open(Path(uri))
-                if remote is None
-                else rasterio.open(uri, opener=remote.open) as dataset
-            ):
-                yield dataset
-    except (RasterioError, OSError, ValueError) as error:
-        if remote is not None and remote.failures:
-            raise remote.failures[0] from error
-        raise CorruptInputError(_reason(uri, error)) from error
-
-
 def _reason(uri: str, error: BaseException) -> str:
     """What GDAL says, without the name of the file. It could be opened: its content is at fault."""
     if isinstance(error, UnicodeEncodeError):
@@ -186,9 +208,22 @@ class _Remote:
     worker's heartbeat stops; and credentials and endpoint are those the listing used.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, trust: bool) -> None:
+        self.uri, self.trust = uri, trust
         self.failures: list[CorruptInputError | TransientInputError] = []
+        self._first: _Reported | None = None
+
+    def head(self) -> bytes:
+        """The first bytes; the open file is the one that GDAL gets, with what it has fetched."""
+        self._first = _Reported(self.uri, self.failures)
+        head = self._first.read(_gdal.HEAD)
+        self._first.seek(0)
+        return head
+
+    def close(self) -> None:
+        """Close what GDAL did not take."""
+        if self._first is not None:
+            self._first.close()
 
     def open(self, path: str, mode: str = "rb", **_: object) -> Any:
         stem = os.path.splitext(self.uri)[0]
@@ -196,8 +231,15 @@ class _Remote:
             f"{base}{suffix}" for base in (self.uri, stem) for suffix in _SIDECARS
         }:
             raise FileNotFoundError(path)
+        if path == self.uri and self._first is not None:
+            first, self._first = self._first, None
+            return first
         try:
-            return _Reported(path, self.failures)
+            file = _Reported(path, self.failures)
+            if not self.trust and path.endswith((".msk", ".ovr")):
+                _gdal.require_harmless_sidecar(file.read(_gdal.HEAD))
+                file.seek(0)
+            return file
         except (CorruptInputError, TransientInputError) as error:
             missing = isinstance(error.__cause__, FileNotFoundError)
             if path == self.uri or not missing:
