@@ -240,6 +240,9 @@ def _show_lines(report: Any) -> int:
 
 def _store(path: str) -> str:
     """A store as named on the command line: a URL, or a path made absolute."""
+    from segengine.schemes import require_served
+
+    require_served(path, "STORE")
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
@@ -248,6 +251,7 @@ def _truth(args: argparse.Namespace) -> Any:
 
     from segengine.errors import JobError
     from segengine.job import TruthSpec
+    from segengine.schemes import require_served
 
     options = {"classes": args.classes, "values": args.values, "void": args.void}
     given = {k: v for k, v in options.items() if v is not None}
@@ -255,6 +259,8 @@ def _truth(args: argparse.Namespace) -> Any:
         if given:
             raise JobError(f"--{next(iter(given))}: goes with --truth")
         return None
+    for path in args.truth:
+        require_served(path, "--truth")
     paths = [p if "://" in p else os.path.abspath(os.path.expanduser(p)) for p in args.truth]
     try:
         return TruthSpec(paths=paths, **given)

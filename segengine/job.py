@@ -14,10 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segengine import registry
+from segengine import registry, schemes, yamlfile
 from segengine.errors import JobError
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -293,25 +292,18 @@ def located(path: str | os.PathLike[str], error: JobError) -> JobError:
 def _read(file: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """A job file's keys, and the line of each."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = yamlfile.read_text(file)
     except FileNotFoundError:
         raise JobError(f"{file}: no such job file") from None
+    except yamlfile.YamlError as error:
+        raise JobError(f"{file}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"{file}: cannot be read: {error}") from None
-    lines: dict[tuple[str, ...], int] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _index_lines(node, (), lines)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise JobError(f"{file}{where}: {problem}") from None
-    except RecursionError:
-        raise JobError(f"{file}: blocks are nested too deeply, or one holds itself") from None
-    except JobError as error:
-        raise JobError(f"{file}:{error}") from None
+        data, lines = yamlfile.parse(text)
+    except yamlfile.YamlError as error:
+        where = f":{error.line}" if error.line is not None else ""
+        raise JobError(f"{file}{where}: {error}") from None
     if not isinstance(data, dict):
         raise JobError(
             f"{file}: a job file is a mapping with keys such as source, segmenter, store"
@@ -332,6 +324,10 @@ def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
 def _checked(
     data: dict[str, Any], *, base: Path | None, file: str, lines: dict[tuple[str, ...], int]
 ) -> Job:
+    try:
+        yamlfile.require_shallow(data)
+    except yamlfile.YamlError as error:
+        raise JobError(f"{file}: {error}") from None
     try:
         job = Job.model_validate(data).absolute(base)
         job.plugin  # noqa: B018 - checks the segmenter's options
@@ -379,7 +375,7 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
     elif first["type"] == "missing":
         message = "this key is needed"
     elif not isinstance(first["input"], dict):
-        message = f"{message}, got {first['input']!r}"
+        message = f"{message}, got {repr(first['input'])[:200]}"
     return key, f"{'.'.join(key)}: {message}"
 
 
@@ -394,32 +390,15 @@ def _suggest(key: tuple[str, ...]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
 
 
-def _index_lines(node: Any, key: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            child = (*key, str(name.value))
-            if child in lines:
-                raise JobError(
-                    f"{name.start_mark.line + 1}: {'.'.join(child)}: written twice "
-                    f"(first on line {lines[child]})"
-                )
-            lines[child] = name.start_mark.line + 1
-            _index_lines(value, child, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*key, str(index))] = value.start_mark.line + 1
-            _index_lines(value, (*key, str(index)), lines)
-
-
 def _override(data: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise JobError(f"--set {override}: write KEY=VALUE, for example --set segmenter.clusters=4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise JobError(f"--set {override}: the value is not valid YAML") from None
+        value, _ = yamlfile.parse(text)
+    except yamlfile.YamlError as error:
+        raise JobError(f"--set {name.strip()}: the value is not valid YAML: {error}") from None
     block = data
     for part in parts[:-1]:
         if block.get(part) is None:
@@ -431,6 +410,7 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _absolute(path: str, base: Path | None, key: str) -> str:
+    schemes.require_served(path, key, schemes.WRITTEN if key == "store.path" else None)
     if URL.match(path):
         return path
     expanded = os.path.expanduser(path)

@@ -28,6 +28,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
+from segengine import schemes
 from segengine.errors import SegengineError, StoreAccessError, StoreError, StoreLockedError
 
 TMP = "work/tmp"
@@ -490,10 +491,8 @@ def zarr_store(path: str) -> Any:
 @lru_cache(maxsize=16)
 def _filesystem(url: str, pid: int) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, once a process: its event loop does not survive a fork."""
-    import fsspec
-
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        filesystem, path = schemes.filesystem(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise StoreError(f"{url}: {error}") from error
     return filesystem, str(path)

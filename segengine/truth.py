@@ -20,6 +20,8 @@ from segengine import registry
 from segengine.errors import MissingTruthError
 from segengine.inputs import reader
 from segengine.job import TRUTH_FIELD, TruthSpec, source_options
+from segengine.objects import zarr_store
+from segengine.schemes import filesystem
 from segengine.sources._files import read_bytes
 from segengine.types import FrameRef, Truth, TruthRef
 
@@ -178,11 +180,9 @@ def _stat(path: str) -> str | None:
         except (OSError, ValueError):
             return None
         return xxhash.xxh3_64_hexdigest(f"{info.st_size} {info.st_mtime_ns}".encode())
-    import fsspec
-
     try:
-        filesystem, inner = fsspec.core.url_to_fs(path)
-        about = filesystem.info(inner)
+        system, inner = filesystem(path)
+        about = system.info(inner)
     except (OSError, ValueError):
         return None
     mark = about.get("ETag") or about.get("LastModified") or about.get("mtime")
@@ -311,7 +311,7 @@ def _raster_values(
 def _zarr_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
     import zarr
 
-    array = zarr.open_array(uri, mode="r")
+    array = zarr.open_array(zarr_store(uri), mode="r")
     _check_size(uri, array.shape[-2:], size)
     at: tuple[Any, ...] = (*(0,) * (array.ndim - 2), rows, cols)
     return np.asarray(array[at])

@@ -30,6 +30,7 @@ from segengine.errors import (
     TransientInputError,
 )
 from segengine.plugins import palette
+from segengine.schemes import filesystem
 from segengine.sources._color import Color as ColorOption
 from segengine.sources._color import require_color
 from segengine.sources._files import is_url, open_failure
@@ -230,10 +231,8 @@ def exists(uri: str) -> bool:
     """Whether there is a file or a folder."""
     if not is_url(uri):
         return os.path.exists(uri)
-    from fsspec.core import url_to_fs
-
     try:
-        system, path = url_to_fs(uri)
+        system, path = filesystem(uri)
         return bool(system.exists(path))
     except Exception as error:
         raise open_failure(uri, error) from error

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, Self, cast
 
 from segengine.errors import CorruptInputError, TransientInputError
+from segengine.schemes import filesystem
 from segengine.types import FrameRef, Unreadable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -128,9 +129,7 @@ class GuardedFile:
 def _open(uri: str) -> Any:
     try:
         if is_url(uri):
-            from fsspec.core import url_to_fs
-
-            system, path = url_to_fs(uri)
+            system, path = filesystem(uri)
             # Headers are read in small steps; the default of 5 MB a step would fetch whole photos.
             file = system.open(path, "rb", block_size=2**18)
             return file if file.seekable() else _whole(uri, 0)
@@ -144,9 +143,7 @@ def _open(uri: str) -> Any:
 
 
 def _whole(uri: str, position: int) -> BytesIO:
-    from fsspec.core import url_to_fs
-
-    system, path = url_to_fs(uri)
+    system, path = filesystem(uri)
     file = BytesIO(system.cat_file(path))
     file.seek(position)
     return file

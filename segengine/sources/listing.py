@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from segengine.errors import CorruptInputError
+from segengine.schemes import filesystem
 from segengine.sources import _tiff
 from segengine.sources._files import is_url, open_failure, open_input
 from segengine.types import Entry
@@ -362,8 +363,6 @@ def _zarr_fingerprint(folder: str) -> str:
 
 
 def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]:
-    import fsspec
-
     scheme = url.partition("://")[0]
     web = scheme in ("http", "https")
     # In a web address `?` starts the query.
@@ -375,11 +374,12 @@ def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]
     fixed = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first]).rstrip("/")
     pattern = _Pattern(tuple(part for part in parts[first:] if part), kind)
     try:
-        fsspec.get_filesystem_class(scheme)
+        system, root = filesystem(fixed, **options)
     except (ValueError, ImportError) as error:
-        raise ValueError(f"source.paths: {url}: {scheme}:// cannot be read: {error}") from error
+        raise ValueError(f"source.paths: {scheme}:// cannot be read: {error}") from error
+    except Exception as error:
+        raise open_failure(fixed, error) from error
     try:
-        system, root = fsspec.core.url_to_fs(fixed, **options)
         system.invalidate_cache()
         if not pattern.parts:
             single = _remote_file(system, root, fixed)

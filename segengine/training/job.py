@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segengine import registry
+from segengine import registry, yamlfile
 from segengine.errors import JobError
 from segengine.job import (
     ANNOTATIONS,
@@ -294,8 +293,8 @@ def parse_train_job(data: Mapping[str, Any] | TrainJob, base: Path | None = None
 def is_train_job(path: str | os.PathLike[str]) -> bool:
     """True where a YAML file is a training job: it names an architecture, and no store."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        data, _ = yamlfile.parse(yamlfile.read_text(path))
+    except (OSError, ValueError):
         return False
     return isinstance(data, dict) and "architecture" in data and "store" not in data
 

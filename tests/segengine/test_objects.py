@@ -78,7 +78,10 @@ def test_a_failed_write_leaves_what_was_there(
     assert os.listdir(Path(objects.root, "work/tmp")) == []
 
 
-def test_urls_and_folders(tmp_path: Path) -> None:
+def test_urls_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segengine import schemes
+
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
     assert open_objects(str(tmp_path)) == LocalObjects(str(tmp_path))
     assert open_objects(f"file://{tmp_path}") == LocalObjects(str(tmp_path))
     remote = open_objects("memory://objects-test/store/")

@@ -371,9 +371,12 @@ def test_any_file_in_the_format_is_read(tmp_path: Path) -> None:
     assert sum(len(rows_of(truth)) for truth in truths.values()) == 20
 
 
-def test_a_set_behind_a_url(tmp_path: Path) -> None:
+def test_a_set_behind_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
+    from segengine import schemes
+
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
     standins.coco(tmp_path, coco_document())
     local = truths_of(CocoSource((str(tmp_path),)), tmp_path)
     memory = fsspec.filesystem("memory")

@@ -425,7 +425,7 @@ def test_a_job_says_what_it_trusts(tmp_path: Path, inputs: Path, secret: Path) -
     assert before.fingerprint == after.fingerprint
     assert (before.pending, after.pending) == (0, 1)
     assert segengine.run(trusted).failed == ()
-    mask = segengine.open_store(block["store"]["path"]).mask_of("m.vrt")
+    mask = segengine.open_store(block["store"]["path"])["m"].mask[0]
     np.testing.assert_array_equal(mask, np.frombuffer(SECRET, np.uint8).reshape(SIZE, SIZE) > 100)
 
 

@@ -101,7 +101,12 @@ def test_directories(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", ["run.lock", "records/+layouts/a"])
-def test_a_store_beside_its_images_is_no_input(mark: str, tmp_path: Path) -> None:
+def test_a_store_beside_its_images_is_no_input(
+    mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segengine import schemes
+
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
     touch(tmp_path, "b.png", "c.zarr/zarr.json", f"masks.zarr/{mark}", "masks.zarr/report/x.png")
     touch(tmp_path, f"stored/{mark}", "stored/zarr.json")
     memory = fsspec.filesystem("memory")

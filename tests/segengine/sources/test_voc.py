@@ -149,8 +149,12 @@ def test_a_fingerprint_covers_both_files(tmp_path: Path) -> None:
     assert before[1] == after[1]
 
 
-def test_a_set_behind_a_url(tmp_path: Path) -> None:
+def test_a_set_behind_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
+
+    from segengine import schemes
+
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
 
     drawn = voc(tmp_path)
     memory = fsspec.filesystem("memory")
