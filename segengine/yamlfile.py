@@ -14,7 +14,7 @@ import yaml
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 4 << 20
-_MOST_VALUES = 100_000
+_MOST_VALUES = 50_000
 _MOST_LETTERS = 1 << 16
 """Of one value."""
 _DEEPEST = 32
@@ -95,6 +95,8 @@ class _Builder:
     documents: int = 0
     count: int = 0
     stack: list[_Open] = field(default_factory=list)
+    words: dict[str, Any] = field(default_factory=dict)
+    """Values without quotes by their text, for a list that repeats them."""
 
     def take(self, event: Any) -> None:
         line = event.start_mark.line + 1
@@ -161,6 +163,12 @@ class _Builder:
             raise YamlError(f"a value of {len(event.value):,} letters", line)
         if not event.implicit[0]:
             return event.value  # in quotes
+        if event.value not in self.words:
+            self.words[event.value] = self._word(event, line)
+        return self.words[event.value]
+
+    def _word(self, event: Any, line: int) -> Any:
+        """A value without quotes, which may be a number, a date, a truth value or nothing."""
         tag = self.loader.resolve(yaml.ScalarNode, event.value, (True, False))
         try:
             value = self.loader.construct_object(yaml.ScalarNode(tag, event.value))
@@ -168,4 +176,5 @@ class _Builder:
             raise YamlError(f"{event.value[:40]!r} is no {tag.rpartition(':')[2]}", line) from None
         if isinstance(value, int) and abs(value) >= _LARGEST:
             raise YamlError(f"{event.value[:40]!r}: a number beyond 128 bits", line)
+        self.loader.constructed_objects.clear()
         return value
