@@ -15,8 +15,8 @@ import yaml
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 4 << 20
 _MOST_VALUES = 50_000
-_MOST_LETTERS = 1 << 16
-"""Of one value."""
+_MOST_LETTERS, _LONGEST_WORD = 1 << 16, 1 << 12
+"""Of one value, in quotes and without them, where it may be a number."""
 _DEEPEST = 32
 """Blocks within blocks."""
 _LARGEST = 1 << 128
@@ -169,6 +169,8 @@ class _Builder:
 
     def _word(self, event: Any, line: int) -> Any:
         """A value without quotes, which may be a number, a date, a truth value or nothing."""
+        if len(event.value) > _LONGEST_WORD:
+            raise YamlError(f"a value of {len(event.value):,} letters without quotes", line)
         tag = self.loader.resolve(yaml.ScalarNode, event.value, (True, False))
         try:
             value = self.loader.construct_object(yaml.ScalarNode(tag, event.value))

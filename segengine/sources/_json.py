@@ -13,11 +13,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 BLOCK = 1 << 20
+LARGEST = 1 << 29
+"""Bytes of a record; each is held once while it is read."""
+_LONGEST = 1 << 10
+"""Bytes of a key that may name a section."""
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _QUOTE, _ARRAY, _OPEN, _CLOSE = b'"[{}'
 
@@ -29,7 +33,7 @@ class Found(NamedTuple):
     """Key of the array."""
     offset: int
     """Of its first byte in the file."""
-    text: bytes
+    text: bytes | bytearray
 
 
 def records(file: BinaryIO, sections: Container[str], block: int = BLOCK) -> Iterator[Found]:
@@ -41,9 +45,16 @@ def records(file: BinaryIO, sections: Container[str], block: int = BLOCK) -> Ite
     data, base, done = b"", 0, 0  # the text from `base` on; up to `done` it has been looked at
     depth, inside = 0, False
     quotes = (-1, -1)  # the last two at depth 1: those of a key, when an array opens
-    section, start, opened = "", -1, False
+    section, opened = "", False
+    start, offset, held = -1, 0, bytearray()  # of a record: what is not held yet begins at `start`
     while fresh := file.read(block):
-        kept = min((place for place in (start, *quotes) if place >= 0), default=done)
+        if start >= 0:
+            held += data[start:done]
+            start = done
+            if len(held) > LARGEST:
+                raise ValueError(f"a record of more than {LARGEST >> 20} MB at byte {offset}")
+        quotes = (_near(quotes[0], done), _near(quotes[1], done))
+        kept = min((place for place in quotes if place >= 0), default=done)
         data, base, done = data[kept:] + fresh, base + kept, done - kept
         start, quotes = start - kept, (quotes[0] - kept, quotes[1] - kept)
         part = data[done:]
@@ -77,9 +88,10 @@ def records(file: BinaryIO, sections: Container[str], block: int = BLOCK) -> Ite
                 name = json.loads(key)
                 section, quotes = name if name in sections else "", (-1, -1)
             elif level == 3 and move > 0 and section and code == _OPEN:
-                start = place
+                start, offset, held = place, base + place, bytearray()
             elif level == 2 and start >= 0:
-                yield Found(section, base + start, data[start : place + 1])
+                held += data[start : place + 1]
+                yield Found(section, offset, held)
                 start = -1
             elif level == 1:
                 section, opened = "", True
@@ -88,3 +100,18 @@ def records(file: BinaryIO, sections: Container[str], block: int = BLOCK) -> Ite
             depth, inside = int(depths[-1]), bool(in_string[-1])
     if depth or inside or not opened:
         raise ValueError(f"the JSON ends inside it, after {base + len(data)} bytes")
+
+
+def _near(place: int, done: int) -> int:
+    """A quote's place; below 0: it is so far back that no key begins there."""
+    return place if place > done - _LONGEST else -1
+
+
+def parsed(text: bytes | bytearray) -> Any:
+    """A record's value. Raises ValueError with one line, also for one nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start}") from None

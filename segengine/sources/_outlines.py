@@ -6,7 +6,6 @@ rule (edges on a grid five times as fine) is part of the data set.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 
 Runs = NDArray[np.int64]
 _FARTHEST = 1 << 20
-"""Pixels; pycocotools walks along every edge of a polygon, in memory."""
+"""Pixels from the image that a corner may lie."""
+_LONGEST = 1 << 23
+"""Pixels along the edges of an outline; pycocotools walks them in fifths, in memory."""
 
 
 def outline_runs(outline: object, height: int, width: int) -> Runs:
@@ -25,12 +26,17 @@ def outline_runs(outline: object, height: int, width: int) -> Runs:
         raise ValueError("has no outline")
     if list(outline.get("size", ())) != [height, width]:
         raise ValueError(f"is outlined for {outline.get('size')}, the image is {[height, width]}")
-    counts = outline["counts"]
+    counts, pixels = outline["counts"], height * width
+    if not isinstance(counts, str | list):
+        raise ValueError("has run lengths that are no numbers")
+    if len(counts) > (8 if isinstance(counts, str) else 1) * (2 * pixels + 2):
+        raise ValueError(f"has more run lengths than {height} x {width} pixels can take")
+    if isinstance(counts, list) and not set(map(type, counts)) <= {int}:
+        raise ValueError("has run lengths that are no whole numbers")
     try:
         runs = expand_counts(counts) if isinstance(counts, str) else np.array(counts, np.int64)
     except (TypeError, OverflowError) as error:
         raise ValueError("has run lengths that are no numbers") from error
-    pixels = height * width
     if runs.ndim != 1 or ((runs < 0) | (runs > pixels)).any() or runs.sum() != pixels:
         raise ValueError(f"has run lengths that do not sum to {height} x {width} pixels")
     return runs
@@ -41,16 +47,35 @@ def _polygon_runs(polygons: list[Any], height: int, width: int) -> Runs:
 
     if not polygons:
         raise ValueError("has no outline")
+    outlines, steps = [], 0.0
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise ValueError("has a polygon that is no list of x, y pairs")
         if len(polygon) < 6:
             raise ValueError(f"has a polygon of {len(polygon) // 2} points")
-        for value in polygon:
-            if not isinstance(value, int | float) or not math.fabs(value) <= _FARTHEST:
-                raise ValueError(f"has a polygon with the coordinate {value!r}")
-    merged = mask.merge(mask.frPyObjects(polygons, height, width))
+        points = _points(polygon)
+        steps += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()) + len(points)
+        if steps > _LONGEST:
+            raise ValueError(f"has an outline longer than {_LONGEST:,} pixels")
+        outlines.append(points.ravel())
+    merged = mask.merge(mask.frPyObjects(outlines, height, width))
     return expand_counts(merged["counts"].decode("ascii"))
+
+
+def _points(polygon: list[Any]) -> NDArray[np.float64]:
+    """Its corners (point, x y). Raises ValueError for a coordinate that is none, naming it."""
+    if set(map(type, polygon)) <= {int, float}:
+        try:
+            points = np.array(polygon, np.float64)
+        except OverflowError:
+            raise ValueError("has a polygon with a coordinate of too many digits") from None
+        far = ~(np.abs(points) <= _FARTHEST)
+        if not far.any():
+            return points.reshape(-1, 2)
+        strange: Any = float(points[far][0])
+    else:
+        strange = next(value for value in polygon if type(value) not in (int, float))
+    raise ValueError(f"has a polygon with the coordinate {strange!r:.80}")
 
 
 def expand_counts(text: str) -> Runs:

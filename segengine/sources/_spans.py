@@ -27,7 +27,7 @@ class SpanIndex:
     def __init__(self) -> None:
         self._rows = array("Q")
 
-    def add(self, key: int, offset: int, record: bytes) -> None:
+    def add(self, key: int, offset: int, record: bytes | bytearray) -> None:
         """Note a record. Raises OverflowError for a key that does not fit 64 bits."""
         mark = xxhash.xxh3_64_intdigest(record)
         self._rows.extend((key, offset, len(record), mark))
@@ -71,6 +71,6 @@ def read_spans(uri: str, located: str) -> list[bytes]:
         raise MissingTruthError(f"{uri}: {error}") from error
 
 
-def span_of(offset: int, record: bytes) -> Span:
+def span_of(offset: int, record: bytes | bytearray) -> Span:
     """The span of a record at hand."""
     return Span(offset, len(record), xxhash.xxh3_64_intdigest(record))

@@ -22,9 +22,9 @@ Source: https://cocodataset.org/#format-data, cocodataset/cocoapi and cocodatase
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,7 +54,7 @@ from segengine.sources._dataset import (
     uris_below,
 )
 from segengine.sources._files import is_url, open_input
-from segengine.sources._json import Found, records
+from segengine.sources._json import Found, parsed, records
 from segengine.sources._labels import read_png, scored, translate, void_type
 from segengine.sources._outlines import outline_runs, runs_box, runs_mask
 from segengine.sources._spans import Span, SpanIndex, digest, locate, read_spans, span_of
@@ -63,6 +63,10 @@ from segengine.types import Color, FrameRef, Source, Truth, TruthRef
 BACKGROUND = "background"
 _DARK: Color = (32, 32, 36)
 _IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d+)\s*[,}]')
+_MOST = 65_000
+"""Categories: labels have 16 bits."""
+_FARTHEST = 2.0**48
+"""Of areas and of the sides of boxes."""
 _LIMITS = (32**2, 96**2)
 """Areas at which COCO's figures tell small, medium and large objects apart."""
 
@@ -214,12 +218,12 @@ class CocoSource(DataSet):
         if digest(*(span_of(0, text) for text in chain(*texts))) != mark:
             raise MissingTruthError(f"{file}: has changed since the run began; run again")
         try:
-            categories, image, own = ([json.loads(t) for t in group] for group in texts)
+            categories, image, own = ([parsed(t) for t in group] for group in texts)
             known = _catalog_of(categories)
             number, *stated = (image[0][key] for key in ("id", "height", "width"))
             strangers = [each["id"] for each in own if each["image_id"] != number]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise MissingTruthError(f"{file}: not in COCO's format: {error!r}") from error
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            raise MissingTruthError(f"{file}: not in COCO's format: {_word(error)}") from error
         if strangers:
             raise MissingTruthError(f"{file}: annotation {strangers[0]} is of another image")
         if tuple(stated) != size:
@@ -230,8 +234,8 @@ class CocoSource(DataSet):
         reader = self._instances if self.task == "instances" else self._panoptic
         try:
             return reader(file, size, known, own)
-        except (KeyError, TypeError) as error:
-            raise MissingTruthError(f"{file}: image {number} is damaged: {error!r}") from error
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise MissingTruthError(f"{file}: image {number} is damaged: {_word(error)}") from error
 
     def _table(self, known: Sequence[Category]) -> tuple[dict[int, int], int, int]:
         """Label of each category's id, that of the background, and the number of labels."""
@@ -264,9 +268,9 @@ class CocoSource(DataSet):
                 runs = outline_runs(each.get("segmentation"), *size)
                 area = float(each["area"]) if "area" in each else float(runs[1::2].sum())
                 box = [float(v) for v in each.get("bbox") or runs_box(runs, size[0])]
-                if len(box) != 4 or not math.isfinite(area + sum(box)):
-                    raise ValueError(f"has the box {box} and the area {area}")
-            except (ValueError, KeyError, TypeError) as error:
+                if len(box) != 4 or not all(abs(value) <= _FARTHEST for value in (*box, area)):
+                    raise ValueError(f"has the box {box[:4]} and the area {area}")
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
                 raise MissingTruthError(f"{file}: annotation {each.get('id')} {what}") from error
             label, crowd = table[each["category_id"]], bool(each.get("iscrowd"))
@@ -342,19 +346,35 @@ def _parse(found: Found, file: str) -> dict[str, Any]:
     """A record while listing, where one that is damaged stops the run: there is no telling whose."""
     needed = {"images": ("id", "file_name"), "annotations": ("image_id",)}.get(found.section, ())
     try:
-        record: dict[str, Any] = json.loads(found.text)
+        record: dict[str, Any] = parsed(found.text)
         missing = next((key for key in needed if key not in record), None)
     except ValueError as error:
         raise SegengineError(f"{file}: damaged at byte {found.offset}: {error}") from error
     if missing is not None:
         raise SegengineError(f"{file}: the record at byte {found.offset} has no {missing!r}")
+    name = record.get("file_name", "")
+    if not isinstance(name, str) or not _is_text(name):
+        raise SegengineError(
+            f"{file}: the file_name at byte {found.offset} is no text: {name!r:.80}"
+        )
     return record
+
+
+def _is_text(name: str) -> bool:
+    """False of half a character, which JSON can write and no file or table can hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _word(error: Exception) -> str:
+    """What is wrong, in one short line."""
+    return f"lacks {error}" if isinstance(error, KeyError) else f"{error}"[:200]
 
 
 def _image_id(found: Found, file: str) -> int:
     """The image of an annotation; it is parsed only where more than one key is named so."""
     numbers = _IMAGE_ID.findall(found.text)
-    one = int(numbers[0]) if len(numbers) == 1 else _parse(found, file)["image_id"]
+    plain = len(numbers) == 1 and len(numbers[0]) < 20
+    one = int(numbers[0]) if plain else _parse(found, file)["image_id"]
     return _number(one, found, file)
 
 
@@ -372,10 +392,15 @@ def _categories(file: str, mark: str) -> tuple[Category, ...]:
     found = [_parse(each, file) for each in _scan(file, ("categories",))]
     try:
         known = _catalog_of(found)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SegengineError(f"{file}: a category is damaged: {error!r}") from error
-    names = [category.name for category in known]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SegengineError(f"{file}: a category is damaged: {_word(error)}") from error
+    if len(known) > _MOST:
+        raise SegengineError(f"{file}: has {len(known):,} categories; at most {_MOST:,} are labels")
+    names = Counter(category.name for category in known)
+    twice = next((name for name in names if names[name] > 1), None)
+    odd = next((name for name in names if not _is_text(name)), None)
+    if odd is not None:
+        raise SegengineError(f"{file}: the name of a category is no text: {odd!r}")
     if twice is not None:
         raise SegengineError(f"{file}: two categories are named {twice!r}; rename one")
     return known

@@ -37,9 +37,10 @@ REFUSED = {
     "\n".join(f"{' ' * i}a:" for i in range(500)): (33, "nested more than 32 deep"),
     "a: [" + "1," * 1_000_000: (1, "more than 50,000 values"),
     "a: '" + "x" * 1_000_000 + "'": (1, "1,000,000 letters"),
-    "a: " + "9" * 5_000: (1, "is no int"),
-    "a: 0x" + "f" * 5_000: (1, "beyond 128 bits"),
-    "a: " + "1:" * 10_000 + "1": (1, "beyond 128 bits"),
+    "a: " + "9" * 5_000: (1, "5,000 letters without quotes"),
+    "a: 0b" + "1" * 200: (1, "beyond 128 bits"),
+    "a: 0x" + "f" * 500: (1, "beyond 128 bits"),
+    "a: " + "1:" * 1_000 + "1": (1, "beyond 128 bits"),
     "a: 2026-99-99": (1, "is no timestamp"),
     "a: [1": (1, "did not find expected"),
 }
