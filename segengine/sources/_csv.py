@@ -10,6 +10,8 @@ from segengine.sources._files import open_input
 from segengine.sources._spans import Span, SpanIndex, locate, read_spans, span_of
 
 _BLOCK = 1 << 20
+_LONGEST = 1 << 17
+"""Bytes of a line, and letters of a field, which is what the csv module takes."""
 
 
 def find_rows(
@@ -56,11 +58,19 @@ def read_rows(locator: str) -> list[dict[str, str]]:
 
 def read_table(text: str) -> list[list[str]]:
     """The rows of a small file."""
-    return [row for row in csv.reader(text.splitlines()) if row]
+    return [row for row in map(_split, text.splitlines()) if row]
 
 
 def _fields(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode("utf-8-sig", "replace").rstrip("\r")]), [])
+    return _split(line.decode("utf-8-sig", "replace").rstrip("\r"))
+
+
+def _split(line: str) -> list[str]:
+    """The fields of a line; of one that is no CSV, a single one."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return [line]
 
 
 def _lines(uri: str) -> Iterator[tuple[int, bytes]]:
@@ -69,6 +79,8 @@ def _lines(uri: str) -> Iterator[tuple[int, bytes]]:
             offset, rest = 0, b""
             while block := file.read(_BLOCK):
                 *lines, rest = (rest + block).split(b"\n")
+                if max(map(len, (*lines, rest))) > _LONGEST:
+                    raise SegengineError(f"{uri}: a line of more than {_LONGEST:,} bytes")
                 for line in lines:
                     yield offset, line
                     offset += len(line) + 1

@@ -37,16 +37,20 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
     data = read_file(uri)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if size is not None and image.size != size[::-1]:
+                raise MissingTruthError(_other_size(uri, image.size[::-1], size))
             pixels = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
+    except MissingTruthError:
+        raise
     except Exception as error:
         # Decoders of damaged data raise a zoo: OSError, SyntaxError, zlib.error ...
         text = "not a PNG" if not data.startswith(b"\x89PNG") else f"damaged: {one_line(error)}"
         raise MissingTruthError(f"{uri}: {text}") from error
-    if size is not None and pixels.shape[:2] != size:
-        raise MissingTruthError(
-            f"{uri}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image {size[1]} x {size[0]}"
-        )
     return pixels
+
+
+def _other_size(uri: str, found: tuple[int, int], size: tuple[int, int]) -> str:
+    return f"{uri}: is {found[1]} x {found[0]} pixels, its image {size[1]} x {size[0]}"
 
 
 def read_codes(uri: str, size: tuple[int, int]) -> NDArray[Any]:
