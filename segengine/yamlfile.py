@@ -109,8 +109,9 @@ class _Builder:
         elif isinstance(event, yaml.CollectionEndEvent):
             self.stack.pop()
         elif isinstance(event, yaml.NodeEvent):
-            if getattr(event, "tag", None) is not None:
-                raise YamlError(f"tags ({str(event.tag)[:80]}) are not used in job files", line)
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise YamlError(f"tags ({str(tag)[:80]}) are not used in job files", line)
             self._node(event, line)
 
     def _node(self, event: Any, line: int) -> None:

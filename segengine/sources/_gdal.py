@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -49,7 +50,8 @@ _SIGNATURES = (
     ("DTED", re.compile(rb"(?:VOL1.{76})?(?:HDR1.{76})?UHL1", re.DOTALL)),
     ("AAIGrid", re.compile(rb"\s*(?:ncols|nrows)\s+\d", re.IGNORECASE)),
 )
-_NESTED = frozenset(("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "HFA", "VRT"))
+_TIFF = ("GTiff",)
+_NESTED = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "HFA", "VRT")
 """What a VRT may name: told by first bytes alone, so that GDAL, which looks again, agrees."""
 _REMOTE = frozenset(driver for driver, _ in _SIGNATURES) - {"VRT", "netCDF"}
 _MARKUP = re.compile(
@@ -57,7 +59,6 @@ _MARKUP = re.compile(
 )
 """What drivers that fetch look for, some of them anywhere in the first bytes."""
 _BESIDE = (".msk", ".MSK", ".ovr", ".OVR")
-_NAMES_MORE = (*_BESIDE, ".aux.xml")
 
 
 _MOST_FILES, _DEEPEST = 20_000, 8
@@ -134,6 +135,7 @@ class _Walk:
     paths: Sequence[str]
     top: str
     seen: set[str] = field(default_factory=set)
+    folders: dict[str, str] = field(default_factory=dict)
     above: list[str] = field(default_factory=list)
     """The VRTs around the file at hand, without links."""
 
@@ -145,9 +147,8 @@ class _Walk:
         elif driver == "VRT":
             self._vrt(path, depth)
         for suffix in _BESIDE:
-            beside = path + suffix
-            if os.path.lexists(beside):
-                self._nested(beside, depth + 1, only=("GTiff",), what="mask or overview file")
+            if os.path.exists(path + suffix):
+                self._nested(path + suffix, depth + 1, only=_TIFF, what="mask or overview file")
 
     def _vrt(self, path: str, depth: int) -> None:
         real = os.path.realpath(path)
@@ -157,30 +158,41 @@ class _Walk:
         folders = {os.path.dirname(real), os.path.dirname(os.path.realpath(self.top))}
         for name, relative in _sources(path, _mark(path)):
             source = _resolved(name, os.path.dirname(real) if relative else os.getcwd())
-            target = os.path.realpath(source)
+            target = self._real(source)
             own = any(_below(target, folder) for folder in folders)
             if not own and not _among(target, self.paths):
                 raise CorruptInputError(
                     f"its source {name} lies neither below its own folder nor among source.paths; "
                     f"{REMEDY}"
                 )
-            self._nested(source, depth + 1, only=tuple(_NESTED), what="source")
+            self._nested(source, depth + 1, only=_NESTED, what="source")
         self.above.pop()
 
+    def _real(self, path: str) -> str:
+        """A path without links; that of a folder is looked up once."""
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        if folder not in self.folders:
+            self.folders[folder] = os.path.realpath(folder)
+        return os.path.join(self.folders[folder], name)
+
     def _nested(self, path: str, depth: int, *, only: Sequence[str], what: str) -> None:
-        if path in self.seen and os.path.realpath(path) not in self.above:
+        if path in self.seen and self._real(path) not in self.above:
             return
         self.seen.add(path)
         if len(self.seen) > _MOST_FILES:
             raise CorruptInputError(f"names more than {_MOST_FILES:,} files")
-        if not os.path.isfile(path):
+        mark = _mark(path)
+        if not mark or not stat.S_ISREG(mark[0]):
             raise CorruptInputError(f"its {what} {path} is no file, or is not there")
-        driver = _nested_driver(path, _mark(path))
+        driver = _nested_driver(path, mark)
         if driver not in only:
             raise CorruptInputError(f"its {what} {path} is no {' or '.join(only)}; {REMEDY}")
         self.file(path, driver, depth)
-        marks = tuple(_mark(path + suffix) for suffix in _NAMES_MORE)
-        _open_alone(path, driver, _mark(path), marks)
+        _open_alone(path, driver, mark, _mark(path + ".aux.xml"))
 
 
 _Mark = tuple[int, ...]
@@ -193,6 +205,7 @@ def _mark(path: str) -> _Mark:
     except OSError:
         return ()
     return (
+        status.st_mode,
         status.st_dev,
         status.st_ino,
         status.st_size,
@@ -211,7 +224,7 @@ def _nested_driver(path: str, mark: _Mark) -> str:
 
 
 @lru_cache(maxsize=1 << 15)
-def _open_alone(path: str, driver: str, mark: _Mark, beside: tuple[_Mark, ...]) -> None:
+def _open_alone(path: str, driver: str, mark: _Mark, metadata: _Mark) -> None:
     """Raise CorruptInputError where a nested file is not what it begins as, or names overviews."""
     import warnings
     from pathlib import Path
@@ -329,8 +342,8 @@ def _sources(path: str, mark: _Mark) -> tuple[tuple[str, bool], ...]:
     """(name, relative to the VRT) of each file that a VRT names. Raises CorruptInputError."""
     import xml.etree.ElementTree as tree
 
-    if mark and mark[2] > _MOST_BYTES:
-        raise CorruptInputError(f"a VRT of {mark[2]:,} bytes; at most {_MOST_BYTES:,} are read")
+    if mark and mark[3] > _MOST_BYTES:
+        raise CorruptInputError(f"a VRT of {mark[3]:,} bytes; at most {_MOST_BYTES:,} are read")
     try:
         with open(path, "rb") as file:
             text = file.read(_MOST_BYTES).decode("utf-8")

@@ -215,3 +215,23 @@ def test_what_is_no_zarr(tmp_path: Path) -> None:
         probe(store(tmp_path / "d.zarr", random(2, 2, 2, 2, 2)))
     with pytest.raises(CorruptInputError, match="one y and one x"):
         probe(store(tmp_path / "e.zarr", random(4, 4), dimension_names=("y", "band")))
+
+
+@pytest.mark.parametrize(
+    "filters", [{"compressor": {"id": "pickle"}}, {"filters": [{"id": "pickle"}]}]
+)
+def test_a_pickle_is_no_codec(tmp_path: Path, filters: dict[str, Any]) -> None:
+    import json
+    import pickle  # noqa: TID251 - what an attacker does
+
+    class Touch:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "canary",)
+
+    metadata = {"zarr_format": 2, "shape": [8, 8], "chunks": [8, 8], "dtype": "|u1", "order": "C"}
+    none = {"compressor": None, "filters": None, "fill_value": 0}
+    (tmp_path / ".zarray").write_text(json.dumps(metadata | none | filters))
+    (tmp_path / "0.0").write_bytes(pickle.dumps(Touch()))
+    with pytest.raises(CorruptInputError, match="damaged Zarr metadata"):
+        ZarrSource().probe(Entry("a", str(tmp_path), ""))
+    assert not (tmp_path / "canary").exists()
