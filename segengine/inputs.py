@@ -185,6 +185,11 @@ def _probe_all(
             return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", str(error))
         except (TransientInputError, OSError) as error:
             return Unplaced(entry.name, entry.uri, entry.fingerprint, "error", str(error))
+        except SegengineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a reader's library may raise anything
+            reason = f"cannot be read: {type(error).__name__}: {error}".partition("\n")[0]
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", reason)
 
     if not entries:
         return

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.sources import _gdal
 from segengine.sources._bands import choose, require_bands
 from segengine.sources._files import (
@@ -36,6 +36,11 @@ _PIXELS_ONLY = {"GDAL_GEOREF_SOURCES": "NONE"}
 """For a TIFF whose place is known since it was probed: reading a CRS takes most of opening it."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
+
+_MOST_PIXELS, _MOST_BANDS, _MOST_BYTES = 1 << 44, 4096, 1 << 30
+"""Of a raster; of those read of it; of one of its blocks."""
+_SLACK = 1 << 16
+"""Blocks that a TIFF may leave out."""
 
 _CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
@@ -72,6 +77,7 @@ class RasterSource:
 
     def _probe(self, dataset: Any, pages: list[str]) -> Probe:
         bands = self._bands(dataset)
+        _require_bounded(dataset, len(bands))
         dtype = _dtype(dataset, bands)
         for page in pages[1:]:
             with _open_page(page) as other:
@@ -129,7 +135,7 @@ class RasterSource:
     def open(self, uri: str, **settings: Any) -> Iterator[Any]:
         """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours."""
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+        from rasterio.errors import NotGeoreferencedWarning
 
         remote = _Remote(uri, self.trust) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
@@ -146,7 +152,10 @@ class RasterSource:
                     if not self.trust:
                         _gdal.require_own_overviews(dataset)
                     yield dataset
-        except (RasterioError, OSError, ValueError) as error:
+        except (CorruptInputError, TransientInputError, MissingTruthError, MemoryError):
+            raise
+        except Exception as error:
+            # GDAL's own (CPLE_*) are plain exceptions, and not all are wrapped.
             if remote is not None and remote.failures:
                 raise remote.failures[0] from error
             raise CorruptInputError(_reason(uri, error)) from error
@@ -275,6 +284,37 @@ def _pages(dataset: Any) -> list[str]:
     return list(dataset.subdatasets)
 
 
+def _require_bounded(dataset: Any, bands: int) -> None:
+    """Raise CorruptInputError for what a header claims and no worker could hold."""
+    height, width = dataset.shape
+    if height * width > _MOST_PIXELS:
+        raise CorruptInputError(
+            f"is {width} x {height} pixels; at most {_MOST_PIXELS:,} in all are read"
+        )
+    if bands > _MOST_BANDS:
+        raise CorruptInputError(
+            f"has {bands:,} bands; at most {_MOST_BANDS:,} are read: set source.bands"
+        )
+    rows, cols = dataset.block_shapes[0]
+    whole = dataset.interleaving is not None and dataset.interleaving.value == "PIXEL"
+    depth = (dataset.count if whole else 1) * np.dtype(_plain(dataset.dtypes[0])).itemsize
+    if rows * cols * depth >= _MOST_BYTES:
+        raise CorruptInputError(
+            f"one block of it is {cols} x {rows} pixels, {rows * cols * depth:,} bytes; at most "
+            f"{_MOST_BYTES:,} are decoded at once: convert it to a tiled GeoTIFF"
+        )
+    if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
+        blocks, size = -(-height // rows) * -(-width // cols), os.path.getsize(dataset.name)
+        if 2 * blocks > size + _SLACK:
+            raise CorruptInputError(
+                f"claims {blocks:,} blocks, more than a file of {size:,} bytes can list"
+            )
+
+
+def _plain(dtype: str) -> str:
+    return {"complex_int16": "int32"}.get(dtype, dtype)
+
+
 def _alpha(dataset: Any) -> int | None:
     from rasterio.enums import ColorInterp
 
@@ -289,7 +329,8 @@ def _alpha(dataset: Any) -> int | None:
 
 
 def _dtype(dataset: Any, bands: tuple[int, ...]) -> str:
-    names = [dataset.dtypes[band - 1] for band in bands]
+    dtypes = dataset.dtypes  # a list of all bands, made at each look
+    names = [dtypes[band - 1] for band in bands]
     for name in names:
         if name.startswith("complex"):
             raise CorruptInputError(
@@ -302,9 +343,8 @@ def _valid(dataset: Any, bands: tuple[int, ...], window: Any, pixels: Any) -> Bo
     from rasterio.enums import MaskFlags
 
     valid = np.ones(pixels.shape[:2], np.bool_)
-    masked = [
-        band for band in bands if MaskFlags.all_valid not in dataset.mask_flag_enums[band - 1]
-    ]
+    flags = dataset.mask_flag_enums
+    masked = [band for band in bands if MaskFlags.all_valid not in flags[band - 1]]
     if masked:
         valid &= (dataset.read_masks(masked, window=window) > 0).all(axis=0)
     alpha = _alpha(dataset)
@@ -325,7 +365,8 @@ def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
     if nodata is not None:
         # JSON has no NaN or infinity; their names serve GDAL as well.
         found["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
-    names = [dataset.descriptions[band - 1] for band in bands]
+    descriptions = dataset.descriptions
+    names = [descriptions[band - 1] for band in bands]
     if all(names):
         found["band_names"] = names
     return found
