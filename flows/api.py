@@ -24,17 +24,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-CLIENT = {
-    "PREFECT_API_REQUEST_TIMEOUT": "10",
-    "PREFECT_CLIENT_MAX_RETRIES": "1",
-    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-}
-"""Settings of a process that must not wait long for an API: its defaults retry for minutes."""
-
 QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """Prefect keeps its records in its API, and leaves the terminal to the run."""
 
 NO_ANALYTICS = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+STANDSTILL = 6.0
+"""Seconds in which an API that starts may do nothing."""
 
 SERVER = {
     # What Prefect's own temporary server sets (prefect.server.api.server.SubprocessASGIServer).
@@ -129,13 +125,18 @@ class EmbeddedApi:
 
     def wait(self, seconds: float) -> None:
         """Wait until it answers. Raises RuntimeError, with its last words, where it does not."""
-        end = time.monotonic() + seconds
-        # The socket listens already: one request waits in its queue until the API takes it.
-        while not self.is_ready(max(0.1, end - time.monotonic())):
+        began = worked = time.monotonic()
+        used = 0.0
+        # The socket listens already: a request waits in its queue until the API takes it.
+        while not self.is_ready(1.0):
+            now = time.monotonic()
+            # A first start makes a database: patience while it works on that.
+            working = self.cpu_seconds()
+            worked, used = (now, working) if working > used else (worked, used)
             if not self.is_alive():
                 raise RuntimeError(f"it ended at its start: {self._last_words()}")
-            if time.monotonic() >= end:
-                raise RuntimeError(f"it did not answer within {seconds:.0f} s")
+            if now - began >= seconds or now - worked >= STANDSTILL:
+                raise RuntimeError(f"it did not answer within {now - began:.0f} s")
             time.sleep(0.05)
 
     def stop(self, patience: float = 3.0) -> None:
@@ -167,7 +168,7 @@ def prepare_client(url: str | None) -> None:
 
     `url`: the embedded API's, or None for one that is configured. What the user has set stays.
     """
-    defaults = dict(CLIENT)
+    defaults = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false"}
     if url is not None:
         os.environ["PREFECT_API_URL"] = url
         os.environ.update(NO_ANALYTICS)

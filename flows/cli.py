@@ -7,7 +7,6 @@ Exit codes: 0 all frames committed; 1 an error that stopped the run; 2 bad usage
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -18,13 +17,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from segengine_flows.leaving import INTERRUPTED, leave, leave_soon
 from segengine_flows.terminal import say, write
 
 LISTS = ("segmenters", "sources", "metrics", "losses")
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
-INTERRUPTED = "interrupted; the same command goes on where it ended"
-QUICK = 2.5
-"""Seconds between a signal and the end of the process, whatever it is doing."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _main(argv)
     if argv is None and "prefect" in sys.modules:
         # Prefect's threads would keep the process while their API does not answer.
-        _leave(code)
+        leave(code)
     return code
 
 
@@ -58,7 +55,7 @@ def _main(argv: Sequence[str] | None) -> int:
         sys.stdout.flush()
     except Interrupted as interrupted:
         interrupted.watchdog.cancel()
-        _leave(interrupted.exit_code, INTERRUPTED)
+        leave(interrupted.exit_code, INTERRUPTED)
     except BrokenPipeError:
         # The reader has gone (`segengine status ... | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,27 +89,8 @@ def _failed(error: Exception, job_file: str | None) -> int:
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     """End the run in good order, but soon; a second signal ends it at once."""
-    signal.signal(signum, lambda number, _: _leave(128 + number))
-    watchdog = threading.Timer(QUICK, _leave, [128 + signum, INTERRUPTED])
-    watchdog.daemon = True
-    watchdog.start()
-    raise Interrupted(signum, watchdog)
-
-
-def _leave(code: int, message: str = "") -> NoReturn:
-    """End this process and those it started, now."""
-    import psutil
-
-    if message:
-        say(message)
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    signal.signal(signum, lambda number, _: leave(128 + number))
+    raise Interrupted(signum, leave_soon(128 + signum, INTERRUPTED))
 
 
 # ---------------------------------------------------------------------------------------- commands
@@ -121,7 +99,7 @@ def _leave(code: int, message: str = "") -> NoReturn:
 def _run(args: argparse.Namespace) -> int:
     from segengine_flows.run import run
 
-    return run(args.job, args.set, repair=args.repair, refit=args.refit)
+    return run(args.job, args.set, repair=args.repair, refit=args.refit, prefect=args.prefect)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -308,6 +286,9 @@ def _parser() -> argparse.ArgumentParser:
     add_job(run)
     run.add_argument("--repair", action="store_true", help="make changed stored masks again")
     run.add_argument("--refit", action="store_true", help="fit the segmenter again")
+    run.add_argument(
+        "--prefect", action="store_true", help="record the run with Prefect, also without a server"
+    )
     add_job(add("plan", _plan, "Dry run: what would be done, and what it needs."))
     add_store(add("status", _status, "What is done, failed and left, from the store's records."))
     add_store(add("verify", _verify, "Compare checksums, and segment a sample again."))

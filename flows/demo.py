@@ -1,6 +1,7 @@
-"""`segengine demo`: the demo's jobs one after the other, in this process.
+"""`segengine demo`: the demo's jobs one after the other, in this process, recorded by Prefect.
 
-Without Prefect and Dask, which take longer to start than these few pictures take to segment.
+Without Dask, which takes longer to start than these few pictures take to segment. Prefect's API
+starts beside the first jobs; nobody waits for it before their end.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 
 from segengine_flows import terminal
-from segengine_flows.run import drive
+from segengine_flows.run import Recorder, drive
 
 
 def demo(out: str) -> int:
@@ -18,10 +19,14 @@ def demo(out: str) -> int:
 
     folder = os.path.abspath(os.path.expanduser(out))
     code = 0
-    for job in demo_jobs(folder):
-        summary = drive(Session(job, in_process=True))
-        terminal.show_result(summary)
-        code = max(code, summary.exit_code)
-    own = write_own_job(folder)
-    terminal.write(f"your own images: edit {own}, then type: segengine run {own}")
+    with Recorder() as recorder:
+        for job in demo_jobs(folder):
+            session = Session(job, in_process=True)
+            recorder.mirror(session)
+            summary = drive(session)
+            terminal.show_result(summary)
+            code = max(code, summary.exit_code)
+        own = write_own_job(folder)
+        terminal.write(f"runs:   {recorder.where()}")
+        terminal.write(f"your own images: edit {own}, then type: segengine run {own}")
     return code

@@ -1,52 +1,90 @@
-"""A deployed flow whose API is away at its end: Prefect would keep its process for minutes.
+"""A deployed flow at its end: Prefect is told for as long as it answers, and not a minute longer.
 
-Its flow engine retries the final state, joins its heartbeats and drains its events, one after the
-other (66 s were measured), and then exits with 1 although the run went well.
+Prefect's engine retries its last calls for minutes where its API is gone, whatever the run came to.
+An API that is slow, or fails now and then, is not gone: its answers are what tells.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from segengine_tasks.artifacts import Publisher
-from segengine_tasks.session import Session, StoppedError
+from segengine.errors import StoppedError
+from segengine_flows.leaving import leave
+from segengine_tasks.session import Session
 
-GRACE = 8.0
-"""Seconds between the engine's end and the process's, where Prefect does not answer."""
+EVERY = 1.0
+"""Seconds between an answer of the API and the next question."""
+SILENCE = 9.0
+"""Seconds without an answer after which an API that has answered at once is gone."""
+SLOWER = 3.0
+"""How many times the slowest answer so far an API may stay silent."""
+TIMEOUT = 60.0
+"""Seconds that one answer may take."""
+UNTOLD = "Prefect does not answer: how this run ended is in its store, and not in Prefect"
 
 
-@contextmanager
-def prompt_end(session: Session, publish: Publisher) -> Iterator[None]:
-    """Follow a session in this block; unless all of it is published, the process ends in time.
+class Pulse:
+    """Whether the API answers: asked again and again, in a daemon thread, from the start on."""
 
-    Only a process that a worker started for this very flow run: one of a user's own is left alone.
-    """
-    told = threading.Event()
-    if owns_process():
-        threading.Thread(target=_watch, args=(session, told), daemon=True).start()
+    def __init__(self) -> None:
+        self._heard = 0.0
+        self._slowest = 0.0
+        threading.Thread(target=self._listen, name="segengine-pulse", daemon=True).start()
+
+    def is_gone(self, since: float, silence: float = SILENCE) -> bool:
+        """True where it has been silent for too long, of the time since a moment (monotonic)."""
+        patience = max(silence, SLOWER * self._slowest)
+        return time.monotonic() - max(self._heard, since) > patience
+
+    def _listen(self) -> None:
+        with (
+            # One question, one answer: what fails is asked again here.
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True) as client,
+        ):
+            while True:
+                asked = time.monotonic()
+                with contextlib.suppress(Exception):
+                    _ask(client)
+                    self._heard = time.monotonic()
+                    self._slowest = max(self._slowest, self._heard - asked)
+                time.sleep(EVERY)
+
+
+def _ask(client: SyncPrefectClient) -> None:
+    """Raise where the API, or the database behind it, does not answer."""
     try:
-        yield
-    finally:
-        if publish.trouble is None:
-            told.set()
+        client.request("GET", "/ready")
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code >= 500:
+            raise
 
 
-def _watch(session: Session, told: threading.Event) -> None:
-    """Wait for the engine's end, then for Prefect, but not long."""
-    error = session.wait()
-    if isinstance(error, StoppedError) or told.wait(GRACE):
-        return
-    sys.stderr.write("segengine: Prefect does not answer; the run has ended, and so does this\n")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0 if error is None else 1)
+def guard(session: Session) -> None:
+    """End this process, not with 0, where the API is gone when the session has ended.
+
+    So its worker knows that the flow run's state was not told. Only a process that was started for
+    this very flow run: one of a user's own is left alone.
+    """
+    if owns_process():
+        threading.Thread(target=_watch, args=(session, Pulse()), daemon=True).start()
+
+
+def _watch(session: Session, pulse: Pulse) -> None:
+    if isinstance(session.wait(), StoppedError):
+        return  # `leave_soon` sees to that
+    ended = time.monotonic()
+    while not pulse.is_gone(ended):
+        time.sleep(0.1)
+    leave(1, UNTOLD)
 
 
 def owns_process() -> bool:
@@ -54,8 +92,3 @@ def owns_process() -> bool:
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     return run is not None and os.environ.get("PREFECT__FLOW_RUN_ID") == str(run.id)
-
-
-def probe() -> None:
-    """Raise where the API does not answer."""
-    get_client(sync_client=True).hello().raise_for_status()

@@ -1,10 +1,10 @@
-"""`segengine run`: this thread drives the engine, a daemon thread mirrors it to Prefect.
+"""`segengine run`: this thread drives the engine, a daemon thread mirrors it to Prefect, if at all.
 
     main thread     embedded API starts -> job -> engine, stage by stage ----------> exit code
-    mirror thread                    waits for the API -> flow `segment` follows -> final state
+    mirror thread                       -> flow `segment` follows -> final state
 
-Nothing the mirror does, or fails to do, reaches the engine or the exit code; at the end it has a
-few seconds to write down what it saw.
+Without an API that is configured or asked for there is no mirror, and Prefect is not loaded. Nothing
+the mirror does, or fails to do, reaches the engine or the exit code.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from segengine.errors import JobError
 from segengine.job import Job, load_job
 from segengine_flows import terminal
-from segengine_flows.api import EmbeddedApi, configured_url, prepare_client
+from segengine_flows.api import EmbeddedApi, configured_url, home, prepare_client
 
 if TYPE_CHECKING:
     from segengine.progress import Summary
@@ -26,27 +27,44 @@ if TYPE_CHECKING:
 START = 45.0
 """Seconds an embedded API may need to answer; the first one on a machine makes a database."""
 GRACE = 6.0
-"""Seconds that Prefect gets after the engine's end."""
+"""Seconds that an embedded API gets after the engine's end, and any that does not answer."""
 INTERRUPTED_GRACE = 1.0
 """The same after Ctrl-C or SIGTERM."""
+UNRECORDED = (
+    "Prefect does not record this run: --prefect does it here, PREFECT_API_URL on a server of yours"
+)
 
 
 def run(
-    job_file: str, overrides: Sequence[str] = (), *, repair: bool = False, refit: bool = False
+    job_file: str,
+    overrides: Sequence[str] = (),
+    *,
+    repair: bool = False,
+    refit: bool = False,
+    prefect: bool = False,
 ) -> int:
     """Run a job file with progress on stderr and the result on stdout; returns the exit code.
 
     Raises SegengineError where the run cannot go on, KeyboardInterrupt where it was interrupted.
     """
+    recorded = prefect or configured_url() is not None
+    if not recorded:
+        return _run(load_job(job_file, overrides), repair, refit, None)
     # First of all: it needs longer to start than anything else here.
-    with _Prefect() as prefect:
-        job = load_job(job_file, overrides)
-        from segengine_tasks.session import Session
+    with Recorder() as recorder:
+        return _run(load_job(job_file, overrides), repair, refit, recorder)
 
-        session = Session(job, repair=repair, refit=refit)
-        prefect.mirror(session)
-        summary = drive(session)
-        terminal.show_result(summary)
+
+def _run(job: Job, repair: bool, refit: bool, recorder: Recorder | None) -> int:
+    from segengine_tasks.session import Session
+
+    session = Session(job, repair=repair, refit=refit)
+    if recorder is None:
+        terminal.say(UNRECORDED)
+    else:
+        recorder.mirror(session, wait=True)
+    summary = drive(session)
+    terminal.show_result(summary)
     return summary.exit_code
 
 
@@ -59,92 +77,109 @@ def drive(session: Session) -> Summary:
         display.close()
 
 
-class _Prefect:
-    """The embedded API where none is configured, and the mirror; both end with the block."""
+class Recorder:
+    """Prefect beside runs: the embedded API where none is configured, and a mirror a run."""
 
     def __init__(self) -> None:
         self._api: EmbeddedApi | None = None
-        self._mirror: Mirror | None = None
+        self._mirrors: list[Mirror] = []
         self._trouble = ""
 
-    def __enter__(self) -> _Prefect:
+    def __enter__(self) -> Recorder:
         if configured_url() is None:
             try:
                 self._api = EmbeddedApi()
             except OSError as error:
-                self._trouble = str(error)
+                self._give_up(str(error))
         return self
 
-    def mirror(self, session: Session) -> None:
-        """Start to mirror a session; a word on stderr where that cannot be."""
-        if not self._trouble:
-            try:
-                prepare_client(self._api.url if self._api is not None else None)
-                # On this thread: two threads that import at once can see half a module.
-                import segengine_flows.segment  # noqa: F401
-            except Exception as error:  # noqa: BLE001 - a broken Prefect must not stop a run
-                self._trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
+    def mirror(self, session: Session, *, wait: bool = False) -> None:
+        """Start to mirror a session, after those before it.
+
+        `wait`: for an embedded API first, so that nobody waits for it once the session has ended.
+        """
         if self._trouble:
-            _warn(self._trouble)
             return
-        self._mirror = Mirror(session, self._api)
-        self._mirror.start()
+        try:
+            prepare_client(self._api.url if self._api is not None else None)
+            # On this thread: two threads that import at once can see half a module.
+            import segengine_flows.segment  # noqa: F401
+
+            if wait and self._api is not None:
+                self._api.wait(START)
+        except Exception as error:  # noqa: BLE001 - a broken Prefect must not stop a run
+            self._give_up(f"{type(error).__name__}: {error}".partition("\n")[0])
+            return
+        before = self._mirrors[-1] if self._mirrors else None
+        self._mirrors.append(Mirror(session, self._api, before))
+        self._mirrors[-1].start()
+
+    def where(self) -> str:
+        """Where the runs can be looked at, in words; without credentials."""
+        if self._trouble:
+            return "Prefect has none of them"
+        url = configured_url() if self._api is None else None
+        if url is None:
+            return f"Prefect has them in {home()}; `prefect server start` shows them"
+        parts = urlsplit(url)
+        return f"Prefect has them at {parts.scheme}://{parts.hostname}:{parts.port or ''}".rstrip(
+            ":"
+        )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         nothing_ran = kind is not None and issubclass(kind, JobError)
         hurry = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if self._mirror is not None and not nothing_ran:
-            self._mirror.finish(hurry=hurry)
+        done = not nothing_ran and all(mirror.finish(hurry) for mirror in self._mirrors)
         if self._api is not None:
-            done = self._mirror is not None and self._mirror.is_done
             self._api.stop(patience=2.0 if done and not hurry else 0.0)
+
+    def _give_up(self, trouble: str) -> None:
+        self._trouble = trouble
+        _warn(trouble)
 
 
 class Mirror:
     """Runs the flow that follows a session, in a daemon thread, and gives up on it in time."""
 
-    def __init__(self, session: Session, api: EmbeddedApi | None) -> None:
-        self._session, self._api = session, api
-        self._thread = threading.Thread(target=self._run, name="segengine-prefect", daemon=True)
-        self._ready = 0.0
-        """When the API first answered."""
-        self._trouble: str | None = None
+    def __init__(self, session: Session, api: EmbeddedApi | None, before: Mirror | None) -> None:
+        from segengine_flows.guard import Pulse
 
-    @property
-    def is_done(self) -> bool:
-        """True once Prefect has everything."""
-        return not self._thread.is_alive() and self._trouble is None
+        self._session, self._api, self._before = session, api, before
+        self._thread = threading.Thread(target=self._run, name="segengine-prefect", daemon=True)
+        self._pulse: Pulse = before._pulse if before is not None else Pulse()
+        self._trouble: str | None = None
 
     def start(self) -> None:
         """Start to follow."""
         self._thread.start()
 
-    def finish(self, hurry: bool = False) -> None:
-        """Wait for Prefect to have everything, for a while, and say so where it has not."""
-        began = heard = time.monotonic()
-        used = 0.0
+    def finish(self, hurry: bool = False) -> bool:
+        """Wait for Prefect to have everything, as long as it answers; say so where it does not.
+
+        An embedded API gets some seconds, whatever it answers. True where it has everything.
+        """
+        began, grace = time.monotonic(), INTERRUPTED_GRACE if hurry else GRACE
         while self._thread.is_alive():
-            now = time.monotonic()
+            waited = time.monotonic() - began
             if self._api is not None and not self._api.is_alive():
                 self._thread.join(0.2)
                 self._trouble = self._trouble or "its API has ended"
                 break
-            if self._api is not None and not self._ready and not hurry:
-                # A first start makes a database: patience while it works on that.
-                working = self._api.cpu_seconds()
-                heard, used = (now, working) if working > used else (heard, used)
-            if now >= max(heard, self._ready) + (INTERRUPTED_GRACE if hurry else GRACE):
-                self._trouble = f"it did not answer within {now - began:.0f} s"
+            bounded = hurry or self._api is not None
+            if (bounded and waited >= grace) or self._pulse.is_gone(began, grace):
+                self._trouble = f"it did not answer within {waited:.0f} s"
                 break
             self._thread.join(0.1)
         if self._trouble is not None and not hurry:
             _warn(self._trouble)
+        return self._trouble is None
 
     def _run(self) -> None:
         try:
+            if self._before is not None:
+                self._before._thread.join()
             if self._api is not None:
                 self._api.wait(START)
-            self._ready = time.monotonic()
             self._follow()
             _flush()
         except BaseException as error:  # noqa: BLE001 - reported by finish(), never raised

@@ -12,6 +12,7 @@ if __name__ == "__main__":
         sys.executable, [sys.executable, "-P", "-m", "segengine_flows.cli", "run", *sys.argv[1:]]
     )
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,12 +23,13 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from segengine.errors import SegengineError
+from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job, parse_job
 from segengine.progress import Summary
-from segengine_flows.guard import probe, prompt_end
+from segengine_flows.guard import guard, owns_process
+from segengine_flows.leaving import leave_soon
 from segengine_tasks.artifacts import Publisher, publish_results
-from segengine_tasks.session import Session, StoppedError
+from segengine_tasks.session import Session
 from segengine_tasks.stages import TASKS
 from segengine_tasks.words import count
 
@@ -54,9 +56,8 @@ def segment(job: Job, repair: bool = False, refit: bool = False) -> dict[str, An
     """
     try:
         with _session(job, repair, refit) as session:
-            publish = Publisher()
-            with prompt_end(session, publish):
-                return _mirror(session, publish)  # type: ignore[return-value] # a state with the dict
+            guard(session)
+            return _mirror(session, Publisher())  # type: ignore[return-value] # a state with the dict
     except SegengineError as error:
         return Failed(message=f"{error}", data=error)  # type: ignore[return-value]
 
@@ -73,8 +74,10 @@ def _session(job: Job, repair: bool, refit: bool) -> Iterator[Session]:
     try:
         yield session
     finally:
-        # Only where Prefect cancels the flow is there still something to stop.
-        session.stop()
+        if thread.is_alive():  # only where Prefect ends the flow
+            session.stop()
+            if owns_process():
+                leave_soon(128 + signal.SIGTERM)
         thread.join()
 
 
@@ -92,9 +95,6 @@ def _mirror(session: Session, publish: Publisher) -> State[Any]:
         summary = session.outcome()
     except StoppedError as error:
         return Cancelled(message=f"{error}")
-    except SegengineError:
-        publish(probe)
-        raise
     publish_results(publish, summary)
     if publish.trouble is not None:
         get_run_logger().warning("Prefect shows only a part of this run: %s", publish.trouble)

@@ -19,6 +19,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections import deque
@@ -30,7 +31,7 @@ from functools import cache
 from typing import Any, Literal, Protocol
 
 from segengine import engines
-from segengine.errors import SegengineError, StoreError
+from segengine.errors import SegengineError, StoppedError, StoreError
 from segengine.values import decode, encode
 from segengine.work import Later, Retry, retry_of
 
@@ -244,6 +245,8 @@ class DaskPool:
         self.client = client
         self.lookahead = lookahead
         """Tasks that wait at the scheduler, a worker. 0 where its settings are not ours."""
+        self.stop = threading.Event()
+        """Set from any thread: what is dispatched raises StoppedError instead of waiting on."""
 
     @property
     def workers(self) -> int:
@@ -254,7 +257,8 @@ class DaskPool:
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`."""
-        run = _DaskRun(self.client, self.workers * (1 + self.lookahead), retries, deadline)
+        window = self.workers * (1 + self.lookahead)
+        run = _DaskRun(self.client, window, retries, deadline, self.stop)
         try:
             yield from run.outcomes(iter(works))
         finally:
@@ -262,8 +266,10 @@ class DaskPool:
 
 
 class _DaskRun:
-    def __init__(self, client: Any, window: int, retries: int, deadline: float) -> None:
-        self.client, self.window = client, window
+    def __init__(
+        self, client: Any, window: int, retries: int, deadline: float, stop: threading.Event
+    ) -> None:
+        self.client, self.window, self.stop = client, window, stop
         self.retries, self.deadline = retries, deadline
         self.topic = f"segengine-{uuid.uuid4().hex}"
         self.running: dict[str, _Running] = {}
@@ -343,6 +349,18 @@ class _DaskRun:
             running.worker, running.since = message["worker"], time.monotonic()
             running.starts += 1
 
+    def _wait(self) -> str | None:
+        """The stamp of what has ended; None where nothing has, and it is time to look around."""
+        try:
+            stamp = self.ended.get(timeout=TICK)
+        except queue.Empty:
+            stamp = None
+        if self.stop.is_set():
+            raise StoppedError
+        if stamp is None:
+            self._refuse_no_workers()
+        return stamp
+
     def _refuse_no_workers(self) -> None:
         """Raise where nobody has been there to do the work for a while."""
         if self.client.scheduler_info(n_workers=-1)["workers"]:
@@ -354,16 +372,11 @@ class _DaskRun:
 
     def _step(self) -> Iterator[Outcome]:
         """Wait for one end, or for the next look at the deadlines."""
-        try:
-            stamps = [self.ended.get(timeout=TICK)]
-        except queue.Empty:
-            stamps = []
-            self._refuse_no_workers()
-        for stamp in stamps:
-            running = self.running.get(stamp)
-            if running is not None and not self._stores(running):
-                del self.running[stamp]
-                yield from self._ended(running)
+        ended = self._wait()
+        running = self.running.get(ended) if ended is not None else None
+        if ended is not None and running is not None and not self._stores(running):
+            del self.running[ended]
+            yield from self._ended(running)
         for stamp, running in list(self.running.items()):
             if running.storing and not running.value and self._fell(running):
                 del self.running[stamp]
@@ -449,10 +462,7 @@ class _DaskRun:
             while not (running.value or running.future.done()):
                 if self._overdue(running):
                     break
-                try:
-                    self.ended.get(timeout=TICK)
-                except queue.Empty:
-                    self._refuse_no_workers()
+                self._wait()
             del self.running[stamp]
             if not (running.value or running.future.done()):
                 self._restart(running)

@@ -46,6 +46,10 @@ class StoreAccessError(StoreError):
         return f"{self.what}; {self.remedy}"
 
 
+class StoppedError(Exception):
+    """The run was asked to stop; the same command goes on."""
+
+
 class CorruptInputError(Exception):
     """An input that cannot be decoded, now or later, until it changes; becomes a value in a record."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, Self
 
 from segengine import agreement, cluster, engines, plugins, publish
 from segengine.arrays import holds
-from segengine.dispatch import InProcess, Pool
+from segengine.dispatch import DaskPool, InProcess, Pool
 from segengine.errors import SegengineError
 from segengine.inputs import LAYOUTS, RELAYING, commit_layout
 from segengine.instances import ROWS
@@ -62,8 +63,12 @@ class Run:
         refit: bool = False,
         client: Any = None,
         in_process: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
-        """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`."""
+        """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`.
+
+        `stop`: set by another thread, it ends the wait for workers with StoppedError.
+        """
         self.job, self.repair, self.refit = job, repair, refit
         self.client, self.in_process = client, in_process
         base = open_objects(job.store.path, Writer(job.faults.fsync))
@@ -72,7 +77,9 @@ class Run:
         self.started = time.monotonic()
         self.counts = Counts()
         self._lock: HeldLock | None = None
+        self._stop = stop or threading.Event()
         self._stack = ExitStack()
+        self._locked = ExitStack()
         self._opening: Future[Pool] | None = None
         self._plan: Plan | None = None
         self._measurer: Measurer | None = None
@@ -84,7 +91,8 @@ class Run:
 
     def __enter__(self) -> Self:
         check_place(self.objects.base)
-        self._lock = self._stack.enter_context(run_lock(self.objects.base))
+        self._lock = self._locked.enter_context(run_lock(self.objects.base))
+        _OPEN.add(self)
         self.objects = SealedObjects(self._lock.objects, heals=True)
         self.log = RecordLog(self.objects)
         return self
@@ -98,9 +106,17 @@ class Run:
         if self._opening is not None and not self._opening.cancel():
             # Wait for workers that are just starting: they must be ended too.
             self._opening.exception()
-        self._stack.close()
+        try:
+            self._stack.close()
+        finally:
+            self.abandon()
         self.objects = self.objects.by(NOBODY)
         self._forget_empty()
+
+    def abandon(self) -> None:
+        """Give the lock back, whatever else is still open; the run's workers are gone."""
+        _OPEN.discard(self)
+        self._locked.close()
 
     def stage(self, name: str) -> Iterator[Progress]:
         """Run one stage; each once, in order. Raises SegengineError to stop the run."""
@@ -341,6 +357,12 @@ class Run:
         return self._pool()
 
     def _enter_pool(self, tasks: int) -> Pool:
+        pool = self._make_pool(tasks)
+        if isinstance(pool, DaskPool):
+            pool.stop = self._stop
+        return pool
+
+    def _make_pool(self, tasks: int) -> Pool:
         if self.client is not None:
             return cluster.client_pool(self.client)
         if self.in_process:
@@ -356,6 +378,17 @@ class Run:
             self.objects.delete_tree("work")
             with suppress(OSError):
                 os.rmdir(self.objects.root)
+
+
+_OPEN: set[Run] = set()
+"""Runs of this process that hold a lock."""
+
+
+def abandon_runs() -> None:
+    """Give the locks of this process's runs back, before it ends without closing them."""
+    for run in tuple(_OPEN):
+        with suppress(Exception):
+            run.abandon()
 
 
 def _is_mask(path: str) -> bool:

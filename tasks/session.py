@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
+from segengine.errors import StoppedError
 from segengine.job import Job
 
 if TYPE_CHECKING:
@@ -24,12 +25,7 @@ STAGES = ("plan", "survey", "segment", "stitch", "aggregate", "publish")
 POLL = 1.0
 """Seconds a follower sleeps at most before it looks again: Prefect can cancel it in between."""
 
-
 STOPPED = "interrupted; the same command goes on where it ended"
-
-
-class StoppedError(Exception):
-    """The run was asked to stop; the same command goes on."""
 
 
 class Session:
@@ -46,7 +42,7 @@ class Session:
         self._notices: tuple[str, ...] = ()
         self._summary: Summary | None = None
         self._error: BaseException | None = None
-        self._stopping = False
+        self._stop = threading.Event()
         self._driven = False
 
     # ------------------------------------------------------------------------------------- driver
@@ -68,7 +64,8 @@ class Session:
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             with self._news:
-                self._error = StoppedError(STOPPED) if interrupted else error
+                stopped = interrupted or isinstance(error, StoppedError)
+                self._error = StoppedError(STOPPED) if stopped else error
                 self._news.notify_all()
             raise
         with self._news:
@@ -79,7 +76,13 @@ class Session:
     def _drive(self, show: Callable[[Progress], None], note: Callable[[str], None]) -> Summary:
         from segengine.stages import Run
 
-        with Run(self.job, repair=self.repair, refit=self.refit, in_process=self.in_process) as run:
+        with Run(
+            self.job,
+            repair=self.repair,
+            refit=self.refit,
+            in_process=self.in_process,
+            stop=self._stop,
+        ) as run:
             for stage in STAGES:
                 self._go_on_or_stop()
                 for progress in run.stage(stage):
@@ -102,12 +105,12 @@ class Session:
             self._news.notify_all()
 
     def _go_on_or_stop(self) -> None:
-        if self._stopping:
+        if self._stop.is_set():
             raise StoppedError(STOPPED)
 
     def stop(self) -> None:
-        """Ask the driver to end at its next progress."""
-        self._stopping = True
+        """Ask the driver to end soon: at its next progress, or where it waits for workers."""
+        self._stop.set()
 
     def start(self) -> threading.Thread:
         """Drive in a thread of its own; the interpreter does not exit before it has ended."""

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import pytest
 
 import segengine.stages
-from segengine.errors import SegengineError
+from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job
 from segengine.progress import Progress, Summary
-from segengine_tasks.session import STAGES, Session, StoppedError
+from segengine_tasks.session import STAGES, Session
 
 JOB = Job.model_validate(
     {"source": {"paths": ["/x"]}, "segmenter": {"kind": "threshold"}, "store": {"path": "/s"}}

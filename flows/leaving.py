@@ -1,0 +1,48 @@
+"""The end of a process that cannot wait: nobody it started stays, and no store stays locked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import NoReturn
+
+from segengine_flows.terminal import say
+
+INTERRUPTED = "interrupted; the same command goes on where it ended"
+QUICK = 2.5
+"""Seconds between a signal and the end of the process, whatever it is doing."""
+UNLOCKING = 1.0
+"""Seconds that giving locks back may take: an object store may not answer."""
+
+
+def leave(code: int, message: str = "") -> NoReturn:
+    """End this process and those it started, now; the locks that it holds are given back."""
+    import psutil
+
+    if message:
+        with contextlib.suppress(OSError, ValueError):
+            say(message)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    if "segengine.stages" in sys.modules:
+        from segengine.stages import abandon_runs
+
+        # The workers are gone: nobody writes to the stores any more.
+        unlocking = threading.Thread(target=abandon_runs, daemon=True)
+        unlocking.start()
+        unlocking.join(UNLOCKING)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def leave_soon(code: int, message: str = "") -> threading.Timer:
+    """`leave` after QUICK seconds, unless the process has ended by then or the timer is cancelled."""
+    timer = threading.Timer(QUICK, leave, [code, message])
+    timer.daemon = True
+    timer.start()
+    return timer
