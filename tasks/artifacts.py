@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from segengine_tasks.words import count
+
 if TYPE_CHECKING:
     from segengine.progress import FailedFrame, Progress, Summary
 
@@ -164,7 +166,14 @@ def markdown(summary: Summary) -> str:
         ("pixels", f"{summary.pixels:,}"),
         ("seconds", f"{summary.seconds:,.1f}"),
     ]
-    lines = [f"# {_escaped(summary.name)}", "", "| what | figure |", "| --- | ---: |"]
+    lines = [
+        f"# {_escaped(summary.name)}",
+        "",
+        _state(summary),
+        "",
+        "| what | figure |",
+        "| --- | ---: |",
+    ]
     lines += [f"| {what} | {figure} |" for what, figure in rows]
     lines += [
         "",
@@ -179,6 +188,14 @@ def markdown(summary: Summary) -> str:
             for f in summary.failed[:ROWS]
         ]
     return "\n".join(lines)
+
+
+def _state(summary: Summary) -> str:
+    """How a run ended, as the name of its state does."""
+    if not summary.failed:
+        return "**Completed: every frame has its mask.**"
+    bad, frames = len(summary.failed), count(summary.frames, "frame")
+    return f"**Quarantined: {bad:,} of {frames} could not be segmented.**"
 
 
 def _escaped(text: str) -> str:

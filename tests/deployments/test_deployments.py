@@ -1,19 +1,11 @@
 """What ships: jobs that are valid, deployments whose flow and parameters are, a scheduled run."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import yaml
 
@@ -22,7 +14,8 @@ from segengine import registry
 from segengine.job import Job, load_job
 from segengine.training.job import is_train_job, load_train_job
 
-SHIPPED = Path(__file__).parents[2] / "deployments"
+from .conftest import SHIPPED, Site, until
+
 BUNDLE = files("segengine") / "data/fields-unet"
 ALL_JOBS = sorted(SHIPPED.glob("jobs/*.yaml"))
 TRAINING = [file for file in ALL_JOBS if is_train_job(file)]
@@ -85,79 +78,6 @@ def test_every_deployment_has_a_schedule_a_flow_and_valid_parameters(
 # ------------------------------------------------------------------------------------- a real one
 
 
-def until(what: Callable[[], Any], seconds: float) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.25)
-    raise AssertionError("waited in vain")
-
-
-class Site:
-    """A machine with a Prefect home of its own; ends what it has started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.started: list[subprocess.Popen[bytes]] = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-        self.environ = kept | {
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "SEGENGINE_DATA": str(folder / "data"),
-        }
-
-    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        log = (self.folder / f"{arguments[0]}.log").open("wb")
-        with log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", *arguments],
-                cwd=self.folder,
-                env=self.environ,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self.started.append(process)
-        return process
-
-    def prefect(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            cwd=self.folder / "deployments",
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def end(self) -> None:
-        for process in reversed(self.started):
-            family = psutil.Process(process.pid).children(recursive=True)
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            for child in psutil.wait_procs(family, timeout=3)[1]:
-                child.kill()
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.end()
-
-
 def write_scenes(folder: Path) -> None:
     import rasterio
     from rasterio import Affine
@@ -180,53 +100,72 @@ def write_scenes(folder: Path) -> None:
             file.write(pixels)
 
 
+def next_times(first: datetime, step: timedelta, number: int = 3) -> list[datetime]:
+    return [first + step * i for i in range(number)]
+
+
+def expected_starts(site: Site, deployment: str) -> list[datetime]:
+    """When those runs are to start that the server's own scheduler has made."""
+    runs = site.runs(deployment, state={"type": {"any_": ["SCHEDULED"]}})
+    assert all(run["auto_scheduled"] for run in runs)
+    return [datetime.fromisoformat(run["expected_start_time"]) for run in runs]
+
+
 @pytest.mark.system
-def test_from_nothing_to_a_scheduled_run(site: Site, tmp_path: Path) -> None:
-    """The README's steps, on what ships: the masks are there, and a second run computes nothing."""
-    shutil.copytree(SHIPPED, tmp_path / "deployments")
+def test_from_nothing_to_a_night_that_happens_by_itself(site: Site, tmp_path: Path) -> None:
+    """The README's steps, on what ships; then a schedule that is due, and nobody asks for the run."""
     write_scenes(tmp_path / "data/scenes")
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"{site.environ['PREFECT_API_URL']}/health", timeout=1):
-                return True
-        except OSError:
-            return False
-
-    site.start("server", "start", "--host", "127.0.0.1", "--port", str(site.port), "--no-ui")
-    until(answers, 120)
-    site.prefect("work-pool", "create", "segengine", "--type", "process")
-    site.prefect("work-queue", "create", "scenes", "--pool", "segengine", "--limit", "1")
-    site.prefect("work-queue", "create", "video", "--pool", "segengine", "--limit", "1")
+    site.serve()
+    site.pool()
+    before = datetime.now(UTC)
     out = site.prefect("deploy", "--all")
     for deployment in DEPLOYMENTS:
         assert f"segment/{deployment['name']}" in " ".join(out.split())
-    worker = site.start("worker", "start", "--pool", "segengine")
 
-    out = site.prefect("deployment", "run", "segment/nightly-scenes", "--watch")
+    for deployment in DEPLOYMENTS:
+        until(
+            lambda name=deployment["name"]: len(expected_starts(site, name)) >= 3,
+            120,
+            f"the server has not scheduled any run of {deployment['name']}",
+        )
+    two = before.replace(hour=2, minute=0, second=0, microsecond=0)
+    quarter = before.replace(minute=15, second=0, microsecond=0)
+    for name, first, step in (
+        ("nightly-scenes", two, timedelta(days=1)),
+        ("hourly-video", quarter, timedelta(hours=1)),
+    ):
+        first += step if first < before else timedelta(0)
+        assert expected_starts(site, name)[:3] == next_times(first, step)
+
+    worker = site.start("worker", "start", "--pool", "segengine")
+    site.deploy("nightly-scenes", schedules=[{"interval": 20}])
+    done = until(
+        lambda: site.runs("nightly-scenes", state={"type": {"any_": ["COMPLETED", "FAILED"]}}),
+        240,
+        "no scheduled run has ended",
+    )
     assert worker.poll() is None
+    assert done[0]["auto_scheduled"]
+    assert done[0]["state"]["message"] == "2 shards computed, 0 done before"
     store = segengine.open_store(str(tmp_path / "data/masks/scenes.zarr"))
     assert sorted(store.scenes) == ["scene0", "scene1"]
     for name in store.scenes:
         mask = np.asarray(store[name].mask[:])
         assert mask.shape == (1, 90, 70)
         assert set(np.unique(mask)) == set(range(8))
-    first = sorted((p, p.stat().st_mtime_ns) for p in Path(store.path).glob("scenes/**/*"))
+    first_files = written(store.path)
 
-    site.prefect("deployment", "run", "segment/nightly-scenes", "--watch")
-    again = sorted((p, p.stat().st_mtime_ns) for p in Path(store.path).glob("scenes/**/*"))
-    assert again == first
-    runs = api(site, "flow_runs/filter", {"sort": "START_TIME_ASC"})
-    states = [r["state"] for r in runs if r["state"]["type"] != "SCHEDULED"]
-    assert [(s["type"], s["message"]) for s in states] == [
-        ("COMPLETED", "2 shards computed, 0 done before"),
-        ("COMPLETED", "0 shards computed, 2 done before"),
-    ]
-    scheduled = {r["deployment_id"] for r in runs if r["state"]["type"] == "SCHEDULED"}
-    assert len(scheduled) <= 2  # the scheduler's own time to look has perhaps not come yet
-    keys = {a["key"] for a in api(site, "artifacts/filter", {})}
+    site.deploy("nightly-scenes", schedules=[])
+    out = site.prefect("deployment", "run", "segment/nightly-scenes", "--watch")
+    (asked,) = (r for r in site.runs("nightly-scenes") if not r["auto_scheduled"])
+    assert (asked["state"]["type"], asked["state"]["message"]) == (
+        "COMPLETED",
+        "0 shards computed, 2 done before",
+    )
+    assert written(store.path) == first_files
+    keys = {a["key"] for a in site.ask("artifacts/filter", {})}
     assert keys >= {"scenes-metrics", "scenes-summary"}
-    tasks = api(site, "task_runs/filter", {})
+    tasks = site.ask("task_runs/filter", {})
     assert {t["name"].rpartition("-")[0] for t in tasks} == {
         "plan",
         "survey",
@@ -237,14 +176,6 @@ def test_from_nothing_to_a_scheduled_run(site: Site, tmp_path: Path) -> None:
     }
 
 
-def api(site: Site, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    import json
-
-    request = urllib.request.Request(
-        f"{site.environ['PREFECT_API_URL']}/{path}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
-    return found
+def written(store: str) -> list[tuple[Path, int]]:
+    """Every file below `scenes/`, and when it was written."""
+    return sorted((p, p.stat().st_mtime_ns) for p in Path(store).glob("scenes/**/*"))

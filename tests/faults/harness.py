@@ -176,7 +176,7 @@ class Job:
         return self.launch(command)
 
     def start_command(self, *arguments: str) -> Process:
-        """`segengine run`, with Prefect."""
+        """`segengine run`."""
         return self.launch(["-m", "segengine_flows.cli", "run", str(self.file), *arguments])
 
     def launch(self, command: list[str]) -> Process:

@@ -58,14 +58,14 @@ class Gated:
 
     def start(self, passing: int) -> Process:
         self.gate.write_text(str(passing))
-        run = self.job.start_command()
+        run = self.job.start_command("--prefect")
         run.until(lambda: self.calls > passing, "nobody waits at the gate")
         return run
 
     def finish(self) -> Process:
         """The same command again, to its end."""
         self.gate.unlink()
-        run = self.job.start_command()
+        run = self.job.start_command("--prefect")
         assert run.wait() == 0, run.stderr
         return run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segengine_flows.api import CLIENT, EmbeddedApi, configured_url, prepare_client
+from segengine_flows.api import EmbeddedApi, configured_url, prepare_client
 
 
 @pytest.mark.system
@@ -107,13 +107,10 @@ def test_the_active_profile_names_the_api(profiles: Path, monkeypatch: pytest.Mo
     assert configured_url() is None
 
 
-def test_the_client_waits_seconds_and_keeps_what_the_user_has_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    environ = {"PREFECT_CLIENT_MAX_RETRIES": "7"}
+def test_the_client_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true"}
     monkeypatch.setattr(os, "environ", environ)
     prepare_client("http://127.0.0.1:1/api")
-    assert environ["PREFECT_CLIENT_MAX_RETRIES"] == "7"
-    assert environ["PREFECT_API_REQUEST_TIMEOUT"] == CLIENT["PREFECT_API_REQUEST_TIMEOUT"]
+    assert environ["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] == "true"
     assert environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
     assert environ["DO_NOT_TRACK"] == "1"

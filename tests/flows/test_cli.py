@@ -163,15 +163,10 @@ def test_a_mistake_in_an_override_is_exit_code_2(
 
 
 def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where no process can be started: the run goes on without the embedded API."""
+    """As where no API is configured."""
     from segengine_flows import run
 
-    class Nothing:
-        def __init__(self) -> None:
-            raise OSError("no processes here")
-
-    monkeypatch.setattr(run, "EmbeddedApi", Nothing)
-    monkeypatch.setattr(run, "_warn", lambda trouble: None)
+    monkeypatch.setattr(run, "configured_url", lambda: None)
 
 
 def test_a_missing_job_file_is_exit_code_2(
