@@ -51,6 +51,8 @@ def test_the_readme_names_every_deployment_and_the_worked_examples() -> None:
         assert f"`{deployment['name']}`" in text
         assert deployment["work_pool"]["work_queue_name"] in text
     assert "jobs/photos.yaml" in text
+    for automation in yaml.safe_load((SHIPPED / "automations.yaml").read_text())["automations"]:
+        assert f"`{automation['name']}`" in text
     assert len(JOBS) >= 4
 
 

@@ -132,6 +132,13 @@ def test_results_are_two_tables_and_a_summary(prefect: Prefect) -> None:
     ]
 
 
+def test_the_summary_says_first_how_the_run_ended() -> None:
+    failed = (FailedFrame("a.png", "s", 3, "corrupt", "truncated"),)
+    bad, good = markdown(summary(failed=failed)), markdown(summary())
+    assert bad.splitlines()[2] == "**Quarantined: 1 of 12,000 frames could not be segmented.**"
+    assert good.splitlines()[2] == "**Completed: every frame has its mask.**"
+
+
 def test_figures_of_the_whole_come_before_those_of_scenes() -> None:
     metrics = {"scenes": {"b": {"iou": 0.25}}, "iou": 0.5, "classes": ["x", "y"]}
     assert [(row["metric"], row["value"]) for row in metric_rows(metrics)] == [
