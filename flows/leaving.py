@@ -19,14 +19,10 @@ UNLOCKING = 1.0
 
 def leave(code: int, message: str = "") -> NoReturn:
     """End this process and those it started, now; the locks that it holds are given back."""
-    import psutil
-
     if message:
         with contextlib.suppress(OSError, ValueError):
             say(message)
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
+    _kill_children()
     if "segengine.stages" in sys.modules:
         from segengine.stages import abandon_runs
 
@@ -37,12 +33,21 @@ def leave(code: int, message: str = "") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    _kill_children()  # Dask has perhaps begun to replace those workers
     os._exit(code)
 
 
-def leave_soon(code: int, message: str = "") -> threading.Timer:
-    """`leave` after QUICK seconds, unless the process has ended by then or the timer is cancelled."""
-    timer = threading.Timer(QUICK, leave, [code, message])
+def _kill_children() -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+
+
+def leave_soon(code: int, message: str = "", seconds: float = QUICK) -> threading.Timer:
+    """`leave` after some seconds, unless the process has ended by then or the timer is cancelled."""
+    timer = threading.Timer(seconds, leave, [code, message])
     timer.daemon = True
     timer.start()
     return timer

@@ -33,6 +33,9 @@ from segengine_tasks.session import Session
 from segengine_tasks.stages import TASKS
 from segengine_tasks.words import count
 
+STOPPING = 1.5
+"""Seconds for an engine to end in good order where Prefect ends the flow: its worker looks after 3."""
+
 driven: ContextVar[Session | None] = ContextVar("driven", default=None)
 """The session that the command line drives itself; a deployed flow has none and drives its own."""
 
@@ -77,7 +80,7 @@ def _session(job: Job, repair: bool, refit: bool) -> Iterator[Session]:
         if thread.is_alive():  # only where Prefect ends the flow
             session.stop()
             if owns_process():
-                leave_soon(128 + signal.SIGTERM)
+                leave_soon(128 + signal.SIGTERM, seconds=STOPPING)
         thread.join()
 
 
