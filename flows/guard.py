@@ -24,8 +24,10 @@ EVERY = 1.0
 """Seconds between an answer of the API and the next question."""
 SILENCE = 9.0
 """Seconds without an answer after which an API that has answered at once is gone."""
+FAILURES = 3
+"""Questions in a row that fail, after which that is not bad luck."""
 SLOWER = 3.0
-"""How many times the slowest answer so far an API may stay silent."""
+"""An API that is slow may be silent for so many times its slowest answer so far."""
 TIMEOUT = 60.0
 """Seconds that one answer may take."""
 UNTOLD = "Prefect does not answer: how this run ended is in its store, and not in Prefect"
@@ -37,26 +39,30 @@ class Pulse:
     def __init__(self) -> None:
         self._heard = 0.0
         self._slowest = 0.0
+        self._failed = 0
         threading.Thread(target=self._listen, name="segengine-pulse", daemon=True).start()
 
     def is_gone(self, since: float, silence: float = SILENCE) -> bool:
-        """True where it has been silent for too long, of the time since a moment (monotonic)."""
-        patience = max(silence, SLOWER * self._slowest)
-        return time.monotonic() - max(self._heard, since) > patience
+        """True where it has not answered for too long, of the time since a moment (monotonic)."""
+        quiet = time.monotonic() - max(self._heard, since)
+        return quiet > silence and (self._failed >= FAILURES or quiet > SLOWER * self._slowest)
 
     def _listen(self) -> None:
-        with (
-            # One question, one answer: what fails is asked again here.
-            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-            get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True) as client,
-        ):
-            while True:
-                asked = time.monotonic()
-                with contextlib.suppress(Exception):
+        while True:
+            with (
+                contextlib.suppress(Exception),
+                # One question, one answer: what fails is asked again here.
+                temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+                get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True) as client,
+            ):
+                while True:
+                    asked = time.monotonic()
                     _ask(client)
-                    self._heard = time.monotonic()
+                    self._heard, self._failed = time.monotonic(), 0
                     self._slowest = max(self._slowest, self._heard - asked)
-                time.sleep(EVERY)
+                    time.sleep(EVERY)
+            self._failed += 1
+            time.sleep(EVERY)
 
 
 def _ask(client: SyncPrefectClient) -> None:

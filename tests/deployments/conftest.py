@@ -50,7 +50,7 @@ class Site:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "SEGENGINE_DATA": str(folder / "data"),
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [kept.get("PYTHONPATH")])]),
         }
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -115,7 +115,17 @@ class Site:
             None if body is None else json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        for pause in (0.5, 1.0, 2.0, 4.0, 8.0):  # 503: its database is busy
+            try:
+                return self._ask(request)
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+            time.sleep(pause)
+        return self._ask(request)
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def add(self, name: str, job: dict[str, Any], environ: dict[str, str] | None = None) -> None:
