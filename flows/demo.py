@@ -1,7 +1,6 @@
 """`segengine demo`: the demo's jobs one after the other, in this process, recorded by Prefect.
 
-Without Dask, which takes longer to start than these few pictures take to segment. Prefect's API
-starts beside the first jobs; nobody waits for it before their end.
+Without Dask, which takes longer to start than these few pictures take to segment.
 """
 
 from __future__ import annotations

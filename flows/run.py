@@ -62,7 +62,7 @@ def _run(job: Job, repair: bool, refit: bool, recorder: Recorder | None) -> int:
     if recorder is None:
         terminal.say(UNRECORDED)
     else:
-        recorder.mirror(session, wait=True)
+        recorder.mirror(session)
     summary = drive(session)
     terminal.show_result(summary)
     return summary.exit_code
@@ -93,10 +93,10 @@ class Recorder:
                 self._give_up(str(error))
         return self
 
-    def mirror(self, session: Session, *, wait: bool = False) -> None:
-        """Start to mirror a session, after those before it.
+    def mirror(self, session: Session) -> None:
+        """Start to mirror a session, after those before it, once an embedded API is there.
 
-        `wait`: for an embedded API first, so that nobody waits for it once the session has ended.
+        Who asks for that waits for it here, and not when the session has ended.
         """
         if self._trouble:
             return
@@ -105,7 +105,7 @@ class Recorder:
             # On this thread: two threads that import at once can see half a module.
             import segengine_flows.segment  # noqa: F401
 
-            if wait and self._api is not None:
+            if self._api is not None:
                 self._api.wait(START)
         except Exception as error:  # noqa: BLE001 - a broken Prefect must not stop a run
             self._give_up(f"{type(error).__name__}: {error}".partition("\n")[0])
@@ -178,8 +178,6 @@ class Mirror:
         try:
             if self._before is not None:
                 self._before._thread.join()
-            if self._api is not None:
-                self._api.wait(START)
             self._follow()
             _flush()
         except BaseException as error:  # noqa: BLE001 - reported by finish(), never raised

@@ -278,3 +278,30 @@ def test_one_long_shard_does_not_keep_an_interrupted_run(start: Start, slow_job:
     assert time.monotonic() - began < 5 + SLACK
     assert psutil.wait_procs(others, timeout=3)[1] == []
     assert not (store / "run.lock").exists()
+
+
+DEMO = """
+import itertools, sys
+import segengine.demo
+from segengine_flows import cli
+
+if __name__ == "__main__":
+    every = segengine.demo.demo_jobs
+    segengine.demo.demo_jobs = lambda out: itertools.islice(every(out), 2)
+    sys.exit(cli.main(["demo", "--out", "here"]))
+"""
+
+
+def test_the_demo_is_a_flow_a_job_and_says_where_they_are_seen(
+    launch: Start, prefect_home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "two_jobs.py").write_text(DEMO)
+    process = launch("-P", str(tmp_path / "two_jobs.py"))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    seen = [line for line in out.splitlines() if line.startswith("runs:")]
+    assert seen == [
+        f"runs:   Prefect has them in {prefect_home}; `prefect server start` shows them"
+    ]
+    found = rows(prefect_home, "select name, state_type from flow_run where name like 'demo-%'")
+    assert sorted(found) == [("demo-edges", "COMPLETED"), ("demo-threshold", "COMPLETED")]
