@@ -188,12 +188,17 @@ def test_a_deployed_flow_whose_api_goes_away_finishes_its_job_soon(
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("seconds", [0.2, 60.0], ids=["many shards", "one long shard"])
 def test_a_flow_that_is_terminated_stops_its_engine(
-    importable: Path, api: Any, deployed: Start
+    importable: Path, api: Any, deployed: Start, seconds: float
 ) -> None:
+    """In a process of the user's own, which nobody ends by force: the engine does not wait."""
     store = importable.parent / "slow.zarr"
-    process = deployed(job_data(importable))
-    in_the_middle(store)
+    process = deployed(job_data(importable, segmenter=slow(seconds)))
+    if seconds < 1:
+        in_the_middle(store)
+    else:
+        working(process.pid, store)
     others = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
@@ -201,3 +206,16 @@ def test_a_flow_that_is_terminated_stops_its_engine(
     assert psutil.wait_procs(others, timeout=5)[1] == []
     assert not (store / "run.lock").exists()
     assert not (store / "metrics.json").exists()
+
+
+def slow(seconds: float) -> dict[str, Any]:
+    return {"kind": "slow_segmenter:Slow", "seconds": seconds}
+
+
+def working(pid: int, store: Path) -> None:
+    """Wait for a worker that has loaded the job's segmenter, and for it to begin."""
+    end = time.monotonic() + 60
+    while not (store / "zarr.json").exists() or not psutil.Process(pid).children(recursive=True):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(5)
