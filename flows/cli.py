@@ -68,9 +68,11 @@ def _main(argv: Sequence[str] | None) -> int:
 def _failed(error: Exception, job_file: str | None) -> int:
     """Say what went wrong on one line; the exit code."""
     from segengine.errors import JobError, SegengineError
+    from segengine.urls import public
 
+    trace = public("".join(traceback.format_exception(error)))
     if os.environ.get("SEGENGINE_DEBUG") == "1":
-        traceback.print_exception(error)
+        sys.stderr.write(trace)
     if isinstance(error, JobError) and job_file is not None:
         from segengine.job import located
 
@@ -82,7 +84,7 @@ def _failed(error: Exception, job_file: str | None) -> int:
     with tempfile.NamedTemporaryFile(
         "w", prefix="segengine-error-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
-        traceback.print_exception(error, file=file)
+        file.write(trace)
     say(f"unexpected error: {what}; the full traceback is in {file.name}")
     return 1
 

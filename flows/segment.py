@@ -62,7 +62,8 @@ def segment(job: Job, repair: bool = False, refit: bool = False) -> dict[str, An
             guard(session)
             return _mirror(session, Publisher())  # type: ignore[return-value] # a state with the dict
     except SegengineError as error:
-        return Failed(message=f"{error}", data=error)  # type: ignore[return-value]
+        # Not what it was raised from, whose words may hold credentials: Prefect logs all of it.
+        return Failed(message=f"{error}", data=type(error)(*error.args))  # type: ignore[return-value]
 
 
 @contextmanager

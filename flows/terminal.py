@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from segengine.urls import public
 from segengine_tasks.words import count
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ UNSCORED = 20
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line, with everything that could steer a terminal written as an escape.
+    r"""`text` on one line, without credentials that a URL may carry, and with everything that could
+    steer a terminal written as an escape.
 
     >>> print(printable("a\x1b[31m\nb \u202e.jpg"))
     a\x1b[31m\nb \u202e.jpg
     """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in text
+        for c in public(text)
     )
 
 

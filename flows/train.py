@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 
 from segengine.errors import SegengineError
 from segengine.training.job import TrainJob, parse_train_job
+from segengine.urls import public
 from segengine_flows._train import hush
 from segengine_tasks.artifacts import Publisher, StageProgress
 
@@ -35,9 +36,11 @@ def train(job: TrainJob) -> dict[str, Any]:
 
     logger, progress = get_run_logger(), StageProgress(Publisher(), "train")
     try:
-        trained = learn(parse_train_job(job), progress.update, lambda text: logger.info("%s", text))
+        trained = learn(
+            parse_train_job(job), progress.update, lambda text: logger.info("%s", public(text))
+        )
     except SegengineError as error:
-        return Failed(message=f"{error}", data=error)  # type: ignore[return-value]
+        return Failed(message=f"{error}", data=type(error)(*error.args))  # type: ignore[return-value]
     progress.close()
     state: State[dict[str, Any]] = Completed(
         message=f"{trained.epochs} epochs; {trained.bundle}",

@@ -1,7 +1,21 @@
-"""Errors whose kind decides the exit code; everything else raises built-ins."""
+"""Errors whose kind decides the exit code; everything else raises built-ins.
+
+Their messages hold no credentials, whatever they are made from.
+"""
+
+from __future__ import annotations
+
+from segengine.urls import public
 
 
-class SegengineError(Exception):
+class _PublicError(Exception):
+    """An error whose message anyone may read."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(public(a) if isinstance(a, str) else a for a in args))
+
+
+class SegengineError(_PublicError):
     """An error that stops a run. One line: what is wrong, where, and what to do."""
 
     exit_code = 1
@@ -11,6 +25,10 @@ class JobError(SegengineError):
     """The job file or the command line is wrong; nothing was started."""
 
     exit_code = 2
+
+
+class UntrustedError(JobError):
+    """A store or a model names code of its own, which is not used unless told to."""
 
 
 class StoreLockedError(SegengineError):
@@ -38,7 +56,7 @@ class StoreAccessError(StoreError):
 
     def __init__(self, what: str, remedy: str = "run the same command again", fatal: bool = False):
         super().__init__(what, remedy, fatal)
-        self.what, self.remedy = what, remedy
+        self.what, self.remedy = public(what), remedy
         self.fatal = fatal
         """No other try goes better: full, refused, not there."""
 
@@ -50,13 +68,13 @@ class StoppedError(Exception):
     """The run was asked to stop; the same command goes on."""
 
 
-class CorruptInputError(Exception):
+class CorruptInputError(_PublicError):
     """An input that cannot be decoded, now or later, until it changes; becomes a value in a record."""
 
 
-class TransientInputError(Exception):
+class TransientInputError(_PublicError):
     """An input that could not be read now and may be readable later (network, permissions)."""
 
 
-class MissingTruthError(Exception):
+class MissingTruthError(_PublicError):
     """A frame's truth is not there, cannot be read, or is not of the frame's size."""

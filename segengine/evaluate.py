@@ -95,7 +95,7 @@ def evaluate(
         objects.commit(published)
         for scene in singles:
             log.clear(scene)
-        build(objects.root, objects.writer)
+        build(objects.root, objects.writer, **publish.unshown(plan, measures))
         notices = tuple(damage_notices(objects))
     return EvaluateReport(store.path, json.loads(json.dumps(metrics)), len(stale), notices)
 

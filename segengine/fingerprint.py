@@ -10,6 +10,7 @@ import xxhash
 
 from segengine import plugins, registry
 from segengine.job import FILES, Job
+from segengine.urls import public_values
 
 _SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1}
 
@@ -36,7 +37,9 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
         found["segmenter.instances"] = job.segmenter.instances
     if "probabilities" in outputs:
         found["store.probabilities"] = True
-    return found
+    # What a URL is asked with may change from night to night, and is nobody else's to read.
+    shown: dict[str, Any] = public_values(found)
+    return shown
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

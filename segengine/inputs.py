@@ -90,8 +90,8 @@ def _committed(objects: Objects, key: str) -> Any:
 
 
 def commit_layout(objects: Objects, layout: Layout) -> None:
-    """Write a scene's layout, atomically."""
-    objects.put(f"{LAYOUTS}/{layout.scene}", encode(layout))
+    """Write a scene's layout, atomically; a rerun lists its inputs again, and has their full URLs."""
+    objects.put(f"{LAYOUTS}/{layout.scene}", encode(layout.public))
 
 
 def commit_unplaced(objects: Objects, unplaced: Sequence[Unplaced]) -> None:
@@ -154,7 +154,7 @@ def scan(
     changed = frozenset(
         name
         for name, layout in layouts.items()
-        if name not in previous or encode(layout) != encode(previous[name])
+        if name not in previous or encode(layout.public) != encode(previous[name])
     )
     bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
     return Scan(layouts, tuple(bad), changed, len(todo), dropped)

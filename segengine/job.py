@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segengine import registry, schemes, yamlfile
 from segengine.errors import JobError
+from segengine.urls import public_values
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 ANNOTATIONS = "annotations"
@@ -253,7 +254,8 @@ class Job(Model):
 
     def as_json(self) -> dict[str, Any]:
         """The job as a JSON object, without credentials that a URL may carry."""
-        return _without_credentials(self.model_dump(mode="json", exclude_none=True))  # type: ignore[no-any-return]
+        shown: dict[str, Any] = public_values(self.model_dump(mode="json", exclude_none=True))
+        return shown
 
 
 def source_options(job: Mapping[str, Any], trust: bool = False) -> dict[str, Any]:
@@ -427,19 +429,3 @@ def _absolute(path: str, base: Path | None, key: str) -> str:
 def _is_file(value: str) -> bool:
     """True for a path; names such as `coco` stand for weights that are fetched."""
     return "/" in value or os.sep in value or "." in value
-
-
-_SECRET = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY_SECRET = re.compile(
-    r"(?i)([?&](?:x-amz-[a-z-]+|sig|signature|token|key|awsaccesskeyid|se|sp|sv)=)[^&]*"
-)
-
-
-def _without_credentials(value: Any) -> Any:
-    if isinstance(value, str) and "://" in value:
-        return _QUERY_SECRET.sub(r"\1...", _SECRET.sub("", value))
-    if isinstance(value, dict):
-        return {k: _without_credentials(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_credentials(v) for v in value]
-    return value

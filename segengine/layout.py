@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segengine import tiling
 from segengine.types import Entry, FrameRef, Probe, Window
+from segengine.urls import public
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Layout:
     chunk: tuple[int, int, int]
     names: tuple[str, ...]
     """One a frame (photos), or one for all (a scene of its own)."""
-    uris: tuple[str, ...]
+    uris: tuple[str, ...] = field(repr=False)
     fingerprints: tuple[str, ...]
     heights: NDArray[np.int32]
     """(name,) real height of each; the rest of the scene's height is void."""
@@ -61,6 +62,12 @@ class Layout:
     times: NDArray[np.float64] | None = None
     seeks: NDArray[np.int64] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def public(self) -> Layout:
+        """The same as it is committed: without credentials that a URL may carry."""
+        shown = tuple(map(public, self.uris))
+        return self if shown == self.uris else replace(self, uris=shown)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -128,6 +135,10 @@ class Unplaced:
     fingerprint: str
     kind: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", public(self.uri))
+        object.__setattr__(self, "reason", public(self.reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from segengine.records import Record, RecordLog
 from segengine.scoring import LARGEST, MeasureTask, Place, measure, read_payload
 from segengine.seals import SealedObjects
 from segengine.types import FrameRef, TruthRef, Window
+from segengine.urls import public_values
 from segengine.work import Damaged
 
 _THERE = {
@@ -91,7 +92,8 @@ def measurer(
             return None
         if provider is None:
             spec = replace(spec, unmet=())  # nobody asked for what needs truth
-    shown = truths.of_job({**job.as_json(), "trust": False})
+    shown = truths.of_job({**job.model_dump(mode="json"), "trust": False})
+    shown = json.dumps(public_values(json.loads(shown)), sort_keys=True) if shown else ""
     return Measurer(objects, layouts, arrays, text, spec, json.dumps(job.source_options()), shown)
 
 
@@ -206,7 +208,7 @@ class Measurer:
                     yield task
 
     def _key(self, whole: bool | None) -> str:
-        return digest([self.spec.key(whole=whole), self.truth])
+        return digest([self.spec.key(whole=whole), self.shown])
 
     def _frame_task(
         self, layout: Layout, frame: int, masks: _Masks, own: list[TruthRef], key: str

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from segengine.urls import public
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -33,6 +35,9 @@ class FailedFrame:
     kind: str
     """corrupt, error, crash or hang"""
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", public(self.reason))
 
 
 @dataclass(frozen=True, slots=True)

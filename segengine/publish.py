@@ -32,6 +32,7 @@ from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame
 from segengine.records import Record, RecordLog, pack_key
 from segengine.shardcodec import encode_shard
+from segengine.urls import public, public_values
 
 CUT = "records/+cut"
 """Where it is noted which instances are cut at a border of shards, until the next publish."""
@@ -100,7 +101,7 @@ class SceneFigures:
                 size,
                 record.pixels,
                 record.finished,
-                text(record.reason),
+                text(public(record.reason)),
             )
         )
         if any(o.array == "instances/0" for o in record.objects):
@@ -182,12 +183,12 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                 scene,
                 ref.index,
                 text(ref.name),
-                text(ref.uri),
+                text(public(ref.uri)),
                 ref.height,
                 ref.width,
                 time,
                 status,
-                text(reason),
+                text(public(reason)),
             )
             for column, value in zip(frames.values(), row, strict=True):
                 column.append(value)
@@ -334,7 +335,9 @@ def write_metrics(
     cut = plan.objects.get(CUT)
     if cut is not None:
         document["cut_instances"] = json.loads(cut)
-    plan.objects.put("metrics.json", json.dumps(_finite(document), indent=1).encode())
+    plan.objects.put(
+        "metrics.json", json.dumps(public_values(_finite(document)), indent=1).encode()
+    )
     return document
 
 
@@ -423,13 +426,24 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def unshown(plan: Plan, measurer: Measurer | None) -> dict[str, Any]:
+    """What the report needs to see images and truth whose URLs the store holds without credentials."""
+    found: dict[str, Any] = {}
+    if any(layout.public is not layout for layout in plan.layouts.values()):
+        found["layouts"] = plan.layouts
+    if measurer is not None and measurer.truth != measurer.shown:
+        found["truth"] = measurer.truth
+    return found
+
+
 def published_mark(plan: Plan) -> str:
     """What a finished publish stands for; anything else is to be published."""
     layouts = [
-        [la.scene, la.uris, la.fingerprints, la.gone.tolist()] for la in plan.layouts.values()
+        [la.scene, la.public.uris, la.fingerprints, la.gone.tolist()]
+        for la in plan.layouts.values()
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
-    truth = truths.of_job(plan.job.model_dump(mode="json"))
+    truth = truths.of_job(plan.job.as_json())
     unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced])
 

@@ -22,6 +22,7 @@ import xxhash
 
 from segengine.objects import Objects
 from segengine.parquet import read_parquet
+from segengine.urls import public
 
 Kind = Literal["mask", "draft", "level", "measure", "frame", "precision"]
 Place = tuple[int, int, int]
@@ -119,6 +120,7 @@ def _named(key: str) -> tuple[Any, Place] | None:
 def to_json(record: Record) -> bytes:
     """A record as the JSON object that is stored."""
     raw = {name: getattr(record, name) for name in _FIELDS}
+    raw["reason"], raw["failures"] = public(record.reason), _public(record.failures)
     for name in ("objects", "failures"):
         raw[name] = _jsonable(raw[name])
     body = json.dumps(raw, separators=(",", ":")).encode()[:-1]
@@ -199,6 +201,9 @@ def _columns(records: Iterable[Record]) -> dict[str, list[Any]]:
     for record in sorted(records, key=lambda r: (r.kind, r.shard)):
         for name, column in plain:
             column.append(getattr(record, name))
+        if record.reason or record.failures:  # of a release that kept credentials
+            rows["reason"][-1] = public(record.reason)
+            record = replace(record, failures=_public(record.failures))
         for name, index in zip("fyx", record.shard, strict=True):
             rows[name].append(index)
         for name in _NESTED:
@@ -247,6 +252,10 @@ def _completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
             default = pa.repeat(_DEFAULTS[name], table.num_rows)
             table = table.append_column(name, default)
     return table.select(names)
+
+
+def _public(failures: tuple[FrameFailure, ...]) -> tuple[FrameFailure, ...]:
+    return tuple(f._replace(reason=public(f.reason)) for f in failures)
 
 
 def _jsonable(value: tuple[Any, ...]) -> Any:

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class MeasureTask:
     """Those with a mask."""
     truths: tuple[TruthRef, ...]
     """One a frame; none where nothing is measured against truth."""
-    truth: str
+    truth: str = field(repr=False)
     """How truth is read, as JSON; empty: there is none."""
     spec: MeasureSpec
     arrays: SceneArrays
@@ -65,7 +65,7 @@ class MeasureTask:
     """Of the metrics."""
     cut: bool = False
     """A frame lies in more than this shard."""
-    source: str = ""
+    source: str = field(default="", repr=False)
     """How the images are read, as JSON, where a metric needs them."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""

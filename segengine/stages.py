@@ -47,6 +47,7 @@ from segengine.store import (
     write_scene,
 )
 from segengine.survey import survey
+from segengine.urls import public
 from segengine.verify import broken_objects
 
 
@@ -153,8 +154,8 @@ class Run:
         plan = self.plan
         return Summary(
             self.job.name,
-            self.objects.root,
-            f"{self.objects.root}/report/index.html",
+            public(self.objects.root),
+            public(f"{self.objects.root}/report/index.html"),
             len(plan.layouts),
             plan.scan.frames,
             plan.shards,
@@ -314,7 +315,9 @@ class Run:
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does
-        build_report(self.objects.root, self.objects.writer)
+        build_report(
+            self.objects.root, self.objects.writer, **publish.unshown(plan, self._measurer)
+        )
         self.objects.adopt(REPORT)
         yield Progress("publish", steps - 1, steps, message="report")
         publish.finish(plan, self.log)

@@ -249,6 +249,10 @@ class Store:
     objects: SealedObjects
     attributes: dict[str, Any] = field(repr=False)
     """The root's: version, job, fingerprints, classes, colors."""
+    live: Mapping[str, Layout] = field(default_factory=dict, repr=False)
+    """Layouts of the run that holds the store, whose URLs are as the job gave them."""
+    truth: str = field(default="", repr=False)
+    """How that run reads truth; empty: as `metrics.json` says."""
 
     @property
     def path(self) -> str:
@@ -325,9 +329,10 @@ class _Scenes(Mapping[str, "SceneStore"]):
 
     def __getitem__(self, name: str) -> SceneStore:
         if name not in self._open:
-            if name not in self._names:
+            layout = self._store.live.get(name)
+            if layout is None and name not in self._names:
                 raise KeyError(name)
-            layout = load_layout(self._store.objects, name)
+            layout = layout or load_layout(self._store.objects, name)
             if layout is None:
                 raise DamagedStoreError(f"{self._store.path}/{LAYOUTS}/{name}", CHANGED)
             self._open[name] = SceneStore(self._store, layout)

@@ -24,6 +24,7 @@ from segengine.objects import zarr_store
 from segengine.schemes import filesystem
 from segengine.sources._files import read_bytes
 from segengine.types import FrameRef, Truth, TruthRef
+from segengine.urls import public
 
 _LARGE = 1 << 26
 """Pixels above which a label TIFF is read in windows."""
@@ -247,7 +248,7 @@ def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
 def _values(
     uri: str, fingerprint: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool
 ) -> NDArray[Any]:
-    suffix = PurePosixPath(uri).suffix.lower()
+    suffix = PurePosixPath(public(uri)).suffix.lower()
     try:
         if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
             return _raster_values(uri, size, rows, cols, trust)

@@ -1,4 +1,4 @@
-"""The nouns every other module speaks in. NumPy and the standard library only.
+"""The nouns every other module speaks in. NumPy, the standard library and `urls` only.
 
 Axes are always `(frame, y, x)` or `(frame, y, x, band)`; windows are half-open, in pixels.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segengine.urls import public
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,8 +61,8 @@ class Entry:
 
     name: str
     """Path below the glob's fixed part, with `/` separators."""
-    uri: str
-    """Absolute local path or URL."""
+    uri: str = field(repr=False)
+    """Absolute local path or URL, with the credentials that it may carry."""
     fingerprint: str
     """Digest of size and mtime_ns (local) or size and ETag (object store, https)."""
 
@@ -104,7 +106,7 @@ class FrameRef:
     index: int
     """Place in the scene."""
     name: str
-    uri: str
+    uri: str = field(repr=False)
     fingerprint: str
     height: int
     width: int
@@ -133,6 +135,9 @@ class Unreadable:
     kind: Literal["corrupt", "error"]
     """`corrupt` is final until the input changes; `error` is worth another try."""
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", public(self.reason))
 
 
 @runtime_checkable
@@ -198,12 +203,15 @@ class Truth:
 class TruthRef:
     """A frame's truth as it lies."""
 
-    uri: str
+    uri: str = field(repr=False)
     """All that a worker needs to read it; empty: there is none."""
     fingerprint: str
     """Changes where this frame's truth does."""
     looked: str
     """What was looked for, where there is none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "looked", public(self.looked))
 
 
 @runtime_checkable

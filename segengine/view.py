@@ -21,6 +21,7 @@ from segengine.errors import CorruptInputError, MissingTruthError, TransientInpu
 from segengine.store import SceneStore, Store
 from segengine.truth import TruthProvider
 from segengine.types import Bool, TruthRef
+from segengine.urls import public
 
 _BAND = 1 << 24
 """Pixels read at a time."""
@@ -64,7 +65,7 @@ class FrameTruth:
 
 def find_truths(store: Store, places: Sequence[tuple[str, int]]) -> list[FrameTruth]:
     """The truth of (scene, frame) places that the store was measured against; empty: none."""
-    text = str(store.metrics.get("truth") or "")
+    text = store.truth or str(store.metrics.get("truth") or "")
     if not text or "confusion" not in store.metrics:
         return []
     provider = truths.from_json(text)
@@ -162,7 +163,7 @@ def _pixels(
             else:
                 masks.append(np.ones(parts[-1].shape[:2], np.bool_))
     except (CorruptInputError, TransientInputError, OSError) as error:
-        return None, None, str(error)
+        return None, None, public(str(error))
     valid = np.concatenate(masks)
     return np.concatenate(parts), None if valid.all() else valid, ""
 

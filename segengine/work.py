@@ -14,6 +14,7 @@ from segengine.errors import StoreAccessError, StoreLockedError
 from segengine.objects import NOBODY, Writer
 from segengine.records import FrameFailure
 from segengine.types import FrameRef, Window
+from segengine.urls import public
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,9 @@ class Retry:
     reason: str
     fatal: bool = False
     """The store cannot be used: trying on makes no sense, and the reason says what to do."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", public(self.reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from segengine.objects import Objects, open_objects
 from segengine.reading import Batch, Box, batches
 from segengine.records import FrameFailure, Record
 from segengine.types import FrameRef, Prediction, Tile
+from segengine.urls import public
 from segengine.values import decode, encode
 from segengine.work import (
     FinishTask,
@@ -121,7 +122,7 @@ def _predict(
         try:
             prediction = _call(task, segmenter, pixels[i : i + 1])
         except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
-            reason = f"{ref.name}: {type(error).__name__}: {error}"
+            reason = public(f"{ref.name}: {type(error).__name__}: {error}")
             failures.append(FrameFailure(ref.index, "error", reason))
         else:
             yield [ref], [tile], prediction

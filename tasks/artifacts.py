@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from segengine.urls import public, public_values
 from segengine_tasks.words import count
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class Publisher:
         if self.trouble is not None:
             return None
         try:
-            return send(*args, **options)
+            return send(*public_values(args), **public_values(options))
         except Exception as error:  # noqa: BLE001 - whatever Prefect has, the run goes on
-            self.trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
+            self.trouble = public(f"{type(error).__name__}: {error}").partition("\n")[0]
             return None
 
 

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from segengine.errors import StoppedError
+from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job
+from segengine.urls import public
 
 if TYPE_CHECKING:
     from segengine.progress import Progress, Summary
@@ -162,7 +163,7 @@ class Session:
         """One line on why the run has failed; empty where it has not."""
         if self._error is None:
             return ""
-        return str(self._error).partition("\n")[0] or type(self._error).__name__
+        return public(str(self._error)).partition("\n")[0] or type(self._error).__name__
 
     def wait(self) -> BaseException | None:
         """Wait for the end; what the driver raised, or None."""
@@ -172,8 +173,11 @@ class Session:
         return self._error
 
     def outcome(self) -> Summary:
-        """Wait for the end. Raises what the driver raised."""
+        """Wait for the end. Raises what the driver raised; of an error that is not ours the words
+        only, without credentials that a URL in it may carry: Prefect keeps them."""
         error = self.wait()
+        if isinstance(error, Exception) and not isinstance(error, SegengineError | StoppedError):
+            raise RuntimeError(public(f"{type(error).__name__}: {error}")) from None
         if error is not None:
             raise error
         assert self._summary is not None

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from segengine.urls import public
 from segengine_tasks.artifacts import Publisher, StageProgress
 from segengine_tasks.session import STAGES, Session
 from segengine_tasks.words import count
@@ -37,7 +38,7 @@ def follow(stage: str, session: Session, publish: Publisher) -> State[None]:
     artifact.close()
     if stage == "plan":
         for notice in session.notices:
-            logger.info("%s", notice)
+            logger.info("%s", public(notice))
     if session.state(stage) == "failed":
         return Failed(message=f"the run has failed: {session.trouble()}")
     message = _line(last) if last is not None else "nothing to do"
@@ -48,7 +49,7 @@ def follow(stage: str, session: Session, publish: Publisher) -> State[None]:
 def _line(progress: Progress) -> str:
     failed = f", {count(progress.failed, 'frame')} failed" if progress.failed else ""
     note = f", {progress.message}" if progress.message else ""
-    return f"{progress.done:,} of {progress.total:,}{failed}{note}"
+    return public(f"{progress.done:,} of {progress.total:,}{failed}{note}")
 
 
 def _task(stage: str) -> Follow:

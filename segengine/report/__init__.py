@@ -6,23 +6,37 @@ came from a file or a job is escaped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from segengine.objects import NOBODY, Writer
 from segengine.seals import REPORT as PAGE
 from segengine.seals import sealed_report
 
+if TYPE_CHECKING:
+    from segengine.layout import Layout
 
-def build(store_path: str, writer: Writer = NOBODY) -> str:
+
+def build(
+    store_path: str,
+    writer: Writer = NOBODY,
+    layouts: Mapping[str, Layout] | None = None,
+    truth: str = "",
+) -> str:
     """Write the report of a store, finished or not, into it; its path or URL.
 
-    `writer`: the run that does, if one does. Raises JobError where there is no store, StoreError
-    where it has not been published yet.
+    `writer`, `layouts`, `truth`: those of the run that writes it. The committed ones lack the
+    credentials that images and truth behind a URL may need. Raises JobError where there is no store,
+    StoreError where it has not been published yet.
     """
     from segengine.report._content import content
     from segengine.store import open_store
+    from segengine.urls import public
 
-    store = open_store(store_path)
+    store = replace(open_store(store_path), live=layouts or {}, truth=truth)
     store.objects.base.by(writer).put(PAGE, sealed_report(_render(content(store))))
-    return f"{store.path}/{PAGE}"
+    return public(f"{store.path}/{PAGE}")
 
 
 def _render(values: dict[str, object]) -> str:

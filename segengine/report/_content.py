@@ -13,6 +13,7 @@ import numpy as np
 from segengine import draw
 from segengine.report import _figures, _measures
 from segengine.store import Store
+from segengine.urls import public, public_values
 from segengine.view import matching
 
 FAILED = ("corrupt", "error", "crash", "hang")
@@ -33,7 +34,7 @@ def content(store: Store) -> dict[str, Any]:
     """The values of every section. Raises StoreError before the first publish."""
     import pyarrow.compute as pc
 
-    metrics, job = store.metrics, store.job
+    metrics, job = store.metrics, public_values(store.job)
     frames, shards = store.frames, store.shards
     status = _by_status(frames)
     colors = [tuple(c) for c in store.attributes["colors"]]
@@ -42,7 +43,7 @@ def content(store: Store) -> dict[str, Any]:
     options = {k: v for k, v in job["segmenter"].items() if k != "kind"}
     return {
         "name": job.get("name", "segengine"),
-        "path": store.path,
+        "path": public(store.path),
         "segmenter": job["segmenter"]["kind"],
         "options": options,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -61,7 +62,7 @@ def content(store: Store) -> dict[str, Any]:
         "agreement": metrics.get("label_agreement"),
         "cut": metrics.get("cut_instances", {}).get("count", 0),
         "errors": {"wrong": draw.WRONG, "missing": draw.UNLABELLED},
-        "missing": metrics.get("missing_truth", [])[:MISSING],
+        "missing": public_values(metrics.get("missing_truth", [])[:MISSING]),
         "missing_count": len(metrics.get("missing_truth", [])),
         "scenes": _scenes(metrics.get("scenes", {}), frames, colors, names, truth is not None),
         "quarantine": _quarantine(frames),
@@ -86,9 +87,8 @@ def _quarantine(frames: Any) -> list[dict[str, Any]]:
     import pyarrow.compute as pc
 
     chosen = frames.filter(pc.is_in(frames.column("status"), pa.array(FAILED)))
-    rows: list[dict[str, Any]] = chosen.select(
-        ["name", "scene", "frame", "status", "reason"]
-    ).to_pylist()
+    columns = ["name", "scene", "frame", "status", "reason"]
+    rows: list[dict[str, Any]] = public_values(chosen.select(columns).to_pylist())
     return rows
 
 

@@ -22,6 +22,11 @@ def is_url(uri: str) -> bool:
     return _URL.match(uri) is not None
 
 
+def is_web(uri: str) -> bool:
+    """Whether a uri is of a web server, where `?` starts a query."""
+    return uri.lower().startswith(("http://", "https://"))
+
+
 def one_line(error: BaseException | str) -> str:
     """The first line of a message that has words in it, else the error's type."""
     lines = (" ".join(line.split()) for line in str(error).splitlines())
@@ -91,7 +96,7 @@ class GuardedFile:
             try:
                 return cast("bytes", self._file.read(size))
             except ValueError:
-                if not self._uri.startswith(("http://", "https://")):
+                if not is_web(self._uri):
                     raise
                 # fsspec's word for a web server without ranges: then the whole file is fetched.
                 self._file = _whole(self._uri, self._file.tell())

@@ -26,8 +26,9 @@ import xxhash
 from segengine.errors import CorruptInputError
 from segengine.schemes import filesystem
 from segengine.sources import _tiff
-from segengine.sources._files import is_url, open_failure, open_input
+from segengine.sources._files import is_url, is_web, open_failure, open_input
 from segengine.types import Entry
+from segengine.urls import public
 
 _IMAGES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff")
@@ -137,6 +138,11 @@ def _listing(found: Collection[_Found], kind: str) -> Listing:
     entries, unlisted, names = [], [], dict[str, str]()
     for match in found:
         other = names.setdefault(match.name, match.uri)
+        if other != match.uri and public(other) == public(match.uri):
+            raise ValueError(
+                f"source.paths: {other} is named twice, with two queries; a frame is named by its "
+                "path alone"
+            )
         if other != match.uri:
             raise ValueError(
                 f"source.paths: {other} and {match.uri} would both be named {match.name}; "
@@ -364,15 +370,19 @@ def _zarr_fingerprint(folder: str) -> str:
 
 def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]:
     scheme = url.partition("://")[0]
-    web = scheme in ("http", "https")
-    # In a web address `?` starts the query.
-    parts = url.split("/")
-    magic = (lambda part: _MAGIC.search(part.replace("?", ""))) if web else _MAGIC.search
+    web = is_web(url)
+    # In a web address `?` starts the query: it goes with a file, and never with a glob.
+    path, mark, query = url.partition("?") if web else (url, "", "")
+    parts = path.split("/")
     first = next(
-        (i for i, part in enumerate(parts) if i > 2 and magic(_ESCAPED.sub("", part))), len(parts)
+        (i for i, part in enumerate(parts) if i > 2 and _MAGIC.search(_ESCAPED.sub("", part))),
+        len(parts),
     )
     fixed = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first]).rstrip("/")
     pattern = _Pattern(tuple(part for part in parts[first:] if part), kind)
+    if pattern.parts and mark:
+        raise ValueError(f"source.paths: {url}: a glob takes no query; name the files themselves")
+    fixed += mark + query
     try:
         system, root = filesystem(fixed, **options)
     except (ValueError, ImportError) as error:
@@ -397,11 +407,7 @@ def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]
 
 def _remote_file(system: Any, root: str, url: str) -> _Found | None:
     """A URL that names an object; None: a prefix, or nothing."""
-    name = (
-        url.rpartition("/")[2].partition("?")[0]
-        if url.startswith("http")
-        else url.rpartition("/")[2]
-    )
+    name = public(url).rstrip("/").rpartition("/")[2]
     try:
         info = system.info(root)
     except FileNotFoundError:
@@ -424,7 +430,9 @@ def _tree(
     arrays |= {path.rstrip("/") for path in details if _suffix(path.rstrip("/")) in _ZARR}
     seen = set[str]()
     for path, info in details.items():
-        name = path[len(root) :].strip("/")
+        name, mark, query = path[len(root) :].strip("/"), "", ""
+        if is_web(url):  # a page may link to what its query opens
+            name, mark, query = name.partition("?")
         if not name:
             continue
         parents = [
@@ -443,8 +451,7 @@ def _tree(
                 mark = _remote_zarr_fingerprint(array, inside)
                 yield _Found(inner, f"{url}/{inner}", mark, zarr=True)
         elif info["type"] != "directory" and pattern.wants(name.rpartition("/")[2]):
-            seen.add(inner)
-            yield _Found(name, f"{url}/{name}", _remote_mark(info))
+            yield _Found(name, f"{url}/{name}{mark}{query}", _remote_mark(info))
 
 
 def _is_store(root: str, found: Collection[str]) -> bool:

@@ -22,8 +22,8 @@ from segengine.job import (
     _override,
     _read,
     _where,
-    _without_credentials,
 )
+from segengine.urls import public_values
 
 WEIGHT_FILES = ("weights", "trunk")
 """Options of an architecture that may be paths."""
@@ -268,7 +268,8 @@ class TrainJob(Model):
             given, shown = (getattr(self, outer), data[outer]) if outer else (self, data)
             if inner not in given.model_fields_set:
                 shown.pop(inner, None)
-        return _without_credentials(data)
+        cleared: dict[str, Any] = public_values(data)
+        return cleared
 
 
 def load_train_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> TrainJob:
