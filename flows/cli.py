@@ -101,7 +101,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 def _run(args: argparse.Namespace) -> int:
     from segengine_flows.run import run
 
-    return run(args.job, args.set, repair=args.repair, refit=args.refit, prefect=args.prefect)
+    changes = [*args.set, "trust=true"] if args.trust else args.set
+    return run(args.job, changes, repair=args.repair, refit=args.refit, prefect=args.prefect)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -132,7 +133,7 @@ def _status(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from segengine.verify import verify
 
-    return _show_lines(verify(_store(args.store)))
+    return _show_lines(verify(_trusted(args), trust=args.trust))
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -140,13 +141,13 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     asked = {group: args.__dict__[group] for group in ("metrics", "losses")}
     given = {group: names for group, names in asked.items() if names is not None}
-    return _show_lines(evaluate(_store(args.store), _truth(args), given or None))
+    return _show_lines(evaluate(_trusted(args), _truth(args), given or None, args.trust))
 
 
 def _report(args: argparse.Namespace) -> int:
     from segengine.report import build
 
-    write(str(build(_store(args.store))))
+    write(str(build(_trusted(args), trust=args.trust)))
     return 0
 
 
@@ -155,6 +156,7 @@ def _export(args: argparse.Namespace) -> int:
 
     from segengine import registry
     from segengine.errors import JobError
+    from segengine.trust import trusting
 
     export = registry.load("exports", args.to)
     options = {"overwrite": True} if args.overwrite else {}
@@ -162,15 +164,17 @@ def _export(args: argparse.Namespace) -> int:
         raise JobError(
             f"--overwrite: {args.to} takes no such option; name another folder with --out"
         )
-    for path in export(_store(args.store), to=args.out or f"segengine-{args.to}", **options):
-        write(str(path))
+    with trusting(args.trust):
+        for path in export(_trusted(args), to=args.out or f"segengine-{args.to}", **options):
+            write(str(path))
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
     from segengine.show import show
 
-    path = show(_store(args.store), args.scene, frame=args.frame, out=args.out, what=args.what)
+    place, frame = _trusted(args), args.frame
+    path = show(place, args.scene, frame, args.out, args.what, trust=args.trust)
     write(str(path))
     return 0
 
@@ -224,6 +228,21 @@ def _store(path: str) -> str:
 
     require_served(path, "STORE")
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _trusted(args: argparse.Namespace) -> str:
+    """A store as named on the command line; a line on stderr where code that it names is left out."""
+    from segengine.store import open_store
+    from segengine.stored import foreign_code
+
+    place = _store(args.store)
+    named = [] if args.trust else foreign_code(open_store(place).attributes)
+    if named:
+        say(
+            f"{place}: names code of its own ({', '.join(named)}); what needs it is left out "
+            "(--trust uses it)"
+        )
+    return place
 
 
 def _truth(args: argparse.Namespace) -> Any:
@@ -282,6 +301,10 @@ def _parser() -> argparse.ArgumentParser:
     def add_store(command: argparse.ArgumentParser) -> None:
         command.add_argument("store", metavar="STORE", help="folder or s3:// URL of the store")
 
+    def add_trust(command: argparse.ArgumentParser, help_: str) -> None:
+        command.add_argument("--trust", action="store_true", help=help_)
+
+    own = "use code that the store's own job names as package.module:Class"
     demo = add("demo", _demo, "Segment real images that come with a dependency; needs no network.")
     demo.add_argument("--out", metavar="DIR", default="segengine-demo", help="where to put it all")
     run = add("run", _run, "Run a job: plan, segment, aggregate, publish; goes on by itself.")
@@ -291,9 +314,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--prefect", action="store_true", help="record the run with Prefect, also without a server"
     )
+    add_trust(run, "as `trust: true`: use code and files that inputs and models name")
     add_job(add("plan", _plan, "Dry run: what would be done, and what it needs."))
     add_store(add("status", _status, "What is done, failed and left, from the store's records."))
-    add_store(add("verify", _verify, "Compare checksums, and segment a sample again."))
+    verify = add("verify", _verify, "Compare checksums, and segment a sample again.")
+    add_store(verify)
     evaluate = add("evaluate", _evaluate, "Measure a finished store without segmenting again.")
     add_store(evaluate)
     evaluate.add_argument(
@@ -306,7 +331,8 @@ def _parser() -> argparse.ArgumentParser:
         evaluate.add_argument(
             f"--{group}", metavar="NAME", nargs="+", help=f"{group} to compute, or all"
         )
-    add_store(add("report", _report, "Build the report again from the store."))
+    report = add("report", _report, "Build the report again from the store.")
+    add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
     formats = "png, cog, coco, panoptic, geojson, geoparquet"
@@ -325,6 +351,8 @@ def _parser() -> argparse.ArgumentParser:
         default="overlay",
         help="overlay, errors (against the truth) or responses (of edges, signed)",
     )
+    for command in (verify, evaluate, report, export, show):
+        add_trust(command, own)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", help="the training job")
     train.add_argument(

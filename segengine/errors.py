@@ -28,7 +28,7 @@ class JobError(SegengineError):
 
 
 class UntrustedError(JobError):
-    """A store or a model names code of its own, which is not used unless told to."""
+    """A store names code of its own, which is not used unless told to."""
 
 
 class StoreLockedError(SegengineError):

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segengine import registry, schemes, yamlfile
-from segengine.errors import JobError
+from segengine.errors import JobError, UntrustedError
+from segengine.trust import refuse_forbidden
 from segengine.urls import public_values
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -69,8 +70,13 @@ class SourceSpec(BaseModel):
         if kind == "auto":
             known = set(cls.model_fields)
         elif isinstance(kind, str) and (":" in kind or kind in registry.names("sources")):
-            # `trust` is the job's own key: what a source may open is not for its block to say.
-            known = {"kind", "paths", *registry.parameters("sources", kind)} - {"trust"}
+            try:
+                # `trust` is the job's own key: what a source may open is not for its block to say.
+                known = {"kind", "paths", *registry.parameters("sources", kind)} - {"trust"}
+            except UntrustedError:
+                raise
+            except JobError as error:
+                raise ValueError(f"kind: {error}") from error
         else:
             return given
         for name in sorted(str(n) for n in given if n not in known and given[n] is not None):
@@ -211,8 +217,15 @@ class Job(Model):
     cluster: ClusterSpec = ClusterSpec()
     faults: FaultsSpec = FaultsSpec()
     trust: bool = Field(
-        False, description="Code and files that the inputs or a foreign store name may be used"
+        False,
+        description="Code and files that the inputs or a foreign store name may be used",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _code_is_allowed(cls, given: Any) -> Any:
+        refuse_forbidden(given)
+        return given
 
     @cached_property
     def plugin(self) -> Any:

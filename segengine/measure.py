@@ -26,6 +26,7 @@ from segengine.progress import Progress
 from segengine.records import Record, RecordLog
 from segengine.scoring import LARGEST, MeasureTask, Place, measure, read_payload
 from segengine.seals import SealedObjects
+from segengine.trust import may_use
 from segengine.types import FrameRef, TruthRef, Window
 from segengine.urls import public_values
 from segengine.work import Damaged
@@ -80,6 +81,8 @@ def measurer(
                 there.update(names)
     if provider is not None:
         there |= provider.gives
+    if not all(may_use(layout.kind) for layout in layouts.values()):
+        there.discard("pixels")
     spec = MeasureSpec.of(
         stored["evaluate"],
         plugin.classes,

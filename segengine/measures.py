@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from segengine import registry
-from segengine.errors import JobError
+from segengine.errors import JobError, UntrustedError
 from segengine.fingerprint import digest
+from segengine.trust import UNTRUSTED
 from segengine.types import Framed, Labels, Pixels, Prediction, Truth
 
 Group = Literal["metrics", "losses"]
@@ -170,6 +171,8 @@ class MeasureSpec:
                 return loss.statistic(self.classes)
             sides = {"classes": self.classes, "truth_classes": self.truth_classes}
             return registry.create("metrics", one.name, {**sides, **options})
+        except UntrustedError:
+            raise
         except (JobError, ValueError) as error:
             raise JobError(f"evaluate.{one.group}: {error}") from error
 
@@ -266,7 +269,10 @@ def _asked(group: Group, item: Any) -> list[Asked]:
 
 def _unmet(spec: MeasureSpec, one: Asked, there: Collection[str]) -> str:
     """Why it cannot be measured here; empty: it can."""
-    metric = spec.create(one)
+    try:
+        metric = spec.create(one)
+    except UntrustedError:
+        return UNTRUSTED
     fold = Fold(getattr(metric, "base", metric))
     lacking = [need for need in fold.needs if need not in there]
     if lacking:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segengine import plugins
 from segengine.arrays import SceneArrays, scene_arrays
-from segengine.errors import JobError, SegengineError
+from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
 from segengine.fitting import read_fit
 from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader, scan
@@ -23,6 +23,8 @@ from segengine.reading import read_frames
 from segengine.records import SCHEMA, FrameFailure, Record, RecordLog
 from segengine.seals import SealedObjects
 from segengine.store import read_attributes
+from segengine.stored import StandIn
+from segengine.trust import UNTRUSTED, is_code
 from segengine.types import Unreadable
 from segengine.work import SegmenterSpec, ShardTask, retry_of
 
@@ -249,6 +251,7 @@ def make_plan(
     whole = plugins.whole_frames(job.plugin)
     cut = Cut(job.store.chunk, job.store.shard, job.store.frames, whole, job.source.every)
     previous = load_layouts(objects) if old is not None else {}
+    _check_readers(job, previous)
     source = job.source_options()
     old_source = (old or {}).get("job", {}).get("source", {})
     same_source = objects.get(RELAYING) is None and all(
@@ -283,22 +286,23 @@ def make_plan(
 
 
 def stored_plan(job: Job, objects: SealedObjects) -> Plan:
-    """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew.
-
-    What its own job says of trust does not count: a stranger may have written it.
-    """
-    job = job.model_copy(update={"trust": False})
+    """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
     layouts = load_layouts(objects)
     found = Scan(layouts, load_unplaced(objects), frozenset(), 0)
-    outputs = _outputs(job, found)
-    keys = mask_keys(job, outputs)
+    if isinstance(job.plugin, StandIn):
+        outputs = job.plugin.outputs(objects, layouts)
+        keys, fingerprint = dict(job.plugin.keys), job.plugin.fingerprint
+    else:
+        outputs = _outputs(job, found)
+        keys = mask_keys(job, outputs)
+        fingerprint = digest(keys)
     scope = plugins.scope(job.plugin)
     colors = None if scope is None else scope == "frame"
     arrays = {
         name: scene_arrays(layout, len(job.plugin.classes), outputs, colors)
         for name, layout in layouts.items()
     }
-    plan = Plan(job, objects, found, digest(keys), keys, outputs, arrays, {}, {})
+    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {})
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)
@@ -312,6 +316,16 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
             np.zeros(layout.grid, np.bool_),
         )
     return plan
+
+
+def _check_readers(job: Job, layouts: Mapping[str, Layout]) -> None:
+    """Raise UntrustedError where a scene in the store names code that reads it, and not the job's."""
+    for layout in layouts.values():
+        if is_code(layout.kind) and layout.kind != job.source.kind and not job.trust:
+            raise UntrustedError(
+                f"store.path: scene {layout.scene} is read by {layout.kind}, which {UNTRUSTED}; "
+                "name it in source.kind, or write to a new store.path"
+            )
 
 
 def _outputs(job: Job, found: Scan) -> tuple[str, ...]:

@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from segengine.errors import JobError
+from segengine.parts import lacking
+from segengine.trust import is_code, require
 
 GROUPS = ("sources", "segmenters", "models", "metrics", "losses", "exports", "clusters")
+NAMED = ("sources", "segmenters", "models", "metrics", "losses")
+"""Groups of which a job may name one that is not installed."""
 
 
 @cache
@@ -66,12 +70,15 @@ def _docstring(group: str, name: str) -> str:
 def load(group: str, name: str) -> Callable[..., Any]:
     """The factory behind a name, or behind `package.module:Class`.
 
-    Raises JobError for a name that is not installed or cannot be imported.
+    Raises JobError for a name that is not installed or cannot be imported, and for what is no class
+    with the parts that its group asks for; UntrustedError, before anything is imported, where a
+    store names code of its own.
     """
-    if ":" in name:
+    if is_code(name) and group in NAMED:
+        require(name)
         module, _, attribute = name.partition(":")
         try:
-            found = importlib.import_module(module)
+            found: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError, ValueError, TypeError) as error:
@@ -79,9 +86,13 @@ def load(group: str, name: str) -> Callable[..., Any]:
                 f"{name}: cannot be imported here: {error}; install its package, or set PYTHONPATH "
                 "to the folder it lies in"
             ) from error
-        if not callable(found):
-            raise JobError(f"{name}: is a {type(found).__name__}, not a class")
-        return found
+        if isinstance(found, type):
+            _parameters(found, name)
+        reason = lacking(group, found)
+        if reason:
+            raise JobError(f"{name}: {reason}")
+        factory: Callable[..., Any] = found
+        return factory
     try:
         point = _installed(group)[name]
     except KeyError:

@@ -13,6 +13,7 @@ from segengine._pictured import pictured
 from segengine.errors import JobError, StoreError
 from segengine.outputs import Inputs, replacing
 from segengine.store import SceneStore, Store, open_store
+from segengine.trust import named_by_store
 from segengine.types import Color
 from segengine.view import FrameTruth, View, find_truths, look, matching
 
@@ -29,17 +30,18 @@ def show(
     frame: int = 0,
     out: str | None = None,
     what: str = "overlay",
+    trust: bool | None = None,
 ) -> str:
     """Write a PNG of a frame; its path, `<scene>-<frame>.png` where `out` is not given.
 
     `scene`: a scene's name, or a frame's; None: the first scene. `what`: overlay (also the instances
     there are, and for clusters each pixel in its centre's colour), errors (against the truth) or
-    responses (of an edge operator). Raises JobError for what the store does not have, and where `out`
-    is one of its inputs.
+    responses (of an edge operator). `trust`: code that the store names may be used. Raises JobError
+    for what the store does not have, and where `out` is one of its inputs.
     """
     if what not in WHAT:
         raise ValueError(f"what: {what!r} is not one of {', '.join(WHAT)}")
-    store = open_store(store_path)
+    store = open_store(store_path, trust)
     found, frame = _find(store, scene, frame)
     path = Path(out if out is not None else f"{found.name}-{frame}.png")
     Inputs(store).check(path)
@@ -132,7 +134,9 @@ def _panels(
 def _responses(store: Store, view: View) -> list[draw.Panel]:
     """Both signed responses of the job's edge operator."""
     options = dict(store.job["segmenter"])
-    segmenter = registry.create("segmenters", options.pop("kind"), options)
+    options.pop("instances", None)  # what the engine adds
+    with named_by_store(store.trust):
+        segmenter = registry.create("segmenters", options.pop("kind"), options)
     assert view.pixels is not None
     pixels = view.pixels[None]
     if hasattr(segmenter, "survey"):

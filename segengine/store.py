@@ -25,6 +25,7 @@ from segengine.errors import (
     JobError,
     StoreError,
     TransientInputError,
+    UntrustedError,
 )
 from segengine.inputs import LAYOUTS, load_layout, reader
 from segengine.layout import Layout
@@ -33,6 +34,7 @@ from segengine.parquet import read_parquet
 from segengine.records import Kind, Record, RecordLog, StoredObject
 from segengine.seals import CHANGED, MISSING, SEALS, SealedObjects, digest
 from segengine.shardcodec import encode_shard
+from segengine.trust import is_trusting, named_by_store, refuse_forbidden
 from segengine.types import FrameRef, Tile, Unreadable
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def read_attributes(objects: Objects) -> dict[str, Any] | None:
         raise StoreError(
             f"{objects.root}: holds a zarr.json that is not segengine's; choose another store.path"
         ) from None
+    refuse_forbidden(attributes.get("job"), f"{objects.root}: ")
     if version != VERSION:
         raise _other_release(objects.root, version)
     return attributes
@@ -229,8 +232,11 @@ def _is_void(part: NDArray[Any], fill: Any) -> bool:
     return bool(first == fill and (part == fill).all())
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open a finished or half-finished store for reading. Raises StoreError, JobError."""
+def open_store(path: str | os.PathLike[str], trust: bool | None = None) -> Store:
+    """Open a finished or half-finished store for reading. Raises StoreError, JobError.
+
+    `trust`: code that the store's own job names, `package.module:Class`, may be used.
+    """
     text = os.fspath(path)
     objects = SealedObjects(open_objects(text if "://" in text else os.path.abspath(text)))
     try:
@@ -239,7 +245,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         raise StoreError(f"{text}: cannot be read: {error}") from error
     if attributes is None:
         raise JobError(f"{text}: no segengine store is there")
-    return Store(objects, attributes)
+    return Store(objects, attributes, is_trusting(trust))
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,8 @@ class Store:
     objects: SealedObjects
     attributes: dict[str, Any] = field(repr=False)
     """The root's: version, job, fingerprints, classes, colors."""
+    trust: bool = False
+    """Code that it names may be used."""
     live: Mapping[str, Layout] = field(default_factory=dict, repr=False)
     """Layouts of the run that holds the store, whose URLs are as the job gave them."""
     truth: str = field(default="", repr=False)
@@ -496,7 +504,11 @@ class SceneStore:
             raise TransientInputError(f"{ref.name}: the input is gone")
         rows = slice(*(rows or slice(None)).indices(ref.height)[:2])
         cols = slice(*(cols or slice(None)).indices(ref.width)[:2])
-        source = reader(self.layout.kind, self.store.job["source"])
+        try:
+            with named_by_store(self.store.trust):
+                source = reader(self.layout.kind, self.store.job["source"])
+        except UntrustedError as error:
+            raise TransientInputError(str(error)) from None
         (tile,) = source.read((ref,), rows, cols)
         if isinstance(tile, Unreadable):
             kind = CorruptInputError if tile.kind == "corrupt" else TransientInputError

@@ -130,6 +130,8 @@ class _Decoder:
         found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
+        if getattr(found, "__module__", module).partition(".")[0] not in self.trusted:
+            raise ValueError(f"{name}: not a class of that module")
         named = isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")
         if not (named or (isinstance(found, type) and dataclasses.is_dataclass(found))):
             raise ValueError(f"{name}: not a dataclass or named tuple")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from segengine.objects import Objects, open_objects
 from segengine.records import Record, RecordLog, pack_key
 from segengine.seals import CHANGED, HEAL, MISSING, SealedObjects, digest
 from segengine.store import Store, open_store
+from segengine.stored import foreign_code, stored_job
+from segengine.trust import UNTRUSTED, is_code, named_by_store
 from segengine.types import FrameRef
 
 Place = tuple[int, int, int]
@@ -134,9 +136,15 @@ class VerifyReport:
         return tuple(found)
 
 
-def verify(path: str, sample: int = SAMPLE, seed: int | None = None) -> VerifyReport:
-    """Recompute the checksums of everything stored, and segment `sample` shards again."""
-    store = open_store(path)
+def verify(
+    path: str, sample: int = SAMPLE, seed: int | None = None, trust: bool | None = None
+) -> VerifyReport:
+    """Recompute the checksums of everything stored, and segment `sample` shards again.
+
+    `trust`: code that the store's own job names may be used; without it, where that is the
+    segmenter or the source, nothing is segmented again.
+    """
+    store = open_store(path, trust)
     objects = store.objects
     count = len(objects.book.seals) + sum(len(r.objects) for r in stored_records(objects))
     found = list(_lasting(objects, differences(objects)))
@@ -155,9 +163,14 @@ def verify(path: str, sample: int = SAMPLE, seed: int | None = None) -> VerifyRe
         and r.scene in layouts
         and (r.scene, r.shard) not in spoiled
     ]
+    reason = "" if store.trust else _untrusted(store.attributes, layouts)
+    if reason:
+        return VerifyReport(store.path, count, 0, tuple(problems), (reason,))
+    job = stored_job(store.attributes, store.trust).job
     for record in random.Random(seed).sample(masks, min(sample, len(masks))):
         try:
-            same = _same_again(store, layouts[record.scene], record)
+            with named_by_store(store.trust):
+                same = _same_again(store, job, layouts[record.scene], record)
         except Exception as error:  # noqa: BLE001 - an input that is gone is no difference
             skipped.append(f"{record.scene} {record.shard}: {error}")
             continue
@@ -180,13 +193,20 @@ def _unreadable(objects: SealedObjects, known: set[str]) -> Iterator[Difference]
             yield Difference(pack_key(scene), CHANGED)
 
 
-def _same_again(store: Store, layout: Layout, record: Record) -> bool:
+def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> str:
+    """Why nothing of a store is segmented again: code that it names is not used. Empty: it can be."""
+    named = [n for n in foreign_code(attributes) if n.startswith(("segmenter.", "source."))]
+    named += sorted({f"source {la.kind}" for la in layouts.values() if is_code(la.kind)})
+    return f"the sample: {named[0]} {UNTRUSTED}" if named else ""
+
+
+def _same_again(store: Store, job: Job, layout: Layout, record: Record) -> bool:
     """Segment a shard again into a folder of its own, and compare checksums."""
     from segengine.plan import stored_plan
     from segengine.segmenting import finish_tasks
     from segengine.worker import finish_shard, segment_shard
 
-    plan = stored_plan(Job.model_validate(store.attributes["job"]), store.objects)
+    plan = stored_plan(job, store.objects)
     if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
     _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)

@@ -17,8 +17,14 @@ from numpy.typing import NDArray
 
 from segengine import draw
 from segengine import truth as truths
-from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
+from segengine.errors import (
+    CorruptInputError,
+    MissingTruthError,
+    TransientInputError,
+    UntrustedError,
+)
 from segengine.store import SceneStore, Store
+from segengine.trust import named_by_store
 from segengine.truth import TruthProvider
 from segengine.types import Bool, TruthRef
 from segengine.urls import public
@@ -68,7 +74,11 @@ def find_truths(store: Store, places: Sequence[tuple[str, int]]) -> list[FrameTr
     text = store.truth or str(store.metrics.get("truth") or "")
     if not text or "confusion" not in store.metrics:
         return []
-    provider = truths.from_json(text)
+    try:
+        with named_by_store(store.trust):
+            provider = truths.from_json(text)
+    except UntrustedError:
+        return []
     refs = [(scene, store[scene].layout.frame(frame)) for scene, frame in places]
     return [FrameTruth(provider, ref) for ref in provider.find(refs)]
 

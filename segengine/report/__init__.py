@@ -23,18 +23,19 @@ def build(
     writer: Writer = NOBODY,
     layouts: Mapping[str, Layout] | None = None,
     truth: str = "",
+    trust: bool | None = None,
 ) -> str:
     """Write the report of a store, finished or not, into it; its path or URL.
 
     `writer`, `layouts`, `truth`: those of the run that writes it. The committed ones lack the
-    credentials that images and truth behind a URL may need. Raises JobError where there is no store,
-    StoreError where it has not been published yet.
+    credentials that images and truth behind a URL may need. `trust`: code that the store names may be
+    used. Raises JobError where there is no store, StoreError where it has not been published yet.
     """
     from segengine.report._content import content
     from segengine.store import open_store
     from segengine.urls import public
 
-    store = replace(open_store(store_path), live=layouts or {}, truth=truth)
+    store = replace(open_store(store_path, trust), live=layouts or {}, truth=truth)
     store.objects.base.by(writer).put(PAGE, sealed_report(_render(content(store))))
     return public(f"{store.path}/{PAGE}")
 

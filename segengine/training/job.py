@@ -23,6 +23,7 @@ from segengine.job import (
     _read,
     _where,
 )
+from segengine.trust import refuse_forbidden
 from segengine.urls import public_values
 
 WEIGHT_FILES = ("weights", "trunk")
@@ -219,6 +220,12 @@ class TrainJob(Model):
         if self.shuffle is True:
             return 0
         return 1 if self.shuffle is False else self.shuffle
+
+    @model_validator(mode="before")
+    @classmethod
+    def _code_is_allowed(cls, given: Any) -> Any:
+        refuse_forbidden(given)
+        return given
 
     def absolute(self, base: Path | None) -> TrainJob:
         """The same job with absolute paths, taken against `base`; None: relative ones are errors."""
