@@ -276,7 +276,7 @@ def test_with_trust_all_of_it_is_used(
     assert [d.code for d in done] == [0] * len(done), [d.err for d in done if d.code]
     _, verify, evaluate, report, show, errors, *exports = done
     assert all("--trust" not in d.err for d in done)
-    assert "1 shards segmented again" in verify.out
+    assert "2 shards segmented again" in verify.out
     assert {"stranger.look", "stranger.read"} <= set(verify.ran)
     assert "stranger.measure" in evaluate.ran
     assert "stranger.read" in report.ran
