@@ -23,8 +23,10 @@ _OBJECTS = frozenset(("s3", "s3a", "gs", "gcs", "file", "memory"))
 """Schemes of names without a query: `?` and `#` are parts of a key, or of a glob."""
 _END = r"(?:[^\s\"'<>`]|'(?![\s,)\]}:;]|$))"
 """A character of a URL in a text; a quote that closes is none."""
+# With one slash: as a path has it that was a URL.
 _IN_TEXT = re.compile(
-    rf"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<authority>(?:[^\s/]*@)?[^\s/?#\"'<>`\\,)]*)"
+    r"(?P<scheme>(?:[a-zA-Z][a-zA-Z0-9+.-]*://|\b(?:https?|s3|gs|ftp):/(?!/)))"
+    rf"(?P<authority>(?:[^\s/]*@)?[^\s/?#\"'<>`\\,)]*)"
     rf"(?P<path>[^\s?#\"'<>`]*)(?P<rest>[?#]{_END}*)?"
 )
 _ENCODED = re.compile(
@@ -46,15 +48,15 @@ def public(text: str) -> str:
     >>> public("/vsicurl?header=Authorization:secret&url=https%3A%2F%2Fhost%2Fa.tif%3Fsig%3Dsecret")
     '/vsicurl'
     """
-    if "://" not in text and "/vsi" not in text and "%" not in text:
+    if ":/" not in text and "/vsi" not in text and "%" not in text:
         return text
     found = _VIRTUAL.sub(r"\1", text)
     found = _ENCODED.sub(lambda match: public(_decoded(match[0])), found)
-    if "://" not in found:
+    if ":/" not in found:
         return found
     found = _IN_TEXT.sub(_shown, found)
     found = _ASSIGNED.sub("", found)
-    return _WEB_QUERY.sub("", found) if re.search(r"https?://", found, re.IGNORECASE) else found
+    return _WEB_QUERY.sub("", found) if re.search(r"https?:/", found, re.IGNORECASE) else found
 
 
 def public_values(value: Any) -> Any:
@@ -79,11 +81,15 @@ def _shown(match: re.Match[str]) -> str:
     rest = match["rest"] or ""
     host = authority.rpartition("@")[2]
     if not _HOST.fullmatch(host):
-        return f"{scheme}://{_UNKNOWN}{_closing(match[0])}"
-    if "://" in path:
+        return f"{scheme}{_UNKNOWN}{_closing(match[0])}"
+    if ":/" in path:
         path = public(path)
-    kept = rest if scheme.lower() in _OBJECTS and not re.search("[=&@]", rest) else _closing(rest)
-    return f"{scheme}://{host}{path}{kept}"
+    kept = (
+        rest
+        if scheme.partition(":")[0].lower() in _OBJECTS and not re.search("[=&@]", rest)
+        else _closing(rest)
+    )
+    return f"{scheme}{host}{path}{kept}"
 
 
 def _closing(text: str) -> str:

@@ -58,6 +58,7 @@ SIGNED = "https://b.s3.amazonaws.com/k.png?X-Amz-Credential=SECRET&X-Amz-Signatu
         ("'/vsicurl?header=SECRET&url=https%3A%2F%2Fh%2Fa' is none", "'/vsicurl' is none"),
         ("https%3A%2F%2Fme%3ASECRET%40h%2Fa%3Fx%3DSECRET", "https://h/a"),
         ("https%253A%252F%252Fme%253ASECRET%2540h%252Fa", "https://h/a"),
+        ("http:/me:SECRET@h:1/a?SECRET: no such file", "http:/h:1/a: no such file"),
         # what is no URL stays
         ("a?b=c.png: 100% of it", "a?b=c.png: 100% of it"),
         ("/data/a#1?x.png", "/data/a#1?x.png"),
