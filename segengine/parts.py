@@ -106,5 +106,7 @@ def _used(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, str):  # setattr(self, "classes", ...)
             yield constant
+        elif isinstance(constant, tuple):
+            yield from (word for word in constant if isinstance(word, str))
         elif isinstance(constant, CodeType):
             yield from _used(constant)
