@@ -182,7 +182,7 @@ def scene_documents(layout: Layout, arrays: SceneArrays) -> dict[str, bytes]:
 
 
 def to_bytes(document: Mapping[str, Any]) -> bytes:
-    """A metadata document as it is stored: there are as many as scenes, so without blanks."""
+    """A scene's metadata document as it is stored; without blanks, for there are many."""
     return json.dumps(document, separators=(",", ":")).encode()
 
 

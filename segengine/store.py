@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.arrays import ArraySpec, SceneArrays, group_metadata, says, scene_documents, to_bytes
+from segengine.arrays import ArraySpec, SceneArrays, group_metadata, says, scene_documents
 from segengine.errors import (
     CorruptInputError,
     DamagedStoreError,
@@ -125,11 +125,12 @@ def check_place(objects: Objects) -> None:
 
 
 def root_documents(attributes: Mapping[str, Any]) -> dict[str, bytes]:
-    """The root and the `scenes` group, by key."""
-    return {
-        "scenes/zarr.json": to_bytes(group_metadata({})),
-        ROOT: to_bytes(group_metadata({"segengine": dict(attributes)})),
+    """The root and the `scenes` group, by key; with line breaks, for people look at them."""
+    documents = {
+        "scenes/zarr.json": group_metadata({}),
+        ROOT: group_metadata({"segengine": dict(attributes)}),
     }
+    return {key: json.dumps(document, indent=1).encode() for key, document in documents.items()}
 
 
 def write_root(objects: Objects, attributes: Mapping[str, Any]) -> None:
