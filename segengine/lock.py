@@ -102,6 +102,8 @@ def _acquire(objects: Objects, mine: dict[str, Any]) -> None:
         data = objects.get(KEY)
         if data is None:  # given back just now
             continue
+        if lock_fields(data).get("run") == mine["run"]:  # written, though the answer was lost
+            return
         state = _state(lock_fields(data))
         if state == "live":
             raise _refused(objects, data)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from segengine import schemes
 from segengine.errors import SegengineError, StoreAccessError, StoreError, StoreLockedError
@@ -57,6 +57,9 @@ class Objects(Protocol):
 
     Every method raises StoreAccessError, and those that write StoreLockedError.
     """
+
+    PAUSES: ClassVar[tuple[float, ...]]
+    """Seconds before a call that failed is made again."""
 
     @property
     def root(self) -> str: ...
@@ -185,16 +188,22 @@ _O = TypeVar("_O", bound=Objects)
 def _owned(
     method: Callable[Concatenate[_O, str, _P], _T],
 ) -> Callable[Concatenate[_O, str, _P], _T]:
-    """Make what a method raises the store's error."""
+    """Make what a method raises the store's error; try again where that may help."""
 
     @wraps(method)
     def call(self: _O, key: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return method(self, key, *args, **kwargs)
-        except SegengineError:
-            raise
-        except Exception as error:
-            raise access_error(f"{self.root}/{key}".rstrip("/"), error) from error
+        pauses = iter(self.PAUSES)
+        while True:
+            try:
+                return method(self, key, *args, **kwargs)
+            except SegengineError:
+                raise
+            except Exception as error:
+                failure = access_error(f"{self.root}/{key}".rstrip("/"), error)
+                pause = None if failure.fatal else next(pauses, None)
+                if pause is None:
+                    raise failure from error
+            time.sleep(pause)
 
     return call
 
@@ -265,6 +274,7 @@ GUARDED = 10.0
 class LocalObjects:
     """Objects as files below a folder."""
 
+    PAUSES: ClassVar[tuple[float, ...]] = ()
     root: str
     writer: Writer = NOBODY
 
@@ -510,6 +520,7 @@ def _not_met(error: OSError) -> bool:
 class RemoteObjects:
     """Objects below a URL, through fsspec. A put of an object store is atomic by nature."""
 
+    PAUSES: ClassVar[tuple[float, ...]] = (0.25, 1.0)
     root: str
     writer: Writer = NOBODY
 

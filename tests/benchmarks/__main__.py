@@ -16,6 +16,7 @@ NAMES = (
     "orchestration",
     "records",
     "small",
+    "fsync",
     "memory",
     "engine",
     "kmeans",
