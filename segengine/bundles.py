@@ -9,7 +9,8 @@
     inference     options of the segmenter that follow from what was learned; may be absent
 
 Beside it lies `model.weights.h5`, or `model.keras`. No pickle and no code: the network is built anew
-from its architecture's name. Whatever is wrong with a bundle is a ValueError of one line.
+from the name of an architecture that is installed, and a bundle names no other file. Whatever is wrong
+with a bundle is a ValueError of one line.
 """
 
 from __future__ import annotations
@@ -27,12 +28,19 @@ from pathlib import Path
 from typing import Any
 
 from segengine import registry
+from segengine.guards import keras as guard
+from segengine.guards import texts, zips
+from segengine.guards.copies import check_inside, copied
 from segengine.types import Color
 
 FORMAT = 1
 META = "bundle.json"
 WEIGHTS = ("model.weights.h5", "model.keras")
 """What the file with the weights may be called; we write the first."""
+MOST = 16 << 20
+"""Bytes of a `bundle.json`."""
+_FILES = ("weights", "trunk", "weights_url")
+"""Options that name a file: what training started from, which a bundle has no more need of."""
 IMAGENET: Mapping[str, Any] = {
     "divide": 255,
     "mean": [0.485, 0.456, 0.406],
@@ -69,10 +77,15 @@ class Bundle:
         """Channels of the network's output."""
         return 1 if self.activation == "sigmoid" else len(self.classes)
 
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """The options without those that name a file."""
+        return {name: value for name, value in self.options.items() if name not in _FILES}
+
     def build(self) -> Any:
         """The network (a `keras.Model`) with fresh weights. Raises JobError, ValueError, TypeError."""
         sizes = {"bands": self.bands, "classes": self.outputs, "size": self.size}
-        return registry.create("models", self.architecture, {**sizes, **self.options})
+        return registry.create("models", self.architecture, {**sizes, **self.shaping})
 
     def to_json(self) -> str:
         """The text of `bundle.json`."""
@@ -93,29 +106,52 @@ def read(path: Path) -> Bundle:
     """What a bundle says. Raises ValueError, also where it has no weights."""
     if path.is_dir():
         _weights_among({p.name for p in path.iterdir()})
-        return _parse((path / META).read_bytes())
+        check_inside(path / META, path, META)
+        return _said(path / META)
     _weights_among(_packed(path))
     with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
         _unpack(path, Path(folder), {META})
-        return _parse((Path(folder) / META).read_bytes())
+        return _said(Path(folder) / META)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Bundle, Path]]:
-    """A bundle, and the file with its weights while the context lasts. Raises ValueError."""
+    """A bundle, and a copy of the file with its weights that nothing else can change.
+
+    They are there while the context lasts, with `bundle.json` beside it. Raises ValueError.
+    """
     if path.is_dir():
-        yield read(path), path / _weights_among({p.name for p in path.iterdir()})
+        weights = _weights_among({p.name for p in path.iterdir()})
+        with copied(((path / name, name) for name in (META, weights)), path) as folder:
+            yield _said(folder / META), folder / weights
         return
     weights = _weights_among(_packed(path))
-    with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
-        _unpack(path, Path(folder), {META, weights})
-        yield read(Path(folder)), Path(folder, weights)
+    with tempfile.TemporaryDirectory(prefix="segengine-") as unpacked:
+        _unpack(path, Path(unpacked), {META, weights})
+        yield _said(Path(unpacked) / META), Path(unpacked, weights)
+
+
+def check_architecture(bundle: Bundle, asked: str | None) -> None:
+    """Raise ValueError where a bundle names code of its own choice, `package.module:function`.
+
+    asked: what the job says; that is the user's choice.
+    """
+    if ":" in bundle.architecture and bundle.architecture != asked:
+        own = zips.shown(bundle.architecture)
+        raise ValueError(
+            f"the bundle names the code {own} as its architecture, which is refused; if it is yours, "
+            f"set `architecture: {own}` beside the path"
+        )
 
 
 def load_weights(model: Any, file: Path) -> None:
     """Fill a network from what `save_weights` wrote. Raises ValueError, also where a layer is not
-    in the file, and where it holds NaN."""
+    in the file, and where it holds NaN.
+
+    The file must be one that nothing else can change: it is checked, then loaded.
+    """
     try:
+        guard.check_weights(file)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a layer that keeps its fresh weights
             model.load_weights(file)
@@ -151,7 +187,8 @@ def _packed(path: Path) -> list[str]:
 def _unpack(path: Path, folder: Path, wanted: Collection[str]) -> None:
     """Files of a zip into a folder by their last names only: no path leads out of it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            zips.check(file)
             for name in wanted:
                 members = [m for m in archive.namelist() if m.rpartition("/")[2] == name]
                 if len(members) > 1:
@@ -162,9 +199,15 @@ def _unpack(path: Path, folder: Path, wanted: Collection[str]) -> None:
         raise ValueError(f"the zip is damaged: {_line(error)}") from error
 
 
+def _said(meta: Path) -> Bundle:
+    if meta.stat().st_size > MOST:
+        raise ValueError(f"{META} is larger than {MOST >> 20} MiB and is refused")
+    return _parse(meta.read_bytes())
+
+
 def _parse(text: bytes) -> Bundle:
     try:
-        data = json.loads(text)
+        data = texts.parse(text, META)
         if data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format')!r} is not known; this reads {FORMAT}")
         height, width = data.get("size") or (None, None)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.engines import Outputs, Shape, as_float, instruction_set, reason, run_once, threads
+from segengine.guards import onnx
 
 _DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"} | {
     f"tensor({name})": name for name in ("uint8", "int8", "uint16", "int16", "int32", "int64")
@@ -19,9 +20,12 @@ class OnnxEngine:
     """A session on one ONNX file. Raises ValueError where the file does not load."""
 
     def __init__(self, path: Path) -> None:
+        onnx.check(path, path.parent)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        # Otherwise the first bytes say what the file is; ONNX is what was checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4

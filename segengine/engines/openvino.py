@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,37 @@ from segengine.engines import (
     run_once,
     threads,
 )
+from segengine.guards import onnx, tensorflow, tflite
 
 _KEPT = 4
 """Compiled shapes that are kept."""
 
 
 class OpenVinoEngine:
-    """A network read from a file. Raises ValueError where OpenVINO cannot read it."""
+    """A network read from a file of a format. Raises ValueError where OpenVINO cannot read it."""
 
     def __init__(self, path: Path, precision: Precision = "float32") -> None:
+        own = _format(path)
+        _CHECKS[own](path)
+        self._set_up(path, own, precision)
+
+    @classmethod
+    def of_ours(cls, path: Path, precision: Precision) -> OpenVinoEngine:
+        """A SavedModel that this process wrote."""
+        found = cls.__new__(cls)
+        found._set_up(path, "tf", precision)
+        return found
+
+    def _set_up(self, path: Path, own: str, precision: Precision) -> None:
         import openvino
+        from openvino.frontend import FrontEndManager
 
         self._core = openvino.Core()
         try:
-            model = self._core.read_model(path)
-        except RuntimeError as error:
+            # By name: OpenVINO would choose by the content, where one file can look like two.
+            reader = FrontEndManager().load_by_framework(own)
+            model = reader.convert(reader.load(str(path)))
+        except Exception as error:
             raise ValueError(f"OpenVINO cannot read it: {reason(error)}") from error
         if len(model.inputs) != 1:
             raise ValueError(f"the model takes {len(model.inputs)} inputs, not one")
@@ -95,7 +112,21 @@ def from_keras(model: Any, precision: Precision = "float32") -> OpenVinoEngine:
             [keras.InputSpec(shape=model.inputs[0].shape, dtype="float32")],
         )
         archive.write_out(folder, verbose=False)
-        return OpenVinoEngine(Path(folder), precision)
+        return OpenVinoEngine.of_ours(Path(folder), precision)
+
+
+def _format(path: Path) -> str:
+    """What OpenVINO calls the format of a file: by its suffix, which is what was checked."""
+    if path.is_dir():
+        return "tf"
+    return {".onnx": "onnx", ".tflite": "tflite"}[path.suffix.lower()]
+
+
+_CHECKS: dict[str, Callable[[Path], object]] = {
+    "tf": tensorflow.check,
+    "onnx": lambda path: onnx.check(path, path.parent),
+    "tflite": lambda path: tflite.check(path.read_bytes()),
+}
 
 
 def _shape(partial: Any) -> Shape | None:

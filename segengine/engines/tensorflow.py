@@ -22,20 +22,18 @@ from segengine.engines import (
     Outputs,
     Precision,
     Shape,
+    _lite,
     as_float,
     instruction_set,
     reason,
     run_once,
     threads,
 )
+from segengine.guards import tensorflow as saved_models
+from segengine.guards import tflite
 
-_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary")
-_FILES = ("ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "DebugIdentityV2", "RpcCall")
-_CHECKPOINTS = ("Save", "SaveV2", "SaveSlices", "MergeV2Checkpoints", "LoadAndRemapMatrix")
 _KEPT = 4
 """Traces that are kept of a network that needs one for each size of window."""
-_UNSAFE = frozenset((*_PYTHON, *_FILES, *_CHECKPOINTS))
-"""Operations of a graph that run Python or touch files: a SavedModel to label pixels has none."""
 
 
 @cache
@@ -148,10 +146,14 @@ class KerasEngine:
 
 
 class SavedModelEngine:
-    """A SavedModel's serving signature. Raises ValueError where it has none, or an unsafe one."""
+    """A SavedModel's serving signature. Raises ValueError where it has none.
+
+    Loading runs a part of it, so that all of it is checked before.
+    """
 
     def __init__(self, path: Path) -> None:
         tf = library()
+        saved_models.check(path)
         try:
             self._loaded = tf.saved_model.load(str(path))
         except Exception as error:
@@ -164,9 +166,6 @@ class SavedModelEngine:
                 "signatures= to `tf.saved_model.save`"
             )
         self._call = signatures[name]
-        unsafe = sorted(_operations(self._call.graph) & _UNSAFE)
-        if unsafe:
-            raise ValueError(f"the SavedModel runs {', '.join(unsafe)}, which is refused as unsafe")
         inputs = self._call.structured_input_signature[1]
         if len(inputs) != 1:
             raise ValueError(f"the signature takes {len(inputs)} inputs, not one")
@@ -190,14 +189,22 @@ class SavedModelEngine:
 
 
 class LiteEngine:
-    """A TFLite file; quantised inputs and outputs are converted by the file's own scale."""
+    """A TFLite file; quantised inputs and outputs are converted by the file's own scale.
+
+    Damage that the interpreter does not notice when it loads a file can end the process that runs it:
+    at first another one.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._data = path.read_bytes()
+        tflite.check(self._data)
         tf = library()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it announces its move to another package
-                self._interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads())
+                self._interpreter = tf.lite.Interpreter(
+                    model_content=self._data, num_threads=threads()
+                )
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"not a TFLite model that loads: {reason(error)}") from error
         inputs = self._interpreter.get_input_details()
@@ -216,6 +223,8 @@ class LiteEngine:
 
     def run(self, batch: NDArray[Any]) -> Outputs:
         if batch.shape != self._size:
+            if not self._size:
+                _lite.survive(self._data, batch.shape)
             self._interpreter.resize_tensor_input(self._input["index"], batch.shape)
             self._interpreter.allocate_tensors()
             self._size = batch.shape
@@ -245,13 +254,6 @@ def _symbol(shape: tuple[int, ...]) -> Any:
     import keras
 
     return keras.KerasTensor(shape, "float32")
-
-
-def _operations(graph: Any) -> set[str]:
-    """Types of all operations of a graph and of the functions it calls."""
-    definition = graph.as_graph_def()
-    nodes = [definition.node, *(f.node_def for f in definition.library.function)]
-    return {node.op for group in nodes for node in group}
 
 
 def _shape(shape: Any) -> Shape | None:

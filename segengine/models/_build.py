@@ -10,6 +10,8 @@ from typing import Any
 import keras
 
 from segengine.bundles import check_finite
+from segengine.guards.copies import copied
+from segengine.guards.keras import check_weights
 
 Size = tuple[int | None, int | None]
 
@@ -54,10 +56,13 @@ def load_weights(model: keras.Model, weights: object) -> None:
         return
     if not isinstance(weights, str) or not Path(weights).is_file():
         raise ValueError(f"weights: there is no file {weights}")
+    path = Path(weights)
+    kept = "model.weights.h5" if path.name.endswith(".weights.h5") else f"model{path.suffix}"
     try:
-        with warnings.catch_warnings():
+        with copied([(path, kept)]) as folder, warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # that a layer was skipped
-            model.load_weights(Path(weights))
+            check_weights(folder / kept)
+            model.load_weights(folder / kept)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         raise ValueError(
             f"weights: {weights} is no file of weights of {model.name} with these bands, classes "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segengine.guards import texts
 
 _DTYPES = {
     "F64": "<f8",
@@ -27,14 +28,18 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            if length > min(texts.MOST, path.stat().st_size):
+                raise ValueError("its header is longer than the file, or than headers are")
+            header = texts.parse(file.read(length), "its header")
         found = {}
         data = np.memmap(path, np.uint8, "r", offset=8 + length)
         for name, about in header.items():
             if name != "__metadata__":
                 start, stop = about["data_offsets"]
+                if not 0 <= start <= stop <= len(data):
+                    raise ValueError(f"tensor {name[:80]!r} lies beyond the file")
                 values = data[start:stop].view(_DTYPES[about["dtype"]])
                 found[name] = values.reshape(about["shape"])
         return found
-    except (KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{path}: is not a safetensors file that can be read: {error}") from error

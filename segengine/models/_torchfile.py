@@ -14,13 +14,16 @@ import math
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segengine.guards import zips
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a file before torch 1.6 (torch/serialization.py)."""
@@ -64,16 +67,40 @@ def read_torch(path: Path) -> dict[str, NDArray[Any]]:
     Raises ValueError that names the file where it is no state dict, or holds anything else.
     """
     try:
-        if zipfile.is_zipfile(path):
-            return _read_zip(path)
         with path.open("rb") as file:
-            return _read_plain(file)
-    except (KeyError, IndexError, TypeError, ValueError, struct.error, EOFError) as error:
-        raise ValueError(f"{path}: is not a torch state dict that can be read: {error}") from error
+            # By its first bytes: a pickle with a zip behind it is none of both.
+            if file.read(len(zips.MAGIC)) == zips.MAGIC:
+                return _read_zip(file)
+            if zipfile.is_zipfile(file):
+                raise ValueError("it is a zip behind something else, which is refused")
+            file.seek(0)
+            return _read_plain(file, path.stat().st_size)
+    except _DAMAGES as error:
+        told = str(error) or type(error).__name__
+        raise ValueError(f"{path}: is not a torch state dict that can be read: {told}") from error
 
 
-def _read_zip(path: Path) -> dict[str, NDArray[Any]]:
-    with zipfile.ZipFile(path) as archive:
+_DAMAGES = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What a walk over a damaged or made-up file may end in."""
+
+
+def _read_zip(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    zips.check(file)
+    with zipfile.ZipFile(file) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
         if (
@@ -85,7 +112,7 @@ def _read_zip(path: Path) -> dict[str, NDArray[Any]]:
         return _tensors(state, lambda storage: archive.read(f"{root}data/{storage.key}"))
 
 
-def _read_plain(file: Any) -> dict[str, NDArray[Any]]:
+def _read_plain(file: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
     if _walk(file) != _MAGIC:
         raise ValueError("it starts with another magic number")
     for _ in ("protocol", "machine"):
@@ -97,6 +124,8 @@ def _read_plain(file: Any) -> dict[str, NDArray[Any]]:
         (count,) = struct.unpack("<q", file.read(8))
         if key not in sizes:
             raise ValueError(f"storage {key} belongs to no tensor")
+        if not 0 <= count <= size:
+            raise ValueError(f"storage {key} counts {count} values, more than the file has")
         stored[key] = file.read(count * np.dtype(sizes[key].dtype).itemsize)
     return _tensors(state, lambda storage: stored[storage.key])
 
@@ -125,6 +154,8 @@ def _array(tensor: _Tensor, data: bytes) -> NDArray[Any]:
     least = min((tensor.offset, *tensor.strides, *tensor.shape), default=0)
     if math.prod(tensor.shape) and (least < 0 or last >= len(values)):
         raise ValueError(f"a tensor of shape {tensor.shape} goes beyond its storage")
+    if math.prod(tensor.shape) > len(values):  # the same values again and again
+        raise ValueError(f"a tensor of shape {tensor.shape} is larger than its storage")
     steps = tuple(s * values.itemsize for s in tensor.strides)
     found = np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, steps)
     return np.ascontiguousarray(found).reshape(tensor.shape)
@@ -246,12 +277,19 @@ def _list_tuple(stack: list[Any]) -> None:
 
 def _set_items(stack: list[Any]) -> None:
     items = _marked(stack)
-    stack[-1].update(zip(items[::2], items[1::2], strict=True))
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        _put(stack[-1], key, value)
 
 
 def _set_item(stack: list[Any]) -> None:
     value, key = stack.pop(), stack.pop()
-    stack[-1][key] = value
+    _put(stack[-1], key, value)
+
+
+def _put(target: Any, key: Any, value: Any) -> None:
+    if not isinstance(target, dict) or not isinstance(key, str | int):
+        raise ValueError("its pickle has a key that is no name")
+    target[key] = value
 
 
 def _append(stack: list[Any]) -> None:

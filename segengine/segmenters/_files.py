@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import xxhash
 
-from segengine.bundles import META, Bundle, is_bundle, opened
+from segengine.bundles import META, Bundle, check_architecture, is_bundle, opened
 from segengine.engines import Engine, Precision
+from segengine.guards import onnx
+from segengine.guards import tensorflow as saved_models
+from segengine.guards.copies import add, copied
 
 EngineName = Literal["tensorflow", "openvino", "onnxruntime"]
 
@@ -22,6 +26,12 @@ _REFUSED = {
 }
 _REFUSED |= {".pth": _REFUSED[".pt"], ".ckpt": _REFUSED[".pt"], ".bin": _REFUSED[".pt"]}
 _REFUSED |= {".pickle": _REFUSED[".pkl"], ".joblib": _REFUSED[".pkl"]}
+_UNKNOWN = (
+    "not a model of a known format; give .keras, .h5, .weights.h5, .tflite, .onnx, a SavedModel "
+    "folder or a bundle of `segengine train`"
+)
+_KEPT = (".weights.h5",)
+"""Ends of names that say more than a suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +44,44 @@ class Opened:
     ends_in: str | None = None
     """Activation of the last layer; None: not known."""
     bundle: Bundle | None = None
+    digest: str = ""
+    """Of the bytes that were loaded."""
 
 
-def digest(path: Path) -> str:
-    """Of a file's bytes; of a folder's files with their names; of ONNX with weights kept beside it.
+@contextmanager
+def private(path: Path) -> Iterator[Path]:
+    """A copy of a model that nothing else can change, while the context lasts. Raises ValueError.
 
-    Of a bundle, packed or not, only what the network is built from: its model card may change.
+    It is the copy that is digested, checked and loaded. Of a folder, only the files of a SavedModel;
+    of ONNX, the files that its tensors lie in as well.
     """
-    if is_bundle(path):
-        with opened(path) as (_, weights):
-            return digest_of([(META, weights.parent / META), (weights.name, weights)])
+    name = path.name
     if path.is_dir():
-        files = [(p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file()]
-    elif path.suffix.lower() == ".onnx":  # m.onnx.data, m.onnx_data
-        files = [(p.name[len(path.name) :], p) for p in path.parent.iterdir() if _belongs(p, path)]
+        if not (path / saved_models.GRAPHS).is_file():
+            raise ValueError(_UNKNOWN)
+        with copied(saved_models.parts(path), path) as folder:
+            yield folder
+    elif path.suffix.lower() == ".onnx":
+        with copied([(path, name)]) as folder:
+            beside = [n for n in onnx.check(folder / name, path.parent) if n != name]
+            add(folder, ((path.parent / n, n) for n in beside), path.parent)
+            yield folder / name
     else:
-        files = [("", path)]
+        # Keras chooses by the suffix as it is written.
+        kept = next((s for s in _KEPT if name.lower().endswith(s)), path.suffix.lower())
+        with copied([(path, f"model{kept}")]) as folder:
+            yield folder / f"model{kept}"
+
+
+def digest(copy: Path) -> str:
+    """Of a file's bytes; of a folder's files with their names; of ONNX with weights kept beside it."""
+    if copy.is_dir():
+        files = [(p.relative_to(copy).as_posix(), p) for p in copy.rglob("*") if p.is_file()]
+    elif copy.suffix.lower() == ".onnx":
+        inside = ((p.relative_to(copy.parent).as_posix(), p) for p in copy.parent.rglob("*"))
+        files = [(n.removeprefix(copy.name), p) for n, p in inside if p.is_file()]
+    else:
+        files = [("", copy)]
     return digest_of(files)
 
 
@@ -62,10 +94,6 @@ def digest_of(files: Iterable[tuple[str, Path]]) -> str:
             while block := stream.read(1 << 20):
                 state.update(block)
     return state.hexdigest()
-
-
-def _belongs(file: Path, model: Path) -> bool:
-    return file.is_file() and file.name.startswith(model.name)
 
 
 def open_model(
@@ -87,7 +115,26 @@ def open_model(
     if suffix in _REFUSED:
         raise ValueError(_REFUSED[suffix])
     if is_bundle(path):
-        return _bundled(path, engine, precision, architecture)
+        bundle, model, found = open_bundle(path, architecture)
+        return replace(of_keras(model, engine, precision, bundle), digest=found)
+    with private(path) as copy:
+        try:
+            opened = _open(copy, engine, precision, architecture, bands, channels, options)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(copy), path.name)) from error
+        return replace(opened, digest=digest(copy))
+
+
+def _open(
+    path: Path,
+    engine: EngineName | None,
+    precision: Precision,
+    architecture: str | None,
+    bands: int | None,
+    channels: int | None,
+    options: Mapping[str, Any] | None,
+) -> Opened:
+    suffix = path.suffix
     if path.name.endswith(".weights.h5") or (suffix == ".h5" and architecture):
         if architecture is None or bands is None or channels is None:
             missing = "architecture" if architecture is None else "bands"
@@ -105,16 +152,13 @@ def open_model(
         from segengine.segmenters import _keras
 
         return of_keras(_keras.load_whole(path), engine, precision)
-    if path.is_dir() and (path / "saved_model.pb").is_file():
+    if path.is_dir():
         return _saved_model(path, engine, precision)
     if suffix == ".tflite":
         return _lite(path, engine, precision)
-    if suffix == ".onnx":
+    if suffix.lower() == ".onnx":
         return _onnx(path, engine, precision)
-    raise ValueError(
-        "not a model of a known format; give .keras, .h5, .weights.h5, .tflite, .onnx, a SavedModel "
-        "folder or a bundle of `segengine train`"
-    )
+    raise ValueError(_UNKNOWN)
 
 
 def of_keras(
@@ -141,29 +185,35 @@ def of_keras(
     return Opened(tensorflow.KerasEngine(model, precision), view, ends_in, bundle)
 
 
-def _bundled(
-    path: Path, engine: EngineName | None, precision: Precision, architecture: str | None
-) -> Opened:
-    bundle, model = open_bundle(path, architecture)
-    return of_keras(model, engine, precision, bundle)
+def open_bundle(path: Path, architecture: str | None) -> tuple[Bundle, Any, str]:
+    """What a bundle says, its `keras.Model`, and the digest of both, without its model card.
+
+    Raises ValueError, also for another architecture's.
+    """
+    with opened(path) as (bundle, file):
+        check_architecture(bundle, architecture)
+        found = digest_of([(META, file.parent / META), (file.name, file)])
+        return bundle, _of_bundle(bundle, file, architecture), found
 
 
-def open_bundle(path: Path, architecture: str | None) -> tuple[Bundle, Any]:
-    """What a bundle says, and its `keras.Model`. Raises ValueError, also for another architecture's."""
+def _of_bundle(bundle: Bundle, file: Path, architecture: str | None) -> Any:
     from segengine.segmenters import _keras
 
-    with opened(path) as (bundle, file):
-        if architecture not in (None, bundle.architecture):
-            raise ValueError(f"the bundle is of a {bundle.architecture}, not of a {architecture}")
-        if file.suffix == ".keras":
-            return bundle, _keras.load_whole(file)
-        options = {k: v for k, v in bundle.options.items() if k != "weights"}
-        try:
-            return bundle, _keras.load_weights(
-                file, bundle.architecture, bundle.bands, bundle.outputs, bundle.size, options
-            )
-        except ValueError as error:
-            raise ValueError(f"the bundle: {error}") from error
+    if architecture not in (None, bundle.architecture):
+        raise ValueError(f"the bundle is of a {bundle.architecture}, not of a {architecture}")
+    if file.suffix == ".keras":
+        return _keras.load_whole(file)
+    try:
+        return _keras.load_weights(
+            file,
+            bundle.architecture,
+            bundle.bands,
+            bundle.outputs,
+            bundle.size,
+            bundle.shaping,
+        )
+    except ValueError as error:
+        raise ValueError(f"the bundle: {error}") from error
 
 
 def _saved_model(path: Path, engine: EngineName | None, precision: Precision) -> Opened:

@@ -348,13 +348,16 @@ def _load(architecture: str, path: Path, bands: int) -> tuple[Any, str]:
 
     try:
         if bundles.is_bundle(path):
-            _, model = _files.open_bundle(path, architecture)
+            _, model, digest = _files.open_bundle(path, architecture)
         elif not path.is_file():
             raise ValueError("there is no such file, and no bundle")
-        elif path.name.endswith(".weights.h5"):
-            model = _keras.load_weights(path, architecture, bands, 1, (None, None), {})
-        elif path.suffix == ".keras":
-            model = _keras.load_whole(path)
+        elif path.name.endswith((".weights.h5", ".keras")):
+            with _files.private(path) as copy:
+                digest = _files.digest(copy)
+                if copy.suffix == ".keras":
+                    model = _keras.load_whole(copy)
+                else:
+                    model = _keras.load_weights(copy, architecture, bands, 1, (None, None), {})
         else:
             raise ValueError(
                 "give a bundle, or a .keras or .weights.h5 file; the published .t7 files cannot be "
@@ -367,7 +370,7 @@ def _load(architecture: str, path: Path, bands: int) -> tuple[Any, str]:
             )
     except (OSError, ValueError) as error:
         raise ValueError(f"weights: {path}: {error}") from error
-    return model, _files.digest(path)
+    return model, digest
 
 
 def _traced(model: Any) -> Any:

@@ -77,9 +77,10 @@ def create(
     mean, std = about["dataset_statistics"]["img"]
     order = about["dataset_statistics"]["band_names"]
     # (v + offset) / divide - mean = v / divide - (mean - offset / divide)
+    opened = _files.open_model(file, engine, precision)
     found = network(
-        _files.open_model(file, engine, precision),
-        _files.digest(file),
+        opened,
+        opened.digest,
         bands=[bands[name] for name in order],
         scale={"divide": divide, "mean": [m - offset / divide for m in mean], "std": std},
         classes=CLASSES,

@@ -15,7 +15,6 @@ the frame as it is, and fade into one another. `resize` gives the former, for wh
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,11 @@ from typing import Any
 
 from segengine.engines import Precision, reason
 from segengine.engines.tensorflow import library
+from segengine.guards import keras as guard
+from segengine.guards.copies import copied
 from segengine.segmenters import _files
 from segengine.segmenters._files import EngineName, check_choice
-from segengine.segmenters._keras import checked, refuse_code
+from segengine.segmenters._keras import checked
 from segengine.segmenters._network import Activation, Network
 from segengine.segmenters.model import WINDOW, Auto, check_options, network
 
@@ -33,7 +34,9 @@ CONFIG = "config.json"
 TASK = "task.json"
 _READ = (CONFIG, TASK, "preprocessor.json", "image_converter.json")
 """What classes are built from."""
-_TRUSTED = ("keras", "keras_hub")
+_TRUSTED = ("keras_hub", "segengine")
+"""Packages whose registered classes are built, beside those of Keras."""
+_ABOUT = "metadata.json"
 _KAGGLE = "kaggle://"
 
 
@@ -77,8 +80,11 @@ def create(
         )
     given = preset if path is None else path
     try:
-        folder = _fetched(str(preset)) if path is None else Path(path)
-        task = _task(folder)
+        source = _fetched(str(preset)) if path is None else Path(path)
+        # A cache keeps a preset's files as links, so that they may lead out of the folder.
+        with copied((p, p.name) for p in _taken(source)) as folder:
+            digest = _files.digest_of((p.name, p) for p in _parts(folder))
+            task = _task(folder)
         converter = getattr(task.preprocessor, "image_converter", None)
         size = _size(task, converter, window, resize)
         model = _model(task, size)
@@ -87,7 +93,7 @@ def create(
         opened = _files.of_keras(model, engine, precision)
         return network(
             replace(opened, ends_in=_activation(task)),
-            _files.digest_of((p.name, p) for p in _parts(folder)),
+            digest,
             bands=bands,
             scale=_scale(converter) if scale is None else scale,
             classes=classes,
@@ -130,17 +136,21 @@ def _fetched(preset: str) -> Path:
 
 def _task(folder: Path) -> Any:
     """The `keras_hub.models.ImageSegmenter` in a folder."""
-    for name in _READ:
-        if (folder / name).exists():
-            _check(name, (folder / name).read_bytes())
+    library()
+    import keras_hub
+
+    for file in _parts(folder):
+        if file.suffix == ".h5":
+            _check_weights(file)
+        elif file.name in _READ:
+            _check(file.name, file.read_bytes())
+        else:
+            guard.check_shards(file)
     for name in (CONFIG, TASK):
         if not (folder / name).is_file():
             raise ValueError(
                 f"there is no {name}; `save_to_preset` of an image segmenter writes it"
             )
-    library()
-    import keras_hub
-
     try:
         task = keras_hub.models.ImageSegmenter.from_preset(str(folder))
     except Exception as error:
@@ -153,24 +163,24 @@ def _task(folder: Path) -> Any:
 def _check(name: str, text: bytes) -> None:
     """Raise ValueError where a configuration names classes that are not trusted."""
     try:
-        config = json.loads(text)
+        guard.check_text(text, name, _TRUSTED)
     except ValueError as error:
-        raise ValueError(f"{name} is damaged: {reason(error)}") from error
-    for node in _nodes(config):
-        module = node.get("module")
-        if module is not None and str(module).partition(".")[0] not in _TRUSTED:
-            raise ValueError(f"{name} names {module}, which is not Keras and is refused")
-    refuse_code(config)
+        told = str(error) if name in str(error) else f"{name}: {reason(error)}"
+        raise ValueError(told) from error
 
 
-def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every object of a JSON value."""
-    if isinstance(value, Mapping):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from _nodes(each)
+def _check_weights(file: Path) -> None:
+    try:
+        guard.check_hdf5(file)
+    except ValueError as error:
+        raise ValueError(f"not a preset that loads: {file.name}: {error}") from error
+
+
+def _taken(folder: Path) -> Iterator[Path]:
+    """The files that a preset is read from."""
+    yield from _parts(folder)
+    if (folder / _ABOUT).is_file():
+        yield folder / _ABOUT
 
 
 def _parts(folder: Path) -> Iterator[Path]:

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 
 from segengine import bundles
+from segengine.errors import SegengineError
+from segengine.guards.copies import copied
 from segengine.instances import of_frames
 from segengine.types import Color, Pixels, Prediction, Segmenter
 
@@ -186,7 +188,7 @@ def of_bundle(
     """
     from segengine.models.maskrcnn.config import preset as preset_config
 
-    options = {"preset": "matterport", **bundle.options, **(changes or {})}
+    options = {"preset": "matterport", **bundle.shaping, **(changes or {})}
     name = options.pop("preset")
     config = preset_config(name, len(bundle.classes), bands=bundle.bands, **options)
     return MaskRcnn(config, path, bundle.classes, scale, overlap, colors=bundle.colors)
@@ -217,8 +219,13 @@ def _stamp(source: str, url: str | None) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4)
 def _digest(source: str, url: str | None, stamp: tuple[int, ...]) -> str:
-    with _opened(source, url) as (said, path), path.open("rb") as file:
-        state = hashlib.sha256(said.encode())
+    with _opened(source, url) as (said, path):
+        return _sha256(said, path)
+
+
+def _sha256(said: str, path: Path) -> str:
+    state = hashlib.sha256(said.encode())
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             state.update(block)
     return state.hexdigest()
@@ -232,7 +239,10 @@ def _detector(config: Config, source: str, digest: str, url: str | None) -> Dete
     from segengine.models.maskrcnn.weights import load
 
     model = network(config)
-    with _opened(source, url) as (_, file):
+    with _opened(source, url) as (said, path), copied([(path, path.name)]) as folder:
+        file = folder / path.name
+        if _sha256(said, file) != digest:
+            raise SegengineError(f"{source}: was changed while it was read; run again")
         load(model, config, file)
     return detector(model, config)
 

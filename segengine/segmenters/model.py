@@ -117,10 +117,10 @@ def create(
             options,
         )
         if _detector.NEEDED.issubset(opened.engine.outputs):
-            return _detect(opened.engine, bands, classes, cut, _files.digest(file))
+            return _detect(opened.engine, bands, classes, cut, opened.digest)
         return network(
             opened,
-            _files.digest(file),
+            opened.digest,
             bands=bands,
             scale=scale,
             classes=classes,

@@ -8,7 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from segengine.bundles import META, WEIGHTS, Bundle, is_bundle, load_weights, opened
+from segengine.bundles import (
+    META,
+    WEIGHTS,
+    Bundle,
+    check_architecture,
+    is_bundle,
+    load_weights,
+    opened,
+)
 from segengine.errors import JobError
 from segengine.models._build import leaves
 from segengine.training.job import TrainJob
@@ -34,16 +42,18 @@ def save_bundle(folder: Path, bundle: Bundle, model: Any, card: str) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_bundle(path: str | Path) -> tuple[Bundle, Any]:
+def load_bundle(path: str | Path, asked: str | None = None) -> tuple[Bundle, Any]:
     """A bundle, a folder or a zip, and its network with weights.
 
-    Raises JobError where it is none or is damaged.
+    asked: the architecture that the job names. Raises JobError where it is none, is damaged, or names
+    code that the job does not.
     """
     path = Path(path)
     if not is_bundle(path):
         raise JobError(f"{path}: is no bundle: it has no {META}")
     try:
         with opened(path) as (bundle, file):
+            check_architecture(bundle, asked)
             return bundle, _loaded(bundle, file)
     except (OSError, ValueError, JobError) as error:
         raise JobError(f"{path}: {error}") from None

@@ -46,7 +46,7 @@ def named_start(job: TrainJob) -> tuple[Bundle, Any] | None:
     if job.from_ is None:
         return None
     try:
-        return load_bundle(job.from_)
+        return load_bundle(job.from_, job.architecture.name)
     except JobError as error:
         raise JobError(f"from: {error}") from None
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.bundles import load_weights
+from segengine.guards.keras import check_hdf5
 from segengine.models._build import leaves
 from segengine.models._torch import read_state
 from segengine.models.maskrcnn.config import Config
@@ -151,6 +152,10 @@ def read_h5(path: Path) -> dict[str, NDArray[Any]]:
     """
     import h5py
 
+    try:
+        check_hdf5(path)
+    except ValueError as error:
+        raise ValueError(f"weights: {path}: {error}") from error
     found: dict[str, NDArray[Any]] = {}
 
     def visit(name: str, item: Any) -> None:

@@ -13,6 +13,7 @@ import cv2
 import h5py
 import keras
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -191,18 +192,41 @@ def test_onnx_channels_first_with_bands_and_scale(
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
 
 
-def test_the_digest_is_of_what_the_model_consists_of(tmp_path: Path) -> None:
-    files = [tmp_path / n for n in ("m.onnx", "m.onnx.data", "other.onnx")]
-    for file in files:
-        file.write_bytes(b"a")
-    before = _files.digest(files[0])
-    files[2].write_bytes(b"b")
-    assert _files.digest(files[0]) == before
-    files[1].write_bytes(b"b")
-    assert _files.digest(files[0]) != before
-    folder = _files.digest(tmp_path)
-    files[2].rename(tmp_path / "renamed.onnx")
-    assert _files.digest(tmp_path) != folder
+def digest(path: Path) -> str:
+    """Of the bytes that would be loaded."""
+    with _files.private(path) as copy:
+        return _files.digest(copy)
+
+
+def test_the_digest_is_of_what_an_onnx_model_consists_of(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "m.onnx", np.ones((4, 3)), ["n", 3, "h", "w"])
+    alone = digest(path)
+    assert alone == _files.digest_of([("", path)])  # of a store from before
+    model = onnx.load(path)
+    onnx.save_model(
+        model, path, save_as_external_data=True, location="m.onnx.data", size_threshold=0
+    )
+    beside = tmp_path / "m.onnx.data"
+    before = digest(path)
+    assert before == _files.digest_of([("", path), (".data", beside)])
+    (tmp_path / "m.onnx.txt").write_text("of no tensor")
+    assert digest(path) == before
+    beside.write_bytes(beside.read_bytes()[:-1] + b"@")
+    assert digest(path) != before
+    assert create(str(path), window=8).weights == digest(path)
+
+
+def test_the_digest_of_a_saved_model_is_of_its_files_and_their_names(
+    unet: Any, tmp_path: Path
+) -> None:
+    folder = Path(as_saved_model(unet, tmp_path)["path"])
+    before = digest(folder)
+    inside = [(p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file()]
+    assert before == _files.digest_of(inside)
+    (folder / "README.txt").write_text("of no model")
+    assert digest(folder) == before
+    (folder / "fingerprint.pb").write_bytes(b"other")
+    assert digest(folder) != before
 
 
 # one channel, activations, colours
@@ -443,11 +467,11 @@ def test_saved_models_without_a_signature_or_with_file_operations(tmp_path: Path
         def spy(self, x: Any) -> Any:
             return x + TF.cast(TF.strings.length(TF.io.read_file("/etc/hostname")), TF.float32)
 
-    plain = Plain()
-    TF.saved_model.save(plain, str(tmp_path / "none"), signatures={})
+    TF.saved_model.save(TF.Module(), str(tmp_path / "none"), signatures={})
     assert "no serving signature" in refused({"path": str(tmp_path / "none")})
+    plain = Plain()
     TF.saved_model.save(plain, str(tmp_path / "spy"), signatures=plain.spy)
-    assert "ReadFile, which is refused" in refused({"path": str(tmp_path / "spy")})
+    assert "op ReadFile in function __inference_" in refused({"path": str(tmp_path / "spy")})
 
 
 def test_a_wrong_model_stops_a_run_before_any_shard(bench: Any, noise: Any, tmp_path: Path) -> None:
