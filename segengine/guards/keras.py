@@ -62,6 +62,7 @@ _NAMES: Mapping[str, str] = {
     "keras.dtype_policies": "DTypePolicy DTypePolicyMap FloatDTypePolicy",
     "keras.random": "SeedGenerator",
     "keras.src.random.seed_generator": "SeedGenerator",
+    "keras.src.applications.convnext": "LayerScale",
 }
 """Classes by the module that a configuration names."""
 _KNOWN = {module: frozenset(names.split()) for module, names in _NAMES.items()}

@@ -10,8 +10,8 @@
 | TensorFlow Lite                 | `.tflite`                                        |
 | PyTorch, fastai, others         | `.onnx`, from `torch.onnx.export`                |
 
-Nothing that is read runs code of the file: pickles, Torch7 files, Lambda layers and operations that
-touch files are refused. What the block leaves out is taken from the model where it says it.
+Nothing that is read runs code of the file: what `segengine.guards` does not allow is refused, by the
+table in README.md here. What the block leaves out is taken from the model where it says it.
 """
 
 from __future__ import annotations
