@@ -58,9 +58,6 @@ class Objects(Protocol):
     Every method raises StoreAccessError, and those that write StoreLockedError.
     """
 
-    PAUSES: ClassVar[tuple[float, ...]]
-    """Seconds before a call that failed is made again."""
-
     @property
     def root(self) -> str: ...
     @property
@@ -182,7 +179,7 @@ def _said(error: Exception) -> str:
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_O = TypeVar("_O", bound=Objects)
+_O = TypeVar("_O", bound="LocalObjects | RemoteObjects")
 
 
 def _owned(
@@ -521,6 +518,7 @@ class RemoteObjects:
     """Objects below a URL, through fsspec. A put of an object store is atomic by nature."""
 
     PAUSES: ClassVar[tuple[float, ...]] = (0.25, 1.0)
+    """Seconds before a call that failed is made again."""
     root: str
     writer: Writer = NOBODY
 

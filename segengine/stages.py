@@ -316,7 +316,10 @@ class Run:
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does
         build_report(
-            self.objects.root, self.objects.writer, **publish.unshown(plan, self._measurer)
+            self.objects.root,
+            self.objects.writer,
+            trust=self.job.trust,
+            **publish.unshown(plan, self._measurer),
         )
         self.objects.adopt(REPORT)
         yield Progress("publish", steps - 1, steps, message="report")

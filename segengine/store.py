@@ -28,6 +28,7 @@ from segengine.errors import (
     UntrustedError,
 )
 from segengine.inputs import LAYOUTS, load_layout, reader
+from segengine.job import source_options
 from segengine.layout import Layout
 from segengine.objects import LocalObjects, Objects, open_objects, zarr_store
 from segengine.parquet import read_parquet
@@ -507,7 +508,8 @@ class SceneStore:
         cols = slice(*(cols or slice(None)).indices(ref.width)[:2])
         try:
             with named_by_store(self.store.trust):
-                source = reader(self.layout.kind, self.store.job["source"])
+                options = source_options(self.store.job, self.store.trust)
+                source = reader(self.layout.kind, options)
         except UntrustedError as error:
             raise TransientInputError(str(error)) from None
         (tile,) = source.read((ref,), rows, cols)

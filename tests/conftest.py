@@ -255,7 +255,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of one line, where runs are many and the report is not what is tested."""
 
-    def build(store: str, writer: Any) -> None:
+    def build(store: str, *_: Any, **__: Any) -> None:
         open_objects(store).put("report/index.html", sealed_report("<!doctype html>"))
 
     monkeypatch.setattr("segengine.stages.build_report", build)
