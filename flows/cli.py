@@ -141,7 +141,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     asked = {group: args.__dict__[group] for group in ("metrics", "losses")}
     given = {group: names for group, names in asked.items() if names is not None}
-    return _show_lines(evaluate(_trusted(args), _truth(args), given or None, args.trust))
+    truth = _truth(args)
+    return _show_lines(evaluate(_trusted(args), truth, given or None, args.trust))
 
 
 def _report(args: argparse.Namespace) -> int:

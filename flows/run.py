@@ -59,12 +59,12 @@ def _run(job: Job, repair: bool, refit: bool, recorder: Recorder | None) -> int:
     from segengine_tasks.session import Session
 
     session = Session(job, repair=repair, refit=refit)
-    if recorder is None:
-        terminal.say(UNRECORDED)
-    else:
+    if recorder is not None:
         recorder.mirror(session)
     summary = drive(session)
     terminal.show_result(summary)
+    if recorder is None:
+        terminal.say(UNRECORDED)
     return summary.exit_code
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from segengine.errors import JobError
-from segengine.parts import lacking
 from segengine.trust import is_code, require
 
 GROUPS = ("sources", "segmenters", "models", "metrics", "losses", "exports", "clusters")
@@ -88,6 +87,8 @@ def load(group: str, name: str) -> Callable[..., Any]:
             ) from error
         if isinstance(found, type):
             _parameters(found, name)
+        from segengine.parts import lacking  # with NumPy: nothing that only lists needs it
+
         reason = lacking(group, found)
         if reason:
             raise JobError(f"{name}: {reason}")

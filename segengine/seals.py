@@ -86,6 +86,7 @@ def is_sealed(key: str) -> bool:
 
 _OWN = ("+unplaced", "+cut")
 _TWICE = ("records/+layouts/", "records/+fits/")
+_HOLDS_COPIES = ("", "records", *(prefix.rstrip("/") for prefix in _TWICE))
 
 
 def is_kept_twice(key: str) -> bool:
@@ -382,13 +383,16 @@ class SealedObjects:
         """Names (folders, objects) right below a prefix, as `keys`."""
         folders, files = self.base.children(prefix)
         start = f"{prefix}/" if prefix else ""
-        names = {k.removeprefix(start) for k in self._kept(prefix)}
+        names = [k.removeprefix(start) for k in self._kept(prefix)]
         folders = sorted({*folders, *(n.partition("/")[0] for n in names if "/" in n)})
         return folders, sorted({*files, *(n for n in names if "/" not in n)})
 
-    def _kept(self, prefix: str) -> Iterator[str]:
+    def _kept(self, prefix: str) -> list[str]:
+        """What is kept twice below a prefix; most have none, and are asked for often."""
+        if prefix not in _HOLDS_COPIES:
+            return []
         start = f"{prefix}/" if prefix else ""
-        return (k for k, s in self.book.seals.items() if s.copies and k.startswith(start))
+        return [k for k, s in self.book.seals.items() if s.copies and k.startswith(start)]
 
     # ------------------------------------------------------------------------------------- verify
 

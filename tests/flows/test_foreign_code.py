@@ -24,6 +24,7 @@ import yaml
 
 from segengine.inputs import LAYOUTS, load_layouts
 from segengine.objects import LocalObjects
+from segengine.seals import SealedObjects
 from segengine.store import open_store
 from segengine.values import encode
 
@@ -379,8 +380,9 @@ def test_what_is_no_class_with_the_protocols_parts_is_refused_and_not_called(
     assert not (folder / "called").exists()
 
 
-def stored_objects(store: Path) -> LocalObjects:
-    return LocalObjects(str(store))
+def stored_objects(store: Path) -> SealedObjects:
+    """Of a stranger, who seals what he forges."""
+    return SealedObjects(LocalObjects(str(store)))
 
 
 def test_what_only_the_stores_objects_name_is_not_used_either(
@@ -400,6 +402,7 @@ def test_what_only_the_stores_objects_name_is_not_used_either(
     metrics = open_store(store).metrics
     truth = {"source": {"kind": "stranger.read:Reader", "paths": ["/"]}}
     objects.put("metrics.json", json.dumps({**metrics, "truth": json.dumps(truth)}).encode())
+    objects.commit("forged")
     many = looking(store, tmp_path)
     many = [m for m in many if m[:1] != ["export"] or m[3] in ("png", "cog")]
     done = commands(many)
@@ -463,7 +466,9 @@ def test_the_scheduler_that_a_store_names_is_not_asked(
         stored = root["attributes"]["segengine"]["job"]
         stored["cluster"] = {"kind": "address", "address": address}
         stored["trust"] = True  # nobody believes that
-        (store / "zarr.json").write_text(json.dumps(root))
+        objects = stored_objects(store)
+        objects.put("zarr.json", json.dumps(root).encode())
+        objects.commit("forged")
         (done,) = commands([["evaluate", str(store), "--metrics", "iou", "kappa"]])
         assert done.code == 0, done.err
         assert "not used, without --trust: cluster.kind address" in done.out

@@ -37,7 +37,7 @@ def test_prefect_is_told_none_of_them(
         }
         file = tmp_path / "job.yaml"
         file.write_text(yaml.safe_dump(job))
-        process = start("run", str(file))
+        process = start("run", str(file), "--prefect")
         out, err = process.communicate(timeout=240)
         server.kill()
     assert process.returncode == 3, err  # one is torn, the others were read
