@@ -10,15 +10,17 @@ import contextlib
 import os
 import threading
 import time
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelled
 
 from segengine.errors import StoppedError
 from segengine_flows.leaving import leave
-from segengine_tasks.session import Session
+from segengine_tasks.session import STOPPED, Session
 
 EVERY = 1.0
 """Seconds between an answer of the API and the next question."""
@@ -91,6 +93,14 @@ def _watch(session: Session, pulse: Pulse) -> None:
     while not pulse.is_gone(ended):
         time.sleep(0.1)
     leave(1, UNTOLD)
+
+
+def tell_cancelled(run: str) -> None:
+    """Say that a flow run which is being cancelled is: its worker does so too, but seconds later."""
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(run)).state
+        if state is not None and state.is_cancelling():
+            client.set_flow_run_state(UUID(run), Cancelled(message=STOPPED), force=True)
 
 
 def owns_process() -> bool:

@@ -17,16 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job, parse_job
 from segengine.progress import Summary
-from segengine_flows.guard import guard, owns_process
+from segengine_flows.guard import guard, owns_process, tell_cancelled
 from segengine_flows.leaving import leave_soon
 from segengine_tasks.artifacts import Publisher, publish_results
 from segengine_tasks.session import Session
@@ -80,8 +81,11 @@ def _session(job: Job, repair: bool, refit: bool) -> Iterator[Session]:
     finally:
         if thread.is_alive():  # only where Prefect ends the flow
             session.stop()
+            tell = partial(tell_cancelled, runtime.flow_run.id)
             if owns_process():
-                leave_soon(128 + signal.SIGTERM, seconds=STOPPING)
+                leave_soon(128 + signal.SIGTERM, last=tell, seconds=STOPPING)
+            thread.join()
+            tell()  # once the lock is back: the next run may start at once
         thread.join()
 
 
