@@ -89,6 +89,10 @@ class Objects(Protocol):
         """
         ...
 
+    def flush(self) -> None:
+        """Flush all that was written without being flushed, at once."""
+        ...
+
     def delete(self, key: str) -> None:
         """Delete the object if it is there."""
         ...
@@ -373,6 +377,10 @@ class LocalObjects:
                 raise TimeoutError(errno.ETIMEDOUT, f"another process stands still with {GUARD}")
             time.sleep(0.01)
 
+    def flush(self) -> None:
+        with store_access(self.root):
+            _flush_file_system(self.root)
+
     @_owned
     def delete(self, key: str) -> None:
         require_lock(self)
@@ -463,6 +471,23 @@ def _flush(folder: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
             raise
+    finally:
+        os.close(handle)
+
+
+def _flush_file_system(root: str) -> None:
+    """Flush the file system of a folder: of hundreds of small files, much sooner than one by one."""
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        if syncfs(handle) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), root)
     finally:
         os.close(handle)
 
@@ -591,6 +616,9 @@ class RemoteObjects:
             filesystem.rm_file(path)
         else:
             filesystem.pipe_file(path, data)
+
+    def flush(self) -> None:
+        """Nothing: each object is there once its call returns."""
 
     @_owned
     def delete(self, key: str) -> None:

@@ -270,8 +270,9 @@ def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
             if not plan.objects.has(key, data):
                 changed[key] = data
     plan.objects.open(changed)
-    for key, data in changed.items():
-        plan.objects.put(key, data)
+    with plan.objects.together(len(changed)):
+        for key, data in changed.items():
+            plan.objects.put(key, data)
 
 
 def _scene_colors(
@@ -459,10 +460,12 @@ def finish(plan: Plan, log: RecordLog) -> None:
     done = [scene for scene in plan.layouts if scene in singles]
     plan.objects.adopt_all()
     plan.objects.open([UNPLACED, *map(pack_key, done)])
-    for scene in done:
-        log.write_pack(scene)
-    commit_unplaced(plan.objects, plan.scan.unplaced)
+    with plan.objects.together(len(done)):
+        for scene in done:
+            log.write_pack(scene)
+        commit_unplaced(plan.objects, plan.scan.unplaced)
     plan.objects.commit(published_mark(plan))
-    for scene in done:
-        log.clear(scene)
+    with plan.objects.together(len(done)):
+        for scene in done:
+            log.clear(scene)
     plan.objects.delete_tree("work")

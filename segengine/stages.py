@@ -222,13 +222,18 @@ class Run:
         unsure = other or not self.objects.published
         layouts = [f"{LAYOUTS}/{scene}" for scene in plan.scan.changed]
         self.objects.open([*root, *layouts], publish=other or bool(layouts))
-        for scene in plan.scan.changed:
-            commit_layout(self.objects, plan.layouts[scene])
-        for key, data in root.items():
-            self.objects.put(key, data)
-        self.objects.delete(RELAYING)
-        for scene in plan.layouts:
-            if unsure or plan.states[scene].pending or scene in plan.scan.changed:
+        written = [
+            scene
+            for scene in plan.layouts
+            if unsure or plan.states[scene].pending or scene in plan.scan.changed
+        ]
+        with self.objects.together(4 * len(written)):
+            for scene in plan.scan.changed:
+                commit_layout(self.objects, plan.layouts[scene])
+            for key, data in root.items():
+                self.objects.put(key, data)
+            self.objects.delete(RELAYING)
+            for scene in written:
                 self._write_scene(plan, scene)
         self.objects.commit()
 

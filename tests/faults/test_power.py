@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from harness import Job, job_of, write_photos
 
@@ -16,7 +17,7 @@ from segengine.instances import KEY as ROWS
 
 pytestmark = pytest.mark.system
 
-CALLS = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat"
+CALLS = "fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat"
 LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (\d+|-1 \w+)")
 HALF = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
 REST = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")
@@ -54,7 +55,7 @@ def calls(trace: Path) -> Iterator[Call]:
 
 
 def kind(name: str) -> str:
-    known = ("rename", "unlink", "mkdir", "link")
+    known = ("rename", "unlink", "mkdir", "link", "syncfs")
     return next((k for k in known if name.startswith(k)), "fsync")
 
 
@@ -80,7 +81,13 @@ class Disk:
         return path.removeprefix(f"{self.root}/")
 
     def apply(self, call: Call) -> None:
-        if call.name == "fsync":
+        if call.name == "syncfs":
+            self.flushes += 1
+            self.files, self.names = (
+                dict.fromkeys(self.files, True),
+                dict.fromkeys(self.names, True),
+            )
+        elif call.name == "fsync":
             (path,) = call.paths
             self.flushes += path.startswith(self.root)
             self.files[path] = True
@@ -109,19 +116,21 @@ class Disk:
 def vouched(record: str, keys: list[str]) -> list[str]:
     """The objects that a record, or another object that says what is done, vouches for."""
     scene, _, rest = record.removeprefix("records/").partition("/")
-    meta = [k for k in keys if k.endswith("zarr.json") or k.startswith("records/+layouts/")]
+    own = (f"scenes/{scene.removesuffix('.parquet')}/", "zarr.json", "scenes/zarr.json")
+    meta = [k for k in keys if k.endswith("zarr.json") and k.startswith(own)]
+    meta += [k for k in keys if k == f"records/+layouts/{scene.removesuffix('.parquet')}"]
     if rest.startswith("draft/"):
         place = rest.removeprefix("draft/").removesuffix(".json")
         return [f"work/{scene}/draft/{place}", *meta]
     if rest.startswith("mask/"):
         place = rest.removeprefix("mask/").removesuffix(".json")
         shards = [k for k in keys if k.startswith(f"scenes/{scene}/")]
-        own = [k for k in shards if k.endswith(f"/0/c/{place.replace('.', '/')}")]
-        assert own
+        stored = [k for k in shards if k.endswith(f"/0/c/{place.replace('.', '/')}")]
+        assert stored
         rows = [k for k in keys if k == f"{ROWS}/{scene}/{place}"]
-        return [*own, *rows, *meta, *(k for k in keys if k.startswith("records/+fits/"))]
-    if record == "records/+published":
-        return [k for k in keys if not k.startswith(("work/", "records/+published", "run.lock"))]
+        return [*stored, *rows, *meta, *(k for k in keys if k.startswith("records/+fits/"))]
+    if record == "records/+seals":
+        return [k for k in keys if not k.startswith(("work/", "records/+seals", "run.lock"))]
     if record.endswith(".parquet"):
         scene = record.removeprefix("records/").removesuffix(".parquet")
         return [*meta, *(k for k in keys if k.startswith((f"scenes/{scene}/", f"work/{scene}/")))]
@@ -136,7 +145,7 @@ def too_early(trace: Path, store: str, before: set[str]) -> tuple[list[str], int
         inside = [p for p in call.paths if p.startswith(f"{store}/")] or (
             [p for p in call.paths if p == store]
         )
-        if not inside and call.name != "fsync":
+        if not inside and call.name not in ("fsync", "syncfs"):
             continue
         key = disk.key(call.paths[-1])
         if call.begins and call.name == "rename":
@@ -210,11 +219,35 @@ def test_nothing_that_is_vouched_for_can_be_lost(kind: str, traced: Callable[...
     assert disk.flushes > 60
     made = {disk.key(name) for name in disk.names}
     # Drafts and their records, or instances and their rows; and what is written at the end.
-    assert {"zarr.json", "metrics.json", "records/+published", "tables/shards.parquet"} <= made
+    assert {"zarr.json", "metrics.json", "records/+seals", "tables/shards.parquet"} <= made
     assert sum(bool(re.search(r"/mask/0/c/", key)) for key in made) >= 8
     assert ("records/+fits" in made) == (kind == "Surveyed")
     assert any("instances/0/c" in key for key in made) == (kind == "Found")
     assert any(key.startswith(f"{ROWS}/") for key in made) == (kind == "Found")
+
+
+def test_many_small_scenes_are_flushed_at_once_and_as_soon(
+    make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    import rasterio
+
+    (tmp_path / "in").mkdir()
+    shape: dict[str, Any] = {"width": 16, "height": 16, "count": 1, "dtype": "uint8"}
+    for i in range(140):
+        place = rasterio.Affine(2, 0, 100 * i, 0, -2, 0)
+        with rasterio.open(
+            tmp_path / f"in/{i}.tif", "w", "GTiff", transform=place, **shape
+        ) as file:
+            file.write(np.full((1, 16, 16), i, np.uint8))
+    job = job_of(tmp_path / "in/*.tif", tmp_path / "m.zarr", {"kind": "threshold"})
+    job["source"]["kind"] = "raster"
+    many = Traced(make_job(job), tmp_path / "trace")
+    wrong, checked, disk = many.run()
+    assert wrong == []
+    assert checked > 1000
+    assert "syncfs(" in many.trace.read_text()
+    # For each scene its shard and its record, each with its folders: not its metadata and pack too.
+    assert disk.flushes < 140 * 14
 
 
 @pytest.mark.parametrize("killed", [True, False])
