@@ -18,11 +18,21 @@ MOST_FILES = 10_000
 def copied(files: Iterable[tuple[Path, str]], base: Path | None = None) -> Iterator[Path]:
     """A private folder with copies of files under the names given, while the context lasts.
 
-    base: the model's folder, which no link in it may lead out of. Raises ValueError.
+    base: the model's folder, which no link in it may lead out of. Raises ValueError. One that is
+    raised while it lasts names the files that were copied, and not their copies.
     """
+    given = list(files)
     with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
-        add(Path(folder), files, base)
-        yield Path(folder)
+        add(Path(folder), given, base)
+        try:
+            yield Path(folder)
+        except ValueError as error:
+            text = str(error)
+            for file, name in given:
+                text = text.replace(str(Path(folder, name)), str(file))
+            if text == str(error):
+                raise
+            raise ValueError(text) from error
 
 
 def add(folder: Path, files: Iterable[tuple[Path, str]], base: Path | None = None) -> None:
