@@ -55,7 +55,7 @@ class Inputs:
         Links count as what they lead to, and a second name of a file as the file. `own`: an export
         wrote what is there.
         """
-        real, objects = self._real(path), self._store.objects
+        real, objects = self._real(path), self._store.objects.base
         if isinstance(objects, LocalObjects) and _lies_in(real, os.path.realpath(objects.root)):
             raise JobError(f"{path}: lies in the store itself; name another place")
         taken = real in self._paths or any(_lies_in(real, folder) for folder in self._folders)

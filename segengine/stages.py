@@ -385,7 +385,7 @@ class Run:
 
     def _forget_empty(self) -> None:
         """Leave nothing behind where no store was made."""
-        if isinstance(self.objects, LocalObjects) and self.objects.get("zarr.json") is None:
+        if isinstance(self.objects.base, LocalObjects) and self.objects.get("zarr.json") is None:
             self.objects.delete_tree("work")
             with suppress(OSError):
                 os.rmdir(self.objects.root)

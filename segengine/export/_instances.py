@@ -81,7 +81,7 @@ def scenes(store: Store) -> list[str]:
 
 def _open(store: Store) -> Any:
     objects = store.objects
-    if isinstance(objects, LocalObjects):
+    if isinstance(objects.base, LocalObjects):
         path = Path(objects.root, KEY)
         if path.is_file():
             return path.open("rb")

@@ -15,6 +15,7 @@ the frame as it is, and fade into one another. `resize` gives the former, for wh
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,8 @@ def _check(name: str, text: bytes) -> None:
     """Raise ValueError where a configuration names classes that are not trusted."""
     try:
         guard.check_text(text, name, _TRUSTED)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} is damaged: {reason(error)}") from error
     except ValueError as error:
         told = str(error) if name in str(error) else f"{name}: {reason(error)}"
         raise ValueError(told) from error

@@ -85,7 +85,7 @@ def folder(tasks: Any, tmp_path: Path) -> Path:
 
 
 def spec(folder: Path, **options: Any) -> dict[str, Any]:
-    return {"kind": "segengine.segmenters.kerashub:create", "path": str(folder), **options}
+    return {"kind": "keras-hub", "path": str(folder), **options}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_preset_by_name_is_fetched_from_where_keras_hub_says(
         return str(folder)
 
     monkeypatch.setattr(kagglehub, "model_download", download)
-    kind = {"kind": "segengine.segmenters.kerashub:create"}
+    kind = {"kind": "keras-hub"}
     name = "deeplab_v3_plus_resnet50_pascalvoc"
     found = segengine.create_segmenter(kind | {"preset": name})
     assert len(found.classes) == len(CLASSES)
