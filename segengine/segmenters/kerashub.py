@@ -38,6 +38,7 @@ _READ = (CONFIG, TASK, "preprocessor.json", "image_converter.json")
 _TRUSTED = ("keras_hub", "segengine")
 """Packages whose registered classes are built, beside those of Keras."""
 _ABOUT = "metadata.json"
+_INCOMPLETE = "there is no {}; `save_to_preset` of an image segmenter writes it"
 _KAGGLE = "kaggle://"
 
 
@@ -149,9 +150,7 @@ def _task(folder: Path) -> Any:
             guard.check_shards(file)
     for name in (CONFIG, TASK):
         if not (folder / name).is_file():
-            raise ValueError(
-                f"there is no {name}; `save_to_preset` of an image segmenter writes it"
-            )
+            raise ValueError(_INCOMPLETE.format(name))
     try:
         task = keras_hub.models.ImageSegmenter.from_preset(str(folder))
     except Exception as error:
@@ -181,6 +180,8 @@ def _check_weights(file: Path) -> None:
 
 def _taken(folder: Path) -> Iterator[Path]:
     """The files that a preset is read from."""
+    if not folder.is_dir():
+        raise ValueError(_INCOMPLETE.format(CONFIG))
     yield from _parts(folder)
     if (folder / _ABOUT).is_file():
         yield folder / _ABOUT

@@ -32,8 +32,9 @@ _OPTIONS = {
     "GDAL_CACHEMAX": 2**26,  # bytes; the default, 5 % of the machine, is a lot times many workers
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars by name: a folder of 10,000 is long to list
 }
-_PIXELS_ONLY = {"GDAL_GEOREF_SOURCES": "NONE"}
-"""For a TIFF whose place is known since it was probed: reading a CRS takes most of opening it."""
+_PIXELS_ONLY = {"GDAL_GEOREF_SOURCES": "PAM"}
+"""For a TIFF whose place is known since it was probed: reading its CRS takes most of opening it. Not
+NONE, which leaves the nodata of an `.aux.xml` out too."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 

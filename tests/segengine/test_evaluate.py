@@ -32,7 +32,7 @@ EVIL = "<i>a</i>"
 
 @pytest.fixture(autouse=True)
 def evaluate_without_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segengine.evaluate.build", lambda store: None)
+    monkeypatch.setattr("segengine.evaluate.build", lambda *_, **__: None)
 
 
 @pytest.fixture

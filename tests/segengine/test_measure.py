@@ -28,7 +28,7 @@ FIXED = {"kind": "threshold", "method": "fixed", "levels": 110}
 
 @pytest.fixture(autouse=True)
 def evaluate_without_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segengine.evaluate.build", lambda store: None)
+    monkeypatch.setattr("segengine.evaluate.build", lambda *_, **__: None)
 
 
 def label(bench: Any, name: str, values: np.ndarray) -> Path:

@@ -201,6 +201,7 @@ def test_wrong_presets_are_one_line(folder: Path, tmp_path: Path) -> None:
     data = (folder / "model.weights.h5").read_bytes()
     (folder / "model.weights.h5").write_bytes(data[: len(data) // 2])
     refused(r"^path: .*: not a preset that loads: ")
+    (folder / "model.weights.h5").write_bytes(data)
     (folder / "task.json").write_text("{")
     refused(r"^path: .*: task.json is damaged: ")
     (folder / "task.json").unlink()

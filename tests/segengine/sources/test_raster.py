@@ -156,6 +156,25 @@ def test_internal_mask(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.valid, mask[10:60, 20:90])
 
 
+@pytest.mark.parametrize("kind", ["nodata", "mask"])
+def test_what_lies_beside_a_tiff_counts(tmp_path: Path, kind: str) -> None:
+    """GDAL's own reader of the whole file is the authority."""
+    path = write(tmp_path / "a.tif", layers("uint8", 1))
+    if kind == "nodata":
+        band = '<PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>'
+        path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    else:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+            file.write_mask(np.arange(file.width) > np.arange(file.height)[:, None])
+        assert path.with_name("a.tif.msk").exists()
+    with rasterio.open(path) as file:
+        wanted = file.read_masks(1) > 0
+    assert not wanted.all()
+    found = tile(path).valid
+    assert found is not None
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_alpha_is_a_mask_and_no_band(tmp_path: Path) -> None:
     values = layers("uint8")
     values[3] = np.where(values[3] > 60, values[3], 0)
