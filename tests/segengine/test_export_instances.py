@@ -36,9 +36,7 @@ COMPONENTS = {"kind": "threshold", "method": "fixed", "levels": 128, "instances"
 
 
 def export(kind: str, store: Any, to: Path) -> list[str]:
-    found: list[str] = registry.load("exports", f"segengine.export.{kind}:export")(
-        str(store), str(to)
-    )
+    found: list[str] = registry.load("exports", kind)(str(store), str(to))
     return found
 
 

@@ -95,7 +95,12 @@ def test_urls_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_one_of_many_swaps(place: str, objects: LocalObjects) -> None:
+def test_one_of_many_swaps(
+    place: str, objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segengine import schemes
+
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
     store = objects if place == "local" else open_objects("memory://swap-test/store")
     assert not store.swap("lock", b"old", b"new")
     store.put("lock", b"old")
