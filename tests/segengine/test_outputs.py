@@ -17,7 +17,9 @@ import rasterio
 from segengine import registry
 from segengine.errors import JobError
 from segengine.export import png
+from segengine.objects import LocalObjects
 from segengine.outputs import LEDGER
+from segengine.seals import SealedObjects
 from segengine.show import show
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -175,7 +177,7 @@ def test_truth_weights_and_what_a_vrt_is_made_of(bench: Any, tmp_path: Path) -> 
     (tmp_path / "truth").mkdir()
     cv2.imwrite(str(tmp_path / "truth/s.png"), np.zeros((40, 40), np.uint8))
     truth = {"paths": [str(tmp_path / "truth/{stem}.png")], "classes": ["background", "object"]}
-    bench.run({"kind": "threshold"}, truth=truth)
+    bench.run({"kind": "threshold"}, truth=truth, trust=True)
     for kind, folder in (("cog", parts), ("png", tmp_path / "truth")):
         with pytest.raises(JobError, match=r"s\.\w+: is an input"):
             export(kind, bench.store, folder, overwrite=True)
@@ -220,7 +222,9 @@ def test_files_that_the_segmenter_is_made_from(bench: Any, tmp_path: Path) -> No
         "weights": str(weights / "a.png"),
         "members": [{"path": str(network)}],
     }
-    (bench.store / "zarr.json").write_text(json.dumps(root))
+    objects = SealedObjects(LocalObjects(str(bench.store)))
+    objects.put("zarr.json", json.dumps(root).encode())
+    objects.commit("changed")
     for folder in (weights, network, network / "variables"):
         with pytest.raises(JobError, match=r"is an input"):
             export("png", bench.store, folder, overwrite=True)

@@ -305,7 +305,7 @@ PLACES = [
     "tables/frames",
     "metrics.json",
     "records/a.parquet",
-    "records/+published",
+    "records/+seals",
 ]
 
 
