@@ -182,9 +182,11 @@ SCHEMA = pa.schema(
 )
 """Packed records; nested fields as JSON text."""
 _EMPTY_TEXT = "[]"
-_DEFAULTS = dict.fromkeys(("weights", "fit", "reason", "payload"), "") | dict.fromkeys(
-    _NESTED, _EMPTY_TEXT
-)
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("weights", "fit", "reason", "payload"), ""),
+    **dict.fromkeys(_NESTED, _EMPTY_TEXT),
+    **dict.fromkeys(("attempts", "version"), 1),
+}
 """Columns that a small pack leaves out where they hold nothing else."""
 SMALL = 64
 """Records up to which a pack is written for size: most of a file of one row would be about columns."""
@@ -227,7 +229,7 @@ def pack_records(records: Iterable[Record]) -> bytes:
     pq.write_table(
         pa.table({name: columns[name] for name in names}, schema=schema),
         sink,
-        compression="zstd",
+        compression="none",
         use_dictionary=False,
         write_statistics=False,
         store_schema=False,
@@ -249,7 +251,9 @@ def _completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """A stored table with the columns that its pack left out, in the order of `names`."""
     for name in names:
         if name not in table.column_names:
-            default = pa.repeat(_DEFAULTS[name], table.num_rows)
+            kind = SCHEMA.field(name).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            default = pa.repeat(pa.scalar(_DEFAULTS[name], kind), table.num_rows)
             table = table.append_column(name, default)
     return table.select(names)
 

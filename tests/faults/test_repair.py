@@ -30,7 +30,7 @@ def test_a_changed_byte_is_found_and_healed(
     report = verify(job.store)
     assert report.exit_code == 4
     (problem,) = report.problems
-    assert problem.startswith(str(shard.relative_to(job.store)))
+    assert problem.object == str(shard.relative_to(job.store))
     job.run(0, "--repair")
     assert job.summary()["computed"] == redone
     assert differing(job.scenes(), clean) == []

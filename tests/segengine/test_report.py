@@ -17,6 +17,7 @@ from segengine import draw
 from segengine.errors import JobError, StoreError
 from segengine.objects import open_objects
 from segengine.report import _content, _figures, build
+from segengine.seals import SealedObjects
 from segengine.store import open_store, write_root
 
 EVIL = "<script>alert(1)</script>&\"'.png"
@@ -219,7 +220,7 @@ def test_ten_thousand_scenes_make_a_page_of_five_hundred(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     Image.effect_noise((40, 30), 90).save(tmp_path / "in" / "b.png")
     path = run(tmp_path, {"kind": "threshold"})
-    store, objects = open_store(path), open_objects(path)
+    store, objects = open_store(path), SealedObjects(open_objects(path))
     (row,) = store.frames.to_pylist()
     rows = [{**row, "scene": f"s{i:05d}", "status": "done"} for i in range(10_000)]
     rows[7777] |= {"status": "hang", "reason": "600 s"}
@@ -229,6 +230,7 @@ def test_ten_thousand_scenes_make_a_page_of_five_hundred(tmp_path, monkeypatch):
     pq.write_table(pa.Table.from_pylist(rows, schema=store.frames.schema), sink)
     objects.put("tables/frames.parquet", sink.getvalue())
     objects.put("metrics.json", json.dumps(metrics).encode())
+    objects.commit()
     monkeypatch.setattr(_figures, "_chosen", lambda metrics, frames: [row])  # the one there is
     page = Page(build(path))
     table = page.words.partition("Scenes 500 of 10,000;")[2]

@@ -71,7 +71,7 @@ def test_zarr_writes_the_same_shape_of_file(tmp_path: Path) -> None:
         chunks=(1, 4, 4),
         shards=(1, 8, 8),
         fill_value=255,
-        compressors=zarr.codecs.ZstdCodec(level=1),
+        compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
     )
     assert theirs.shards == (1, 8, 8)
     stored = (tmp_path / "a/c/0/0/0").read_bytes()

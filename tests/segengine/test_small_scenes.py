@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def test_a_small_raster_adds_eight_kilobytes(bench: Any) -> None:
 
 
 def as_before(store: Path) -> None:
-    """Write every metadata document as earlier releases did."""
+    """Write every metadata document as earlier releases did, which had no seals."""
+    (store / "records/+seals").unlink()
+    shutil.rmtree(store / "records/+copies")
     for path in store.rglob("zarr.json"):
         path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
 
