@@ -139,6 +139,20 @@ class Many:
         return Prediction((pixels[..., 0].astype(np.uint16) * 2) % len(self.classes))
 
 
+class Shares:
+    """As many classes as it is told, and how sure it is of each."""
+
+    halo, stride = 0, 1
+    outputs = ("labels", "probabilities")
+
+    def __init__(self, count=2):
+        self.classes = tuple(f"class {i}" for i in range(count))
+
+    def segment(self, pixels):
+        labels = pixels[..., 0] % len(self.classes)
+        return Prediction(labels, np.eye(len(self.classes), dtype=np.float32)[labels])
+
+
 class NoSegmenter:
     classes = ("a",)
 '''

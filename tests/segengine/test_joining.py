@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segengine.joining import BAND, Seen, _numbered, _shared, components, join, renumbered, see
+from segengine.joining import (
+    BAND,
+    CERTAIN,
+    Seen,
+    _numbered,
+    _shared,
+    components,
+    join,
+    renumbered,
+    see,
+)
 
 
 def windows_of(
@@ -240,3 +250,13 @@ def test_half_of_the_smaller_object_is_enough(common: int, one: bool) -> None:
     theirs[0, 8 - common : 20 - common] = 1  # 12 pixels, of which `common` are the other's
     pairs, agreed = _shared(mine, theirs)
     assert (pairs.tolist(), agreed.tolist()) == ([[1, 1]], [one])
+
+
+@pytest.mark.parametrize(("common", "one"), [(CERTAIN - 1, False), (CERTAIN, True)])
+def test_enough_pixels_make_one_of_what_shares_more_with_another(common: int, one: bool) -> None:
+    mine, theirs = np.zeros((1, 64), np.int32), np.zeros((1, 64), np.int32)
+    mine[0, :48] = 1
+    theirs[0, :24] = 1
+    theirs[0, 24 : 24 + common] = 2
+    pairs, agreed = _shared(mine, theirs)
+    assert (pairs.tolist(), agreed.tolist()) == ([[1, 1], [1, 2]], [True, one])

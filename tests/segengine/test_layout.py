@@ -231,6 +231,7 @@ def test_names_that_a_file_system_would_not_take() -> None:
     assert len(set(found)) == 3
     assert all(len(name) <= 200 and re.search(r"-[0-9a-f]{8}$", name) for name in found)
     assert scene_name("a" * 200) == "a" * 200
+    assert len(scene_name("a" * 201)) <= 200
 
 
 def test_a_layout_can_be_committed() -> None:

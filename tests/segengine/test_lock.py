@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def state(**changes: Any) -> str:
 
 
 def test_it_is_held_and_given_back(objects: LocalObjects) -> None:
+    before = time.monotonic()
     with lock.run_lock(objects) as held_lock:
         held = json.loads(objects.get(lock.KEY) or b"")
+        assert before <= held["beat"] <= time.monotonic()
         assert held["run"] == held_lock.run
         assert held["pid"] == os.getpid()
         held_lock.check()
@@ -91,6 +94,16 @@ def test_what_a_lock_of_this_place_says_is_believed() -> None:
     assert state(pid=dead_pid()) == "stale"
     assert state(started=1) == "stale"  # the pid is another process's by now
     assert state(beat=time.monotonic() - lock.STALE - 1) == "stale"  # it stands still
+
+
+def test_a_process_that_has_ended_is_dead_before_its_parent_asks() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        mine = {"pid": process.pid, "started": lock._start_of(process.pid)}
+        assert state(**mine) == "live"
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert state(**mine) == "stale"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +222,50 @@ def test_a_stale_lock_that_another_takes_first_is_that_ones(
     monkeypatch.setattr(LocalObjects, "swap", late)
     with pytest.raises(StoreLockedError, match="run faster on"):
         lock.run_lock(objects).__enter__()
+
+
+def test_a_lock_whose_answer_was_lost_is_held(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalObjects.create
+
+    def lost(self: LocalObjects, key: str, data: bytes) -> bool:
+        real(self, key, data)
+        return False  # as a call that was made again finds what the first one wrote
+
+    monkeypatch.setattr(LocalObjects, "create", lost)
+    with lock.run_lock(objects) as held_lock:
+        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
+    assert objects.get(lock.KEY) is None
+
+
+class Remote:
+    """A store that may know no conditions."""
+
+    def __init__(self, base: LocalObjects) -> None:
+        self.base = base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_where_a_store_knows_no_conditions_the_later_of_two_holds_it(
+    later: bool, objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(objects, pid=dead_pid())
+    looks = []
+
+    def settle(seconds: float) -> None:
+        looks.append(seconds)
+        if later:
+            write(objects, run="later")
+
+    monkeypatch.setattr(lock.time, "sleep", settle)
+    refused = pytest.raises(StoreLockedError, match="run later on") if later else nullcontext()
+    with refused, lock.run_lock(Remote(objects)) as held_lock:  # type: ignore[arg-type]
+        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
+    assert looks == [lock.SETTLE]
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"\xff\x00", b"[]", b"{}", b"null", b"[" * 100_000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from segengine.errors import SegengineError
 from segengine.job import parse_job
 from segengine.objects import open_objects
 from segengine.plan import make_plan
+from segengine.records import FrameFailure, RecordLog, given_up, pack_key, replace
 from segengine.stages import Run
 from segengine.values import decode
 
@@ -22,8 +24,13 @@ SHARED = {"shard": 512}  # 4 frames of a 256 x 256 bucket share a shard
 BUCKET = "256x256-uint8-3"
 
 
-def plan_of(bench: Any, segmenter: Any, **blocks: Any) -> Any:
-    return make_plan(parse_job(bench.job(segmenter, **blocks)), open_objects(str(bench.store)))
+def plan_of(bench: Any, segmenter: Any, *, flags: Any = None, **blocks: Any) -> Any:
+    job = parse_job(bench.job(segmenter, **blocks))
+    return make_plan(job, open_objects(str(bench.store)), **flags or {})
+
+
+def log_of(bench: Any) -> RecordLog:
+    return RecordLog(open_objects(str(bench.store)))
 
 
 def planned_only(bench: Any, segmenter: Any, **blocks: Any) -> None:
@@ -46,6 +53,127 @@ def test_a_raised_version_makes_every_shard_stale(
     assert (again.computed, again.skipped) == (2, 0)
     assert any("2 of 2 shards are stale" in m and "version: 1 -> 2" in m for m in again.messages)
     assert [r.version for r in bench.open().records()] == [2, 2]
+
+
+def test_other_weights_make_every_shard_stale(
+    bench: Any, noise: Any, toys: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    blocks = {"kind": f"{toys}:Blocks"}
+    kind = type(segengine.create_segmenter(blocks))
+    monkeypatch.setattr(kind, "weights", "one", raising=False)
+    assert bench.run(blocks).computed == 1
+    assert plan_of(bench, blocks).pending == 0
+    monkeypatch.setattr(kind, "weights", "two")
+    plan = plan_of(bench, blocks)
+    assert (plan.pending, plan.states[BUCKET].stale) == (1, 1)
+    assert any("the weights changed" in line for line in plan.notices)
+
+
+def test_what_the_records_say_of_a_shard_and_where_they_lie(bench: Any, noise: Any) -> None:
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    bench.run(MEAN)
+    log, place = log_of(bench), (0, 0, 0)
+    (record,) = log.read(BUCKET, "mask")
+
+    def state() -> tuple[int, int, int, str]:
+        plan = plan_of(bench, MEAN)
+        found = plan.states[BUCKET]
+        task = plan.task(plan.layouts[BUCKET], place)
+        return plan.pending, found.stale, found.retried, task.had
+
+    assert state() == (0, 0, 0, "packed")
+    log.drop("mask", BUCKET, place, packed=True)  # taken back, and killed before it was done again
+    assert state() == (
+        1,
+        0,
+        0,
+        "packed",
+    )  # a void record, not none: the packed one still lies there
+    log.write(given_up(record, "crash", "why", 3))
+    assert state() == (1, 0, 1, "packed")
+    log.write(record)
+    log.write(replace(record, shard=(1, 0, 0)))  # of a grid that was another
+    assert state() == (0, 0, 0, "packed")
+    log.objects.delete(pack_key(BUCKET))
+    assert state() == (0, 0, 0, "single")
+    log.drop("mask", BUCKET, place, packed=False)
+    assert state() == (1, 0, 0, "")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "again"), [("corrupt", 0), ("error", 1), ("crash", 1), ("hang", 1)]
+)
+def test_what_may_go_better_next_time_is_tried_again(
+    kind: str, again: int, packed: bool, bench: Any, noise: Any
+) -> None:
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    bench.run(MEAN)
+    log = log_of(bench)
+    (record,) = log.read(BUCKET, "mask")
+    log.write(replace(record, failures=(FrameFailure(0, kind, "a.png: why"),)))
+    if packed:
+        log.pack(BUCKET)
+    plan = plan_of(bench, MEAN)
+    assert (plan.pending, plan.states[BUCKET].retried) == (again, again)
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "again"), [(MEAN, 1), ({"kind": "edges", "operator": "canny"}, 6)]
+)
+def test_what_is_damaged_is_done_again_and_nothing_else(
+    segmenter: Any, again: int, bench: Any, noise: Any
+) -> None:
+    """What is linked over the shards of a frame, with all of the frame."""
+    bench.put("a.zarr", noise(1, (2, 70, 40, 3)))
+    bench.put("b.zarr", noise(2, (20, 20, 3)))
+    blocks = {"source": {"paths": [str(bench.inputs / "*.zarr")]}, "store": {"shard": 32}}
+    bench.run(segmenter, **blocks)
+    repair = {"repair": frozenset({("a", (1, 2, 1))})}
+    plan = plan_of(bench, segmenter, flags=repair, **blocks)
+    todo = list(plan.pending_places(plan.layouts["a"]))
+    assert (1, 2, 1) in todo
+    assert {f for f, _, _ in todo} == {1}
+    assert (len(todo), plan.pending) == (again, again)
+    shutil.rmtree(bench.inputs / "a.zarr")
+    plan = plan_of(bench, segmenter, flags=repair, **blocks)
+    assert plan.pending == (1 if again == 1 else 0)  # the vanished cannot be linked again
+
+
+def test_a_fit_of_another_job_is_not_used(bench: Any, noise: Any) -> None:
+    spec = {"kind": "kmeans", "clusters": 2, "scope": "run", "attempts": 1}
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    bench.run(spec)
+    assert set(plan_of(bench, spec).fits) == {"run-uint8-3"}
+    assert plan_of(bench, spec, flags={"refit": True}).fits == {}
+    other = plan_of(bench, {**spec, "clusters": 3})
+    assert (other.fits, other.pending) == ({}, 1)
+
+
+def test_only_what_is_there_is_lost_where_no_fit_can_be_made(bench: Any, noise: Any) -> None:
+    for i, name in enumerate("abc"):
+        bench.put(f"{name}.png", noise(i, (40, 40, 3)))
+    spec = {"kind": "threshold", "scope": "scene"}
+    bench.run(spec, store=SHARED)
+    (bench.inputs / "b.png").unlink()
+    plan = plan_of(bench, spec, flags={"refit": True}, store=SHARED)
+    lost = plan.task(plan.layouts[BUCKET], (0, 0, 0)).lost
+    assert [(f.frame, f.kind) for f in lost] == [(0, "corrupt"), (2, "corrupt")]
+
+
+def test_a_file_named_in_vain_is_read_again_where_more_can_be_reached(
+    bench: Any, noise: Any
+) -> None:
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    (bench.inputs / "bad.png").write_text("no image")
+    bench.run(MEAN)
+    assert plan_of(bench, MEAN).scan.probed == 0
+    assert plan_of(bench, MEAN, trust=True).scan.probed == 1
+    more = [str(bench.inputs), str(bench.put("../c.png", noise(2, (40, 40, 3))))]
+    assert plan_of(bench, MEAN, source={"paths": more}).scan.probed == 2
+    again = plan_of(bench, MEAN, source={"paths": [str(bench.inputs)] * 2})
+    assert again.scan.probed == 0
 
 
 def test_the_vanished_do_not_make_their_shard_stale(bench: Any, noise: Any) -> None:

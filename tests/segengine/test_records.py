@@ -174,6 +174,52 @@ def test_a_torn_single_counts_as_absent(log: RecordLog) -> None:
     assert [r.shard for r in log.read("s")] == [(0, 0, 0)]
 
 
+def test_a_torn_single_takes_the_packed_one_back(log: RecordLog) -> None:
+    """It may have been a void one: the packed record's bytes may be gone."""
+    for x in range(2):
+        log.write(record((0, 0, x)))
+    log.pack("s")
+    torn = single_key("mask", "s", (0, 0, 0))
+    log.objects.put(torn, to_json(record())[:-9])
+    log.write(record((0, 0, 2)))
+    assert [r.shard for r in log.read("s")] == [(0, 0, 2), (0, 0, 1)]
+    assert list(log.damaged()) == [torn]
+
+
+@pytest.mark.parametrize("step", ["put", "delete_tree"])
+def test_a_kill_while_records_are_replaced_loses_none(
+    step: str, log: RecordLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: LocalObjects, key: str, *data: bytes) -> None:
+        raise KeyboardInterrupt(key)
+
+    log.write(record(reason="old"))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjects, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            log.replace("s", [record(reason="new")])
+    assert [r.reason for r in log.read("s")] == ["old"]
+
+
+def test_no_credential_is_written(log: RecordLog) -> None:
+    """Wherever a worker's record, or an earlier release's, holds one."""
+    text = "cannot read https://me:hidden@host/a.png?sig=hidden"
+    void = FrameFailure(0, "error", text)
+    failed = record((0, 0, 1), failures=(void,))
+    values = [record(reason=text), failed, record((0, 0, 2), reason=text, failures=(void,))]
+    for value in values:
+        assert b"hidden" not in to_json(value)
+    for row in to_table(values).to_pylist():
+        assert "hidden" not in str(row)
+        assert "https://host/a.png" in str(row)
+
+
+def test_what_is_no_scene_has_no_records(log: RecordLog) -> None:
+    for key in ("+layouts/s", "+fits/run-uint8-3", "+cut", "t/mask/0.0.0.json", "u.parquet"):
+        log.objects.put(f"records/{key}", b"")
+    assert log.scenes() == ({"t"}, {"u"})
+
+
 def test_drafts_are_not_packed(log: RecordLog) -> None:
     log.write(record())
     log.write(record(kind="draft"))

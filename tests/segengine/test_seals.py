@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -187,22 +188,36 @@ class Dying:
         return getattr(self.base, name)
 
 
-@settings(max_examples=15)
-@given(st.lists(st.tuples(st.sampled_from([ROOT, TABLE, PACK]), st.binary(max_size=4)), max_size=5))
+LAYOUT = "records/+layouts/a"
+changes = st.tuples(
+    st.sampled_from([ROOT, TABLE, PACK, LAYOUT]),
+    st.binary(max_size=4) | st.sampled_from(["delete", "delete_tree"]),
+)
+
+
+@settings(max_examples=30)
+@given(st.booleans(), st.lists(changes, max_size=5))
 def test_a_kill_at_any_write_is_no_damage(
-    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[str, bytes]]
+    tmp_path_factory: pytest.TempPathFactory, opened: bool, steps: list[tuple[str, Any]]
 ) -> None:
     """Whatever was written last is what is read, and nothing counts as damaged."""
-    for left in range(12):
+    for left in range(16):
         base = LocalObjects(str(tmp_path_factory.mktemp("store")))
-        written(base)
-        last = {ROOT: b"root", TABLE: b"table", PACK: b"pack"}
+        written(base, **{LAYOUT: b"layout"})
+        last: dict[str, Any] = {ROOT: b"root", TABLE: b"table", PACK: b"pack", LAYOUT: b"layout"}
         objects: Any = SealedObjects(Dying(base, left))  # type: ignore[arg-type]
         try:
-            objects.open([key for key, _ in writes])
-            for key, data in writes:
-                objects.put(key, data)
-                last[key] = data
+            if opened:
+                objects.open([key for key, _ in steps])
+            for key, data in steps:
+                if data == "delete_tree":
+                    key = LAYOUT
+                    objects.delete_tree("records/+layouts")
+                elif data == "delete":
+                    objects.delete(key)
+                else:
+                    objects.put(key, data)
+                last[key] = data if isinstance(data, bytes) else None
             objects.commit("published")
         except Killed:
             pass
@@ -210,6 +225,47 @@ def test_a_kill_at_any_write_is_no_damage(
         assert list(again.check()) == []
         assert {key: again.get(key) for key in last} == last
         assert again.damaged == {}
+
+
+def test_what_is_to_be_written_is_to_be_published_again(base: LocalObjects) -> None:
+    written(base).open([TABLE])
+    assert SealedObjects(base).published == ""
+    objects = SealedObjects(base)
+    objects.commit("published")
+    objects.open([ROOT], publish=False)
+    assert SealedObjects(base).published == "published"
+    objects.open([])
+    assert SealedObjects(base).published == ""
+
+
+def test_a_copy_of_other_bytes_is_none(base: LocalObjects) -> None:
+    """As it lies there where copies of another day were brought back."""
+    written(base)
+    (name,) = base.children(COPIES)[1]
+    before = base.get(f"{COPIES}/{name}")
+    assert before is not None
+    objects = SealedObjects(base)
+    objects.put(PACK, b"new")
+    objects.commit("published")
+    seal = objects.book.seals[PACK]
+    base.put(f"{COPIES}/{seal.copies}", before)
+    spoil(base, PACK, b"torn")
+    assert SealedObjects(base).get(PACK) is None
+
+
+def test_what_is_lost_with_its_copy_goes_and_what_can_be_made_again_stays(
+    base: LocalObjects,
+) -> None:
+    written(base)
+    (name,) = base.children(COPIES)[1]
+    for key in (TABLE, PACK, f"{COPIES}/{name}"):
+        spoil(base, key, b"other")
+    objects = SealedObjects(base, heals=True)
+    assert set(objects.mend()) == {TABLE, PACK, f"{COPIES}/{name}"}
+    objects.commit()
+    assert (base.get(ROOT), base.get(TABLE), base.get(PACK)) == (b"root", b"other", None)
+    assert set(SealedObjects(base).book.seals) == {ROOT}
+    assert list(SealedObjects(base).check()) == []
 
 
 def test_copies_do_not_pile_up(base: LocalObjects, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +280,24 @@ def test_copies_do_not_pile_up(base: LocalObjects, monkeypatch: pytest.MonkeyPat
     for night in range(20):
         base.put(f"records/s{night}.parquet", b"lost")
         assert SealedObjects(base).get(f"records/s{night}.parquet") == b"%d" % night
+
+
+def test_one_small_object_of_copies_is_not_made_one_again_and_again(
+    base: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seals, "MOST_COPIES", 1)
+    monkeypatch.setattr(seals, "SMALL", 400)
+    written(base)
+    objects = SealedObjects(base)
+    objects.put("records/b.parquet", random.Random(1).randbytes(600))
+    objects.commit("published")
+    before = base.children(COPIES)[1]
+    assert len(before) == 2
+    for night in range(2):
+        objects = SealedObjects(base)
+        objects.put(TABLE, b"%d" % night)
+        objects.commit("published")
+        assert base.children(COPIES)[1] == before
 
 
 def test_what_is_rewritten_leaves_no_copy_behind(base: LocalObjects) -> None:
@@ -242,6 +316,10 @@ def test_has_asks_the_seal(base: LocalObjects) -> None:
     assert not objects.has("scenes/a/zarr.json", b"new")
     objects.put("scenes/a/zarr.json", b"new")
     assert objects.has("scenes/a/zarr.json", b"new")
+    spoil(base, TABLE, b"torn")
+    assert objects.has(TABLE, b"table")  # not looked at
+    assert objects.get(TABLE) is None
+    assert not objects.has(TABLE, b"table")  # so that it is written again
 
 
 def test_a_report_is_whole_by_itself() -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segengine.objects import LocalObjects
+from segengine.records import Record, RecordLog, StoredObject
+from segengine.seals import CHANGED, SealedObjects, digest
 from segengine.stages import Run, parse_job
-from segengine.verify import verify
+from segengine.verify import _lasting, differences, object_key, verify
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SPECS: dict[str, dict[str, Any]] = {
@@ -52,6 +55,11 @@ def spoil(path: Path, how: str) -> None:
     path.write_bytes(data)
 
 
+def is_compared(path: Path) -> bool:
+    """Everything in a finished store but the checksums themselves and the second copies."""
+    return path.is_file() and path.name != "+seals" and path.parent.name != "+copies"
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_sound_store_verifies(name: str, bench: Any, noise: Any) -> None:
     import segengine
@@ -62,7 +70,7 @@ def test_a_sound_store_verifies(name: str, bench: Any, noise: Any) -> None:
     report = verify(str(bench.store), sample=100)
     assert (report.exit_code, report.problems, report.skipped) == (0, (), ())
     assert report.sampled == summary.shards
-    assert report.objects >= summary.shards
+    assert report.objects == sum(is_compared(p) for p in bench.store.rglob("*"))
     assert report.lines()[-1] == "no difference"
     assert bench.tree() == before
     assert not (bench.store / "work").exists()
@@ -143,3 +151,69 @@ def test_inputs_that_are_gone_or_changed_are_no_difference(bench: Any, noise: An
     assert any("1.png: the input is gone" in line for line in report.lines())
     with pytest.raises(Exception, match="no segengine store"):
         verify(str(bench.root / "nowhere"))
+
+
+def test_probabilities_are_compared_too(toys: str, bench: Any, noise: Any) -> None:
+    import segengine
+
+    fill(bench, noise)
+    given = job(bench, {"kind": f"{toys}:Blocks"})
+    segengine.run(given | {"store": given["store"] | {"probabilities": True}})
+    report = verify(str(bench.store), trust=True)
+    assert (report.exit_code, report.sampled, report.problems) == (0, 4, ())
+    victim = bench.store / "scenes/big/probabilities/0/c/0/0/1/0"
+    spoil(victim, "bit")
+    report = verify(str(bench.store), sample=0)
+    assert [p.object for p in report.problems] == [str(victim.relative_to(bench.store))]
+
+
+def test_what_a_run_beside_it_has_written_meanwhile_is_no_difference(tmp_path: Path) -> None:
+    objects = LocalObjects(str(tmp_path))
+    log = RecordLog(objects)
+
+    def stored(x: int, committed: bytes, lies_there: bytes) -> Record:
+        data = StoredObject("mask/0", digest(committed), len(committed))
+        found = Record("mask", "s", (0, 0, x), (0,) * 6, "done", "in", "job", objects=(data,))
+        log.write(found)
+        objects.put(object_key(found, "mask/0"), lies_there)
+        return found
+
+    damaged = stored(0, b"one", b"other")
+    stored(1, b"two", b"three")  # a run is just about to write its record
+    found = list(differences(objects))
+    assert sorted(record.shard for record, _, _ in found) == [(0, 0, 0), (0, 0, 1)]
+    stored(1, b"three", b"three")
+    assert list(_lasting(objects, found)) == [(damaged, "mask/0", CHANGED)]
+
+
+def test_what_is_planned_and_not_yet_done_is_no_difference(bench: Any, noise: Any) -> None:
+    """A run was killed between the layout of a changed input and its mask."""
+    import segengine
+
+    bench.put("0.png", noise(0, (60, 50, 3)))
+    given = bench.job(SPECS["run-fit"])
+    segengine.run(given)
+    bench.put("0.png", noise(5, (66, 50, 3)))
+    with Run(parse_job(given), in_process=True) as run:
+        list(run.stage("plan"))
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.sampled) == (0, 0)
+    assert report.skipped == ("256x256-uint8-3 (0, 0, 0): an input of it has changed",)
+
+
+@pytest.mark.parametrize("key", ["records/+layouts/s", "records/s.parquet", "a single record"])
+def test_what_no_seal_vouches_for_must_be_readable(key: str, bench: Any, noise: Any) -> None:
+    import segengine
+
+    path = bench.put("s.zarr", noise(0, (60, 50, 3)))
+    segengine.run(bench.job(SPECS["run-fit"], source={"paths": [str(path)]}))
+    if key == "a single record":
+        key = "records/s/mask/0.0.0.json"
+        (bench.store / key).parent.mkdir(parents=True)
+    else:
+        SealedObjects(LocalObjects(str(bench.store))).open([key])  # as a run that was killed
+        assert verify(str(bench.store)).exit_code == 0
+    (bench.store / key).write_bytes(b"torn")
+    report = verify(str(bench.store))
+    assert report.exit_code == 4
+    assert report.problems == ((key, CHANGED),)
