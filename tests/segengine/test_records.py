@@ -183,7 +183,9 @@ def test_a_torn_single_takes_the_packed_one_back(log: RecordLog) -> None:
     log.objects.put(torn, to_json(record())[:-9])
     log.write(record((0, 0, 2)))
     assert [r.shard for r in log.read("s")] == [(0, 0, 2), (0, 0, 1)]
-    assert list(log.damaged()) == [torn]
+    never_packed = single_key("mask", "t", (0, 0, 0))
+    log.objects.put(never_packed, b"torn")
+    assert list(log.damaged()) == [torn, never_packed]
 
 
 @pytest.mark.parametrize("step", ["put", "delete_tree"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segengine import seals
-from segengine.objects import LocalObjects
+from segengine.objects import LocalObjects, Writer
 from segengine.seals import (
     COPIES,
     REPORT,
@@ -195,14 +196,14 @@ changes = st.tuples(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.booleans(), st.lists(changes, max_size=5))
 def test_a_kill_at_any_write_is_no_damage(
     tmp_path_factory: pytest.TempPathFactory, opened: bool, steps: list[tuple[str, Any]]
 ) -> None:
     """Whatever was written last is what is read, and nothing counts as damaged."""
     for left in range(16):
-        base = LocalObjects(str(tmp_path_factory.mktemp("store")))
+        base = LocalObjects(str(tmp_path_factory.mktemp("store")), Writer(fsync=False))
         written(base, **{LAYOUT: b"layout"})
         last: dict[str, Any] = {ROOT: b"root", TABLE: b"table", PACK: b"pack", LAYOUT: b"layout"}
         objects: Any = SealedObjects(Dying(base, left))  # type: ignore[arg-type]
@@ -280,6 +281,31 @@ def test_copies_do_not_pile_up(base: LocalObjects, monkeypatch: pytest.MonkeyPat
     for night in range(20):
         base.put(f"records/s{night}.parquet", b"lost")
         assert SealedObjects(base).get(f"records/s{night}.parquet") == b"%d" % night
+
+
+def test_a_kill_while_many_copies_become_few_loses_none(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {ROOT: b"root", PACK: b"pack", "records/b.parquet": b"b"}
+    counts = []
+    for left in range(8):
+        base = LocalObjects(str(tmp_path_factory.mktemp("store")))
+        written(base)
+        objects: Any = SealedObjects(base)
+        objects.put("records/b.parquet", b"b")
+        objects.commit("published")
+        with monkeypatch.context() as patch:
+            patch.setattr(seals, "MOST_COPIES", 1)
+            objects = SealedObjects(Dying(base, left))  # type: ignore[arg-type]
+            with suppress(Killed):
+                objects.put(TABLE, b"new")
+                objects.commit("published")
+        assert list(SealedObjects(base).check()) == []
+        counts.append(len(base.children(COPIES)[1]))
+        for key in wanted:
+            spoil(base, key, b"torn")
+        assert {key: SealedObjects(base).get(key) for key in wanted} == wanted
+    assert (counts[0], max(counts), counts[-1]) == (2, 3, 1)
 
 
 def test_one_small_object_of_copies_is_not_made_one_again_and_again(
