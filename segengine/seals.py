@@ -439,9 +439,10 @@ class SealedObjects:
         for name, keys in sorted(needed.items()):
             data = self.base.get(f"{COPIES}/{name}")
             try:
-                whole = data is not None and set(_unpacked(data)) >= set(keys)
+                found = {} if data is None else _unpacked(data)
             except ValueError:
-                whole = False
+                found = {}
+            whole = all(k in found and digest(found[k]) == book.seals[k].digest for k in keys)
             if not whole and (self.heals or not self._was_written(keys[0], book.seals[keys[0]])):
                 yield f"{COPIES}/{name}", MISSING if data is None else CHANGED
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from segengine import seals
 from segengine.objects import LocalObjects, Writer
 from segengine.seals import (
+    CHANGED,
     COPIES,
     REPORT,
     SEALS,
@@ -239,19 +240,31 @@ def test_what_is_to_be_written_is_to_be_published_again(base: LocalObjects) -> N
     assert SealedObjects(base).published == ""
 
 
-def test_a_copy_of_other_bytes_is_none(base: LocalObjects) -> None:
-    """As it lies there where copies of another day were brought back."""
+@pytest.mark.parametrize("of_another_day", ["other bytes", "none of it"])
+def test_copies_of_another_day_are_found_and_made_again(
+    of_another_day: str, base: LocalObjects
+) -> None:
+    """As they lie there where some objects of a store were brought back from elsewhere."""
     written(base)
     (name,) = base.children(COPIES)[1]
     before = base.get(f"{COPIES}/{name}")
     assert before is not None
+    key = PACK if of_another_day == "other bytes" else "records/b.parquet"
     objects = SealedObjects(base)
-    objects.put(PACK, b"new")
+    objects.put(key, b"new")
     objects.commit("published")
-    seal = objects.book.seals[PACK]
-    base.put(f"{COPIES}/{seal.copies}", before)
-    spoil(base, PACK, b"torn")
-    assert SealedObjects(base).get(PACK) is None
+    copies = f"{COPIES}/{objects.book.seals[key].copies}"
+    base.put(copies, before)
+    assert list(SealedObjects(base).check()) == [(copies, CHANGED)]
+    spoil(base, key, b"torn")
+    assert SealedObjects(base).get(key) is None  # not what it was on that day
+    spoil(base, key, b"new")
+    objects = SealedObjects(base, heals=True)
+    assert set(objects.mend()) == {copies}
+    objects.commit()
+    assert list(SealedObjects(base).check()) == []
+    spoil(base, key, b"torn")
+    assert SealedObjects(base).get(key) == b"new"
 
 
 def test_what_is_lost_with_its_copy_goes_and_what_can_be_made_again_stays(
