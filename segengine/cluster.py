@@ -41,6 +41,8 @@ SETTINGS: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.worker-ttl": None,  # native code can keep a sound worker from answering
+    # A killed worker comes back; on a busy machine later than the 15 s after which it is given up.
+    "distributed.deploy.lost-worker-timeout": "1h",
     "distributed.worker.memory.target": False,  # results are records: there is nothing to spill
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
