@@ -118,12 +118,13 @@ def test_an_architecture_says_what_its_further_outputs_learn(
     else:
         trained = train(job)
     assert 0 <= trained.metrics["val_accuracy"] <= 1
-    _, network = load_bundle(trained.bundle)
+    _, network = load_bundle(trained.bundle, f"{module}:build")
     moved = [float(abs(np.asarray(v)).max()) > 0 for v in network.trainable_variables]
     # both biases begin at 0
     assert [moved[1], moved[3]] == [True, learns]
     pixels = np.full((20, 24, 3), 9, np.uint8)
-    segmenter = segengine.create_segmenter({"kind": "model", "path": trained.bundle})
+    own = {"kind": "model", "path": trained.bundle, "architecture": f"{module}:build"}
+    segmenter = segengine.create_segmenter(own)
     logits, _ = network(pixels[None] / np.float32(255))
     np.testing.assert_array_equal(segengine.segment(pixels, segmenter), np.argmax(logits, -1)[0])
     found = checkpoints.load(Path(job.out), checkpoints.FILE)
