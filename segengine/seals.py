@@ -342,8 +342,11 @@ class SealedObjects:
         return self.base.writer
 
     def by(self, writer: Writer) -> SealedObjects:
-        """The same objects, with all that is known of them, written by another."""
-        found = SealedObjects(self.base.by(writer), heals=self.heals)
+        """The same objects, with all that is known of them, written by another.
+
+        Who holds no lock heals nothing: what looks damaged to him may be another run's.
+        """
+        found = SealedObjects(self.base.by(writer), heals=self.heals and bool(writer.run))
         found.damaged, found.healed, found._book = self.damaged, self.healed, self._book
         found._pending, found._copies = self._pending, self._copies
         return found

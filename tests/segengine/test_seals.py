@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segengine import seals
-from segengine.objects import LocalObjects, Writer
+from segengine.objects import NOBODY, LocalObjects, Writer
 from segengine.seals import (
     CHANGED,
     COPIES,
@@ -400,3 +400,12 @@ def test_a_reader_beside_a_run_takes_what_is_written_for_no_damage(base: LocalOb
     assert (reader.get(ROOT), reader.damaged) == (b"new root", {})
     base.put(PACK, b"torn")
     assert [key for key, _ in verifier.check()] == [PACK]
+
+
+def test_who_gave_the_lock_back_heals_nothing(base: LocalObjects) -> None:
+    written(base)
+    run = SealedObjects(base.by(Writer(run="mine")), heals=True)
+    assert run.published == "published"
+    base.put(ROOT, b"of another run")
+    assert run.by(NOBODY).get(ROOT) == b"root"
+    assert base.get(ROOT) == b"of another run"
