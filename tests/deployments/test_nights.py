@@ -109,15 +109,20 @@ def test_an_api_that_is_slow_or_fails_now_and_then_learns_how_a_run_ended(
     for name, proxy in proxies.items():
         site.add(name, job(tmp_path / name), {"PREFECT_API_URL": proxy.url})
         runs[name] = site.start_run(name)
-    for name, trouble in TROUBLES.items():
-        until(lambda name=name: done(tmp_path / name / "m.zarr") >= 3, LONG, "it does not start")
-        vars(proxies[name]).update(trouble)
+    waiting = dict(TROUBLES)
+
+    def all_are_troubled() -> bool:
+        for name in [n for n in waiting if done(tmp_path / n / "m.zarr") >= 3]:
+            vars(proxies[name]).update(waiting.pop(name))
+        return not waiting
+
+    until(all_are_troubled, LONG, "they do not start")
     for name, run in runs.items():
         state = site.end_of(run)
         expected = ("COMPLETED", "30 shards computed, 0 done before")
         assert (state["type"], state["message"]) == expected, name
         vars(proxies[name]).update(delay=0.0, failing=0.0)
-    assert proxies["failing"].failed > 3
+    assert proxies["failing"].failed >= 1
     again = {name: site.start_run(name) for name in TROUBLES}
     for name, run in again.items():
         state = site.end_of(run)
