@@ -217,3 +217,24 @@ def test_what_no_seal_vouches_for_must_be_readable(key: str, bench: Any, noise: 
     report = verify(str(bench.store))
     assert report.exit_code == 4
     assert report.problems == ((key, CHANGED),)
+
+
+def test_what_only_trust_lets_be_read_is_no_difference(bench: Any, tmp_path: Path) -> None:
+    import rasterio
+
+    (tmp_path / "parts").mkdir()
+    shape: dict[str, Any] = {"width": 40, "height": 30, "count": 1, "dtype": "uint8"}
+    place = rasterio.Affine(2, 0, 100, 0, -2, 50)
+    with rasterio.open(tmp_path / "parts/s.tif", "w", "GTiff", transform=place, **shape) as file:
+        file.write(np.arange(1200, dtype=np.uint8).reshape(1, 30, 40))
+    bench.inputs.mkdir()
+    (bench.inputs / "s.vrt").write_text(
+        '<VRTDataset rasterXSize="40" rasterYSize="30"><VRTRasterBand dataType="Byte" band="1">'
+        '<SimpleSource><SourceFilename relativeToVRT="1">../parts/s.tif</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    bench.run({"kind": "threshold"}, source={"kind": "raster"}, trust=True)
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.problems, report.sampled) == (0, (), 0)
+    assert "trust: true" in report.skipped[0]
+    assert verify(str(bench.store), trust=True).sampled == 1
