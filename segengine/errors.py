@@ -43,11 +43,14 @@ class StoreError(SegengineError):
     """The store cannot be read or written."""
 
 
+HEAL = "mend it with: segengine run JOB.yaml --repair"
+
+
 class DamagedStoreError(StoreError):
     """Stored bytes are not those that were committed; `segengine run --repair` mends them."""
 
     def __init__(self, key: str, what: str) -> None:
-        super().__init__(f"{key}: {what}; mend it with: segengine run JOB.yaml --repair")
+        super().__init__(f"{key}: {what}; {HEAL}")
         self.key, self.what = key, what
 
 

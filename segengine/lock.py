@@ -140,8 +140,6 @@ def _watch(objects: Objects, data: bytes) -> bytes | None:
     while time.monotonic() < end:
         time.sleep(POLL)
         now = objects.get(KEY)
-        if now is None:
-            return None
         if now != data:
             return now
     return None

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import xxhash
 from numcodecs.zstd import compress, decompress
 
+from segengine.errors import HEAL
 from segengine.objects import Objects, Writer
 
 SEALS = "records/+seals"
@@ -42,7 +43,6 @@ NAMED = 5
 """Damaged objects that a notice names."""
 MISSING = "it is missing"
 CHANGED = "its bytes are not those that were stored"
-HEAL = "mend it with: segengine run JOB.yaml --repair"
 _MAGIC = b"SEGK\x01"
 _DIGEST = 16
 _REPORT_END = "<!-- xxh3-128 of all above: {} -->\n"
@@ -81,13 +81,10 @@ def is_sealed(key: str) -> bool:
     if head == "scenes":
         return rest.endswith("zarr.json") or rest.split("/")[1:2] == ["colors"]
     if head == "records":
-        return ("/" not in rest and (rest.endswith(".parquet") or rest in _OWN)) or is_kept_twice(
-            key
-        )
+        return rest == "+cut" or is_kept_twice(key)
     return head == "tables" or key in ("zarr.json", "metrics.json", REPORT)
 
 
-_OWN = ("+unplaced", "+cut")
 _TWICE = ("records/+layouts/", "records/+fits/")
 _HOLDS_COPIES = ("", "records", *(prefix.rstrip("/") for prefix in _TWICE))
 

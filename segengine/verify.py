@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from segengine.errors import TransientInputError
+from segengine.errors import HEAL, TransientInputError
 from segengine.inputs import LAYOUTS, load_layout, load_layouts
 from segengine.instances import ROWS, rows_key
 from segengine.job import Job
 from segengine.layout import Layout
 from segengine.objects import Objects, open_objects
 from segengine.records import Record, RecordLog, pack_key
-from segengine.seals import CHANGED, HEAL, MISSING, SealedObjects, digest
+from segengine.seals import CHANGED, MISSING, SealedObjects, digest
 from segengine.store import Store, open_store
 from segengine.stored import foreign_code, stored_job
 from segengine.trust import UNTRUSTED, is_code, named_by_store
