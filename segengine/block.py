@@ -220,18 +220,44 @@ class Block:
         return sum(block.nbytes for _, block in self.maps())
 
     def commit(
-        self, objects: Objects, failures: tuple[FrameFailure, ...], started: float
+        self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float
     ) -> Record:
-        """Drop the old record, store the bytes, commit the new record."""
+        """Drop the old record, store the bytes, commit the new record; `seconds`: spent so far."""
+        self.drop(objects)
+        record = self.vouch(objects, self.write(objects, failures, seconds))
+        self.forget_gone(objects)
+        return record
+
+    @property
+    def replaces(self) -> bool:
+        """True where there may be a record to drop; of an earlier draft nothing else tells."""
+        return self.task.draft or bool(self.task.had)
+
+    def drop(self, objects: Objects) -> None:
+        """Take back the record that is there: it must not vouch for other bytes."""
+        task, log = self.task, RecordLog(objects)
+        if task.draft:  # which leaves the mask that is there alone
+            log.drop("draft", task.scene, task.place, packed=False)
+        elif task.had:
+            log.drop("mask", task.scene, task.place, packed=task.had == "packed")
+
+    def vouch(self, objects: Objects, record: Record) -> Record:
+        """Commit the record of the bytes that are stored."""
+        RecordLog(objects).write(record)
+        return record
+
+    def forget_gone(self, objects: Objects) -> None:
+        """Delete what was kept of vanished frames, once the record vouches for their new place."""
+        if any(r.gone for r in self.task.frames):
+            gone.forget(self.task, objects)
+
+    def write(self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float) -> Record:
+        """Store the bytes; the record that will vouch for them."""
+        started = time.perf_counter()
         task = self.task
         kind: Kind = "draft" if task.draft else "mask"
-        log = RecordLog(objects)
-        if task.had and not task.draft:  # a draft leaves the mask that is there alone
-            log.drop("mask", task.scene, task.place, packed=task.had == "packed")
         payload = ""
         if task.draft:
-            # An earlier draft's record, if there is one, must not vouch for these bytes.
-            log.drop("draft", task.scene, task.place, packed=False)
             stored: tuple[StoredObject, ...] = ()
             if self.joined:
                 payload = write_objects_draft(
@@ -253,7 +279,7 @@ class Block:
         first = task.window.start[0]
         order = range(first, task.window.stop[0])
         void = ((0, 0, 0),) * task.classes
-        record = Record(
+        return Record(
             kind,
             task.scene,
             task.place,
@@ -269,17 +295,13 @@ class Block:
             colors=tuple(self.colors.get(i, void) for i in order) if self.colors else (),
             inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
             attempts=task.attempt,
-            seconds=round(time.perf_counter() - started, 6),
+            seconds=round(seconds + time.perf_counter() - started, 6),
             finished=time.time(),
             pixels=sum(sum(row[:-1]) for row in areas),
             version=task.version,
             provenance=provenance(self.engine),
             payload=payload,
         )
-        log.write(record)
-        if any(r.gone for r in task.frames):
-            gone.forget(task, objects)
-        return record
 
 
 def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:

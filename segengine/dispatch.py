@@ -9,6 +9,9 @@
 The clock of the deadline starts when the worker says that it starts (an event of this run and this
 attempt), so waiting in a queue counts for nothing. Where that event does not come, because native code
 holds the worker's interpreter from its first line on, the clock starts when the scheduler is asked.
+
+Short works share a message: what a message costs is then paid once for many. Each has its own events,
+so that what is done stays done, and only what was begun is suspected, when their worker dies.
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any, Literal, Protocol
+from functools import cache, partial
+from typing import Any, Literal, Protocol, TypeGuard
 
 from segengine import engines
 from segengine.errors import SegengineError, StoppedError, StoreError
@@ -41,6 +44,12 @@ TICK = 0.5
 """Seconds between looks at the deadlines."""
 KEPT = 1 << 28
 """Bytes of freed memory that a worker keeps for its next shard."""
+SHORT = 0.1
+"""Seconds of work that share a message."""
+MOST = 64
+"""Works in a message, at most."""
+HELD = 1 << 26
+"""Bytes that a message's works hold until they are stored together."""
 NO_WORKERS = 120.0
 """Seconds without any worker after which a run ends with an error instead of waiting on."""
 
@@ -52,11 +61,13 @@ class Work:
     key: str
     function: Callable[[Any], Any]
     task: Any
+    solo: bool = False
+    """It foresees which one its worker gets next: it shares no message."""
 
     def run(self, attempt: int, last: bool) -> Any:
         """Call it here."""
         value = self.function(self.at(attempt, last))
-        return value.finish() if isinstance(value, Later) else value
+        return value.finish() if is_later(value) else value
 
     def at(self, attempt: int, last: bool) -> Any:
         """The task of one attempt."""
@@ -107,15 +118,35 @@ class InProcess:
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`; a call that hangs or kills the process cannot be helped here."""
         _keep_freed_memory()
+        waiting: list[tuple[Work, Later]] = []
+        begun = time.monotonic()
         for work in works:
-            outcome, attempt = None, 0
-            while outcome is None:
-                attempt += 1
-                last = attempt > retries
-                outcome = _settle(work, work.run(attempt, last), attempt, last)
-                if outcome is None:
-                    time.sleep(PAUSE * 2 ** (attempt - 1))
-            yield outcome
+            value = work.function(work.at(1, retries == 0))
+            if not is_later(value):
+                yield self._settled(work, value, retries)
+                continue
+            waiting.append((work, value))
+            held = sum(later.nbytes for _, later in waiting)
+            if time.monotonic() - begun > SHORT or len(waiting) == MOST or held > HELD:
+                yield from self._stored(waiting, retries)
+                waiting, begun = [], time.monotonic()
+        if waiting:
+            yield from self._stored(waiting, retries)
+
+    def _stored(self, waiting: list[tuple[Work, Later]], retries: int) -> Iterator[Outcome]:
+        laters = [later for _, later in waiting]
+        values = type(laters[0]).finish_all(laters)
+        for (work, _), value in zip(waiting, values, strict=True):
+            yield self._settled(work, value, retries)
+
+    def _settled(self, work: Work, value: Any, retries: int) -> Outcome:
+        """The outcome after a first attempt, and as many as it takes."""
+        attempt = 1
+        while (outcome := _settle(work, value, attempt, attempt > retries)) is None:
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+            attempt += 1
+            value = work.run(attempt, attempt > retries)
+        return outcome
 
 
 class _Storing:
@@ -135,33 +166,59 @@ class _Storing:
 _STORING = _Storing()
 
 
+def is_later(value: Any) -> TypeGuard[Later]:
+    """True for what is computed, and yet to be stored."""
+    return hasattr(value, "finish_all")
+
+
 def call_stamped(
-    function: Callable[[Any], Any], task: Any, topic: str, stamp: str, alone: bool = True
-) -> Any:
-    """What a Dask worker runs: say that it starts, do the work, send the result.
+    calls: Sequence[tuple[str, Callable[[Any], Any], Any]], topic: str, key: str, beside: bool
+) -> None:
+    """What a Dask worker runs: for each call say that it starts, do the work, send the result.
 
     Records are small, so they come back as events: fetching each as a Dask result would be a round
-    trip to the worker and twice the cost of the whole hand-out. Not alone, what can be finished
-    later is finished while the next call computes.
+    trip to the worker and twice the cost of the whole hand-out. What can be finished later is
+    finished with its mates, all at once; or `beside` the next message's call.
     """
     from distributed import get_worker
 
     worker = get_worker()
     _prepare_worker(worker.name)
     _end_with_parent()
-    worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
 
-    def send(value: Any) -> None:
+    def send(stamp: str, value: Any) -> None:
         worker.log_event(topic, {"stamp": stamp, "value": encode(value)})
 
-    value = function(task)
-    if isinstance(value, Later):
-        if not alone:
-            _STORING.start(value, send)
-            return None
-        value = value.finish()
-    send(value)
-    return value
+    worker.log_event(topic, {"message": key})
+    waiting: dict[str, Later] = {}
+
+    def finish_waiting() -> None:
+        works = list(waiting.values())
+        for stamp, value in zip(waiting, type(works[0]).finish_all(works), strict=True):
+            send(stamp, value)
+        waiting.clear()
+
+    for stamp, function, task in calls:
+        worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
+        value = _called(function, task)
+        if not is_later(value):
+            send(stamp, value)
+        elif beside:
+            _STORING.start(value, partial(send, stamp))
+        else:
+            waiting[stamp] = value
+            if sum(later.nbytes for later in waiting.values()) > HELD:
+                finish_waiting()
+    if waiting:
+        finish_waiting()
+
+
+def _called(function: Callable[[Any], Any], task: Any) -> Any:
+    """What a call gives; what it raises is a failure of it alone."""
+    try:
+        return function(task)
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
 
 
 def _prepare_worker(name: object) -> None:
@@ -219,23 +276,42 @@ def _end_with_parent() -> None:
 
 
 @dataclass(slots=True)
+class _Message:
+    """Works that travel to a worker together, in their order."""
+
+    key: str
+    future: Any = None
+    members: list[_Running] = field(default_factory=list)
+    starts: int = 0
+    """More than one: Dask began it again, because its worker died."""
+    storing: bool = False
+    """Computed, and the worker free for the next; results are still to come."""
+    submitted: float = field(default_factory=time.monotonic)
+
+    @property
+    def lost(self) -> list[_Running]:
+        """Those whose result is not here."""
+        return [member for member in self.members if not member.value]
+
+    @property
+    def last(self) -> _Running | None:
+        """The one of them that was begun last, or that comes first."""
+        lost = self.lost
+        return max(lost, key=lambda member: member.since, default=None)
+
+
+@dataclass(slots=True)
 class _Running:
     stamp: str
     work: Work
-    future: Any
+    message: _Message
     attempt: int
     last: bool
-    alone: bool
     worker: str = ""
     since: float = 0.0
     """Monotonic time of the start stamp; 0: not started yet."""
     value: bytes = b""
     """The encoded result, once its event is here."""
-    starts: int = 0
-    """More than one: Dask began it again, because its worker died while it was being stored."""
-    storing: bool = False
-    """Computed, and free for the next; its result is still to come."""
-    submitted: float = field(default_factory=time.monotonic)
 
 
 class DaskPool:
@@ -272,19 +348,24 @@ class _DaskRun:
         self.client, self.window, self.stop = client, window, stop
         self.retries, self.deadline = retries, deadline
         self.topic = f"segengine-{uuid.uuid4().hex}"
+        self.messages: dict[str, _Message] = {}
         self.running: dict[str, _Running] = {}
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.again: list[tuple[float, int, Work, int]] = []
         self.suspects: deque[tuple[Work, int, int]] = deque()
+        self.first: Work | None = None
+        """Taken from the works, and not yet handed out."""
+        self.seconds = SHORT
+        """What a work takes, as the last few did."""
         self.count = 0
-        self.alive = time.monotonic()
+        self.alive = self.looked = time.monotonic()
         client.subscribe_topic(self.topic, self._stamped)
 
     def close(self) -> None:
         """Give up what still runs."""
-        if self.running:
-            self.client.cancel([r.future for r in self.running.values()], force=True)
-            self.running.clear()
+        if self.messages:
+            self.client.cancel([m.future for m in self.messages.values()], force=True)
+            self.messages.clear()
         self.client.unsubscribe_topic(self.topic)
 
     def outcomes(self, works: Iterator[Work]) -> Iterator[Outcome]:
@@ -294,14 +375,14 @@ class _DaskRun:
             while self._computing() < self.window and (more or self._due()):
                 if self._due():
                     _, _, work, attempt = heapq.heappop(self.again)
-                    self._submit(work, attempt + 1, alone=False)
+                    self._submit([work], attempt + 1, alone=False)
                     continue
-                found = next(works, None)
-                if found is None:
-                    more = False
-                else:
+                found = self._next(works)
+                if found:
                     self._submit(found, 1, alone=False)
-            if not self.running:
+                else:
+                    more = False
+            if not self.messages:
                 if self.again:
                     time.sleep(max(0.0, self.again[0][0] - time.monotonic()))
                 elif self.suspects:
@@ -312,54 +393,80 @@ class _DaskRun:
                 continue
             yield from self._step()
 
+    def _next(self, works: Iterator[Work]) -> list[Work]:
+        """What the next message holds: as many as fill it. None of them is at its last attempt,
+        where being suspected for another's fault would be the end of it."""
+        size = max(1, min(MOST, int(SHORT / self.seconds))) if self.retries else 1
+        found: list[Work] = []
+        while len(found) < size:
+            work = self.first or next(works, None)
+            self.first = None
+            if work is None:
+                break
+            if work.solo and found:
+                self.first = work
+                break
+            found.append(work)
+            if work.solo:
+                break
+        return found
+
     def _computing(self) -> int:
-        return sum(not running.storing for running in self.running.values())
+        return sum(not message.storing for message in self.messages.values())
 
     def _due(self) -> bool:
         return bool(self.again) and self.again[0][0] <= time.monotonic()
 
-    def _submit(self, work: Work, attempt: int, *, alone: bool) -> None:
+    def _submit(self, works: list[Work], attempt: int, *, alone: bool) -> _Message:
         last = attempt > self.retries
-        stamp = f"{work.function.__name__}-{uuid.uuid4().hex}"
-        # Known before it is handed out: a quick worker's events come before `submit` returns.
-        running = _Running(stamp, work, None, attempt, last, alone)
-        self.running[stamp] = running
-        running.future = self.client.submit(
+        message = _Message(f"{works[0].function.__name__}-{uuid.uuid4().hex}")
+        for i, work in enumerate(works):
+            running = _Running(f"{message.key}-{i}", work, message, attempt, last)
+            message.members.append(running)
+            # Known before it is handed out: a quick worker's events come before `submit` returns.
+            self.running[running.stamp] = running
+        self.messages[message.key] = message
+        message.future = self.client.submit(
             call_stamped,
-            work.function,
-            work.at(attempt, last),
+            [(r.stamp, r.work.function, r.work.at(attempt, last)) for r in message.members],
             self.topic,
-            stamp,
-            alone,
-            key=stamp,
+            message.key,
+            works[0].solo and not alone,
+            key=message.key,
             pure=False,
         )
-        running.future.add_done_callback(lambda _, stamp=stamp: self.ended.put(stamp))
+        message.future.add_done_callback(lambda _, key=message.key: self.ended.put(key))
+        return message
 
     def _stamped(self, event: Any) -> None:
         """Called by the client's loop when a worker starts or ends an attempt."""
-        message = event[1]
-        running = self.running.get(message["stamp"])
+        said = event[1]
+        if "message" in said:
+            message = self.messages.get(said["message"])
+            if message is not None:
+                message.starts += 1
+                self.ended.put(message.key)
+            return
+        running = self.running.get(said["stamp"])
         if running is None:
             return
-        if "value" in message:
-            running.value = message["value"]
-            self.ended.put(message["stamp"])
+        if "value" in said:
+            running.value = said["value"]
+            self.ended.put(running.stamp)
         else:
-            running.worker, running.since = message["worker"], time.monotonic()
-            running.starts += 1
+            running.worker, running.since = said["worker"], time.monotonic()
 
     def _wait(self) -> str | None:
-        """The stamp of what has ended; None where nothing has, and it is time to look around."""
+        """What has ended; None where nothing has, and it is time to look around."""
         try:
-            stamp = self.ended.get(timeout=TICK)
+            ended = self.ended.get(timeout=TICK)
         except queue.Empty:
-            stamp = None
+            ended = None
         if self.stop.is_set():
             raise StoppedError
-        if stamp is None:
+        if ended is None:
             self._refuse_no_workers()
-        return stamp
+        return ended
 
     def _refuse_no_workers(self) -> None:
         """Raise where nobody has been there to do the work for a while."""
@@ -373,66 +480,116 @@ class _DaskRun:
     def _step(self) -> Iterator[Outcome]:
         """Wait for one end, or for the next look at the deadlines."""
         ended = self._wait()
-        running = self.running.get(ended) if ended is not None else None
-        if ended is not None and running is not None and not self._stores(running):
-            del self.running[ended]
-            yield from self._ended(running)
-        for stamp, running in list(self.running.items()):
-            if running.storing and not running.value and self._fell(running):
-                del self.running[stamp]
-                running.future.cancel(force=True)
-                self.suspects.append((running.work, running.attempt, running.starts))
-            elif self._overdue(running):
-                del self.running[stamp]
-                yield from self._hung(running)
+        if ended in self.running:
+            yield from self._done(self.running[ended])
+        elif ended in self.messages:
+            yield from self._ended(self.messages[ended])
+        if time.monotonic() - self.looked > TICK:
+            self.looked = time.monotonic()
+            for message in list(self.messages.values()):
+                yield from self._late(message)
 
-    def _stores(self, running: _Running) -> bool:
-        """True where the worker has computed it, and its result will be an event."""
-        if running.value or running.future.status != "finished":
-            return False
-        running.storing = running.future.result() is None
-        return running.storing
+    def _late(self, message: _Message) -> Iterator[Outcome]:
+        """What is not done in time, or never will be."""
+        if message.storing and (
+            message.starts > 2 or message.future.status in ("error", "cancelled")
+        ):  # a worker that stored a shard died, and so did the one that began it again
+            message.future.cancel(force=True)
+            self._suspect(message, message.starts)
+        else:
+            overdue = self._overdue(message)
+            if overdue is not None:
+                yield from self._hung(overdue)
 
-    def _fell(self, running: _Running) -> bool:
-        """True where a worker that stored a shard died, and so did the one that began it again."""
-        return running.starts > 2 or running.future.status in ("error", "cancelled")
+    def _done(self, running: _Running) -> Iterator[Outcome]:
+        """A work's result is here."""
+        message = running.message
+        del self.running[running.stamp]
+        if not any(member.stamp in self.running for member in message.members):
+            first = message.members[0].since or message.submitted
+            took = (time.monotonic() - first) / len(message.members)
+            self.seconds = (self.seconds + max(took, SHORT / MOST)) / 2
+            self._forget(message)
+        yield from self._settled(running, decode(running.value))
 
-    def _overdue(self, running: _Running) -> bool:
-        now = time.monotonic()
-        if not running.since and now - running.submitted > self.deadline:
-            for worker, keys in self.client.processing().items():
-                if running.stamp in keys:
-                    running.worker, running.since = worker, now
-        return bool(running.since) and now - running.since > self.deadline
+    def _forget(self, message: _Message) -> None:
+        """Nothing more is expected of it."""
+        if self.messages.pop(message.key, None) is not None:
+            message.future.release()
+        for member in message.lost:
+            self.running.pop(member.stamp, None)
 
-    def _ended(self, running: _Running) -> Iterator[Outcome]:
+    def _ended(self, message: _Message) -> Iterator[Outcome]:
+        """A message's call has begun, has returned, or never will."""
         from distributed import KilledWorker
 
-        work, attempt, last = running.work, running.attempt, running.last
-        status = running.future.status
-        if running.value:
-            value = decode(running.value)
-        elif status == "finished":
-            value = running.future.result()
+        status = message.future.status
+        if status == "finished":
+            message.storing = True
         elif status == "error":
-            error = running.future.exception()
+            error = message.future.exception()
             if isinstance(error, KilledWorker):
-                self.suspects.append((work, attempt, 1))
-                return
-            value = retry_of(error)
-        else:  # cancelled or lost: the scheduler forgot it
-            value = Retry(f"the scheduler lost the task ({status})")
-        running.future.release()
-        self.count += 1
-        outcome = _settle(work, value, attempt, last)
+                self._suspect(message, 1)
+            else:
+                yield from self._failed(message, retry_of(error))
+        elif status != "pending":  # cancelled or lost: the scheduler forgot it
+            yield from self._failed(message, Retry(f"the scheduler lost the task ({status})"))
+        elif message.starts > 1 and len(message.members) > 1:
+            # What it has done would be done again: the rest goes out anew, each by itself.
+            lost = message.lost
+            message.future.cancel(force=True)
+            self._forget(message)
+            for member in lost:
+                self._once_more(member, member.attempt - 1)
+
+    def _suspect(self, message: _Message, deaths: int) -> None:
+        """Its worker died: what was begun last is suspected, the rest is free of blame."""
+        lost, last = message.lost, message.last
+        self._forget(message)
+        for member in lost:
+            if member is last:
+                self.suspects.append((member.work, member.attempt, deaths))
+            else:
+                self._once_more(member, member.attempt - 1)
+
+    def _failed(self, message: _Message, why: Retry) -> Iterator[Outcome]:
+        lost = message.lost
+        self._forget(message)
+        for member in lost:
+            yield from self._settled(member, why)
+
+    def _settled(self, running: _Running, value: Any) -> Iterator[Outcome]:
+        outcome = _settle(running.work, value, running.attempt, running.last)
         if outcome is not None:
             yield outcome
         else:
-            due = time.monotonic() + PAUSE * 2 ** (attempt - 1)
-            heapq.heappush(self.again, (due, self.count, work, attempt))
+            self._once_more(running, running.attempt, PAUSE * 2 ** (running.attempt - 1))
+
+    def _once_more(self, running: _Running, attempts: int, pause: float = 0.0) -> None:
+        """Hand it out again, by itself, after so many attempts."""
+        self.count += 1
+        due = time.monotonic() + pause
+        heapq.heappush(self.again, (due, self.count, running.work, attempts))
+
+    def _overdue(self, message: _Message) -> _Running | None:
+        """What a message's worker has been at for too long."""
+        now, last = time.monotonic(), message.last
+        if last is None:
+            return None
+        if not message.starts and now - message.submitted > self.deadline:
+            for worker, keys in self.client.processing().items():
+                if message.key in keys:
+                    message.starts, last.worker, last.since = 1, worker, now
+        return last if last.since and now - last.since > self.deadline else None
 
     def _hung(self, running: _Running) -> Iterator[Outcome]:
+        message = running.message
+        lost = message.lost
         self._restart(running)
+        self._forget(message)
+        for member in lost:
+            if member is not running:
+                self._once_more(member, member.attempt - 1)
         if running.last:
             yield self._hang(running)
         else:
@@ -440,7 +597,7 @@ class _DaskRun:
 
     def _restart(self, running: _Running) -> None:
         """Stop the attempt and the worker it holds."""
-        running.future.cancel(force=True)
+        running.message.future.cancel(force=True)
         try:
             self.client.restart_workers([running.worker], timeout=30, raise_for_error=False)
         except (ValueError, TimeoutError, OSError):  # it is gone already, or has no nanny
@@ -456,27 +613,28 @@ class _DaskRun:
 
         while True:
             attempt += 1
-            self._submit(work, attempt, alone=True)
-            ((stamp, running),) = self.running.items()
-            running.last = attempt > self.retries
-            while not (running.value or running.future.done()):
-                if self._overdue(running):
-                    break
+            message = self._submit([work], attempt, alone=True)
+            (running,) = message.members
+            while not (running.value or message.future.done() or self._overdue(message)):
                 self._wait()
-            del self.running[stamp]
-            if not (running.value or running.future.done()):
+            if running.value:
+                yield from self._done(running)
+                return
+            if not message.future.done():
                 self._restart(running)
-                if attempt > self.retries:
+                self._forget(message)
+                if running.last:
                     yield self._hang(running)
                     return
                 continue
-            error = running.future.exception() if running.future.status == "error" else None
+            error = message.future.exception() if message.future.status == "error" else None
             if isinstance(error, KilledWorker):
+                self._forget(message)
                 deaths += 1
                 if deaths > max(1, self.retries):
                     reason = f"its worker died {deaths} times (killed, or out of memory)"
                     yield Outcome(work, "crash", None, reason, attempt)
                     return
                 continue
-            yield from self._ended(running)
+            yield from self._ended(message)
             return

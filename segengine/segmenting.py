@@ -24,7 +24,7 @@ from segengine.progress import FailedFrame, Progress
 from segengine.quarantine import Quarantine
 from segengine.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
 from segengine.work import FinishTask, Hint, JoinedObjects, LinkedPieces, ShardTask
-from segengine.worker import compute_shard, finish_shard, segment_shard
+from segengine.worker import compute_shard, finish_shard
 
 
 @dataclass(slots=True)
@@ -71,10 +71,9 @@ def _segment_works(plan: Plan, workers: int) -> Iterator[Work]:
         else:
             places = plan.pending_places(layout)
         overlaps = plan.overlaps(layout)
-        function = compute_shard if overlaps else segment_shard
         for place, later in _with_later(places, workers if overlaps else 0):
             task = plan.task(layout, place, draft=drafts, hint=_hint(layout, later))
-            yield Work(f"{layout.scene}/{place}", function, task)
+            yield Work(f"{layout.scene}/{place}", compute_shard, task, solo=overlaps)
 
 
 def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Place | None]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,12 +161,22 @@ class Fitted:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(Protocol):
     """Work whose rest, the storing, may wait until the next is begun; it stays where it was made."""
 
-    finish: Callable[[], Any]
-    """Does the rest and gives the result; never raises."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes it holds until then."""
+        ...
+
+    def finish(self) -> Any:
+        """Do the rest and give the result; never raises."""
+        ...
+
+    @staticmethod
+    def finish_all(works: Sequence[Any]) -> list[Any]:
+        """Do the rest of several of one class at once, which is cheaper than one by one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

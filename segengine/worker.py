@@ -8,8 +8,9 @@ comes back as `Retry`. Nothing here knows of Dask.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,7 +32,6 @@ from segengine.work import (
     FitTask,
     Fitted,
     JoinedObjects,
-    Later,
     LinkedPieces,
     Retry,
     ShardTask,
@@ -43,26 +43,72 @@ from segengine.work import (
 _Result = TypeVar("_Result")
 LATER_BYTES = 64 << 20
 """Most bytes of a computed shard that are held while the next one is computed."""
+MANY = 4
+"""Shards from which flushing the file system is sooner done than their files and folders."""
 
 
 def segment_shard(task: ShardTask) -> Record | Retry:
     """Read, segment, crop, write, commit: one shard."""
     found = compute_shard(task)
-    return found.finish() if isinstance(found, Later) else found
+    return found.finish() if isinstance(found, Computed) else found
 
 
-def compute_shard(task: ShardTask) -> Later | Record | Retry:
+def compute_shard(task: ShardTask) -> Computed | Record | Retry:
     """Read, segment and crop one shard; later, or now where it is large, write and commit it."""
     started = time.perf_counter()
-
-    def commit() -> Record | Retry:
-        return _tried(lambda: block.commit(objects, tuple(failures), started))
-
     found = _tried(lambda: _computed(task))
     if isinstance(found, Retry):
         return found
     objects, block, failures = found
-    return Later(commit) if block.nbytes <= LATER_BYTES else commit()
+    computed = Computed(objects, block, tuple(failures), time.perf_counter() - started)
+    return computed if computed.nbytes <= LATER_BYTES else computed.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A shard that is yet to be stored: a `Later`."""
+
+    objects: Objects
+    block: Block
+    failures: tuple[FrameFailure, ...]
+    seconds: float
+    """What computing it took."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.block.nbytes
+
+    def finish(self) -> Record | Retry:
+        """Write and commit it."""
+        return _tried(lambda: self.block.commit(self.objects, self.failures, self.seconds))
+
+    @staticmethod
+    def finish_all(works: Sequence[Computed]) -> list[Record | Retry]:
+        """Write and commit several of one store step by step, each flushed once for all."""
+        objects = works[0].objects
+        if len(works) < MANY or not objects.writer.fsync:
+            return [work.finish() for work in works]
+        unflushed = objects.by(replace(objects.writer, fsync=False))
+        found: list[Any] = [None] * len(works)
+
+        def step(do: Callable[[Computed, Any], Any]) -> None:
+            for i, work in enumerate(works):
+                if not isinstance(found[i], Retry):
+                    found[i] = _tried(partial(do, work, found[i]))
+            flushed = _tried(objects.flush)
+            if isinstance(flushed, Retry):
+                found[:] = [flushed] * len(works)
+
+        if any(work.block.replaces for work in works):
+            step(lambda work, _: work.block.drop(unflushed))
+        step(lambda work, _: work.block.write(unflushed, work.failures, work.seconds))
+        step(lambda work, record: work.block.vouch(unflushed, record))
+        for i, work in enumerate(works):
+            if not isinstance(found[i], Retry):
+                forgot = _tried(partial(work.block.forget_gone, objects))
+                found[i] = forgot or found[i]
+        return found
 
 
 def _tried(work: Callable[[], _Result]) -> _Result | Retry:
@@ -143,10 +189,10 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
 
 def finish_shard(task: FinishTask) -> Record | Retry:
     """Decide a shard's draft with what the stitch stage linked, write and commit the mask."""
-    started = time.perf_counter()
     shard = replace(task.shard, attempt=task.attempt)
 
     def finish() -> Record | Retry:
+        started = time.perf_counter()
         objects = open_objects(shard.target or shard.store, shard.writer)
         data = objects.get(draft_key(shard.scene, shard.place))
         if data is None:
@@ -156,7 +202,7 @@ def finish_shard(task: FinishTask) -> Record | Retry:
             block.put_joined(read_objects_draft(data), task.decided)
         else:
             _put_linked(block, decode(data)[0], task.decided)
-        return block.commit(objects, task.failures, started)
+        return block.commit(objects, task.failures, time.perf_counter() - started)
 
     return _tried(finish)
 

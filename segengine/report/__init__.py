@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from segengine.objects import NOBODY, Writer
@@ -15,6 +16,8 @@ from segengine.seals import REPORT as PAGE
 from segengine.seals import sealed_report
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from segengine.layout import Layout
 
 
@@ -43,8 +46,17 @@ def build(
 def _render(values: dict[str, object]) -> str:
     from importlib.resources import files
 
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
+
+    style = Markup((files(__name__) / "page.css").read_text(encoding="utf-8"))
+    return _template().render(style=style, **values)
+
+
+@cache
+def _template() -> Template:
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
 
     from segengine.report import _format
 
@@ -60,7 +72,4 @@ def _render(values: dict[str, object]) -> str:
         area=_format.area,
         plain=_format.plain,
     )
-    folder = files(__name__)
-    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    style = Markup((folder / "page.css").read_text(encoding="utf-8"))
-    return template.render(style=style, **values)
+    return environment.from_string((files(__name__) / "page.html").read_text(encoding="utf-8"))

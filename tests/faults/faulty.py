@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,47 @@ def nothing(task: object) -> None:
 def hold_at_once(task: object) -> None:
     """For a pool: the worker blocks before its own event loop runs again."""
     _hold()
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """One of many short works; `trap` names what the one of number `bad` does."""
+
+    number: int
+    bad: int = -1
+    trap: str = ""
+    log: str = ""
+    attempt: int = 1
+    last: bool = False
+
+
+def numbered(task: Numbered) -> int:
+    """For a pool: count it, spring its trap, give its number."""
+    count(task.log, str(task.number))
+    if task.number == task.bad:
+        TRAPS[task.trap]()
+    return task.number
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A `Later` that counts how many were finished with it."""
+
+    task: Numbered
+    nbytes: int = 8
+
+    def finish(self) -> int:
+        return self.finish_all([self])[0]
+
+    @staticmethod
+    def finish_all(works: Sequence[Stored]) -> list[int]:
+        return [len(works)] * len(works)
+
+
+def stored_later(task: Numbered) -> Stored:
+    """For a pool: a work of which only the storing is left."""
+    count(task.log, str(task.number))
+    return Stored(task)
 
 
 TRAPS: dict[str, Callable[[], None]] = {

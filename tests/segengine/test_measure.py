@@ -157,7 +157,7 @@ def test_a_corrected_label_changes_figures_without_segmenting(
     def refuse(task: Any) -> None:
         pytest.fail("segmented again")
 
-    monkeypatch.setattr("segengine.segmenting.segment_shard", refuse)
+    monkeypatch.setattr("segengine.segmenting.compute_shard", refuse)
     masks = [segengine.segment(image, FIXED) for image in images]
     for i, mask in enumerate(masks):
         label(bench, f"{i}.png", mask.astype(np.uint8))

@@ -26,7 +26,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         found.append({r.name for r in task.frames if not r.gone})
         return segment_shard(task)
 
-    monkeypatch.setattr("segengine.segmenting.segment_shard", counted)
+    monkeypatch.setattr("segengine.segmenting.compute_shard", counted)
     return found
 
 

@@ -108,7 +108,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
         found.append((task.scene, task.place))
         return segment_shard(task)
 
-    monkeypatch.setattr("segengine.segmenting.segment_shard", counted)
+    monkeypatch.setattr("segengine.segmenting.compute_shard", counted)
     return found
 
 

@@ -1,0 +1,125 @@
+"""Short works share a message to their worker: what one of them does costs its mates nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty import Numbered, counted, numbered, stored_later
+
+from segengine import cluster
+from segengine.dispatch import DaskPool, InProcess, Outcome, Work
+from segengine.job import ClusterSpec
+
+pytestmark = pytest.mark.system
+
+COUNT = 300
+BAD = 200
+"""By then the pool has seen that they are short."""
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DaskPool]:
+    with cluster.open_pool(ClusterSpec(workers=2), 1 << 30) as found:
+        assert isinstance(found, DaskPool)
+        yield found
+
+
+@pytest.fixture
+def messages(pool: DaskPool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many works each message held."""
+    sizes: list[int] = []
+    submit = pool.client.submit
+
+    def counted_submit(function: Any, calls: Any, *rest: Any, **options: Any) -> Any:
+        sizes.append(len(calls))
+        return submit(function, calls, *rest, **options)
+
+    monkeypatch.setattr(pool.client, "submit", counted_submit)
+    return sizes
+
+
+def works(function: Callable[[Any], Any] = numbered, **options: Any) -> Iterator[Work]:
+    for i in range(COUNT):
+        yield Work(str(i), function, Numbered(i, **options))
+
+
+def by_number(outcomes: Iterator[Outcome]) -> dict[int, Outcome]:
+    found: dict[int, Outcome] = {}
+    for outcome in outcomes:
+        number = outcome.work.task.number
+        assert number not in found
+        found[number] = outcome
+    assert sorted(found) == list(range(COUNT))
+    return found
+
+
+def test_short_works_share_messages(pool: DaskPool, messages: list[int], tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    found = by_number(pool.dispatch(works(log=log), retries=1, deadline=60))
+    assert {o.value for o in found.values()} == set(range(COUNT))
+    assert {(o.status, o.attempts) for o in found.values()} == {("done", 1)}
+    assert Counter(counted(log)) == {str(i): 1 for i in range(COUNT)}
+    assert sum(messages) == COUNT
+    assert max(messages) > 8
+    assert messages[0] == 1  # before it is known what one takes
+
+
+@pytest.mark.parametrize(
+    ("trap", "status"), [("kill", "crash"), ("sleep", "hang"), ("hold", "hang")]
+)
+def test_only_the_one_that_misbehaves_is_given_up(
+    trap: str, status: str, pool: DaskPool, messages: list[int], tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+    outcomes = pool.dispatch(works(log=log, bad=BAD, trap=trap), retries=1, deadline=2)
+    found = by_number(outcomes)
+    assert max(messages) > 8
+    bad = found.pop(BAD)
+    assert bad.status == status
+    assert {o.status for o in found.values()} == {"done"}
+    blamed = {number for number, o in found.items() if o.attempts != 1}
+    # A sudden end takes its mates' last words along: the last one heard of may be tried alone.
+    assert len(blamed) <= (0 if trap == "sleep" else 1)
+    assert {o.value for o in found.values()} == set(range(COUNT)) - {BAD}
+
+
+def test_one_that_raises_fails_alone(pool: DaskPool, messages: list[int], tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    outcomes = pool.dispatch(works(log=log, bad=BAD, trap="raise"), retries=1, deadline=60)
+    found = by_number(outcomes)
+    assert max(messages) > 8
+    bad = found.pop(BAD)
+    assert (bad.status, bad.attempts) == ("error", 2)
+    assert "the connection was reset" in bad.reason
+    assert {(o.status, o.attempts) for o in found.values()} == {("done", 1)}
+    expected = Counter({str(i): 1 for i in range(COUNT)} | {str(BAD): 2})
+    assert Counter(counted(log)) == expected
+
+
+def test_without_retries_none_shares_a_message(
+    pool: DaskPool, messages: list[int], tmp_path: Path
+) -> None:
+    """Where being suspected is the end, nobody is suspected for another."""
+    log = str(tmp_path / "log")
+    found = by_number(pool.dispatch(works(log=log), retries=0, deadline=60))
+    assert {o.status for o in found.values()} == {"done"}
+    assert set(messages) == {1}
+
+
+def test_one_that_looks_ahead_shares_no_message(pool: DaskPool, messages: list[int]) -> None:
+    alone = (Work(str(i), numbered, Numbered(i), solo=True) for i in range(COUNT))
+    by_number(pool.dispatch(alone, retries=1, deadline=60))
+    assert set(messages) == {1}
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_mates_are_stored_together(here: bool, pool: DaskPool, messages: list[int]) -> None:
+    where = InProcess() if here else pool
+    found = by_number(where.dispatch(works(stored_later), retries=1, deadline=60))
+    mates = Counter(o.value for o in found.values())
+    assert all(count % size == 0 for size, count in mates.items())
+    assert max(mates) > 8
