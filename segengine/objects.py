@@ -28,9 +28,11 @@ from functools import lru_cache, wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from segengine import schemes
-from segengine.errors import SegengineError, StoreAccessError, StoreError, StoreLockedError
+from segengine.errors import HEAL, SegengineError, StoreAccessError, StoreError, StoreLockedError
 
 TMP = "work/tmp"
+ASIDE = "misplaced"
+"""Where `Writer.clears` puts what lay in the place of an object or a folder."""
 LOCK = "run.lock"
 RECHECK = 1.0
 """Seconds for which a process believes that its run still holds the lock."""
@@ -45,6 +47,8 @@ class Writer:
     """Flush to disk (`faults.fsync`); an object store does so by itself."""
     run: str = ""
     """The run that holds `run.lock`; empty: nobody's, and nothing is asked."""
+    clears: bool = False
+    """Move aside what lies in the place of an object and is none; others say what it is."""
 
 
 NOBODY = Writer()
@@ -71,6 +75,14 @@ class Objects(Protocol):
 
     def exists(self, key: str) -> bool:
         """True where there is such an object."""
+        ...
+
+    def obstacle(self, key: str) -> str:
+        """What lies where an object belongs, or a folder above it, and is none; empty: nothing."""
+        ...
+
+    def clear_way(self, key: str) -> bool:
+        """Move aside what lies in an object's place and is none; False where nothing does."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -180,6 +192,7 @@ def _said(error: Exception) -> str:
     return " ".join(text.split())
 
 
+_MISPLACED = (IsADirectoryError, NotADirectoryError, FileExistsError)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _O = TypeVar("_O", bound="LocalObjects | RemoteObjects")
@@ -199,6 +212,8 @@ def _owned(
             except SegengineError:
                 raise
             except Exception as error:
+                if isinstance(error, _MISPLACED) and self.clear_way(key):
+                    continue
                 failure = access_error(f"{self.root}/{key}".rstrip("/"), error)
                 pause = None if failure.fatal else next(pauses, None)
                 if pause is None:
@@ -264,6 +279,8 @@ def lock_fields(data: bytes | None) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------- local
 
+_ANY = "*"
+"""A name of which there is no object."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 GUARD = "work/lock.guard"
 GUARDED = 10.0
@@ -293,6 +310,58 @@ class LocalObjects:
     def exists(self, key: str) -> bool:
         return os.path.isfile(os.path.join(self.root, key))
 
+    def obstacle(self, key: str) -> str:
+        found = self._obstacle(key)
+        if not found:
+            return ""
+        return "a folder lies in its place" if found == key else f"{found} is no folder, but a file"
+
+    def _obstacle(self, key: str) -> str:
+        """The key, or what is above it, that is a folder where a file belongs, or a file."""
+        parts = key.split("/")
+        above = ("/".join(parts[:n]) for n in range(1, len(parts)))
+        for name in above:
+            path = os.path.join(self.root, name)
+            if os.path.lexists(path) and not os.path.isdir(path):
+                return name
+        return key if os.path.isdir(os.path.join(self.root, key)) else ""
+
+    def clear_way(self, key: str) -> bool:
+        """Move aside what lies in the place of an object, or of what is needed to write it.
+
+        Nothing is deleted but what is empty. False where there is no such thing; raises
+        StoreAccessError where this writer leaves it.
+        """
+        for needed in (key, f"{TMP}/{_ANY}", GUARD):
+            found = self._obstacle(needed)
+            if not found:
+                continue
+            if not self.writer.clears:
+                where = f"{self.root}/{needed}".removesuffix(f"/{_ANY}")
+                raise StoreAccessError(f"{where}: {self.obstacle(needed)}", HEAL, True)
+            with (
+                store_access(f"{self.root}/{found}"),
+                contextlib.suppress(FileNotFoundError),  # another worker was there before
+            ):
+                self._move_aside(found)
+            return True
+        return False
+
+    def _move_aside(self, key: str) -> None:
+        path = os.path.join(self.root, key)
+        if os.path.isdir(path) and not any(files for _, _, files in os.walk(path)):
+            import shutil
+
+            shutil.rmtree(path)
+            return
+        base = os.path.join(self.root, ASIDE, key)
+        target, number = base, 1
+        while os.path.lexists(target):
+            number += 1
+            target = f"{base}.{number}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(path, target)
+
     @_owned
     def put(self, key: str, data: bytes) -> None:
         require_lock(self)
@@ -318,6 +387,8 @@ class LocalObjects:
             # A hard link fails where the name exists, and the name never points to half an object.
             os.link(part, target)
         except FileExistsError:
+            if os.path.isdir(target):
+                raise IsADirectoryError(errno.EISDIR, "a folder lies there", target) from None
             return False
         except OSError:  # a file system without hard links
             return self._create_in_place(target, data)
@@ -581,6 +652,14 @@ class RemoteObjects:
     def exists(self, key: str) -> bool:
         filesystem, path = self._at(key)
         return bool(filesystem.exists(path))
+
+    def obstacle(self, key: str) -> str:
+        """Nothing: a key is no path, and there are no folders."""
+        return ""
+
+    def clear_way(self, key: str) -> bool:
+        """False: nothing lies in the way of an object."""
+        return False
 
     @_owned
     def put(self, key: str, data: bytes) -> None:

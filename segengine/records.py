@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,8 @@ from segengine.urls import public
 Kind = Literal["mask", "draft", "level", "measure", "frame", "precision"]
 Place = tuple[int, int, int]
 Status = Literal["done", "error", "crash", "hang", "void"]
+LOST = "lost"
+"""Kind of failure of a vanished input whose mask was damaged: only the input's return mends it."""
 
 
 class FrameFailure(NamedTuple):
@@ -332,6 +334,14 @@ class RecordLog:
         folders, files = self.objects.children("records")
         packed = {f.removesuffix(".parquet") for f in files if f.endswith(".parquet")}
         return {f for f in folders if not f.startswith("+")}, packed
+
+    def unrecorded(self, known: Collection[str]) -> list[str]:
+        """Scenes with stored masks, but for the `known` ones, of which there are records."""
+        return [
+            scene
+            for scene in self.objects.children("scenes")[0]
+            if scene not in known and any(self.objects.keys(f"scenes/{scene}/mask/0/c"))
+        ]
 
     def table(self, scene: str, columns: list[str] | None = None) -> pa.Table | None:
         """The packed records of a scene, or None where there are none, or only damaged ones."""

@@ -4,7 +4,8 @@ A record holds the checksums of a shard's stored bytes. Everything else that sta
 root, layouts, packed records, fits, metadata, tables, figures) is sealed: `records/+seals` holds the
 checksum of each. What nothing else could tell again, as the order of a layout or the fit of an
 earlier night, is kept twice: its copy lies in `records/+copies/<number>` with those that were sealed
-with it.
+with it, and that of the seals themselves beside them. The root says that its store is sealed, so that
+seals which are lost with all copies are missed.
 
     open(keys)     their seals are broken, in one write; from here on what lies there counts as it is
     put(key)       as often as it takes
@@ -31,6 +32,10 @@ from segengine.objects import Objects, Writer
 
 SEALS = "records/+seals"
 COPIES = "records/+copies"
+SEALS_COPY = f"{COPIES}/seals/+seals"
+ROOT = "zarr.json"
+SEALED = "sealed"
+"""The root's attribute that says that there are seals."""
 REPORT = "report/index.html"
 MOST_COPIES = 32
 """Objects of copies above which the small ones become one."""
@@ -40,9 +45,10 @@ MANY = 128
 BATCH = 64 << 20
 """Bytes of what is kept twice that are held before they are written."""
 NAMED = 5
-"""Damaged objects that a notice names."""
+"""What a notice names of many."""
 MISSING = "it is missing"
 CHANGED = "its bytes are not those that were stored"
+LESS = "less could be checked without it"
 _MAGIC = b"SEGK\x01"
 _DIGEST = 16
 _REPORT_END = "<!-- xxh3-128 of all above: {} -->\n"
@@ -67,6 +73,32 @@ class _Book:
     complete: bool = False
     """Nothing lies there without a seal but what a run has under way: no store of before, and no
     seals were lost."""
+    saves: int = 0
+    """How often they were stored: their second copy is of this time, or a kill left the one before."""
+
+    def stored(self) -> bytes:
+        """As the object that is stored."""
+        seals = {key: list(seal) for key, seal in sorted(self.seals.items())}
+        raw = {
+            "seals": seals,
+            "published": self.published,
+            "complete": self.complete,
+            "saves": self.saves,
+        }
+        text = json.dumps(raw, separators=(",", ":"))
+        return closed(text.encode("utf-8", "surrogateescape"))
+
+    @classmethod
+    def read(cls, data: bytes | None) -> _Book | None:
+        """The seals in a stored object; None where there is none, or a damaged one."""
+        if data is None:
+            return None
+        try:
+            raw = json.loads(opened(data))
+            seals = {key: Seal(*value) for key, value in raw["seals"].items()}
+            return cls(seals, raw["published"], raw["complete"], raw.get("saves", 0))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 def is_sealed(key: str) -> bool:
@@ -82,17 +114,18 @@ def is_sealed(key: str) -> bool:
         return rest.endswith("zarr.json") or rest.split("/")[1:2] == ["colors"]
     if head == "records":
         return rest == "+cut" or is_kept_twice(key)
-    return head == "tables" or key in ("zarr.json", "metrics.json", REPORT)
+    return head == "tables" or key in (ROOT, "metrics.json", REPORT)
 
 
-_TWICE = ("records/+layouts/", "records/+fits/")
+FITS = "records/+fits"
+_TWICE = ("records/+layouts/", f"{FITS}/")
 _HOLDS_COPIES = ("", "records", *(prefix.rstrip("/") for prefix in _TWICE))
 
 
 def is_kept_twice(key: str) -> bool:
     """True for what nothing else in the store, and no input, could tell again."""
     packed = key.startswith("records/") and key.count("/") == 1 and key.endswith(".parquet")
-    return packed or key.startswith(_TWICE) or key in ("zarr.json", "records/+unplaced")
+    return packed or key.startswith(_TWICE) or key in (ROOT, "records/+unplaced")
 
 
 def sealed_report(page: str) -> bytes:
@@ -120,6 +153,7 @@ class SealedObjects:
         """What was found damaged so far, by key: what is wrong."""
         self.healed: dict[str, None] = {}
         """Those of them that were written again."""
+        self._unsealed = False
         self._book: _Book | None = None
         self._pending: dict[str, Seal] = {}
         self._copies: dict[str, bytes] = {}
@@ -142,6 +176,12 @@ class SealedObjects:
             return self._book
 
     @property
+    def unsealed(self) -> bool:
+        """True where the seals are lost with their copy: nothing vouches for what they sealed."""
+        _ = self.book
+        return self._unsealed
+
+    @property
     def published(self) -> str:
         """What the last complete publish stands for; empty while one is due."""
         return self.book.published
@@ -152,29 +192,43 @@ class SealedObjects:
 
     def _load(self) -> _Book:
         data = self.base.get(SEALS)
-        if data is None:
-            return _Book()
+        book = _Book.read(data)
+        if book is not None:
+            return book
+        copy = _Book.read(self.base.get(SEALS_COPY))
+        if data is not None or copy is not None or self._was_sealed():
+            self.damaged[SEALS] = self._what(SEALS, data)
+            self._unsealed = copy is None
+        return replace(copy or _Book(), published="")
+
+    def _was_sealed(self) -> bool:
+        """True where there must have been seals: they are there before all that says so."""
+        if any(self.base.children(COPIES)):
+            return True
         try:
-            raw = json.loads(opened(data))
-            seals = {key: Seal(*value) for key, value in raw["seals"].items()}
-            return _Book(seals, raw["published"], raw["complete"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self.damaged[SEALS] = CHANGED
-            return _Book()
+            root = json.loads(self.base.get(ROOT) or b"")
+        except (ValueError, RecursionError):  # it is lost itself
+            return bool(self.base.children("records/+layouts")[1])
+        try:
+            return SEALED in root["attributes"]["segengine"]
+        except (KeyError, TypeError):
+            return False
 
     def _save(self) -> None:
-        book = self.book
-        seals = {key: list(seal) for key, seal in sorted(book.seals.items())}
-        raw = {"seals": seals, "published": book.published, "complete": book.complete}
-        text = json.dumps(raw, separators=(",", ":"))
-        self.base.put(SEALS, closed(text.encode("utf-8", "surrogateescape")))
+        self.book.saves += 1
+        data = self.book.stored()
+        self.base.put(SEALS, data)
+        self.base.put(SEALS_COPY, data)
 
     def open(self, keys: Iterable[str], *, publish: bool = True) -> None:
-        """Break the seals of what is about to be written or deleted; `publish`: that is due again."""
+        """Break the seals of what is about to be written or deleted; `publish`: that is due again.
+
+        From here on there are seals, if only of nothing: no root is written before.
+        """
         with self._guard:
             seals = self.book.seals
             there = {key for key in keys if key in seals}
-            if there or (publish and self.book.published):
+            if there or (publish and self.book.published) or not self.book.saves:
                 for key in there:
                     del seals[key]
                 if publish:
@@ -211,7 +265,7 @@ class SealedObjects:
             self._save()
             for name in dead:
                 self.base.delete(f"{COPIES}/{name}")
-            for key in set(self.damaged) & (set(book.seals) | {SEALS}):
+            for key in set(self.damaged) & {*book.seals, SEALS, SEALS_COPY}:
                 self.healed[key] = None
 
     def _note(self, key: str, data: bytes) -> None:
@@ -286,7 +340,7 @@ class SealedObjects:
             return data
         if not self.heals and self._was_written(key, seal):
             return self.get(key)
-        what = MISSING if data is None else CHANGED
+        what = self._what(key, data)
         with self._guard:
             self.damaged.setdefault(key, what)
             copy = self._copy_of(key, seal)
@@ -294,6 +348,17 @@ class SealedObjects:
                 self.base.put(key, copy)
                 self.healed[key] = None
             return copy
+
+    def _what(self, key: str, data: bytes | None) -> str:
+        """What is wrong with a damaged object."""
+        return CHANGED if data is not None else self.base.obstacle(key) or MISSING
+
+    def lost(self, key: str) -> str:
+        """What is wrong with an object of which nothing trusted is left; empty: nothing is known."""
+        sealed = key in self.book.seals
+        if key in self.damaged or sealed or not self.unsealed:
+            return self.damaged.get(key, "")
+        return self._what(key, self.base.get(key))  # it may be damaged: nothing vouches for it
 
     def _was_written(self, key: str, seal: Seal) -> bool:
         """True where a run beside this reader has written an object, or is about to."""
@@ -327,6 +392,14 @@ class SealedObjects:
         """True where there is such an object, whole or not."""
         return self.base.exists(key)
 
+    def obstacle(self, key: str) -> str:
+        """What lies where an object belongs and is none."""
+        return self.base.obstacle(key)
+
+    def clear_way(self, key: str) -> bool:
+        """Move that aside."""
+        return self.base.clear_way(key)
+
     def put(self, key: str, data: bytes) -> None:
         """Write or replace; sealed at the next commit."""
         if is_sealed(key):
@@ -345,6 +418,7 @@ class SealedObjects:
         """
         found = SealedObjects(self.base.by(writer), heals=self.heals and bool(writer.run))
         found.damaged, found.healed, found._book = self.damaged, self.healed, self._book
+        found._unsealed = self._unsealed
         found._pending, found._copies = self._pending, self._copies
         return found
 
@@ -424,16 +498,16 @@ class SealedObjects:
         """(key, what is wrong) of every damaged object that a seal vouches for, and of the seals."""
         book = self.book
         if SEALS in self.damaged:
-            yield SEALS, self.damaged[SEALS]
-        elif not self.base.exists(SEALS) and self.base.children(COPIES)[1]:
-            yield SEALS, MISSING
+            yield SEALS, self.damaged[SEALS] + (f"; {LESS}" if self.unsealed else "")
+        else:
+            yield from self._check_seals_copy()
         needed: dict[str, list[str]] = {}
         for key, seal in sorted(book.seals.items()):
             data = self.base.get(key)
             if not _matches(seal, data):
                 if not self.heals and self._was_written(key, seal):
                     continue
-                yield key, MISSING if data is None else CHANGED
+                yield key, self._what(key, data)
             if seal.copies:
                 needed.setdefault(seal.copies, []).append(key)
         for name, keys in sorted(needed.items()):
@@ -444,7 +518,18 @@ class SealedObjects:
                 found = {}
             whole = all(k in found and digest(found[k]) == book.seals[k].digest for k in keys)
             if not whole and (self.heals or not self._was_written(keys[0], book.seals[keys[0]])):
-                yield f"{COPIES}/{name}", MISSING if data is None else CHANGED
+                yield f"{COPIES}/{name}", self._what(f"{COPIES}/{name}", data)
+
+    def _check_seals_copy(self) -> Iterator[tuple[str, str]]:
+        """The same of the seals' second copy, which a kill leaves one time behind."""
+        saves = self.book.saves
+        data = self.base.get(SEALS_COPY)
+        copy = _Book.read(data)
+        if copy is None:
+            if data is not None or saves > 1:
+                yield SEALS_COPY, self._what(SEALS_COPY, data)
+        elif copy.saves < saves - 1 or (copy.saves == saves and copy != self.book):
+            yield SEALS_COPY, CHANGED
 
     def mend(self) -> dict[str, str]:
         """Bring back what is damaged and has a copy, and copies from what is whole.
@@ -455,6 +540,7 @@ class SealedObjects:
         self.damaged |= found
         lost: list[str] = []
         for key in found:
+            self.base.clear_way(key)
             if key == SEALS or key.startswith(f"{COPIES}/"):
                 continue
             copy = self._copy_of(key, self.book.seals[key])
@@ -468,11 +554,14 @@ class SealedObjects:
             if is_kept_twice(key):
                 self.base.delete(key)  # both are lost: better none than a damaged one
         for key in found:
-            if key.startswith(f"{COPIES}/"):
+            if key.startswith(f"{COPIES}/") and key != SEALS_COPY:
                 name = key.rpartition("/")[2]
                 for own in [k for k, s in self.book.seals.items() if s.copies == name]:
                     self.adopt(own)
                 self.healed[key] = None
+        if not found.keys().isdisjoint((SEALS, SEALS_COPY)):
+            self._save()
+            self.healed |= dict.fromkeys(found.keys() & {SEALS, SEALS_COPY})
         return found
 
 
@@ -481,13 +570,22 @@ def damage_notices(objects: SealedObjects) -> list[str]:
     bad = objects.damaged
     lines = []
     for keys, what in (
-        ([k for k in bad if k in objects.healed], "damaged, and brought back from their copies"),
+        (
+            [k for k in bad if k in objects.healed],
+            "damaged, and brought back from copies or made again",
+        ),
         ([k for k in bad if k not in objects.healed], "damaged; " + HEAL),
     ):
         if keys:
-            more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-            lines.append(f"stored objects {what}: {', '.join(sorted(keys)[:NAMED])}{more}")
+            lines.append(f"stored objects {what}: {named(keys)}")
     return lines
+
+
+def named(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    found = sorted(names)
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
 
 
 def digest(data: bytes) -> str:

@@ -11,9 +11,10 @@ from segengine.errors import SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.layout import Layout
-from segengine.plan import FITS, Fit, Place, Plan
+from segengine.plan import Fit, Place, Plan
 from segengine.progress import Progress
 from segengine.records import FrameFailure
+from segengine.seals import FITS
 from segengine.values import decode
 from segengine.work import FitTask, Fitted, Surveyed, SurveyTask
 from segengine.worker import fit_states, survey_batch

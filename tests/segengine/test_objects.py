@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segengine import objects as module
 from segengine.errors import StoreAccessError, StoreLockedError
-from segengine.objects import LOCK, LocalObjects, Writer, access_error, open_objects
+from segengine.objects import ASIDE, LOCK, LocalObjects, Writer, access_error, open_objects
 
 
 @pytest.fixture
@@ -76,6 +79,58 @@ def test_a_failed_write_leaves_what_was_there(
         objects.put("x", b"new")
     assert objects.get("x") == b"old"
     assert os.listdir(Path(objects.root, "work/tmp")) == []
+
+
+@pytest.mark.parametrize("what", ["put", "create", "below a file", "delete"])
+def test_a_folder_in_an_objects_place_is_said_or_moved_aside(
+    what: str, objects: LocalObjects
+) -> None:
+    folder = Path(objects.root, "a/b")
+    folder.mkdir(parents=True)
+    (folder / "mine").write_text("mine")
+    writes: dict[str, Callable[[LocalObjects], Any]] = {
+        "put": lambda o: o.put("a/b", b"1"),
+        "create": lambda o: o.create("a/b", b"1"),
+        "below a file": lambda o: o.put("a/b/c/d", b"1"),
+        "delete": lambda o: o.delete("a/b"),
+    }
+    key = "a/b"
+    if what == "below a file":
+        shutil.rmtree(folder)
+        folder.write_text("mine")
+        key = "a/b/c/d"
+    assert objects.obstacle(key) in (
+        "a folder lies in its place",
+        "a/b is no folder, but a file",
+    )
+    with pytest.raises(StoreAccessError, match="--repair") as told:
+        writes[what](objects)
+    assert objects.obstacle(key) in str(told.value)
+    clearing = objects.by(Writer(clears=True))
+    writes[what](clearing)
+    assert objects.obstacle(key) == ""
+    assert objects.get(key) == (None if what == "delete" else b"1")
+    (moved,) = (p for p in Path(objects.root, ASIDE).rglob("*") if p.is_file())
+    assert moved.read_text() == "mine"
+
+
+def test_what_is_moved_aside_takes_no_place_of_what_was(objects: LocalObjects) -> None:
+    clearing = objects.by(Writer(clears=True))
+    for text in "ab":
+        folder = Path(objects.root, "x")
+        folder.mkdir(parents=True)
+        (folder / "mine").write_text(text)
+        clearing.put("x", b"1")
+        clearing.delete("x")
+    found = sorted(p.read_text() for p in Path(objects.root, ASIDE).rglob("mine"))
+    assert found == ["a", "b"]
+
+
+def test_an_empty_folder_in_the_way_goes(objects: LocalObjects) -> None:
+    Path(objects.root, "x/y").mkdir(parents=True)
+    objects.by(Writer(clears=True)).put("x", b"1")
+    assert objects.get("x") == b"1"
+    assert not Path(objects.root, ASIDE).exists()
 
 
 def test_urls_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segengine import seals
+from segengine.inputs import LAYOUTS
 from segengine.objects import NOBODY, LocalObjects, Writer
 from segengine.seals import (
     CHANGED,
     COPIES,
+    LESS,
+    MISSING,
     REPORT,
+    SEALED,
     SEALS,
+    SEALS_COPY,
     SealedObjects,
+    _Book,
     damage_notices,
     is_kept_twice,
     is_sealed,
@@ -63,6 +70,7 @@ def written(base: LocalObjects, **extra: bytes) -> SealedObjects:
         ("records/+instances/a/0.0.0", False, False),
         (SEALS, False, False),
         (f"{COPIES}/000001", False, False),
+        (SEALS_COPY, False, False),
         ("tables/frames.parquet", True, False),
         ("metrics.json", True, False),
         (REPORT, True, False),
@@ -159,6 +167,70 @@ def test_lost_seals_are_made_again_of_what_is_there(base: LocalObjects) -> None:
     assert set(again.book.seals) == {ROOT, TABLE, PACK}
     spoil(base, PACK, None)
     assert SealedObjects(base).get(PACK) == b"pack"
+
+
+@pytest.mark.parametrize("damage", [b"other", None])
+def test_lost_seals_are_read_from_their_second_copy(base: LocalObjects, damage: Any) -> None:
+    """So that what is damaged with them is seen and brought back as ever."""
+    written(base)
+    for key in (SEALS, ROOT, TABLE):
+        spoil(base, key, damage)
+    assert {key for key, _ in SealedObjects(base).check()} == {SEALS, ROOT, TABLE}
+    objects = SealedObjects(base, heals=True)
+    assert not objects.unsealed
+    assert objects.published == ""
+    objects.mend()
+    assert base.get(ROOT) == b"root"
+    assert base.get(SEALS) == base.get(SEALS_COPY)
+    assert {SEALS, ROOT} <= objects.healed.keys()
+
+
+def test_seals_that_are_lost_with_their_copy_are_missed(base: LocalObjects) -> None:
+    root = json.dumps({"attributes": {"segengine": {SEALED: True}}}).encode()
+    written(base, **{ROOT: root, f"{LAYOUTS}/a": b"layout"})
+    assert not SealedObjects(base).unsealed
+    base.delete_tree(COPIES)
+    base.delete(SEALS)
+    objects = SealedObjects(base)
+    assert list(objects.check()) == [(SEALS, f"{MISSING}; {LESS}")]
+    assert objects.unsealed
+    spoil(base, ROOT, None)  # of a root that is lost too, layouts tell
+    assert [key for key, _ in SealedObjects(base).check()] == [SEALS]
+    base.delete_tree(LAYOUTS)
+    assert list(SealedObjects(base).check()) == []
+
+
+def test_the_second_copy_of_the_seals_is_compared(base: LocalObjects) -> None:
+    """But for one that a kill has left a time behind."""
+    objects = written(base)
+    behind = base.get(SEALS_COPY)
+    objects.open([TABLE])
+    base.put(SEALS_COPY, behind or b"")
+    assert list(SealedObjects(base).check()) == []
+    objects.open([ROOT])
+    for damage, what in ((behind, CHANGED), (b"other", CHANGED), (None, MISSING)):
+        spoil(base, SEALS_COPY, damage)
+        assert list(SealedObjects(base).check()) == [(SEALS_COPY, what)]
+        healer = SealedObjects(base, heals=True)
+        healer.mend()
+        assert base.get(SEALS_COPY) == base.get(SEALS)
+        assert list(SealedObjects(base).check()) == []
+    same_time = _Book.read(base.get(SEALS))
+    assert same_time is not None
+    same_time.complete = not same_time.complete
+    base.put(SEALS_COPY, same_time.stored())
+    assert list(SealedObjects(base).check()) == [(SEALS_COPY, CHANGED)]
+
+
+def test_there_are_seals_before_anything_says_so(base: LocalObjects) -> None:
+    """A kill of a first run is no loss: the root is written after seals of nothing."""
+    objects = SealedObjects(base)
+    objects.begin()
+    objects.open([ROOT])
+    root = json.dumps({"attributes": {"segengine": {SEALED: True}}}).encode()
+    objects.put(ROOT, root)
+    assert list(SealedObjects(base).check()) == []
+    assert SealedObjects(base).book.complete
 
 
 def test_a_store_of_before_has_no_seals_and_gets_them(base: LocalObjects) -> None:
@@ -301,7 +373,7 @@ def test_a_kill_while_many_copies_become_few_loses_none(
 ) -> None:
     wanted = {ROOT: b"root", PACK: b"pack", "records/b.parquet": b"b"}
     counts = []
-    for left in range(8):
+    for left in range(10):
         base = LocalObjects(str(tmp_path_factory.mktemp("store")))
         written(base)
         objects: Any = SealedObjects(base)
