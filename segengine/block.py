@@ -178,22 +178,26 @@ class Block:
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts, cut)
 
-    def keep_gone(self, objects: Objects) -> None:
-        """Carry over what is stored of vanished frames."""
+    def keep_gone(self, objects: Objects) -> tuple[FrameFailure, ...]:
+        """Carry over what is stored of vanished frames; those of which that is damaged."""
         task = self.task
         refs = [r for r in task.frames if r.gone]
-        if not refs or task.draft:
-            return
+        if not refs:
+            return ()
+        if task.draft:  # all of them are windows of one frame
+            return gone.lost(task, objects)
         kept = gone.carried(task, objects)
         made = (task.job, task.weights, task.segmenter.digest)
         clean = kept is not None and kept.made == made
         lost = {r.index for r in refs if not clean or (kept and r.index in kept.failed)}
-        if len(task.frames) > 1:
+        inputs = task.inputs.split(" ")
+        if len(inputs) == len(task.frames) > 1:
             # A mask of another job must not count as done when its input comes back.
-            inputs = zip(task.frames, task.inputs.split(" "), strict=True)
-            self.inputs = " ".join("-" if r.index in lost else i for r, i in inputs)
+            self.inputs = " ".join(
+                "-" if r.index in lost else i for r, i in zip(task.frames, inputs, strict=True)
+            )
         if kept is None:
-            return
+            return gone.lost(task, objects)
         for path, block in self.maps():
             for index, values in kept.maps.get(path, {}).items():
                 block[index - task.window.start[0]] = values
@@ -204,6 +208,7 @@ class Block:
             for ref in refs:
                 at = np.asarray(rows.column("frame")) == ref.index
                 self.tables[ref.index] = rows.filter(at)
+        return gone.still_lost(task, kept)
 
     def maps(self) -> list[tuple[str, NDArray[Any]]]:
         """The arrays there are, with their paths."""

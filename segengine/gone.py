@@ -6,6 +6,8 @@ nothing. Damaged bytes are not carried.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,17 @@ from numpy.typing import NDArray
 
 from segengine.instances import read_rows, rows_key, to_bytes
 from segengine.objects import Objects, store_access
-from segengine.records import Record, RecordLog, from_json, single_key
+from segengine.records import LOST, FrameFailure, Record, RecordLog, from_json, single_key
 from segengine.store import checksum, open_array, shard_place
 from segengine.values import decode, encode
 
 if TYPE_CHECKING:
     from segengine.work import ShardTask
 
+NOT_AGAIN = (
+    "its mask was damaged, and cannot be made again without its input, which has vanished; "
+    "put the input back and run again"
+)
 Colors = tuple[tuple[int, int, int], ...]
 
 
@@ -38,20 +44,45 @@ class Kept:
     """Frames that are void."""
     rows: bytes
     """Their rows of `tables/instances.parquet`, as parquet; empty: none."""
+    lost: tuple[int, ...] = ()
+    """Frames that are void because their mask was damaged."""
 
 
 def carried(task: ShardTask, objects: Objects) -> Kept | None:
     """What a shard's vanished frames keep; None where nothing usable is stored."""
     key = _key(task)
     saved = objects.get(key)
-    if saved is None:
-        found = _stored(task, objects)
-        if found is None:
-            return None
-        saved = encode(found)
-        objects.put(key, saved)
-    kept: Kept = decode(saved)
+    with suppress(ValueError):  # damaged itself: as if it were not there
+        kept: Kept | None = None if saved is None else decode(saved)
+        if kept is not None:
+            return kept
+    kept = _stored(task, objects)
+    if kept is not None:
+        objects.put(key, encode(kept))
     return kept
+
+
+def lost(task: ShardTask, objects: Objects) -> tuple[FrameFailure, ...]:
+    """Vanished frames of a shard whose stored masks nothing vouches for; they will be void."""
+    record, spec = _record(task, objects), task.arrays["mask/0"]
+    had = objects.exists(spec.shard_key(task.scene, task.place))
+    if not had and (record is None or not record.objects):
+        return ()
+    void = () if record is None else [f.frame for f in record.failures if f.kind != LOST]
+    return _failures(task, [r.index for r in task.frames if r.gone and r.index not in void])
+
+
+def still_lost(task: ShardTask, kept: Kept) -> tuple[FrameFailure, ...]:
+    """Those that were lost before, and have not come back."""
+    return _failures(task, kept.lost)
+
+
+def _failures(task: ShardTask, frames: Collection[int]) -> tuple[FrameFailure, ...]:
+    return tuple(
+        FrameFailure(ref.index, LOST, f"{ref.name}: {NOT_AGAIN}")
+        for ref in task.frames
+        if ref.index in frames
+    )
 
 
 def forget(task: ShardTask, objects: Objects) -> None:
@@ -85,6 +116,7 @@ def _stored(task: ShardTask, objects: Objects) -> Kept | None:
         {i: record.inertia[i - first] for i in gone if record.inertia},
         tuple(i for i in gone if i in failed),
         _rows(task, objects, gone),
+        tuple(f.frame for f in record.failures if f.kind == LOST and f.frame in gone),
     )
 
 

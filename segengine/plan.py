@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,16 +20,15 @@ from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader
 from segengine.job import Job
 from segengine.layout import Cut, Layout
 from segengine.reading import read_frames
-from segengine.records import SCHEMA, FrameFailure, Record, RecordLog
-from segengine.seals import SealedObjects
-from segengine.store import read_attributes
+from segengine.records import LOST, SCHEMA, FrameFailure, Record, RecordLog, pack_key
+from segengine.seals import FITS, SEALED, SealedObjects, named
+from segengine.store import attributes_or_lost
 from segengine.stored import StandIn
 from segengine.trust import UNTRUSTED, is_code
 from segengine.types import Unreadable
 from segengine.work import SegmenterSpec, ShardTask, retry_of
 
 Place = tuple[int, int, int]
-FITS = "records/+fits"
 NOWHERE, SINGLE, PACKED = 0, 1, 2
 
 
@@ -83,6 +82,8 @@ class Plan:
     lost: dict[tuple[str, int], FrameFailure] = field(default_factory=dict)
     """Frames whose own survey failed, by scene and frame."""
     notices: tuple[str, ...] = ()
+    unrecorded: tuple[str, ...] = ()
+    """Scenes with stored masks that no record vouches for: damage has taken their records."""
     broken: frozenset[tuple[str, Place]] = frozenset()
     """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
@@ -121,6 +122,7 @@ class Plan:
         """The root's `segengine` attributes."""
         return {
             "version": 1,
+            SEALED: True,
             "job": self.job.as_json(),
             "fingerprints": {
                 "job": self.fingerprint,
@@ -247,14 +249,17 @@ def make_plan(
     `repair`: shards whose stored bytes are not those of their record. Raises JobError.
     """
     plugins.check(job.plugin, job.segmenter.kind)
-    old = read_attributes(objects)
+    old = attributes_or_lost(objects)
     whole = plugins.whole_frames(job.plugin)
     cut = Cut(job.store.chunk, job.store.shard, job.store.frames, whole, job.source.every)
     previous = load_layouts(objects) if old is not None else {}
     _check_readers(job, previous)
     source = job.source_options()
     old_source = (old or {}).get("job", {}).get("source", {})
-    same_source = objects.get(RELAYING) is None and all(
+    # Without root or seals nothing tells which options the layouts were made with.
+    sealed = isinstance(objects, SealedObjects)
+    same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
+    same_source &= all(
         old_source.get(k, d) == source[k]
         for k, d in (("bands", None), ("color", None), ("every", 1), ("kind", "auto"))
     )
@@ -281,6 +286,7 @@ def make_plan(
     singles, packed = log.scenes()
     for name, layout in found.layouts.items():
         plan.states[name] = _state(plan, layout, log, name in singles, name in packed)
+    plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
     plan.notices = tuple(_notices(plan, old))
     return plan
 
@@ -455,11 +461,11 @@ def _state(
         ):
             place = (f, y, x)
             if kind == "mask" and ("mask", place) not in singles:
-                retry = failures != "[]" and _worth_retry(json.loads(failures))
+                retry = failures != "[]" and _worth_retry(layout, json.loads(failures))
                 wanted.judge(state, place, status, retry, (inputs, job, weights, fit), PACKED)
     for (kind, place), record in singles.items():
         if kind == "mask":
-            retry = any(f.kind != "corrupt" for f in record.failures)
+            retry = _worth_retry(layout, record.failures)
             found = (record.inputs, record.job, record.weights, record.fit)
             had = PACKED if table is not None else SINGLE
             if record.status == "void":
@@ -473,9 +479,9 @@ def _state(
     for scene, place in plan.broken:
         if scene != layout.scene:
             continue
-        if not plan.drafts(layout):
+        if not plan.drafts(layout) or layout.frame(place[0]).gone:  # that cannot be linked again
             state.done[place] = False
-        elif not layout.frame(place[0]).gone:  # a vanished frame cannot be linked again
+        else:
             wanted.linked_again.add(place[0])
             state.drafted[place[0]] = False
     for frame in wanted.linked_again:
@@ -483,8 +489,12 @@ def _state(
     return state
 
 
-def _worth_retry(failures: list[tuple[int, str, str]]) -> bool:
-    return any(kind != "corrupt" for _, kind, _ in failures)
+def _worth_retry(layout: Layout, failures: Iterable[tuple[int, str, str]]) -> bool:
+    """True where another try may go better: a mask that was lost waits for its input."""
+    return any(
+        not layout.frame(frame).gone if kind == LOST else kind != "corrupt"
+        for frame, kind, _ in failures
+    )
 
 
 class _Wanted:
@@ -554,6 +564,14 @@ class _Wanted:
         return bool(self.layout.gone[window.start[0] : window.stop[0]].all())
 
 
+def _unrecorded(plan: Plan) -> list[str]:
+    packs = (pack_key(scene) in plan.objects.damaged for scene in plan.states)
+    if not plan.objects.unsealed and not any(packs):
+        return []
+    known = {scene for scene, state in plan.states.items() if state.had.any()}
+    return [s for s in RecordLog(plan.objects).unrecorded(known) if s in plan.states]
+
+
 def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     stale = sum(s.stale for s in plan.states.values())
     retried = sum(s.retried for s in plan.states.values())
@@ -564,6 +582,11 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             why.append("the weights changed")
         reason = "; ".join(why) if why else "inputs or the fit changed"
         yield f"{stale} of {plan.shards} shards are stale and will be done again: {reason}"
+    if plan.unrecorded:
+        yield (
+            f"the records of {len(plan.unrecorded)} scenes are lost, and their masks are computed "
+            f"again: {named(plan.unrecorded)}"
+        )
     if retried:
         yield f"{retried} shards failed in an earlier run and are tried once more"
     gone = sum(int(layout.gone.sum()) for layout in plan.layouts.values())

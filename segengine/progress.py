@@ -33,7 +33,7 @@ class FailedFrame:
     """None where its header could not be read."""
     frame: int | None
     kind: str
-    """corrupt, error, crash or hang"""
+    """corrupt, error, crash, hang or lost"""
     reason: str
 
     def __post_init__(self) -> None:

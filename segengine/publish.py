@@ -30,7 +30,7 @@ from segengine.layout import Layout
 from segengine.measure import Measurer
 from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame
-from segengine.records import Record, RecordLog, pack_key
+from segengine.records import LOST, Record, RecordLog, pack_key
 from segengine.shardcodec import encode_shard
 from segengine.stored import StandIn
 from segengine.urls import public, public_values
@@ -133,10 +133,10 @@ class SceneFigures:
         """(status, reason) of a frame."""
         i = frame if self.layout.stacked else 0
         _, rows, columns = self.layout.grid
-        if self.layout.gone[i]:
+        kind, reason = self.failures.get(frame, ("", ""))
+        if self.layout.gone[i] and kind != LOST:
             return "gone", "the input has vanished; its mask stays"
-        if frame in self.failures:
-            kind, reason = self.failures[frame]
+        if kind:
             return kind, reason.removeprefix(f"{self.layout.frame_name(frame)}: ")
         if self.committed[frame] < rows * columns:
             return "pending", ""

@@ -60,7 +60,7 @@ def show(
 def _find(store: Store, name: str | None, frame: int) -> tuple[SceneStore, int]:
     """The scene of that name, or the scene and place of the frame of that name."""
     scenes = store.scenes
-    if not scenes:
+    if not scenes and (name or "") not in scenes:  # where only its layout is lost, that is said
         raise JobError(f"{store.path}: has no scene yet; run the job first")
     scene = name or next(iter(scenes))
     if scene not in scenes:

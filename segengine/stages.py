@@ -25,30 +25,30 @@ from segengine import agreement, cluster, engines, plugins, publish
 from segengine.arrays import holds
 from segengine.dispatch import DaskPool, InProcess, Pool
 from segengine.errors import SegengineError
-from segengine.inputs import LAYOUTS, RELAYING, commit_layout
+from segengine.inputs import LAYOUTS, RELAYING, commit_layout, load_layout
 from segengine.instances import ROWS
 from segengine.job import Job, parse_job
 from segengine.lock import HeldLock, run_lock
 from segengine.measure import Measurer, measurer
-from segengine.objects import NOBODY, LocalObjects, Writer, open_objects
+from segengine.objects import ASIDE, NOBODY, LocalObjects, Writer, open_objects
 from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.pyramid import build_pyramid
 from segengine.quarantine import Quarantine
 from segengine.records import RecordLog
 from segengine.report import build as build_report
-from segengine.seals import CHANGED, REPORT, SealedObjects, damage_notices
+from segengine.seals import CHANGED, REPORT, SealedObjects, damage_notices, named
 from segengine.segmenting import Counts, clear_drafts, note_failures, segment, stitch
 from segengine.store import (
+    attributes_or_lost,
     check_place,
     is_said,
-    read_attributes,
     root_documents,
     write_scene,
 )
 from segengine.survey import survey
 from segengine.urls import public
-from segengine.verify import broken_objects
+from segengine.verify import broken_objects, misplaced
 
 
 class Run:
@@ -72,7 +72,7 @@ class Run:
         """
         self.job, self.repair, self.refit = job, repair, refit
         self.client, self.in_process = client, in_process
-        base = open_objects(job.store.path, Writer(job.faults.fsync))
+        base = open_objects(job.store.path, Writer(job.faults.fsync, clears=repair))
         self.objects = SealedObjects(base, heals=True)
         self.log = RecordLog(self.objects)
         self.started = time.monotonic()
@@ -133,7 +133,10 @@ class Run:
 
     def notices(self) -> tuple[str, ...]:
         """What the plan has to say before work starts: what is stale, gone or damaged, and why."""
-        return (*self.plan.notices, *damage_notices(self.objects))
+        aside = sorted(self.objects.base.keys(ASIDE)) if self.repair else ()
+        moved = f"what lay in the place of stored objects was moved aside: {named(aside)}"
+        notices = (*self.plan.notices, *damage_notices(self.objects))
+        return (*notices, moved) if aside else notices
 
     @property
     def plan(self) -> Plan:
@@ -178,7 +181,7 @@ class Run:
 
     def _stage_plan(self) -> Iterator[Progress]:
         self.objects.delete_tree("work/tmp")
-        if read_attributes(self.objects) is None:
+        if attributes_or_lost(self.objects) is None:
             self.objects.begin()
         if self.repair:
             self._mend()
@@ -197,6 +200,8 @@ class Run:
 
     def _mend(self) -> None:
         """Bring back from their copies what is sealed and damaged; find out which shards are."""
+        for key in misplaced(self.objects.base):
+            self.objects.base.clear_way(key)
         if self.objects.mend():
             self.objects.open(())  # what has no copy is made again by publishing
             self.objects.commit()
@@ -215,9 +220,12 @@ class Run:
             self.log.forget(scene)
             self.objects.delete_tree(f"scenes/{scene}")
             self.objects.delete(f"{LAYOUTS}/{scene}")
-        before, root = read_attributes(self.objects), root_documents(plan.attributes)
+        for scene in plan.unrecorded:
+            if load_layout(self.objects, scene) is None:  # nothing tells what its masks are of
+                self.objects.delete_tree(f"scenes/{scene}")
+        before, root = attributes_or_lost(self.objects), root_documents(plan.attributes)
         root = {key: data for key, data in root.items() if not is_said(self.objects, key, data)}
-        other = before is None or before["fingerprints"] != plan.attributes["fingerprints"]
+        other = not before or before["fingerprints"] != plan.attributes["fingerprints"]
         # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
         unsure = other or not self.objects.published
         layouts = [f"{LAYOUTS}/{scene}" for scene in plan.scan.changed]

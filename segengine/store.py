@@ -33,7 +33,7 @@ from segengine.layout import Layout
 from segengine.objects import LocalObjects, Objects, open_objects, zarr_store
 from segengine.parquet import read_parquet
 from segengine.records import Kind, Record, RecordLog, StoredObject
-from segengine.seals import CHANGED, MISSING, SEALS, SealedObjects, digest
+from segengine.seals import CHANGED, COPIES, MISSING, ROOT, SEALS, SealedObjects, digest
 from segengine.shardcodec import encode_shard
 from segengine.trust import is_trusting, named_by_store, refuse_forbidden
 from segengine.types import FrameRef, Tile, Unreadable
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int, int]
 VERSION = 1
-ROOT = "zarr.json"
 
 
 checksum = digest
@@ -66,18 +65,24 @@ def write_block(
 
 
 def read_attributes(objects: Objects) -> dict[str, Any] | None:
-    """The root's `segengine` attributes; None where there is no store. Raises StoreError."""
+    """The root's `segengine` attributes; None where there is no store.
+
+    Raises StoreError, where the root is lost DamagedStoreError.
+    """
     data = objects.get(ROOT)
-    if isinstance(objects, SealedObjects) and ROOT in objects.damaged:
-        _refuse_other_release(objects.base, data)
-        if data is None:
-            raise DamagedStoreError(f"{objects.root}/{ROOT}", objects.damaged[ROOT])
-    if data is None:
+    lost = ""
+    if isinstance(objects, SealedObjects):
+        if ROOT in objects.damaged:
+            _refuse_other_release(objects.base, data)
+        lost = objects.lost(ROOT)
+    if data is None and not lost:
         return None
     try:
-        attributes: dict[str, Any] = json.loads(data)["attributes"]["segengine"]
+        attributes: dict[str, Any] = json.loads(data or b"")["attributes"]["segengine"]
         version = attributes.get("version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if lost:
+            raise DamagedStoreError(f"{objects.root}/{ROOT}", lost) from None
         raise StoreError(
             f"{objects.root}: holds a zarr.json that is not segengine's; choose another store.path"
         ) from None
@@ -85,6 +90,14 @@ def read_attributes(objects: Objects) -> dict[str, Any] | None:
     if version != VERSION:
         raise _other_release(objects.root, version)
     return attributes
+
+
+def attributes_or_lost(objects: Objects) -> dict[str, Any] | None:
+    """As `read_attributes`, for a run: empty where the root is lost, for its job makes it again."""
+    try:
+        return read_attributes(objects)
+    except DamagedStoreError:
+        return {}
 
 
 def _other_release(root: str, version: Any) -> StoreError:
@@ -111,6 +124,8 @@ def check_place(objects: Objects) -> None:
     """Raise JobError where no store can be made: a file, a folder of other files, below a file."""
     root = objects.root
     if not isinstance(objects, LocalObjects) or objects.get(SEALS) is not None:
+        return
+    if any(objects.children(key)[1] for key in (COPIES, LAYOUTS)):  # a store that lost its root
         return
     above = Path(root)
     while not above.exists() and above != above.parent:
@@ -239,10 +254,23 @@ def open_store(path: str | os.PathLike[str], trust: bool | None = None) -> Store
 
     `trust`: code that the store's own job names, `package.module:Class`, may be used.
     """
+    return _open(path, trust, read_attributes)
+
+
+def open_lost(path: str, trust: bool | None = None) -> Store:
+    """As `open_store`; where the root is lost, with no attributes."""
+    return _open(path, trust, attributes_or_lost)
+
+
+def _open(
+    path: str | os.PathLike[str],
+    trust: bool | None,
+    attributes_of: Callable[[Objects], dict[str, Any] | None],
+) -> Store:
     text = os.fspath(path)
     objects = SealedObjects(open_objects(text if "://" in text else os.path.abspath(text)))
     try:
-        attributes = read_attributes(objects)
+        attributes = attributes_of(objects)
     except OSError as error:
         raise StoreError(f"{text}: cannot be read: {error}") from error
     if attributes is None:
@@ -340,13 +368,17 @@ class _Scenes(Mapping[str, "SceneStore"]):
     def __getitem__(self, name: str) -> SceneStore:
         if name not in self._open:
             layout = self._store.live.get(name)
-            if layout is None and name not in self._names:
+            if layout is None and name not in self._names and not self._has_remains(name):
                 raise KeyError(name)
             layout = layout or load_layout(self._store.objects, name)
             if layout is None:
                 raise DamagedStoreError(f"{self._store.path}/{LAYOUTS}/{name}", CHANGED)
             self._open[name] = SceneStore(self._store, layout)
         return self._open[name]
+
+    def _has_remains(self, name: str) -> bool:
+        """True where something is stored of a scene whose layout is lost."""
+        return bool(name) and any(self._store.objects.children(f"scenes/{name}"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

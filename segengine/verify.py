@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import random
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,15 +16,16 @@ from segengine.inputs import LAYOUTS, load_layout, load_layouts
 from segengine.instances import ROWS, rows_key
 from segengine.job import Job
 from segengine.layout import Layout
-from segengine.objects import Objects, open_objects
+from segengine.objects import LOCK, TMP, Objects, open_objects
 from segengine.records import Record, RecordLog, pack_key
-from segengine.seals import CHANGED, MISSING, SealedObjects, digest
-from segengine.store import Store, open_store
+from segengine.seals import CHANGED, COPIES, FITS, MISSING, ROOT, SealedObjects, digest, named
+from segengine.store import Store, open_lost
 from segengine.stored import foreign_code, stored_job
 from segengine.trust import UNTRUSTED, is_code, named_by_store
 from segengine.types import FrameRef
 
 Place = tuple[int, int, int]
+UNRECORDED = "no record vouches for it: it does not count, and a run computes it again"
 SAMPLE = 4
 """Shards that are segmented again."""
 
@@ -60,9 +62,10 @@ def differences(objects: Objects) -> Iterator[tuple[Record, str, str]]:
 
     def check(item: tuple[Record, Any]) -> tuple[Record, str, str] | None:
         record, stored = item
-        data = objects.get(object_key(record, stored.array))
+        key = object_key(record, stored.array)
+        data = objects.get(key)
         if data is None:
-            return record, stored.array, MISSING
+            return record, stored.array, objects.obstacle(key) or MISSING
         return None if digest(data) == stored.checksum else (record, stored.array, CHANGED)
 
     pairs = ((record, stored) for record in stored_records(objects) for stored in record.objects)
@@ -70,6 +73,17 @@ def differences(objects: Objects) -> Iterator[tuple[Record, str, str]]:
     with ThreadPoolExecutor(16 if remote else 2) as pool:
         for batch in _chunks(pairs, 256):
             yield from (found for found in pool.map(check, batch) if found is not None)
+
+
+_OF_RECORDS = (LAYOUTS, COPIES, FITS, "records/+survey", "records/+instances")
+_FOLDERS = (TMP, "records", *_OF_RECORDS, "scenes", "tables", "report")
+
+
+def misplaced(objects: Objects) -> Iterator[str]:
+    """Keys below folders of the store that are files, and the lock's where that is a folder."""
+    for key in (*(f"{folder}/*" for folder in _FOLDERS), LOCK):
+        if objects.obstacle(key):
+            yield key
 
 
 def _lasting(
@@ -144,17 +158,20 @@ def verify(
     `trust`: code that the store's own job names may be used; without it, where that is the
     segmenter or the source, nothing is segmented again.
     """
-    store = open_store(path, trust)
+    store = open_lost(path, trust)
     objects = store.objects
     count = len(objects.book.seals) + sum(len(r.objects) for r in stored_records(objects))
     found = list(_lasting(objects, differences(objects)))
     problems = [Difference(*item) for item in objects.check()]
     problems += _unreadable(objects, {p.object for p in problems})
     problems += [Difference(key, CHANGED) for key in store.log.damaged()]
-    problems += [Difference(object_key(r, array), what) for r, array, what in found]
+    problems += _unvouched(store)
+    layouts = load_layouts(objects)
+    problems += [
+        Difference(object_key(r, array), what + _vanished(r, layouts)) for r, array, what in found
+    ]
     spoiled = {(r.scene, r.shard) for r, _, _ in found}
     sampled, skipped = 0, []
-    layouts = load_layouts(objects)
     masks = [
         r
         for r in stored_records(objects)
@@ -163,7 +180,10 @@ def verify(
         and r.scene in layouts
         and (r.scene, r.shard) not in spoiled
     ]
-    reason = "" if store.trust else _untrusted(store.attributes, layouts)
+    if not store.attributes:
+        reason = f"the sample: {ROOT} is lost, which holds the job"
+    else:
+        reason = "" if store.trust else _untrusted(store.attributes, layouts)
     if reason:
         return VerifyReport(store.path, count, 0, tuple(problems), (reason,))
     job = stored_job(store.attributes, store.trust).job
@@ -191,6 +211,36 @@ def _unreadable(objects: SealedObjects, known: set[str]) -> Iterator[Difference]
     for scene in sorted(log.scenes()[1]):
         if pack_key(scene) not in known and log.table(scene, ["kind"]) is None:
             yield Difference(pack_key(scene), CHANGED)
+
+
+def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
+    """What more there is to say of a damaged mask whose input is not there any more."""
+    layout = layouts.get(record.scene)
+    if layout is None or record.kind != "mask":
+        return ""
+    frames = layout.frames(record.box[0], record.box[3])
+    names = {ref.name: None for ref in frames if ref.gone or _is_away(ref.uri)}
+    if not names:
+        return ""
+    return (
+        f"; its input has vanished ({named(names)}): put it back first, or --repair makes it void"
+    )
+
+
+def _is_away(uri: str) -> bool:
+    return "://" not in uri and not os.path.exists(uri)
+
+
+def _unvouched(store: Store) -> Iterator[Difference]:
+    """What is lost, and what nothing vouches for, where the seals that would tell are lost too."""
+    for key in misplaced(store.objects.base):
+        what = store.objects.base.obstacle(key)
+        yield Difference(key.removesuffix("/*"), what)
+    if not store.attributes and ROOT not in store.objects.book.seals:
+        yield Difference(ROOT, store.objects.lost(ROOT))
+    if store.objects.unsealed:
+        for scene in store.log.unrecorded(set().union(*store.log.scenes())):
+            yield Difference(f"scenes/{scene}/mask/0", UNRECORDED)
 
 
 def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> str:

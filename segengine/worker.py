@@ -140,7 +140,7 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
             block.put(frames, tiles, prediction, box, segmenter)
     if not task.last and any(f.kind == "error" for f in failures):
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
-    block.keep_gone(objects)
+    failures += block.keep_gone(objects)
     return objects, block, failures
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from segengine import draw
+from segengine.records import LOST
 from segengine.report import _figures, _measures
 from segengine.store import Store
 from segengine.urls import public, public_values
 from segengine.view import matching
 
-FAILED = ("corrupt", "error", "crash", "hang")
+FAILED = ("corrupt", "error", "crash", "hang", LOST)
 SCENES = 500
 """Rows of the scene table."""
 MISSING = 1000

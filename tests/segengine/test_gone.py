@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import segengine
 from segengine.objects import open_objects
 from segengine.records import Record, RecordLog, given_up
 from segengine.shardcodec import encode_shard
+from segengine.stages import Run, parse_job
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 OBJECTS = {"kind": "threshold", "method": "mean", "instances": "components"}
@@ -54,11 +57,61 @@ def test_only_bytes_that_the_record_vouches_for_are_carried(
     elif damage == "lost":
         path.unlink()
     bench.put("a.png", noise(5, (40, 40, 3)))
-    assert bench.run(OBJECTS, store={"shard": 512}).computed == 1
+    summary = bench.run(OBJECTS, store={"shard": 512})
+    assert summary.computed == 1
+    assert [(f.name, f.kind) for f in summary.failed] == [("b.png", "lost")] * (damage != "none")
     after = np.asarray(bench.open()[BUCKET].mask[1])
     assert objects_of(bench, 1) == (rows if damage == "none" else [])
     assert objects_of(bench, 0)
     np.testing.assert_array_equal(after, before if damage == "none" else np.full_like(before, 255))
+
+
+def test_a_lost_mask_is_said_until_its_input_is_back(bench: Any, noise: Any) -> None:
+    """Also where its shard is written again for another frame; it is tried again only then."""
+    for i, name in enumerate("ab"):
+        bench.put(f"{name}.png", noise(i, (40, 40, 3)))
+    bench.run(OBJECTS, store=SHARED)
+    clean = bench.tree()
+    first = (bench.inputs / "a.png").rename(bench.root / "a.png")
+    shutil.copy2(first, bench.inputs / "a.png")
+    aside = (bench.inputs / "b.png").rename(bench.root / "b.png")
+    shard_of(bench).unlink()
+    for seed in (5, 6):
+        bench.put("a.png", noise(seed, (40, 40, 3)))
+        for computed in (1, 0):
+            summary = bench.run(OBJECTS, store=SHARED)
+            assert (summary.computed, summary.exit_code) == (computed, 3)
+            (lost,) = summary.failed
+            assert (lost.name, lost.kind) == ("b.png", "lost")
+            assert "put the input back" in lost.reason
+    aside.rename(bench.inputs / "b.png")
+    first.rename(bench.inputs / "a.png")
+    assert bench.run(OBJECTS, store=SHARED).exit_code == 0
+    assert bench.tree() == clean
+
+
+def test_the_lost_mask_of_a_scene_of_its_own_is_said(bench: Any, noise: Any) -> None:
+    """Its many frames have one input."""
+    bench.put("v.zarr", np.stack([noise(i, (40, 40, 3)) for i in range(4)]))
+    bench.put("w.zarr", noise(9, (40, 40, 3)))
+    source = {"paths": [str(bench.inputs / "*.zarr")]}
+    given = bench.job({"kind": "threshold"}, source=source, store=SHARED)
+    segengine.run(given)
+    clean = bench.tree()
+    (path,) = (p for p in (bench.store / "scenes/v/mask/0/c").rglob("*") if p.is_file())
+    path.write_bytes(b"torn")
+    aside = (bench.inputs / "v.zarr").rename(bench.root / "v.zarr")
+    for computed in (1, 0):
+        with Run(parse_job(given), repair=True, in_process=True) as run:
+            for name in Run.STAGES:
+                for _ in run.stage(name):
+                    pass
+        assert run.summary().computed == computed
+        assert {f.kind for f in run.summary().failed} == {"lost"}
+        assert len(run.summary().failed) == 4
+    aside.rename(bench.inputs / "v.zarr")
+    assert segengine.run(given).exit_code == 0
+    assert bench.tree() == clean
 
 
 def test_what_a_frame_keeps_is_its_own(bench: Any, noise: Any) -> None:
