@@ -1,35 +1,24 @@
 """The `segengine` command: parse, call, print, exit code.
 
 Exit codes: 0 all frames committed; 1 an error that stopped the run; 2 bad usage or an invalid job;
-3 finished, with frames in quarantine; 4 `verify` found a difference; 130 and 143 interrupted.
+3 finished, with frames in quarantine; 4 `verify` found a difference; 129, 130 and 143 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
-from segengine_flows.leaving import INTERRUPTED, leave, leave_soon
+from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
 from segengine_flows.terminal import say, write
 
 LISTS = ("segmenters", "sources", "metrics", "losses")
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM."""
-
-    def __init__(self, signum: int, watchdog: threading.Timer) -> None:
-        super().__init__(signum)
-        self.exit_code, self.watchdog = 128 + signum, watchdog
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and "prefect" in sys.modules:
         # Prefect's threads would keep the process while their API does not answer.
         leave(code)
+    if argv is None:
+        let_signals_end()
     return code
 
 
@@ -47,15 +38,12 @@ def _main(argv: Sequence[str] | None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
-    if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _interrupt)
+    catch_signals()
     try:
         code: int = args.command(args)
         sys.stdout.flush()
     except Interrupted as interrupted:
-        interrupted.watchdog.cancel()
-        leave(interrupted.exit_code, INTERRUPTED)
+        interrupted.leave()
     except BrokenPipeError:
         # The reader has gone (`segengine status ... | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,12 +75,6 @@ def _failed(error: Exception, job_file: str | None) -> int:
         file.write(trace)
     say(f"unexpected error: {what}; the full traceback is in {file.name}")
     return 1
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """End the run in good order, but soon; a second signal ends it at once."""
-    signal.signal(signum, lambda number, _: leave(128 + number))
-    raise Interrupted(signum, leave_soon(128 + signum, INTERRUPTED))
 
 
 # ---------------------------------------------------------------------------------------- commands

@@ -1,31 +1,105 @@
-"""The end of a process that cannot wait: nobody it started stays, and no store stays locked."""
+"""The end of a process that cannot wait: nobody it started stays, and no store stays locked.
+
+Loads next to nothing: the command wants its signals caught before anything that takes time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
-
-from segengine_flows.terminal import say
 
 INTERRUPTED = "interrupted; the same command goes on where it ended"
 QUICK = 2.5
 """Seconds between a signal and the end of the process, whatever it is doing."""
 LAST = 1.0
 """Seconds that each of the last things may take: a store or an API may not answer."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a polite kill, and a terminal that is closed."""
+
+_leaving = threading.Lock()
+"""Held by who ends this process."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """One of these signals."""
+
+    def __init__(self, signum: int, watchdog: threading.Timer) -> None:
+        super().__init__(signum)
+        self.exit_code, self.watchdog = 128 + signum, watchdog
+
+    def leave(self) -> NoReturn:
+        """End this process, in one line."""
+        self.watchdog.cancel()
+        leave(self.exit_code, INTERRUPTED)
+
+
+def catch_signals() -> None:
+    """From now on one of these signals raises Interrupted in the main thread.
+
+    The process ends soon, whatever becomes of that; at a second signal it ends at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
+
+
+def let_signals_end() -> None:
+    """From now on such a signal ends this process without a word: all is said and done."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) in (_interrupt, _insist):
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    if _leaving.locked():
+        return
+    for number in SIGNALS:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, _insist)
+    from segengine_flows.terminal import mute
+
+    # Who is interrupted may say so in a traceback: threads, finalizers, whatever C calls Python from.
+    mute()
+    raise Interrupted(signum, leave_soon(128 + signum, INTERRUPTED))
+
+
+def _insist(signum: int, frame: FrameType | None) -> None:
+    if not _leaving.locked():
+        leave(128 + signum, INTERRUPTED)
 
 
 def leave(code: int, message: str = "", last: Callable[[], None] | None = None) -> NoReturn:
     """End this process and those it started, now; the locks that it holds are given back.
 
-    `last`: called after that, if it does not take long.
+    `last`: called after that, if it does not take long. Who comes second waits for the end.
     """
+    if not _leaving.acquire(blocking=False):
+        threading.Event().wait()
+    try:
+        _leave(message, last)
+    finally:
+        os._exit(code)
+
+
+def _leave(message: str, last: Callable[[], None] | None) -> None:
     if message:
+        from segengine_flows.terminal import say
+
         with contextlib.suppress(OSError, ValueError):
             say(message)
+    if "segengine.nannies" in sys.modules:
+        from segengine.nannies import LEAVING
+
+        LEAVING.set()
     _kill_children()
     if "segengine.stages" in sys.modules:
         from segengine.stages import abandon_runs
@@ -35,10 +109,9 @@ def leave(code: int, message: str = "", last: Callable[[], None] | None = None) 
     if last is not None:
         _in_time(last)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
             stream.flush()
-    _kill_children()  # Dask has perhaps begun to replace those workers
-    os._exit(code)
+    _kill_children()  # one was perhaps being started
 
 
 def _in_time(call: Callable[[], None]) -> None:

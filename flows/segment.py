@@ -9,7 +9,7 @@ if __name__ == "__main__":
     import sys
 
     os.execv(
-        sys.executable, [sys.executable, "-P", "-m", "segengine_flows.cli", "run", *sys.argv[1:]]
+        sys.executable, [sys.executable, "-P", "-m", "segengine_flows.start", "run", *sys.argv[1:]]
     )
 
 import signal

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
+from segengine import stderr
 from segengine.urls import public
 from segengine_tasks.words import count
 
@@ -18,6 +20,9 @@ EVERY = 30.0
 
 UNSCORED = 20
 """Frames without usable truth that are named; no error, unlike those in quarantine."""
+
+SHOW_CURSOR = "\x1b[?25h"
+"""What undoes what a bar does to a terminal."""
 
 
 def printable(text: str) -> str:
@@ -35,8 +40,15 @@ def printable(text: str) -> str:
 
 def say(text: str) -> None:
     """One line on stderr, as every message of the command: `segengine: ...`."""
-    sys.stderr.write(f"segengine: {printable(text)}\n")
-    sys.stderr.flush()
+    stderr.write(f"segengine: {printable(text)}\n")
+
+
+def mute() -> None:
+    """From now on nobody but `say` gets a word to stderr; bars that are shown stay as they are."""
+    stderr.mute()
+    if Display.bars:
+        with contextlib.suppress(OSError):
+            stderr.write(f"\n{SHOW_CURSOR}")
 
 
 def write(text: str) -> None:
@@ -48,12 +60,16 @@ def write(text: str) -> None:
 class Display:
     """Shows progress on stderr: a bar where it is a terminal, else a line now and then."""
 
+    bars: ClassVar[int] = 0
+    """Bars that are shown now; each hides the terminal's cursor."""
+
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._stage, self._said = "", 0.0
         self._latest: Progress | None = None
         self._bar: Any = None
         self._task: Any = None
+        self._shown = False
         if self._stream.isatty():
             self._bar = _bar(self._stream)
 
@@ -84,6 +100,8 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+            Display.bars -= self._shown
+            self._shown = False
 
     def _line(self, text: str) -> None:
         self._stream.write(f"{printable(text)}\n")
@@ -94,6 +112,9 @@ class Display:
             self._stage = progress.stage
             if self._task is not None:
                 self._bar.stop_task(self._task)
+            if not self._shown:
+                self._shown = True
+                Display.bars += 1
             self._bar.start()
             self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
         notes = [f"{progress.failed:,} failed"] if progress.failed else []

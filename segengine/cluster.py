@@ -57,6 +57,8 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
     import dask
     from distributed import Client, LocalCluster
 
+    from segengine.nannies import DeafNanny
+
     wanted = cores() if spec.workers == "auto" else spec.workers
     count = max(1, min(wanted, tasks))
     for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler"):
@@ -66,7 +68,7 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,
-            processes=True,
+            worker_class=DeafNanny,
             host="127.0.0.1",
             dashboard_address=None,
             # Else its HTTP server asks for port 8787, and a second run warns that it is in use.

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine import stderr
 from segengine.engines import (
     Outputs,
     Precision,
@@ -44,7 +45,7 @@ def library() -> Any:
     they load; `TF_CPP_MIN_LOG_LEVEL=0` lets them speak.
     """
     speaks = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0"
-    with contextlib.nullcontext() if speaks else _no_stderr():
+    with contextlib.nullcontext() if speaks else stderr.silent():
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):  # it runs already: the process has chosen
@@ -55,20 +56,6 @@ def library() -> Any:
         tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")
     return tf
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Nothing reaches file descriptor 2, whoever writes to it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def provenance() -> str:

@@ -1,0 +1,78 @@
+"""Who may write to stderr: libraries do so from C, past whatever Python is told.
+
+One place holds where it leads, so that a signal that comes while nothing leads there still has its
+say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+_STDERR = 2
+
+
+class _State:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a signal may come between any two lines
+        self.kept: int | None = None
+        """Another name of what the process began with, while descriptor 2 leads nowhere."""
+        self.silences = 0
+        """How many ask for silence now."""
+        self.muted = False
+
+
+_state = _State()
+
+
+def write(text: str) -> None:
+    """Write to stderr, also where nobody else may any more. Raises OSError, ValueError."""
+    if not _state.muted:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    elif _state.kept is not None:
+        os.write(_state.kept, text.encode(errors="backslashreplace"))
+
+
+def mute() -> None:
+    """From now on nothing gets to stderr but what `write` is given. There is no way back."""
+    with _state.lock:
+        _lead_nowhere()
+        _state.muted = True
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Let nothing get to stderr meanwhile."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    with _state.lock:
+        _state.silences += 1
+        _lead_nowhere()
+    try:
+        yield
+    finally:
+        with _state.lock:
+            _state.silences -= 1
+            if not _state.silences and not _state.muted:
+                _lead_back()
+
+
+def _lead_nowhere() -> None:
+    if _state.kept is not None:
+        return
+    with contextlib.suppress(OSError):  # there may be no stderr at all
+        _state.kept = os.dup(_STDERR)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STDERR)
+        os.close(nowhere)
+
+
+def _lead_back() -> None:
+    if _state.kept is not None:
+        os.dup2(_state.kept, _STDERR)
+        os.close(_state.kept)
+        _state.kept = None
