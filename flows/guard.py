@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
+from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
@@ -19,8 +24,13 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled
 
 from segengine.errors import StoppedError
-from segengine_flows.leaving import leave
-from segengine_tasks.session import STOPPED, Session
+from segengine_flows.leaving import leave, leave_soon
+from segengine_tasks.session import STOPPED, Driven, Note
+
+Work = TypeVar("Work", bound=Driven[Any])
+
+STOPPING = 1.5
+"""Seconds for an engine to end in good order where Prefect ends the flow: its worker looks after 3."""
 
 EVERY = 1.0
 """Seconds between an answer of the API and the next question."""
@@ -76,7 +86,24 @@ def _ask(client: SyncPrefectClient) -> None:
             raise
 
 
-def guard(session: Session) -> None:
+@contextlib.contextmanager
+def driving(session: Work, note: Note = lambda _: None) -> Iterator[Work]:
+    """Drive a session in a thread, out of Prefect's reach; it ends with the flow, or before."""
+    thread = session.start(note)
+    try:
+        yield session
+    finally:
+        if thread.is_alive():  # only where Prefect ends the flow
+            session.stop()
+            tell = partial(tell_cancelled, runtime.flow_run.id)
+            if owns_process():
+                leave_soon(128 + signal.SIGTERM, last=tell, seconds=STOPPING)
+            thread.join()
+            tell()  # once the lock is back: the next run may start at once
+        thread.join()
+
+
+def guard(session: Driven[Any]) -> None:
     """End this process, not with 0, where the API is gone when the session has ended.
 
     So its worker knows that the flow run's state was not told. Only a process that was started for
@@ -86,7 +113,7 @@ def guard(session: Session) -> None:
         threading.Thread(target=_watch, args=(session, Pulse()), daemon=True).start()
 
 
-def _watch(session: Session, pulse: Pulse) -> None:
+def _watch(session: Driven[Any], pulse: Pulse) -> None:
     if isinstance(session.wait(), StoppedError):
         return  # `leave_soon` sees to that
     ended = time.monotonic()

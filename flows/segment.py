@@ -12,30 +12,23 @@ if __name__ == "__main__":
         sys.executable, [sys.executable, "-P", "-m", "segengine_flows.start", "run", *sys.argv[1:]]
     )
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job, parse_job
 from segengine.progress import Summary
-from segengine_flows.guard import guard, owns_process, tell_cancelled
-from segengine_flows.leaving import leave_soon
+from segengine_flows.guard import driving, guard
 from segengine_tasks.artifacts import Publisher, publish_results
 from segengine_tasks.session import Session
 from segengine_tasks.stages import TASKS
 from segengine_tasks.words import count
-
-STOPPING = 1.5
-"""Seconds for an engine to end in good order where Prefect ends the flow: its worker looks after 3."""
 
 driven: ContextVar[Session | None] = ContextVar("driven", default=None)
 """The session that the command line drives itself; a deployed flow has none and drives its own."""
@@ -67,26 +60,12 @@ def segment(job: Job, repair: bool = False, refit: bool = False) -> dict[str, An
         return Failed(message=f"{error}", data=type(error)(*error.args))  # type: ignore[return-value]
 
 
-@contextmanager
-def _session(job: Job, repair: bool, refit: bool) -> Iterator[Session]:
-    """The session to follow. One of our own is driven in a thread, out of Prefect's reach."""
+def _session(job: Job, repair: bool, refit: bool) -> AbstractContextManager[Session]:
+    """The session to follow. One of our own is driven in a thread."""
     session = driven.get()
     if session is not None:
-        yield session
-        return
-    session = Session(parse_job(job), repair=repair, refit=refit)
-    thread = session.start()
-    try:
-        yield session
-    finally:
-        if thread.is_alive():  # only where Prefect ends the flow
-            session.stop()
-            tell = partial(tell_cancelled, runtime.flow_run.id)
-            if owns_process():
-                leave_soon(128 + signal.SIGTERM, last=tell, seconds=STOPPING)
-            thread.join()
-            tell()  # once the lock is back: the next run may start at once
-        thread.join()
+        return nullcontext(session)
+    return driving(Session(parse_job(job), repair=repair, refit=refit))
 
 
 def _mirror(session: Session, publish: Publisher) -> State[Any]:

@@ -7,13 +7,15 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
-from segengine.errors import SegengineError
+from segengine.errors import SegengineError, StoppedError
 from segengine.training.job import TrainJob, parse_train_job
 from segengine.urls import public
 from segengine_flows._train import hush
+from segengine_flows.guard import driving, guard
 from segengine_tasks.artifacts import Publisher, StageProgress
+from segengine_tasks.session import TRAIN, Training
 
 
 @flow(
@@ -32,16 +34,19 @@ def train(job: TrainJob) -> dict[str, Any]:
         job: What to learn from, what to train, and where it goes. Paths are absolute.
     """
     hush()
-    from segengine.training.trainers import train as learn
-
-    logger, progress = get_run_logger(), StageProgress(Publisher(), "train")
+    logger, progress = get_run_logger(), StageProgress(Publisher(), TRAIN)
     try:
-        trained = learn(
-            parse_train_job(job), progress.update, lambda text: logger.info("%s", public(text))
-        )
+        training = Training(parse_train_job(job))
+        with driving(training, lambda text: logger.info("%s", public(text))):
+            guard(training)
+            for latest in training.follow(TRAIN):
+                progress.update(latest)
+            progress.close()
+            trained = training.outcome()
+    except StoppedError as error:
+        return Cancelled(message=f"{error}")  # type: ignore[return-value]
     except SegengineError as error:
         return Failed(message=f"{error}", data=type(error)(*error.args))  # type: ignore[return-value]
-    progress.close()
     state: State[dict[str, Any]] = Completed(
         message=f"{trained.epochs} epochs; {trained.bundle}",
         data=asdict(trained) | {"metrics": dict(trained.metrics)},

@@ -1,4 +1,4 @@
-"""One run of the engine with one driver and any number of followers.
+"""One piece of work of the engine with one driver and any number of followers.
 
     driver (one thread)                     followers (Prefect's tasks)
     drive() -> plan, survey, ... publish -> follow("plan"), follow("survey"), ... outcome()
@@ -10,8 +10,9 @@ nothing. Imports neither Prefect nor Dask.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job
@@ -19,9 +20,18 @@ from segengine.urls import public
 
 if TYPE_CHECKING:
     from segengine.progress import Progress, Summary
+    from segengine.training.job import TrainJob
+    from segengine.training.trainers import Trained
+
+T = TypeVar("T")
+Show = Callable[["Progress"], None]
+Note = Callable[[str], None]
 
 STAGES = ("plan", "survey", "segment", "stitch", "aggregate", "publish")
 """Names of the engine's stages, in order (`segengine.stages.Run.STAGES`, without loading it)."""
+
+TRAIN = "train"
+"""The one stage of a training."""
 
 POLL = 1.0
 """Seconds a follower sleeps at most before it looks again: Prefect can cancel it in between."""
@@ -29,39 +39,30 @@ POLL = 1.0
 STOPPED = "interrupted; the same command goes on where it ended"
 
 
-class Session:
-    """A run that is driven once, each stage at most once and in order, and that others follow."""
+class Driven(ABC, Generic[T]):
+    """Work that is driven once, in one thread, and that others follow."""
 
-    def __init__(
-        self, job: Job, *, repair: bool = False, refit: bool = False, in_process: bool = False
-    ) -> None:
-        """`repair`, `refit` and `in_process` are those of `segengine.stages.Run`."""
-        self.job, self.repair, self.refit, self.in_process = job, repair, refit, in_process
+    def __init__(self) -> None:
         self._news = threading.Condition()
         self._latest: dict[str, tuple[int, Progress]] = {}
         self._ended: set[str] = set()
-        self._notices: tuple[str, ...] = ()
-        self._summary: Summary | None = None
+        self._result: T | None = None
         self._error: BaseException | None = None
         self._stop = threading.Event()
         self._driven = False
 
     # ------------------------------------------------------------------------------------- driver
 
-    def drive(
-        self,
-        show: Callable[[Progress], None] = lambda _: None,
-        note: Callable[[str], None] = lambda _: None,
-    ) -> Summary:
-        """Run all stages in this thread; `show` gets every progress, `note` every notice.
+    def drive(self, show: Show = lambda _: None, note: Note = lambda _: None) -> T:
+        """Do it all in this thread; `show` gets every progress, `note` every notice.
 
-        Raises SegengineError where the run cannot go on, StoppedError after `stop()`.
+        Raises SegengineError where it cannot go on, StoppedError after `stop()`.
         """
         if self._driven:
             raise RuntimeError("a session is driven once")
         self._driven = True
         try:
-            summary = self._drive(show, note)
+            result = self._drive(show, note)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             with self._news:
@@ -70,39 +71,23 @@ class Session:
                 self._news.notify_all()
             raise
         with self._news:
-            self._summary = summary
+            self._result = result
             self._news.notify_all()
-        return summary
+        return result
 
-    def _drive(self, show: Callable[[Progress], None], note: Callable[[str], None]) -> Summary:
-        from segengine.stages import Run
-
-        with Run(
-            self.job,
-            repair=self.repair,
-            refit=self.refit,
-            in_process=self.in_process,
-            stop=self._stop,
-        ) as run:
-            for stage in STAGES:
-                self._go_on_or_stop()
-                for progress in run.stage(stage):
-                    self._go_on_or_stop()
-                    self._publish(stage, progress)
-                    show(progress)
-                if stage == "plan":
-                    self._notices = run.notices()
-                    for line in self._notices:
-                        note(line)
-                with self._news:
-                    self._ended.add(stage)
-                    self._news.notify_all()
-            return run.summary()
+    @abstractmethod
+    def _drive(self, show: Show, note: Note) -> T:
+        """The work itself; says how far it is with `_publish`, and what has ended with `_end`."""
 
     def _publish(self, stage: str, progress: Progress) -> None:
         with self._news:
             seen, _ = self._latest.get(stage, (0, None))
             self._latest[stage] = (seen + 1, progress)
+            self._news.notify_all()
+
+    def _end(self, stage: str) -> None:
+        with self._news:
+            self._ended.add(stage)
             self._news.notify_all()
 
     def _go_on_or_stop(self) -> None:
@@ -113,24 +98,19 @@ class Session:
         """Ask the driver to end soon: at its next progress, or where it waits for workers."""
         self._stop.set()
 
-    def start(self) -> threading.Thread:
+    def start(self, note: Note = lambda _: None) -> threading.Thread:
         """Drive in a thread of its own; the interpreter does not exit before it has ended."""
-        thread = threading.Thread(target=self._drive_quietly, name="segengine-run")
+        thread = threading.Thread(target=self._drive_quietly, args=(note,), name="segengine-run")
         thread.start()
         return thread
 
-    def _drive_quietly(self) -> None:
+    def _drive_quietly(self, note: Note) -> None:
         try:
-            self.drive()
+            self.drive(note=note)
         except BaseException:  # noqa: BLE001 - outcome() raises it where it is looked at
             return
 
     # ---------------------------------------------------------------------------------- followers
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What the plan had to say; empty before its end."""
-        return self._notices
 
     def follow(self, stage: str) -> Iterator[Progress]:
         """The newest progress of a stage, again and again until it ends; slow readers skip some.
@@ -168,11 +148,11 @@ class Session:
     def wait(self) -> BaseException | None:
         """Wait for the end; what the driver raised, or None."""
         with self._news:
-            while self._summary is None and self._error is None:
+            while self._result is None and self._error is None:
                 self._news.wait(timeout=POLL)
         return self._error
 
-    def outcome(self) -> Summary:
+    def outcome(self) -> T:
         """Wait for the end. Raises what the driver raised; of an error that is not ours the words
         only, without credentials that a URL in it may carry: Prefect keeps them."""
         error = self.wait()
@@ -180,5 +160,65 @@ class Session:
             raise RuntimeError(public(f"{type(error).__name__}: {error}")) from None
         if error is not None:
             raise error
-        assert self._summary is not None
-        return self._summary
+        assert self._result is not None
+        return self._result
+
+
+class Session(Driven["Summary"]):
+    """A run of a job, each stage at most once and in order."""
+
+    def __init__(
+        self, job: Job, *, repair: bool = False, refit: bool = False, in_process: bool = False
+    ) -> None:
+        """`repair`, `refit` and `in_process` are those of `segengine.stages.Run`."""
+        super().__init__()
+        self.job, self.repair, self.refit, self.in_process = job, repair, refit, in_process
+        self._notices: tuple[str, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the plan had to say; empty before its end."""
+        return self._notices
+
+    def _drive(self, show: Show, note: Note) -> Summary:
+        from segengine.stages import Run
+
+        with Run(
+            self.job,
+            repair=self.repair,
+            refit=self.refit,
+            in_process=self.in_process,
+            stop=self._stop,
+        ) as run:
+            for stage in STAGES:
+                self._go_on_or_stop()
+                for progress in run.stage(stage):
+                    self._go_on_or_stop()
+                    self._publish(stage, progress)
+                    show(progress)
+                if stage == "plan":
+                    self._notices = run.notices()
+                    for line in self._notices:
+                        note(line)
+                self._end(stage)
+            return run.summary()
+
+
+class Training(Driven["Trained"]):
+    """A training: one stage, which ends between two steps where it is stopped."""
+
+    def __init__(self, job: TrainJob) -> None:
+        super().__init__()
+        self.job = job
+
+    def _drive(self, show: Show, note: Note) -> Trained:
+        from segengine.training.trainers import train
+
+        def update(progress: Progress) -> None:
+            self._go_on_or_stop()
+            self._publish(TRAIN, progress)
+            show(progress)
+
+        trained = train(self.job, update, note)
+        self._end(TRAIN)
+        return trained
