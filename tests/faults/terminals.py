@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,11 +38,15 @@ os.execv(sys.executable, [sys.executable, "-P", *sys.argv[1:]])
 class Terminal:
     """A pseudo-terminal, and a process that leads its session; what that starts carries its mark."""
 
-    def __init__(self, folder: Path, *command: str, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, *command: str, path: Iterable[Path] = (), **environment: str
+    ) -> None:
+        """`path`: folders on the module path, ahead of others."""
+        roots = [*path, HERE, Path(segengine.__file__).parents[1]]
         self.mark = uuid.uuid4().hex
         given = {
             MARK: self.mark,
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(Path(segengine.__file__).parents[1])]),
+            "PYTHONPATH": os.pathsep.join(map(str, roots)),
             "PYTHONIOENCODING": "utf-8",
             "TERM": "xterm",
         }

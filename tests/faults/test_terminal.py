@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Job, job_of, write_photos
+from harness import HERE, Job, job_of, write_photos
 from terminals import CTRL_C, Terminal
+
+from segengine.training import checkpoints, synthetic
 
 pytestmark = pytest.mark.system
 
@@ -18,7 +22,17 @@ LINE = "segengine: interrupted; the same command goes on where it ended"
 SOON = 5.0 + 5.0
 """Seconds to the end, and those that a busy machine may add."""
 PAUSE = 0.1
-START, WORK = "start", "work"
+TRAINING = {
+    "name": "pets",
+    "source": {"kind": "pets", "paths": ["pets"]},
+    "split": {"train": "trainval", "validation": {"split": "test", "fraction": 0.5}},
+    "architecture": {"name": "unet", "start_neurons": 2, "depth": 1},
+    "input": {"size": [32, 32]},
+    "epochs": 1000,
+    "batch": 4,
+    "out": "out",
+}
+START, LOAD, WORK = "start", "load", "work"
 REPORT = "report/index.html"
 
 
@@ -32,13 +46,16 @@ class Run:
         where = {"WAIT_AT": place, "WAIT_GATE": str(self.gate)}
         where |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
         self.environment = where
-        self.terminal = Terminal(folder, *command, **where)
+        early = (HERE / "early",) if place == LOAD else ()
+        self.terminal = Terminal(folder, *command, path=early, **where)
 
     def until_there(self) -> None:
-        """Wait until it waits; for workers only until there is one, which then still loads."""
+        """Wait until it waits; at the start only until there is a worker."""
         mark = self.gate.with_suffix(".there")
         at_start = self.place == START
         self.terminal.until(self.terminal.workers if at_start else mark.exists, self.place)
+        if self.place == WORK:  # those before it are perhaps still being stored
+            self.terminal.until(lambda: self.done() >= 2, "no shard is done")
 
     def finish(self) -> None:
         """The same command again, to its end."""
@@ -73,6 +90,28 @@ def start(
         each.terminal.end()
 
 
+@pytest.fixture
+def make_terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Starts any command of ours."""
+    made: list[Terminal] = []
+
+    def make(*arguments: str, **options: Any) -> Terminal:
+        options |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+        made.append(Terminal(tmp_path, "-m", "segengine_flows.start", *arguments, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def _press(terminal: Terminal, times: int) -> None:
+    for _ in range(times):
+        with suppress(OSError):  # it has gone already
+            terminal.type(CTRL_C)
+        time.sleep(PAUSE)
+
+
 def _assert_left(run: Run, code: int, began: float) -> None:
     """It has ended as it should: soon, in one line, with nobody and no lock left."""
     terminal = run.terminal
@@ -89,7 +128,8 @@ def _assert_left(run: Run, code: int, began: float) -> None:
     [
         ("import", 1),
         (START, 1),
-        (START, 3),
+        (LOAD, 1),
+        (LOAD, 3),
         (WORK, 1),
         (WORK, 2),
         (WORK, 3),
@@ -103,30 +143,24 @@ def test_ctrl_c_at_any_moment_is_one_line(
     run = start(place)
     run.until_there()
     began, before = time.monotonic(), run.done()
-    for _ in range(times):
-        with suppress(OSError):  # it has gone already
-            run.terminal.type(CTRL_C)
-        time.sleep(PAUSE)
+    _press(run.terminal, times)
     _assert_left(run, 130, began)
     assert run.done() >= before
-    if place not in ("import", START):
+    if place in (WORK, REPORT):
         assert before >= 2
 
 
-@pytest.mark.parametrize(("place", "times"), [(START, 1), (WORK, 3)])
+@pytest.mark.parametrize(("place", "times"), [(LOAD, 1), (WORK, 3)])
 def test_ctrl_c_with_prefect_is_one_line(start: Callable[..., Run], place: str, times: int) -> None:
     run = start(place, "--prefect")
     run.until_there()
     began = time.monotonic()
-    for _ in range(times):
-        with suppress(OSError):
-            run.terminal.type(CTRL_C)
-        time.sleep(PAUSE)
+    _press(run.terminal, times)
     _assert_left(run, 130, began)
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "place"), [(signal.SIGTERM, 143, WORK), (signal.SIGHUP, 129, START)]
+    ("number", "code", "place"), [(signal.SIGTERM, 143, WORK), (signal.SIGHUP, 129, LOAD)]
 )
 def test_a_signal_to_all_is_one_line(
     start: Callable[..., Run], number: signal.Signals, code: int, place: str
@@ -148,3 +182,52 @@ def test_a_terminal_that_is_closed_ends_its_run_in_good_order(start: Callable[..
     assert not Path(run.job.store, "run.lock").exists()
     run.finish()
     assert run.done() > before >= 2
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_in_a_training_is_one_line_and_keeps_its_epochs(
+    make_terminal: Callable[..., Terminal], tmp_path: Path, times: int
+) -> None:
+    synthetic.write_pets(tmp_path / "pets", 12)
+    (tmp_path / "train.yaml").write_text(json.dumps(TRAINING))
+    terminal = make_terminal("train", "train.yaml")
+    kept = tmp_path / "out" / checkpoints.FILE
+    terminal.until(kept.exists, "no epoch ends")
+    began = time.monotonic()
+    _press(terminal, times)
+    assert terminal.wait() == 130, terminal.screen
+    assert time.monotonic() - began < SOON
+    assert terminal.said() == [LINE], terminal.screen
+    assert terminal.cursor_is_shown()
+    terminal.assert_nobody_left()
+    state, _ = checkpoints.load(kept.parent, kept.name) or pytest.fail("no checkpoint")
+    assert state.epochs >= 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_the_demo_is_one_line(
+    make_terminal: Callable[..., Terminal], tmp_path: Path, times: int
+) -> None:
+    terminal = make_terminal("demo", "--out", "here")
+    terminal.until(lambda: "report: " in terminal.screen, "no job ends")
+    _press(terminal, times)
+    assert terminal.wait() == 130, terminal.screen
+    assert [line for line in terminal.said() if line.startswith("segengine: ")] == [LINE]
+    assert "Traceback" not in terminal.screen
+    assert terminal.cursor_is_shown()
+    terminal.assert_nobody_left()
+    assert list(tmp_path.glob("here/*.zarr")) != []
+    assert list(tmp_path.glob("here/*.zarr/run.lock")) == []
+
+
+def test_ctrl_c_while_the_command_itself_loads_is_one_line(
+    make_terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    where = {"WAIT_GATE": str(gate), "WAIT_IN": "segengine_flows.cli"}
+    terminal = make_terminal("plan", "job.yaml", path=[HERE / "early"], **where)
+    terminal.until(gate.with_suffix(".there").exists, "it does not load")
+    _press(terminal, 1)
+    assert terminal.wait() == 130, terminal.screen
+    assert terminal.said() == [LINE], terminal.screen

@@ -1,5 +1,6 @@
 """Photos, jobs and the command as a process of its own, with a Prefect home of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,23 @@ class Slow:
         time.sleep(self.seconds)
         return Prediction((pixels[..., 0] > 127).astype(np.uint8))
 '''
+
+DEPLOY = """
+import importlib, json, sys
+from prefect.client.orchestration import get_client
+
+name = sys.argv[1]
+made = getattr(importlib.import_module(f"segengine_flows.{name}"), name)
+with get_client(sync_client=True) as client:
+    flow = client.create_flow(made)
+    deployment = client.create_deployment(
+        flow_id=flow, name="test", entrypoint=f"segengine_flows.{name}.{name}", pull_steps=[]
+    )
+    run = client.create_flow_run_from_deployment(
+        deployment, parameters={"job": json.loads(sys.argv[2])}
+    )
+print(run.id)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -135,5 +153,34 @@ def start(launch: Start) -> Start:
 
     def run(*arguments: str, module: str = "segengine_flows.cli", **environ: str) -> Any:
         return launch("-P", "-m", module, *arguments, **environ)
+
+    return run
+
+
+@pytest.fixture
+def api(prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server that is there before the flow."""
+    from segengine_flows.api import EmbeddedApi
+
+    monkeypatch.setenv("PREFECT_HOME", str(prefect_home))
+    server = EmbeddedApi()
+    server.wait(60)
+    yield server
+    server.stop(0)
+
+
+@pytest.fixture
+def worker_run(launch: Start, api: Any) -> Start:
+    """A run of a deployment of one of our flows, in a process as a worker starts it."""
+
+    def run(flow: str, job: dict[str, Any]) -> "subprocess.Popen[str]":
+        created = launch("-P", "-c", DEPLOY, flow, json.dumps(job), PREFECT_API_URL=api.url)
+        out, err = created.communicate(timeout=60)
+        assert created.returncode == 0, err
+        return launch(
+            *("-m", "prefect.engine"),
+            PREFECT__FLOW_RUN_ID=out.split()[-1],
+            PREFECT_API_URL=api.url,
+        )
 
     return run

@@ -35,7 +35,7 @@ COMMANDS = (
 def _handlers_as_before() -> object:
     import signal
 
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,6 @@ if __name__ == "__main__":
     state = segment(job, return_state=True)
     result = state.result(raise_on_failure=False)
     print(json.dumps([state.type.value, state.name, state.message, repr(result)]))
-"""
-
-DEPLOY = """
-import json, sys
-from prefect.client.orchestration import get_client
-from segengine_flows.segment import segment
-
-with get_client(sync_client=True) as client:
-    flow = client.create_flow(segment)
-    deployment = client.create_deployment(
-        flow_id=flow, name="test", entrypoint="segengine_flows.segment.segment", pull_steps=[]
-    )
-    run = client.create_flow_run_from_deployment(
-        deployment, parameters={"job": json.loads(sys.argv[1])}
-    )
-print(run.id)
 """
 
 
@@ -78,18 +61,6 @@ def test_parameters_are_checked_as_the_job_file_is() -> None:
     assert checked["job"] == Job.model_validate(job)
     with pytest.raises(ParameterTypeError, match="nmae"):
         segment.validate_parameters({"job": job | {"nmae": 1}, "repair": False, "refit": False})
-
-
-@pytest.fixture
-def api(prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A server that is there before the flow."""
-    from segengine_flows.api import EmbeddedApi
-
-    monkeypatch.setenv("PREFECT_HOME", str(prefect_home))
-    server = EmbeddedApi()
-    server.wait(60)
-    yield server
-    server.stop(0)
 
 
 @pytest.fixture
@@ -146,30 +117,13 @@ def in_the_middle(store: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture
-def worker_run(launch: Start, api: Any) -> Start:
-    """A run of a deployment, in a process as a worker starts it."""
-
-    def run(job: dict[str, Any]) -> "subprocess.Popen[str]":
-        created = launch("-P", "-c", DEPLOY, json.dumps(job), PREFECT_API_URL=api.url)
-        out, err = created.communicate(timeout=60)
-        assert created.returncode == 0, err
-        return launch(
-            *("-m", "prefect.engine"),
-            PREFECT__FLOW_RUN_ID=out.split()[-1],
-            PREFECT_API_URL=api.url,
-        )
-
-    return run
-
-
 @pytest.mark.system
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 def test_a_deployed_flow_whose_api_goes_away_finishes_its_job_soon(
     importable: Path, api: Any, worker_run: Start, how: signal.Signals
 ) -> None:
     store = importable.parent / "slow.zarr"
-    process = worker_run(job_data(importable))
+    process = worker_run("segment", job_data(importable))
     in_the_middle(store)
     os.kill(api.pid, how)
     end = time.monotonic() + 60

@@ -1,19 +1,25 @@
 """`segengine train` as a command, and the flow of the same name."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from segengine.training import synthetic
+from segengine.training import checkpoints, synthetic
 from segengine.training.job import parse_train_job
 
 from .conftest import Start
 
+SLACK = 5.0
+"""Seconds that a busy machine may add."""
 JOB: dict[str, Any] = {
     "name": "pets",
     "source": {"kind": "pets", "paths": ["pets"]},
@@ -126,6 +132,64 @@ def test_the_flow_trains_or_says_why_not(tmp_path: Path, launch: Start) -> None:
         ["COMPLETED", f"1 epochs; {tmp_path / 'out/bundle'}"],
         ["FAILED", "architecture.depht: unet has no such option; did you mean depth?"],
     ], err
+
+
+def _ask(api: Any, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{api.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def _latest_run(api: Any) -> dict[str, Any]:
+    found: list[dict[str, Any]] = _ask(
+        api, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+    )
+    return found[0]
+
+
+@pytest.mark.system
+def test_a_deployed_training_that_is_cancelled_ends_soon_and_keeps_its_epochs(
+    tmp_path: Path, worker_run: Start, api: Any
+) -> None:
+    synthetic.write_pets(tmp_path / "pets", 12)
+    process = worker_run("train", parse_train_job(JOB | {"epochs": 1000}, tmp_path).as_json())
+    kept = tmp_path / "out" / checkpoints.FILE
+    end = time.monotonic() + 120
+    while not kept.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    run = _latest_run(api)["id"]
+    _ask(api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)  # as its worker does then
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert time.monotonic() - began < 5 + SLACK
+    assert _latest_run(api)["state_type"] == "CANCELLED"
+    assert "Traceback" not in err
+    state, _ = checkpoints.load(kept.parent, kept.name) or pytest.fail("no checkpoint")
+    assert state.epochs >= 1
+
+
+@pytest.mark.system
+def test_a_deployed_training_whose_api_goes_away_ends_with_its_bundle(
+    tmp_path: Path, worker_run: Start, api: Any
+) -> None:
+    synthetic.write_pets(tmp_path / "pets", 12)
+    process = worker_run("train", parse_train_job(JOB | {"epochs": 12}, tmp_path).as_json())
+    end = time.monotonic() + 120
+    while not (tmp_path / "out" / checkpoints.FILE).exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.kill(api.pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err  # so its worker knows that Prefect was not told
+    assert "Prefect does not answer" in err
+    assert (tmp_path / "out/bundle/bundle.json").exists()
 
 
 def test_the_flow_shows_its_parameters_as_a_form() -> None:
