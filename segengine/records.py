@@ -396,29 +396,17 @@ class RecordLog:
                 if (record.kind, record.shard) not in singles and kind in (None, record.kind):
                     yield record
 
-    def pack(self, scene: str) -> None:
-        """Move a finished scene's single records into its parquet file, then delete the singles.
+    def write_pack(self, scene: str) -> None:
+        """Put a finished scene's records into its parquet file, ahead of `clear`.
 
         Killed between the two, the singles still say the same as the pack.
         """
-        self.write_pack(scene)
-        self.clear(scene)
-
-    def write_pack(self, scene: str) -> None:
-        """The first half of `pack`: the singles stay until `clear`."""
-        self._pack(scene, [r for r in self.read(scene) if r.kind != "draft"])
+        packed = [record for record in self.read(scene) if record.kind != "draft"]
+        self.objects.put(pack_key(scene), pack_records(packed))
 
     def clear(self, scene: str) -> None:
         """Delete the single records of a scene, once it is packed."""
         self.objects.delete_tree(f"records/{scene}")
-
-    def replace(self, scene: str, records: Iterable[Record]) -> None:
-        """Make these the only records of a scene."""
-        self._pack(scene, records)
-        self.clear(scene)
-
-    def _pack(self, scene: str, records: Iterable[Record]) -> None:
-        self.objects.put(pack_key(scene), pack_records(records))
 
     def forget(self, scene: str) -> None:
         """Delete all records of a scene."""

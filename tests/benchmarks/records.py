@@ -12,7 +12,7 @@ import zarr
 
 from segengine.job import parse_job
 from segengine.objects import open_objects
-from segengine.records import Record, RecordLog, StoredObject
+from segengine.records import Record, RecordLog, StoredObject, pack_key, pack_records
 from segengine.stages import Run
 from tests.benchmarks.table import Row, show
 
@@ -77,9 +77,9 @@ def _listing(store: Path) -> list[Row]:
     each = RECORDS // SCENES
     about = json.dumps({"host": "a", "processor": "b"})
     for scene in range(SCENES):
-        log.replace(
-            f"scene{scene}",
-            (
+        log.objects.put(
+            pack_key(f"scene{scene}"),
+            pack_records(
                 Record(
                     "mask",
                     f"scene{scene}",

@@ -22,6 +22,8 @@ from segengine.records import (
     from_json,
     from_table,
     given_up,
+    pack_key,
+    pack_records,
     single_key,
     to_json,
     to_table,
@@ -62,6 +64,12 @@ def record(place: tuple[int, int, int] = (0, 0, 0), **changes: object) -> Record
     return replace(base, **changes)
 
 
+def pack(log: RecordLog, scene: str = "s") -> None:
+    """As a scene is packed when it is finished."""
+    log.write_pack(scene)
+    log.clear(scene)
+
+
 @given(records)
 def test_json_round_trip(value: Record) -> None:
     assert from_json(to_json(value)) == value
@@ -76,7 +84,7 @@ def test_packed_round_trip(values: list[Record]) -> None:
 def test_a_pack_reads_as_what_was_packed(values: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = RecordLog(LocalObjects(folder))
-        log.replace("s", values)
+        log.objects.put(pack_key("s"), pack_records(values))
         assert sorted(log.read("s"), key=repr) == sorted(values, key=repr)
         table = log.table("s", ["kind", "failures", "weights"])
         assert table is not None
@@ -91,13 +99,13 @@ def test_a_pack_of_an_earlier_release_reads_the_same(log: RecordLog, count: int)
     pq.write_table(to_table(values), sink, compression="zstd")
     log.objects.put("records/s.parquet", sink.getvalue())
     before = list(log.read("s"))
-    log.pack("s")
+    pack(log)
     assert list(log.read("s")) == before == values
 
 
 def test_a_pack_of_one_record_is_small(log: RecordLog) -> None:
     log.write(record(objects=(StoredObject("mask/0", "0" * 32, 300),), areas=((4000, 96, 0),)))
-    log.pack("s")
+    pack(log)
     data = log.objects.get("records/s.parquet")
     assert data is not None
     assert 500 < len(data) < 2500
@@ -117,11 +125,11 @@ def log(tmp_path: Path) -> RecordLog:
 def test_a_single_stands_above_the_packed_one(log: RecordLog) -> None:
     log.write(record(reason="old"))
     log.write(record((0, 0, 1)))
-    log.pack("s")
+    pack(log)
     assert log.scenes() == (set(), {"s"})
     log.write(record(reason="new"))
     assert {r.shard: r.reason for r in log.read("s")} == {(0, 0, 0): "new", (0, 0, 1): ""}
-    log.pack("s")
+    pack(log)
     assert {r.shard: r.reason for r in log.read("s")} == {(0, 0, 0): "new", (0, 0, 1): ""}
     assert log.singles("s") == {}
 
@@ -129,13 +137,13 @@ def test_a_single_stands_above_the_packed_one(log: RecordLog) -> None:
 def test_a_void_record_takes_a_packed_one_back(log: RecordLog) -> None:
     log.write(record())
     log.write(record((0, 0, 1)))
-    log.pack("s")
+    pack(log)
     log.drop("mask", "s", (0, 0, 0), packed=True)
     assert [r.shard for r in log.read("s")] == [(0, 0, 1)]
     log.write(record(reason="again"))
     assert {r.shard: r.reason for r in log.read("s")} == {(0, 0, 0): "again", (0, 0, 1): ""}
     log.drop("mask", "s", (0, 0, 0), packed=True)
-    log.pack("s")
+    pack(log)
     assert [r.shard for r in log.read("s")] == [(0, 0, 1)]
 
 
@@ -148,22 +156,22 @@ def test_a_dropped_single_is_gone(log: RecordLog) -> None:
 def test_a_kill_between_pack_and_delete_changes_nothing(log: RecordLog) -> None:
     log.write(record())
     single = log.objects.get(single_key("mask", "s", (0, 0, 0)))
-    log.pack("s")
+    pack(log)
     packed = log.objects.get("records/s.parquet")
     assert single is not None
     log.objects.put(single_key("mask", "s", (0, 0, 0)), single)  # it was not deleted yet
     assert [r.shard for r in log.read("s")] == [(0, 0, 0)]
-    log.pack("s")
+    pack(log)
     assert log.objects.get("records/s.parquet") == packed
     assert log.scenes() == (set(), {"s"})
 
 
 def test_a_folder_that_a_kill_left_empty_goes(log: RecordLog, tmp_path: Path) -> None:
     log.write(record())
-    log.pack("s")
+    pack(log)
     (tmp_path / "records/s/mask").mkdir(parents=True)
     assert log.scenes() == ({"s"}, {"s"})
-    log.pack("s")
+    pack(log)
     assert log.scenes() == (set(), {"s"})
     assert [r.shard for r in log.read("s")] == [(0, 0, 0)]
 
@@ -178,7 +186,7 @@ def test_a_torn_single_takes_the_packed_one_back(log: RecordLog) -> None:
     """It may have been a void one: the packed record's bytes may be gone."""
     for x in range(2):
         log.write(record((0, 0, x)))
-    log.pack("s")
+    pack(log)
     torn = single_key("mask", "s", (0, 0, 0))
     log.objects.put(torn, to_json(record())[:-9])
     log.write(record((0, 0, 2)))
@@ -186,21 +194,6 @@ def test_a_torn_single_takes_the_packed_one_back(log: RecordLog) -> None:
     never_packed = single_key("mask", "t", (0, 0, 0))
     log.objects.put(never_packed, b"torn")
     assert list(log.damaged()) == [torn, never_packed]
-
-
-@pytest.mark.parametrize("step", ["put", "delete_tree"])
-def test_a_kill_while_records_are_replaced_loses_none(
-    step: str, log: RecordLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(self: LocalObjects, key: str, *data: bytes) -> None:
-        raise KeyboardInterrupt(key)
-
-    log.write(record(reason="old"))
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, step, killed)
-        with pytest.raises(KeyboardInterrupt):
-            log.replace("s", [record(reason="new")])
-    assert [r.reason for r in log.read("s")] == ["old"]
 
 
 def test_no_credential_is_written(log: RecordLog) -> None:
@@ -226,13 +219,13 @@ def test_drafts_are_not_packed(log: RecordLog) -> None:
     log.write(record())
     log.write(record(kind="draft"))
     assert {r.kind for r in log.read("s")} == {"mask", "draft"}
-    log.pack("s")
+    pack(log)
     assert [r.kind for r in log.read("s")] == ["mask"]
 
 
 def test_forget_and_given_up(log: RecordLog) -> None:
     log.write(record())
-    log.pack("s")
+    pack(log)
     log.write(record())
     log.forget("s")
     assert log.scenes() == (set(), set())
@@ -243,7 +236,8 @@ def test_forget_and_given_up(log: RecordLog) -> None:
 
 
 def test_columns_of_many_packed_records(log: RecordLog) -> None:
-    log.replace("s", (record((0, i // 100, i % 100)) for i in range(10_000)))
+    many = (record((0, i // 100, i % 100)) for i in range(10_000))
+    log.objects.put(pack_key("s"), pack_records(many))
     table = log.table("s", ["f", "y", "x", "status"])
     assert table is not None
     assert table.column_names == ["f", "y", "x", "status"]
