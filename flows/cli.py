@@ -262,6 +262,18 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def _path(text: str) -> str:
+    """A path as an argument; bad usage where no file system takes it."""
+    from segengine.errors import JobError
+    from segengine.schemes import require_path
+
+    try:
+        require_path(text, "a path")
+    except JobError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="segengine", description="Segment images at scale.", allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -276,20 +288,24 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     def add_job(command: argparse.ArgumentParser) -> None:
-        command.add_argument("job", metavar="JOB.yaml", help="the job file")
+        command.add_argument("job", metavar="JOB.yaml", type=_path, help="the job file")
         command.add_argument(
             "--set", metavar="A.B=C", action="append", default=[], help="change a key of the job"
         )
 
     def add_store(command: argparse.ArgumentParser) -> None:
-        command.add_argument("store", metavar="STORE", help="folder or s3:// URL of the store")
+        command.add_argument(
+            "store", metavar="STORE", type=_path, help="folder or s3:// URL of the store"
+        )
 
     def add_trust(command: argparse.ArgumentParser, help_: str) -> None:
         command.add_argument("--trust", action="store_true", help=help_)
 
     own = "use code that the store's own job names as package.module:Class"
     demo = add("demo", _demo, "Segment real images that come with a dependency; needs no network.")
-    demo.add_argument("--out", metavar="DIR", default="segengine-demo", help="where to put it all")
+    demo.add_argument(
+        "--out", metavar="DIR", type=_path, default="segengine-demo", help="where to put it all"
+    )
     run = add("run", _run, "Run a job: plan, segment, aggregate, publish; goes on by itself.")
     add_job(run)
     run.add_argument("--repair", action="store_true", help="make changed stored masks again")
@@ -305,7 +321,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "Measure a finished store without segmenting again.")
     add_store(evaluate)
     evaluate.add_argument(
-        "--truth", metavar="PATH", nargs="+", help="label images, as in a job; default: the job's"
+        "--truth",
+        metavar="PATH",
+        type=_path,
+        nargs="+",
+        help="label images, as in a job; default: the job's",
     )
     evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="class names, in order")
     evaluate.add_argument("--values", metavar="N", nargs="+", type=int, help="their pixel values")
@@ -320,7 +340,9 @@ def _parser() -> argparse.ArgumentParser:
     add_store(export)
     formats = "png, cog, coco, panoptic, geojson, geoparquet"
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
-    export.add_argument("--out", metavar="DIR", help="where to; default: segengine-FORMAT")
+    export.add_argument(
+        "--out", metavar="DIR", type=_path, help="where to; default: segengine-FORMAT"
+    )
     export.add_argument(
         "--overwrite", action="store_true", help="also files that no export wrote; never an input"
     )
@@ -328,7 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")
     show.add_argument("--frame", metavar="N", type=int, default=0, help="frame in the scene")
-    show.add_argument("--out", metavar="PNG", help="the picture to write")
+    show.add_argument("--out", metavar="PNG", type=_path, help="the picture to write")
     show.add_argument(
         "--what",
         default="overlay",
@@ -337,7 +359,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (verify, evaluate, report, export, show):
         add_trust(command, own)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
-    train.add_argument("job", metavar="TRAIN.yaml", help="the training job")
+    train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")
     train.add_argument(
         "--set", metavar="A.B=C", action="append", default=[], help="change a key of the job"
     )

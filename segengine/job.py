@@ -284,6 +284,7 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
 
     Raises JobError with one line: file, line, key, what is wrong.
     """
+    schemes.require_path(os.fspath(path), "job file")
     file = Path(path)
     data, lines = _read(file)
     for override in overrides:

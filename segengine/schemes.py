@@ -19,6 +19,11 @@ WRITTEN = ("file", "s3", "s3a", "gs", "gcs")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_+.-]*):(//|/|\\)")
 _CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9_+.-]*)::(?=.*://|/)", re.DOTALL)
 _DATA = re.compile(r"(data):[\w/+.-]*[;,]", re.IGNORECASE)
+_ADDRESS = re.compile(r"^(https?://(?:[^/@]*@)?)\[[0-9A-Fa-f:.]+\](?=[:/?#]|$)")
+_PATTERN = re.compile(rb"[*?\[{]")
+"""Of a glob, or with fields: not a name itself."""
+_PATH_MAX, _NAME_MAX = 4096, 255
+"""Bytes, as Linux has them."""
 _VIRTUAL = re.compile(r"(/vsi[a-z0-9_]+)[/?]", re.IGNORECASE)
 
 
@@ -29,8 +34,35 @@ def require_served(path: str, key: str, schemes: tuple[str, ...] | None = None) 
         raise JobError(f"{key}: {reason}")
 
 
+def require_path(path: str, key: str) -> None:
+    """Raise JobError, naming the key, for what no file system takes as a path."""
+    reason = _unusable(path)
+    if reason is not None:
+        raise JobError(f"{key}: {reason}")
+
+
+def _unusable(path: str) -> str | None:
+    if "\0" in path:
+        return "holds a NUL character, which no path can; take it out"
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "holds half a character (a lone surrogate), which no path can; take it out"
+    longest = max(
+        (part for part in raw.split(b"/") if not _PATTERN.search(part)), default=b"", key=len
+    )
+    if "://" not in path and (len(raw) >= _PATH_MAX or len(longest) > _NAME_MAX):
+        return (
+            f"is too long for a path: {len(raw):,} bytes, {len(longest):,} in one name; at most "
+            f"{_PATH_MAX - 1:,} and {_NAME_MAX}"
+        )
+    return None
+
+
 def refusal(path: str, schemes: tuple[str, ...] | None = None) -> str | None:
     """Why a path or a URL is not served; None: it is. Names the scheme, never the whole URL."""
+    if (reason := _unusable(path)) is not None:
+        return reason
     known = SERVED if schemes is None else schemes
     bare = path.strip()
     if match := _CHAIN.match(bare):
@@ -50,7 +82,7 @@ def refusal(path: str, schemes: tuple[str, ...] | None = None) -> str | None:
         return f"write {scheme}:// with two slashes, and none backwards"
     if bare != path or any(ord(letter) < 32 for letter in path):
         return f"there is white space around a {scheme}:// URL; take it out"
-    if "::" in bare:
+    if "::" in _without_address(bare):
         return (
             f"{scheme}://...::... chains one reader to another, which is not served; {_use(known)}"
         )
@@ -62,10 +94,20 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
     reason = refusal(url)
     if reason is not None:
         raise ValueError(reason)
+    if "::" in url:  # an address of IPv6, which fsspec would take for a chain
+        import fsspec
+
+        system = fsspec.filesystem(url.partition("://")[0], **options)
+        return system, str(system._strip_protocol(url))
     from fsspec.core import url_to_fs
 
     system, path = url_to_fs(url, **options)
     return system, str(path)
+
+
+def _without_address(url: str) -> str:
+    """A URL without its host where that is an address of IPv6: http://[::1]:8080/a.tif."""
+    return _ADDRESS.sub(r"\1", url)
 
 
 def _use(known: tuple[str, ...]) -> str:

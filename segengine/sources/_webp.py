@@ -27,7 +27,7 @@ def header(file: BinaryIO) -> tuple[int, int, bytes]:
                 raise ValueError("no key frame")
             width, height = (int.from_bytes(body[i : i + 2], "little") & 0x3FFF for i in (6, 8))
             return height, width, b""
-    raise ValueError(f"unknown first chunk {chunk[:4]!r}")
+    raise ValueError("unknown first chunk")
 
 
 def _exif(file: BinaryIO, flags: int) -> bytes:

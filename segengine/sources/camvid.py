@@ -187,12 +187,12 @@ def coding_of(root: str) -> dict[str, Color]:
     if not exists(path):
         return COLORS
     found: dict[str, Color] = {}
-    for line in read_text(path).splitlines():
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         match line.split():
             case []:
                 pass
             case [r, g, b, name] if (r + g + b).isdecimal() and name in COLORS:
                 found[name] = int(r), int(g), int(b)
             case _:
-                raise MissingTruthError(f"{path}: {line.strip()!r} names no class of CamVid")
+                raise MissingTruthError(f"{path}: line {number} names no class of CamVid")
     return found

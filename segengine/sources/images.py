@@ -155,7 +155,7 @@ def _format(head: bytes) -> str:
     for magic, name in _MAGICS.items():
         if head.startswith(magic):
             return name
-    raise CorruptInputError(f"not an image: starts with {head[:16]!r}")
+    raise CorruptInputError("not an image: it begins as none of the formats that are read")
 
 
 _MAGICS = {

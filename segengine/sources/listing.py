@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from segengine.errors import CorruptInputError
+from segengine.errors import CorruptInputError, TransientInputError
 from segengine.schemes import filesystem
 from segengine.sources import _tiff
 from segengine.sources._files import is_url, is_web, open_failure, open_input
@@ -107,8 +107,11 @@ def list_entries(
             else _remote(path, kind, storage_options or {})
         )
         count = -1
-        for count, match in enumerate(matches):  # noqa: B007 - counts
-            found.setdefault(match.uri, match)
+        try:
+            for count, match in enumerate(matches):  # noqa: B007 - counts
+                found.setdefault(match.uri, match)
+        except (CorruptInputError, TransientInputError) as error:
+            raise type(error)(f"source.paths: {path}: {error}") from error
         if count < 0:
             raise ValueError(f"source.paths: {path} names no input; check the path")
     return _listing(found.values(), kind)

@@ -82,8 +82,10 @@ class PetsSource(DataSet):
                 int(box.findtext(side, "")) if box is not None else 0
                 for side in ("xmin", "ymin", "xmax", "ymax")
             )
-        except (tree.ParseError, ValueError) as error:
+        except tree.ParseError as error:
             raise MissingTruthError(f"{path}: damaged: {error}") from error
+        except ValueError as error:
+            raise MissingTruthError(f"{path}: damaged: its box is no four numbers") from error
         return None if box is None else (x0, y0, x1, y1)
 
     def _names(self) -> tuple[str, ...]:

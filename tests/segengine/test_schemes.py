@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from fsspec.registry import known_implementations
 
-from segengine.errors import JobError
+from segengine.errors import JobError, TransientInputError
 from segengine.job import load_job, parse_job
 from segengine.objects import open_objects
 from segengine.schemes import SERVED, filesystem, refusal
+from segengine.sources._files import read_bytes
 from segengine.sources.listing import list_entries
 from segengine_flows.cli import main
 
@@ -19,6 +24,7 @@ SERVED_URLS = (
     "https://host/a.tif", "http://127.0.0.1:8000/a.tif?x=1", "s3://bucket/*.tif", "gs://b/a", "gcs://b",
     "file:///a/b.tif", "/data/a::b.tif", "/a b/c.tif", "relative/a.tif", "2020-01-01T10:00.tif",
     "s3a://bucket/a b.tif", "scene:1.tif", "a::b.tif", "{path}.png",
+    "http://[::1]:80/a.tif", "https://me:x@[fe80::1]/a.tif?x=1",
 )  # fmt: skip
 REFUSED = {
     "zip://*.tif::https://host/a.zip": "zip://",
@@ -46,6 +52,12 @@ REFUSED = {
     "s3:\\\\bucket\\a.tif": "two slashes",
     "https://host\\@other/a.tif": "two slashes",
     "C:\\data\\a.tif": "C://",
+    "http://[::1]/a.zip::zip://b": "http://...::",
+    "https://h/[::1]/a.tif": "https://...::",
+    "/data/a\0.tif": "NUL",
+    "/data/\ud800.tif": "half a character",
+    f"/data/{'a' * 256}": "256 in one name",
+    "/a" * 2048: "4,096 bytes",
     "/vsicurl/https://host/a.tif": "/vsicurl",
     "/vsizip//data/a.zip/a.tif": "/vsizip",
     "/vsicurl?url=x": "/vsicurl",
@@ -63,7 +75,7 @@ def test_all_else_is_refused_by_name(path: str) -> None:
     assert reason is not None
     assert REFUSED[path] in reason
     assert "\n" not in reason
-    with pytest.raises(ValueError, match=r"serve|write|two slashes|white space"):
+    with pytest.raises(ValueError, match=r"serve|write|NUL|half|too long|two slashes|white space"):
         filesystem(path if "://" in path else f"zip://{path}")
 
 
@@ -146,3 +158,42 @@ def test_the_library_refuses_them_too() -> None:
         list_entries(["ftp://host/a.tif"])
     with pytest.raises(Exception, match=r"ftp:// is not served"):
         open_objects("ftp://host/masks.zarr").get("zarr.json")
+
+
+class _V6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+def test_an_address_of_ipv6_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("here")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with _V6(("::1", 0), handler) as server:
+        monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://[::1]:{server.server_port}/a.txt"
+        assert read_bytes(url) == b"here"
+        assert [entry.name for entry in list_entries([url]).entries] == ["a.txt"]
+        server.shutdown()
+
+
+def test_a_listing_that_fails_names_its_path() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/nights/*.tif"
+        with pytest.raises(TransientInputError) as error:
+            list_entries([url])
+    assert str(error.value).startswith(f"source.paths: {url}: cannot be read: ")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a" * 256, "\ud800"], ids=["NUL", "long", "half"])
+@pytest.mark.parametrize(
+    "command",
+    ["run {}", "plan {}", "train {}", "status {}", "demo --out {}", "export s --to png --out {}",
+     "show s --scene a --out {}", "evaluate s --truth {}"],
+)  # fmt: skip
+def test_no_command_takes_what_is_no_path(command: str, path: str, capfd: Any) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([part.format(path) for part in command.split(" ")])
+    assert left.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "a path: " in line

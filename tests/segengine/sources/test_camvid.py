@@ -102,7 +102,7 @@ def test_its_own_coding_holds(tmp_path: Path) -> None:
         np.testing.assert_array_equal(truth.labels[0][scored], drawn[name][scored])
     (tmp_path / "label_colors.txt").write_text("64 128 64\tUnicorn\n")
     assert set(reasons(CamvidSource(), tmp_path).values()) == {
-        f"{tmp_path}/label_colors.txt: '64 128 64\\tUnicorn' names no class of CamVid"
+        f"{tmp_path}/label_colors.txt: line 1 names no class of CamVid"
     }
 
 
