@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from segengine_flows.demo import demo
 
-    return demo(args.out)
+    return demo(args.out, overwrite=args.overwrite)
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -147,10 +147,25 @@ def _export(args: argparse.Namespace) -> int:
         raise JobError(
             f"--overwrite: {args.to} takes no such option; name another folder with --out"
         )
+    place = _trusted(args)
     with trusting(args.trust):
-        for path in export(_trusted(args), to=args.out or f"segengine-{args.to}", **options):
-            write(str(path))
+        written = export(place, to=args.out or f"segengine-{args.to}", **options)
+    for path in written:
+        write(str(path))
+    _warn_of_inputs(place, written)
     return 0
+
+
+def _warn_of_inputs(place: str, written: Sequence[str]) -> None:
+    from segengine.outputs import taken_up
+    from segengine.store import open_store
+
+    number, path = taken_up(open_store(place), written)
+    if number:
+        say(
+            f"{number:,} of these files lie where the next run looks for inputs (source.paths: {path}) "
+            "and would be segmented; move them, or narrow that path"
+        )
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -306,6 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--out", metavar="DIR", type=_path, default="segengine-demo", help="where to put it all"
     )
+    demo.add_argument("--overwrite", action="store_true", help="also files that no demo wrote")
     run = add("run", _run, "Run a job: plan, segment, aggregate, publish; goes on by itself.")
     add_job(run)
     run.add_argument("--repair", action="store_true", help="make changed stored masks again")

@@ -11,12 +11,16 @@ from segengine_flows import terminal
 from segengine_flows.run import Recorder, drive
 
 
-def demo(out: str) -> int:
-    """Run the demo's jobs below the folder `out`, and say where to look; returns the exit code."""
-    from segengine.demo import demo_jobs, write_own_job
+def demo(out: str, *, overwrite: bool = False) -> int:
+    """Run the demo's jobs below the folder `out`, and say where to look; returns the exit code.
+
+    `overwrite`: also files that no demo wrote. Raises JobError, before anything is written.
+    """
+    from segengine.demo import demo_jobs, write_inputs, write_own_job
     from segengine_tasks.session import Session
 
     folder = os.path.abspath(os.path.expanduser(out))
+    write_inputs(folder, overwrite=overwrite)
     code = 0
     with Recorder() as recorder:
         for job in demo_jobs(folder):

@@ -7,11 +7,13 @@ metrics and error maps have something to show.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from segengine.job import Job, parse_job
+from segengine.outputs import placed
 
 PICTURES = (
     "astronaut.png",
@@ -67,11 +69,25 @@ def demo_jobs(out: str | Path) -> Iterator[Job]:
     yield _instances_job(base)
 
 
+def write_inputs(out: str | Path, *, overwrite: bool) -> None:
+    """The generated pictures and their truth, below `out`.
+
+    Raises JobError, before anything is written, without `overwrite` for a file that no demo wrote.
+    """
+    from segengine.training._vehicles import write_vehicles
+    from segengine.training.synthetic import write_scenes
+
+    with tempfile.TemporaryDirectory() as made:
+        write_scenes(Path(made, "scenes"), SEEDS)
+        write_vehicles(Path(made, "roads"), ROADS)
+        placed(Path(out), Path(made), overwrite=overwrite)
+
+
 def _network_job(base: Path) -> Job:
     """The U-Net on generated scenes, against their truth."""
-    from segengine.training.synthetic import CLASSES, write_scenes
+    from segengine.training.synthetic import CLASSES
 
-    scenes = write_scenes(base / "scenes", SEEDS)
+    scenes = base / "scenes"
     return parse_job(
         {
             "name": "demo-unet",
@@ -89,12 +105,10 @@ def _network_job(base: Path) -> Job:
 
 def _instances_job(base: Path) -> Job:
     """Mask R-CNN on generated vehicles that overlap, against their truth."""
-    from segengine.training._vehicles import write_vehicles
-
     return parse_job(
         {
             "name": "demo-mask-rcnn",
-            "source": {"kind": "coco", "paths": [str(write_vehicles(base / "roads", ROADS))]},
+            "source": {"kind": "coco", "paths": [str(base / "roads")]},
             "segmenter": {
                 "kind": "mask-rcnn",
                 "weights": str(files("segengine") / VEHICLES),

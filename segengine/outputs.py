@@ -15,6 +15,7 @@ import html
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -29,6 +30,7 @@ from segengine.errors import JobError, SegengineError, StoreError
 from segengine.inputs import load_unplaced
 from segengine.job import TruthSpec
 from segengine.objects import LocalObjects
+from segengine.sources.listing import is_input
 from segengine.store import Store
 
 ATTRIBUTE = "user.segengine.export"
@@ -207,6 +209,40 @@ def claimed(store: Store, to: str, paths: Iterable[Path], *, overwrite: bool) ->
     except OSError as error:
         raise JobError(f"--out {to}: cannot be made a folder: {error.strerror}") from error
     return output
+
+
+def placed(folder: Path, made: Path, *, overwrite: bool) -> None:
+    """Put all files below `made` at the same places below `folder`; what is there already stays.
+
+    Raises JobError, before anything is written, without `overwrite` for a file that we did not write.
+    """
+    output = Output(folder, _read(folder / LEDGER))
+    todo = []
+    for file in sorted(path for path in made.rglob("*") if path.is_file()):
+        path = folder / file.relative_to(made)
+        own = output.is_own(path)
+        if own and _mark(path) == _mark(file):
+            continue
+        if os.path.lexists(path) and not own and not overwrite:
+            raise JobError(
+                f"{path}: is there, and not as this command wrote it; add --overwrite, or name "
+                "another folder with --out"
+            )
+        todo.append((file, path))
+    for file, path in todo:
+        with output.replacing(path) as partial:
+            shutil.copyfile(file, partial)
+    output.close()
+
+
+def taken_up(store: Store, written: Iterable[str]) -> tuple[int, str]:
+    """How many exported files the store's next run would find as inputs, and by which path."""
+    source = store.job["source"]
+    for path in source["paths"]:
+        found = sum(is_input(os.path.realpath(file), path, source["kind"]) for file in written)
+        if found:
+            return found, path
+    return 0, ""
 
 
 @contextmanager

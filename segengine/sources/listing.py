@@ -129,6 +129,14 @@ def is_named(real: str, path: str) -> bool:
     return inner != real and (not parts or _path_matches(_Pattern(parts, "auto"), inner))
 
 
+def is_input(real: str, path: str, kind: str) -> bool:
+    """Whether a file, by its path without links, is one that `path` finds for a kind of source."""
+    if kind not in ("auto", *_SUFFIXES) or not is_named(real, path):
+        return False
+    _, parts = _split_local(path.removeprefix("file://"))
+    return _Pattern(parts, kind).wants(os.path.basename(real))
+
+
 class _Found(NamedTuple):
     name: str
     uri: str

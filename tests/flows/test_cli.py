@@ -7,9 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+import segengine
 from segengine import registry
+from segengine.demo import write_inputs
 from segengine.errors import SegengineError
 from segengine_flows import cli
 
@@ -237,6 +241,50 @@ def _refuses_to_overwrite(
     assert usage([*export, str(folder), "--overwrite"]) == 0
     assert usage([*export, str(folder)]) == 0
     capsys.readouterr()
+
+
+def test_an_export_among_inputs_says_which_path_would_take_it_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        cv2.imwrite(str(folder / name), np.full((20, 30, 3), 90, np.uint8))
+    job = {"source": {"paths": [str(folder)]}, "segmenter": {"kind": "threshold"}}
+    segengine.run(job | {"store": {"path": str(tmp_path / "m.zarr")}})
+    export = ["export", str(tmp_path / "m.zarr"), "--to", "png", "--out"]
+    assert usage([*export, str(tmp_path / "elsewhere")]) == 0
+    assert capsys.readouterr().err == ""
+    assert usage([*export, str(folder)]) == 0
+    assert error_line(capsys) == (
+        "segengine: 2 of these files lie where the next run looks for inputs (source.paths: "
+        f"{folder}) and would be segmented; move them, or narrow that path"
+    )
+    narrow = job | {"source": {"paths": [f"{folder}/*.jpg"]}}
+    segengine.run(narrow | {"store": {"path": str(tmp_path / "n.zarr")}})
+    export[1] = str(tmp_path / "n.zarr")
+    assert usage([*export, str(folder)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_demo_replaces_no_file_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path, overwrite=False)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert len(made) >= 8 + 8 + 6 + 1
+    write_inputs(tmp_path, overwrite=False)  # its own, and the same: they stay
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert again == made
+    mine = tmp_path / "roads/annotations/instances_vehicles.json"
+    mine.write_text("mine")
+    assert usage(["demo", "--out", str(tmp_path)]) == 2
+    line = error_line(capsys)
+    assert line.startswith(f"segengine: {mine}: is there, and not as this command wrote it; add")
+    assert mine.read_text() == "mine"
+    assert not list(tmp_path.glob("*.zarr"))
+    write_inputs(tmp_path, overwrite=True)
+    assert mine.read_text() != "mine"
 
 
 def test_a_run_that_ends_well_and_what_looks_at_its_store(
