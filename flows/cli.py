@@ -279,13 +279,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _path(text: str) -> str:
     """A path as an argument; bad usage where no file system takes it."""
-    from segengine.errors import JobError
-    from segengine.schemes import require_path
+    from segengine.schemes import unusable
 
-    try:
-        require_path(text, "a path")
-    except JobError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    reason = unusable(text)
+    if reason is not None:
+        raise argparse.ArgumentTypeError(reason)
     return text
 
 

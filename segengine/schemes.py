@@ -36,12 +36,13 @@ def require_served(path: str, key: str, schemes: tuple[str, ...] | None = None) 
 
 def require_path(path: str, key: str) -> None:
     """Raise JobError, naming the key, for what no file system takes as a path."""
-    reason = _unusable(path)
+    reason = unusable(path)
     if reason is not None:
         raise JobError(f"{key}: {reason}")
 
 
-def _unusable(path: str) -> str | None:
+def unusable(path: str) -> str | None:
+    """Why no file system takes a path; None: one may."""
     if "\0" in path:
         return "holds a NUL character, which no path can; take it out"
     try:
@@ -61,7 +62,7 @@ def _unusable(path: str) -> str | None:
 
 def refusal(path: str, schemes: tuple[str, ...] | None = None) -> str | None:
     """Why a path or a URL is not served; None: it is. Names the scheme, never the whole URL."""
-    if (reason := _unusable(path)) is not None:
+    if (reason := unusable(path)) is not None:
         return reason
     known = SERVED if schemes is None else schemes
     bare = path.strip()

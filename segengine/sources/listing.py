@@ -111,7 +111,7 @@ def list_entries(
             for count, match in enumerate(matches):  # noqa: B007 - counts
                 found.setdefault(match.uri, match)
         except (CorruptInputError, TransientInputError) as error:
-            raise type(error)(f"source.paths: {path}: {error}") from error
+            raise type(error)(f"{path}: {error}") from error
         if count < 0:
             raise ValueError(f"source.paths: {path} names no input; check the path")
     return _listing(found.values(), kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -160,6 +162,12 @@ def test_the_library_refuses_them_too() -> None:
         open_objects("ftp://host/masks.zarr").get("zarr.json")
 
 
+def _job_of(folder: Path, source: str) -> Path:
+    file = folder / "job.yaml"
+    file.write_text(json.dumps(job(source={"paths": [source]}, store={"path": "m.zarr"})))
+    return file
+
+
 class _V6(ThreadingHTTPServer):
     address_family = socket.AF_INET6
 
@@ -176,13 +184,16 @@ def test_an_address_of_ipv6_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         server.shutdown()
 
 
-def test_a_listing_that_fails_names_its_path() -> None:
+def test_a_listing_that_fails_names_its_path(tmp_path: Path, capfd: Any) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/nights/*.tif"
         with pytest.raises(TransientInputError) as error:
             list_entries([url])
-    assert str(error.value).startswith(f"source.paths: {url}: cannot be read: ")
+    assert str(error.value).startswith(f"{url}: cannot be read: ")
+    assert main(["plan", str(_job_of(tmp_path, url))]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"segengine: source.paths: {url}: cannot be read: ")
 
 
 @pytest.mark.parametrize("path", ["a\0b", "a" * 256, "\ud800"], ids=["NUL", "long", "half"])
@@ -196,4 +207,4 @@ def test_no_command_takes_what_is_no_path(command: str, path: str, capfd: Any) -
         main([part.format(path) for part in command.split(" ")])
     assert left.value.code == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "a path: " in line
+    assert re.search(r"argument \S+: (holds|is too long)", line)
