@@ -12,9 +12,12 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-INTERRUPTED = "interrupted; the same command goes on where it ended"
+# All that a signal needs is here before it is caught: what is imported then may be half there.
+from segengine import stderr
+from segengine_flows.early import INTERRUPTED
+
 QUICK = 2.5
 """Seconds between a signal and the end of the process, whatever it is doing."""
 LAST = 1.0
@@ -65,10 +68,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is _interrupt:
             signal.signal(number, _insist)
-    from segengine_flows.terminal import mute
-
     # Who is interrupted may say so in a traceback: threads, finalizers, whatever C calls Python from.
-    mute()
+    stderr.mute()
     raise Interrupted(signum, leave_soon(128 + signum, INTERRUPTED))
 
 
@@ -92,18 +93,14 @@ def leave(code: int, message: str = "", last: Callable[[], None] | None = None) 
 
 def _leave(message: str, last: Callable[[], None] | None) -> None:
     if message:
-        from segengine_flows.terminal import say
-
         with contextlib.suppress(OSError, ValueError):
-            say(message)
-    if "segengine.nannies" in sys.modules:
-        from segengine.nannies import LEAVING
-
-        LEAVING.set()
+            stderr.write(f"segengine: {message}\n")
+    no_more_workers = _loaded("segengine.nannies", "LEAVING")
+    if no_more_workers is not None:
+        no_more_workers.set()
     _kill_children()
-    if "segengine.stages" in sys.modules:
-        from segengine.stages import abandon_runs
-
+    abandon_runs = _loaded("segengine.stages", "abandon_runs")
+    if abandon_runs is not None:
         # The workers are gone: nobody writes to the stores any more.
         _in_time(abandon_runs)
     if last is not None:
@@ -112,6 +109,11 @@ def _leave(message: str, last: Callable[[], None] | None) -> None:
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             stream.flush()
     _kill_children()  # one was perhaps being started
+
+
+def _loaded(module: str, name: str) -> Any:
+    """What a module holds, if it is loaded so far; where it is not, there is nothing to end."""
+    return getattr(sys.modules.get(module), name, None)
 
 
 def _in_time(call: Callable[[], None]) -> None:

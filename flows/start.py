@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from segengine_flows.leaving import Interrupted, catch_signals
+from segengine_flows.early import catch_early
 
 
 def main() -> int:
     """Run the command; returns its exit code."""
+    catch_early()
+    from segengine_flows.leaving import Interrupted, catch_signals
+
     catch_signals()
     try:
         from segengine_flows.cli import main as command

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from segengine import stderr
 from segengine.urls import public
@@ -43,14 +42,6 @@ def say(text: str) -> None:
     stderr.write(f"segengine: {printable(text)}\n")
 
 
-def mute() -> None:
-    """From now on nobody but `say` gets a word to stderr; bars that are shown stay as they are."""
-    stderr.mute()
-    if Display.bars:
-        with contextlib.suppress(OSError):
-            stderr.write(f"\n{SHOW_CURSOR}")
-
-
 def write(text: str) -> None:
     """One line on stdout."""
     sys.stdout.write(f"{printable(text)}\n")
@@ -60,16 +51,12 @@ def write(text: str) -> None:
 class Display:
     """Shows progress on stderr: a bar where it is a terminal, else a line now and then."""
 
-    bars: ClassVar[int] = 0
-    """Bars that are shown now; each hides the terminal's cursor."""
-
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._stage, self._said = "", 0.0
         self._latest: Progress | None = None
         self._bar: Any = None
         self._task: Any = None
-        self._shown = False
         if self._stream.isatty():
             self._bar = _bar(self._stream)
 
@@ -100,8 +87,7 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-            Display.bars -= self._shown
-            self._shown = False
+            stderr.owe("")
 
     def _line(self, text: str) -> None:
         self._stream.write(f"{printable(text)}\n")
@@ -112,9 +98,7 @@ class Display:
             self._stage = progress.stage
             if self._task is not None:
                 self._bar.stop_task(self._task)
-            if not self._shown:
-                self._shown = True
-                Display.bars += 1
+            stderr.owe(f"\n{SHOW_CURSOR}")
             self._bar.start()
             self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
         notes = [f"{progress.failed:,} failed"] if progress.failed else []

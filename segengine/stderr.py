@@ -23,6 +23,7 @@ class _State:
         self.silences = 0
         """How many ask for silence now."""
         self.muted = False
+        self.owed = ""
 
 
 _state = _State()
@@ -42,6 +43,13 @@ def mute() -> None:
     with _state.lock:
         _lead_nowhere()
         _state.muted = True
+    with contextlib.suppress(OSError, ValueError):
+        write(_state.owed)
+
+
+def owe(text: str) -> None:
+    """What `mute` is to write first: it undoes what is done to a terminal now."""
+    _state.owed = text
 
 
 @contextlib.contextmanager

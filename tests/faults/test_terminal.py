@@ -220,12 +220,15 @@ def test_ctrl_c_in_the_demo_is_one_line(
     assert list(tmp_path.glob("here/*.zarr/run.lock")) == []
 
 
+@pytest.mark.parametrize(
+    "module", ["segengine.stderr", "segengine_flows.cli", "segengine_tasks.words"]
+)
 def test_ctrl_c_while_the_command_itself_loads_is_one_line(
-    make_terminal: Callable[..., Terminal], tmp_path: Path
+    make_terminal: Callable[..., Terminal], tmp_path: Path, module: str
 ) -> None:
     gate = tmp_path / "gate"
     gate.touch()
-    where = {"WAIT_GATE": str(gate), "WAIT_IN": "segengine_flows.cli"}
+    where = {"WAIT_GATE": str(gate), "WAIT_IN": module}
     terminal = make_terminal("plan", "job.yaml", path=[HERE / "early"], **where)
     terminal.until(gate.with_suffix(".there").exists, "it does not load")
     _press(terminal, 1)
