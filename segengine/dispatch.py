@@ -189,7 +189,7 @@ def call_stamped(
     def send(stamp: str, value: Any) -> None:
         worker.log_event(topic, {"stamp": stamp, "value": encode(value)})
 
-    worker.log_event(topic, {"message": key})
+    worker.log_event(topic, {"message": key, "worker": worker.address})
     waiting: dict[str, Later] = {}
 
     def finish_waiting() -> None:
@@ -199,7 +199,7 @@ def call_stamped(
         waiting.clear()
 
     for stamp, function, task in calls:
-        worker.log_event(topic, {"stamp": stamp, "worker": worker.address})
+        worker.log_event(topic, {"stamp": stamp})
         value = _called(function, task)
         if not is_later(value):
             send(stamp, value)
@@ -287,6 +287,9 @@ class _Message:
     storing: bool = False
     """Computed, and the worker free for the next; results are still to come."""
     submitted: float = field(default_factory=time.monotonic)
+    worker: str = ""
+    heard: float = 0.0
+    """Monotonic time of the last that its worker said of it; 0: nothing yet."""
 
     @property
     def lost(self) -> list[_Running]:
@@ -307,7 +310,6 @@ class _Running:
     message: _Message
     attempt: int
     last: bool
-    worker: str = ""
     since: float = 0.0
     """Monotonic time of the start stamp; 0: not started yet."""
     value: bytes = b""
@@ -444,17 +446,19 @@ class _DaskRun:
         if "message" in said:
             message = self.messages.get(said["message"])
             if message is not None:
+                message.worker, message.heard = said["worker"], time.monotonic()
                 message.starts += 1
                 self.ended.put(message.key)
             return
         running = self.running.get(said["stamp"])
         if running is None:
             return
+        running.message.heard = time.monotonic()
         if "value" in said:
             running.value = said["value"]
             self.ended.put(running.stamp)
         else:
-            running.worker, running.since = said["worker"], time.monotonic()
+            running.since = running.message.heard
 
     def _wait(self) -> str | None:
         """What has ended; None where nothing has, and it is time to look around."""
@@ -576,11 +580,11 @@ class _DaskRun:
         now, last = time.monotonic(), message.last
         if last is None:
             return None
-        if not message.starts and now - message.submitted > self.deadline:
+        if not message.heard and now - message.submitted > self.deadline:
             for worker, keys in self.client.processing().items():
                 if message.key in keys:
-                    message.starts, last.worker, last.since = 1, worker, now
-        return last if last.since and now - last.since > self.deadline else None
+                    message.worker, message.heard = worker, now
+        return last if message.heard and now - message.heard > self.deadline else None
 
     def _hung(self, running: _Running) -> Iterator[Outcome]:
         message = running.message
@@ -599,9 +603,9 @@ class _DaskRun:
         """Stop the attempt and the worker it holds."""
         running.message.future.cancel(force=True)
         try:
-            self.client.restart_workers([running.worker], timeout=30, raise_for_error=False)
+            self.client.restart_workers([running.message.worker], timeout=30, raise_for_error=False)
         except (ValueError, TimeoutError, OSError):  # it is gone already, or has no nanny
-            self.client.retire_workers([running.worker], close_workers=True)
+            self.client.retire_workers([running.message.worker], close_workers=True)
 
     def _hang(self, running: _Running) -> Outcome:
         reason = f"no result within {self.deadline:g} s (faults.deadline)"
