@@ -19,9 +19,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO
 
 from segengine.errors import CorruptInputError
+from segengine.sources import _aaigrid, _jp2, _netcdf
 from segengine.sources._files import open_failure, open_input
 
 HEAD = 4096
@@ -71,9 +72,9 @@ def driver_of(uri: str, head: bytes) -> str:
     """GDAL's name of the format of a file that begins so. Raises CorruptInputError."""
     if not head:
         raise CorruptInputError("damaged raster: an empty file")
-    for driver, signature in _SIGNATURES:
-        if signature.match(head):
-            return driver
+    driver = _told(head)
+    if driver:
+        return driver
     if uri.lower().endswith(".hgt"):
         return "SRTMHGT"
     if _has_header(uri):
@@ -83,6 +84,36 @@ def driver_of(uri: str, head: bytes) -> str:
         f"damaged raster: not recognized as one of the formats that are read ({names}); "
         "convert it to GeoTIFF, or, if GDAL may try all of its drivers on it, set `trust: true`"
     )
+
+
+def is_fragile(head: bytes) -> bool:
+    """Whether a file's damage can end the process that reads it, and no look at it can tell."""
+    return head.startswith(b"\x89HDF")
+
+
+def require_sound(file: BinaryIO, head: bytes) -> None:
+    """Raise CorruptInputError for a header that would hang, fill or end the process that believes it.
+
+    `file`: one that begins with `head`, wherever it lies; trust in what it names is another matter.
+    """
+    driver = _told(head)
+    if driver == "JP2OpenJPEG":
+        _jp2.require_sound(file)
+    elif driver == "netCDF" and not is_fragile(head):
+        _netcdf.require_sound(file)
+    elif driver == "AAIGrid":
+        _aaigrid.require_sound(file, head)
+
+
+def require_sound_file(path: str, head: bytes) -> None:
+    """The same of a local file, once until it changes."""
+    if _told(head) in ("JP2OpenJPEG", "netCDF", "AAIGrid"):
+        _require_sound_file(path, _mark(path), head)
+
+
+def _told(head: bytes) -> str:
+    """The format that the first bytes tell; empty: none."""
+    return next((driver for driver, signature in _SIGNATURES if signature.match(head)), "")
 
 
 def require_remote(driver: str) -> None:
@@ -192,6 +223,7 @@ class _Walk:
         if driver not in only:
             raise CorruptInputError(f"its {what} {path} is no {' or '.join(only)}; {REMEDY}")
         self.file(path, driver, depth)
+        require_sound_file(path, read_head(path))
         _open_alone(path, driver, mark, _mark(path + ".aux.xml"))
 
 
@@ -218,9 +250,15 @@ def _mark(path: str) -> _Mark:
 def _nested_driver(path: str, mark: _Mark) -> str:
     """The format of a file that GDAL will open by itself; empty: none, or more than one."""
     head = read_head(path)
-    driver = next((name for name, signature in _SIGNATURES if signature.match(head)), "")
+    driver = _told(head)
     # Those drivers take the first bytes for text, which ends at a zero.
     return driver if driver == "VRT" or not _MARKUP.search(head.partition(b"\0")[0]) else ""
+
+
+@lru_cache(maxsize=1 << 12)
+def _require_sound_file(path: str, mark: _Mark, head: bytes) -> None:
+    with open_input(path) as file:
+        require_sound(file, head)
 
 
 @lru_cache(maxsize=1 << 15)

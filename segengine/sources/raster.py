@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _gdal
+from segengine.sources import _apart, _gdal
 from segengine.sources._bands import choose, require_bands
 from segengine.sources._files import (
     GuardedFile,
@@ -46,6 +46,10 @@ _SLACK = 1 << 16
 _CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
 
+class _ApartError(Exception):
+    """Is to be read in a process of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class RasterSource:
     """Anything GDAL opens; s3://, gs:// and https:// in ranges, credentials from the environment.
@@ -69,12 +73,15 @@ class RasterSource:
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
-        with self.open(entry.uri) as dataset:
-            pages = _pages(dataset)
-            if pages:
-                with _open_page(pages[0]) as first:
-                    return self._probe(first, pages)
-            return self._probe(dataset, pages)
+        try:
+            with self.open(entry.uri, apart=True) as dataset:
+                pages = _pages(dataset)
+                if pages:
+                    with _open_page(pages[0]) as first:
+                        return self._probe(first, pages)
+                return self._probe(dataset, pages)
+        except _ApartError:
+            return _apart.probe(self, entry)
 
     def _probe(self, dataset: Any, pages: list[str]) -> Probe:
         bands = self._bands(dataset)
@@ -110,8 +117,14 @@ class RasterSource:
                 yield Unreadable("error", "not enough memory to decode it")
 
     def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        try:
+            return self._tile_here(ref, rows, cols)
+        except _ApartError:
+            return _apart.read(self, ref, rows, cols)
+
+    def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
-        with self.open(ref.uri, **known) as dataset:
+        with self.open(ref.uri, apart=True, **known) as dataset:
             pages = _pages(dataset)
             if not pages:
                 return self._window(dataset, ref, rows, cols)
@@ -127,21 +140,27 @@ class RasterSource:
         if difference is not None:
             return difference
         bands = self._bands(dataset)
+        _require_bounded(dataset, len(bands))
+        dtype = _dtype(dataset, bands)
         window = Window.from_slices(rows, cols)
-        layers = dataset.read(list(bands), window=window, out_dtype=_dtype(dataset, bands))
+        _apart.allow(int(window.height * window.width) * len(bands) * np.dtype(dtype).itemsize)
+        layers = dataset.read(list(bands), window=window, out_dtype=dtype)
         pixels = _bands_last(layers)
         return Tile(pixels, _valid(dataset, bands, window, pixels))
 
     @contextmanager
-    def open(self, uri: str, **settings: Any) -> Iterator[Any]:
-        """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours."""
+    def open(self, uri: str, *, apart: bool = False, **settings: Any) -> Iterator[Any]:
+        """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours.
+
+        `apart`: raise _ApartError for what damage could end this process with.
+        """
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning
 
         remote = _Remote(uri, self.trust) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
         try:
-            driver = self._driver(uri, remote)
+            driver = self._driver(uri, remote, apart and not _apart.inside())
             with rasterio.Env(**options), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
@@ -153,7 +172,9 @@ class RasterSource:
                     if not self.trust:
                         _gdal.require_own_overviews(dataset)
                     yield dataset
-        except (CorruptInputError, TransientInputError, MissingTruthError, MemoryError):
+        except (
+            CorruptInputError, TransientInputError, MissingTruthError, MemoryError, _ApartError,
+        ):  # fmt: skip
             raise
         except Exception as error:
             # GDAL's own (CPLE_*) are plain exceptions, and not all are wrapped.
@@ -164,9 +185,13 @@ class RasterSource:
             if remote is not None:
                 remote.close()
 
-    def _driver(self, uri: str, remote: _Remote | None) -> str | None:
+    def _driver(self, uri: str, remote: _Remote | None, apart: bool) -> str | None:
         """The one driver that GDAL may use, after a look at what the file names; None: any."""
         head = _gdal.read_head(uri) if remote is None else remote.head()
+        if apart and _gdal.is_fragile(head):
+            raise _ApartError
+        if remote is None:
+            _gdal.require_sound_file(uri, head)
         if self.trust:
             return None
         driver = _gdal.driver_of(uri, head)
@@ -227,6 +252,7 @@ class _Remote:
         """The first bytes; the open file is the one that GDAL gets, with what it has fetched."""
         self._first = _Reported(self.uri, self.failures)
         head = self._first.read(_gdal.HEAD)
+        _gdal.require_sound(cast("BinaryIO", self._first), head)
         self._first.seek(0)
         return head
 

@@ -1,0 +1,112 @@
+"""Damaged headers through the readers, each file timed: `python -m tests.segengine.sources.mutations`.
+
+    python -m tests.segengine.sources.mutations 2000 netcdf-4 jp2     so many files of each format
+    python -m tests.segengine.sources.mutations 2000                  of every format
+
+One line a format, as JSON; before each file its number on stderr, so that one that ends the process
+is known. `--seed N` gives other files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from segengine.errors import CorruptInputError
+from segengine.sources.raster import RasterSource
+from segengine.sources.zarr import ZarrSource
+from segengine.types import Entry, FrameRef, Unreadable
+from tests.segengine.sources import formats
+
+_TEXTS = frozenset(("vrt", "aaigrid", "envi", "ehdr", *formats.ZARRS))
+_LETTERS = b'0123456789-.eE <>/"\n[]{},null'
+_ODD = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
+
+
+def damaged(whole: bytes, chance: random.Random, text: bool) -> bytes:
+    """Some bytes changed, most of them near the beginning; one in ten is cut short."""
+    data = bytearray(whole)
+    near = min(len(data), 1024)
+    for _ in range(chance.choice((1, 2, 4, 8))):
+        at = chance.randrange(near if chance.random() < 0.7 else len(data))
+        how = chance.random()
+        if text and how < 0.8:
+            data[at] = chance.choice(_LETTERS)
+        elif how < 0.5:
+            data[at] = chance.randrange(256)
+        elif how < 0.75:
+            size = min(chance.choice((2, 4, 8)), len(data) - at)
+            data[at : at + size] = bytes([chance.choice(_ODD)]) * size
+        else:
+            data[at] = chance.choice(_ODD)
+    if chance.random() < 0.1:
+        del data[chance.randrange(1, len(data)) :]
+    return bytes(data)
+
+
+def outcome(path: Path) -> str:
+    """What planning and reading make of a file: refused, or read, corrupt and error."""
+    source: Any = ZarrSource() if path.suffix == ".zarr" else RasterSource()
+    try:
+        found = source.probe(Entry(path.name, str(path), ""))
+    except CorruptInputError:
+        return "refused"
+    ref = FrameRef(0, path.name, str(path), "", found.height, found.width)
+    kinds = set[str]()
+    for first in (True, False):
+        spans = (
+            (0, min(n, 300)) if first else (max(n - 300, 0), n) for n in (ref.height, ref.width)
+        )
+        (item,) = source.read([ref], *(slice(*span) for span in spans))
+        kinds.add(item.kind if isinstance(item, Unreadable) else "read")
+    return "+".join(sorted(kinds))
+
+
+def run(name: str, count: int, seed: int) -> dict[str, Any]:
+    """Outcomes of so many damaged files of a format, the longest and the memory that they took."""
+    outcomes, longest = Counter[str](), 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        path = formats.write(name, Path(folder))
+        targets = [formats.header(name, path)]
+        if name.startswith("zarr"):
+            targets += sorted(p for p in path.rglob("*") if p.is_file() and p not in targets)[:4]
+        wholes = [target.read_bytes() for target in targets]
+        whole = outcome(path)
+        for i in range(count):
+            chance = random.Random(f"{seed} {name} {i}")
+            which = 0 if chance.random() < 0.7 else chance.randrange(len(targets))
+            text = name in _TEXTS and which == 0
+            targets[which].write_bytes(damaged(wholes[which], chance, text))
+            sys.stderr.write(f"{name} {i}\n")
+            start = time.monotonic()
+            outcomes[outcome(path)] += 1
+            longest = max(longest, time.monotonic() - start)
+            targets[which].write_bytes(wholes[which])
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "format": name, "files": count, "whole": whole, "outcomes": dict(outcomes),
+        "seconds": round(longest, 2), "megabytes": memory >> 10,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("count", type=int)
+    parser.add_argument("formats", nargs="*", default=[*formats.RASTERS, *formats.ZARRS])
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    for name in options.formats:
+        sys.stdout.write(json.dumps(run(name, options.count, options.seed)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
