@@ -312,7 +312,11 @@ def _raster_values(
 def _zarr_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
     import zarr
 
+    from segengine.sources import _chunks
+
     array = zarr.open_array(zarr_store(uri), mode="r")
+    _chunks.require_bounded_chunks(array)
+    array = _chunks.bounded(array)
     _check_size(uri, array.shape[-2:], size)
     at: tuple[Any, ...] = (*(0,) * (array.ndim - 2), rows, cols)
     return np.asarray(array[at])

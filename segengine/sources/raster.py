@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.sources import _apart, _gdal
 from segengine.sources._bands import choose, require_bands
+from segengine.sources._bounds import MOST_BYTES, require_bounded
 from segengine.sources._files import (
     GuardedFile,
     changed,
@@ -38,16 +39,17 @@ NONE, which leaves the nodata of an `.aux.xml` out too."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 
-_MOST_PIXELS, _MOST_BANDS, _MOST_BYTES = 1 << 44, 4096, 1 << 30
-"""Of a raster; of those read of it; of one of its blocks."""
 _SLACK = 1 << 16
 """Blocks that a TIFF may leave out."""
 
 _CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
 
-class _ApartError(Exception):
-    """Is to be read in a process of its own."""
+class ApartError(Exception):
+    """A file is to be read in a process of its own, which damage to it may end."""
+
+    def __str__(self) -> str:
+        return "an HDF5 file, which is read as an image only; convert it to GeoTIFF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,13 @@ class RasterSource:
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
         try:
-            with self.open(entry.uri, apart=True) as dataset:
+            with self.open(entry.uri) as dataset:
                 pages = _pages(dataset)
                 if pages:
                     with _open_page(pages[0]) as first:
                         return self._probe(first, pages)
                 return self._probe(dataset, pages)
-        except _ApartError:
+        except ApartError:
             return _apart.probe(self, entry)
 
     def _probe(self, dataset: Any, pages: list[str]) -> Probe:
@@ -119,12 +121,12 @@ class RasterSource:
     def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         try:
             return self._tile_here(ref, rows, cols)
-        except _ApartError:
+        except ApartError:
             return _apart.read(self, ref, rows, cols)
 
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
-        with self.open(ref.uri, apart=True, **known) as dataset:
+        with self.open(ref.uri, **known) as dataset:
             pages = _pages(dataset)
             if not pages:
                 return self._window(dataset, ref, rows, cols)
@@ -149,10 +151,10 @@ class RasterSource:
         return Tile(pixels, _valid(dataset, bands, window, pixels))
 
     @contextmanager
-    def open(self, uri: str, *, apart: bool = False, **settings: Any) -> Iterator[Any]:
+    def open(self, uri: str, **settings: Any) -> Iterator[Any]:
         """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours.
 
-        `apart`: raise _ApartError for what damage could end this process with.
+        Raises ApartError for what is only opened in a process of its own.
         """
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning
@@ -160,7 +162,7 @@ class RasterSource:
         remote = _Remote(uri, self.trust) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
         try:
-            driver = self._driver(uri, remote, apart and not _apart.inside())
+            driver = self._driver(uri, remote)
             with rasterio.Env(**options), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
@@ -173,7 +175,7 @@ class RasterSource:
                         _gdal.require_own_overviews(dataset)
                     yield dataset
         except (
-            CorruptInputError, TransientInputError, MissingTruthError, MemoryError, _ApartError,
+            CorruptInputError, TransientInputError, MissingTruthError, MemoryError, ApartError,
         ):  # fmt: skip
             raise
         except Exception as error:
@@ -185,11 +187,11 @@ class RasterSource:
             if remote is not None:
                 remote.close()
 
-    def _driver(self, uri: str, remote: _Remote | None, apart: bool) -> str | None:
+    def _driver(self, uri: str, remote: _Remote | None) -> str | None:
         """The one driver that GDAL may use, after a look at what the file names; None: any."""
         head = _gdal.read_head(uri) if remote is None else remote.head()
-        if apart and _gdal.is_fragile(head):
-            raise _ApartError
+        if _gdal.is_fragile(head) and not _apart.inside():
+            raise ApartError
         if remote is None:
             _gdal.require_sound_file(uri, head)
         if self.trust:
@@ -314,21 +316,14 @@ def _pages(dataset: Any) -> list[str]:
 def _require_bounded(dataset: Any, bands: int) -> None:
     """Raise CorruptInputError for what a header claims and no worker could hold."""
     height, width = dataset.shape
-    if height * width > _MOST_PIXELS:
-        raise CorruptInputError(
-            f"is {width} x {height} pixels; at most {_MOST_PIXELS:,} in all are read"
-        )
-    if bands > _MOST_BANDS:
-        raise CorruptInputError(
-            f"has {bands:,} bands; at most {_MOST_BANDS:,} are read: set source.bands"
-        )
+    require_bounded(height, width, bands)
     rows, cols = dataset.block_shapes[0]
     whole = dataset.interleaving is not None and dataset.interleaving.value == "PIXEL"
     depth = (dataset.count if whole else 1) * np.dtype(_plain(dataset.dtypes[0])).itemsize
-    if rows * cols * depth >= _MOST_BYTES:
+    if rows * cols * depth >= MOST_BYTES:
         raise CorruptInputError(
             f"one block of it is {cols} x {rows} pixels, {rows * cols * depth:,} bytes; at most "
-            f"{_MOST_BYTES:,} are decoded at once: convert it to a tiled GeoTIFF"
+            f"{MOST_BYTES:,} are decoded at once: convert it to a tiled GeoTIFF"
         )
     if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
         blocks, size = -(-height // rows) * -(-width // cols), os.path.getsize(dataset.name)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from gzip import BadGzipFile
+from typing import Any, cast
 
 import numpy as np
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.objects import zarr_store
 from segengine.sources._bands import choose, require_bands
+from segengine.sources._bounds import MOST_BANDS, require_bounded
 from segengine.sources._files import changed, is_url, one_line, open_failure, unreadable
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -19,6 +24,7 @@ _FRAME = frozenset({"t", "time", "z", "depth", "frame", "n"})
 _BAND = frozenset({"c", "channel", "band", "bands", "channels"})
 _Y = frozenset({"y", "lat", "latitude", "row", "height"})
 _X = frozenset({"x", "lon", "longitude", "col", "column", "width"})
+_NAMES = {"frame": _FRAME, "band": _BAND, "y": _Y, "x": _X}
 _OME = ("t", "c", "z", "y", "x")
 
 
@@ -34,8 +40,10 @@ class ZarrSource:
         3 axes   (y, x, band) where the last is at most 4 and the others larger, else (frame, y, x)
         4 axes   (frame, y, x, band)
 
-    Nodata is NaN, and the array's attribute `_FillValue` or `missing_value`; a missing chunk reads
-    as the array's fill value, as Zarr defines. Booleans become 0 and 1.
+    An axis of another name is refused. Nodata is NaN, and what xarray masks: the attributes
+    `_FillValue` (floats of Zarr v3 in base64) and `missing_value`, and, of a Zarr v2 array that
+    xarray wrote (`_ARRAY_DIMENSIONS`), its fill value. A missing chunk reads as the array's fill
+    value, as Zarr defines. Booleans become 0 and 1.
     """
 
     bands: tuple[int, ...] | None = None
@@ -46,18 +54,25 @@ class ZarrSource:
 
     def probe(self, entry: Entry) -> Probe:
         """What the metadata says; raises CorruptInputError or TransientInputError."""
-        image = _open(entry.uri)
-        bands = choose(self.bands, range(1, image.bands + 1), image.bands)
-        return Probe(
-            kind="zarr",
-            height=image.height,
-            width=image.width,
-            bands=len(bands),
-            dtype=image.dtype,
-            windowed=True,
-            positions=np.arange(image.frames) if image.counts else None,
-            attributes=image.attributes(bands),
-        )
+        with _failures(entry.uri, "metadata"):
+            image = _open(entry.uri)
+            bands = self._bands(image)
+            return Probe(
+                kind="zarr",
+                height=image.height,
+                width=image.width,
+                bands=len(bands),
+                dtype=image.dtype,
+                windowed=True,
+                positions=np.arange(image.frames) if image.counts else None,
+                attributes=image.attributes(bands),
+            )
+
+    def _bands(self, image: _Image) -> tuple[int, ...]:
+        count = min(image.bands, MOST_BANDS + 1)
+        bands = choose(self.bands, range(1, count + 1), image.bands)
+        require_bounded(image.height, image.width, len(bands), image.frames)
+        return bands
 
     def read(
         self, frames: Sequence[FrameRef], rows: slice, cols: slice
@@ -66,23 +81,31 @@ class ZarrSource:
         images: dict[str, _Image | Unreadable] = {}
         for ref in frames:
             if ref.uri not in images:
-                try:
-                    images[ref.uri] = _open(ref.uri)
-                except (CorruptInputError, TransientInputError) as error:
-                    images[ref.uri] = unreadable(error)
+                images[ref.uri] = self._image(ref.uri)
             image = images[ref.uri]
             if isinstance(image, Unreadable):
                 yield image
-                continue
-            try:
-                bands = choose(self.bands, range(1, image.bands + 1), image.bands)
-                yield changed(ref, image.height, image.width) or image.tile(
+            else:
+                yield self._tile(image, ref, rows, cols)
+
+    def _image(self, uri: str) -> _Image | Unreadable:
+        try:
+            with _failures(uri, "metadata"):
+                return _open(uri)
+        except (CorruptInputError, TransientInputError) as error:
+            return unreadable(error)
+
+    def _tile(self, image: _Image, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        try:
+            with _failures(ref.uri, "chunk"):
+                bands = self._bands(image)
+                return changed(ref, image.height, image.width) or image.tile(
                     ref.position, rows, cols, bands
                 )
-            except (CorruptInputError, TransientInputError) as error:
-                yield unreadable(error)
-            except MemoryError:
-                yield Unreadable("error", "not enough memory to decode it")
+        except (CorruptInputError, TransientInputError) as error:
+            return unreadable(error)
+        except MemoryError:
+            return Unreadable("error", "not enough memory to decode it")
 
 
 _: type[Source] = ZarrSource
@@ -134,21 +157,35 @@ class _Image:
     def attributes(self, bands: tuple[int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         nodata = self.nodata()
-        if nodata is not None:
-            found["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
+        if nodata:
+            # JSON has no NaN or infinity; their names serve GDAL as well.
+            value = nodata[0].item()
+            found["nodata"] = value if math.isfinite(value) else str(value)
         if len(self.names) == self.bands:
             found["band_names"] = [self.names[band - 1] for band in bands]
         return found
 
-    def nodata(self) -> float | None:
+    def nodata(self) -> list[np.generic]:
+        """The values that stand for no pixel, in the dtype that `tile` returns."""
         attributes = self.array.attrs
-        value = attributes.get("_FillValue", attributes.get("missing_value"))
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
+        claims = [attributes.get("_FillValue"), attributes.get("missing_value")]
+        metadata = self.array.metadata
+        if metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes:
+            claims[0] = metadata.fill_value
+        found = (self._value(c) for claim in claims for c in _listed(claim))
+        return [value for value in found if value is not None]
+
+    def _value(self, claim: Any) -> np.generic | None:
+        """One of the array's own values; None: no pixel can have it."""
+        dtype = np.dtype(self.dtype)
+        if isinstance(claim, str) and dtype.kind == "f":
+            claim = _float(claim)
         try:
-            return None if value is None or isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            return None  # xarray encodes some fill values in base64; those dtypes are no pixels
+            if dtype.kind in "iu" and int(claim) != claim:
+                return None
+            return cast("np.generic", dtype.type(claim))
+        except (TypeError, ValueError, OverflowError):
+            return None
 
     def tile(self, position: int, rows: slice, cols: slice, bands: tuple[int, ...]) -> Tile:
         """The window of one frame."""
@@ -162,12 +199,7 @@ class _Image:
         low, high = min(bands) - 1, max(bands)
         parts: Mapping[str, slice] = {"y": rows, "x": cols, "band": slice(low, high)}
         index = tuple(next(places) if kind == "frame" else parts[kind] for kind in self.axes)
-        try:
-            raw = np.asarray(self.array[index])
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise _failure(self.uri, error) from error
+        raw = np.asarray(self.array[index])
         kept = [kind for kind in self.axes if kind != "frame"]
         raw = raw.transpose([kept.index(kind) for kind in ("y", "x", "band") if kind in kept])
         raw = raw[..., [band - 1 - low for band in bands]] if "band" in kept else raw[..., None]
@@ -175,18 +207,42 @@ class _Image:
         valid = np.ones(pixels.shape[:2], np.bool_)
         if pixels.dtype.kind == "f":
             valid &= ~np.isnan(pixels).any(axis=-1)
-        nodata = self.nodata()
-        if nodata is not None:
-            valid &= (pixels != nodata).all(axis=-1)
+        for value in self.nodata():
+            valid &= (pixels != value).all(axis=-1)
         return Tile(pixels, None if valid.all() else valid)
 
 
-def _failure(uri: str, error: BaseException) -> CorruptInputError | TransientInputError:
-    """Chunks are fetched by the operating system or a client library, and decoded by codecs."""
-    module = type(error).__module__.partition(".")[0]
-    if isinstance(error, OSError) or module in ("botocore", "aiohttp", "gcsfs", "s3fs"):
-        return open_failure(uri, error)
-    return CorruptInputError(f"damaged chunk: {one_line(error)}")
+def _listed(claim: Any) -> list[Any]:
+    return claim if isinstance(claim, list) else [] if claim is None else [claim]
+
+
+def _float(text: str) -> float | None:
+    """A float as xarray writes it (base64 of eight bytes), or as text."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        return float(struct.unpack("<d", data)[0]) if len(data) == 8 else float(text)
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _failures(uri: str, what: str) -> Iterator[None]:
+    """Ours for whatever zarr, its codecs or the client of a store raise while reading.
+
+    Chunks are fetched by the operating system or a client library, whose failures pass; all else
+    is said of content.
+    """
+    try:
+        yield
+    except (CorruptInputError, TransientInputError, MemoryError):
+        raise
+    except Exception as error:
+        module = type(error).__module__.partition(".")[0]
+        fetched = isinstance(error, OSError) and not isinstance(error, BadGzipFile)
+        if fetched or module in ("botocore", "aiohttp", "aiobotocore", "gcsfs", "s3fs", "fsspec"):
+            raise open_failure(uri, error) from error
+        where = "Zarr metadata" if what == "metadata" else what
+        raise CorruptInputError(f"damaged {where}: {one_line(error)}") from error
 
 
 def _open(uri: str) -> _Image:
@@ -196,18 +252,11 @@ def _open(uri: str) -> _Image:
 
     try:
         store = zarr_store(uri) if is_url(uri) else LocalStore(uri, read_only=True)
-        node = zarr.open(store, mode="r")
-        return _image(uri, node)
-    except (CorruptInputError, TransientInputError):
-        raise
+        return _image(uri, zarr.open(store, mode="r"))
     except (ArrayNotFoundError, GroupNotFoundError, NodeNotFoundError, FileNotFoundError) as error:
         if not is_url(uri):
             _require_directory(uri)
         raise CorruptInputError("is no Zarr array or group: no metadata in it") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptInputError(f"damaged Zarr metadata: {one_line(error)}") from error
-    except Exception as error:
-        raise open_failure(uri, error) from error
 
 
 def _require_directory(uri: str) -> None:
@@ -259,18 +308,16 @@ def _ome(uri: str, node: Any, ome: Mapping[str, Any]) -> _Image:
     return _Image(uri, array, _axes(array, axes), names if all(names) else ())
 
 
-def _dimension_names(array: Any) -> list[str] | None:
+def _dimension_names(array: Any) -> list[str | None] | None:
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return list(names) if names and all(names) else None
+    return list(names) if names and any(names) else None
 
 
-def _axes(array: Any, names: Sequence[str] | None) -> tuple[str, ...]:
+def _axes(array: Any, names: Sequence[str | None] | None) -> tuple[str, ...]:
     if names is not None:
         if len(names) != array.ndim:
             raise CorruptInputError(f"names {len(names)} axes of {array.ndim}")
-        axes = tuple(_axis(name.lower()) for name in names)
-        if None not in axes:
-            return tuple(axis for axis in axes if axis is not None)
+        return tuple(map(_axis, names))
     match array.shape:
         case (_, _):
             return "y", "x"
@@ -285,18 +332,23 @@ def _axes(array: Any, names: Sequence[str] | None) -> tuple[str, ...]:
     )
 
 
-def _axis(name: str) -> str | None:
-    for kind, known in (("frame", _FRAME), ("band", _BAND), ("y", _Y), ("x", _X)):
-        if name in known:
+def _axis(name: str | None) -> str:
+    for kind, known in _NAMES.items():
+        if str(name).lower() in known:
             return kind
-    return None
+    said = "an axis without a name beside others with one" if name is None else f"an axis {name!r}"
+    known_names = "; ".join(f"{kind}: {', '.join(sorted(n))}" for kind, n in _NAMES.items())
+    raise CorruptInputError(f"has {said}; rename it to one that is known ({known_names})")
 
 
 def _checked(image: _Image) -> _Image:
+    from segengine.sources import _chunks
+
     if any(image.axes.count(axis) != 1 for axis in ("y", "x")) or image.axes.count("band") > 1:
         raise CorruptInputError(f"its axes are {', '.join(image.axes)}; one y and one x are needed")
     if 0 in image.array.shape:
         raise CorruptInputError(f"an empty array, shape {image.array.shape}")
     if image.array.dtype.kind not in "biuf":
         raise CorruptInputError(f"{image.array.dtype} pixels cannot be segmented")
-    return image
+    _chunks.require_bounded_chunks(image.array)
+    return replace(image, array=_chunks.bounded(image.array))

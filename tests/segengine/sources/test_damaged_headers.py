@@ -16,7 +16,7 @@ import pytest
 
 from segengine.errors import CorruptInputError
 from segengine.sources import _apart
-from segengine.sources.raster import RasterSource
+from segengine.sources.raster import ApartError, RasterSource
 from segengine.types import Entry, FrameRef, Tile
 
 from . import formats
@@ -28,19 +28,13 @@ FILES = 40
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Any]:
     """By format; in a process of its own, which damage may end."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.segengine.sources.mutations",
-        str(FILES),
-        *formats.RASTERS,
-    ]
+    command = [sys.executable, "-m", "tests.segengine.sources.mutations", str(FILES)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return {found["format"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("name", formats.RASTERS)
+@pytest.mark.parametrize("name", [*formats.RASTERS, *formats.ZARRS])
 def test_damage_is_read_or_a_reason(outcomes: dict[str, Any], name: str) -> None:
     found = outcomes[name]
     assert found["whole"] == "read"
@@ -201,3 +195,12 @@ def test_time_and_memory_of_the_child_are_limited(does: str, status: int) -> Non
     )
     assert done.returncode == status, done.stderr
     assert ("MemoryError" in done.stderr) == (status == 1)
+
+
+def test_hdf5_is_not_opened_here(tmp_path: Path) -> None:
+    path = formats.write("hdf5", tmp_path)
+    with (
+        pytest.raises(ApartError, match="convert it to GeoTIFF"),
+        RasterSource().open(str(path)),
+    ):
+        pass

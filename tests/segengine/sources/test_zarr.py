@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import tracemalloc
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -152,6 +156,86 @@ def test_nodata(tmp_path: Path, attribute: str) -> None:
     assert probe(path).attributes == {"nodata": 7}
 
 
+FILLS = {
+    "bool": True, "int8": -128, "uint8": 255, "int16": -9999, "uint16": 65535, "int32": -(2**31),
+    "uint32": 2**32 - 1, "int64": -(2**63), "uint64": 2**64 - 1, "float16": -7.5, "float32": 1e20,
+    "float64": 0.1, "float32-nan": np.nan, "float64-inf": np.inf,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("attribute", ["_FillValue", "missing_value"])
+@pytest.mark.parametrize("name", FILLS)
+@pytest.mark.filterwarnings("ignore")  # xarray's own: of consolidated metadata, and of overflow
+def test_xarray_says_what_is_nodata(
+    tmp_path: Path, version: int, attribute: str, name: str
+) -> None:
+    """Written by xarray and read again by it: the authority, in every dtype."""
+    import xarray as xr
+
+    dtype = np.dtype(name.partition("-")[0])
+    fill = dtype.type(FILLS[name])
+    values = random(20, 30).astype(dtype)
+    values[3:9, 4:12] = fill
+    if dtype.kind in "iu" and dtype.itemsize < 8:  # xarray rounds larger ones to float64
+        values[15, 15] = fill ^ dtype.type(1)
+    variable = xr.Variable(("y", "x"), values, {attribute: fill})
+    path = tmp_path / "a.zarr"
+    xr.Dataset({"v": variable}).to_zarr(path, zarr_format=version, consolidated=False)
+    with xr.open_zarr(path, consolidated=False, chunks=None) as found:
+        wanted = found["v"].notnull().values
+    (item,) = read(path / "v")
+    assert isinstance(item, Tile), item
+    expected = values.astype("uint8") if dtype.kind == "b" else values
+    np.testing.assert_array_equal(item.pixels[..., 0], expected)
+    valid = np.ones(values.shape, bool) if item.valid is None else item.valid
+    np.testing.assert_array_equal(valid, wanted)
+    assert not valid.all()
+
+
+def test_neighbours_of_a_large_nodata_are_valid(tmp_path: Path) -> None:
+    values = np.full((4, 4), 2**64 - 2, np.uint64)
+    values[0] = 2**64 - 1
+    path = store(tmp_path / "a.zarr", values, attributes={"_FillValue": 2**64 - 1})
+    (item,) = read(path)
+    assert isinstance(item, Tile)
+    np.testing.assert_array_equal(item.valid, values != 2**64 - 1)
+    assert probe(path).attributes == {"nodata": 2**64 - 1}
+
+
+def test_several_missing_values(tmp_path: Path) -> None:
+    values = random(20, 30)
+    path = store(tmp_path / "a.zarr", values, attributes={"missing_value": [5, 6, -1, 2.5]})
+    (item,) = read(path)
+    assert isinstance(item, Tile)
+    np.testing.assert_array_equal(item.valid, ~np.isin(values, (5, 6)))
+
+
+def test_a_fill_value_of_zarr_v2_counts_where_xarray_wrote_it(tmp_path: Path) -> None:
+    values = random(20, 30)
+    path = store(tmp_path / "a.zarr", values, 2, fill_value=7)
+    (item,) = read(path)
+    assert isinstance(item, Tile)
+    assert item.valid is None
+    zarr.open_array(str(path)).attrs["_ARRAY_DIMENSIONS"] = ["y", "x"]
+    (item,) = read(path)
+    assert isinstance(item, Tile)
+    np.testing.assert_array_equal(item.valid, values != 7)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("pol", "y", "x"), "has an axis 'pol'; rename it to one that is known .*frame: .*time"),
+        ((None, "y", "x"), "has an axis without a name beside others with one"),
+    ],
+)
+def test_unknown_axes_are_refused_by_name(tmp_path: Path, names: Any, reason: str) -> None:
+    path = store(tmp_path / "a.zarr", random(3, 20, 30), dimension_names=names)
+    with pytest.raises(CorruptInputError, match=reason):
+        probe(path)
+
+
 def test_nan_is_nodata_and_a_fill_value_is_not(tmp_path: Path) -> None:
     values = random(20, 30, dtype="float32")
     values[3:5] = np.nan
@@ -221,7 +305,6 @@ def test_what_is_no_zarr(tmp_path: Path) -> None:
     "filters", [{"compressor": {"id": "pickle"}}, {"filters": [{"id": "pickle"}]}]
 )
 def test_a_pickle_is_no_codec(tmp_path: Path, filters: dict[str, Any]) -> None:
-    import json
     import pickle  # noqa: TID251 - what an attacker does
 
     class Touch:
@@ -235,3 +318,105 @@ def test_a_pickle_is_no_codec(tmp_path: Path, filters: dict[str, Any]) -> None:
     with pytest.raises(CorruptInputError, match="damaged Zarr metadata"):
         ZarrSource().probe(Entry("a", str(tmp_path), ""))
     assert not (tmp_path / "canary").exists()
+
+
+# Bounds
+
+
+def claims(path: Path, version: int = 3, **changes: Any) -> Path:
+    """An array that says so of itself, with one chunk behind it."""
+    store(path, np.ones((16, 16), np.uint8), version, compressors=None)
+    name = path / ("zarr.json" if version == 3 else ".zarray")
+    document = json.loads(name.read_text())
+    if version == 3 and "chunks" in changes:
+        chunks = changes.pop("chunks")
+        document["chunk_grid"]["configuration"]["chunk_shape"] = chunks
+    name.write_text(json.dumps(document | changes))
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"shape": [2**40, 2**40]}, "is 1099511627776 x 1099511627776 pixels; at most 17,592"),
+        ({"shape": [2**17, 2**17], "chunks": [2**17, 2**17]}, "17,179,869,184 bytes; at most 1,073"),
+        ({"shape": [2**40, 16, 16], "chunks": [1, 16, 16]}, "has 1,099,511,627,776 frames; at most"),
+        ({"shape": [1, 8, 8, 70_000], "chunks": [1, 8, 8, 1]}, "has 4,097 bands; at most 4,096"),
+    ],
+)  # fmt: skip
+def test_what_no_worker_could_hold_is_refused(
+    tmp_path: Path, version: int, changes: dict[str, Any], reason: str
+) -> None:
+    path = claims(tmp_path / "a.zarr", version, **changes)
+    with pytest.raises(CorruptInputError, match=reason):
+        probe(path)
+
+
+def test_a_shard_of_too_many_chunks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_array(
+        str(path), shape=(2**16, 2**16), dtype="u1", chunks=(4, 4), shards=(2**16, 2**16)
+    )
+    with pytest.raises(CorruptInputError, match="one shard of it has 268,435,456 chunks"):
+        probe(path)
+
+
+BOMBS = {
+    "2-zlib": "numcodecs:Zlib", "2-gzip": "numcodecs:GZip", "2-bz2": "numcodecs:BZ2",
+    "2-lzma": "numcodecs:LZMA", "2-lz4": "numcodecs:LZ4", "2-zstd": "numcodecs:Zstd",
+    "2-blosc": "numcodecs:Blosc", "3-gzip": "zarr.codecs:GzipCodec",
+    "3-zstd": "zarr.codecs:ZstdCodec", "3-blosc": "zarr.codecs:BloscCodec",
+    "3-lzma": "zarr.codecs.numcodecs:LZMA", "3-bz2": "zarr.codecs.numcodecs:BZ2",
+    "3-lz4": "zarr.codecs.numcodecs:LZ4",
+}  # fmt: skip
+"""Codecs that can make much of little, each with the version of Zarr."""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.filterwarnings("ignore")  # of codecs outside the specification
+def test_a_small_chunk_does_not_become_a_big_one(tmp_path: Path, name: str) -> None:
+    """A chunk of 64 MB of ones in the place of one of 256 bytes; beside it they are read."""
+    version, codec = int(name[0]), resolve_name(BOMBS[name])()
+    values = random(32, 32, dtype="uint8")
+    path = store(tmp_path / "a.zarr", values, version, compressors=codec)
+    chunk = "c/0/1" if version == 3 else "0.1"
+    big = store(
+        tmp_path / "b.zarr", np.ones((2**13, 2**13), np.uint8), version,
+        chunks=(2**13, 2**13), compressors=codec,
+    )  # fmt: skip
+    (path / chunk).write_bytes((big / ("c/0/0" if version == 3 else "0.0")).read_bytes())
+    tracemalloc.start()
+    try:
+        (item,) = read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(item, Unreadable), item
+    assert item.kind == "corrupt"
+    assert re.search(r"damaged chunk: (claims 67,108,864 bytes|is longer than)", item.reason)
+    assert peak < 2**25
+    (item,) = read(path, cols=slice(0, 16))
+    assert isinstance(item, Tile)
+    np.testing.assert_array_equal(item.pixels[..., 0], values[:, :16])
+
+
+def test_zstd_without_its_size_is_read_and_bounded(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    path = store(tmp_path / "a.zarr", random(32, 32, dtype="uint8"))
+
+    def streamed(data: bytes) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        return sink.getvalue().to_pybytes()
+
+    (path / "c/0/1").write_bytes(streamed(bytes([9]) * 256))
+    (item,) = read(path)
+    assert isinstance(item, Tile)
+    assert (item.pixels[:16, 16:] == 9).all()
+    (path / "c/0/1").write_bytes(streamed(bytes(2**24)))
+    (item,) = read(path)
+    assert isinstance(item, Unreadable)
+    assert "is longer than" in item.reason
