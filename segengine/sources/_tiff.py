@@ -6,7 +6,7 @@ Source: TIFF 6.0 (1992), BigTIFF as in libtiff 4, GeoTIFF 1.1 (OGC 19-008r4).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +17,7 @@ from segengine.errors import CorruptInputError
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _GEO = {33550, 34264, 34735}  # pixel scale, transformation, geo keys
+_NODATA = 42113  # GDAL's, as text
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
     13: 4,
@@ -26,6 +27,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 }
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex", 6: "complex"}
 _PAGES = 100_000
+_TAGS = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Page:
     orientation: int
     """1 to 8, as in EXIF."""
     georeferenced: bool
+    compression: int
+    nodata: bool
+    """Whether it says which value is no pixel."""
+    masked: bool
+    """Whether a transparency mask of its size follows it."""
     offsets: Array | None
     counts: Array | None
 
@@ -97,23 +104,28 @@ def pages(file: BinaryIO) -> list[Page]:
     return found
 
 
-def missing(file: BinaryIO, page: Page) -> str | None:
-    """Why the pixels of a page are not all there, or None."""
+def missing(file: BinaryIO, page: Page) -> tuple[str | None, bool]:
+    """Why the pixels of a page are not all there, or None; and whether some were left out on purpose.
+
+    A strip at 0 of 0 bytes was never written: GDAL's sparse files, which read as nodata or 0.
+    """
     if page.offsets is None or page.counts is None or page.offsets.count != page.counts.count:
-        return "damaged TIFF header: no table of strips"
+        return "damaged TIFF header: no table of strips", False
     try:
         reader = _Reader(file)
         offsets, counts = reader.values(page.offsets), reader.values(page.counts)
     except (struct.error, ValueError, OverflowError) as error:
-        return f"damaged TIFF header: {error}"
+        return f"damaged TIFF header: {error}", False
     end = np.uint64(file.seek(0, 2))
+    sparse = (offsets == 0) & (counts == 0)
     bad = (
         (offsets == 0) | (counts == 0) | (offsets > end) | (counts > end - np.minimum(offsets, end))
-    )
+    ) & ~sparse
     if not bad.any():
-        return None
+        return None, bool(sparse.any())
     first = int(np.flatnonzero(bad)[0])
-    return f"truncated TIFF: {int(bad.sum())} of {len(bad)} strips missing, the first is {first}"
+    said = f"truncated TIFF: {int(bad.sum())} of {len(bad)} strips missing, the first is {first}"
+    return said, False
 
 
 class _Reader:
@@ -121,6 +133,8 @@ class _Reader:
         self.file = file
         file.seek(0)
         head = file.read(16)
+        self.end = file.seek(0, 2)
+        self.tags = 0
         if head[:4] not in MAGICS:
             raise ValueError("no TIFF signature")
         self.order = "<" if head[:2] == b"II" else ">"
@@ -130,22 +144,29 @@ class _Reader:
         )[0]
 
     def pages(self) -> list[Page]:
-        found, seen, offset = [], set[int](), self.first
+        found: list[Page] = []
+        seen, offset = set[int](), self.first
         while offset:
             if offset in seen or len(seen) >= _PAGES:
                 raise ValueError("its directories form a loop")
             page, following = self.page(len(seen), offset)
             seen.add(offset)
-            if page is not None:
+            if isinstance(page, Page):
                 found.append(page)
+            elif found and page == (found[-1].height, found[-1].width):
+                found[-1] = replace(found[-1], masked=True)
             offset = following
         return found
 
-    def page(self, index: int, offset: int) -> tuple[Page | None, int]:
+    def page(self, index: int, offset: int) -> tuple[Page | tuple[int, int] | None, int]:
+        """A full-size image, the size of a mask, or None for a thumbnail; where the next one lies."""
         size, head, inline = (20, 8, 8) if self.big else (12, 2, 4)
         entries = self.unpack("Q" if self.big else "H", self.at(offset, head))
         if entries > 4096:
             raise ValueError(f"a directory of {entries} tags")
+        self.tags += entries
+        if self.tags > _TAGS:
+            raise ValueError(f"more than {_TAGS:,} tags in all")
         body = self.at(offset + head, entries * size + inline)
         tags: dict[int, Array] = {}
         for start in range(0, entries * size, size):
@@ -159,8 +180,10 @@ class _Reader:
             tags[tag] = Array(_CODES.get(kind, ""), count, place)
         following = self.unpack("Q" if self.big else "I", body[entries * size :])
         subfile = self.number(tags, 254, 0)
-        if subfile & (_REDUCED | _MASK) or self.number(tags, 255, 1) == 2:
+        if subfile & _REDUCED or self.number(tags, 255, 1) == 2:
             return None, following
+        if subfile & _MASK:
+            return (self.number(tags, 257), self.number(tags, 256)), following
         bands = self.number(tags, 277, 1)
         return Page(
             index=index,
@@ -174,6 +197,9 @@ class _Reader:
             planar=self.number(tags, 284, 1) == 2,
             orientation=self.number(tags, 274, 1),
             georeferenced=not _GEO.isdisjoint(tags),
+            compression=self.number(tags, 259, 1),
+            nodata=_NODATA in tags,
+            masked=False,
             offsets=tags.get(273) or tags.get(324),
             counts=tags.get(279) or tags.get(325),
         ), following
@@ -200,6 +226,8 @@ class _Reader:
         )
 
     def at(self, offset: int, size: int) -> bytes:
+        if size > self.end - offset:
+            raise ValueError("the file ends inside it")
         self.file.seek(offset)
         data = self.file.read(size)
         if len(data) < size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources import _tiff, _webp
 from segengine.sources._color import Color, bands_of, recolor, require_color
-from segengine.sources._files import changed, one_line, open_input, read_bytes, unreadable
+from segengine.sources._files import changed, is_url, one_line, open_input, read_bytes, unreadable
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class ImageSource:
     Palette, CMYK and YCbCr become RGB, EXIF rotation is applied, alpha is dropped and alpha 0 (or
     the transparent colour) is nodata; 1 bit becomes 0 and 255; 8 and 16 bit stay as they are, float
     TIFF is float32. Colour profiles are not applied. Of an animation the first frame is read. The
-    pages of a TIFF are frames of one scene and must be alike; thumbnails and masks are left out.
+    pages of a TIFF are frames of one scene and must be alike; thumbnails are left out. What is no
+    pixel of a TIFF (its nodata tag, its mask, a local `.msk` or `.aux.xml` beside it, strips that
+    were never written) is what the raster source says, which also decodes what Pillow does not.
     """
 
     color: Color | None = None
@@ -88,8 +91,8 @@ class ImageSource:
 
     def _tile(self, data: bytes, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         try:
-            pixels, valid = _decode(data, ref.position)
-        except CorruptInputError as error:
+            pixels, valid = _decode(data, ref.position, ref.uri)
+        except (CorruptInputError, TransientInputError) as error:
             return unreadable(error)
         except MemoryError:
             return Unreadable("error", "not enough memory to decode it")
@@ -231,6 +234,8 @@ def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
     numbers = tuple(each.index for each in pages)
     if page.bands == 4 and not page.alpha:
         raise _no_photo(page)
+    if page.compression in _FOREIGN:
+        return _Header(name, height, width, *_gdal_layout(page), pages=numbers), None
     if page.bands > 1 and page.bits > 8:
         dtype = f"{page.kind}{page.bits}"
         if page.bands not in (3, 4) or dtype not in ("uint16", "float32"):
@@ -241,6 +246,20 @@ def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
     image = _plugin(name, file)
     bands, dtype = _layout(name, image.mode)
     return _Header(name, height, width, bands, dtype, pages=numbers), image
+
+
+_FOREIGN = frozenset((34887, 34925, 50000, 50001, 50002, 52546))
+"""Compressions that Pillow may lack: LERC, LZMA, Zstandard, WebP, JPEG XL."""
+_GDAL_DTYPES = frozenset(("uint8", "uint16", "float32"))
+
+
+def _gdal_layout(page: _tiff.Page) -> tuple[int, str]:
+    """(bands, dtype) of a TIFF that GDAL decodes, where it is a photo to it as to Pillow."""
+    alpha = page.alpha and page.bands in (2, 4)
+    bands, dtype = page.bands - alpha, f"{page.kind}{page.bits}"
+    if page.photometric not in (1, 2, 6) or bands not in (1, 3) or dtype not in _GDAL_DTYPES:
+        raise _no_photo(page)
+    return bands, dtype
 
 
 _HEADERS = {"TIFF": _tiff_header, "WebP": _webp_header}
@@ -278,17 +297,24 @@ def _orientation(exif: bytes) -> int:
     return value if value in _TURNS else 1
 
 
-def _decode(data: bytes, position: int) -> tuple[NDArray[Any], Bool | None]:
-    """(y, x, 1 or 3) and (y, x) valid, upright; raises CorruptInputError."""
+def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | None]:
+    """(y, x, 1 or 3) and (y, x) valid, upright; raises CorruptInputError or TransientInputError."""
     file = BytesIO(data)
     header, image = _read_header(file)
     if position not in header.pages:
         raise CorruptInputError(f"has no page {position}")
+    told: Tile | None = None
     if header.format == "TIFF":
         page = next(page for page in _tiff.pages(file) if page.index == position)
-        reason = _tiff.missing(file, page)
+        reason, sparse = _tiff.missing(file, page)
         if reason is not None:
             raise CorruptInputError(reason)
+        decodes = sparse or page.compression in _FOREIGN
+        if decodes or page.nodata or page.masked or _is_described(uri):
+            told = _by_gdal(uri, page, header.pages.index(position))
+        if decodes and told is not None:
+            _gdal_layout(page)
+            return told.pixels, told.valid
     try:
         if header.deep:
             pixels, valid = _deep(data, header, image, position)
@@ -308,7 +334,27 @@ def _decode(data: bytes, position: int) -> tuple[NDArray[Any], Bool | None]:
     turn = _TURNS[header.orientation]
     if valid is not None:
         valid = None if valid.all() else turn(valid)
+    if told is not None and told.valid is not None:
+        valid = told.valid if valid is None else valid & told.valid
     return turn(pixels), valid
+
+
+def _is_described(uri: str) -> bool:
+    """Whether a mask or metadata lies beside a local TIFF; behind a URL the listing has looked."""
+    return not is_url(uri) and any(os.path.exists(uri + s) for s in (".msk", ".MSK", ".aux.xml"))
+
+
+def _by_gdal(uri: str, page: _tiff.Page, place: int) -> Tile:
+    """A page of a TIFF, upright, as the raster source reads it; `place`: among its full pages."""
+    from segengine.sources.raster import RasterSource
+
+    ref = FrameRef(0, "", uri, "", page.height, page.width, place)
+    (tile,) = RasterSource().read([ref], slice(0, page.height), slice(0, page.width))
+    if isinstance(tile, Unreadable):
+        kind = CorruptInputError if tile.kind == "corrupt" else TransientInputError
+        raise kind(tile.reason)
+    turn = _TURNS.get(page.orientation, _TURNS[1])
+    return Tile(turn(tile.pixels), None if tile.valid is None else turn(tile.valid))
 
 
 def _shallow(image: ImageFile, data: bytes) -> tuple[NDArray[Any], Bool | None]:

@@ -157,14 +157,15 @@ class RasterSource:
         Raises ApartError for what is only opened in a process of its own.
         """
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
+        from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
         remote = _Remote(uri, self.trust) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
         try:
             driver = self._driver(uri, remote)
             with rasterio.Env(**options), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                for kind in (NotGeoreferencedWarning, NodataShadowWarning):
+                    warnings.simplefilter("ignore", kind)
                 # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
                 with (
                     rasterio.open(Path(uri), driver=driver)
