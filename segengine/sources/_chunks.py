@@ -152,7 +152,7 @@ def _lz4_size(data: bytes) -> int:
 def _zstd_size(data: bytes) -> int | None:
     """The content size of the first frame; None where it does not say."""
     if data[:4] != b"\x28\xb5\x2f\xfd" or len(data) < 6:
-        return 0  # no such frame: its own codec says so
+        raise ValueError("does not begin as Zstandard does")  # its codec would ask for all memory
     flags = data[4]
     single = bool(flags & 32)
     start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]

@@ -416,7 +416,9 @@ def test_zstd_without_its_size_is_read_and_bounded(tmp_path: Path) -> None:
     (item,) = read(path)
     assert isinstance(item, Tile)
     assert (item.pixels[:16, 16:] == 9).all()
-    (path / "c/0/1").write_bytes(streamed(bytes(2**24)))
-    (item,) = read(path)
-    assert isinstance(item, Unreadable)
-    assert "is longer than" in item.reason
+    for data, reason in ((streamed(bytes(2**24)), "is longer than"), (bytes(9), "begin as Zsta")):
+        (path / "c/0/1").write_bytes(data)
+        (item,) = read(path)
+        assert isinstance(item, Unreadable)
+        assert item.kind == "corrupt"
+        assert reason in item.reason
