@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -25,7 +25,7 @@ import xxhash
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.schemes import filesystem
-from segengine.sources import _tiff
+from segengine.sources import _beside, _tiff
 from segengine.sources._files import is_url, is_web, open_failure, open_input
 from segengine.types import Entry
 from segengine.urls import public
@@ -41,7 +41,6 @@ _SUFFIXES = {"images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZAR
 _KNOWN = frozenset().union(*_SUFFIXES.values())
 _SIDECARS = frozenset((".xml", ".ovr", ".msk", ".tfw", ".tifw", ".wld", ".jgw", ".pgw", ".prj",
                        ".json", ".txt", ".md", ".csv", ".yaml", ".yml"))  # fmt: skip
-_WORLD_FILES = (".tfw", ".tifw", ".wld", ".TFW")
 _ZARR_METADATA = frozenset(("zarr.json", ".zarray", ".zgroup"))
 _STORE = frozenset(("run.lock", "records/+layouts"))
 """What only a segengine store holds: the first before, the second as long as there are scenes."""
@@ -70,18 +69,25 @@ class Listing:
     kind: str = "auto"
     zarrs: frozenset[str] = frozenset()
     """uris of the entries that are Zarr directories."""
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """uris of what lies beside an entry and belongs to it, by the entry's uri."""
 
     def kind_of(self, entry: Entry) -> str:
         """The source that reads an entry: images, raster, video or zarr.
 
-        For `auto` by suffix; of a TIFF the header is read. Raises TransientInputError where it
-        cannot be: the kind must not depend on the state of the network.
+        For `auto` by suffix; of a TIFF the header is read, and a picture is a raster where it lies
+        somewhere, or has a mask, by what is beside it. Raises TransientInputError where that
+        cannot be read: the kind must not depend on the state of the network.
         """
+        suffix, beside = _suffix(entry.name), self.beside.get(entry.uri, ())
+        if self.kind == "images" and suffix in _TIFF and is_url(entry.uri):
+            _require_no_void(beside)
         if self.kind != "auto":
             return self.kind
         if entry.uri in self.zarrs:
             return "zarr"
-        suffix = _suffix(entry.name)
+        if suffix in _IMAGES and _is_raster(entry.name, beside):
+            return "raster"
         if suffix in _TIFF:
             return _kind_of_tiff(entry.uri)
         return next((kind for kind, suffixes in _SUFFIXES.items() if suffix in suffixes), "images")
@@ -143,6 +149,7 @@ class _Found(NamedTuple):
     fingerprint: str
     zarr: bool = False
     reason: str = ""
+    beside: tuple[str, ...] = ()
 
 
 def _listing(found: Collection[_Found], kind: str) -> Listing:
@@ -168,6 +175,7 @@ def _listing(found: Collection[_Found], kind: str) -> Listing:
         tuple(sorted(unlisted, key=_sort_key)),
         kind,
         frozenset(match.uri for match in found if match.zarr),
+        {match.uri: match.beside for match in found if match.beside},
     )
 
 
@@ -193,10 +201,14 @@ class _Pattern:
     parts: tuple[str, ...]
     kind: str
 
-    def wants(self, name: str, *, directory: bool = False) -> bool:
-        """Whether a file name that the pattern matches is an input."""
+    def wants(
+        self, name: str, *, directory: bool = False, beside: Collection[str] = frozenset()
+    ) -> bool:
+        """Whether a file name that the pattern matches is an input; `beside`: names around it."""
         suffix = _suffix(name)
         if not self.parts:
+            if self.kind == "raster" and suffix in _IMAGES - _RASTER:
+                return any(world in beside for world in _beside.world_files(name))
             return suffix in (_KNOWN if self.kind == "auto" else _SUFFIXES.get(self.kind, _KNOWN))
         if directory:
             return suffix in _KNOWN
@@ -261,11 +273,47 @@ def _local(path: str, kind: str) -> Iterator[_Found]:
         yield _Found(name, fixed, "", reason=str(open_failure(fixed, error)))
         return
     if not os.path.isdir(fixed):
-        yield _Found(name, fixed, _fingerprint(status.st_size, status.st_mtime_ns))
+        folder = os.path.dirname(fixed)
+        yield _local_file(name, fixed, status, lambda n: os.path.exists(os.path.join(folder, n)))
     elif _suffix(name) in _ZARR or any(os.path.exists(f"{fixed}/{m}") for m in _ZARR_METADATA):
         yield _Found(name, fixed.rstrip("/"), _zarr_fingerprint(fixed), zarr=True)
     else:
         yield from _Scan(fixed.rstrip("/") or "/").run([_Pattern((), kind)])
+
+
+def _local_file(
+    name: str, path: str, status: os.stat_result, exists: Callable[[str], bool]
+) -> _Found:
+    """An input, with the marks of all that it is made of."""
+    own = status.st_size, status.st_mtime_ns
+    if _suffix(name) in _VIDEO:
+        return _Found(name, path, _fingerprint(*own))
+    folder, base = os.path.split(path)
+    beside = tuple(
+        os.path.join(folder, each)
+        for each in _beside.companions(base, exists)
+        if _beside.is_metadata(os.path.join(folder, each))
+    )
+    parts = [_local_mark(each, os.path.basename(each)) for each in beside]
+    if _suffix(name) == ".vrt":
+        for source in _beside.named_by(path):
+            start = os.path.dirname(source)
+            parts.append(_local_mark(source, os.path.relpath(source, folder)))
+            around = (".aux.xml", ".msk", ".ovr")
+            parts += [
+                _local_mark(each, os.path.relpath(each, folder))
+                for each in (os.path.join(start, os.path.basename(source) + a) for a in around)
+                if os.path.exists(each)
+            ]
+    return _Found(name, path, _fingerprint(*own, *parts), beside=beside)
+
+
+def _local_mark(path: str, name: str) -> tuple[object, ...]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return name, error.errno
+    return name, status.st_size, status.st_mtime_ns
 
 
 def _split_local(path: str) -> tuple[str, tuple[str, ...]]:
@@ -303,6 +351,7 @@ class _Scan:
         except OSError as error:
             yield _Found(prefix or "./", folder, "", reason=str(open_failure(folder, error)))
             return
+        beside = _beside.candidates(child.name for child in children)
         for child in children:
             try:
                 directory = child.is_dir()
@@ -310,17 +359,18 @@ class _Scan:
                 directory = False  # a loop of links: `stat` below says so
             if directory:
                 yield from self._directory(child, prefix, patterns, above)
-            elif any(p.matches(child.name) and p.wants(child.name) for p in patterns):
-                yield self._file(child, prefix)
+            elif any(
+                p.matches(child.name) and p.wants(child.name, beside=beside) for p in patterns
+            ):
+                yield self._file(child, prefix, beside)
 
-    def _file(self, child: os.DirEntry[str], prefix: str) -> _Found:
+    def _file(self, child: os.DirEntry[str], prefix: str, beside: frozenset[str]) -> _Found:
         try:
             status = child.stat()
         except OSError as error:
             reason = str(open_failure(child.path, error))
             return _Found(prefix + child.name, child.path, "", reason=reason)
-        mark = _fingerprint(status.st_size, status.st_mtime_ns)
-        return _Found(prefix + child.name, child.path, mark)
+        return _local_file(prefix + child.name, child.path, status, beside.__contains__)
 
     def _directory(
         self,
@@ -428,7 +478,32 @@ def _remote_file(system: Any, root: str, url: str) -> _Found | None:
         if _suffix(name) in _ZARR or any(f"{root}/{m}" in found for m in _ZARR_METADATA):
             return _Found(name, url, _remote_zarr_fingerprint(root, found), zarr=True)
         return None
-    return _Found(name, url, _remote_mark(info))
+    return _remote_found(name, url, info, root, lambda path: _info(system, path))
+
+
+def _info(system: Any, path: str) -> Mapping[str, Any] | None:
+    try:
+        found: Mapping[str, Any] = system.info(path)
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _remote_found(
+    name: str,
+    url: str,
+    info: Mapping[str, Any],
+    path: str,
+    find: Callable[[str], Mapping[str, Any] | None],
+) -> _Found:
+    """An input, with the marks of all that it is made of; `find`: an object by its path, or None."""
+    wanted = _beside.remote_companions(path) if _suffix(public(name)) in _RASTER else []
+    found = {each: about for each in wanted if (about := find(each)) is not None}
+    base, mark, query = url.partition("?") if is_web(url) else (url, "", "")
+    stem = base.removesuffix(path.rpartition("/")[2])
+    beside = tuple(stem + each.rpartition("/")[2] + mark + query for each in found)
+    marks = [(each.rpartition("/")[2], _remote_mark(about)) for each, about in found.items()]
+    return _Found(name, url, _remote_mark(info, *marks), beside=beside)
 
 
 def _tree(
@@ -462,7 +537,7 @@ def _tree(
                 mark = _remote_zarr_fingerprint(array, inside)
                 yield _Found(inner, f"{url}/{inner}", mark, zarr=True)
         elif info["type"] != "directory" and pattern.wants(name.rpartition("/")[2]):
-            yield _Found(name, f"{url}/{name}{mark}{query}", _remote_mark(info))
+            yield _remote_found(name, f"{url}/{name}{mark}{query}", info, path, details.get)
 
 
 def _is_store(root: str, found: Collection[str]) -> bool:
@@ -477,11 +552,12 @@ def _path_matches(pattern: _Pattern, name: str) -> bool:
     return any(inner.matches(last) for inner in patterns)
 
 
-def _remote_mark(info: Mapping[str, Any]) -> str:
+def _remote_mark(info: Mapping[str, Any], *more: object) -> str:
     """Digest of size and ETag, or of the time of change where there is no ETag."""
     keys = {key.lower(): value for key, value in info.items()}
     mark = keys.get("etag") or keys.get("last-modified") or keys.get("lastmodified")
-    return _fingerprint(keys.get("size"), str(mark or keys.get("mtime") or keys.get("updated")))
+    changed = str(mark or keys.get("mtime") or keys.get("updated"))
+    return _fingerprint(keys.get("size"), changed, *more)
 
 
 def _remote_zarr_fingerprint(root: str, found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -489,12 +565,35 @@ def _remote_zarr_fingerprint(root: str, found: Mapping[str, Mapping[str, Any]]) 
     return _fingerprint(*marks)
 
 
-# TIFF: a photo, or a raster?
+# A picture: a photo, or a raster?
+
+
+def _is_raster(name: str, beside: Sequence[str]) -> bool:
+    """Whether what lies beside a picture says where it lies, or what of it is no pixel."""
+    worlds = {each.rpartition("/")[2] for each in _beside.world_files(name)}
+    return any(
+        _base(each) in worlds
+        or _base(each).lower().endswith(".msk")
+        or (each.partition("?")[0].endswith(".aux.xml") and _beside.is_telling(each))
+        for each in beside
+    )
+
+
+def _base(uri: str) -> str:
+    return public(uri).rpartition("/")[2]
+
+
+def _require_no_void(beside: Sequence[str]) -> None:
+    """Raise CorruptInputError for what the images source does not look for behind a URL."""
+    for each in beside:
+        if _base(each).endswith((".msk", ".aux.xml")):
+            raise CorruptInputError(
+                f"has {_base(each)} beside it, which says what of it is no pixel; "
+                "read it with source.kind: raster"
+            )
 
 
 def _kind_of_tiff(uri: str) -> str:
-    if not is_url(uri) and any(os.path.exists(os.path.splitext(uri)[0] + s) for s in _WORLD_FILES):
-        return "raster"
     try:
         with open_input(uri) as file:
             pages = _tiff.pages(file)
