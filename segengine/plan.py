@@ -593,3 +593,16 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if gone:
         inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
         yield f"{inputs} vanished; the masks stay, marked gone"
+    pointed = [
+        name
+        for name, layout in plan.layouts.items()
+        if {"gcps", "rpcs"} & set(layout.attributes) and "transform" not in layout.attributes
+    ]
+    if pointed:
+        scenes = "1 scene has" if len(pointed) == 1 else f"{len(pointed)} scenes have"
+        named = ", ".join(sorted(pointed)[:3]) + (", ..." if len(pointed) > 3 else "")
+        yield (
+            f"{scenes} ground control points or RPCs and no transform ({named}): masks, areas "
+            "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
+            "exported COGs, which keep the points"
+        )

@@ -91,7 +91,10 @@ class Probe:
     gop: int = 1
     """Greatest distance between key frames, in frames of the file (video)."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values for the scene group: `crs_wkt`, `transform` (6 numbers), `nodata`, `band_names`."""
+    """JSON values for the scene group: `crs_wkt`, `transform` (6 numbers), `nodata`, `band_names`.
+
+    Where there are such: `gcps` (`crs_wkt`, and `points` as row, column, x, y, z) and `rpcs` (rational
+    polynomial coefficients, as GDAL names them)."""
 
     @property
     def frames(self) -> int:

@@ -1,8 +1,9 @@
 """Cloud Optimized GeoTIFFs, one a frame, for GDAL and QGIS: labels, CRS, colour table, overviews.
 
 Pixel values are the labels, nodata is void. A frame without georeference becomes a COG without
-one. Up to 255 classes have a colour table (void transparent); more make 16-bit labels, which have
-none. Overviews are by mode. Class names are in the metadata item `classes`, as JSON.
+one; rational functions go with it, and ground control points where it has no transform. Up to 255
+classes have a colour table (void transparent); more make 16-bit labels, which have none. Overviews
+are by mode. Class names are in the metadata item `classes`, as JSON.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
         **_georeference(scene.attributes),
     }
     with rasterio.open(path, "w", **options) as dataset:
+        _place(dataset, scene.attributes)
         dataset.update_tags(classes=json.dumps(list(classes)))
         dataset.set_band_description(1, "class")
         if scene.mask.dtype == np.uint8:
@@ -116,6 +118,23 @@ def _georeference(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if attributes.get("transform"):
         found["transform"] = Affine(*attributes["transform"][:6])
     return found
+
+
+def _place(dataset: Any, attributes: Mapping[str, Any]) -> None:
+    """What places a frame beside a transform, or in its place."""
+    from rasterio.control import GroundControlPoint
+    from rasterio.crs import CRS
+    from rasterio.rpc import RPC
+
+    if attributes.get("gcps") and not attributes.get("transform"):
+        wkt = attributes["gcps"]["crs_wkt"]
+        points = [
+            GroundControlPoint(row, col, x, y, z, id=str(i), info="")
+            for i, (row, col, x, y, z) in enumerate(attributes["gcps"]["points"], 1)
+        ]
+        dataset.gcps = points, CRS.from_wkt(wkt) if wkt else CRS()
+    if attributes.get("rpcs"):
+        dataset.rpcs = RPC.from_gdal(attributes["rpcs"])
 
 
 def _color_table(colors: Any) -> dict[int, tuple[int, int, int, int]]:

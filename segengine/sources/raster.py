@@ -39,6 +39,7 @@ NONE, which leaves the nodata of an `.aux.xml` out too."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 
+_MOST_POINTS = 1 << 16
 _SLACK = 1 << 16
 """Blocks that a TIFF may leave out."""
 
@@ -382,8 +383,10 @@ def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if dataset.crs:
         found["crs_wkt"] = dataset.crs.to_wkt()
-    if not dataset.transform.is_identity:
-        found["transform"] = [float(value) for value in tuple(dataset.transform)[:6]]
+    place = [float(value) for value in tuple(dataset.transform)[:6]]
+    if not dataset.transform.is_identity and all(map(math.isfinite, place)):
+        found["transform"] = place
+    found |= _points(dataset)
     nodata = dataset.nodatavals[bands[0] - 1]
     if nodata is not None:
         # JSON has no NaN or infinity; their names serve GDAL as well.
@@ -392,4 +395,20 @@ def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
     names = [descriptions[band - 1] for band in bands]
     if all(names):
         found["band_names"] = names
+    return found
+
+
+def _points(dataset: Any) -> dict[str, Any]:
+    """What places a raster beside a transform: ground control points, rational functions (RPCs)."""
+    found: dict[str, Any] = {}
+    points, crs = dataset.gcps
+    if len(points) > _MOST_POINTS:
+        raise CorruptInputError(
+            f"has {len(points):,} ground control points; at most {_MOST_POINTS:,} are read"
+        )
+    rows = [[float(v or 0) for v in (p.row, p.col, p.x, p.y, p.z)] for p in points]
+    if rows and np.isfinite(rows).all():
+        found["gcps"] = {"crs_wkt": crs.to_wkt() if crs else None, "points": rows}
+    if dataset.rpcs is not None:
+        found["rpcs"] = {name: str(value) for name, value in dataset.rpcs.to_gdal().items()}
     return found
