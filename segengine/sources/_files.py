@@ -84,6 +84,21 @@ def changed(ref: FrameRef, height: int, width: int) -> Unreadable | None:
     )
 
 
+_ARCHIVES = {
+    b"PK\3\4": "ZIP", b"PK\5\6": "ZIP", b"\x1f\x8b": "gzip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "RAR",
+}  # fmt: skip
+
+
+def require_unpacked(head: bytes) -> None:
+    """Raise CorruptInputError for the first bytes of an archive."""
+    name = next((name for magic, name in _ARCHIVES.items() if head.startswith(magic)), "")
+    if name:
+        raise CorruptInputError(
+            f"a {name} archive, which is not read as it stands; unpack it, and name what "
+            "is in it in source.paths"
+        )
+
+
 class GuardedFile:
     """A file whose reads raise our errors: libraries swallow or rename OSError, but not these."""
 

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources import _tiff, _webp
 from segengine.sources._color import Color, bands_of, recolor, require_color
-from segengine.sources._files import changed, is_url, one_line, open_input, read_bytes, unreadable
+from segengine.sources._files import (
+    changed,
+    is_url,
+    one_line,
+    open_input,
+    read_bytes,
+    require_unpacked,
+    unreadable,
+)
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 if TYPE_CHECKING:
@@ -158,6 +166,7 @@ def _format(head: bytes) -> str:
     for magic, name in _MAGICS.items():
         if head.startswith(magic):
             return name
+    require_unpacked(head)
     raise CorruptInputError("not an image: it begins as none of the formats that are read")
 
 

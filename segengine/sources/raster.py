@@ -24,6 +24,7 @@ from segengine.sources._files import (
     changed,
     is_url,
     one_line,
+    require_unpacked,
     unreadable,
 )
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
@@ -192,6 +193,7 @@ class RasterSource:
     def _driver(self, uri: str, remote: _Remote | None) -> str | None:
         """The one driver that GDAL may use, after a look at what the file names; None: any."""
         head = _gdal.read_head(uri) if remote is None else remote.head()
+        require_unpacked(head)
         if _gdal.is_fragile(head) and not _apart.inside():
             raise ApartError
         if remote is None:

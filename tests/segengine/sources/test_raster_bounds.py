@@ -12,8 +12,9 @@ import pytest
 import rasterio
 
 from segengine import inputs
-from segengine.errors import CorruptInputError
+from segengine.errors import CorruptInputError, JobError
 from segengine.inputs import scan
+from segengine.job import parse_job
 from segengine.layout import Cut
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Tile, Unreadable
@@ -58,6 +59,50 @@ def test_what_no_worker_could_hold_is_refused(
 ) -> None:
     with pytest.raises(CorruptInputError, match=reason):
         probe(tiff(tmp_path / "a.tif", **claims))
+
+
+@pytest.mark.parametrize("kind", ["raster", "images"])
+def test_a_subifd_without_its_length_is_no_end_of_a_run(tmp_path: Path, kind: str) -> None:
+    """A directory inside of a directory, which says only how wide it is."""
+    inner = struct.pack("<HHHIII", 1, 256, 4, 1, 64, 0)
+    path = tiff(tmp_path / "a.tif", (330, 0))
+    whole = path.read_bytes()
+    path.write_bytes(
+        whole.replace(
+            struct.pack("<HHII", 330, 4, 1, 0), struct.pack("<HHII", 330, 4, 1, len(whole))
+        )
+        + inner
+    )
+    assert path.stat().st_size < 228
+    found = scan({"paths": [str(path)], "kind": kind}, {}, (), Cut(64, 64))
+    assert len(found.layouts) + len(found.unplaced) == 1
+    for bad in found.unplaced:
+        assert bad.kind == "corrupt"
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [(b"PK\x03\x04", "ZIP"), (b"\x1f\x8b\x08", "gzip")],
+)
+@pytest.mark.parametrize("kind", ["raster", "images", "auto"])
+def test_an_archive_says_that_it_is_one(tmp_path: Path, head: bytes, name: str, kind: str) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(head + bytes(600))
+    (bad,) = scan({"paths": [str(path)], "kind": kind}, {}, (), Cut(64, 64)).unplaced
+    assert bad.kind == "corrupt"
+    assert bad.reason == (
+        f"a {name} archive, which is not read as it stands; unpack it, and name what is in it in "
+        "source.paths"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["/vsizip/{0}/a.zip/a.tif", "/vsigzip/{0}/a.tif.gz", "zip://a.tif"]
+)
+def test_gdals_own_names_are_refused_in_one_line(tmp_path: Path, path: str) -> None:
+    block = {"source": {"paths": [path.format(tmp_path)], "kind": "raster"}}
+    with pytest.raises(JobError, match=r"source\.paths.*is not served"):
+        parse_job(block | {"segmenter": {"kind": "threshold"}, "store": {"path": str(tmp_path)}})
 
 
 def test_a_few_of_many_bands_are_read(tmp_path: Path) -> None:
