@@ -132,7 +132,10 @@ def _decoded(name: str, data: bytes, limit: int) -> bytes | None:
     """The bytes behind a chunk; None where its own codec may decode it. Raises ValueError."""
     size = _SIZES[name](data)
     if size is None:
-        found = _STREAMS[name](data, limit + 1)
+        try:
+            found = _STREAMS[name](data, limit + 1)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise ValueError(str(error)) from error  # OSError is the word of who fetches a chunk
         if len(found) <= limit:
             return found
         raise ValueError(f"is longer than {limit:,} bytes when decoded, which its chunk is not")

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from gzip import BadGzipFile
 from typing import Any, cast
 
 import numpy as np
@@ -238,8 +237,14 @@ def _failures(uri: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         module = type(error).__module__.partition(".")[0]
-        fetched = isinstance(error, OSError) and not isinstance(error, BadGzipFile)
-        if fetched or module in ("botocore", "aiohttp", "aiobotocore", "gcsfs", "s3fs", "fsspec"):
+        if isinstance(error, OSError) or module in (
+            "botocore",
+            "aiohttp",
+            "aiobotocore",
+            "gcsfs",
+            "s3fs",
+            "fsspec",
+        ):
             raise open_failure(uri, error) from error
         where = "Zarr metadata" if what == "metadata" else what
         raise CorruptInputError(f"damaged {where}: {one_line(error)}") from error
