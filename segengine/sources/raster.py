@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _apart, _gdal
+from segengine.sources import _apart, _gdal, _tiff
 from segengine.sources._bands import choose, require_bands
 from segengine.sources._bounds import MOST_BYTES, require_bounded
 from segengine.sources._files import (
@@ -24,6 +24,7 @@ from segengine.sources._files import (
     changed,
     is_url,
     one_line,
+    open_input,
     require_unpacked,
     unreadable,
 )
@@ -41,6 +42,8 @@ _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 
 _MOST_POINTS = 1 << 16
+_MOST_OPENED = 100
+"""Pages of a TIFF that are opened one by one."""
 _SLACK = 1 << 16
 """Blocks that a TIFF may leave out."""
 
@@ -82,21 +85,16 @@ class RasterSource:
                 pages = _pages(dataset)
                 if pages:
                     with _open_page(pages[0]) as first:
-                        return self._probe(first, pages)
-                return self._probe(dataset, pages)
+                        return self._probe(entry.uri, first, pages)
+                return self._probe(entry.uri, dataset, pages)
         except ApartError:
             return _apart.probe(self, entry)
 
-    def _probe(self, dataset: Any, pages: list[str]) -> Probe:
+    def _probe(self, uri: str, dataset: Any, pages: list[str]) -> Probe:
         bands = self._bands(dataset)
         _require_bounded(dataset, len(bands))
         dtype = _dtype(dataset, bands)
-        for page in pages[1:]:
-            with _open_page(page) as other:
-                if (other.shape, other.dtypes) != (dataset.shape, dataset.dtypes):
-                    raise CorruptInputError(
-                        "its pages differ in size, bands or dtype; store each in a file of its own"
-                    )
+        _require_alike(uri, dataset, pages)
         return Probe(
             kind="raster",
             height=dataset.height,
@@ -315,6 +313,36 @@ def _pages(dataset: Any) -> list[str]:
     if dataset.driver != "GTiff" or len(dataset.subdatasets) < 2:
         return []
     return list(dataset.subdatasets)
+
+
+def _require_alike(uri: str, dataset: Any, pages: list[str]) -> None:
+    """Raise CorruptInputError where the pages of a TIFF are no frames of one scene; `dataset`: one.
+
+    To open a page GDAL walks through all before it: thousands would take minutes.
+    """
+    found = _layouts(uri) if pages else []
+    if len(found) == len(pages):
+        alike = len(set(found)) < 2
+    elif len(pages) > _MOST_OPENED:
+        raise CorruptInputError(f"its {len(pages):,} pages have directories that cannot be read")
+    else:
+        alike = True
+        for page in pages[1:]:
+            with _open_page(page) as other:
+                alike &= (other.shape, other.dtypes) == (dataset.shape, dataset.dtypes)
+    if not alike:
+        raise CorruptInputError(
+            "its pages differ in size, bands or dtype; store each in a file of its own"
+        )
+
+
+def _layouts(uri: str) -> list[tuple[object, ...]]:
+    """What the pages of a TIFF must share, as their directories say; none where they cannot be read."""
+    try:
+        with open_input(uri) as file:
+            return [page.layout[:5] for page in _tiff.pages(file)]
+    except CorruptInputError:
+        return []
 
 
 def _require_bounded(dataset: Any, bands: int) -> None:
