@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segengine.errors import CorruptInputError, TransientInputError
+from segengine.sources import _chunks
 from segengine.sources.zarr import ZarrSource
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -385,17 +386,20 @@ def test_a_small_chunk_does_not_become_a_big_one(tmp_path: Path, name: str) -> N
         tmp_path / "b.zarr", np.ones((2**13, 2**13), np.uint8), version,
         chunks=(2**13, 2**13), compressors=codec,
     )  # fmt: skip
-    (path / chunk).write_bytes((big / ("c/0/0" if version == 3 else "0.0")).read_bytes())
-    tracemalloc.start()
+    bomb = (big / ("c/0/0" if version == 3 else "0.0")).read_bytes()
+    tracemalloc.start()  # before any thread decodes: to stop it while one does ends the process
     try:
-        (item,) = read(path)
+        with pytest.raises(ValueError, match=r"claims 67,108,864 bytes|is longer than"):
+            _chunks._decoded(name[2:], bomb, 2**16)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert peak < 2**25
+    (path / chunk).write_bytes(bomb)
+    (item,) = read(path)
     assert isinstance(item, Unreadable), item
     assert item.kind == "corrupt"
     assert re.search(r"damaged chunk: (claims 67,108,864 bytes|is longer than)", item.reason)
-    assert peak < 2**25
     (item,) = read(path, cols=slice(0, 16))
     assert isinstance(item, Tile)
     np.testing.assert_array_equal(item.pixels[..., 0], values[:, :16])
