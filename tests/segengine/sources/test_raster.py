@@ -254,3 +254,48 @@ def test_what_is_no_raster(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 def test_odd_names(tmp_path: Path) -> None:
     path = write(tmp_path / "%d #1?[ä].tif", layers())
     np.testing.assert_array_equal(tile(path).pixels, np.moveaxis(layers(), 0, -1))
+
+
+def test_pages_are_told_from_their_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL walks through all pages before the one that it opens: once, and not once a page."""
+    import tifffile
+
+    from segengine.sources import raster
+
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for i in range(40):
+            page = np.full((8, 9), i, np.float32)
+            writer.write(page, photometric="minisblack", contiguous=False)
+    opened = []
+    real = raster._open_page
+
+    def counted(page: str) -> Any:
+        opened.append(page)
+        return real(page)
+
+    monkeypatch.setattr(raster, "_open_page", counted)
+    assert probe(tmp_path / "a.tif").frames == 40
+    assert len(opened) == 1
+    with tifffile.TiffWriter(tmp_path / "a.tif", append=True) as writer:
+        writer.write(np.zeros((8, 9), np.uint16), photometric="minisblack")
+    with pytest.raises(CorruptInputError, match="its pages differ in size, bands or dtype"):
+        probe(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("pages", "reason"), [(3, "differ"), (120, "120 pages have directories")])
+def test_pages_whose_directories_only_gdal_reads_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int, reason: str
+) -> None:
+    import tifffile
+
+    from segengine.sources import raster
+
+    monkeypatch.setattr(raster, "_layouts", lambda uri: [])
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for i in range(pages):
+            dtype = np.uint16 if i == 2 else np.float32
+            writer.write(np.zeros((8, 9), dtype), photometric="minisblack", contiguous=False)
+    with pytest.raises(CorruptInputError, match=reason):
+        probe(tmp_path / "a.tif")
