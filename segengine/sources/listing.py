@@ -497,11 +497,12 @@ def _remote_found(
     find: Callable[[str], Mapping[str, Any] | None],
 ) -> _Found:
     """An input, with the marks of all that it is made of; `find`: an object by its path, or None."""
-    wanted = _beside.remote_companions(path) if _suffix(public(name)) in _RASTER else []
+    queried = is_web(url) and "?" in url
+    # A query may be a signature, which opens this object and no other.
+    wanted = _beside.remote_companions(path) if not queried and _suffix(name) in _RASTER else []
     found = {each: about for each in wanted if (about := find(each)) is not None}
-    base, mark, query = url.partition("?") if is_web(url) else (url, "", "")
-    stem = base.removesuffix(path.rpartition("/")[2])
-    beside = tuple(stem + each.rpartition("/")[2] + mark + query for each in found)
+    stem = url.removesuffix(path.rpartition("/")[2])
+    beside = tuple(stem + each.rpartition("/")[2] for each in found)
     marks = [(each.rpartition("/")[2], _remote_mark(about)) for each, about in found.items()]
     return _Found(name, url, _remote_mark(info, *marks), beside=beside)
 

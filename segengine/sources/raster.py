@@ -358,7 +358,9 @@ def _require_bounded(dataset: Any, bands: int) -> None:
             f"{MOST_BYTES:,} are decoded at once: convert it to a tiled GeoTIFF"
         )
     if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
-        blocks, size = -(-height // rows) * -(-width // cols), os.path.getsize(dataset.name)
+        planes = 1 if whole else dataset.count
+        blocks = -(-height // rows) * -(-width // cols) * planes
+        size = os.path.getsize(dataset.name)
         if 2 * blocks > size + _SLACK:
             raise CorruptInputError(
                 f"claims {blocks:,} blocks, more than a file of {size:,} bytes can list"

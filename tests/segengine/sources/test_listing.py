@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segengine.sources.listing import Listing, list_entries
+from segengine.types import Entry
 
 
 def touch(root: Path, *names: str) -> None:
@@ -251,3 +252,15 @@ def test_kind_of_tiffs(tmp_path: Path) -> None:
         "alpha.tif": "images",
         "text.tif": "images",
     }
+
+
+def test_the_images_source_is_not_given_what_it_would_read_without_its_mask() -> None:
+    from segengine.errors import CorruptInputError
+
+    uri = "https://host/a.tif"
+    beside = {uri: (f"{uri}.msk",)}
+    entry = Entry("a.tif", uri, "")
+    listing = Listing((entry,), (), "images", frozenset(), beside)
+    with pytest.raises(CorruptInputError, match=r"has a\.tif\.msk beside it.*source\.kind: raster"):
+        listing.kind_of(entry)
+    assert Listing((entry,), (), "auto", frozenset(), beside).kind_of(entry) == "raster"

@@ -25,7 +25,7 @@ def tiff(path: Path, *more: tuple[int, int], **tags: int) -> Path:
     given = {
         "width": (256, 64), "height": (257, 64), "bits": (258, 8), "packed": (259, 1),
         "photometric": (262, 1), "offset": (273, 8), "bands": (277, 1), "rows": (278, 64),
-        "bytes": (279, 4),
+        "bytes": (279, 4), "planes": (284, 1),
     }  # fmt: skip
     entries = [(tag, tags.get(name, value)) for name, (tag, value) in given.items()] + [*more]
     body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries))
@@ -52,6 +52,7 @@ def test_a_small_header_is_read(tmp_path: Path) -> None:
         ),
         ({"width": 2**30, "height": 1024, "rows": 1}, "one block of it is 1073741824 x 1 pixels"),
         ({"height": 2**31 - 1, "rows": 1, "packed": 5}, "claims 2,147,483,647 blocks"),
+        ({"height": 2000, "rows": 1, "bands": 4000, "planes": 2}, "claims 8,000,000 blocks"),
     ],
 )
 def test_what_no_worker_could_hold_is_refused(

@@ -17,7 +17,7 @@ import rasterio
 import zarr
 from PIL import Image
 
-from segengine.errors import TransientInputError
+from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources.images import ImageSource
 from segengine.sources.listing import list_entries
 from segengine.sources.raster import RasterSource
@@ -145,6 +145,65 @@ def test_s3_fingerprints_follow_the_content(bucket: str) -> None:
         system.pipe_file("inputs/changing/a.png", content)
         marks.append(list_entries(["s3://inputs/changing/*.png"]).entries[0].fingerprint)
     assert marks[0] == marks[2] != marks[1]
+
+
+def test_s3_what_lies_beside_a_raster_belongs_to_it(folder: Path, bucket: str) -> None:
+    """By a glob, and by its own name; behind a URL too it says what is no pixel."""
+    system = fsspec.filesystem("s3")
+    root = "inputs/beside"
+    content = (folder / "sub" / "photo.tif").read_bytes()
+    system.pipe_file(f"{root}/a.tif", content)
+
+    def listed(kind: str = "auto") -> tuple[Entry, str]:
+        found = list_entries([f"s3://{root}/*.tif"], kind)
+        (entry,) = found.entries
+        assert list_entries([f"s3://{root}/a.tif"]).entries == (entry,)
+        return entry, found.kind_of(entry)
+
+    before, kind = listed()
+    assert kind == "images"
+    aux = '<PAMDataset><PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>'
+    system.pipe_file(f"{root}/a.tif.aux.xml", f"{aux}</PAMDataset>".encode())
+    after, kind = listed()
+    assert before.fingerprint != after.fingerprint
+    assert kind == "raster"
+    with pytest.raises(CorruptInputError, match=r"has a\.tif\.aux\.xml beside it, .*kind: raster$"):
+        listed("images")
+    _, (tile,) = read_all(RasterSource(), after)
+    assert isinstance(tile, Tile)
+    assert tile.valid is not None
+    np.testing.assert_array_equal(tile.valid, PIXELS[10:40, 5:70, 0] != 7)
+    system.rm(f"{root}/a.tif.aux.xml")
+    assert listed() == (before, "images")
+
+
+def test_a_query_opens_one_object_and_nothing_beside_it(tmp_path: Path) -> None:
+    """A server that minds no query would give a raster as its own metadata."""
+    values = np.zeros((1, 64, 80), np.uint8)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", count=1, height=64, width=80, dtype="uint8",
+        crs="EPSG:32613", transform=rasterio.Affine(1, 0, 5, 0, -1, 5),
+    ) as dataset:  # fmt: skip
+        dataset.write(values)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/a.tif"
+        marks = set()
+        for query in ("", "?v=1", "?v=2"):
+            (entry,) = list_entries([url + query]).entries
+            marks.add(entry.fingerprint)
+            _, (tile,) = read_all(RasterSource(), entry)
+            assert isinstance(tile, Tile), tile
+            assert tile.valid is None
+        assert len(marks) == 1
+    finally:
+        forget_sessions()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_s3_what_is_missing(bucket: str) -> None:
