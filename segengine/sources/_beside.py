@@ -27,9 +27,9 @@ _PHOTO, _PHOTOS = (
 """What counts beside a photo, which is none where it says where it lies."""
 REMOTE = (".aux.xml", ".msk", ".ovr")
 """What is looked for behind a URL, and world files."""
-_ENDINGS = tuple(
-    each for end in (*_MORE, *_STEMS, *_LANDSAT, "w", ".wld", ".xml") for each in (end, end.upper())
-)
+_TAILS = frozenset(end[-4:] for end in (*_MORE, *_STEMS) if not end.endswith(".txt")) | {".wld"}
+_TEXTS = frozenset(end[-8:] for end in (*_STEMS, *_LANDSAT) if end.endswith(".txt"))
+"""The last letters of all these names: four, or eight, for texts beside photos are many."""
 _MOST_FILES, _DEEPEST, _MOST_BYTES = 20_000, 8, 1 << 26
 _NAMED = re.compile(
     r"<(?:SourceFilename|SourceDataset)\b([^>]*)>([^<]*)</(?:SourceFilename|SourceDataset)>"
@@ -49,7 +49,11 @@ def world_files(name: str) -> Iterator[str]:
 
 def candidates(names: Iterable[str]) -> frozenset[str]:
     """Those names of a folder that may be beside anything; mostly none."""
-    return frozenset(name for name in names if name.endswith(_ENDINGS))
+    return frozenset(
+        name
+        for name in names
+        if name[-4:].lower() in _TAILS or name[-1:] in "wW" or name[-8:].lower() in _TEXTS
+    )
 
 
 def companions(name: str, exists: Callable[[str], bool]) -> list[str]:

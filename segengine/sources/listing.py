@@ -370,6 +370,9 @@ class _Scan:
         except OSError as error:
             reason = str(open_failure(child.path, error))
             return _Found(prefix + child.name, child.path, "", reason=reason)
+        if not beside and _suffix(child.name) != ".vrt":  # as of most folders of photos
+            mark = _fingerprint(status.st_size, status.st_mtime_ns)
+            return _Found(prefix + child.name, child.path, mark)
         return _local_file(prefix + child.name, child.path, status, beside.__contains__)
 
     def _directory(
