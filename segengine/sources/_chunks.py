@@ -32,6 +32,8 @@ MOST_INNER = 1 << 22
 """Chunks of a shard, whose index is read whole."""
 _SLACK = 1 << 16
 """Bytes by which what is no pixel yet may be longer: headers and checksums of the codecs between."""
+_HEAD = 18
+"""Bytes that tell a size: the longest header of a Zstandard frame."""
 _DICTIONARY = 1 << 28
 """Bytes of memory that LZMA may take beside what it decodes."""
 
@@ -98,7 +100,7 @@ class _Bounded(BytesBytesCodec):
     async def _decode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
         itemsize = chunk_spec.dtype.to_native_dtype().itemsize
         limit = math.prod(chunk_spec.shape) * itemsize * 9 // 8 + _SLACK
-        data = chunk_data.to_bytes()
+        data = memoryview(chunk_data.as_numpy_array())
         found = await asyncio.to_thread(_decoded, self.name, data, limit)
         if found is None:
             return await self.codec._decode_single(chunk_data, chunk_spec)
@@ -119,7 +121,7 @@ class _Compressor(numcodecs.abc.Codec):  # type: ignore[misc]
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         if self.codec.codec_id in _SIZES:
-            found = _decoded(self.codec.codec_id, bytes(buf), self.limit)
+            found = _decoded(self.codec.codec_id, memoryview(buf), self.limit)
             if found is not None:
                 return found
         return self.codec.decode(buf, out)
@@ -128,9 +130,9 @@ class _Compressor(numcodecs.abc.Codec):  # type: ignore[misc]
         return self.codec.get_config()
 
 
-def _decoded(name: str, data: bytes, limit: int) -> bytes | None:
+def _decoded(name: str, data: bytes | memoryview, limit: int) -> bytes | None:
     """The bytes behind a chunk; None where its own codec may decode it. Raises ValueError."""
-    size = _SIZES[name](data)
+    size = _SIZES[name](bytes(data[:_HEAD]))
     if size is None:
         try:
             found = _STREAMS[name](data, limit + 1)
@@ -180,7 +182,7 @@ _SIZES: dict[str, Callable[[bytes], int | None]] = {
 """By codec: how many bytes a chunk says it is; those that are not here make no chunk longer."""
 
 
-def _inflate(data: bytes, limit: int) -> bytes:
+def _inflate(data: bytes | memoryview, limit: int) -> bytes:
     """A zlib stream, or the members of a gzip file one after another."""
     found, left = [], limit
     while data and left > 0:
@@ -194,15 +196,15 @@ def _inflate(data: bytes, limit: int) -> bytes:
     return b"".join(found)
 
 
-def _bunzip(data: bytes, limit: int) -> bytes:
+def _bunzip(data: bytes | memoryview, limit: int) -> bytes:
     return _members(bz2.BZ2Decompressor, data, limit)
 
 
-def _unlzma(data: bytes, limit: int) -> bytes:
+def _unlzma(data: bytes | memoryview, limit: int) -> bytes:
     return _members(lambda: lzma.LZMADecompressor(memlimit=_DICTIONARY), data, limit)
 
 
-def _members(stream: Callable[[], Any], data: bytes, limit: int) -> bytes:
+def _members(stream: Callable[[], Any], data: bytes | memoryview, limit: int) -> bytes:
     found, left = [], limit
     while data and left > 0:
         decoder = stream()
@@ -215,14 +217,14 @@ def _members(stream: Callable[[], Any], data: bytes, limit: int) -> bytes:
     return b"".join(found)
 
 
-def _unzstd(data: bytes, limit: int) -> bytes:
+def _unzstd(data: bytes | memoryview, limit: int) -> bytes:
     import pyarrow as pa
 
-    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+    with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), "zstd") as stream:
         return bytes(stream.read(limit))
 
 
-_STREAMS: dict[str, Callable[[bytes, int], bytes]] = {
+_STREAMS: dict[str, Callable[[bytes | memoryview, int], bytes]] = {
     "gzip": _inflate,
     "zlib": _inflate,
     "bz2": _bunzip,
