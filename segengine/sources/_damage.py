@@ -1,0 +1,112 @@
+"""What tells that a packet of a video is damaged, beyond what its decoder says of the frame.
+
+Decoders conceal: a frame comes out, and nothing in it says that half of it was guessed. But they
+write what they met to FFmpeg's log, which is listened to here, thread by thread; and some bytes
+cannot be in a sound packet, whether a decoder stumbles over them or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from segengine.errors import CorruptInputError, TransientInputError
+from segengine.sources._files import one_line
+from segengine.sources._keyframes import unit_length, units
+
+_HARMLESS = ("mmco:", "SEI type", "number of reference frames")
+"""Errors that tell nothing of the pixels: of a reference that nobody uses, of a message beside."""
+_HOLE = bytes(256)
+_HOLED = frozenset({"vp8", "vp9", "av1", "snow"})
+"""Codecs whose arithmetic coder has no way to find damage, and writes no long run of zeros."""
+_ESCAPED = re.compile(rb"\x00\x00\x03[\x04-\xff]")
+
+
+def broken_test(stream: Any) -> Callable[[bytes], bool] | None:
+    """Whether bytes of a packet cannot be what an encoder wrote; None: of this codec any may be."""
+    name = stream.codec_context.codec.canonical_name
+    if name in ("h264", "hevc"):
+        length = unit_length(stream)
+        return lambda data: _broken_units(data, length)
+    return _has_hole if name in _HOLED else None
+
+
+def _broken_units(data: bytes, length: int | None) -> bool:
+    """Bytes that ITU-T H.264 (7.4.1) and H.265 (7.4.2) forbid in a unit.
+
+    In Annex B zeros may stand before a start code, and at the end in either framing.
+    """
+    if length is None:
+        return _forbidden(data, start_codes=True)
+    return any(_forbidden(unit, start_codes=False) for unit in units(data, length))
+
+
+def _forbidden(data: bytes, *, start_codes: bool) -> bool:
+    if b"\0\0\2" in data or _ESCAPED.search(data) is not None:
+        return True
+    if not start_codes and b"\0\0\1" in data:
+        return True
+    place = data.find(b"\0\0\0")
+    while place >= 0:
+        rest = data[place:].lstrip(b"\0")
+        if not rest:
+            return False
+        if rest[0] != 1:
+            return True
+        place = data.find(b"\0\0\0", len(data) - len(rest))
+    return False
+
+
+def _has_hole(data: bytes) -> bool:
+    place = data.find(_HOLE)
+    return place >= 0 and data[place:].strip(b"\0") != b""
+
+
+class Listener:
+    """A context around calls of PyAV: hears FFmpeg's errors, and turns what is raised into ours."""
+
+    __slots__ = ("_capture", "_logs", "heard")
+
+    def __init__(self) -> None:
+        _listen()
+        self.heard = False
+        """Something was said since this was last set to False."""
+        self._capture: Any = None
+        self._logs: list[Any] = []
+
+    def __enter__(self) -> Listener:
+        from av.logging import Capture
+
+        self._capture = Capture()
+        self._logs = self._capture.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._capture.__exit__(kind, error, trace)
+        if self._logs:
+            self.heard = self.heard or any(
+                not line.startswith(_HARMLESS) for _, _, line in self._logs
+            )
+        if isinstance(error, Exception):
+            raise reason_of(error) from error
+
+
+def reason_of(error: Exception) -> CorruptInputError | TransientInputError:
+    """What PyAV raised, as a reason. Its errors are of the content: reading has our own."""
+    if isinstance(error, CorruptInputError | TransientInputError):
+        return error
+    if isinstance(error, MemoryError):
+        return TransientInputError("out of memory")
+    return CorruptInputError(one_line(getattr(error, "strerror", None) or error))
+
+
+def _listen() -> None:
+    """Have FFmpeg's errors handed to Python, without their being printed where nobody captures."""
+    import av.logging
+
+    if av.logging.get_level() is None:
+        av.logging.set_level(av.logging.ERROR)
+        logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
+    av.logging.set_skip_repeated(False)

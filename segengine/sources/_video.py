@@ -1,0 +1,395 @@
+"""A video file that is open: one container, one stream, one thread, and what its decoder yields."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from segengine.errors import CorruptInputError
+from segengine.sources._damage import Listener, broken_test
+from segengine.sources._files import open_input
+from segengine.sources._keyframes import key_frame_test
+from segengine.types import FrameRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_PIXELS = 2**26
+"""Pixels of the largest frame that is decoded: 8192 x 8192."""
+MOST_FRAMES = 2**24
+"""Frames of the longest video: six days of 32 a second."""
+MOST_STREAMS = 256
+_OPTIONS = {"max_pixels": str(MOST_PIXELS), "err_detect": "crccheck"}
+_CONTAINERS = frozenset({"mov", "mp4", "matroska", "avi"})
+_INTRA = frozenset({"mjpeg", "png", "ffv1", "prores", "dnxhd", "rawvideo", "huffyuv", "ffvhuff",
+                    "utvideo"})  # fmt: skip
+_REORDERED = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
+
+
+class Packet(NamedTuple):
+    """A packet that is to yield a frame."""
+
+    pts: int | None
+    key: bool
+    """A decoder can start here and get every frame from its time stamp on exactly."""
+
+
+@contextmanager
+def open_video(uri: str) -> Iterator[Video]:
+    """Raises CorruptInputError or TransientInputError."""
+    with open_input(uri) as file:
+        if not file.read(1):
+            raise CorruptInputError("empty file")
+        video = Video(file)
+        try:
+            yield video
+        finally:
+            video.close()
+
+
+class Video:
+    """An open file: one container, its first video stream that is no cover, one thread."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.listener = Listener()
+        self._open()
+
+    def _open(self) -> None:
+        import av
+
+        self._file.seek(0)
+        self._fresh = True
+        self.container: Any = None
+        try:
+            with self.listener:
+                # A file object: any name opens, and what reading raises is told from damage.
+                self.container = av.open(
+                    self._file, metadata_errors="ignore", options={"max_pixels": str(MOST_PIXELS)}
+                )
+        except CorruptInputError as error:
+            raise CorruptInputError(f"not a video: {error}") from error
+        try:
+            self.stream: Any = _stream(self.container)
+            with self.listener:
+                codec = self.stream.codec_context
+                codec.options = dict(_OPTIONS)
+                codec.thread_type = "NONE"
+                codec.thread_count = 1
+                codec.copy_opaque = True
+                self.codec: str = codec.codec.canonical_name
+                self.gray = (codec.pix_fmt or "").startswith("gray")
+                self.can_start: Callable[[bytes], bool] | None = key_frame_test(self.stream)
+                self.is_broken: Callable[[bytes], bool] | None = broken_test(self.stream)
+        except BaseException:
+            self.close()
+            raise
+        self.listener.heard = False
+
+    def close(self) -> None:
+        """Close the container, not the file."""
+        if self.container is not None:
+            self.container.close()
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Names of the container's format."""
+        return frozenset(self.container.format.name.split(","))
+
+    @property
+    def predictable(self) -> bool:
+        """Whether this codec in this container yields a frame a packet, in time stamp order."""
+        if not self.formats & _CONTAINERS:
+            return False
+        # AVI stores no presentation times: frames that are shown in another order have none.
+        return self.codec in _INTRA or (self.codec in _REORDERED and "avi" not in self.formats)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether the container has an index, so that a seek arrives where it was sent.
+
+        MPEG program and transport streams guess time stamps from where reading starts.
+        """
+        return not _CONTAINERS.isdisjoint(self.formats)
+
+    @property
+    def time_base(self) -> float:
+        return float(self.stream.time_base)
+
+    @property
+    def rate(self) -> float:
+        return float(self.stream.average_rate or self.stream.base_rate or 25)
+
+    def described(self, packet: Any) -> Packet | None:
+        """What a packet means for the index; None: no frame comes of it."""
+        if packet.is_discard:
+            return None
+        return Packet(packet.pts, bool(packet.is_keyframe) and self.starts(packet))
+
+    def starts(self, packet: Any) -> bool:
+        """Whether the codec can start at a packet."""
+        return self.can_start is not None and self.can_start(bytes(packet))
+
+    def packets(self) -> Iterator[Any]:
+        """Packets from here on, up to the end or to where the file breaks off."""
+        self._fresh = False
+        found = self.container.demux(self.stream)
+        try:
+            while True:
+                with self.listener:
+                    packet = next(found, None)
+                if packet is None:
+                    return
+                if packet.size:
+                    yield packet
+        except CorruptInputError:
+            return
+
+    def decode(self, packet: Any) -> list[Any]:
+        """Frames of a packet (None: what the decoder still holds); none where it is damaged."""
+        try:
+            with self.listener:
+                return cast("list[Any]", self.stream.codec_context.decode(packet))
+        except CorruptInputError:
+            self.listener.heard = True
+            return []
+
+    def seek(self, pts: int) -> None:
+        """Stand at a key frame, or somewhere before it."""
+        try:
+            self._seek(pts)
+            packet = next(self.packets(), None)
+            if packet is not None and packet.pts is not None and packet.pts <= pts:
+                self._seek(pts)
+                return
+        except CorruptInputError:
+            pass
+        self.rewind()
+
+    def _seek(self, pts: int) -> None:
+        self._fresh = False
+        with self.listener:
+            self.container.seek(pts, stream=self.stream, backward=True)
+        self.listener.heard = False
+
+    def rewind(self) -> None:
+        """Stand at the first packet; some containers refuse to seek, so they are opened anew."""
+        if not self._fresh:
+            self.close()
+            self._open()
+
+
+def _stream(container: Any) -> Any:
+    """The stream that is the video, where it is none of what must not be decoded."""
+    from av.stream import Disposition
+
+    count = len(container.streams)
+    if count > MOST_STREAMS:
+        raise CorruptInputError(f"{count} streams; the limit is {MOST_STREAMS}")
+    videos = container.streams.video
+    if not videos:
+        raise CorruptInputError("a file without a video stream")
+    stream = next((s for s in videos if not s.disposition & Disposition.attached_pic), None)
+    if stream is None:
+        raise CorruptInputError("a file without a video stream, but with a cover")
+    codec = stream.codec_context
+    if codec is None:
+        raise CorruptInputError("a video in a codec that cannot be decoded here")
+    if codec.width * codec.height > MOST_PIXELS:
+        raise CorruptInputError(
+            f"{codec.width} x {codec.height} pixels, {codec.width * codec.height:,} in all; the "
+            f"limit is {MOST_PIXELS:,}"
+        )
+    return stream
+
+
+class _Mark(NamedTuple):
+    """A packet, by its place among those fed."""
+
+    serial: float
+    pts: int | None
+
+
+class Decoded(NamedTuple):
+    """A frame that a decoder yields."""
+
+    frame: Any
+    whole: bool
+    """Neither it nor what it builds on is known to be damaged."""
+
+    @property
+    def pts(self) -> Any:
+        return self.frame.pts
+
+
+@dataclass(slots=True)
+class Decoder:
+    """Decodes forward from where a video stands; finds frames by rank among the time stamps fed.
+
+    A decoder hands frames out in the order of their time stamps, so when a frame comes out, every
+    packet that is shown before it has been fed: its rank after a key frame is known for certain,
+    even where some of those packets yielded no frame.
+    """
+
+    video: Video
+    seek: int | None = None
+    """Time stamp of the key frame it started from; None: the start of the file."""
+    fed: list[int] = field(default_factory=list)
+    """Sorted time stamps of the packets fed."""
+    keys: list[int] = field(default_factory=list)
+    orderly: bool = True
+    """Every packet fed has a time stamp."""
+    _stream: Iterator[Decoded] | None = None
+    _frame: Decoded | None = None
+    _count: int = -1
+    """Frames handed out, less one."""
+    _serial: int = -1
+    _starts: deque[_Mark] = field(default_factory=lambda: deque(maxlen=64))
+    """Packets from which on all is whole, until the next damage."""
+    _damage: list[_Mark] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, video: Video, ref: FrameRef) -> Decoder:
+        """A decoder that stands at or before a frame."""
+        if ref.seek is None:
+            video.rewind()
+            return cls(video)
+        video.seek(ref.seek[0])
+        return cls(video, ref.seek[0])
+
+    def must_seek(self, ref: FrameRef) -> bool:
+        """Whether a frame lies behind, or cheaper to reach from its own key frame."""
+        if ref.seek is None or self.seek is None:
+            return (ref.seek is None) != (self.seek is None) or ref.position < self._count
+        if ref.seek[0] < self.seek:
+            return True
+        if self._frame is None:
+            return ref.seek[0] != self.seek
+        target = self._target(ref)
+        if target is not None:
+            return bool(target < self._frame.pts)
+        # Not fed yet: decode on inside the group, and jump over groups that nobody asked for.
+        return bool(ref.seek[0] > self.fed[-1])
+
+    def find(self, ref: FrameRef) -> Decoded | None:
+        """The frame, or None where its packet yields none."""
+        if ref.seek is None:
+            while self._count < ref.position and self._advance():
+                pass
+            return self._frame if self._count == ref.position else None
+        while self._frame is None or not self._reached(ref):
+            if not self._advance():
+                return None
+        return self._frame if self._frame.pts == self._target(ref) else None
+
+    def frames(self) -> Iterator[Decoded]:
+        """All frames from here on; packets that cannot be decoded yield none."""
+        waiting = self.seek
+        for packet in self.video.packets():
+            if waiting is not None:
+                # What lies before the key frame is not needed to decode it, and may disturb.
+                if packet.pts != waiting:
+                    continue
+                waiting = None
+            self._note(packet)
+            yield from self._judged(self.video.decode(packet), packet.pts)
+        yield from self._judged(self.video.decode(None), None)
+
+    def _note(self, packet: Any) -> None:
+        """Take down what a packet is, before it is fed."""
+        video = self.video
+        self._serial += 1
+        if self._serial > MOST_FRAMES:
+            raise CorruptInputError(f"more than {MOST_FRAMES:,} frames, which is the limit")
+        packet.opaque = self._serial
+        if video.listener.heard:  # between this packet and the one before: one may be missing
+            self._damage.append(_Mark(self._serial - 0.5, None))
+            video.listener.heard = False
+        described = video.described(packet)
+        if described is None or described.pts is None:
+            self.orderly = self.orderly and described is None
+        else:
+            insort(self.fed, described.pts)
+            if described.key:
+                self.keys.append(described.pts)
+        if (described is not None and described.key) or (
+            # Not so called by the container, or not shown, but a start all the same.
+            (self._damage or described is None) and video.starts(packet)
+        ):
+            self._begin(packet.pts)
+        elif self._serial == 0 and self.seek is None and self._first(packet):
+            self._begin(None if video.can_start is None else packet.pts)
+        if packet.is_corrupt or (video.is_broken is not None and video.is_broken(bytes(packet))):
+            self._damage.append(_Mark(self._serial, packet.pts))
+
+    def _first(self, packet: Any) -> bool:
+        """Whether a file may begin so: a decoder of H.264 tells which frames lack a reference."""
+        video = self.video
+        return video.can_start is None or video.codec == "h264" or video.starts(packet)
+
+    def _begin(self, pts: int | None) -> None:
+        self._starts.append(_Mark(self._serial, pts))
+        if self._damage and self._damage[0].serial < self._starts[0].serial:
+            self._damage = [d for d in self._damage if d.serial >= self._starts[0].serial]
+
+    def _judged(self, frames: list[Any], pts: int | None) -> Iterator[Decoded]:
+        """Frames as they come out of the decoder, each with whether it is whole."""
+        if self.video.listener.heard:
+            self._damage.append(_Mark(self._serial, pts))
+            self.video.listener.heard = False
+        for frame in frames:
+            serial = self._serial if frame.opaque is None else frame.opaque
+            if frame.is_corrupt:
+                insort(self._damage, _Mark(serial, frame.pts), key=lambda mark: mark.serial)
+            yield Decoded(frame, self._is_whole(serial, frame.pts))
+
+    def _is_whole(self, serial: int, pts: int | None) -> bool:
+        """Whether nothing was damaged since the key frame that a frame can be decoded from.
+
+        Frames that are shown before a key frame may build on what was before it, but nothing that
+        is shown after it builds on them.
+        """
+        start = next(
+            (
+                start
+                for start in reversed(self._starts)
+                if start.serial <= serial and (start.pts is None or pts is None or start.pts <= pts)
+            ),
+            None,
+        )
+        if start is None:
+            return False
+        return not any(
+            start.serial <= damage.serial <= serial
+            and not (damage.pts is not None and start.pts is not None and damage.pts < start.pts)
+            for damage in self._damage
+        )
+
+    def _advance(self) -> bool:
+        if self._stream is None:
+            self._stream = self.frames()
+        for decoded in self._stream:
+            if self.seek is not None:
+                # Shown before the key frame: it refers to frames that were not decoded.
+                if decoded.pts is None or decoded.pts < self.seek:
+                    continue
+                if self._frame is not None and decoded.pts <= self._frame.pts:
+                    continue
+            self._frame = decoded
+            self._count += 1
+            return True
+        return False
+
+    def _target(self, ref: FrameRef) -> int | None:
+        """Time stamp of a frame, as far as the packets fed tell."""
+        assert ref.seek is not None
+        place = bisect_left(self.fed, ref.seek[0]) + ref.position - ref.seek[1]
+        return self.fed[place] if place < len(self.fed) else None
+
+    def _reached(self, ref: FrameRef) -> bool:
+        target = self._target(ref)
+        return target is not None and self._frame is not None and self._frame.pts >= target
