@@ -18,6 +18,7 @@ from segengine.sources._keyframes import unit_length, units
 
 _HARMLESS = ("mmco:", "SEI type", "number of reference frames")
 """Errors that tell nothing of the pixels: of a reference that nobody uses, of a message beside."""
+_ROOM = 2**27
 _HOLE = bytes(256)
 _HOLED = frozenset({"vp8", "vp9", "av1", "snow"})
 """Codecs whose arithmetic coder has no way to find damage, and writes no long run of zeros."""
@@ -97,9 +98,17 @@ def reason_of(error: Exception) -> CorruptInputError | TransientInputError:
     """What PyAV raised, as a reason. Its errors are of the content: reading has our own."""
     if isinstance(error, CorruptInputError | TransientInputError):
         return error
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) and not (hasattr(error, "strerror") and _has_room()):
         return TransientInputError("out of memory")
     return CorruptInputError(one_line(getattr(error, "strerror", None) or error))
+
+
+def _has_room() -> bool:
+    """Whether memory is there: then what FFmpeg could not allocate is a size beyond all bounds."""
+    try:
+        return len(bytearray(_ROOM)) == _ROOM
+    except MemoryError:
+        return False
 
 
 def _listen() -> None:

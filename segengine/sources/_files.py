@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -125,6 +126,8 @@ class GuardedFile:
         try:
             return cast("int", self._file.seek(offset, whence))
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise ValueError(f"an offset of {offset}") from error  # no file is that long
             raise open_failure(self._uri, error) from error
 
     def tell(self) -> int:

@@ -23,7 +23,7 @@ MOST_PIXELS = 2**26
 MOST_FRAMES = 2**24
 """Frames of the longest video: six days of 32 a second."""
 MOST_STREAMS = 256
-_OPTIONS = {"max_pixels": str(MOST_PIXELS), "err_detect": "crccheck"}
+_OPTIONS = {"max_pixels": str(MOST_PIXELS), "err_detect": "crccheck+bitstream+buffer+careful"}
 _CONTAINERS = frozenset({"mov", "mp4", "matroska", "avi"})
 _INTRA = frozenset({"mjpeg", "png", "ffv1", "prores", "dnxhd", "rawvideo", "huffyuv", "ffvhuff",
                     "utvideo"})  # fmt: skip
@@ -81,6 +81,7 @@ class Video:
                 codec.thread_type = "NONE"
                 codec.thread_count = 1
                 codec.copy_opaque = True
+                codec.open(strict=False)  # what it has to say of itself is not said of a frame
                 self.codec: str = codec.codec.canonical_name
                 self.gray = (codec.pix_fmt or "").startswith("gray")
                 self.can_start: Callable[[bytes], bool] | None = key_frame_test(self.stream)
