@@ -18,8 +18,13 @@ from segengine.sources._keyframes import unit_length, units
 
 _HARMLESS = ("mmco:", "SEI type", "number of reference frames")
 """Errors that tell nothing of the pixels: of a reference that nobody uses, of a message beside."""
+_HARMFUL = ("Packet corrupt", "Packet mismatch")
+"""Warnings that tell of packets that were lost."""
+_ERROR = 16
+"""FFmpeg's AV_LOG_ERROR; what is worse is less."""
 _ROOM = 2**27
 _HOLE = bytes(256)
+_PADDING = 8
 _HOLED = frozenset({"vp8", "vp9", "av1", "snow"})
 """Codecs whose arithmetic coder has no way to find damage, and writes no long run of zeros."""
 _ESCAPED = re.compile(rb"\x00\x00\x03[\x04-\xff]")
@@ -31,13 +36,16 @@ def broken_test(stream: Any) -> Callable[[bytes], bool] | None:
     if name in ("h264", "hevc"):
         length = unit_length(stream)
         return lambda data: _broken_units(data, length)
-    return _has_hole if name in _HOLED else None
+    # CineForm writes runs of zeros by their length; black in RGB is a plane of zeros all the same.
+    cineform = name == "cfhd" and (stream.codec_context.pix_fmt or "").startswith("yuv")
+    return _has_hole if name in _HOLED or cineform else None
 
 
 def _broken_units(data: bytes, length: int | None) -> bool:
     """Bytes that ITU-T H.264 (7.4.1) and H.265 (7.4.2) forbid in a unit.
 
-    In Annex B zeros may stand before a start code, and at the end in either framing.
+    In Annex B zeros may stand before a start code and at the end; a few are at the end of units
+    that were framed anew.
     """
     if length is None:
         return _forbidden(data, start_codes=True)
@@ -53,7 +61,7 @@ def _forbidden(data: bytes, *, start_codes: bool) -> bool:
     while place >= 0:
         rest = data[place:].lstrip(b"\0")
         if not rest:
-            return False
+            return not start_codes and len(data) - place >= _PADDING
         if rest[0] != 1:
             return True
         place = data.find(b"\0\0\0", len(data) - len(rest))
@@ -88,7 +96,8 @@ class Listener:
         self._capture.__exit__(kind, error, trace)
         if self._logs:
             self.heard = self.heard or any(
-                not line.startswith(_HARMLESS) for _, _, line in self._logs
+                line.startswith(_HARMFUL) or (level <= _ERROR and not line.startswith(_HARMLESS))
+                for level, _, line in self._logs
             )
         if isinstance(error, Exception):
             raise reason_of(error) from error
@@ -116,6 +125,6 @@ def _listen() -> None:
     import av.logging
 
     if av.logging.get_level() is None:
-        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_level(av.logging.WARNING)
         logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
     av.logging.set_skip_repeated(False)

