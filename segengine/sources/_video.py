@@ -306,7 +306,8 @@ class Decoder:
         self._serial += 1
         if self._serial > MOST_FRAMES:
             raise CorruptInputError(f"more than {MOST_FRAMES:,} frames, which is the limit")
-        packet.opaque = self._serial
+        # A new object each: PyAV finds it again by its id, and small integers share theirs.
+        packet.opaque = _Mark(self._serial, packet.pts)
         if video.listener.heard:  # between this packet and the one before: one may be missing
             self._damage.append(_Mark(self._serial - 0.5, None))
             video.listener.heard = False
@@ -343,7 +344,7 @@ class Decoder:
             self._damage.append(_Mark(self._serial, pts))
             self.video.listener.heard = False
         for frame in frames:
-            serial = self._serial if frame.opaque is None else frame.opaque
+            serial = self._serial if frame.opaque is None else frame.opaque.serial
             if frame.is_corrupt:
                 insort(self._damage, _Mark(serial, frame.pts), key=lambda mark: mark.serial)
             yield Decoded(frame, self._is_whole(serial, frame.pts))
