@@ -27,6 +27,7 @@ _HOLE = bytes(256)
 _PADDING = 8
 _HOLED = frozenset({"vp8", "vp9", "av1", "snow"})
 """Codecs whose arithmetic coder has no way to find damage, and writes no long run of zeros."""
+_TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) (?:exceeds|is invalid)")
 _ESCAPED = re.compile(rb"\x00\x00\x03[\x04-\xff]")
 
 
@@ -76,12 +77,14 @@ def _has_hole(data: bytes) -> bool:
 class Listener:
     """A context around calls of PyAV: hears FFmpeg's errors, and turns what is raised into ours."""
 
-    __slots__ = ("_capture", "_logs", "heard")
+    __slots__ = ("_capture", "_logs", "heard", "refused")
 
     def __init__(self) -> None:
         _listen()
         self.heard = False
         """Something was said since this was last set to False."""
+        self.refused: tuple[int, int] | None = None
+        """Width and height of what had more pixels than FFmpeg was told to take."""
         self._capture: Any = None
         self._logs: list[Any] = []
 
@@ -95,6 +98,10 @@ class Listener:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._capture.__exit__(kind, error, trace)
         if self._logs:
+            for _, _, line in self._logs:
+                found = _TOO_LARGE.match(line)
+                if found is not None:
+                    self.refused = int(found[1]), int(found[2])
             self.heard = self.heard or any(
                 line.startswith(_HARMFUL) or (level <= _ERROR and not line.startswith(_HARMLESS))
                 for level, _, line in self._logs

@@ -23,7 +23,7 @@ MOST_PIXELS = 2**26
 MOST_FRAMES = 2**24
 """Frames of the longest video: six days of 32 a second."""
 MOST_STREAMS = 256
-_OPTIONS = {"max_pixels": str(MOST_PIXELS), "err_detect": "crccheck+bitstream+buffer+careful"}
+_STRICT = "crccheck+bitstream+buffer+careful"
 _CONTAINERS = frozenset({"mov", "mp4", "matroska", "avi"})
 _INTRA = frozenset({"mjpeg", "png", "ffv1", "prores", "dnxhd", "rawvideo", "huffyuv", "ffvhuff",
                     "utvideo"})  # fmt: skip
@@ -75,9 +75,10 @@ class Video:
             raise CorruptInputError(f"not a video: {error}") from error
         try:
             self.stream: Any = _stream(self.container)
+            codec = self.stream.codec_context
+            self.require_size(codec.width, codec.height)
             with self.listener:
-                codec = self.stream.codec_context
-                codec.options = dict(_OPTIONS)
+                codec.options = {"max_pixels": str(MOST_PIXELS), "err_detect": _STRICT}
                 codec.thread_type = "NONE"
                 codec.thread_count = 1
                 codec.copy_opaque = True
@@ -90,6 +91,16 @@ class Video:
             self.close()
             raise
         self.listener.heard = False
+
+    def require_size(self, width: int = 0, height: int = 0) -> None:
+        """Raise CorruptInputError where a frame has too many pixels; none: what FFmpeg refused."""
+        if not width * height and self.listener.refused is not None:
+            width, height = self.listener.refused
+        if width * height > MOST_PIXELS:
+            raise CorruptInputError(
+                f"{width} x {height} pixels, {width * height:,} in all; the limit is "
+                f"{MOST_PIXELS:,}"
+            )
 
     def close(self) -> None:
         """Close the container, not the file."""
@@ -197,14 +208,8 @@ def _stream(container: Any) -> Any:
     stream = next((s for s in videos if not s.disposition & Disposition.attached_pic), None)
     if stream is None:
         raise CorruptInputError("a file without a video stream, but with a cover")
-    codec = stream.codec_context
-    if codec is None:
+    if stream.codec_context is None:
         raise CorruptInputError("a video in a codec that cannot be decoded here")
-    if codec.width * codec.height > MOST_PIXELS:
-        raise CorruptInputError(
-            f"{codec.width} x {codec.height} pixels, {codec.width * codec.height:,} in all; the "
-            f"limit is {MOST_PIXELS:,}"
-        )
     return stream
 
 

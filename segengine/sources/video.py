@@ -219,6 +219,7 @@ def _decoded(uri: str) -> _Index:
             stamps.append(decoded.pts)
             sums.append(_checksum(decoded.frame))
         if first is None:
+            video.require_size()
             raise CorruptInputError("a video without a frame that can be decoded")
         fed, keys, gray = decoder.fed, decoder.keys, video.gray
         count = len(stamps)
