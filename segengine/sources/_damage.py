@@ -77,10 +77,13 @@ def _has_hole(data: bytes) -> bool:
 class Listener:
     """A context around calls of PyAV: hears FFmpeg's errors, and turns what is raised into ours."""
 
-    __slots__ = ("_capture", "_logs", "heard", "refused")
+    __slots__ = ("_capture", "_logs", "_new_capture", "heard", "refused")
 
     def __init__(self) -> None:
+        from av.logging import Capture
+
         _listen()
+        self._new_capture = Capture
         self.heard = False
         """Something was said since this was last set to False."""
         self.refused: tuple[int, int] | None = None
@@ -89,9 +92,7 @@ class Listener:
         self._logs: list[Any] = []
 
     def __enter__(self) -> Listener:
-        from av.logging import Capture
-
-        self._capture = Capture()
+        self._capture = self._new_capture()  # one a call: it is bound to the thread it is made in
         self._logs = self._capture.__enter__()
         return self
 

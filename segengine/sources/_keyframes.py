@@ -167,6 +167,24 @@ def _range_coded(data: bytes) -> bool:
     return _bits(data, 0, 16) >= 0x7F80
 
 
+def _cinepak(data: bytes) -> bool:
+    """Nothing is taken over: neither code books nor, in any strip, entries or blocks of before."""
+    if len(data) < 10 or data[0] & 1:
+        return False
+    place = 10
+    for _ in range(int.from_bytes(data[8:10], "big")):
+        end = place + int.from_bytes(data[place + 1 : place + 4], "big")
+        place += 12
+        while place + 4 <= end <= len(data):
+            size = int.from_bytes(data[place + 1 : place + 4], "big")
+            if size < 4 or data[place] & 1:
+                return False
+            place += size
+        if place != end:
+            return False
+    return place > 10
+
+
 def _vp8(data: bytes) -> bool:
     return bool(data) and data[0] & 1 == 0
 
@@ -231,6 +249,7 @@ _TESTS: dict[str, Callable[[bytes], bool]] = {
     "svq1": _svq1,
     "ffv1": _range_coded,
     "snow": _range_coded,
+    "cinepak": _cinepak,
     "vp8": _vp8,
     "vp9": _vp9,
     "av1": _av1,

@@ -25,6 +25,12 @@ def turn_of(frame: Any) -> Turn | None:
     return None if data is None else turn(np.frombuffer(bytes(data), np.int32)[:5].tolist())
 
 
+def turned_size(frame: Any, turned: Turn | None) -> tuple[int, int]:
+    """Height and width of a frame as shown."""
+    shape: tuple[int, int] = frame.height, frame.width
+    return shape if turned is None else turned(np.empty(shape, np.bool_)).shape[:2]
+
+
 def turn(matrix: Sequence[float]) -> Turn | None:
     """The turn of a matrix (a b u, c d ...), as FFmpeg applies it.
 

@@ -13,6 +13,7 @@ from segengine.errors import CorruptInputError
 from segengine.sources._damage import Listener, broken_test
 from segengine.sources._files import open_input
 from segengine.sources._keyframes import key_frame_test
+from segengine.sources._upright import Turn, turn_of
 from segengine.types import FrameRef
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Video:
     def __init__(self, file: Any) -> None:
         self._file = file
         self.listener = Listener()
+        self._turns: dict[int, Turn | None] = {}
         self._open()
 
     def _open(self) -> None:
@@ -91,6 +93,13 @@ class Video:
             self.close()
             raise
         self.listener.heard = False
+
+    def turn_of(self, frame: Any) -> Turn | None:
+        """`_upright.turn_of`, which is slow, asked once for each rotation that there is."""
+        rotation = frame.rotation
+        if rotation not in self._turns:
+            self._turns[rotation] = turn_of(frame)
+        return self._turns[rotation]
 
     def require_size(self, width: int = 0, height: int = 0) -> None:
         """Raise CorruptInputError where a frame has too many pixels; none: what FFmpeg refused."""

@@ -13,7 +13,7 @@ import numpy as np
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._color import Color, bands_of, recolor, require_color
 from segengine.sources._files import changed, unreadable
-from segengine.sources._upright import turn_of
+from segengine.sources._upright import turn_of, turned_size
 from segengine.sources._video import MOST_FRAMES, Decoded, Decoder, Video, open_video
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -44,7 +44,7 @@ class VideoSource:
     def probe(self, entry: Entry) -> Probe:
         """Positions, times and key frames; raises CorruptInputError or TransientInputError."""
         index = _predicted(entry.uri) or _decoded(entry.uri)
-        height, width = _size(index.first)
+        height, width = turned_size(index.first, turn_of(index.first))
         keys = np.unique(index.keys)
         bounds = np.append(keys, len(index.times))
         kept = np.arange(0, len(index.times), self.every)
@@ -83,9 +83,9 @@ class VideoSource:
             return Unreadable("corrupt", "damaged frame: cannot be decoded")
         frame = decoded.frame
         try:
-            turn = turn_of(frame)
             with video.listener:
-                size = _size(frame)
+                turn = video.turn_of(frame)
+                size = turned_size(frame, turn)
                 if size != (ref.height, ref.width):
                     return _resized(ref, *size)
                 if frame.is_corrupt:
@@ -114,20 +114,13 @@ def _find(video: Video, refs: Sequence[FrameRef]) -> Iterator[Decoded | None]:
         yield decoder.find(ref)
 
 
-def _size(frame: Any) -> tuple[int, int]:
-    """Height and width as shown. Raises CorruptInputError for a turn that is not applied."""
-    turn = turn_of(frame)
-    shape = frame.height, frame.width
-    if turn is None:
-        return shape
-    return cast("tuple[int, int]", turn(np.empty(shape, np.bool_)).shape)
-
-
 def _resized(ref: FrameRef, height: int, width: int) -> Unreadable:
     """Why a frame has another size than was planned: the file is another, or it changes inside."""
     with open_video(ref.uri) as video:
         first = next(Decoder(video).frames(), None)
-    difference = None if first is None else changed(ref, *_size(first.frame))
+    difference = None
+    if first is not None:
+        difference = changed(ref, *turned_size(first.frame, turn_of(first.frame)))
     return difference or Unreadable(
         "corrupt",
         f"changes its size in mid-stream: {width} x {height} pixels, {ref.width} x {ref.height} "
