@@ -45,8 +45,8 @@ def broken_test(stream: Any) -> Callable[[bytes], bool] | None:
 def _broken_units(data: bytes, length: int | None) -> bool:
     """Bytes that ITU-T H.264 (7.4.1) and H.265 (7.4.2) forbid in a unit.
 
-    In Annex B zeros may stand before a start code and at the end; a few are at the end of units
-    that were framed anew.
+    In Annex B zeros may stand before a start code and, some, at the end; a few are at the end of
+    units that were framed anew.
     """
     if length is None:
         return _forbidden(data, start_codes=True)
@@ -62,7 +62,7 @@ def _forbidden(data: bytes, *, start_codes: bool) -> bool:
     while place >= 0:
         rest = data[place:].lstrip(b"\0")
         if not rest:
-            return not start_codes and len(data) - place >= _PADDING
+            return len(data) - place >= (len(_HOLE) if start_codes else _PADDING)
         if rest[0] != 1:
             return True
         place = data.find(b"\0\0\0", len(data) - len(rest))
@@ -75,9 +75,12 @@ def _has_hole(data: bytes) -> bool:
 
 
 class Listener:
-    """A context around calls of PyAV: hears FFmpeg's errors, and turns what is raised into ours."""
+    """A context around calls of PyAV: hears FFmpeg's errors, and turns what is raised into ours.
 
-    __slots__ = ("_capture", "_logs", "_new_capture", "heard", "refused")
+    Entered again inside itself it costs next to nothing.
+    """
+
+    __slots__ = ("_capture", "_depth", "_logs", "_new_capture", "heard", "refused")
 
     def __init__(self) -> None:
         from av.logging import Capture
@@ -89,26 +92,33 @@ class Listener:
         self.refused: tuple[int, int] | None = None
         """Width and height of what had more pixels than FFmpeg was told to take."""
         self._capture: Any = None
+        self._depth = 0
         self._logs: list[Any] = []
 
     def __enter__(self) -> Listener:
-        self._capture = self._new_capture()  # one a call: it is bound to the thread it is made in
-        self._logs = self._capture.__enter__()
+        self._depth += 1
+        if self._depth == 1:
+            self._capture = self._new_capture()  # bound to the thread that it is made in
+            self._logs = self._capture.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._capture.__exit__(kind, error, trace)
+        self._depth -= 1
+        if not self._depth:
+            self._capture.__exit__(kind, error, trace)
         if self._logs:
-            for _, _, line in self._logs:
-                found = _TOO_LARGE.match(line)
-                if found is not None:
-                    self.refused = int(found[1]), int(found[2])
-            self.heard = self.heard or any(
-                line.startswith(_HARMFUL) or (level <= _ERROR and not line.startswith(_HARMLESS))
-                for level, _, line in self._logs
-            )
+            self._hear()
         if isinstance(error, Exception):
             raise reason_of(error) from error
+
+    def _hear(self) -> None:
+        for level, _, line in self._logs:
+            found = _TOO_LARGE.match(line)
+            if found is not None:
+                self.refused = int(found[1]), int(found[2])
+            if line.startswith(_HARMFUL) or (level <= _ERROR and not line.startswith(_HARMLESS)):
+                self.heard = True
+        self._logs.clear()
 
 
 def reason_of(error: Exception) -> CorruptInputError | TransientInputError:

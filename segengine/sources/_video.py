@@ -369,17 +369,12 @@ class Decoder:
         Frames that are shown before a key frame may build on what was before it, but nothing that
         is shown after it builds on them.
         """
-        start = next(
-            (
-                start
-                for start in reversed(self._starts)
-                if start.serial <= serial and (start.pts is None or pts is None or start.pts <= pts)
-            ),
-            None,
-        )
-        if start is None:
+        for start in reversed(self._starts):
+            if start.serial <= serial and (start.pts is None or pts is None or start.pts <= pts):
+                break
+        else:
             return False
-        return not any(
+        return not self._damage or not any(
             start.serial <= damage.serial <= serial
             and not (damage.pts is not None and start.pts is not None and damage.pts < start.pts)
             for damage in self._damage

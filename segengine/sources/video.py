@@ -111,7 +111,9 @@ def _find(video: Video, refs: Sequence[FrameRef]) -> Iterator[Decoded | None]:
     for ref in refs:
         if decoder is None or decoder.must_seek(ref):
             decoder = Decoder.start(video, ref)
-        yield decoder.find(ref)
+        with video.listener:
+            found = decoder.find(ref)
+        yield found
 
 
 def _resized(ref: FrameRef, height: int, width: int) -> Unreadable:
