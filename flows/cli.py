@@ -342,8 +342,10 @@ def _parser() -> argparse.ArgumentParser:
         help="label images, as in a job; default: the job's",
     )
     evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="class names, in order")
-    evaluate.add_argument("--values", metavar="N", nargs="+", type=int, help="their pixel values")
-    evaluate.add_argument("--void", metavar="N", type=int, help="pixel value that is not scored")
+    evaluate.add_argument(
+        "--values", metavar="N", nargs="+", help="their pixel values, or colours as '#ff0000'"
+    )
+    evaluate.add_argument("--void", metavar="N", help="pixel value that is not scored")
     for group in ("metrics", "losses"):
         evaluate.add_argument(
             f"--{group}", metavar="NAME", nargs="+", help=f"{group} to compute, or all"

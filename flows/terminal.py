@@ -163,11 +163,16 @@ def figures(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def unscored(metrics: Mapping[str, Any]) -> list[str]:
-    """Frames whose truth is missing or does not fit."""
+    """Pixels and frames whose truth is missing, or does not fit."""
+    lines: list[str] = []
+    if metrics.get("unknown_labels"):
+        from segengine.figures import unknown_labels
+
+        lines = unknown_labels(metrics)
     missing = metrics.get("missing_truth", [])
     if not missing:
-        return []
-    lines = [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
+        return lines
+    lines += [f"{count(len(missing), 'frame')} not scored, without usable truth:"]
     lines += [f"  {m['name']}: {m['reason']}" for m in missing[:UNSCORED]]
     if len(missing) > UNSCORED:
         lines.append(f"  and {len(missing) - UNSCORED:,} more; metrics.json names them all")

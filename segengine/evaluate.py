@@ -11,7 +11,7 @@ from typing import Any
 from segengine import cluster, publish
 from segengine.dispatch import InProcess, Pool
 from segengine.errors import JobError
-from segengine.figures import lines, unmeasured
+from segengine.figures import lines, unknown_labels, unmeasured
 from segengine.job import Job, TruthSpec
 from segengine.lock import run_lock
 from segengine.measure import measurer
@@ -50,7 +50,7 @@ class EvaluateReport:
         """Text for a terminal."""
         found = [f"{self.store}: {self.measured} shards and frames measured"]
         found += [f"not used, without --trust: {what}" for what in self.left_out]
-        found += lines(self.metrics) + unmeasured(self.metrics)
+        found += lines(self.metrics) + unmeasured(self.metrics) + unknown_labels(self.metrics)
         missing = self.metrics.get("missing_truth", [])
         if missing:
             found.append(f"{len(missing)} frames have no usable truth and are not scored:")

@@ -5,6 +5,7 @@ overall          the confusion table's figures, and `NAME: {...}` for every othe
 losses           `NAME: {...}`: `loss` (mean over frames or pixels), `pooled` (all pixels at once)
 scenes.S         the same for a scene: its figures, and `losses`; no curves, tables or other lists
 frames, worst    the worst frames by mean IoU; by each metric's and loss's own figure
+unknown_labels   pixels of the truth that are no class, by frame and value
 not_measured     what was asked for and why it does not apply
 
 In the last two a loss that has a metric's name is `loss NAME`.
@@ -55,6 +56,7 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
         {"scene": scene, "frame": frame, "name": _name(measurer, scene, frame), "reason": text(why)}
         for scene, frame, why in merged.missing
     ]
+    document["unknown_labels"] = _unknown_rows(measurer, merged)
     document["not_measured"] = {one.key: why for one, why in spec.unmet}
     if measurer.too_large:
         named = ", ".join(_name(measurer, *place) for place in measurer.too_large[:EACH])
@@ -64,6 +66,34 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
                 document["not_measured"][measure.asked.key] = (
                     f"needs whole frames, and {count} are above {LARGEST:,} pixels: {named}"
                 )
+
+
+def _unknown_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
+    """A row a frame and value of its truth that is no class, the worst frame first.
+
+    Beyond `WORST` frames one row a frame, without value: labels of 10,000 frames that are all
+    blurred would be the whole document.
+    """
+    frames = []
+    for scene, frame, unknown in merged.unknown:
+        ref = measurer.layouts[scene].frame(frame)
+        frames.append((sum(unknown.values()) / (ref.height * ref.width), scene, ref, unknown))
+    frames.sort(key=lambda row: (-row[0], row[1], row[2].index))
+    rows = []
+    for i, (_, scene, ref, unknown) in enumerate(frames):
+        values = unknown if i < WORST else {None: sum(unknown.values())}
+        rows += [
+            {
+                "scene": scene,
+                "frame": ref.index,
+                "name": text(ref.name),
+                "value": value,
+                "pixels": count,
+                "share": count / (ref.height * ref.width),
+            }
+            for value, count in sorted(values.items(), key=lambda item: -item[1])
+        ]
+    return rows
 
 
 def _name(measurer: Measurer, scene: str, frame: int) -> str:
@@ -162,6 +192,24 @@ def lines(document: Mapping[str, Any]) -> list[str]:
             found += _named(name, figures)
     for name, figures in losses.items():
         found += _singles(f"loss {name}", figures)
+    return found
+
+
+def unknown_labels(document: Mapping[str, Any]) -> list[str]:
+    """Frames whose truth holds values that are no class: a line each, its share and its values."""
+    frames: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in document.get("unknown_labels", []):
+        frames.setdefault((row["scene"], row["frame"]), []).append(row)
+    if not frames:
+        return []
+    found = ["label pixels that are no class, and are not scored:"]
+    for rows in list(frames.values())[:EACH]:
+        share = sum(row["share"] for row in rows)
+        named = ", ".join(f"{row['value']} ({row['share']:.2%})" for row in rows[:EACH])
+        more = f" and {len(rows) - EACH} more" if len(rows) > EACH else ""
+        found.append(f"  {rows[0]['name']}: {share:.2%}: values {named}{more}")
+    if len(frames) > EACH:
+        found.append(f"  and {len(frames) - EACH:,} more frames; metrics.json names them all")
     return found
 
 

@@ -30,6 +30,7 @@ TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 """A field, or a brace that stands for itself."""
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
 
 
 class Model(BaseModel):
@@ -100,10 +101,30 @@ class TruthSpec(Model):
         description="Label images; {stem}, {name}, {path}, {parent} and {scene} are the frame's",
     )
     classes: list[str] | None = Field(None, description="Class names, in order of their values")
-    values: list[int] | None = Field(
-        None, description="Pixel value of each class; omitted = 0, 1, 2 ..."
+    values: list[int | str] | None = Field(
+        None,
+        description='Pixel value or colour ("#ff0000") of each class; omitted = 0, 1, 2 ...; beside '
+        "colours a number is that level of gray",
     )
-    void: int | None = Field(255, description="Pixel value that is not scored")
+    void: int | str | None = Field(
+        255, description="Pixel value that is not scored; with colours: none, unless it is given"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _white_is_a_colour(cls, block: Any) -> Any:
+        if isinstance(block, dict) and "void" not in block:
+            values = block.get("values")
+            if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
+                return {**block, "void": None}
+        return block
+
+    @field_validator("values", "void", mode="before")
+    @classmethod
+    def _colours_are_written_in_full(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [_color(item) for item in value]
+        return value if value is None else _color(value)
 
     @field_validator("paths", mode="before")
     @classmethod
@@ -125,9 +146,44 @@ class TruthSpec(Model):
         if self.values is not None:
             if self.classes is None or len(self.values) != len(self.classes):
                 raise ValueError("values: give one pixel value for each of classes")
-            if len(set(self.values)) != len(self.values):
+            if self.colors and any(not 0 <= v <= 255 for v in self.values if isinstance(v, int)):
+                raise ValueError("values: beside colours a number is a level of gray, 0 to 255")
+            if len(set(self.codes or ())) != len(self.values):
                 raise ValueError("values: each class needs a pixel value of its own")
+        if isinstance(self.void, str) and not self.colors:
+            raise ValueError("void: is a colour, and values holds none")
         return self
+
+    @property
+    def colors(self) -> bool:
+        """Whether classes are told by colours, each one number: red x 65536 + green x 256 + blue."""
+        return any(isinstance(value, str) for value in self.values or ())
+
+    @property
+    def codes(self) -> list[int] | None:
+        """The number that stands for each class; None: 0, 1, 2 ..."""
+        return None if self.values is None else [self._code(value) for value in self.values]
+
+    @property
+    def void_code(self) -> int | None:
+        """The number that is not scored."""
+        return None if self.void is None else self._code(self.void)
+
+    def _code(self, value: int | str) -> int:
+        if isinstance(value, str):
+            return int(value[1:], 16)
+        return value * 0x010101 if self.colors else value
+
+
+def _color(value: Any) -> Any:
+    """A pixel value as it is given, or a colour in small letters."""
+    if value is None:
+        raise ValueError('quote colours, as in ["#ff0000"]: YAML takes a bare # for a comment')
+    if isinstance(value, str) and not value.lstrip("-").isdigit():
+        if not _COLOR.fullmatch(value):
+            raise ValueError(f'{value!r} is no pixel value and no colour, as "#ff0000" is')
+        return value.lower()
+    return value if not isinstance(value, str) else int(value)
 
 
 class SegmenterSpec(BaseModel):

@@ -31,6 +31,12 @@ from segengine.types import FrameRef, TruthRef, Window
 from segengine.urls import public_values
 from segengine.work import Damaged
 
+Unknown = Mapping[Any, int]
+"""Pixels of each value."""
+DOUBTFUL = 100
+"""A frame is not scored where more than one in so many pixels of its label is no class."""
+NAMED = 4
+"""Values that a reason names."""
 _THERE = {
     "mask/0": ("labels", "pixels"),
     "probabilities/0": ("probabilities",),
@@ -49,6 +55,19 @@ class Measured:
     """(scene, frame, closed states; None: not measured)"""
     missing: list[tuple[str, int, str]] = field(default_factory=list)
     """(scene, frame, why it has no truth)"""
+    unknown: list[tuple[str, int, Unknown]] = field(default_factory=list)
+    """(scene, frame, pixels of each value of its truth that is no class)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What the records of a scene say, by frame."""
+
+    states: dict[int, list[Any]]
+    """One part a fold."""
+    missing: dict[int, str]
+    """Why it has no truth."""
+    unknown: dict[int, Unknown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +91,7 @@ def measurer(
     Raises JobError for a metric, a loss or an option that is unknown.
     """
     stored = job.model_dump(mode="json")
-    text = truths.of_job(stored)
+    text = truths.of_job(stored, plugin.classes)
     provider = truths.from_json(text) if text else None
     there = {"labels"}
     for scene in arrays.values():
@@ -95,7 +114,7 @@ def measurer(
             return None
         if provider is None:
             spec = replace(spec, unmet=())  # nobody asked for what needs truth
-    shown = truths.of_job({**job.model_dump(mode="json"), "trust": False})
+    shown = truths.of_job({**stored, "trust": False}, plugin.classes)
     shown = json.dumps(public_values(json.loads(shown)), sort_keys=True) if shown else ""
     return Measurer(objects, layouts, arrays, text, spec, json.dumps(job.source_options()), shown)
 
@@ -211,7 +230,7 @@ class Measurer:
                     yield task
 
     def _key(self, whole: bool | None) -> str:
-        return digest([self.spec.key(whole=whole), self.shown])
+        return digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
 
     def _frame_task(
         self, layout: Layout, frame: int, masks: _Masks, own: list[TruthRef], key: str
@@ -275,13 +294,20 @@ class Measurer:
         empty: list[Any] = [fold.metric.empty() for fold in folds]
         result = Measured(list(empty))
         for scene, records in sorted(self.current.items()):
-            frames, missing = self._frames(records.values())
+            found = self._frames(records.values())
+            layout = self.layouts[scene]
+            for frame, unknown in sorted(found.unknown.items()):
+                result.unknown.append((scene, frame, unknown))
+                if doubtful(unknown, layout.frame(frame)):
+                    found.missing[frame] = _why(unknown, layout.frame(frame))
             closed = {
                 frame: [
-                    None if part is None else fold.close(part, scene, frame)
+                    None
+                    if part is None or (frame in found.missing and fold.scored)
+                    else fold.close(part, scene, frame)
                     for fold, part in zip(folds, parts, strict=True)
                 ]
-                for frame, parts in sorted(frames.items())
+                for frame, parts in sorted(found.states.items())
             }
             result.frames += [(scene, frame, states) for frame, states in closed.items()]
             total = [
@@ -297,23 +323,28 @@ class Measurer:
                 fold.metric.merge(a, b)
                 for fold, a, b in zip(folds, result.overall, total, strict=True)
             ]
-            result.missing += [(scene, f, reason) for f, reason in sorted(missing.items())]
+            result.missing += [(scene, f, reason) for f, reason in sorted(found.missing.items())]
         result.missing += sorted(
             {(scene, f): (scene, f, r) for scene, f, r in self.damaged}.values()
         )
         return result
 
-    def _frames(self, records: Iterable[Record]) -> tuple[dict[int, list[Any]], dict[int, str]]:
-        """Parts by frame, joined over its windows; reasons by frame."""
+    def _frames(self, records: Iterable[Record]) -> _Merged:
+        """Parts by frame, joined over its windows."""
         folds = self.spec.folds
-        frames: dict[int, list[Any]] = {}
-        missing: dict[int, str] = {}
+        found = _Merged({}, {}, {})
+        whole: dict[int, Unknown] = {}
         for record in records:
             body = read_payload(record)
-            missing.update(body["missing"])
+            found.missing.update(body["missing"])
+            for frame, unknown in body["unknown"].items():
+                if record.kind == "frame":  # counts again what its shards did
+                    whole[frame] = unknown
+                else:
+                    found.unknown[frame] = _summed(found.unknown.get(frame, {}), unknown)
             for frame, parts in body["states"].items():
-                before = frames.get(frame)
-                frames[frame] = (
+                before = found.states.get(frame)
+                found.states[frame] = (
                     list(parts)
                     if before is None
                     else [
@@ -321,7 +352,32 @@ class Measurer:
                         for fold, a, b in zip(folds, before, parts, strict=True)
                     ]
                 )
-        return frames, missing
+        found.unknown.update(whole)
+        return found
+
+
+def doubtful(unknown: Unknown, ref: FrameRef) -> bool:
+    """Whether more of a frame's label is no class than a stray pixel."""
+    return DOUBTFUL * sum(unknown.values()) > ref.height * ref.width
+
+
+def _why(unknown: Unknown, ref: FrameRef) -> str:
+    size = ref.height * ref.width
+    common = sorted(unknown.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{value} ({n / size:.2%})" for value, n in common[:NAMED])
+    more = f" and {len(common) - NAMED} more" if len(common) > NAMED else ""
+    return (
+        f"{sum(unknown.values()) / size:.2%} of its label is no class, more than {1 / DOUBTFUL:.0%}: "
+        f"values {named}{more}; name them in truth.classes and truth.values, or one as truth.void"
+    )
+
+
+def _summed(a: Unknown, b: Unknown) -> Unknown:
+    """Pixels of both; of so many values the smallest, as each of the two has them."""
+    both = dict(a)
+    for value, count in b.items():
+        both[value] = both.get(value, 0) + count
+    return dict(sorted(both.items(), key=lambda item: item[0])[: truths.MANY])
 
 
 def _joined(join: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:

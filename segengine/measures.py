@@ -82,6 +82,11 @@ class Fold:
         return (*self.needs, *getattr(self.metric, "uses", ()))
 
     @property
+    def scored(self) -> bool:
+        """True where it is measured against truth."""
+        return any(need.startswith("truth") for need in self.needs)
+
+    @property
     def whole(self) -> bool:
         """True where it must see whole frames."""
         return bool(getattr(self.metric, "whole", False))

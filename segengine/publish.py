@@ -35,6 +35,8 @@ from segengine.shardcodec import encode_shard
 from segengine.stored import StandIn
 from segengine.urls import public, public_values
 
+VERSION = 2
+"""Raised when figures of `metrics.json` can change."""
 CUT = "records/+cut"
 """Where it is noted which instances are cut at a border of shards, until the next publish."""
 TABLES = ("frames", "shards", "instances")
@@ -451,7 +453,7 @@ def published_mark(plan: Plan) -> str:
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
     truth = truths.of_job(plan.job.as_json())
     unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
-    return digest([plan.fingerprint, layouts, evaluate, truth, unplaced])
+    return digest([plan.fingerprint, layouts, evaluate, truth, unplaced, VERSION])
 
 
 def finish(plan: Plan, log: RecordLog) -> None:

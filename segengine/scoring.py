@@ -109,7 +109,8 @@ def measure(task: MeasureTask) -> Record | Retry | Damaged:
 
 
 def read_payload(record: Record) -> dict[str, Any]:
-    """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth."""
+    """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth;
+    `unknown`: by frame, pixels of each of the truth's values that is no class."""
     found: dict[str, Any] = decode(base64.b64decode(record.payload))
     return found
 
@@ -117,6 +118,7 @@ def read_payload(record: Record) -> dict[str, Any]:
 def _payload(task: MeasureTask) -> dict[str, Any]:
     states: dict[int, list[Any]] = {}
     missing: dict[int, str] = {}
+    unknown: dict[int, dict[int | float | str, int]] = {}
     provider = truths.from_json(task.truth) if task.truth else None
     folds, maps = task.folds, _Maps(task)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
@@ -130,6 +132,9 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
                 truth = provider.load(ref, task.truths[i], rows, cols)
             except MissingTruthError as error:
                 missing[ref.index] = str(error)
+            else:
+                if truth.unknown:
+                    unknown[ref.index] = dict(truth.unknown)
         todo = [f if f is not None and _can(f, truth) else None for f in folds]
         if not any(todo):
             continue
@@ -141,7 +146,7 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
             None if fold is None else fold.part(prediction, truth or nothing, pixels)
             for fold in todo
         ]
-    return {"states": states, "missing": missing}
+    return {"states": states, "missing": missing, "unknown": unknown}
 
 
 def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:
@@ -153,7 +158,7 @@ def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixel
 
 
 def _can(fold: Fold, truth: Truth | None) -> bool:
-    return truth is not None or not any(need.startswith("truth") for need in fold.needs)
+    return truth is not None or not fold.scored
 
 
 class _Maps:

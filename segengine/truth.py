@@ -23,15 +23,19 @@ from segengine.job import TRUTH_FIELD, TruthSpec, source_options
 from segengine.objects import zarr_store
 from segengine.schemes import filesystem
 from segengine.sources._files import read_bytes
+from segengine.sources._labels import gray_codes
 from segengine.types import FrameRef, Truth, TruthRef
 from segengine.urls import public
 
-_LARGE = 1 << 26
-"""Pixels above which a label TIFF is read in windows."""
-
-
+VERSION = 2
+"""Raised when what is read of a truth can change."""
+MANY = 256
+"""Values without a class that are told apart in a frame."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """What a whole PNG ends with."""
+_EVERY_BYTE = np.arange(256, dtype=np.uint8)
+_COLORED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+"""Pillow's modes of images that hold colours."""
 
 
 class TruthProvider(Protocol):
@@ -82,8 +86,13 @@ class LabelImages:
         return [find_truth(self.spec, ref, scene) for scene, ref in refs]
 
     def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
-        """Labels of a window."""
-        return Truth(load_truth(self.spec, truth, ref, rows, cols, self.trust)[None])
+        """Labels of a window, and its values that are no class."""
+        if not truth.uri:
+            raise MissingTruthError(f"no truth at {truth.looked}")
+        size = ref.height, ref.width
+        values, nodata = _values(truth, size, rows, cols, self.trust, self.spec.colors)
+        labels = map_labels(values, self.spec)
+        return Truth(labels[None], unknown=unknown_values(values, self.spec, labels, nodata))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +125,16 @@ class DataSetTruth:
         return found
 
 
-def of_job(job: Mapping[str, Any]) -> str:
+def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
     """How a job's truth is read, as JSON that travels; empty: it has none.
 
-    The `truth` block goes before a data set's own.
+    The `truth` block goes before a data set's own. classes: those of a block that names none.
     """
     trust = bool(job.get("trust"))
     if job.get("truth"):
         block = {"truth": dict(job["truth"])}
+        if classes is not None and block["truth"].get("classes") is None:
+            block["truth"]["classes"] = list(classes)
         return json.dumps(block | ({"trust": True} if trust else {}), sort_keys=True)
     source = source_options(job, trust)
     kind = source.get("kind", "auto")
@@ -190,82 +201,101 @@ def _stat(path: str) -> str | None:
     return xxhash.xxh3_64_hexdigest(f"{about.get('size')} {mark}".encode())
 
 
-def load_truth(
-    spec: TruthSpec,
-    truth: TruthRef,
-    ref: FrameRef,
-    rows: slice,
-    cols: slice,
-    trust: bool = False,
-) -> NDArray[Any]:
-    """Truth labels (y, x) of a frame's window; what is not scored has the dtype's maximum.
-
-    `trust`: a label raster may name any file.
-
-    Raises MissingTruthError with the reason where there is none, or it does not fit the frame.
-    """
-    if not truth.uri:
-        raise MissingTruthError(f"no truth at {truth.looked}")
-    size = ref.height, ref.width
-    values = _values(truth.uri, truth.fingerprint, size, rows, cols, trust)
-    return map_labels(values, spec)
-
-
 def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
     """Pixel values to class indices; what is no class has the dtype's maximum."""
     if values.dtype == np.bool_:
         values = values.view(np.uint8)
-    if values.dtype.kind == "f":
-        whole = np.nan_to_num(values, nan=-1)
-        values = np.where(whole == np.floor(whole), whole, -1).astype(np.int64)
     classes = len(spec.classes) if spec.classes is not None else None
     dtype = np.dtype(np.uint8 if (classes or 256) < 255 else np.uint16)
     void = 255 if dtype == np.uint8 else 65535
-    if spec.values is None and values.dtype == np.uint8 and dtype == np.uint8:
-        table = np.arange(256, dtype=np.uint8)
-        if classes is not None:
-            table[classes:] = void
-        if spec.void is not None and 0 <= spec.void < 256:
-            table[spec.void] = void
+    if values.dtype == np.uint8 and values.size:
         import cv2
 
         # three times as fast as indexing; it takes no empty array
-        mapped: NDArray[Any] = cv2.LUT(values, table) if values.size else values
+        table = _mapped(_EVERY_BYTE, spec, dtype, classes or void)
+        mapped: NDArray[Any] = cv2.LUT(values, table).reshape(values.shape)
         return mapped
-    result = np.full(values.shape, void, dtype)
-    codes = spec.values if spec.values is not None else range(classes or void)
-    if spec.values is None:
-        inside = (values >= 0) & (values < len(codes))
-        if spec.void is not None:
-            inside &= values != spec.void
+    return _mapped(values, spec, dtype, classes or void)
+
+
+def _mapped(
+    values: NDArray[Any], spec: TruthSpec, dtype: np.dtype[Any], classes: int
+) -> NDArray[Any]:
+    result = np.full(values.shape, np.iinfo(dtype).max, dtype)
+    codes = spec.codes
+    if codes is None:
+        inside = (values >= 0) & (values < classes)
+        if values.dtype.kind == "f":
+            inside &= values == np.floor(values)
+        if spec.void_code is not None:
+            inside &= values != spec.void_code
         result[inside] = values[inside]
         return result
-    for index, code in enumerate(codes):
-        result[values == code] = index
+    order = np.argsort(codes)
+    ascending = np.array(codes, np.int64)[order]
+    place = np.minimum(np.searchsorted(ascending, values), len(codes) - 1)
+    inside = ascending[place] == values
+    result[inside] = order[place[inside]]
     return result
 
 
+def unknown_values(
+    values: NDArray[Any], spec: TruthSpec, labels: NDArray[Any], nodata: float | None = None
+) -> dict[int | float | str, int]:
+    """Pixels of each value that is neither a class, nor void, nor nodata; the smallest `MANY`.
+
+    labels: what `map_labels` made of them. Of windows, the smallest of all are among the smallest
+    of each, so that their sum does not depend on the cuts.
+    """
+    if values.dtype == np.bool_:
+        values = values.view(np.uint8)
+    if values.dtype == np.uint8:
+        counts = _histogram(values)
+        kinds = np.flatnonzero(counts).astype(np.uint8)
+        strange = map_labels(kinds, spec) == np.iinfo(labels.dtype).max
+        kinds, counts = kinds[strange], counts[kinds[strange]]
+    else:
+        kinds, counts = np.unique(values[labels == np.iinfo(labels.dtype).max], return_counts=True)
+    known = np.isin(kinds, [v for v in (spec.void_code, nodata) if v is not None])
+    known |= kinds != kinds  # NaN
+    found = zip(kinds[~known][:MANY].tolist(), counts[~known][:MANY].tolist(), strict=True)
+    return {f"#{v:06x}" if spec.colors else v: int(n) for v, n in found}
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels of each value (y, x); OpenCV counts in float32, which is exact up to 2^24."""
+    import cv2
+
+    total = np.zeros(256, np.int64)
+    for part in np.array_split(values.ravel(), -(-values.size // (1 << 24)) or 1):
+        if part.size:
+            total += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return total
+
+
 def _values(
-    uri: str, fingerprint: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool
-) -> NDArray[Any]:
+    truth: TruthRef, size: tuple[int, int], rows: slice, cols: slice, trust: bool, colors: bool
+) -> tuple[NDArray[Any], float | None]:
+    """Values of a window, and which of them is the file's nodata; with `colors` numbers of colours."""
+    uri = truth.uri
     suffix = PurePosixPath(public(uri)).suffix.lower()
     try:
         if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
-            return _raster_values(uri, size, rows, cols, trust)
+            return _raster_values(uri, size, rows, cols, trust, colors)
         if suffix == ".zarr":
-            return _zarr_values(uri, size, rows, cols)
-        whole = _image_values(uri, fingerprint)
+            return _zarr_values(uri, size, rows, cols, colors), None
+        whole = _image_values(uri, truth.fingerprint, colors)
     except MissingTruthError:
         raise
     except Exception as error:
         raise MissingTruthError(f"{uri}: cannot be read: {error}") from error
     _check_size(uri, whole.shape, size)
-    return whole[rows, cols]
+    return whole[rows, cols], None
 
 
 @lru_cache(maxsize=2)
-def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
-    """A label image whole; palette images give their indices."""
+def _image_values(uri: str, fingerprint: str, colors: bool) -> NDArray[Any]:
+    """A label image whole; palette images give their indices, with `colors` their colours."""
     import io
 
     from PIL import Image, UnidentifiedImageError
@@ -273,17 +303,43 @@ def _image_values(uri: str, fingerprint: str) -> NDArray[Any]:
     data = read_bytes(uri)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if colors and image.mode in ("1", *_COLORED):
+                return _numbers(np.asarray(image.convert("RGB")))
             if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
                 quick = _gray_png(data)
                 if quick is not None:
-                    return quick
+                    return _grays(uri, quick, colors)
             if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
-                raise MissingTruthError(
-                    f"{uri}: a label image has one band of class indices, this one is {image.mode}"
-                )
-            return np.asarray(image)
+                raise MissingTruthError(_not_one_band(uri, image.mode))
+            return _grays(uri, gray_codes(np.asarray(image), data), colors)
     except UnidentifiedImageError:  # its message is an address in memory
         raise MissingTruthError(f"{uri}: cannot be read: it is no image") from None
+
+
+def _not_one_band(uri: str, found: str) -> str:
+    return (
+        f"{uri}: a label image has one band of class indices, this one is {found}; "
+        "list the colour of each class in truth.values"
+    )
+
+
+def _numbers(colors: NDArray[Any]) -> NDArray[np.uint32]:
+    """(y, x) a number for each colour (y, x, 3): red x 65536 + green x 256 + blue."""
+    found = np.zeros(colors.shape[:-1], np.uint32)
+    for band in range(3):
+        found = found << np.uint32(8) | colors[..., band]
+    return found
+
+
+def _grays(uri: str, values: NDArray[Any], colors: bool) -> NDArray[Any]:
+    """Values of one band; with `colors` numbers of these levels of gray."""
+    if not colors:
+        return values
+    if values.dtype != np.uint8:
+        raise MissingTruthError(
+            f"{uri}: holds {values.dtype} numbers, and truth.values lists colours"
+        )
+    return values * np.uint32(0x010101)
 
 
 def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
@@ -292,24 +348,44 @@ def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
 
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     gray = found is not None and found.ndim == 2 and found.dtype == np.uint8
-    return np.asarray(found, np.uint8) if gray else None
+    return gray_codes(np.asarray(found, np.uint8), data) if gray else None
 
 
 def _raster_values(
-    uri: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool
-) -> NDArray[Any]:
+    uri: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool, colors: bool
+) -> tuple[NDArray[Any], float | None]:
     from rasterio.windows import Window
 
+    window = Window.from_slices(rows, cols)
     # The source knows what GDAL may open.
     with reader("raster", {"trust": trust}).open(uri) as data:  # type: ignore[attr-defined]
-        if data.count != 1:
-            raise MissingTruthError(f"{uri}: a label raster has one band, this has {data.count}")
         _check_size(uri, data.shape, size)
-        values: NDArray[Any] = data.read(1, window=Window.from_slices(rows, cols))
-        return values
+        if colors and data.count in (3, 4) and data.dtypes[0] == "uint8":
+            return _numbers(np.moveaxis(data.read([1, 2, 3], window=window), 0, -1)), None
+        if data.count != 1:
+            raise MissingTruthError(_not_one_band(uri, f"of {data.count} bands"))
+        values: NDArray[Any] = data.read(1, window=window)
+        if not colors:
+            return values, data.nodata
+        return _through_table(uri, values, data), None
 
 
-def _zarr_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> NDArray[Any]:
+def _through_table(uri: str, values: NDArray[Any], data: Any) -> NDArray[Any]:
+    """Colours of a raster's band by its colour table; without one, grays."""
+    try:
+        table = data.colormap(1)
+    except ValueError:
+        return _grays(uri, values, True)
+    colors = np.zeros((max(table) + 1, 3), np.uint8)
+    for index, color in table.items():
+        colors[index] = color[:3]
+    found: NDArray[Any] = _numbers(colors)[np.minimum(values, len(colors) - 1)]
+    return found
+
+
+def _zarr_values(
+    uri: str, size: tuple[int, int], rows: slice, cols: slice, colors: bool
+) -> NDArray[Any]:
     import zarr
 
     from segengine.sources import _chunks
@@ -319,7 +395,7 @@ def _zarr_values(uri: str, size: tuple[int, int], rows: slice, cols: slice) -> N
     array = _chunks.bounded(array)
     _check_size(uri, array.shape[-2:], size)
     at: tuple[Any, ...] = (*(0,) * (array.ndim - 2), rows, cols)
-    return np.asarray(array[at])
+    return _grays(uri, np.asarray(array[at]), colors)
 
 
 def _check_size(uri: str, found: tuple[int, ...], size: tuple[int, int]) -> None:

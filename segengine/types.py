@@ -192,9 +192,14 @@ class Truth:
     """(n, y, x) ids; 0 = none. Where the data set's objects overlap, the map holds one of them."""
     objects: pa.Table | None = None
     """One row an object: the columns of a prediction's objects (without score) and `crowd` (bool)."""
+    unknown: Mapping[int | float | str, int] = field(default_factory=dict)
+    """Pixels of each value that is no class: not scored, and a mistake in the labels or in the job."""
 
     def crop(self, to: tuple[slice, slice, slice]) -> Self:
-        """The part of both maps inside `to` (slices along n, y, x); objects stay whole."""
+        """The part of both maps inside `to` (slices along n, y, x); objects stay whole.
+
+        Which of the unknown values lie inside is not known.
+        """
         return type_(self)(
             self.labels[to],
             None if self.instances is None else self.instances[to],

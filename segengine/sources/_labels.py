@@ -40,6 +40,8 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
             if size is not None and image.size != size[::-1]:
                 raise MissingTruthError(_other_size(uri, image.size[::-1], size))
             pixels = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
+            if image.mode in ("1", "L"):
+                pixels = gray_codes(pixels, data)
     except MissingTruthError:
         raise
     except Exception as error:
@@ -58,7 +60,20 @@ def read_codes(uri: str, size: tuple[int, int]) -> NDArray[Any]:
     pixels = read_png(uri, size)
     if pixels.ndim != 2:
         raise MissingTruthError(f"{uri}: is a colour image, must hold one code a pixel")
-    return pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
+    return pixels
+
+
+def gray_codes(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
+    """Codes of a gray image's pixels: decoders stretch those of PNGs of 1, 2 and 4 bits to 255.
+
+    data: the file.
+    """
+    if pixels.dtype == np.bool_:  # Pillow's True is a byte of 255
+        return np.asarray(pixels.view(np.uint8) != 0).view(np.uint8)
+    if not data.startswith(b"\x89PNG") or data[25] != 0 or data[24] not in (2, 4):
+        return pixels
+    found: NDArray[Any] = pixels // np.uint8(255 // ((1 << data[24]) - 1))
+    return found
 
 
 def void_type(classes: int) -> np.dtype[Any]:

@@ -17,10 +17,12 @@ from scipy.optimize import linear_sum_assignment
 import segengine
 from segengine.errors import JobError
 from segengine.evaluate import evaluate
+from segengine.figures import unknown_labels
 from segengine.job import TruthSpec
 from segengine.measures import Asked, MeasureSpec
-from segengine.truth import candidates, map_labels
+from segengine.truth import candidates, map_labels, unknown_values
 from segengine.types import FrameRef
+from segengine_flows.terminal import result
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 FIXED = {"kind": "threshold", "method": "fixed", "levels": 110}
@@ -115,14 +117,75 @@ def test_values_and_classes(bench: Any, noise: Any) -> None:
     bench.put("0.png", image)
     values = np.full((40, 50), 7, np.uint8)
     values[10:] = 200
-    values[30:] = 9  # no class
+    values[30:] = 255  # void
+    values[29, :20] = 9  # no class, but no more than 1 %
     label(bench, "0.png", values)
     spec = truth(bench, classes=["background", "object"], values=[200, 7])
     metrics = bench.run(FIXED, truth=spec).metrics
-    mask = segengine.segment(image, FIXED)[:30]
-    wanted = np.where(values[:30] == 7, 1, 0)
+    mask = segengine.segment(image, FIXED)
+    known = values < 255
+    known &= values != 9
+    wanted = np.where(values == 7, 1, 0)
     found = metrics["overall"]["pixel_accuracy"]
-    assert found == pytest.approx((mask == wanted).mean(), abs=1e-12)
+    assert found == pytest.approx((mask == wanted)[known].mean(), abs=1e-12)
+    assert metrics["missing_truth"] == []
+    (scene,) = bench.open().scenes
+    row = {"scene": scene, "frame": 0, "name": "0.png"}
+    assert metrics["unknown_labels"] == [row | {"value": 9, "pixels": 20, "share": 0.01}]
+    assert unknown_labels(metrics)[1:] == ["  0.png: 1.00%: values 9 (1.00%)"]
+
+
+def blurred(size: tuple[int, int]) -> np.ndarray:
+    """A disc of 255 on 0 whose edge was blurred."""
+    y, x = np.indices(size)
+    far = np.hypot(y - size[0] / 2, x - size[1] / 2) - size[0] / 4
+    return np.clip(128 - 40 * far, 0, 255).astype(np.uint8)
+
+
+def test_a_blurred_label_is_not_scored_and_its_values_are_named(new_bench: Any, noise: Any) -> None:
+    """As the cut at 128 has it, or not at all: never 1.0 of what is left of it."""
+    values = blurred((90, 80))
+    strange = {int(v): int(n) for v, n in zip(*np.unique(values, return_counts=True), strict=True)}
+    strange = {v: n for v, n in strange.items() if v not in (0, 255)}
+    share = sum(strange.values()) / values.size
+    found = []
+    for shard in (256, 64):  # the share is of the frame, wherever it is cut
+        bench = new_bench()
+        for i in range(2):
+            bench.put(f"{i}.png", noise(i, (90, 80, 3)))
+        label(bench, "0.png", values)
+        label(bench, "1.png", (values > 128).astype(np.uint8) * 255)
+        spec = truth(bench, classes=["background", "object"], values=[0, 255])
+        summary = bench.run(
+            FIXED,
+            truth=spec,
+            store={"shard": shard},
+            evaluate={"metrics": ["confusion", "iou", "boundary_f1"]},
+        )
+        metrics = summary.metrics
+        (missing,) = metrics["missing_truth"]
+        assert missing["name"] == "0.png"
+        assert missing["reason"].startswith(f"{share:.2%} of its label is no class, more than 1%: ")
+        rows = metrics["unknown_labels"]
+        assert {row["value"]: row["pixels"] for row in rows} == strange
+        assert sum(row["share"] for row in rows) == pytest.approx(share, abs=1e-12)
+        assert {row["name"] for row in rows} == {"0.png"}
+        assert np.sum(metrics["confusion"]["counts"]) == values.size
+        assert [row["name"] for row in metrics["frames"]] == ["1.png"]
+        text = "\n".join(result(summary))
+        assert f"  0.png: {share:.2%}: values " in text
+        assert f"  0.png: {missing['reason']}" in text
+        found.append({key: metrics[key] for key in ("overall", "frames", "confusion")})
+    assert found[0] == found[1]
+
+
+def test_labels_beyond_the_segmenters_classes_are_no_class(bench: Any, noise: Any) -> None:
+    bench.put("0.png", noise(0, (40, 50, 3)))
+    values = np.zeros((40, 50), np.uint8)
+    values[0, :3] = 2
+    label(bench, "0.png", values)
+    (row,) = bench.run(FIXED, truth=truth(bench)).metrics["unknown_labels"]
+    assert (row["value"], row["pixels"]) == (2, 3)
 
 
 def test_clusters_are_matched_to_classes(bench: Any, noise: Any) -> None:
@@ -219,17 +282,48 @@ def test_candidates() -> None:
         elements=st.sampled_from([0, 1, 2, 5, 100, 120]),
     ),
     st.none() | st.permutations([0, 2, 100]),
-    st.sampled_from([None, 5, 100]),
+    st.sampled_from([None, 1, 5, 100]),
+    st.sampled_from([None, 120.0]),
 )
-def test_map_labels(values: np.ndarray, codes: list[int] | None, void: int | None) -> None:
+def test_map_labels(
+    values: np.ndarray, codes: list[int] | None, void: int | None, nodata: float | None
+) -> None:
     spec = TruthSpec(paths=["x"], classes=["a", "b", "c"], values=codes, void=void)
     found = map_labels(values, spec)
+    strange: dict[Any, int] = {}
     for value, label in zip(values.ravel().tolist(), found.ravel().tolist(), strict=True):
         if codes is not None:
             wanted = codes.index(value) if value in codes else 255
         else:
             wanted = int(value) if value < 3 and value != void else 255
         assert label == wanted
+        if wanted == 255 and value not in (void, nodata):
+            strange[value] = strange.get(value, 0) + 1
+    assert unknown_values(values, spec, found, nodata) == strange
+
+
+def test_void_of_16_bits_and_many_classes() -> None:
+    names = [str(i) for i in range(300)]
+    spec = TruthSpec(paths=["x"], classes=names, void=299)
+    values = np.array([[0, 255, 298, 299, 300, 65535]], np.uint16)
+    found = map_labels(values, spec)
+    assert found.tolist() == [[0, 255, 298, 65535, 65535, 65535]]
+    assert unknown_values(values, spec, found) == {300: 1, 65535: 1}
+
+
+def test_what_is_no_whole_number_is_no_class() -> None:
+    spec = TruthSpec(paths=["x"], classes=["a", "b"], values=[-1, 1])
+    values = np.array([[-1, 1, 0.5, np.nan]], np.float32)
+    found = map_labels(values, spec)
+    assert found.tolist() == [[0, 1, 255, 255]]
+    assert unknown_values(values, spec, found) == {0.5: 1}  # NaN is nodata
+
+
+def test_pixels_are_counted_exactly_beyond_what_opencv_holds() -> None:
+    values = np.full((5000, 4000), 7, np.uint8)
+    values[0, 0] = 1
+    spec = TruthSpec(paths=["x"], classes=["a", "b"])
+    assert unknown_values(values, spec, map_labels(values, spec)) == {7: 5000 * 4000 - 1}
 
 
 def test_other_pixel_values_of_the_truth_are_measured_anew(bench: Any, noise: Any) -> None:
