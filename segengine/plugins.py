@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.errors import JobError
 from segengine.joining import BAND, components, renumbered
@@ -14,6 +15,8 @@ from segengine.types import Color, Linker, Prediction, Scope, Segmenter
 
 BACKGROUND = frozenset(("background", "BG", "__background__", "not edge", "line"))
 """Classes that are no objects; Mask_RCNN and torchvision have their own words for them."""
+SLACK = 1e-3
+"""What rounding may add to a probability."""
 OUTPUTS = ("labels", "probabilities", "instances", "objects")
 _BACKGROUND: Color = (32, 32, 36)
 
@@ -101,6 +104,20 @@ def version(plugin: Any) -> int:
 def weights(plugin: Any) -> str:
     """Digest of the weights, empty where there are none."""
     return str(getattr(plugin, "weights", "") or "")
+
+
+def as_probabilities(values: NDArray[Any]) -> NDArray[Any]:
+    """The values, what rounding has left outside of 0 to 1 brought back.
+
+    Raises ValueError for values that are none; NaN, where nothing is known, is let through.
+    """
+    low, high = (float(f.reduce(values, axis=None, initial=0)) for f in (np.fmin, np.fmax))
+    if low < -SLACK or high > 1 + SLACK:
+        raise ValueError(
+            f"its values go from {low:.3g} to {high:.3g}, which are no probabilities; set "
+            "`activation` to what makes them such, sigmoid or softmax"
+        )
+    return np.clip(values, 0, 1) if low < 0 or high > 1 else values
 
 
 def outputs(plugin: Any) -> tuple[str, ...] | None:

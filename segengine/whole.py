@@ -26,16 +26,20 @@ def create_segmenter(spec: dict[str, Any]) -> Any:
     return plugin
 
 
-def segment(image: ArrayLike, segmenter: Any) -> Labels:
+def segment(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Labels:
     """Labels (y, x) or (n, y, x) of an image (y, x), (y, x, band) or (n, y, x, band), colours RGB.
+
+    `alpha`: whether the fourth of four bands is transparency; omitted: where it looks so (8 bits,
+    and the same everywhere, only 0 and 255, or 255 in half of all pixels). It is dropped, as a
+    file's is, and the label is void where it is 0.
 
     `segmenter`: a Segmenter, a Surveyor (fitted on each frame, or for scope scene and run on all
     frames), or a job's `segmenter` block. Where a pixel is NaN in any band the label is void.
     """
-    return predict(image, segmenter).labels
+    return predict(image, segmenter, alpha=alpha).labels
 
 
-def predict(image: ArrayLike, segmenter: Any) -> Prediction:
+def predict(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Prediction:
     """As `segment`, with probabilities, instances and objects."""
     plugin = create_segmenter(segmenter) if isinstance(segmenter, dict) else segmenter
     given = np.asarray(image)
@@ -46,8 +50,12 @@ def predict(image: ArrayLike, segmenter: Any) -> Prediction:
     pixels = given[..., None] if given.ndim == 2 else given
     pixels = pixels if pixels.ndim == 4 else pixels[None]
     valid = np.ones(pixels.shape[:3], np.bool_)
+    if alpha and pixels.shape[-1] != 4:
+        raise ValueError(f"alpha: is the fourth of four bands, and there are {pixels.shape[-1]}")
+    if alpha or (alpha is None and _is_transparency(pixels)):
+        pixels, valid = pixels[..., :3], pixels[..., 3] != 0
     if pixels.dtype.kind == "f":
-        valid = ~np.isnan(pixels).any(axis=-1)
+        valid &= ~np.isnan(pixels).any(axis=-1)
     scope = plugins.scope(plugin)
     if scope is None:
         found = _call(plugin, pixels)
@@ -90,6 +98,17 @@ def _numbered(found: Prediction, valid: NDArray[np.bool_]) -> tuple[Any, Any]:
         ]
         objects = of_frames(tables) if tables else None
     return np.stack([ids for ids, _ in frames]), objects
+
+
+def _is_transparency(pixels: NDArray[Any]) -> bool:
+    """Whether the last of four bands of 8 bits is alpha, and no infrared."""
+    if pixels.shape[-1] != 4 or pixels.dtype != np.uint8 or not pixels.size:
+        return False
+    last = pixels[..., 3]
+    full = int(np.count_nonzero(last == 255))
+    if 2 * full >= last.size or full + int(np.count_nonzero(last == 0)) == last.size:
+        return full > 0
+    return bool(last.min() == last.max())
 
 
 def _call(segmenter: Any, pixels: NDArray[Any]) -> Prediction:

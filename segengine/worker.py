@@ -182,9 +182,13 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
         )
     if task.draft and plugins.links(segmenter):
         return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
-    labels_only = hasattr(segmenter, "label") and "probabilities/0" not in task.arrays
+    stored = "probabilities/0" in task.arrays
+    labels_only = hasattr(segmenter, "label") and not stored
     found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
-    return plugins.as_prediction(found, segmenter, pixels.shape[:3])
+    found = plugins.as_prediction(found, segmenter, pixels.shape[:3])
+    if stored and found.probabilities is not None:
+        return replace(found, probabilities=plugins.as_probabilities(found.probabilities))
+    return found
 
 
 def finish_shard(task: FinishTask) -> Record | Retry:

@@ -47,6 +47,16 @@ class Engine(Protocol):
         """Name and version of the engine, and the instruction set it runs on."""
         ...
 
+    @property
+    def integers(self) -> frozenset[str]:
+        """Names of the outputs that hold whole numbers, or true and false."""
+        ...
+
+    @property
+    def ending(self) -> str | None:
+        """What the first output's values end in: sigmoid, softmax, linear; None: not known."""
+        ...
+
     def run(self, batch: NDArray[Any]) -> Outputs:
         """Every output of a batch, by name, floats as float32."""
         ...
@@ -107,15 +117,20 @@ def instruction_set() -> str:
 
 def run_once(engine: Engine, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """`try_out` by running a batch of noise."""
-    noise = np.random.default_rng(0).random(shape)
-    try:
-        found = engine.run((noise * (1 if engine.dtype.kind == "f" else 255)).astype(engine.dtype))
-    except Exception as error:
-        raise ValueError(f"it does not take windows of {shape}: {reason(error)}") from error
+    found = of_noise(engine, shape)
     for name, values in found.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ValueError(f"its output {name} is NaN or infinite; do its weights hold NaN?")
     return {name: values.shape for name, values in found.items()}
+
+
+def of_noise(engine: Engine, shape: tuple[int, ...]) -> Outputs:
+    """The outputs of a batch of noise. Raises ValueError where the network does not take it."""
+    noise = np.random.default_rng(0).random(shape)
+    try:
+        return engine.run((noise * (1 if engine.dtype.kind == "f" else 255)).astype(engine.dtype))
+    except Exception as error:
+        raise ValueError(f"it does not take windows of {shape}: {reason(error)}") from error
 
 
 def as_float(values: Any) -> NDArray[Any]:

@@ -8,12 +8,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.engines import Outputs, Shape, as_float, instruction_set, reason, run_once, threads
+from segengine.engines import (
+    Outputs,
+    Shape,
+    _endings,
+    as_float,
+    instruction_set,
+    reason,
+    run_once,
+    threads,
+)
 from segengine.guards import onnx
 
 _DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"} | {
     f"tensor({name})": name for name in ("uint8", "int8", "uint16", "int16", "int32", "int64")
 }
+
+_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
+
+
+def ending(path: Path) -> str | None:
+    """What a model's first output ends in."""
+    nodes, outputs = onnx.nodes(path)
+    tensors = {
+        name: _endings.Made(op, tuple(inputs)) for op, inputs, made in nodes for name in made
+    }
+    return _endings.ending(tensors, outputs[0]) if outputs else None
 
 
 class OnnxEngine:
@@ -48,6 +68,10 @@ class OnnxEngine:
         self.dtype = np.dtype(_DTYPES[inputs[0].type])
         self.input_shape: Shape = _shape(inputs[0].shape)
         self.outputs = tuple(o.name for o in self._session.get_outputs())
+        self.integers = frozenset(
+            o.name for o in self._session.get_outputs() if o.type not in _FLOATS
+        )
+        self.ending = ending(path)
 
     @property
     def provenance(self) -> str:

@@ -25,6 +25,8 @@ from segengine.engines import (
     run_once,
     threads,
 )
+from segengine.engines import onnxruntime as onnx_engine
+from segengine.engines import tensorflow as tensorflow_engine
 from segengine.guards import onnx, tensorflow, tflite
 
 _KEPT = 4
@@ -37,7 +39,7 @@ class OpenVinoEngine:
     def __init__(self, path: Path, precision: Precision = "float32") -> None:
         own = _format(path)
         _CHECKS[own](path)
-        self._set_up(path, own, precision)
+        self._set_up(path, own, precision, _ENDINGS[own](path))
 
     @classmethod
     def of_ours(cls, path: Path, precision: Precision) -> OpenVinoEngine:
@@ -46,7 +48,9 @@ class OpenVinoEngine:
         found._set_up(path, "tf", precision)
         return found
 
-    def _set_up(self, path: Path, own: str, precision: Precision) -> None:
+    def _set_up(
+        self, path: Path, own: str, precision: Precision, ending: str | None = None
+    ) -> None:
         import openvino
         from openvino.frontend import FrontEndManager
 
@@ -66,6 +70,12 @@ class OpenVinoEngine:
         self.input_shape: Shape = _shape(only.get_partial_shape()) or (None,) * 4
         self.dtype = np.dtype(only.get_element_type().to_dtype())
         self.outputs = tuple(_name(o, i) for i, o in enumerate(model.outputs))
+        self.integers = frozenset(
+            name
+            for name, o in zip(self.outputs, model.outputs, strict=True)
+            if np.dtype(o.get_element_type().to_dtype()).kind in "iub"
+        )
+        self.ending = ending
 
     @property
     def provenance(self) -> str:
@@ -126,6 +136,12 @@ _CHECKS: dict[str, Callable[[Path], object]] = {
     "tf": tensorflow.check,
     "onnx": lambda path: onnx.check(path, path.parent),
     "tflite": lambda path: tflite.check(path.read_bytes()),
+}
+
+_ENDINGS: dict[str, Callable[[Path], str | None]] = {
+    "tf": lambda _: None,  # whoever loads it with TensorFlow knows
+    "onnx": onnx_engine.ending,
+    "tflite": lambda path: tensorflow_engine.lite_ending(path.read_bytes()),
 }
 
 

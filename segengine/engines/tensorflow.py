@@ -23,6 +23,7 @@ from segengine.engines import (
     Outputs,
     Precision,
     Shape,
+    _endings,
     _lite,
     as_float,
     instruction_set,
@@ -33,6 +34,8 @@ from segengine.engines import (
 from segengine.guards import tensorflow as saved_models
 from segengine.guards import tflite
 
+_DEEPEST = 16
+"""Functions within functions."""
 _KEPT = 4
 """Traces that are kept of a network that needs one for each size of window."""
 
@@ -78,10 +81,14 @@ class KerasEngine:
         if precision == "bfloat16":
             lower_precision(model)
         self.model = model
+        whole = not tf.as_dtype(model.outputs[0].dtype).is_floating
+        self.integers = frozenset(self.outputs if whole else ())
+        self.ending = None
+        """What wraps the model knows it from its layers."""
 
         def call(batch: Any) -> Any:
             found = tf.nest.flatten(model(batch, training=False))[0]
-            return tf.cast(found, tf.float32)
+            return found if whole else tf.cast(found, tf.float32)
 
         self._call = tf.function(
             call, input_signature=[tf.TensorSpec(self.input_shape, tf.float32)], autograph=False
@@ -160,6 +167,9 @@ class SavedModelEngine:
         self.input_shape: Shape = _shape(spec.shape) or (None,) * 4
         self.dtype = np.dtype(spec.dtype.as_numpy_dtype)
         self.outputs = tuple(self._call.structured_outputs)
+        made = self._call.structured_outputs
+        self.integers = frozenset(n for n in self.outputs if not made[n].dtype.is_floating)
+        self.ending = _ending(self._call)
         for variable in getattr(self._loaded, "variables", ()):
             check_finite(variable.name, variable.numpy())
 
@@ -202,6 +212,12 @@ class LiteEngine:
         self.input_shape: Shape = _signature(self._input)
         self.dtype = np.dtype(np.float32)
         self.outputs = tuple(d["name"] for d in self._outputs)
+        self.integers = frozenset(
+            d["name"]
+            for d in self._outputs
+            if np.dtype(d["dtype"]).kind in "iub" and not d["quantization"][0]
+        )
+        self.ending = lite_ending(self._data)
         self._size: tuple[int, ...] = ()
 
     @property
@@ -223,6 +239,48 @@ class LiteEngine:
 
     def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return run_once(self, shape)
+
+
+def _ending(call: Any) -> str | None:
+    """What a signature's first output ends in; functions that it calls are gone into."""
+    graph = call.graph.as_graph_def()
+    functions = {f.signature.name: f for f in graph.library.function}
+    tensors: dict[str, _endings.Made] = {}
+
+    def add(nodes: Any, prefix: str, given: Mapping[str, str], depth: int) -> dict[str, str]:
+        """Nodes by name; `given`: what stands for a function's arguments."""
+        names = {node.name: prefix + node.name for node in nodes} | dict(given)
+        for node in nodes:
+            inputs = tuple(
+                names[source]
+                for name in node.input
+                if (source := name.removeprefix("^").partition(":")[0]) in names
+            )
+            called = functions.get(node.attr["f"].func.name) if "f" in node.attr else None
+            made = _endings.Made(node.op, inputs)
+            if called is not None and depth < _DEEPEST and len(called.signature.output_arg) == 1:
+                arguments = [a.name for a in called.signature.input_arg]
+                own = dict(zip(arguments, inputs, strict=False))
+                inside = add(called.node_def, f"{prefix}{node.name}/", own, depth + 1)
+                (result,) = called.ret.values()
+                made = _endings.Made("identity", (inside[result.partition(":")[0]],))
+            tensors[prefix + node.name] = made
+        return names
+
+    add(graph.node, "", {}, 0)
+    first = sorted(call.structured_outputs).index(next(iter(call.structured_outputs)))
+    return _endings.ending(tensors, call.outputs[first].op.name)
+
+
+def lite_ending(data: bytes) -> str | None:
+    """What the first output of a TFLite file ends in."""
+    operators, outputs = tflite.operators(data)
+    tensors = {
+        str(out): _endings.Made(name, tuple(map(str, inputs)), plain=not fused)
+        for name, inputs, made, fused in operators
+        for out in made
+    }
+    return _endings.ending(tensors, str(outputs[0])) if outputs else None
 
 
 def lower_precision(model: Any) -> None:

@@ -119,6 +119,12 @@ _FUNCTION: Schema = {
     13: ("overload", BYTES),
     14: ("metadata", BYTES),
 }
+_VALUE_INFO: Schema = {
+    1: ("name", BYTES),
+    2: ("type", BYTES),
+    3: ("doc", BYTES),
+    4: ("metadata", BYTES),
+}
 _PAIR: Schema = {1: ("key", BYTES), 2: ("value", BYTES)}
 _PLACE = re.compile(r"[\w .+=@-]+(/[\w .+=@-]+)*")
 
@@ -129,6 +135,25 @@ def check(path: Path, base: Path) -> tuple[str, ...]:
         return _Walk(base).model(protobuf.mapped(path))
     except ValueError as error:
         raise ValueError(f"not an ONNX model that loads: {error}") from error
+
+
+def nodes(path: Path) -> tuple[list[tuple[str, list[str], list[str]]], list[str]]:
+    """Operation, inputs and outputs of each node of a model's graph; and the graph's outputs."""
+    found: list[tuple[str, list[str], list[str]]] = []
+    outputs: list[str] = []
+    parts = fields(protobuf.mapped(path), _MODEL, "the model")
+    graph = next(_bytes(value) for name, value in parts if name == "graph")
+    for name, value in fields(graph, _GRAPH, "the graph"):
+        if name == "node":
+            about = list(fields(_bytes(value), _NODE, "a node"))
+            op, inputs, outs = (
+                [text(v) for n, v in about if n == key] for key in ("op", "input", "output")
+            )
+            found.append((op[-1] if op else "", inputs, outs))
+        elif name == "output":
+            about_output = dict(fields(_bytes(value), _VALUE_INFO, "an output"))
+            outputs.append(_text(about_output, "name"))
+    return found, outputs
 
 
 class _Walk:

@@ -42,6 +42,14 @@ _OPERATIONS = {int(n): name for n, _, name in (word.partition(":") for word in _
 _STRINGS = 5
 """Type of a tensor that holds no numbers."""
 _CUSTOM = 32
+_FUSED = {
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 4,
+    "TRANSPOSE_CONV": 3,
+    "FULLY_CONNECTED": 0,
+    "ADD": 0,
+}
+"""Where the options of an operation name the activation that is fused into it."""
 
 
 def check(data: bytes) -> None:
@@ -50,6 +58,23 @@ def check(data: bytes) -> None:
         _check(_Buffer(data))
     except (struct.error, IndexError) as error:
         raise ValueError("not a TFLite model that loads: it is damaged or cut off") from error
+
+
+def operators(data: bytes) -> tuple[list[tuple[str, list[int], list[int], int]], list[int]]:
+    """Of a file that was checked: name, inputs, outputs and fused activation (0: none) of each
+    operation of its first graph; and the graph's outputs. Tensors by number."""
+    model = _Buffer(data).table(_Buffer(data).offset(0))
+    codes = [max(c.number(0, "b"), c.number(3, "i")) for c in model.tables(1)]
+    graph = next(iter(model.tables(2)))
+    found = []
+    for operator in graph.tables(3):
+        name = _OPERATIONS[codes[operator.number(0, "I")]]
+        field, place = _FUSED.get(name, 0), operator.place(4)
+        fused = 0
+        if name in _FUSED and place is not None:
+            fused = operator.buffer.table(operator.buffer.offset(place)).number(field, "b")
+        found.append((name, list(operator.integers(1)), list(operator.integers(2)), fused))
+    return found, list(graph.integers(2))
 
 
 def _check(buffer: _Buffer) -> None:

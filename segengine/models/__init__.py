@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from segengine import registry
+from segengine.errors import JobError
 from segengine.models import layers
 
 __all__ = ["build", "layers", "names"]
@@ -35,6 +36,10 @@ def build(
     `keras.Model.save_weights` wrote, or what the architecture's own docstring names. Raises
     JobError for a name or an option it does not know.
     """
+    if "crf" in options:
+        raise JobError(
+            f"crf: is no part of the network; a segmenter has it: {{kind: {name}, crf: true}}"
+        )
     options = {"bands": bands, "classes": classes, "size": size, **options}
     if weights is not None:
         options["weights"] = weights

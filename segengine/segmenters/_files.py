@@ -42,7 +42,7 @@ class Opened:
     context: tuple[int, int] | None = None
     """(halo, stride) of a network with a finite view."""
     ends_in: str | None = None
-    """Activation of the last layer; None: not known."""
+    """Activation that the output's values have been through, `linear` for none; None: not known."""
     bundle: Bundle | None = None
     digest: str = ""
     """Of the bytes that were loaded."""
@@ -221,9 +221,9 @@ def _saved_model(path: Path, engine: EngineName | None, precision: Precision) ->
 
     checked = tensorflow.SavedModelEngine(path)
     if engine == "openvino":
-        return _openvino(path, precision)
+        return replace(_openvino(path, precision), ends_in=checked.ending)
     _plain(engine, "tensorflow", precision)
-    return Opened(checked)
+    return _of(checked)
 
 
 def _lite(path: Path, engine: EngineName | None, precision: Precision) -> Opened:
@@ -232,7 +232,7 @@ def _lite(path: Path, engine: EngineName | None, precision: Precision) -> Opened
     if engine == "openvino":
         return _openvino(path, precision)
     _plain(engine, "tensorflow", precision)
-    return Opened(tensorflow.LiteEngine(path))
+    return _of(tensorflow.LiteEngine(path))
 
 
 def _onnx(path: Path, engine: EngineName | None, precision: Precision) -> Opened:
@@ -242,14 +242,18 @@ def _onnx(path: Path, engine: EngineName | None, precision: Precision) -> Opened
     _needs("onnxruntime")
     from segengine.engines import onnxruntime
 
-    return Opened(onnxruntime.OnnxEngine(path))
+    return _of(onnxruntime.OnnxEngine(path))
 
 
 def _openvino(path: Path, precision: Precision) -> Opened:
     _needs("openvino")
     from segengine.engines import openvino
 
-    return Opened(openvino.OpenVinoEngine(path, precision))
+    return _of(openvino.OpenVinoEngine(path, precision))
+
+
+def _of(engine: Engine) -> Opened:
+    return Opened(engine, ends_in=engine.ending)
 
 
 def _plain(engine: EngineName | None, own: EngineName, precision: Precision) -> None:

@@ -86,6 +86,8 @@ class Histogram:
     """(256,) or (65536,) valid pixels in each bin."""
     rests: NDArray[np.int64]
     """(65536,) sum of the lower 16 bits in each bin of float32; (0,) for 8 and 16 bit."""
+    whole: bool = False
+    """The bins of float32 hold whole numbers only: pixels of one band of wide integers."""
 
     @classmethod
     def of(cls, pixels: Pixels, valid: Bool) -> Histogram:
@@ -110,12 +112,12 @@ class Histogram:
             rests += np.bincount(bins, low, minlength=1 << 16).astype(
                 np.int64
             )  # below 2**53: exact
-        return cls(_gray.scale(bands), None, counts, rests)
+        whole = pixels.dtype.kind in "iu" and bands == 1
+        return cls(_gray.scale(bands), None, counts, rests, whole)
 
     def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(
-            self.scale, self.base, self.counts + other.counts, self.rests + other.rests
-        )
+        counts, rests = self.counts + other.counts, self.rests + other.rests
+        return Histogram(self.scale, self.base, counts, rests, self.whole and other.whole)
 
     def total(self) -> int:
         """Number of pixels counted."""

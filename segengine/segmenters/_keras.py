@@ -74,11 +74,43 @@ def checked(model: Any) -> Any:
     return model
 
 
+_THROUGH = (
+    "Identity",
+    "Dropout",
+    "SpatialDropout2D",
+    "Reshape",
+    "Permute",
+    "Cropping2D",
+    "UpSampling2D",
+    "Resizing",
+    "ResizeBy",
+    "ResizeLike",
+)
+"""Layers that move values, or mix them by weights whose sum is 1."""
+_LINEAR = ("BatchNormalization", "LayerNormalization", "Normalization", "Rescaling", "Add")
+"""Layers without an activation, of which any number may come."""
+
+
 def last_activation(model: Any) -> str | None:
-    """Activation of the layer that gives a model's first output; None where it has none."""
+    """What the values of a model's first output have been through: the name of an activation,
+    `linear` for none; None where the layers do not say."""
     try:
-        layer = model.outputs[0]._keras_history.operation
-    except AttributeError:
+        return _activation_of(model.outputs[0])
+    except (AttributeError, IndexError):
         return None
+
+
+def _activation_of(tensor: Any) -> str | None:
+    history = tensor._keras_history
+    layer, kind = history.operation, type(history.operation).__name__
+    if kind in _THROUGH:
+        node = layer._inbound_nodes[history.node_index]
+        return _activation_of(node.input_tensors[0])
+    if hasattr(layer, "outputs") and hasattr(layer, "layers"):  # a model in the model
+        return _activation_of(layer.outputs[history.tensor_index])
     found = getattr(layer, "activation", None)
-    return getattr(found, "__name__", None) if found is not None else type(layer).__name__.lower()
+    if found is not None:
+        return str(getattr(found, "__name__", None) or type(found).__name__.lower())
+    if kind in _LINEAR or hasattr(layer, "kernel"):
+        return "linear"
+    return kind.lower()

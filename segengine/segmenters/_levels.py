@@ -135,3 +135,19 @@ def spread(counts: Counts, lows: Values, tops: Values, size: int) -> tuple[Count
     reached = np.stack((below[:-1], below[1:]), axis=1).ravel()
     cumulative = np.rint(np.interp(edges, grays, reached)).astype(np.int64)
     return np.diff(cumulative), edges[1:]
+
+
+def spread_whole(counts: Counts, lows: Values, tops: Values, size: int) -> tuple[Counts, Values]:
+    """As `spread`, of whole numbers: a bin for each, or, of more than 65,536, some `size` bins.
+
+    Each bin holds equally many numbers; else those with one more would stand out as peaks.
+    """
+    first, last = np.ceil(lows), np.floor(tops)
+    span = int(last[-1] - first[0]) + 1
+    width = 1 if span <= 1 << 16 else -(-span // size)
+    edges = first[0] - 0.5 + width * np.arange(-(-span // width) + 1)
+    grays = np.stack((first - 0.5, last + 0.5), axis=1).ravel()
+    below = np.concatenate(([0], np.cumsum(counts)))
+    reached = np.stack((below[:-1], below[1:]), axis=1).ravel()
+    cumulative = np.rint(np.interp(edges, grays, reached)).astype(np.int64)
+    return np.diff(cumulative), edges[1:] - 0.5

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine import plugins
 from segengine.ahead import one_ahead
 from segengine.engines import Engine, paying
 from segengine.segmenters import _blend
@@ -126,11 +127,17 @@ class Network:
     colors: tuple[Color, ...] = ()
     crf: Crf | None = None
     """Makes the probabilities of whole frames follow their colours."""
+    labels: bool = False
+    """The network gives each pixel the number of its class; windows that overlap vote."""
 
-    version: ClassVar[int] = 1
-    outputs: ClassVar[tuple[str, ...]] = ("labels", "probabilities")
+    version: ClassVar[int] = 2
     slow: ClassVar[bool] = True
     """The next shard is read while this one is labelled."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it gives: numbers of classes are no probabilities."""
+        return ("labels",) if self.labels else ("labels", "probabilities")
 
     @property
     def halo(self) -> int | None:
@@ -156,7 +163,7 @@ class Network:
 
     def segment(self, pixels: Pixels) -> Prediction:
         """Labels (n, y, x) and probabilities (n, y, x, class) of pixels (n, y, x, band)."""
-        return self._predict(pixels, probabilities=True)
+        return self._predict(pixels, probabilities=not self.labels)
 
     def label(self, pixels: Pixels) -> Prediction:
         """Labels alone: nothing of the size (n, y, x, class) is ever held."""
@@ -172,6 +179,8 @@ class Network:
         parts = self._resized(pixels) if isinstance(self.cut, Resized) else self._tiled(pixels)
         for frame, rows, values in parts:
             channels = values.shape[-1]
+            if channels == 1 or self.crf is not None:
+                values = plugins.as_probabilities(values)
             labels[frame, rows] = self._decide(values)
             if found is not None:
                 found[frame, rows] = values if channels > 1 else _both(values)
@@ -233,7 +242,8 @@ class Network:
 
         groups = _batched(windows, fixed or self.batch)
         for count, batch in one_ahead(map(prepared, groups)):
-            found = run(self.engine, self.output, self.layout, batch, self.activation)
+            classes = len(self.classes) if self.labels else 0
+            found = run(self.engine, self.output, self.layout, batch, self.activation, classes)
             yield from found[:count]
 
     def _scaled(self, window: Pixels) -> Floats:
@@ -262,9 +272,16 @@ def check_bands(wanted: tuple[int, ...] | int, present: int, dtype: str) -> None
 
 
 def run(
-    engine: Engine, output: str, layout: Layout, batch: Floats, activation: Activation = "none"
+    engine: Engine,
+    output: str,
+    layout: Layout,
+    batch: Floats,
+    activation: Activation = "none",
+    classes: int = 0,
 ) -> Floats:
     """Probabilities (n, y, x, channel) of a batch (n, y, x, band) of scaled windows.
+
+    classes: above 0, the network gives labels of so many; each is a vote of 1 for its class.
 
     Raises ValueError where the network does not give one value a class for each pixel.
     """
@@ -279,7 +296,20 @@ def run(
             f"the model gives {values.shape[1:]} for windows of {batch.shape[1:]}; it must give "
             "one value a class for each pixel"
         )
+    if classes:
+        return _votes(values[..., 0], classes)
     return activate(values.astype(np.float32, copy=False), activation)
+
+
+def _votes(labels: NDArray[Any], classes: int) -> Floats:
+    """(..., class) 1 for each pixel's label, 0 for the others. Raises ValueError for no label."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"classes: the model gives label {low if low < 0 else high}, and {classes} classes are "
+            "named"
+        )
+    return np.eye(classes, dtype=np.float32)[labels.astype(np.intp)]
 
 
 def cast(batch: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -12,7 +12,9 @@ floats), the same for every image; or, with a `scope`, what the frame, scene or 
 from the 1st to the 99th percentile of its gray, which suits 11-bit scenes in 16-bit files and
 floats in any unit. Squares of integers are compared exactly, without a root. Borders are reflected.
 
-A widespread tutorial shows the signed responses of both Sobel kernels: `response` returns them.
+A widespread tutorial shows the signed responses of both Sobel kernels: `response` returns them, signed
+as SciPy's `sobel` and scikit-image's. The tutorial's own vertical one has the other sign: it convolves,
+which turns its kernel (-1, 0, 1) around, and so is positive where it gets brighter to the left.
 """
 
 from __future__ import annotations

@@ -21,8 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from segengine import bundles
-from segengine.engines import Engine, Precision, Shape
+from segengine.engines import Engine, Precision, Shape, of_noise
+from segengine.plugins import SLACK
 from segengine.segmenters import _detector, _files, _proposals, maskrcnn
 from segengine.segmenters._crf import Crf
 from segengine.segmenters._detector import Detector
@@ -40,6 +43,9 @@ CORE = 1024
 """Most pixels, along an axis, that count in a window of a network with a finite view."""
 FINDERS = (maskrcnn.ARCHITECTURE, *_proposals.ARCHITECTURES)
 """Architectures whose bundles have segmenters of their own: they find objects."""
+_PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid")
+_BOUNDED = ("tanh", "softsign", "hard_tanh")
+"""Activations of which nobody can tell what they mean here."""
 CUT = 0.5
 """What a single channel, or a detector's score, must exceed."""
 
@@ -68,7 +74,8 @@ def create(
     or their count. scale: {divide: v}, {mean: [...], std: [...], divide: v} on the divided values,
     or {range: [lo, hi]}, the values that become 0 and 1. classes: a name a channel; of one channel,
     two: below and above. activation: what makes probabilities of the network's output, none,
-    sigmoid or softmax. layout: nhwc or nchw. window: side in pixels; auto: as large as pays, or the
+    sigmoid or softmax; by default what the model ends in tells. A model that gives whole numbers, one
+    a pixel, gives labels. layout: nhwc or nchw. window: side in pixels; auto: as large as pays, or the
     network's own, or the patches that a bundle learned from. overlap: share of a window that
     neighbours repeat, where the network's view has no bound. batch: windows run at once. engine:
     tensorflow, openvino, or onnxruntime for ONNX files; by default what the file is made for.
@@ -211,7 +218,8 @@ def network(
     tried = (one, first, second, count) if layout == "nhwc" else (one, count, first, second)
     output = engine.outputs[0]
     channels = _output_channels(engine.try_out(tried)[output], (first, second), layout)
-    names = _classes(classes, channels)
+    labels = channels == 1 and output in engine.integers
+    names = _labelled(classes, activation, crf) if labels else _classes(classes, channels)
     if bundle is not None and len(bundle.colors) == len(names):
         colors = bundle.colors
     return Network(
@@ -222,12 +230,13 @@ def network(
         scaling,
         cut,
         digest,
-        _activation(opened, channels, activation),
+        "none" if labels else _activation(opened, channels, activation, tried),
         layout,
         None if batch == "auto" else batch,
         float(threshold),
         colors,
         Crf.of(crf),
+        labels,
     )
 
 
@@ -310,6 +319,21 @@ def _output_channels(shape: tuple[int, ...], size: tuple[int, int], layout: Layo
     return channels
 
 
+def _labelled(
+    classes: Sequence[str] | None, activation: Activation | None, crf: bool | Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The classes of a model that gives each pixel the number of its class. Raises ValueError."""
+    if activation is not None:
+        raise ValueError("activation: the model gives labels, which need none; leave it out")
+    if crf:
+        raise ValueError("crf: needs probabilities, and the model gives labels")
+    if classes is None or len(classes) < 2:
+        raise ValueError(
+            "classes: the model gives labels and does not say of which classes; name them in order"
+        )
+    return tuple(classes)
+
+
 def _classes(classes: Sequence[str] | None, channels: int) -> tuple[str, ...]:
     wanted = 2 if channels == 1 else channels
     if classes is None:
@@ -324,15 +348,35 @@ def _classes(classes: Sequence[str] | None, channels: int) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _activation(opened: Opened, channels: int, asked: Activation | None) -> Activation:
-    """What its output still lacks to be probabilities; never the same function twice."""
+def _activation(
+    opened: Opened, channels: int, asked: Activation | None, tried: tuple[int, ...]
+) -> Activation:
+    """What its output still lacks to be probabilities; never the same function twice.
+
+    tried: the shape of a batch that it takes. Raises ValueError where nothing tells.
+    """
     ends_in = opened.ends_in
     if asked is None and opened.bundle is not None:
         check_choice("activation", opened.bundle.activation, Activation)
         asked = opened.bundle.activation  # type: ignore[assignment]
-    if asked is None and ends_in == "linear":
-        return "sigmoid" if channels == 1 else "softmax"
-    return "none" if asked is None or asked == ends_in else asked
+    if asked is not None:
+        return "none" if asked == ends_in else asked
+    if ends_in in _PROBABILITIES:
+        return "none"
+    logits: Activation = "sigmoid" if channels == 1 else "softmax"
+    if ends_in == "linear":
+        return logits
+    values = of_noise(opened.engine, tried)[opened.engine.outputs[0]]
+    low, high = float(values.min()), float(values.max())
+    if ends_in not in _BOUNDED and low < -SLACK:
+        return logits
+    axis = next((i for i in (-1, 1) if channels > 1 and values.shape[i] == channels), None)
+    if axis is not None and low >= 0 and np.allclose(values.sum(axis=axis), 1, atol=SLACK):
+        return "none"
+    raise ValueError(
+        f"activation: nothing tells whether the model gives probabilities (on noise its values go from "
+        f"{low:.3g} to {high:.3g}); set `activation`: none where they are, {logits} where they are not"
+    )
 
 
 def _detect(

@@ -100,8 +100,12 @@ class Threshold:
     """Of classes of multiotsu."""
     object: Object
     scope: Scope
-    version: ClassVar[int] = 1
     outputs: ClassVar[tuple[str, ...]] = ("labels",)
+
+    @property
+    def version(self) -> int:
+        """2: the triangle of wide integers counts equally many of them in each bin."""
+        return 2 if self.method == "triangle" else 1
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -157,7 +161,8 @@ class Threshold:
         if self.method == "triangle" and integer:
             return [bins.means[0] + _levels.triangle(_levels.dense(bins.counts, bins.means))]
         if self.method == "triangle":
-            counts, tops = _levels.spread(bins.counts, bins.lows, bins.tops, _BINS)
+            spread = _levels.spread_whole if state.whole else _levels.spread
+            counts, tops = spread(bins.counts, bins.lows, bins.tops, _BINS)
             return [float(tops[_levels.triangle(counts)])]
         found = _levels.multiotsu(bins.counts, bins.means, self._cuts + 1)
         return [float(bins.tops[i]) for i in found]

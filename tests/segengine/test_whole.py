@@ -150,3 +150,36 @@ def test_what_a_segmenter_may_not_return(labels: Any, error: type[Exception], wo
 
     with pytest.raises(error, match=words):
         segengine.segment(np.zeros((3, 3), np.uint8), Wrong())
+
+
+@pytest.mark.parametrize("kind", ["threshold", "edges", "kmeans"])
+def test_alpha_is_no_gray(kind: str, noise: Any) -> None:
+    colors = noise(0, (40, 50, 3))
+    options = {"threshold": {"method": "otsu"}, "kmeans": {"clusters": 3, "attempts": 1}}
+    spec = {"kind": kind, **options.get(kind, {})}
+    if kind != "edges":
+        spec["scope"] = "frame"
+    expected = segengine.segment(colors, spec)
+    for alpha in (np.full((40, 50, 1), 255), np.full((40, 50, 1), 9)):
+        seen = np.concatenate([colors, alpha.astype(np.uint8)], axis=-1)
+        assert np.array_equal(segengine.segment(seen, spec), expected)
+    cut = np.full((40, 50, 1), 255, np.uint8)
+    cut[:7] = 0
+    seen = np.concatenate([colors, cut], axis=-1)
+    assert (segengine.segment(seen, spec)[:7] == 255).all()
+    assert (segengine.segment(seen, spec)[7:] != 255).all()
+
+
+def test_a_fourth_band_that_is_no_alpha_counts(noise: Any) -> None:
+    bands = noise(0, (40, 50, 4))
+    spec = {"kind": "threshold", "method": "fixed", "levels": 110}
+    gray = bands.astype(np.int64).sum(axis=-1)
+    assert np.array_equal(segengine.segment(bands, spec), gray > 4 * 110)
+    bands[..., 3] |= 1
+    as_alpha = segengine.segment(bands, spec, alpha=True)
+    assert np.array_equal(as_alpha, segengine.segment(bands[..., :3], spec))
+    bands[..., 3] = 255
+    kept = segengine.segment(bands, spec, alpha=False)
+    assert np.array_equal(kept, bands.astype(np.int64).sum(axis=-1) > 4 * 110)
+    with pytest.raises(ValueError, match="alpha: is the fourth of four bands, and there are 3"):
+        segengine.segment(bands[..., :3], spec, alpha=True)

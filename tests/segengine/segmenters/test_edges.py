@@ -86,6 +86,19 @@ def test_responses_are_those_of_scipy(operator: str) -> None:
         assert np.array_equal(got[..., axis], expected)
 
 
+def test_signs_of_the_responses() -> None:
+    """Brighter downwards and to the right is positive; the tutorial convolves with these kernels."""
+    ramp = np.add.outer(3 * np.arange(9), 5 * np.arange(9)).astype(np.uint8)
+    got = made(operator="sobel").response(ramp[None, ..., None])[0]
+    assert got[4, 4].tolist() == [8 * 3, 8 * 5]
+    image = photo().astype(np.int64)
+    got = made(operator="sobel").response(photo()[None, ..., None])[0]
+    horizontal = np.array([[1, 2, 1], [0, 0, 0], [-1, -2, -1]])
+    vertical = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    assert np.array_equal(got[..., 0], ndimage.convolve(image, horizontal, mode="reflect"))
+    assert np.array_equal(got[..., 1], -ndimage.convolve(image, vertical, mode="reflect"))
+
+
 @pytest.mark.parametrize("operator", ["sobel", "prewitt", "scharr"])
 def test_responses_are_those_of_scikit_image(operator: str) -> None:
     """Theirs divide by the weights, in float64: some 1e-15 of the range."""

@@ -108,6 +108,21 @@ def test_triangle_is_that_of_scikit_image(dtype: str) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint64", "int64"])
+def test_triangle_of_wide_integers_is_that_of_narrow_ones(dtype: str) -> None:
+    """Bins of float32 are single numbers below 256; beyond, each of several in equal parts."""
+    image = photo("uint8")
+    expected = image > filters.threshold_triangle(image)
+    assert np.array_equal(labels(image.astype(dtype), method="triangle"), expected)
+    less = image.astype(dtype) - 200 if dtype.startswith("i") else image.astype(dtype)
+    assert np.array_equal(labels(less, method="triangle"), expected)
+    skew = np.random.default_rng(0).gamma(2, 60, (300, 300)).clip(0, 900).astype(np.uint16)
+    expected = skew > filters.threshold_triangle(skew)
+    assert (labels(skew.astype(dtype), method="triangle") == expected).mean() > 0.98
+    wide = labels(skew.astype(dtype) * 1_000_000, method="triangle")
+    assert (wide == expected).mean() > 0.98
+
+
 @pytest.mark.parametrize("name", ["camera", "coins", "page", "moon", "text"])
 def test_otsu_is_that_of_scikit_image(name: str) -> None:
     image = getattr(data, name)()
