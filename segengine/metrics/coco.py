@@ -50,7 +50,7 @@ _BITS = np.uint64(1) << np.arange(len(AREAS) * len(THRESHOLDS), dtype=np.uint64)
 class Coco(Named):
     """Matches of every detection; from them AP and AR."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("objects", "truth_objects")
     whole: ClassVar[bool] = True
     kinds: tuple[Kind, ...] = ("mask", "box")
@@ -97,6 +97,21 @@ class Coco(Named):
         """Of each object of a truth; -1: it is not scored."""
         own = column(table, "class")
         return _things(own, self.truth_classes) if self.class_agnostic else self.scored(own)
+
+    def rank(self, table: pa.Table, names: tuple[str, ...]) -> NDArray[np.int32]:
+        """What comes first among equals, as pycocotools goes through its categories: classes of the
+        truth in their order, then those that it does not have."""
+        own = column(table, "class").astype(np.int32)
+        if not self.class_agnostic:
+            return np.zeros_like(own)
+        place = {name: i for i, name in enumerate(self.truth_classes)}
+        if unmet(self.classes, self.truth_classes) or names == self.truth_classes:
+            known = [place.get(name, len(place) + i) for i, name in enumerate(names)]
+        else:
+            known = [
+                len(place) + i if true is None else true for i, true in enumerate(self.stands_for())
+            ]
+        return np.append(np.array(known, np.int32), np.int32(-1))[np.minimum(own, len(known))]
 
     def empty(self) -> Entries:
         """The matches of no frame."""
@@ -201,7 +216,7 @@ class _Objects:
         scores = column(table, "score").astype(np.float32)
         if np.isnan(scores).any():
             raise ValueError("objects: a score is NaN")
-        order = np.lexsort((-scores, classes))
+        order = np.lexsort((metric.rank(table, metric.classes), -scores, classes))
         order = order[classes[order] >= 0]
         place = np.arange(len(order)) - np.searchsorted(classes[order], classes[order])
         return cls._of(table, metric, classes, scores, order[place < DETECTIONS])
@@ -210,7 +225,7 @@ class _Objects:
     def true(cls, table: pa.Table, metric: Coco) -> _Objects:
         """Those of each class, in order."""
         classes = metric.true_classes(table)
-        order = np.argsort(classes, kind="stable")
+        order = np.lexsort((metric.rank(table, metric.truth_classes), classes))
         scores = np.zeros(len(order), np.float32)
         return cls._of(table, metric, classes, scores, order[classes[order] >= 0])
 

@@ -1,3 +1,6 @@
+import contextlib
+import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +8,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panopticapi.evaluation import pq_compute_single_core
+from panopticapi.utils import id2rgb
+from PIL import Image
 
 from segengine import metrics
+from segengine.errors import JobError
 from segengine.types import Prediction, Truth
 
 MONAI = Path(__file__).parent / "fixtures" / "monai.npz"
 NAMES = ("sky", "road", "car")
-VOID = 0
 
 
 def crowds(ids):
@@ -45,73 +51,105 @@ def panoptic(draw):
     return found, truth, chosen
 
 
-def by_definition(found, truth, crowd):
-    """PQ of one frame as panopticapi has it: dictionaries of segments, one loop over pairs."""
-    pairs, sizes, true_sizes = {}, {}, {}
-    for labels, ids, true, true_ids in zip(
-        *(a.reshape(-1).tolist() for a in (*found, *truth)), strict=True
-    ):
-        p = VOID if labels > 2 else (labels, ids)
-        t = VOID if true > 2 else (true, true_ids)
-        sizes[p], true_sizes[t] = sizes.get(p, 0) + 1, true_sizes.get(t, 0) + 1
-        pairs[t, p] = pairs.get((t, p), 0) + 1
-    figures = {c: [0, 0, 0, 0.0] for c in range(3)}
-    matched_true, matched = set(), set()
-    for (t, p), shared in pairs.items():
-        if VOID in (t, p) or t[0] != p[0] or t[1] in crowd:
-            continue
-        union = sizes[p] + true_sizes[t] - shared - pairs.get((VOID, p), 0)
-        if shared / union > 0.5:
-            figures[t[0]][0] += 1
-            figures[t[0]][3] += shared / union
-            matched_true.add(t)
-            matched.add(p)
-    for t in true_sizes:
-        if t != VOID and t not in matched_true and t[1] not in crowd:
-            figures[t[0]][2] += 1
-    for p in sizes:
-        if p == VOID or p in matched:
-            continue
-        excused = pairs.get((VOID, p), 0) + sum(
-            n
-            for (t, q), n in pairs.items()
-            if q == p and t != VOID and t[1] in crowd and t[0] == p[0]
-        )
-        if excused / sizes[p] <= 0.5:
-            figures[p[0]][1] += 1
-    return figures
+def by_panopticapi(frames, things, folder):
+    """What panopticapi makes of frames: PNGs of segments and their classes, evaluated in one process."""
+    annotations = []
+    for number, sides in enumerate(frames):
+        pair = []
+        for side, (labels, ids, crowd) in zip(("true", "found"), sides, strict=True):
+            keys, segments, areas = np.unique(
+                np.where(labels > 2, -1, labels.astype(np.int64) << 32 | ids),
+                return_inverse=True,
+                return_counts=True,
+            )
+            names = np.where(keys < 0, 0, 1 + np.arange(len(keys)))
+            pixels = names[segments].reshape(labels.shape).astype(np.uint32)
+            name = f"{side}{number}.png"
+            Image.fromarray(id2rgb(pixels)).save(folder / name)
+            own = [int(k) & 0xFFFFFFFF for k in keys]
+            info = [
+                {"id": n, "category_id": int(keys[n - 1]) >> 32, "area": int(areas[n - 1])}
+                | {"iscrowd": int(own[n - 1] in crowd)}
+                for n in names[names > 0].tolist()
+            ]
+            # the last crowd of a class counts: in the order of the table
+            info.sort(key=lambda s, own=own: [*crowd, own[s["id"] - 1]].index(own[s["id"] - 1]))
+            pair.append({"image_id": number, "file_name": name, "segments_info": info})
+        annotations.append(tuple(pair))
+    categories = {c: {"isthing": int(c in things)} for c in range(3)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        return pq_compute_single_core(0, annotations, folder, folder, categories), categories
 
 
-@given(st.lists(panoptic(), min_size=1, max_size=3))
-@settings(max_examples=40, deadline=None)
-def test_pq_is_that_of_panopticapi(frames):
-    metric = metrics.create("panoptic_quality", classes=NAMES)
+@given(st.lists(panoptic(), min_size=1, max_size=3), st.sampled_from([0, 1]))
+@settings(max_examples=30, deadline=None)
+def test_figures_are_those_of_panopticapi(frames, without):
+    """All, things, stuff and classes; without background it is no category, but found on it is wrong."""
+    names = ("background", "road", "car") if without else NAMES
+    metric = metrics.create("panoptic_quality", classes=names)
     state = metric.empty()
-    sums = {c: np.zeros(4) for c in range(3)}
     for found, truth, crowd in frames:
+        prediction = Prediction(found[0][None], instances=found[1][None])
         state = metric.update(
-            state,
-            Prediction(found[0][None], instances=found[1][None]),
-            Truth(truth[0][None], truth[1][None], crowds(crowd)),
+            state, prediction, Truth(truth[0][None], truth[1][None], crowds(crowd))
         )
-        for c, row in by_definition(found, truth, crowd).items():
-            sums[c] += row
     result = metric.compute(state)
-    means = {"pq": [], "sq": [], "rq": []}
-    for c, name in enumerate(NAMES):
-        tp, fp, fn, iou = sums[c]
-        ours = result["classes"][name]
-        assert [ours[k] for k in ("tp", "fp", "fn")] == [tp, fp, fn]
-        if not tp + fp + fn:
-            assert ours["pq"] is None
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [((*truth, crowd), (*found, [])) for found, truth, crowd in frames]
+        stat, categories = by_panopticapi(sides, {1, 2}, Path(folder))
+    if without:
+        del categories[0]
+    assert list(result["classes"]) == list(names[without:])
+    for group, isthing in (("all", None), ("things", True), ("stuff", False)):
+        ours = result[group]
+        try:
+            theirs, classes = stat.pq_average(categories, isthing)
+        except ZeroDivisionError:
+            assert ours == {"pq": None, "sq": None, "rq": None, "n": 0}
             continue
-        below = tp + fp / 2 + fn / 2
-        expected = {"pq": iou / below, "sq": iou / tp if tp else 0, "rq": tp / below}
-        for key, value in expected.items():
-            assert ours[key] == pytest.approx(value, abs=1e-9)
-            means[key].append(value)
-    for key, values in means.items():
-        assert result[f"mean_{key}"] == (pytest.approx(np.mean(values)) if values else None)
+        assert ours == pytest.approx(theirs, abs=1e-9)
+        for c, row in classes.items():
+            own = result["classes"][names[c]]
+            counts = stat[c]
+            assert [own[k] for k in ("tp", "fp", "fn")] == [counts.tp, counts.fp, counts.fn]
+            if own["pq"] is not None:
+                assert {k: own[k] for k in row} == pytest.approx(row, abs=1e-9)
+    assert [result[f"mean_{k}"] for k in ("pq", "sq", "rq")] == [
+        result["all"][k] for k in ("pq", "sq", "rq")
+    ]
+
+
+def test_who_finds_nothing_scores_nothing():
+    labels, ids = np.zeros((1, 20, 20), np.uint8), np.zeros((1, 20, 20), np.uint32)
+    true, true_ids = labels.copy(), ids.copy()
+    true[0, :3, :3], true_ids[0, :3, :3] = 1, 1
+    names = ("background", "thing")
+    found = []
+    for options in ({}, {"background": True}, {"things": ["background"], "background": True}):
+        metric = metrics.create("panoptic_quality", classes=names, **options)
+        state = metric.update(
+            metric.empty(), Prediction(labels, instances=ids), Truth(true, true_ids)
+        )
+        found.append(metric.compute(state))
+    assert found[0]["mean_pq"] == found[0]["all"]["pq"] == found[0]["things"]["pq"] == 0
+    assert found[0]["stuff"] == {"pq": None, "sq": None, "rq": None, "n": 0}
+    assert "background" not in found[0]["classes"]
+    assert found[1]["mean_pq"] == pytest.approx((400 - 9) / 400 / 2)
+    assert found[1]["stuff"]["pq"] == pytest.approx((400 - 9) / 400)
+    assert found[2]["things"]["pq"] == pytest.approx((400 - 9) / 400)
+    assert found[2]["stuff"]["pq"] == 0
+    with pytest.raises(JobError, match="things: 'sky' is no class of the truth"):
+        metrics.create("panoptic_quality", classes=names, things=["sky"])
+    with pytest.raises(JobError, match="background: must be true or false"):
+        metrics.create("panoptic_quality", classes=names, background=1)
+
+
+def test_of_two_crowds_of_a_class_the_last_excuses():
+    labels, ids = [2] * 4, [1] * 4
+    assert compute(labels, ids, [2, 2, 2, 0], [7, 8, 8, 0], [7, 8])["car"] == (0, 1, 0)
+    assert compute(labels, ids, [2, 2, 2, 0], [7, 7, 7, 0], [7])["car"] == (0, 0, 0)
+    assert compute(labels, ids, [2, 2, 2, 0], [7, 8, 8, 0], [8, 7])["car"] == (0, 1, 0)
+    assert compute(labels, ids, [2, 2, 2, 2], [8, 8, 8, 7], [7, 8])["car"] == (0, 0, 0)
 
 
 def test_pq_of_instances_equals_monai():
