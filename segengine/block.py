@@ -281,6 +281,10 @@ class Block:
                 objects.put(rows_key(task.scene, task.place), rows)
                 stored = (*stored, StoredObject(ROWS, checksum(rows), len(rows)))
         areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
+        ground: tuple[int, ...] | None = ()
+        if task.ground is not None and not task.draft:
+            (_, y, x) = task.window.start
+            ground = task.ground.totals(self.labels, task.classes, (y, x))
         first = task.window.start[0]
         order = range(first, task.window.stop[0])
         void = ((0, 0, 0),) * task.classes
@@ -306,6 +310,7 @@ class Block:
             version=task.version,
             provenance=provenance(self.engine),
             payload=payload,
+            ground=ground or (),
         )
 
 

@@ -18,6 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from segengine import tiling
+from segengine.ground import Ground
 from segengine.types import Entry, FrameRef, Probe, Window
 from segengine.urls import public
 
@@ -370,3 +371,8 @@ def _shard(shape: tuple[int, int, int], probe: Probe, cut: Cut) -> tuple[int, in
         size = height * width * probe.bands * np.dtype(probe.dtype).itemsize
         frames = tiling.video_frames_per_shard(frames, probe.gop, cut.every, size)
     return min(frames, total), most, most
+
+
+def ground_of(layout: Layout) -> Ground | None:
+    """Where a scene lies and how large its pixels are; None: nobody knows."""
+    return Ground.of(layout.attributes, *layout.shape[1:])

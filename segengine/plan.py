@@ -18,7 +18,7 @@ from segengine.fingerprint import changes, digest, mask_keys
 from segengine.fitting import read_fit
 from segengine.inputs import RELAYING, Scan, load_layouts, load_unplaced, reader, scan
 from segengine.job import Job
-from segengine.layout import Cut, Layout
+from segengine.layout import Cut, Layout, ground_of
 from segengine.reading import read_frames
 from segengine.records import LOST, SCHEMA, FrameFailure, Record, RecordLog, pack_key
 from segengine.seals import FITS, SEALED, SealedObjects, named
@@ -200,6 +200,7 @@ class Plan:
             cut=layout.cut,
             components=self.components,
             writer=self.objects.writer,
+            ground=ground_of(layout),
             **extra,
         )
 

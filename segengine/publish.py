@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from segengine.fingerprint import digest
 from segengine.fitting import read_fit
 from segengine.inputs import UNPLACED, commit_unplaced
 from segengine.instances import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_rows, with_centroids
-from segengine.layout import Layout
+from segengine.layout import Layout, ground_of
 from segengine.measure import Measurer
 from segengine.plan import Place, Plan
 from segengine.progress import FailedFrame
@@ -81,6 +81,9 @@ class SceneFigures:
     def __init__(self, layout: Layout, classes: int) -> None:
         self.layout = layout
         self.areas = np.zeros(classes + 1, np.int64)
+        self.ground = ground_of(layout)
+        self.totals = [0] * (classes + 1)
+        """Ground area of each class, then of void, in the scene's unit."""
         self.inertia: list[float] = []
         self.failures: dict[int, tuple[str, str]] = {}
         self.committed = np.zeros(layout.shape[0], np.int64)
@@ -130,6 +133,32 @@ class SceneFigures:
         for i, row in enumerate(record.colors):
             self.colors[first + i] = row
         self.inertia += record.inertia
+        if self.ground is not None and record.status == "done":
+            self._add_ground(record)
+
+    def _add_ground(self, record: Record) -> None:
+        assert self.ground is not None
+        if len(record.ground) == len(self.totals):
+            self.totals = [a + b for a, b in zip(self.totals, record.ground, strict=True)]
+            return
+        # One of an earlier release: as if its classes lay evenly over its rows.
+        (f0, y0, x0), (f1, y1, x1) = record.box[:3], record.box[3:]
+        rows, cols = min(y1, self.ground.height) - y0, min(x1, self.ground.width) - x0
+        area = np.zeros((f1 - f0, rows, cols), np.uint8)
+        whole = self.ground.totals(area, 1, (y0, x0))
+        if whole is None or not record.areas or len(record.areas[0]) != len(self.totals):
+            self.ground = None
+            return
+        counts = np.asarray(record.areas, np.int64).sum(axis=0)
+        counts[-1] = area.size - counts[:-1].sum()
+        for i, count in enumerate(counts.tolist()):
+            self.totals[i] += whole[0] * count // area.size
+
+    @property
+    def metres(self) -> list[float] | None:
+        """Square metres of each class, then of void; None: they cannot be told."""
+        unit = None if self.ground is None else self.ground.exponent
+        return None if unit is None else [math.ldexp(total, unit) for total in self.totals]
 
     def status(self, frame: int) -> tuple[str, str]:
         """(status, reason) of a frame."""
@@ -321,11 +350,10 @@ def write_metrics(
     metres: dict[str, float] = {}
     for name, figures in sorted(scenes.items()):
         areas += figures.areas
-        scale = pixel_area(figures.layout.attributes)
-        document["scenes"][name]["areas"] = _areas(classes, figures.areas, scale)
-        if scale is not None:
-            for label, count in zip(classes, figures.areas.tolist(), strict=False):
-                metres[label] = metres.get(label, 0.0) + count * scale
+        own = figures.metres
+        document["scenes"][name]["areas"] = _areas(classes, figures.areas, own)
+        for label, area in zip(classes, own or (), strict=False):
+            metres[label] = metres.get(label, 0.0) + area
     document["areas"] = {
         label: {"pixels": count, "square_metres": metres.get(label)}
         for label, count in zip([*classes, "void"], areas.tolist(), strict=True)
@@ -349,30 +377,13 @@ def write_metrics(
     return document
 
 
-def _areas(classes: list[str], counts: Any, scale: float | None) -> dict[str, Any]:
+def _areas(classes: list[str], counts: Any, metres: list[float] | None) -> dict[str, Any]:
+    names = [*classes, "void"]
+    areas: Sequence[float | None] = metres or [None] * len(counts)
     return {
-        label: {"pixels": count, "square_metres": None if scale is None else count * scale}
-        for label, count in zip([*classes, "void"], counts.tolist(), strict=True)
+        label: {"pixels": count, "square_metres": area}
+        for label, count, area in zip(names, counts.tolist(), areas, strict=True)
     }
-
-
-def pixel_area(attributes: Mapping[str, Any]) -> float | None:
-    """Square metres of a pixel, where the scene's CRS is projected; None elsewhere."""
-    wkt, transform = attributes.get("crs_wkt"), attributes.get("transform")
-    if not wkt or not transform:
-        return None
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError
-
-    try:
-        crs = CRS.from_wkt(wkt)
-        if not crs.is_projected:
-            return None
-        factor = float(crs.linear_units_factor[1])
-    except CRSError:
-        return None
-    a, b, _, d, e, _ = transform[:6]
-    return float(abs(a * e - b * d) * factor * factor)
 
 
 def _inertia(plan: Plan, scenes: Mapping[str, SceneFigures]) -> float | None:

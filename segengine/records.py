@@ -77,6 +77,8 @@ class Record:
     """Colours of the classes, one row a frame, where the shard fitted itself."""
     inertia: tuple[float, ...] = ()
     """Inertia of the frames' own fits."""
+    ground: tuple[int, ...] = ()
+    """Ground area of each class, then of void, in the scene's own unit, where it is placed."""
     attempts: int = 1
     seconds: float = 0.0
     finished: float = 0.0
@@ -153,11 +155,12 @@ def _build(raw: dict[str, Any]) -> Record:
     raw["areas"] = tuple(tuple(row) for row in raw["areas"])
     raw["colors"] = tuple(tuple(tuple(c) for c in row) for row in raw["colors"])
     raw["inertia"] = tuple(raw["inertia"])
+    raw["ground"] = tuple(raw.get("ground", ()))
     return Record(**raw)
 
 
 _FIELDS = tuple(f.name for f in fields(Record))
-_NESTED = ("objects", "failures", "areas", "colors", "inertia")
+_NESTED = ("objects", "failures", "areas", "colors", "inertia", "ground")
 SCHEMA = pa.schema(
     [
         ("kind", pa.dictionary(pa.int8(), pa.string())),
@@ -277,7 +280,7 @@ def from_table(table: pa.Table) -> Iterator[Record]:
         columns["box"] = [tuple(box) for box in columns["box"]]
         columns["objects"] = _parsed(columns["objects"], StoredObject)
         columns["failures"] = _parsed(columns["failures"], FrameFailure)
-        for name in ("areas", "colors", "inertia"):
+        for name in ("areas", "colors", "inertia", "ground"):
             columns[name] = [
                 () if text == _EMPTY_TEXT else _frozen(json.loads(text)) for text in columns[name]
             ]

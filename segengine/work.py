@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segengine.arrays import SceneArrays
 from segengine.errors import StoreAccessError, StoreLockedError
+from segengine.ground import Ground
 from segengine.objects import NOBODY, Writer
 from segengine.records import FrameFailure
 from segengine.types import FrameRef, Window
@@ -79,6 +80,8 @@ class ShardTask:
     """Write to this store instead (to compare with what is stored)."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""
+    ground: Ground | None = None
+    """Where the scene lies; None: nowhere, or nobody knows how large its pixels are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,22 +21,29 @@ _AT = np.array([0.25, 0.5, 0.75])[:, None, None]
 
 
 def densified(
-    rings: Sequence[Ring], least: float, most: float, lonlat: Map, back: Map
+    rings: Sequence[Ring],
+    least: float,
+    most: float,
+    lonlat: Map,
+    back: Map,
+    longest: float = np.inf,
 ) -> list[Ring]:
     """Closed rings with further points, evenly along each edge as many as it needs.
 
     What lies straight between the longitudes and latitudes of neighbouring points (degrees) strays
     at most `most` from the edge; but no piece gets shorter than `least`, where no number of them
-    helps (an edge across a pole). Both are in units of the rings. `lonlat` takes points (n, 2) there,
+    helps (an edge across a pole), and none stays longer than `longest`: an edge around the earth would
+    seem to have no length. All are in units of the rings. `lonlat` takes points (n, 2) there,
     `back` from there.
     """
     points = np.concatenate(rings)
     ends = np.cumsum([len(ring) for ring in rings])
     to_next = np.roll(points, -1, axis=0) - points
     to_next[ends - 1] = 0
-    pieces = np.ones(len(points), np.int64)
-    limit = np.maximum(1, np.hypot(*to_next.T) // least).astype(np.int64)
-    left = np.flatnonzero(limit > 1)
+    length = np.hypot(*to_next.T)
+    pieces = np.maximum(1, np.ceil(length / longest)).astype(np.int64)
+    limit = np.maximum(pieces, length // least).astype(np.int64)
+    left = np.flatnonzero(limit > pieces)
     while len(left):
         start, step = _cut(points[left], to_next[left], pieces[left])
         firsts = np.cumsum(pieces[left]) - pieces[left]

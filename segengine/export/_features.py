@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.errors import StoreError
+from segengine.export._antimeridian import cut
 from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
 from segengine.export._polygons import Polygon, oriented, polygons, transformed
 from segengine.figures import text
+from segengine.ground import Ground
 from segengine.instances import decode_crop
-from segengine.publish import pixel_area
+from segengine.layout import ground_of
 from segengine.store import SceneStore
 
 PIXELS = "pixels: x to the right and y down from the upper left corner of the frame"
 """What the coordinates of a scene without georeference are."""
 
-STRAY = 0.25
+UNITS = "those of the scene's transform, which says no CRS"
+"""What the coordinates of a scene without a CRS are."""
+
+STRAY = 0.01
 """Pixels by which an edge may stray where it is reprojected."""
+
+LONGEST, LONG = 45, 3e6
+"""Degrees, and metres, of an edge's piece at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,11 @@ def _is_placed(attributes: dict[str, Any]) -> bool:
     return bool(attributes.get("crs_wkt") and attributes.get("transform"))
 
 
+def units(scene: SceneStore) -> str:
+    """What the coordinates of a scene without a CRS are."""
+    return UNITS if scene.attributes.get("transform") else PIXELS
+
+
 def features(
     scene: SceneStore,
     piece: Piece,
@@ -58,21 +72,23 @@ def features(
     """
     attributes = scene.attributes
     refs = {frame: scene.layout.frame(frame) for frame in {row["frame"] for row in piece.rows}}
-    rows, outlines = [], []
+    ground = ground_of(scene.layout)
+    rows, outlines, areas = [], [], []
     for row in piece.rows:
-        outline = polygons(*decode_crop(row["rle"], refs[row["frame"]].height))
+        mask, corner = decode_crop(row["rle"], refs[row["frame"]].height)
+        outline = polygons(mask, corner)
         if outline:
             rows.append(row)
             outlines.append(outline)
-    if _is_placed(attributes):
-        place = attributes["transform"]
+            areas.append(None if ground is None else _metres(ground, mask, corner))
+    place = attributes.get("transform")
+    if place:
         outlines = [_mapped(each, lambda ring: transformed(ring, place)) for each in outlines]
         if reproject is not None:
             a, b, _, d, e, _ = place[:6]
             outlines = reproject(outlines, min(math.hypot(a, d), math.hypot(b, e)))
-    scale = pixel_area(attributes)
     found = []
-    for row, outline in zip(rows, outlines, strict=True):
+    for row, outline, area in zip(rows, outlines, areas, strict=True):
         properties = {
             "scene": row["scene"],
             "frame": row["frame"],
@@ -81,10 +97,17 @@ def features(
             "class": scene.store.classes[row["class"]],
             "score": row["score"],
             "area": row["area"],
-            "square_metres": None if scale is None else row["area"] * scale,
+            "square_metres": area,
         }
         found.append(Feature(properties, [oriented(polygon) for polygon in outline]))
     return found
+
+
+def _metres(ground: Ground, mask: NDArray[np.bool_], corner: tuple[int, int]) -> float | None:
+    """Square metres of an object's pixels."""
+    totals = ground.totals(mask[None].view(np.uint8), 2, corner)
+    unit = ground.exponent
+    return None if totals is None or unit is None else math.ldexp(totals[1], unit)
 
 
 def _mapped(outline: list[Polygon], change: Callable[[Any], Any]) -> list[Polygon]:
@@ -99,17 +122,11 @@ def to_lonlat(wkt: str, scene: str) -> Callable[[list[list[Polygon]], float], li
     naming the scene, where a point has no longitude and latitude.
     """
     from rasterio.crs import CRS
-    from rasterio.warp import transform, transform_geom
+    from rasterio.warp import transform
 
     source, target = CRS.from_wkt(wkt), CRS.from_string("OGC:CRS84")
-
-    def cut(polygon: Polygon) -> list[Polygon]:
-        rings = [ring.tolist() for ring in polygon]
-        shape = {"type": "Polygon", "coordinates": rings}
-        found = transform_geom(source, target, shape, antimeridian_cutting=True)
-        single = found["type"] == "Polygon"
-        parts = [found["coordinates"]] if single else found["coordinates"]
-        return [[np.asarray(ring)[:, :2] for ring in part] for part in parts]
+    unit = source.units_factor[1]  # radians or metres
+    longest = math.radians(LONGEST) / unit if source.is_geographic else LONG / unit
 
     def moved(source: CRS, target: CRS, points: Points) -> Points:
         nowhere = f"{scene}: has no longitude and latitude everywhere; use geoparquet"
@@ -128,22 +145,13 @@ def to_lonlat(wkt: str, scene: str) -> Callable[[list[list[Polygon]], float], li
         if not rings:
             return outlines
         # one call for all: setting it up costs more than a thousand points
-        dense = densified(rings, pixel, STRAY * pixel, forth, back)
+        dense = densified(rings, pixel / 16, STRAY * pixel, forth, back, longest)
         points = forth(np.concatenate(dense))
         ends = np.cumsum([len(ring) for ring in dense])
-        pairs = zip(dense, np.split(points, ends[:-1]), strict=True)
-        found = []
-        for outline in outlines:
-            parts: list[Polygon] = []
-            for polygon in outline:
-                here, there = zip(*(next(pairs) for _ in polygon), strict=True)
-                parts += cut(list(here)) if _crosses(there) else [list(there)]
-            found.append(parts)
-        return found
+        moved_rings = iter(np.split(points, ends[:-1]))
+        return [
+            cut([[next(moved_rings) for _ in polygon] for polygon in outline])
+            for outline in outlines
+        ]
 
     return lonlat
-
-
-def _crosses(polygon: Sequence[Any]) -> bool:
-    """Whether a polygon seems to go around the earth: it crosses the antimeridian."""
-    return float(np.ptp(polygon[0][:, 0])) > 180

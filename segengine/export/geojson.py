@@ -3,10 +3,12 @@
 A feature's id is the number of its row in the store's table, from 1; its properties are `scene`,
 `frame`, `name`, `id` (of the frame), `class`, `score`, `area` in pixels and `square_metres`. An object
 is one feature, also where it lies in many shards; pieces that meet in a corner only, or not at all,
-make it a MultiPolygon. Exteriors are counterclockwise, holes clockwise.
+make it a MultiPolygon, and so does the antimeridian, at which it is cut. Longitudes are from -180 to
+180, exteriors counterclockwise, holes clockwise.
 
-A scene without georeference is written in pixels, x to the right and y down, and says so in the
-member `coordinates` of its collection; RFC 7946 has no other way, and readers take them for degrees.
+A scene that has a transform and no CRS is written in the transform's units, as the COG places it; one
+without either in pixels, x to the right and y down. Both say so in the member `coordinates` of their
+collection; RFC 7946 has no other way, and readers take them for degrees.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from segengine.export._features import PIXELS, Feature, crs_wkt, features, to_lonlat
+from segengine.export._features import Feature, crs_wkt, features, to_lonlat, units
 from segengine.export._instances import Piece, by_scene, open_parts, scenes
 from segengine.export._parts import joined
 from segengine.export._polygons import Ring
 from segengine.outputs import claimed
 from segengine.store import SceneStore, open_store
 
-VERSION = 2
+VERSION = 3
 _DIGITS = 9
 """Decimals of a degree: a tenth of a millimetre."""
 
@@ -46,7 +48,7 @@ def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
         lonlat = None if wkt is None else to_lonlat(wkt, name)
         about = {"type": "FeatureCollection", "name": name}
         if lonlat is None:
-            about["coordinates"] = PIXELS
+            about["coordinates"] = units(scene)
         head = f'{json.dumps(about)[:-1]}, "features": ['.encode()
         encode = partial(_encoded, scene, lonlat)
         assemble = partial(_assembled, head)
@@ -60,7 +62,8 @@ def _assembled(head: bytes, out: Path, parts: list[Path]) -> None:
 
 
 def _encoded(scene: SceneStore, lonlat: Any, piece: Piece) -> bytes:
-    whole = lonlat is None  # pixels' corners are whole numbers
+    # pixels' corners are whole numbers
+    whole = lonlat is None and not scene.attributes.get("transform")
     found = enumerate(features(scene, piece, lonlat), piece.first + 1)
     return ",\n".join(_feature(number, feature, whole) for number, feature in found).encode()
 

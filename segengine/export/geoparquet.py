@@ -31,7 +31,7 @@ from segengine.store import SceneStore, open_store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 _POLYGON, _MULTIPOLYGON = 3, 6
 _BOX = b"box"
 

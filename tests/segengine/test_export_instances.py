@@ -19,6 +19,7 @@ import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from pyproj import Geod
 from scipy import ndimage
 
 from segengine import registry
@@ -31,6 +32,7 @@ from segengine.types import FrameRef
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 UTM = "EPSG:32613"
+WGS84 = Geod(ellps="WGS84")
 TRANSFORM = rasterio.Affine(10.0, 0, 500_000, 0, -10.0, 4_400_000)
 COMPONENTS = {"kind": "threshold", "method": "fixed", "levels": 128, "instances": "components"}
 
@@ -102,7 +104,10 @@ def test_geoparquet_has_each_object_once_in_the_crs_of_its_scene(
     assert found.geometry.is_valid.all()
     np.testing.assert_array_equal(burned(found, found.geometry, ids.shape, TRANSFORM), ids)
     np.testing.assert_allclose(found.geometry.area, found["area"] * 100)
-    np.testing.assert_allclose(found["square_metres"], found["area"] * 100)
+    on_the_ground = abs(
+        found.to_crs(4326).geometry.map(lambda g: WGS84.geometry_area_perimeter(g)[0])
+    )
+    np.testing.assert_allclose(found["square_metres"], on_the_ground, rtol=1e-6)
     assert set(found["class"]) == {"object"}
     assert set(found["name"]) == {"town.tif"}
     ring = found[found["id"] == ids[25, 25]].geometry.iloc[0]
@@ -373,3 +378,67 @@ def test_centroids_are_in_the_crs_of_the_scene(scene: Any, photos: Any) -> None:
     np.testing.assert_allclose(table.column("x"), x)
     np.testing.assert_allclose(table.column("y"), y)
     assert photos.open().table("instances").column("x").null_count > 10
+
+
+@pytest.mark.parametrize(
+    ("code", "transform"),
+    [
+        ("EPSG:3413", (25_000, 0, -1_250_000, 0, -25_000, 1_250_000)),
+        ("EPSG:4326", (0.1, 0, 178.5, 0, -0.1, 70)),
+        ("EPSG:4326", (0.1, 0, -181.5, 0, -0.1, 20)),
+    ],
+)
+def test_geojson_across_the_antimeridian_and_a_pole(
+    bench: Any, noise: Any, tmp_path: Path, code: str, transform: tuple[float, ...]
+) -> None:
+    """As a file, rounded, through GDAL: valid, within -180 to 180, of the figures' area."""
+    bench.inputs.mkdir()
+    image = (ndimage.gaussian_filter(noise(3, (100, 100, 1))[..., 0], 4) * 8).astype(np.uint8)
+    with rasterio.open(
+        bench.inputs / "town.tif", "w", driver="GTiff", height=100, width=100, count=1,
+        dtype="uint8", crs=code, transform=rasterio.Affine(*transform),
+    ) as out:  # fmt: skip
+        out.write(image, 1)
+    areas = bench.run(COMPONENTS, store={"shard": 48}).metrics["areas"]
+    (path,) = registry.load("exports", "geojson")(str(bench.store), str(tmp_path / "out"))
+    found = geopandas.read_file(path)
+    assert len(found) > 3
+    assert found.geometry.is_valid.all()
+    west, _, east, _ = found.total_bounds
+    assert -180 <= west < east <= 180
+    assert east - west > 350  # it lies on both sides of it
+    dense = found.geometry.segmentize(0.1)
+    drawn = dense.map(lambda g: WGS84.geometry_area_perimeter(g)[0])  # right-handed: positive
+    np.testing.assert_allclose(drawn, found["square_metres"], rtol=2e-3)
+    assert drawn.sum() == pytest.approx(areas["object"]["square_metres"], rel=1e-3)
+    assert found["square_metres"].sum() == pytest.approx(areas["object"]["square_metres"])
+
+
+def test_a_transform_without_a_crs_places_outlines_as_it_places_the_cog(
+    bench: Any, tmp_path: Path
+) -> None:
+    bench.inputs.mkdir()
+    image = np.zeros((60, 80), np.uint8)
+    image[10:30, 20:50] = 200
+    with rasterio.open(
+        bench.inputs / "town.tif", "w", driver="GTiff", height=60, width=80, count=1,
+        dtype="uint8", transform=rasterio.Affine(0.5, 0, 1000, 0, -0.25, 500),
+    ) as out:  # fmt: skip
+        out.write(image, 1)
+    bench.run(COMPONENTS)
+    paths = [
+        registry.load("exports", kind)(str(bench.store), str(tmp_path / kind))[0]
+        for kind in ("geojson", "geoparquet", "cog")
+    ]
+    with rasterio.open(paths[2]) as cog:
+        ids = cog.read(1) == 1
+        shapes = rasterio.features.shapes(ids.astype(np.uint8), ids, transform=cog.transform)
+        (expected,) = (shapely.geometry.shape(shape) for shape, _ in shapes)
+    document = json.loads(Path(paths[0]).read_text())
+    assert document["coordinates"] == "those of the scene's transform, which says no CRS"
+    (feature,) = document["features"]
+    assert shapely.geometry.shape(feature["geometry"]).equals(expected)
+    assert feature["properties"]["square_metres"] is None
+    table = geopandas.read_parquet(paths[1])
+    assert table.crs is None
+    assert table.geometry.iloc[0].equals(expected)
