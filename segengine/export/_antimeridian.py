@@ -121,25 +121,31 @@ def _area(ring: Ring) -> Any:
     import shapely
 
     if not _comes_back(ring):
-        ring = _from_antimeridian(ring)
         pole = math.copysign(90, ring[:, 1].mean())
+        ring = _from_antimeridian(ring, pole)
         ends = np.array([[ring[-1, 0], pole], [ring[0, 0], pole]])
         ring = np.concatenate([ring, ends, ring[:1]])
     found = shapely.make_valid(shapely.Polygon(ring))
     return shapely.MultiPolygon(list(_polygons(found)))
 
 
-def _from_antimeridian(ring: Ring) -> Ring:
-    """A ring around a pole that begins and ends at 180 degrees: closing it cuts nothing else."""
+def _from_antimeridian(ring: Ring, pole: float) -> Ring:
+    """A ring around a pole that begins and ends at 180 degrees: closing it cuts nothing else.
+
+    Of the places where it crosses that meridian, at the one nearest to the pole: from there to the
+    pole it is not met again.
+    """
     way = math.copysign(360, ring[-1, 0] - ring[0, 0])
     turns = np.floor((ring[:, 0] + 180) / 360)
-    i = int(np.flatnonzero(np.diff(turns))[0])
-    at = 360 * max(turns[i], turns[i + 1]) - 180
-    (x0, y0), (x1, y1) = ring[i], ring[i + 1]
+    places = np.flatnonzero(np.diff(turns))
+    at = 360 * np.maximum(turns[places], turns[places + 1]) - 180
+    (x0, y0), (x1, y1) = ring[places].T, ring[places + 1].T
     y = y0 + (y1 - y0) * (at - x0) / (x1 - x0)
+    nearest = int(np.argmin(np.abs(y - pole)))
+    i, x, y = int(places[nearest]), at[nearest], y[nearest]
     rest = ring[1 : i + 1] + np.array([way, 0])
-    found = np.concatenate([[(at, y)], ring[i + 1 :], rest, [(at + way, y)]])
-    shifted: Ring = found - np.array([at + math.copysign(180, way), 0])
+    found = np.concatenate([[(x, y)], ring[i + 1 :], rest, [(x + way, y)]])
+    shifted: Ring = found - np.array([x + math.copysign(180, way), 0])
     return shifted
 
 

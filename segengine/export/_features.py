@@ -28,7 +28,7 @@ PIXELS = "pixels: x to the right and y down from the upper left corner of the fr
 UNITS = "those of the scene's transform, which says no CRS"
 """What the coordinates of a scene without a CRS are."""
 
-STRAY = 0.01
+STRAY = 0.002
 """Pixels by which an edge may stray where it is reprojected."""
 
 LONGEST, LONG = 45, 3e6

@@ -10,6 +10,7 @@ import pytest
 import shapely
 from pyproj import Geod
 from rasterio.crs import CRS
+from scipy import ndimage
 
 from segengine.export._features import to_lonlat
 from segengine.export._polygons import oriented, polygons, transformed
@@ -48,6 +49,7 @@ MASKS = {
     "corners": corners(),
     "half": half(),
     "whole": np.ones((SIDE, SIDE), np.bool_),
+    "lobes": ndimage.gaussian_filter(np.random.default_rng(3).random((SIDE, SIDE)), 1.5) > 0.49,
     "noise": np.random.default_rng(0).random((SIDE, SIDE)) < 0.4,
 }
 
@@ -113,6 +115,27 @@ def test_polygons_are_valid_and_have_the_area_of_the_mask(place: str, mask: str)
     expected = math.ldexp(totals[1], ground.exponent)
     coarse = "whole" in place or "360" in place  # pixels of degrees, whose edges are no geodesics
     assert area(whole) == pytest.approx(expected, rel=2e-2 if coarse else 1e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_lobes_around_a_pole(seed: int) -> None:
+    """Outlines that cross the antimeridian again and again on their way around the pole."""
+    soft = ndimage.gaussian_filter(np.random.default_rng(seed).random((SIDE, SIDE)), 2)
+    mask = (soft > np.median(soft)) & ~disc(3)
+    y, x = np.indices((SIDE, SIDE)) + 0.5
+    mask |= np.abs(np.hypot(y - SIDE / 2, x - SIDE / 2) - 8) < 1.5
+    transform = centred(25_000)
+    wkt = CRS.from_epsg(3413).to_wkt()
+    outline = [[transformed(ring, transform) for ring in p] for p in polygons(mask)]
+    (found,) = to_lonlat(wkt, "s")([outline], 25_000)
+    whole = shapely.MultiPolygon([shapely.Polygon(p[0], p[1:]) for p in map(oriented, found)])
+    assert whole.is_valid
+    ground = Ground.of({"crs_wkt": wkt, "transform": [*transform]}, SIDE, SIDE)
+    assert ground is not None
+    totals = ground.totals(mask[None].view(np.uint8), 2, (0, 0))
+    assert totals is not None
+    assert ground.exponent is not None
+    assert area(whole) == pytest.approx(math.ldexp(totals[1], ground.exponent), rel=5e-4)
 
 
 def area(shape: Any) -> float:
