@@ -2,7 +2,8 @@
 
 matterport: the best `pre_nms` anchors of all levels together, decoded, clipped to the input, and
 non-maximum suppression across levels. torchvision: the best `pre_nms` of each level, clipped to the
-image in the input, tiny ones dropped, suppression within each level.
+image in the input, tiny ones dropped, suppression within each level. Here logits rank: of sure
+anchors the probability is 1.0, all alike, and their order would be chance.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from segengine.models.maskrcnn.anchors import anchors
 
 NEVER = -1.0
 """Score of what must not be chosen; scores are probabilities."""
+LAST = -1e30
+"""Rank of what must not be chosen; ranks are probabilities (matterport) or logits."""
 
 
 @keras.saving.register_keras_serializable(package="segengine")
@@ -48,34 +51,35 @@ class Proposals(ConfiguredLayer):
         found = [bx.clip(boxes, inside) for boxes, _ in best]
         # One column a level: suppression is within a column. Columns are made equally long.
         longest = tf.reduce_max([tf.shape(score)[1] for _, score in best])
-        columns = [_filled(score, longest, NEVER) for _, score in best]
+        columns = [_filled(score, longest, LAST) for _, score in best]
         regions = tf.stack([_filled(boxes, longest, 0.0) for boxes in found], axis=2)
         ranks = tf.stack(columns, axis=2)
         if config.rpn_min_size:
             h, w = bx.sides(regions)
-            ranks = tf.where(tf.minimum(h, w) >= config.rpn_min_size, ranks, NEVER)
+            ranks = tf.where(tf.minimum(h, w) >= config.rpn_min_size, ranks, LAST)
         kept = tf.image.combined_non_max_suppression(
             regions,
             ranks,
             max_output_size_per_class=config.post_nms,
             max_total_size=config.post_nms,
             iou_threshold=config.rpn_iou,
-            score_threshold=NEVER / 2,
+            score_threshold=LAST / 2,
             clip_boxes=False,
         )
         valid = tf.range(config.post_nms)[None] < kept.valid_detections[:, None]
+        scores = kept.nmsed_scores if config.matterport else tf.sigmoid(kept.nmsed_scores)
         return {
             "regions": tf.stop_gradient(tf.where(valid[..., None], kept.nmsed_boxes, 0.0)),
-            "scores": tf.stop_gradient(tf.where(valid, kept.nmsed_scores, NEVER)),
+            "scores": tf.stop_gradient(tf.where(valid, scores, NEVER)),
         }
 
     def _best(self, scores: Any, deltas: Any, priors: Any) -> tuple[Any, Any]:
-        """Decoded boxes and probabilities of the best `pre_nms` anchors of (n, anchor)."""
+        """Decoded boxes and ranks of the best `pre_nms` anchors of (n, anchor)."""
         count = tf.minimum(self.config.pre_nms, tf.shape(scores)[1])
         top, index = tf.math.top_k(scores, count)
         moved = tf.gather(deltas, index, axis=1, batch_dims=1)
         boxes = bx.decode(tf.gather(priors, index), moved, self.config.max_log_scale)
-        return boxes, top if self.config.matterport else tf.sigmoid(top)
+        return boxes, top
 
     def compute_output_shape(self, shapes: Any) -> Any:
         """Fixed numbers of regions."""

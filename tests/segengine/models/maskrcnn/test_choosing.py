@@ -46,12 +46,14 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_torchvision_proposals_suppress_within_each_level(seed: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 60.0]))
+def test_torchvision_proposals_suppress_within_each_level(seed: int, sure: float) -> None:
+    """Also where a network is so `sure` that half of the probabilities are 1.0 in float32."""
     config = preset("torchvision", **SMALL)
     rng = np.random.default_rng(seed)
     shapes = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
-    scores = [rng.standard_normal((1, h, w, 3)).astype(np.float32) for h, w in shapes]
+    scores = [sure * rng.standard_normal((1, h, w, 3)).astype(np.float32) for h, w in shapes]
+    scores = [level.astype(np.float32) for level in scores]
     deltas = [np.zeros((1, h, w, 12), np.float32) for h, w in shapes]
     image, window = np.zeros((1, 64, 96, 3), np.float32), np.array([[0, 0, 60, 90]], np.float32)
     found = Proposals(config)([image, window, *scores, *deltas])
