@@ -601,9 +601,8 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     ]
     if pointed:
         scenes = "1 scene has" if len(pointed) == 1 else f"{len(pointed)} scenes have"
-        named = ", ".join(sorted(pointed)[:3]) + (", ..." if len(pointed) > 3 else "")
         yield (
-            f"{scenes} ground control points or RPCs and no transform ({named}): masks, areas "
+            f"{scenes} ground control points or RPCs and no transform ({named(pointed)}): masks, areas "
             "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
             "exported COGs, which keep the points"
         )
