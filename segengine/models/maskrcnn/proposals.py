@@ -20,7 +20,7 @@ from segengine.models.maskrcnn.anchors import anchors
 NEVER = -1.0
 """Score of what must not be chosen; scores are probabilities."""
 LAST = -1e30
-"""Rank of what must not be chosen; ranks are probabilities (matterport) or logits."""
+"""In place of the logit or probability of what must not be chosen."""
 
 
 @keras.saving.register_keras_serializable(package="segengine")
@@ -53,21 +53,24 @@ class Proposals(ConfiguredLayer):
         longest = tf.reduce_max([tf.shape(score)[1] for _, score in best])
         columns = [_filled(score, longest, LAST) for _, score in best]
         regions = tf.stack([_filled(boxes, longest, 0.0) for boxes in found], axis=2)
-        ranks = tf.stack(columns, axis=2)
+        values = tf.stack(columns, axis=2)
         if config.rpn_min_size:
             h, w = bx.sides(regions)
-            ranks = tf.where(tf.minimum(h, w) >= config.rpn_min_size, ranks, LAST)
+            values = tf.where(tf.minimum(h, w) >= config.rpn_min_size, values, LAST)
+        ranks, descending = _ranked(values)
         kept = tf.image.combined_non_max_suppression(
             regions,
             ranks,
             max_output_size_per_class=config.post_nms,
             max_total_size=config.post_nms,
             iou_threshold=config.rpn_iou,
-            score_threshold=LAST / 2,
+            score_threshold=0.5,
             clip_boxes=False,
         )
         valid = tf.range(config.post_nms)[None] < kept.valid_detections[:, None]
-        scores = kept.nmsed_scores if config.matterport else tf.sigmoid(kept.nmsed_scores)
+        place = tf.shape(descending)[1] - 1 - tf.cast(kept.nmsed_scores, tf.int32)
+        scores = tf.gather(descending, place, axis=1, batch_dims=1)
+        scores = scores if config.matterport else tf.sigmoid(scores)
         return {
             "regions": tf.stop_gradient(tf.where(valid[..., None], kept.nmsed_boxes, 0.0)),
             "scores": tf.stop_gradient(tf.where(valid, scores, NEVER)),
@@ -85,6 +88,22 @@ class Proposals(ConfiguredLayer):
         """Fixed numbers of regions."""
         n, count = shapes[0][0], self.config.post_nms
         return {"regions": (n, count, 4), "scores": (n, count)}
+
+
+def _ranked(values: Any) -> tuple[Any, Any]:
+    """Ranks (n, k, level) of values, the greatest highest and 0 for none; all values descending,
+    of which the rank counts from the end, where a 0 stands for rank 0.
+
+    TensorFlow's suppression fills up with scores of 0, which would go before negative logits. Whole
+    numbers are exact, and no two are alike.
+    """
+    flat = tf.reshape(values, (tf.shape(values)[0], -1))
+    order = tf.argsort(flat, direction="DESCENDING", stable=True)
+    count = tf.shape(flat)[1]
+    ranks = tf.cast(count - tf.argsort(order), tf.float32)
+    ranks = tf.where(flat > LAST / 2, ranks, 0.0)
+    descending = tf.gather(flat, order, axis=1, batch_dims=1)
+    return tf.reshape(ranks, tf.shape(values)), tf.pad(descending, [[0, 0], [0, 1]])
 
 
 def rpn_scores(config: Any, scores: Any) -> Any:
