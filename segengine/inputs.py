@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,8 @@ class Scan:
     """Headers read."""
     dropped: frozenset[str] = frozenset()
     """Committed scenes that the job's new source options leave without a use."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files among the inputs that are none by their suffix, counted by it."""
 
     @property
     def frames(self) -> int:
@@ -157,7 +159,7 @@ def scan(
         if name not in previous or encode(layout.public) != encode(previous[name])
     )
     bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
-    return Scan(layouts, tuple(bad), changed, len(todo), dropped)
+    return Scan(layouts, tuple(bad), changed, len(todo), dropped, listing.skipped)
 
 
 def _listing(spec: Mapping[str, Any]) -> Any:
@@ -185,6 +187,9 @@ def _probe_all(
             return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", str(error))
         except (TransientInputError, OSError) as error:
             return Unplaced(entry.name, entry.uri, entry.fingerprint, "error", str(error))
+        except MemoryError:
+            reason = "not enough memory to read its header"
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "error", reason)
         except SegengineError:
             raise
         except Exception as error:  # noqa: BLE001 - a reader's library may raise anything

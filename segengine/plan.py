@@ -606,3 +606,10 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
             "exported COGs, which keep the points"
         )
+    skipped = plan.scan.skipped
+    if skipped:
+        from segengine.sources.listing import counted
+
+        total = sum(skipped.values())
+        files = "1 file is" if total == 1 else f"{total:,} files are"
+        yield f"{files} skipped, which by their suffix are no input: {counted(skipped)}"

@@ -6,7 +6,8 @@ One real shard is worked on, into a folder that is thrown away, and its time and
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segengine import plugins
@@ -48,6 +49,8 @@ class PlanReport:
     workers: int
     trial: str
     """What the estimate rests on, or why there is none."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files among the inputs that are none by their suffix, counted by it."""
 
     @property
     def exit_code(self) -> int:
@@ -119,6 +122,7 @@ def plan(job: Job) -> PlanReport:
         pixels,
         workers,
         trial,
+        found.scan.skipped,
     )
 
 

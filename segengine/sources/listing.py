@@ -5,15 +5,17 @@ r"""Paths and globs to entries: what there is to read, under which names, and wh
 
 A frame's name is its path below the fixed part, the leading components without glob characters. A
 plain file is named by its file name, and of a plain folder everything below it with a known suffix
-is listed. A bracketed component (`a[1]`) is taken as it stands where something by that very name
-exists. Hidden files and, unless a pattern ends in their suffix, sidecars are left out, and so are
-segengine's own stores: masks that lie beside their images are not the next night's input.
+is listed; what that leaves out is counted by suffix. A bracketed component (`a[1]`) is taken as it
+stands where something by that very name exists. Hidden files and, unless a pattern ends in their
+suffix, sidecars are left out, and so are segengine's own stores: masks that lie beside their images
+are not the next night's input. A link to a folder that is listed anyway is not followed.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
@@ -31,8 +33,9 @@ from segengine.types import Entry
 from segengine.urls import public
 
 _IMAGES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff")
-)
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif",
+     ".tiff", ".avif", ".heic", ".heif", ".hif")
+)  # fmt: skip
 _RASTER = frozenset((".tif", ".tiff", ".jp2", ".j2k", ".vrt", ".img", ".nc"))
 _VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts",
                     ".m2ts", ".m2t", ".m1v", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv",
@@ -75,6 +78,8 @@ class Listing:
     """uris of the entries that are Zarr directories."""
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """uris of what lies beside an entry and belongs to it, by the entry's uri."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files that the paths reach and that are no input by their suffix, counted by it."""
 
     def kind_of(self, entry: Entry) -> str:
         """The source that reads an entry: images, raster, video or zarr.
@@ -109,6 +114,7 @@ def list_entries(
     if not paths:
         raise ValueError("source.paths is empty; name a file, a folder or a glob")
     found: dict[str, _Found] = {}
+    skipped: dict[str, str] = {}
     for path in paths:
         local = not is_url(path) or path.startswith("file://")
         matches = (
@@ -116,15 +122,34 @@ def list_entries(
             if local
             else _remote(path, kind, storage_options or {})
         )
-        count = -1
+        passed: dict[str, str] = {}
+        count = 0
         try:
-            for count, match in enumerate(matches):  # noqa: B007 - counts
-                found.setdefault(match.uri, match)
+            for match in matches:
+                if match.skipped:
+                    passed[match.uri] = _suffix(match.name)
+                else:
+                    count += 1
+                    found.setdefault(match.uri, match)
         except (CorruptInputError, TransientInputError) as error:
             raise type(error)(f"{path}: {error}") from error
-        if count < 0:
-            raise ValueError(f"source.paths: {path} names no input; check the path")
-    return _listing(found.values(), kind)
+        if not count:
+            only = Counter(passed.values())
+            but = f" (only what is skipped: {counted(only)})" if only else ""
+            raise ValueError(f"source.paths: {path} names no input{but}; check the path")
+        skipped |= passed
+    left = Counter(suffix for uri, suffix in skipped.items() if uri not in found)
+    return _listing(found.values(), kind, dict(sorted(left.items())))
+
+
+def counted(skipped: Mapping[str, int]) -> str:
+    """How many files of which suffix, the most of them first.
+
+    >>> counted({".txt": 3, "": 1, ".md": 1200})
+    '1,200 .md, 3 .txt, 1 without a suffix'
+    """
+    ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in ordered)
 
 
 def is_named(real: str, path: str) -> bool:
@@ -154,9 +179,11 @@ class _Found(NamedTuple):
     zarr: bool = False
     reason: str = ""
     beside: tuple[str, ...] = ()
+    skipped: bool = False
+    """Reached, and no input by its suffix."""
 
 
-def _listing(found: Collection[_Found], kind: str) -> Listing:
+def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -> Listing:
     entries, unlisted, names = [], [], dict[str, str]()
     for match in found:
         other = names.setdefault(match.name, match.uri)
@@ -180,6 +207,7 @@ def _listing(found: Collection[_Found], kind: str) -> Listing:
         kind,
         frozenset(match.uri for match in found if match.zarr),
         {match.uri: match.beside for match in found if match.beside},
+        skipped,
     )
 
 
@@ -342,10 +370,16 @@ class _Scan:
     root: str
 
     def run(self, patterns: list[_Pattern]) -> Iterator[_Found]:
-        yield from self._scan(self.root.rstrip("/"), "", patterns, frozenset())
+        real = os.path.realpath(self.root)
+        try:
+            status = os.stat(real)
+        except OSError:
+            return
+        here = frozenset({(status.st_dev, status.st_ino)})
+        yield from self._scan(self.root.rstrip("/"), "", patterns, _Way(here, (real,)))
 
     def _scan(
-        self, folder: str, prefix: str, patterns: list[_Pattern], above: frozenset[tuple[int, int]]
+        self, folder: str, prefix: str, patterns: list[_Pattern], way: _Way
     ) -> Iterator[_Found]:
         try:
             with os.scandir(folder or "/") as items:
@@ -362,11 +396,13 @@ class _Scan:
             except OSError:
                 directory = False  # a loop of links: `stat` below says so
             if directory:
-                yield from self._directory(child, prefix, patterns, above)
-            elif any(
-                p.matches(child.name) and p.wants(child.name, beside=beside) for p in patterns
-            ):
+                yield from self._directory(child, prefix, patterns, way)
+                continue
+            matching = [pattern for pattern in patterns if pattern.matches(child.name)]
+            if any(pattern.wants(child.name, beside=beside) for pattern in matching):
                 yield self._file(child, prefix, beside)
+            elif matching and child.name not in beside:
+                yield _Found(prefix + child.name, child.path, "", skipped=True)
 
     def _file(self, child: os.DirEntry[str], prefix: str, beside: frozenset[str]) -> _Found:
         try:
@@ -384,7 +420,7 @@ class _Scan:
         child: os.DirEntry[str],
         prefix: str,
         patterns: list[_Pattern],
-        above: frozenset[tuple[int, int]],
+        way: _Way,
     ) -> Iterator[_Found]:
         name, path = child.name, child.path
         inside = [pattern for outer in patterns for pattern in outer.below(name)]
@@ -406,9 +442,33 @@ class _Scan:
         if inside:
             status = child.stat()
             here = (status.st_dev, status.st_ino)
-            if here in above:
+            if here in way.above:
                 return  # a link to a folder it lies in
-            yield from self._scan(path, f"{prefix}{name}/", inside, above | {here})
+            roots = way.roots
+            if child.is_symlink():
+                real = os.path.realpath(path)
+                if any(p.deep for p in inside) and way.reaches(real):
+                    return  # what it leads to is listed under its own name
+                roots = (*roots, real)
+            yield from self._scan(path, f"{prefix}{name}/", inside, _Way(way.above | {here}, roots))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a scan came to a folder."""
+
+    above: frozenset[tuple[int, int]]
+    """Device and inode of the folder and of those that it lies in."""
+    roots: tuple[str, ...]
+    """Where the scan began and what links led to, without links."""
+
+    def reaches(self, real: str) -> bool:
+        """Whether a scan of any depth comes to a folder without this link."""
+        for root in self.roots:
+            inner = real.removeprefix(root.rstrip("/") + "/")
+            if inner != real and not any(part.startswith(".") for part in inner.split("/")):
+                return True
+        return False
 
 
 def _zarr_fingerprint(folder: str) -> str:
@@ -544,8 +604,12 @@ def _tree(
                     continue
                 mark = _remote_zarr_fingerprint(array, inside)
                 yield _Found(inner, f"{url}/{inner}", mark, zarr=True)
-        elif info["type"] != "directory" and pattern.wants(name.rpartition("/")[2]):
-            yield _remote_found(name, f"{url}/{name}{mark}{query}", info, path, details.get)
+        elif info["type"] != "directory":
+            uri = f"{url}/{name}{mark}{query}"
+            if pattern.wants(name.rpartition("/")[2]):
+                yield _remote_found(name, uri, info, path, details.get)
+            else:
+                yield _Found(name, uri, "", skipped=True)
 
 
 def _is_store(root: str, found: Collection[str]) -> bool:

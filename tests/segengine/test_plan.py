@@ -70,6 +70,19 @@ def test_other_weights_make_every_shard_stale(
     assert any("the weights changed" in line for line in plan.notices)
 
 
+def test_what_is_skipped_is_said_by_suffix(bench: Any, noise: Any) -> None:
+    from segengine.preview import plan
+
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    for name in ("b.txt", "c.psd", "d.txt", "e"):
+        (bench.inputs / name).write_text("x")
+    said = "4 files are skipped, which by their suffix are no input: 2 .txt, 1 without a suffix, 1 .psd"
+    report = plan(parse_job(bench.job(MEAN)))
+    assert report.skipped == {"": 1, ".psd": 1, ".txt": 2}
+    assert said in report.lines()
+    assert said in bench.run(MEAN).messages
+
+
 def test_what_the_records_say_of_a_shard_and_where_they_lie(bench: Any, noise: Any) -> None:
     bench.put("a.png", noise(1, (40, 40, 3)))
     bench.run(MEAN)

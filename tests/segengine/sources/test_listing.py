@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -92,6 +93,9 @@ def test_a_folder_of_one_kind(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.tif", "c.mp4", "D.JPG", "e.dat", "f.m2ts", "g.mts", "h.ts")
     videos = ["c.mp4", "f.m2ts", "g.mts", "h.ts"]
     assert listed(tmp_path, "") == ["D.JPG", "a.jpg", "b.tif", *videos]
+    touch(tmp_path / "new", "a.mpo", "b.avif", "c.dib", "d.HEIC", "e.heif", "f.apng")
+    assert len(listed(tmp_path, "new", kind="images")) == len(listed(tmp_path, "new")) == 6
+    shutil.rmtree(tmp_path / "new")
     assert listed(tmp_path, "", kind="video") == videos
     assert listed(tmp_path, "", kind="images") == ["D.JPG", "a.jpg", "b.tif"]
 
@@ -161,12 +165,58 @@ def test_links_that_lead_nowhere_or_round(tmp_path: Path) -> None:
     (tmp_path / "self.png").symlink_to("self.png")
     (tmp_path / "sub" / "up").symlink_to(tmp_path)
     listing = list_entries([f"{tmp_path}/**/*.png"])
-    assert [name for name in names(listing) if "up" not in name] == ["sub/a.png"]
+    assert names(listing) == ["sub/a.png"]
     reasons = {item.name: item.reason for item in listing.unlisted}
     assert reasons["dangling.png"] == "dangling symbolic link"
     assert "self.png" in reasons
     single = list_entries([f"{tmp_path}/dangling.png"])
     assert [item.name for item in single.unlisted] == ["dangling.png"]
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.png"])
+def test_links_count_no_image_twice(tmp_path: Path, pattern: str) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    touch(root, "a.png", "x/b.png", "y/c.png", ".hidden/d.png")
+    touch(other, "p/e.png", "q/f.png")
+    (root / "self").symlink_to(root)
+    (root / "x" / "again").symlink_to("../y")
+    (root / "y" / "again").symlink_to("../x")
+    (root / "seen").symlink_to(".hidden")
+    (root / "out").symlink_to(other)
+    (other / "p" / "loop").symlink_to("../q")
+    (other / "q" / "loop").symlink_to("../p")
+    (tmp_path / "link").symlink_to(root)
+    expected = ["a.png", "out/p/e.png", "out/q/f.png", "seen/d.png", "x/b.png", "y/c.png"]
+    for start in ("root", "link"):
+        assert names(list_entries([f"{tmp_path}/{start}/{pattern}"])) == expected
+    assert names(list_entries([f"{root}/x/again/*.png"])) == ["c.png"]
+
+
+def test_what_is_skipped_is_counted_by_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segengine import schemes
+
+    touch(tmp_path, "a.png", "b.txt", "sub/c.TXT", "sub/d.psd", "README", ".hidden", ".git/x.md",
+          "e.zarr/zarr.json", "e.zarr/0.txt")  # fmt: skip
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/skips", recursive=True)
+    expected = {"": 1, ".psd": 1, ".txt": 2}
+    try:
+        for root in (str(tmp_path), "memory://skips"):
+            assert list_entries([root]).skipped == expected
+            # What another path names is an input.
+            both = list_entries([root, f"{root}/sub/*.psd"])
+            assert both.skipped == {"": 1, ".txt": 2}
+            assert list_entries([f"{root}/*"]).skipped == {".txt": 1}
+            assert list_entries([f"{root}/*.png"]).skipped == {}
+            with pytest.raises(
+                ValueError, match=r"names no input \(only what .*: 1 \.psd, 1 \.txt"
+            ):
+                list_entries([f"{root}/sub"])
+    finally:
+        memory.rm("/skips", recursive=True)
 
 
 def test_a_folder_that_may_not_be_entered_is_said(
