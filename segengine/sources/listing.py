@@ -390,6 +390,8 @@ class _Scan:
             yield _Found(prefix or "./", folder, "", reason=str(open_failure(folder, error)))
             return
         beside = _beside.candidates(child.name for child in children)
+        inputs: list[str] = []
+        others: list[os.DirEntry[str]] = []
         for child in children:
             try:
                 directory = child.is_dir()
@@ -400,8 +402,15 @@ class _Scan:
                 continue
             matching = [pattern for pattern in patterns if pattern.matches(child.name)]
             if any(pattern.wants(child.name, beside=beside) for pattern in matching):
+                inputs.append(child.name)
                 yield self._file(child, prefix, beside)
-            elif matching and child.name not in beside:
+            elif matching:
+                others.append(child)
+        of_inputs: set[str] = set()
+        if beside and others:
+            of_inputs.update(*(_beside.companions(n, beside.__contains__) for n in inputs))
+        for child in others:
+            if child.name not in of_inputs:
                 yield _Found(prefix + child.name, child.path, "", skipped=True)
 
     def _file(self, child: os.DirEntry[str], prefix: str, beside: frozenset[str]) -> _Found:

@@ -192,6 +192,11 @@ def test_links_count_no_image_twice(tmp_path: Path, pattern: str) -> None:
     assert names(list_entries([f"{root}/x/again/*.png"])) == ["c.png"]
 
 
+def test_what_belongs_to_an_input_is_not_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "a.tfw", "a.tif.aux.xml", "b.raw", "c.tfw", "d.txt")
+    assert list_entries([str(tmp_path)]).skipped == {".raw": 1, ".tfw": 1, ".txt": 1}
+
+
 def test_what_is_skipped_is_counted_by_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
