@@ -15,6 +15,8 @@ from segengine.errors import CorruptInputError, TransientInputError
 from segengine.schemes import filesystem
 from segengine.types import FrameRef, Unreadable
 
+_SAFE = 2**20
+"""Bytes that are asked for as they are."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -106,8 +108,12 @@ class GuardedFile:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._file = _open(uri)
+        self._end = None if is_url(uri) else os.fstat(self._file.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
+        if size > _SAFE and self._end is not None:
+            # A damaged header may ask for gigabytes, and the memory is set aside first.
+            size = min(size, max(0, self._end - self._file.tell()))
         try:
             try:
                 return cast("bytes", self._file.read(size))

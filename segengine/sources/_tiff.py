@@ -27,7 +27,10 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 }
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex", 6: "complex"}
 _PAGES = 100_000
-_TAGS = 1 << 21
+_TAGS = 4096
+"""Of one directory."""
+_ALL_TAGS = 1 << 21
+_STRIPS = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +150,10 @@ class _Reader:
         found: list[Page] = []
         seen, offset = set[int](), self.first
         while offset:
-            if offset in seen or len(seen) >= _PAGES:
+            if offset in seen:
                 raise ValueError("its directories form a loop")
+            if len(seen) >= _PAGES:
+                raise ValueError(f"more than {_PAGES:,} pages")
             page, following = self.page(len(seen), offset)
             seen.add(offset)
             if isinstance(page, Page):
@@ -162,11 +167,11 @@ class _Reader:
         """A full-size image, the size of a mask, or None for a thumbnail; where the next one lies."""
         size, head, inline = (20, 8, 8) if self.big else (12, 2, 4)
         entries = self.unpack("Q" if self.big else "H", self.at(offset, head))
-        if entries > 4096:
-            raise ValueError(f"a directory of {entries} tags")
+        if entries > _TAGS:
+            raise ValueError(f"a directory of {entries:,} tags, more than {_TAGS:,}")
         self.tags += entries
-        if self.tags > _TAGS:
-            raise ValueError(f"more than {_TAGS:,} tags in all")
+        if self.tags > _ALL_TAGS:
+            raise ValueError(f"more than {_ALL_TAGS:,} tags in all")
         body = self.at(offset + head, entries * size + inline)
         tags: dict[int, Array] = {}
         for start in range(0, entries * size, size):
@@ -219,8 +224,8 @@ class _Reader:
         if not array.code:
             raise ValueError("a tag of an unexpected type")
         dtype = np.dtype(self.order + array.code)
-        if array.count > 2**28:
-            raise ValueError(f"a table of {array.count} strips")
+        if array.count > _STRIPS:
+            raise ValueError(f"a table of {array.count:,} strips, more than {_STRIPS:,}")
         return np.frombuffer(self.at(array.offset, array.count * dtype.itemsize), dtype).astype(
             np.uint64
         )

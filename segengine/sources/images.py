@@ -1,4 +1,4 @@
-"""Photos: JPEG, PNG, TIFF, BMP, WebP and GIF, as gray or RGB."""
+"""Photos: JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC, as gray or RGB."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
 from itertools import groupby
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.sources import _tiff, _webp
+from segengine.sources import _rotation, _signatures, _tiff, _webp
 from segengine.sources._color import Color, bands_of, recolor, require_color
 from segengine.sources._files import (
     changed,
@@ -33,7 +35,12 @@ if TYPE_CHECKING:
 
 LARGEST = 2**30
 """Pixels of the largest frame that is decoded whole."""
-_ORIENTATION = 0x0112
+_CREDIBLE = 2**16
+"""Pixels a byte of the file that are believed of a large frame: blank ones compress without end."""
+_SMALL = 2**26
+"""Pixels of a frame that is tried whatever it claims."""
+_DENSEST = {"JPEG": 2**13, "PNG": 1032 * 8}
+"""Pixels a byte of the file that a format can hold: deflate's 1032:1; a bit for a block of a JPEG."""
 _DTYPES = {"I": "int32", "F": "float32"} | dict.fromkeys(
     ("I;16", "I;16B", "I;16L", "I;16N"), "uint16"
 )
@@ -58,10 +65,11 @@ class ImageSource:
 
     Palette, CMYK and YCbCr become RGB, EXIF rotation is applied, alpha is dropped and alpha 0 (or
     the transparent colour) is nodata; 1 bit becomes 0 and 255; 8 and 16 bit stay as they are, float
-    TIFF is float32. Colour profiles are not applied. Of an animation the first frame is read. The
-    pages of a TIFF are frames of one scene and must be alike; thumbnails are left out. What is no
-    pixel of a TIFF (its nodata tag, its mask, a local `.msk` or `.aux.xml` beside it, strips that
-    were never written) is what the raster source says, which also decodes what Pillow does not.
+    TIFF is float32; AVIF and HEIC of more bits come as 8. Colour profiles are not applied. Of an
+    animation the first frame is read, of an MPO the first photo. HEIC needs pillow-heif. The pages
+    of a TIFF are frames of one scene and must be alike; thumbnails are left out. What is no pixel of
+    a TIFF (its nodata tag, its mask, a local `.msk` or `.aux.xml` beside it, strips that were never
+    written) is what the raster source says, which also decodes what Pillow does not.
     """
 
     color: Color | None = None
@@ -131,7 +139,7 @@ class _Header:
 
 def _read_header(file: BinaryIO) -> tuple[_Header, ImageFile | None]:
     """The header, and the lazy image (None where Pillow is not the one to decode)."""
-    head = file.read(32)
+    head = file.read(_signatures.HEAD)
     name = _format(head)
     try:
         header, image = _HEADERS.get(name, _pillow_header)(name, head, file)
@@ -143,40 +151,50 @@ def _read_header(file: BinaryIO) -> tuple[_Header, ImageFile | None]:
         if isinstance(error.__cause__ or error, _SHORT) or "Truncated" in text:
             text = "the file ends inside it"
         raise CorruptInputError(f"damaged {name} header: {text}") from error
-    if header.height < 1 or header.width < 1:
-        raise CorruptInputError(f"damaged {name} header: {header.width} x {header.height} pixels")
-    if header.height * header.width > LARGEST:
-        raise CorruptInputError(
-            f"claims {header.width} x {header.height} pixels, "
-            "above 2^30 and not readable in windows"
-        )
+    _require_sized(name, header.height, header.width)
+    _require_credible(header, head, file.seek(0, 2))
     return header, image
 
 
+def _require_sized(name: str, height: int, width: int) -> None:
+    """Raise CorruptInputError for no pixels, or more than are decoded whole."""
+    if height < 1 or width < 1:
+        raise CorruptInputError(f"damaged {name} header: {width} x {height} pixels")
+    if height * width > LARGEST:
+        raise CorruptInputError(
+            f"claims {width} x {height} pixels, above 2^30 and not readable in windows"
+        )
+
+
+def _require_credible(header: _Header, head: bytes, size: int) -> None:
+    """Raise CorruptInputError where so few bytes cannot hold so many pixels, before they get memory."""
+    pixels = header.height * header.width
+    most = _DENSEST.get(header.format, _CREDIBLE)
+    if header.format == "PNG":
+        most //= head[24] * _CHANNELS.get(head[25], 1)
+    if pixels > most * size and (pixels > _SMALL or header.format in _DENSEST):
+        raise CorruptInputError(
+            f"truncated or damaged {header.format}: claims {header.width} x {header.height} pixels "
+            f"in {size:,} bytes, which hold at most {most * size:,}"
+        )
+
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""PNG colour types, and their samples a pixel."""
 _SHORT = (struct.error, IndexError, EOFError)
 
 
 def _format(head: bytes) -> str:
     if not head:
         raise CorruptInputError("empty file")
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WebP"
-    if head.startswith(_tiff.MAGICS):
-        return "TIFF"
-    for magic, name in _MAGICS.items():
-        if head.startswith(magic):
-            return name
+    name = _signatures.photo(head)
+    if name is not None:
+        return name
     require_unpacked(head)
-    raise CorruptInputError("not an image: it begins as none of the formats that are read")
-
-
-_MAGICS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-}
+    other = _signatures.other(head)
+    raise CorruptInputError(
+        "not an image: it begins as none of the formats that are known" if other is None else other
+    )
 
 
 def _plugin(name: str, file: BinaryIO) -> ImageFile:
@@ -184,29 +202,45 @@ def _plugin(name: str, file: BinaryIO) -> ImageFile:
 
     Not `Image.open`: its limit on sizes is a global of the process, and it warns below ours.
     """
-    from PIL import BmpImagePlugin as Bmp
-    from PIL import GifImagePlugin as Gif
-    from PIL import JpegImagePlugin as Jpeg
-    from PIL import PngImagePlugin as Png
-    from PIL import TiffImagePlugin as Tiff
-    from PIL import WebPImagePlugin as WebP
-
-    readers: dict[str, Callable[[BinaryIO], ImageFile]] = {
-        "JPEG": Jpeg.jpeg_factory,
-        "PNG": Png.PngImageFile,
-        "TIFF": Tiff.TiffImageFile,
-        "WebP": WebP.WebPImageFile,
-        "GIF": Gif.GifImageFile,
-        "BMP": Bmp.BmpImageFile,
-    }
     file.seek(0)
-    return readers[name](file)
+    reader: ImageFile = getattr(_module(name), _READERS[name][1])(file)
+    return reader
+
+
+_READERS = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "WebP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "DIB": ("PIL.BmpImagePlugin", "DibImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "HEIC": ("pillow_heif.as_plugin", "HeifImageFile"),
+}
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return import_module(_READERS[name][0])
+    except ImportError as error:
+        # Not corrupt, which would be final: once it is installed the next run reads the file.
+        raise TransientInputError(
+            f"a {name} image, which needs {_PACKAGES.get(name, 'Pillow')}; "
+            "`pip install segengine[heif]` brings it, or convert it to JPEG or PNG"
+        ) from error
+
+
+_PACKAGES = {"HEIC": "pillow-heif"}
 
 
 def _pillow_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, ImageFile | None]:
     image = _plugin(name, file)
     bands, dtype = _layout(name, image.mode)
-    orientation = _orientation(image.info.get("exif", b""))
+    info = image.info
+    if name == "PNG" and "exif" not in info:
+        info = info | _rotation.behind_pixels(file)
+    orientation = _rotation.orientation(info)
     width, height = image.size
     deep = name == "PNG" and head[24] == 16 and head[25] in _DEEP_PNG
     if deep:
@@ -221,8 +255,8 @@ _DEEP_PNG = {2: 3, 4: 1, 6: 3}
 
 
 def _webp_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, ImageFile | None]:
-    height, width, exif = _webp.header(file)
-    orientation = _orientation(exif)
+    height, width, info = _webp.header(file)
+    orientation = _rotation.orientation(info)
     if orientation > 4:
         height, width = width, height
     return _Header(name, height, width, 3, "uint8", orientation), None
@@ -237,29 +271,50 @@ def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
             f"a TIFF whose pages differ (page {page.index} is {_describe(page)}, page {odd.index} "
             f"is {_describe(odd)}); store each in a file of its own"
         )
-    height, width = page.height, page.width
-    if page.orientation > 4:
-        height, width = width, height
+    _require_sized(name, page.height, page.width)
     numbers = tuple(each.index for each in pages)
-    if page.bands == 4 and not page.alpha:
+    if page.bands > _MOST_BANDS or (page.bands == 4 and not page.alpha):
         raise _no_photo(page)
-    if page.compression in _FOREIGN:
+    height, width = _upright(page, page.orientation)
+    if _is_gdals(page):
         return _Header(name, height, width, *_gdal_layout(page), pages=numbers), None
     if page.bands > 1 and page.bits > 8:
+        if page.photometric in _COLOURS:
+            raise CorruptInputError(
+                f"a TIFF of {page.bits}-bit {_COLOURS[page.photometric]} colours, which is not "
+                "read; convert it to RGB"
+            )
         dtype = f"{page.kind}{page.bits}"
         if page.bands not in (3, 4) or dtype not in ("uint16", "float32"):
             raise _no_photo(page)
         return _Header(name, height, width, 3, dtype, deep=True, pages=numbers), None
     if page.bits > 32 or (page.bits == 32 and page.kind != "float"):
         raise _no_photo(page)
-    image = _plugin(name, file)
+    try:
+        image = _plugin(name, file)
+    except SyntaxError as error:
+        if one_line(error) != "unknown pixel mode":
+            raise
+        raise _no_photo(page) from error
     bands, dtype = _layout(name, image.mode)
+    height, width = _upright(page, _shown(page, image))
     return _Header(name, height, width, bands, dtype, pages=numbers), image
 
 
 _FOREIGN = frozenset((34887, 34925, 50000, 50001, 50002, 52546))
 """Compressions that Pillow may lack: LERC, LZMA, Zstandard, WebP, JPEG XL."""
 _GDAL_DTYPES = frozenset(("uint8", "uint16", "float32"))
+
+
+def _is_gdals(page: _tiff.Page) -> bool:
+    """Whether GDAL decodes a page; of what is no photo to it, Pillow may know more."""
+    if page.compression not in _FOREIGN:
+        return False
+    try:
+        _gdal_layout(page)
+    except CorruptInputError:
+        return False
+    return True
 
 
 def _gdal_layout(page: _tiff.Page) -> tuple[int, str]:
@@ -269,6 +324,25 @@ def _gdal_layout(page: _tiff.Page) -> tuple[int, str]:
     if page.photometric not in (1, 2, 6) or bands not in (1, 3) or dtype not in _GDAL_DTYPES:
         raise _no_photo(page)
     return bands, dtype
+
+
+def _upright(page: _tiff.Page, orientation: int) -> tuple[int, int]:
+    """(height, width) as shown."""
+    size = page.height, page.width
+    return size if orientation <= 4 else size[::-1]
+
+
+_MOST_BANDS = 6
+"""Of a photo, alpha and what else a writer adds among them."""
+_COLOURS = {
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIE L*a*b*",
+    9: "ICC L*a*b*",
+    10: "ITU L*a*b*",
+    32845: "LogLuv",
+}
+"""TIFF's photometric interpretations that are no RGB."""
 
 
 _HEADERS = {"TIFF": _tiff_header, "WebP": _webp_header}
@@ -293,19 +367,6 @@ def _layout(name: str, mode: str) -> tuple[int, str]:
     raise CorruptInputError(f"a {name} image in colours that cannot be read as RGB ({mode})")
 
 
-def _orientation(exif: bytes) -> int:
-    """1 to 8; what cannot be read or is out of range counts as upright, as viewers do."""
-    from PIL.Image import Exif
-
-    block = Exif()
-    try:
-        block.load(exif)
-        value = block.get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - a damaged EXIF block does not make the pixels unreadable
-        return 1
-    return value if value in _TURNS else 1
-
-
 def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | None]:
     """(y, x, 1 or 3) and (y, x) valid, upright; raises CorruptInputError or TransientInputError."""
     file = BytesIO(data)
@@ -318,9 +379,9 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
         reason, sparse = _tiff.missing(file, page)
         if reason is not None:
             raise CorruptInputError(reason)
-        decodes = sparse or page.compression in _FOREIGN
+        decodes = sparse or _is_gdals(page)
         if decodes or page.nodata or page.masked or _is_described(uri):
-            told = _by_gdal(uri, page, header.pages.index(position))
+            told = _by_gdal(uri, page, header.pages.index(position), _shown(page, image))
         if decodes and told is not None:
             _gdal_layout(page)
             return told.pixels, told.valid
@@ -353,7 +414,14 @@ def _is_described(uri: str) -> bool:
     return not is_url(uri) and any(os.path.exists(uri + s) for s in (".msk", ".MSK", ".aux.xml"))
 
 
-def _by_gdal(uri: str, page: _tiff.Page, place: int) -> Tile:
+def _shown(page: _tiff.Page, image: ImageFile | None) -> int:
+    """The orientation by which a page of a TIFF is turned: of its tag, else what Pillow takes."""
+    if image is None or 274 in image.tag_v2:  # type: ignore[attr-defined]
+        return page.orientation
+    return _rotation.orientation(image.info)
+
+
+def _by_gdal(uri: str, page: _tiff.Page, place: int, orientation: int) -> Tile:
     """A page of a TIFF, upright, as the raster source reads it; `place`: among its full pages."""
     from segengine.sources.raster import RasterSource
 
@@ -362,7 +430,7 @@ def _by_gdal(uri: str, page: _tiff.Page, place: int) -> Tile:
     if isinstance(tile, Unreadable):
         kind = CorruptInputError if tile.kind == "corrupt" else TransientInputError
         raise kind(tile.reason)
-    turn = _TURNS.get(page.orientation, _TURNS[1])
+    turn = _TURNS.get(orientation, _TURNS[1])
     return Tile(turn(tile.pixels), None if tile.valid is None else turn(tile.valid))
 
 

@@ -368,7 +368,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert reason(path) == "empty file"
     path.write_text("hello, I am text")
-    assert reason(path) == "not an image: it begins as none of the formats that are read"
+    assert reason(path) == "not an image: it begins as none of the formats that are known"
     path.unlink()
     assert reason(path, "error") == "no such file"
     path.symlink_to(tmp_path / "nowhere.png")

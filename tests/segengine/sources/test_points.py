@@ -99,7 +99,9 @@ def test_a_notice_says_that_there_is_no_transform(tmp_path: Path) -> None:
     for i in range(4):
         write(tmp_path / f"r{i}.tif", gcps=False, rpcs=True)
     said = notices()
-    assert "5 scenes have ground control points or RPCs and no transform (r0, r1, r2, r3, s1)" in said
+    assert (
+        "5 scenes have ground control points or RPCs and no transform (r0, r1, r2, r3, s1)" in said
+    )
     assert "gdalwarp" in said
     for path in tmp_path.glob("*.tif"):
         write(path, gcps=False)
