@@ -17,13 +17,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from segengine import registry
-from segengine.errors import MissingTruthError
+from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.inputs import reader
 from segengine.job import TRUTH_FIELD, TruthSpec, source_options
 from segengine.objects import zarr_store
 from segengine.schemes import filesystem
 from segengine.sources._files import read_bytes
 from segengine.sources._labels import gray_codes
+from segengine.sources._png import require_whole
 from segengine.types import FrameRef, Truth, TruthRef
 from segengine.urls import public
 
@@ -284,7 +285,7 @@ def _values(
             return _raster_values(uri, size, rows, cols, trust, colors)
         if suffix == ".zarr":
             return _zarr_values(uri, size, rows, cols, colors), None
-        whole = _image_values(uri, truth.fingerprint, colors)
+        whole = _image_values(uri, truth.fingerprint, size, colors)
     except MissingTruthError:
         raise
     except Exception as error:
@@ -294,8 +295,8 @@ def _values(
 
 
 @lru_cache(maxsize=2)
-def _image_values(uri: str, fingerprint: str, colors: bool) -> NDArray[Any]:
-    """A label image whole; palette images give their indices, with `colors` their colours."""
+def _image_values(uri: str, fingerprint: str, size: tuple[int, int], colors: bool) -> NDArray[Any]:
+    """A label image whole, of `size`; palette images give their indices, with `colors` their colours."""
     import io
 
     from PIL import Image, UnidentifiedImageError
@@ -303,6 +304,7 @@ def _image_values(uri: str, fingerprint: str, colors: bool) -> NDArray[Any]:
     data = read_bytes(uri)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _check_size(uri, image.size[::-1], size)  # before what it claims is decoded
             if colors and image.mode in ("1", *_COLORED):
                 return _numbers(np.asarray(image.convert("RGB")))
             if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
@@ -346,6 +348,10 @@ def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
     """An 8-bit gray PNG through OpenCV, which takes two thirds of Pillow's time; None: let that say why."""
     import cv2
 
+    try:
+        require_whole(data)
+    except CorruptInputError:
+        return None
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     gray = found is not None and found.ndim == 2 and found.dtype == np.uint8
     return gray_codes(np.asarray(found, np.uint8), data) if gray else None

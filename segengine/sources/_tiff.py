@@ -31,6 +31,8 @@ _TAGS = 4096
 """Of one directory."""
 _ALL_TAGS = 1 << 21
 _STRIPS = 2**28
+_TILE = 2**26
+"""Pixels of a tile, which gets memory whole; more only where its image is as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,10 @@ class _Reader:
         if subfile & _MASK:
             return (self.number(tags, 257), self.number(tags, 256)), following
         bands = self.number(tags, 277, 1)
+        pixels = self.number(tags, 257) * self.number(tags, 256)
+        tile = self.number(tags, 322, 0) * self.number(tags, 323, 0)
+        if tile > max(_TILE, 4 * pixels):
+            raise ValueError(f"tiles of {tile:,} pixels, more than {_TILE:,} and the image")
         return Page(
             index=index,
             height=self.number(tags, 257),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +27,7 @@ from segengine.sources._files import (
     require_unpacked,
     unreadable,
 )
+from segengine.sources._png import require_whole
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 if TYPE_CHECKING:
@@ -35,12 +35,10 @@ if TYPE_CHECKING:
 
 LARGEST = 2**30
 """Pixels of the largest frame that is decoded whole."""
-_CREDIBLE = 2**16
+_CREDIBLE = 2.0**16
 """Pixels a byte of the file that are believed of a large frame: blank ones compress without end."""
 _SMALL = 2**26
 """Pixels of a frame that is tried whatever it claims."""
-_DENSEST = {"JPEG": 2**13, "PNG": 1032 * 8}
-"""Pixels a byte of the file that a format can hold: deflate's 1032:1; a bit for a block of a JPEG."""
 _DTYPES = {"I": "int32", "F": "float32"} | dict.fromkeys(
     ("I;16", "I;16B", "I;16L", "I;16N"), "uint16"
 )
@@ -169,16 +167,35 @@ def _require_sized(name: str, height: int, width: int) -> None:
 def _require_credible(header: _Header, head: bytes, size: int) -> None:
     """Raise CorruptInputError where so few bytes cannot hold so many pixels, before they get memory."""
     pixels = header.height * header.width
-    most = _DENSEST.get(header.format, _CREDIBLE)
-    if header.format == "PNG":
-        most //= head[24] * _CHANNELS.get(head[25], 1)
-    if pixels > most * size and (pixels > _SMALL or header.format in _DENSEST):
+    if pixels <= _SMALL:
+        return
+    most = _most_held(header.format, head) * size
+    if pixels > most:
         raise CorruptInputError(
             f"truncated or damaged {header.format}: claims {header.width} x {header.height} pixels "
-            f"in {size:,} bytes, which hold at most {most * size:,}"
+            f"in {size:,} bytes, which hold at most {most:,.0f}"
         )
 
 
+def _most_held(name: str, head: bytes) -> float:
+    """Pixels a byte of the file."""
+    if name == "PNG":
+        return 1032 * 8 / (head[24] * _CHANNELS.get(head[25], 1) or 1)  # deflate's most is 1032:1
+    if name in ("BMP", "DIB"):
+        start = 14 if name == "BMP" else 0
+        size, bits, packing = (
+            int.from_bytes(head[start + at : start + at + n], "little")
+            for at, n in ((0, 4), (14, 2), (16, 4))
+        )
+        if size >= 40 and packing in _UNPACKED and bits:
+            return 8 / bits
+    return _HELD.get(name, _CREDIBLE)
+
+
+_HELD = {"JPEG": 2.0**13, "GIF": 2.0**13}
+"""A block of a JPEG takes a bit; a code of a GIF says 4096 pixels at most."""
+_UNPACKED = frozenset((0, 3, 6))
+"""Of BMP: whole pixels, perhaps with bit masks."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """PNG colour types, and their samples a pixel."""
 _SHORT = (struct.error, IndexError, EOFError)
@@ -402,11 +419,17 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
         kind = "truncated" if "truncated" in text else "damaged"
         raise CorruptInputError(f"{kind} {header.format}: {text}") from error
     turn = _TURNS[header.orientation]
+    pixels = turn(pixels)
+    if pixels.shape[:2] != (header.height, header.width):
+        raise CorruptInputError(
+            f"damaged {header.format}: decodes to {pixels.shape[1]} x {pixels.shape[0]} pixels, its "
+            f"header says {header.width} x {header.height}"
+        )
     if valid is not None:
         valid = None if valid.all() else turn(valid)
     if told is not None and told.valid is not None:
         valid = told.valid if valid is None else valid & told.valid
-    return turn(pixels), valid
+    return pixels, valid
 
 
 def _is_described(uri: str) -> bool:
@@ -464,7 +487,7 @@ def _deep(
     buffer = np.frombuffer(data, np.uint8)
     if header.format == "PNG":
         # OpenCV returns what it has of a damaged PNG, and libpng writes to stderr.
-        _require_whole_png(data)
+        require_whole(data)
         raw = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     else:
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -482,20 +505,3 @@ def _deep(
     if isinstance(key, tuple):
         return pixels, (pixels != np.array(key)).any(axis=-1)
     return pixels, raw[..., 3] > 0 if raw.shape[2] == 4 else None
-
-
-def _require_whole_png(data: bytes) -> None:
-    """Every chunk there with its checksum, up to the end chunk (PNG specification, 5.3)."""
-    offset = 8
-    while offset + 12 <= len(data):
-        size = int.from_bytes(data[offset : offset + 4], "big")
-        body = memoryview(data)[offset + 4 : offset + 8 + size]
-        check = data[offset + 8 + size : offset + 12 + size]
-        if len(check) < 4:
-            break
-        if zlib.crc32(body) != int.from_bytes(check, "big"):
-            raise CorruptInputError(f"damaged PNG: wrong checksum at byte {offset}")
-        if data[offset + 4 : offset + 8] == b"IEND":
-            return
-        offset += 12 + size
-    raise CorruptInputError(f"truncated PNG: ends after {len(data)} bytes, before its end chunk")

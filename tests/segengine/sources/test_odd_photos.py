@@ -344,7 +344,11 @@ SIZE = ((256, 4, 1, 40), (257, 4, 1, 24), (258, 3, 1, 8), (262, 3, 1, 1))
         (tiff(*SIZE, (277, 3, 1, 65_535)), "40 x 24 pixels, 65535 bands of uint8, which is no"),
         (tiff(*SIZE, *((9000 + i, 3, 1, 1) for i in range(4200))), "a directory of 4,204 tags, "),
         (tiff((256, 4, 1, 2**31), (257, 4, 1, 2**31)), "claims 2147483648 x 2147483648 pixels, "),
-        (tiff(*SIZE, (330, 4, 1, 8)), "."),
+        (
+            tiff(*SIZE, (322, 4, 1, 9000), (323, 4, 1, 9000)),
+            "tiles of 81,000,000 pixels, more than",
+        ),
+        (tiff(*SIZE, (330, 4, 1, 8)), "no table of strips|unknown data organization"),
         (tiff((256, 4, 1, 40)), "damaged TIFF header: tag 257 is missing"),
     ],
 )
@@ -366,7 +370,7 @@ def test_pages_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         probe(path)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".bmp", ".dib"])
 def test_so_few_bytes_hold_not_so_many_pixels(tmp_path: Path, suffix: str) -> None:
     """Each claims more than is believed; none of it gets memory."""
     path = tmp_path / f"a{suffix}"
@@ -383,7 +387,8 @@ def test_so_few_bytes_hold_not_so_many_pixels(tmp_path: Path, suffix: str) -> No
     elif suffix == ".webp":
         data[21:25] = struct.pack("<I", 16_382 | 16_382 << 14)
     else:
-        data[18:26] = struct.pack("<ii", 20_000, 20_000)
+        at = 18 if suffix == ".bmp" else 4
+        data[at : at + 8] = struct.pack("<ii", 20_000, 20_000)
     path.write_bytes(data)
     with pytest.raises(CorruptInputError, match=r"claims \d+ x \d+ pixels in [\d,]+ bytes, which"):
         probe(path)
