@@ -192,14 +192,14 @@ class _Reader:
         if subfile & _MASK:
             return (self.number(tags, 257), self.number(tags, 256)), following
         bands = self.number(tags, 277, 1)
-        pixels = self.number(tags, 257) * self.number(tags, 256)
-        tile = self.number(tags, 322, 0) * self.number(tags, 323, 0)
-        if tile > max(_TILE, 4 * pixels):
+        height, width = self.number(tags, 257), self.number(tags, 256)
+        tile = self.number(tags, 322, 0) * self.number(tags, 323, 0) if 322 in tags else 0
+        if tile > max(_TILE, 4 * height * width):
             raise ValueError(f"tiles of {tile:,} pixels, more than {_TILE:,} and the image")
         return Page(
             index=index,
-            height=self.number(tags, 257),
-            width=self.number(tags, 256),
+            height=height,
+            width=width,
             bands=bands,
             bits=self.number(tags, 258, 1),
             kind=_KINDS[self.number(tags, 339, 1)],

@@ -255,8 +255,8 @@ def _pillow_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Ima
     image = _plugin(name, file)
     bands, dtype = _layout(name, image.mode)
     info = image.info
-    if name == "PNG" and "exif" not in info:
-        info = info | _rotation.behind_pixels(file)
+    if name == "PNG" and "exif" not in info and image.tile:
+        info = info | _rotation.behind_pixels(file, image.tile[0][2] - 8)
     orientation = _rotation.orientation(info)
     width, height = image.size
     deep = name == "PNG" and head[24] == 16 and head[25] in _DEEP_PNG
@@ -320,13 +320,15 @@ def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
 
 _FOREIGN = frozenset((34887, 34925, 50000, 50001, 50002, 52546))
 """Compressions that Pillow may lack: LERC, LZMA, Zstandard, WebP, JPEG XL."""
+_GDALS = frozenset((34887, 50002, 52546))
+"""Those that Pillow never decodes: LERC, JPEG XL."""
 _GDAL_DTYPES = frozenset(("uint8", "uint16", "float32"))
 
 
 def _is_gdals(page: _tiff.Page) -> bool:
     """Whether GDAL decodes a page; of what is no photo to it, Pillow may know more."""
-    if page.compression not in _FOREIGN:
-        return False
+    if page.compression not in _FOREIGN or page.compression in _GDALS:
+        return page.compression in _GDALS
     try:
         _gdal_layout(page)
     except CorruptInputError:
@@ -439,7 +441,7 @@ def _is_described(uri: str) -> bool:
 
 def _shown(page: _tiff.Page, image: ImageFile | None) -> int:
     """The orientation by which a page of a TIFF is turned: of its tag, else what Pillow takes."""
-    if image is None or 274 in image.tag_v2:  # type: ignore[attr-defined]
+    if image is None or "xmp" not in image.info or 274 in image.tag_v2:  # type: ignore[attr-defined]
         return page.orientation
     return _rotation.orientation(image.info)
 

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.sources import _rotation, _signatures
+from segengine.sources import _signatures
 from segengine.sources.images import ImageSource
 from segengine.types import Entry, FrameRef, Probe, Tile, Unreadable
 
@@ -98,13 +98,44 @@ def test_a_png_says_its_rotation_before_or_behind_its_pixels(
 
 
 @pytest.mark.parametrize("what", LATE)
-def test_behind_many_pixels_too(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the tail begins inside the pixels, or right behind them."""
+@pytest.mark.parametrize("cut", [1, 7, 64, 500, 2949, 100_000, (9, 400), (400, 9)])
+def test_behind_pixels_in_chunks_of_any_length(tmp_path: Path, cut: Any, what: str) -> None:
+    """Of one length, in a single one, or of lengths that tell no place near the end."""
     path = tmp_path / "a.png"
-    path.write_bytes(png(LATE[what]))
-    for tail in range(len(LATE[what]) + 12, len(LATE[what]) + 40):
-        monkeypatch.setattr(_rotation, "_TAIL", tail)
-        assert probe(path).height == 40, tail
+    first, *data, last = chunks(png())
+    pixels = b"".join(each[8:-4] for each in data)
+    lengths = cut if isinstance(cut, tuple) else (cut, cut)
+    parts = [pixels[: lengths[0]]]
+    parts += [pixels[i : i + lengths[1]] for i in range(lengths[0], len(pixels), lengths[1])]
+    note = chunk(b"tEXt", b"Comment\0" + b"x" * 5000)
+    again = (first, *(chunk(b"IDAT", part) for part in parts), note, LATE[what], last)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(again))
+    equals_pillow(path)
+
+
+def test_the_pixels_of_a_large_png_are_not_stepped_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a URL that would fetch all of it."""
+    from segengine.sources._files import GuardedFile
+
+    path = tmp_path / "a.png"
+    noise = np.random.default_rng(1).integers(0, 256, (1200, 1000, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    count, real = 0, GuardedFile.read
+
+    def counted(file: GuardedFile, size: int = -1) -> bytes:
+        nonlocal count
+        count += 1
+        return real(file, size)
+
+    monkeypatch.setattr(GuardedFile, "read", counted)
+    for late in (b"", LATE["eXIf"]):
+        data = path.read_bytes()
+        path.write_bytes(data[:-12] + late + data[-12:])
+        count = 0
+        assert (probe(path).height, probe(path).width) == ((1000, 1200) if late else (1200, 1000))
+        assert count < 2 * 20  # of more than 50 chunks
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -116,9 +147,6 @@ def test_what_looks_like_a_chunk_is_none(tmp_path: Path) -> None:
     for data in (png(chunk(b"tEXt", b"Comment\0" + late)), png() + late, png(broken)):
         path.write_bytes(data)
         equals_pillow(path, turned=False)
-    # Twenty thousand beginnings of chunks that lead nowhere cost no time to speak of.
-    path.write_bytes(png(chunk(b"tEXt", b"Comment\0" + (b"\0\0\0\x04tEXt" + b"abcd" * 2) * 20_000)))
-    equals_pillow(path, turned=False)
 
 
 @pytest.mark.parametrize("saying", SAYINGS)
@@ -134,6 +162,12 @@ def test_xmp_says_the_rotation_where_exif_does_not(
         options = {"tiffinfo": {700: text}}
     Image.fromarray(COLOUR).save(path, **options)
     equals_pillow(path)
+
+
+def test_a_png_of_endless_chunks_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(*[chunk(b"prVt", b"")] * 70_000, LATE["eXIf"]))
+    assert probe(path).height == 24
 
 
 def test_exif_goes_before_xmp(tmp_path: Path) -> None:
