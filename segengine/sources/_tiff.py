@@ -193,9 +193,8 @@ class _Reader:
             return (self.number(tags, 257), self.number(tags, 256)), following
         bands = self.number(tags, 277, 1)
         height, width = self.number(tags, 257), self.number(tags, 256)
-        tile = self.number(tags, 322, 0) * self.number(tags, 323, 0) if 322 in tags else 0
-        if tile > max(_TILE, 4 * height * width):
-            raise ValueError(f"tiles of {tile:,} pixels, more than {_TILE:,} and the image")
+        if 322 in tags:
+            self.require_tiles(tags, height, width)
         return Page(
             index=index,
             height=height,
@@ -214,6 +213,17 @@ class _Reader:
             offsets=tags.get(273) or tags.get(324),
             counts=tags.get(279) or tags.get(325),
         ), following
+
+    def require_tiles(self, tags: dict[int, Array], height: int, width: int) -> None:
+        """Raise ValueError for tiles too large, or fewer of them than cover the image."""
+        down, across = self.number(tags, 323), self.number(tags, 322)
+        if down * across > max(_TILE, 4 * height * width):
+            raise ValueError(
+                f"tiles of {down * across:,} pixels, more than {_TILE:,} and the image"
+            )
+        needed = -(-height // max(down, 1)) * -(-width // max(across, 1))
+        if 324 in tags and tags[324].count < needed:
+            raise ValueError(f"a table of {tags[324].count:,} tiles, {needed:,} cover the image")
 
     def number(self, tags: dict[int, Array], tag: int, default: int | None = None) -> int:
         """The greatest of a tag's values."""

@@ -382,6 +382,10 @@ SIZE = ((256, 4, 1, 40), (257, 4, 1, 24), (258, 3, 1, 8), (262, 3, 1, 1))
             tiff(*SIZE, (322, 4, 1, 9000), (323, 4, 1, 9000)),
             "tiles of 81,000,000 pixels, more than",
         ),
+        (
+            tiff(*SIZE, (322, 4, 1, 16), (323, 4, 1, 16), (324, 4, 1, 8), (325, 4, 1, 8)),
+            "a table of 1 tiles, 6 cover the image",
+        ),
         (tiff(*SIZE, (330, 4, 1, 8)), "no table of strips|unknown data organization"),
         (tiff((256, 4, 1, 40)), "damaged TIFF header: tag 257 is missing"),
     ],
