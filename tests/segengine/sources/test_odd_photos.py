@@ -212,6 +212,8 @@ def test_what_a_webp_does_not_announce_or_says_twice(tmp_path: Path) -> None:
     equals_pillow(path, turned=False)
     path.write_bytes(webp(0x08, (b"EXIF", exif(6)), (b"EXIF", exif(3))))
     equals_pillow(path)
+    path.write_bytes(webp(0x0C, (b"EXIF", exif(6)), (b"EXIF", exif(3)), (b"XMP ", text)))
+    equals_pillow(path)
     path.write_bytes(webp(0x0C, (b"XMP ", text), (b"EXIF", exif(1))))
     equals_pillow(path, turned=False)
     path.write_bytes(webp(0x08, (b"XMP ", text)))
