@@ -22,9 +22,9 @@ from segengine.inputs import reader
 from segengine.job import TRUTH_FIELD, TruthSpec, source_options
 from segengine.objects import zarr_store
 from segengine.schemes import filesystem
+from segengine.sources import _png
 from segengine.sources._files import read_bytes
 from segengine.sources._labels import gray_codes
-from segengine.sources._png import require_whole
 from segengine.types import FrameRef, Truth, TruthRef
 from segengine.urls import public
 
@@ -290,7 +290,6 @@ def _values(
         raise
     except Exception as error:
         raise MissingTruthError(f"{uri}: cannot be read: {error}") from error
-    _check_size(uri, whole.shape, size)
     return whole[rows, cols], None
 
 
@@ -304,7 +303,11 @@ def _image_values(uri: str, fingerprint: str, size: tuple[int, int], colors: boo
     data = read_bytes(uri)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(uri, image.size[::-1], size)  # before what it claims is decoded
+            _check_size(uri, image.size[::-1], size)  # before its pixels ask for memory
+            if image.format == "PNG":
+                _png.require_pixels(data)
+            if image.format == "EPS":  # Pillow would start Ghostscript on it
+                raise MissingTruthError(f"{uri}: is PostScript; convert it to PNG")
             if colors and image.mode in ("1", *_COLORED):
                 return _numbers(np.asarray(image.convert("RGB")))
             if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
@@ -349,7 +352,7 @@ def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
     import cv2
 
     try:
-        require_whole(data)
+        _png.require_whole(data)
     except CorruptInputError:
         return None
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

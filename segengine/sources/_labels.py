@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
+from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 
 
@@ -39,11 +40,14 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if size is not None and image.size != size[::-1]:
                 raise MissingTruthError(_other_size(uri, image.size[::-1], size))
+            _png.require_pixels(data)
             pixels = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
             if image.mode in ("1", "L"):
                 pixels = gray_codes(pixels, data)
     except MissingTruthError:
         raise
+    except CorruptInputError as error:
+        raise MissingTruthError(f"{uri}: {error}") from error
     except Exception as error:
         # Decoders of damaged data raise a zoo: OSError, SyntaxError, zlib.error ...
         text = "not a PNG" if not data.startswith(b"\x89PNG") else f"damaged: {one_line(error)}"

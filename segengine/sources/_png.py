@@ -1,27 +1,50 @@
-"""Whether all of a PNG is there: of a damaged one OpenCV returns a part, and libpng writes to stderr."""
+"""Whether the chunks of a PNG are as they were written (PNG specification, 5.3).
+
+    signature  [size  type  content  checksum of type and content] ...  IEND
+
+Pillow steps over the checksums of pixels, and stops inflating with the last row, before the stream's
+own: a damaged byte near the end is another colour to it. OpenCV returns what it has.
+"""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from segengine.errors import CorruptInputError
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def require_pixels(data: bytes) -> None:
+    """The pixels as written; what is cut off is left for the decoder to find."""
+    for offset, kind, checked, said in _chunks(data):
+        if kind == b"IDAT" and zlib.crc32(checked) != said:
+            raise _wrong(offset)
+
 
 def require_whole(data: bytes) -> None:
-    """Raise CorruptInputError unless every chunk is there with its checksum, up to the end chunk.
-
-    Source: PNG specification, 5.3.
-    """
-    offset = 8
-    while offset + 12 <= len(data):
-        size = int.from_bytes(data[offset : offset + 4], "big")
-        body = memoryview(data)[offset + 4 : offset + 8 + size]
-        check = data[offset + 8 + size : offset + 12 + size]
-        if len(check) < 4:
-            break
-        if zlib.crc32(body) != int.from_bytes(check, "big"):
-            raise CorruptInputError(f"damaged PNG: wrong checksum at byte {offset}")
-        if data[offset + 4 : offset + 8] == b"IEND":
+    """Every chunk as written, up to the end chunk."""
+    for offset, kind, checked, said in _chunks(data):
+        if zlib.crc32(checked) != said:
+            raise _wrong(offset)
+        if kind == b"IEND":
             return
-        offset += 12 + size
     raise CorruptInputError(f"truncated PNG: ends after {len(data)} bytes, before its end chunk")
+
+
+def _wrong(offset: int) -> CorruptInputError:
+    return CorruptInputError(f"damaged PNG: wrong checksum at byte {offset}")
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, bytes, memoryview, int]]:
+    """Offset, type, what is checked and its checksum, of each chunk that is there to its end."""
+    view, offset, kind = memoryview(data), len(SIGNATURE), b""
+    while kind != b"IEND":
+        start = offset + 4
+        end = start + 4 + int.from_bytes(view[offset:start], "big")
+        if end + 4 > len(data):
+            return
+        kind = bytes(view[start : start + 4])
+        yield offset, kind, view[start:end], int.from_bytes(view[end : end + 4], "big")
+        offset = end + 4

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.sources import _rotation, _signatures, _tiff, _webp
+from segengine.sources import _png, _rotation, _signatures, _tiff, _webp
 from segengine.sources._color import Color, bands_of, recolor, require_color
 from segengine.sources._files import (
     changed,
@@ -27,7 +27,6 @@ from segengine.sources._files import (
     require_unpacked,
     unreadable,
 )
-from segengine.sources._png import require_whole
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 if TYPE_CHECKING:
@@ -408,6 +407,8 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
         if header.deep:
             pixels, valid = _deep(data, header, image, position)
         else:
+            if header.format == "PNG":
+                _png.require_pixels(data)
             if image is None:
                 image = _plugin(header.format, file)
             if position:
@@ -489,7 +490,7 @@ def _deep(
     buffer = np.frombuffer(data, np.uint8)
     if header.format == "PNG":
         # OpenCV returns what it has of a damaged PNG, and libpng writes to stderr.
-        require_whole(data)
+        _png.require_whole(data)
         raw = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     else:
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
