@@ -251,6 +251,7 @@ def _truth(args: argparse.Namespace) -> Any:
     from segengine.schemes import require_served
 
     options = {"classes": args.classes, "values": args.values, "void": args.void}
+    options["instances"] = args.instances
     given = {k: v for k, v in options.items() if v is not None}
     if args.truth is None:
         if given:
@@ -258,12 +259,19 @@ def _truth(args: argparse.Namespace) -> Any:
         return None
     for path in args.truth:
         require_served(path, "--truth")
-    paths = [p if "://" in p else os.path.abspath(os.path.expanduser(p)) for p in args.truth]
+    paths = [_full(p) for p in args.truth]
+    if args.instances is not None:
+        require_served(args.instances, "--instances")
+        given["instances"] = _full(args.instances)
     try:
         return TruthSpec(paths=paths, **given)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise JobError(f"--truth: {message}") from None
+
+
+def _full(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 # ------------------------------------------------------------------------------------------ parser
@@ -346,6 +354,9 @@ def _parser() -> argparse.ArgumentParser:
         "--values", metavar="N", nargs="+", help="their pixel values, or colours as '#ff0000'"
     )
     evaluate.add_argument("--void", metavar="N", help="pixel value that is not scored")
+    evaluate.add_argument(
+        "--instances", metavar="PATH", type=_path, help="images of one number an object, 0: none"
+    )
     for group in ("metrics", "losses"):
         evaluate.add_argument(
             f"--{group}", metavar="NAME", nargs="+", help=f"{group} to compute, or all"

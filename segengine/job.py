@@ -100,6 +100,11 @@ class TruthSpec(Model):
         min_length=1,
         description="Label images; {stem}, {name}, {path}, {parent} and {scene} are the frame's",
     )
+    instances: str | None = Field(
+        None,
+        description="Images of one number an object beside the labels, 0 where there is none; fields "
+        "as in paths",
+    )
     classes: list[str] | None = Field(None, description="Class names, in order of their values")
     values: list[int | str] | None = Field(
         None,
@@ -131,10 +136,10 @@ class TruthSpec(Model):
     def _one_path_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("paths")
+    @field_validator("paths", "instances")
     @classmethod
-    def _fields_are_known(cls, value: list[str]) -> list[str]:
-        for path in value:
+    def _fields_are_known(cls, value: list[str] | str | None) -> list[str] | str | None:
+        for path in [value] if isinstance(value, str) else value or ():
             for match in TRUTH_FIELD.finditer(path):
                 if match[1] is not None and match[1] not in TRUTH_FIELDS:
                     known = ", ".join(f"{{{field}}}" for field in TRUTH_FIELDS)
@@ -298,7 +303,8 @@ class Job(Model):
         }
         if isinstance(getattr(self.source, ANNOTATIONS, None), str):
             place = getattr(self.source, ANNOTATIONS)
-            source[ANNOTATIONS] = _absolute(place, base, f"source.{ANNOTATIONS}")
+            if not _is_below(place, source["paths"]):
+                source[ANNOTATIONS] = _absolute(place, base, f"source.{ANNOTATIONS}")
         updates: dict[str, Any] = {
             "source": self.source.model_copy(update=source),
             "store": self.store.model_copy(
@@ -313,8 +319,12 @@ class Job(Model):
         if files:
             updates["segmenter"] = self.segmenter.model_copy(update=files)
         if self.truth is not None:
-            paths = [_absolute(p, base, "truth.paths") for p in self.truth.paths]
-            updates["truth"] = self.truth.model_copy(update={"paths": paths})
+            truth: dict[str, Any] = {
+                "paths": [_absolute(p, base, "truth.paths") for p in self.truth.paths]
+            }
+            if self.truth.instances is not None:
+                truth["instances"] = _absolute(self.truth.instances, base, "truth.instances")
+            updates["truth"] = self.truth.model_copy(update=truth)
         return self.model_copy(update=updates)
 
     def source_options(self) -> dict[str, Any]:
@@ -491,9 +501,16 @@ def _absolute(path: str, base: Path | None, key: str) -> str:
     if base is None:
         raise JobError(f"{key}: {path}: a job given as a flow parameter needs absolute paths")
     folder = glob.escape(str(base)) if key == "source.paths" else str(base)
-    if key == "truth.paths":
+    if key.startswith("truth."):
         folder = folder.replace("{", "{{").replace("}", "}}")
     return os.path.normpath(os.path.join(folder, expanded))
+
+
+def _is_below(name: str, roots: list[str]) -> bool:
+    """Whether a file is told by its path below a data set's root."""
+    if os.path.isabs(name) or URL.match(name) or name.startswith("~"):
+        return False
+    return any(URL.match(root) or os.path.exists(os.path.join(root, name)) for root in roots)
 
 
 def _is_file(value: str) -> bool:

@@ -67,6 +67,8 @@ class _Merged:
     """One part a fold."""
     missing: dict[int, str]
     """Why it has no truth."""
+    lacking: dict[int, str]
+    """What its truth does not tell."""
     unknown: dict[int, Unknown]
 
 
@@ -323,7 +325,8 @@ class Measurer:
                 fold.metric.merge(a, b)
                 for fold, a, b in zip(folds, result.overall, total, strict=True)
             ]
-            result.missing += [(scene, f, reason) for f, reason in sorted(found.missing.items())]
+            said = found.lacking | found.missing
+            result.missing += [(scene, f, reason) for f, reason in sorted(said.items())]
         result.missing += sorted(
             {(scene, f): (scene, f, r) for scene, f, r in self.damaged}.values()
         )
@@ -332,11 +335,12 @@ class Measurer:
     def _frames(self, records: Iterable[Record]) -> _Merged:
         """Parts by frame, joined over its windows."""
         folds = self.spec.folds
-        found = _Merged({}, {}, {})
+        found = _Merged({}, {}, {}, {})
         whole: dict[int, Unknown] = {}
         for record in records:
             body = read_payload(record)
             found.missing.update(body["missing"])
+            found.lacking.update(body.get("lacking", {}))
             for frame, unknown in body["unknown"].items():
                 if record.kind == "frame":  # counts again what its shards did
                     whole[frame] = unknown

@@ -108,9 +108,13 @@ def measure(task: MeasureTask) -> Record | Retry | Damaged:
         return retry_of(error)
 
 
+LACKING = "its truth has only classes; figures of instances leave it out"
+
+
 def read_payload(record: Record) -> dict[str, Any]:
     """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth;
-    `unknown`: by frame, pixels of each of the truth's values that is no class."""
+    `unknown`: by frame, pixels of each of the truth's values that is no class; `lacking`: by frame,
+    what its truth does not tell some of the folds."""
     found: dict[str, Any] = decode(base64.b64decode(record.payload))
     return found
 
@@ -119,6 +123,7 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
     states: dict[int, list[Any]] = {}
     missing: dict[int, str] = {}
     unknown: dict[int, dict[int | float | str, int]] = {}
+    lacking: dict[int, str] = {}
     provider = truths.from_json(task.truth) if task.truth else None
     folds, maps = task.folds, _Maps(task)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
@@ -136,6 +141,8 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
                 if truth.unknown:
                     unknown[ref.index] = dict(truth.unknown)
         todo = [f if f is not None and _can(f, truth) else None for f in folds]
+        if truth is not None and any(f and not can for f, can in zip(folds, todo, strict=True)):
+            lacking[ref.index] = LACKING
         if not any(todo):
             continue
         needs = {need for fold in todo if fold is not None for need in fold.uses}
@@ -146,7 +153,7 @@ def _payload(task: MeasureTask) -> dict[str, Any]:
             None if fold is None else fold.part(prediction, truth or nothing, pixels)
             for fold in todo
         ]
-    return {"states": states, "missing": missing, "unknown": unknown}
+    return {"states": states, "missing": missing, "unknown": unknown, "lacking": lacking}
 
 
 def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:
@@ -158,7 +165,12 @@ def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixel
 
 
 def _can(fold: Fold, truth: Truth | None) -> bool:
-    return truth is not None or not fold.scored
+    if not fold.scored:
+        return True
+    if truth is None:
+        return False
+    lacks = {"truth_instances": truth.instances is None, "truth_objects": truth.objects is None}
+    return not any(lacks.get(need) for need in fold.needs)
 
 
 class _Maps:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -30,6 +30,11 @@ from segengine.urls import public
 
 VERSION = 2
 """Raised when what is read of a truth can change."""
+_AND = "\0"
+"""Between a frame's labels and the image of its objects; no path holds it."""
+_HIGHEST = (1 << 32) - 1
+_LARGEST = 1 << 28
+"""Pixels of a frame whose objects are read."""
 MANY = 256
 """Values without a class that are told apart in a frame."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -76,8 +81,9 @@ class LabelImages:
 
     @property
     def gives(self) -> frozenset[str]:
-        """Labels only."""
-        return frozenset(("truth",))
+        """Labels, and objects where the job names their images."""
+        more = ("truth_instances", "truth_objects")
+        return frozenset(("truth", *(more if self.spec.instances else ())))
 
     def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
         """The first of each frame's candidates that exists."""
@@ -87,13 +93,34 @@ class LabelImages:
         return [find_truth(self.spec, ref, scene) for scene, ref in refs]
 
     def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
-        """Labels of a window, and its values that are no class."""
+        """Labels of a window, its values that are no class, and the objects of the whole frame."""
         if not truth.uri:
             raise MissingTruthError(f"no truth at {truth.looked}")
         size = ref.height, ref.width
-        values, nodata = _values(truth, size, rows, cols, self.trust, self.spec.colors)
+        uri, _, ids = truth.uri.partition(_AND)
+        own = replace(truth, uri=uri)
+        values, nodata = _values(own, size, rows, cols, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
-        return Truth(labels[None], unknown=unknown_values(values, self.spec, labels, nodata))
+        unknown = unknown_values(values, self.spec, labels, nodata)
+        if not ids:
+            return Truth(labels[None], unknown=unknown)
+        block = self.spec.model_dump_json(), self.trust
+        whole = _objects(*block, own, ids, size).crop((slice(None), rows, cols))
+        return Truth(labels[None], whole.instances, whole.objects, unknown)
+
+    def objects(self, truth: TruthRef, ids: str, size: tuple[int, int]) -> Truth:
+        """Labels, instances and objects of a whole frame; objects lie where labels are classes."""
+        from segengine.sources._dataset import objects_of_maps, truth_of
+
+        if size[0] * size[1] > _LARGEST:
+            raise MissingTruthError(f"{ids}: objects of more than {_LARGEST:,} pixels are not read")
+        everything = slice(0, size[0]), slice(0, size[1])
+        values, _ = _values(truth, size, *everything, self.trust, self.spec.colors)
+        labels = map_labels(values, self.spec)
+        found, nodata = _values(replace(truth, uri=ids), size, *everything, self.trust, False)
+        instances = _ids(ids, found, nodata)
+        instances[labels == np.iinfo(labels.dtype).max] = 0
+        return truth_of(labels, instances, objects_of_maps(instances, labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +209,40 @@ def find_truth(spec: TruthSpec, ref: FrameRef, scene: str) -> TruthRef:
     for path in paths:
         found = _stat(path)
         if found is not None:
-            return TruthRef(path, found, "")
+            return _with_ids(spec, ref, scene, TruthRef(path, found, ""))
     return TruthRef("", "", " or ".join(paths))
+
+
+def _with_ids(spec: TruthSpec, ref: FrameRef, scene: str, labels: TruthRef) -> TruthRef:
+    """A frame's labels with the image of its objects, where there is one."""
+    if spec.instances is None:
+        return labels
+    (path,) = candidates(spec.model_copy(update={"paths": [spec.instances]}), ref, scene)
+    mark = _stat(path)
+    if mark is None:
+        return labels
+    both = xxhash.xxh3_64_hexdigest(f"{labels.fingerprint} {mark}".encode())
+    return TruthRef(f"{labels.uri}{_AND}{path}", both, "")
+
+
+@lru_cache(maxsize=2)
+def _objects(block: str, trust: bool, truth: TruthRef, ids: str, size: tuple[int, int]) -> Truth:
+    """A frame that is cut in windows is read once."""
+    images = LabelImages(TruthSpec.model_validate_json(block), trust)
+    return images.objects(truth, ids, size)
+
+
+def _ids(uri: str, values: NDArray[Any], nodata: float | None) -> NDArray[np.uint32]:
+    """Numbers of objects. Raises MissingTruthError for what is none."""
+    if values.dtype == np.bool_:
+        raise MissingTruthError(f"{uri}: has one bit a pixel, which tells no objects apart")
+    wide = values if nodata is None else np.where(values == nodata, values.dtype.type(0), values)
+    strange = (wide < 0) | (wide > _HIGHEST)
+    if wide.dtype.kind == "f":
+        strange |= ~(wide == np.floor(wide))
+    if strange.any():
+        raise MissingTruthError(f"{uri}: holds {wide[strange][0]}, which is no object's number")
+    return wide.astype(np.uint32)
 
 
 def _stat(path: str) -> str | None:

@@ -30,9 +30,9 @@ def frames(store: Store) -> Iterator[tuple[str, FrameRef]]:
 class Numbers:
     """COCO's ids of a store's images and categories."""
 
-    images: Mapping[tuple[str, int], int]
+    images: Mapping[tuple[str, int], int | str]
     """By (scene, frame)."""
-    categories: Mapping[int, int]
+    categories: Mapping[int, int | str]
     """By label; classes that are no objects have none."""
 
 
@@ -62,13 +62,14 @@ def numbers(store: Store) -> Numbers:
     )
 
 
-def _data_set(store: Store) -> tuple[Mapping[str, int], Mapping[str, int]]:
+def _data_set(store: Store) -> tuple[Mapping[str, int | str], Mapping[str, int | str]]:
     """The numbers of the data set's images and categories, by name; empty: it has none."""
     spec = store.job["source"]
     if spec.get("kind") != "coco":
         return {}, {}
     try:
-        found: tuple[dict[str, int], dict[str, int]] = reader("coco", spec).numbers()  # type: ignore[attr-defined]
+        found: tuple[dict[str, int | str], dict[str, int | str]]
+        found = reader("coco", spec).numbers()  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:
         raise JobError(
             f"source: the data set, which numbers images and categories, cannot be read: {error}"
@@ -76,9 +77,10 @@ def _data_set(store: Store) -> tuple[Mapping[str, int], Mapping[str, int]]:
     return found
 
 
-def _completed(names: Iterable[str], known: Mapping[str, int]) -> list[int]:
+def _completed(names: Iterable[str], known: Mapping[str, int | str]) -> list[int | str]:
     """The number of each name; one that is not known has one above all that are."""
-    above = itertools.count(max(known.values(), default=0) + 1)
+    numbers = (number for number in known.values() if isinstance(number, int))
+    above = itertools.count(max(numbers, default=0) + 1)
     return [known[name] if name in known else next(above) for name in names]
 
 
@@ -90,7 +92,7 @@ def categories(store: Store, known: Numbers) -> list[dict[str, Any]]:
     ]
 
 
-def image(number: int, ref: FrameRef) -> dict[str, Any]:
+def image(number: int | str, ref: FrameRef) -> dict[str, Any]:
     """An entry of COCO's `images`."""
     size = {"height": ref.height, "width": ref.width}
     return {"id": number, "file_name": text(ref.name), **size}

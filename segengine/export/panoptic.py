@@ -13,7 +13,7 @@ Source: https://cocodataset.org/#format-data and cocodataset/panopticapi.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +106,7 @@ def _frame(store: Store, known: Numbers, output: Output, target: Target) -> byte
 
 
 def _segments(
-    labels: Labels, ids: NDArray[np.uint32], classes: int, shown: Mapping[int, int]
+    labels: Labels, ids: NDArray[np.uint32], classes: int, shown: Collection[int]
 ) -> NDArray[np.uint32]:
     """The segment of each pixel (y, x); 0 where its class is void or none of those `shown`."""
     stuff = np.zeros(classes + 1, np.uint32)  # the last: void

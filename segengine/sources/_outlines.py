@@ -48,16 +48,21 @@ def _polygon_runs(polygons: list[Any], height: int, width: int) -> Runs:
     if not polygons:
         raise ValueError("has no outline")
     outlines, steps = [], 0.0
+    # pycocotools takes a list that begins with two points for boxes; beside an area two points
+    # are a line, which fills nothing.
+    if max((len(p) for p in polygons if isinstance(p, list)), default=0) < 6:
+        raise ValueError("has no polygon of three points")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise ValueError("has a polygon that is no list of x, y pairs")
-        if len(polygon) < 6:
+        if len(polygon) < 4:
             raise ValueError(f"has a polygon of {len(polygon) // 2} points")
         points = _points(polygon)
         steps += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()) + len(points)
         if steps > _LONGEST:
             raise ValueError(f"has an outline longer than {_LONGEST:,} pixels")
         outlines.append(points.ravel())
+    outlines.sort(key=len, reverse=True)
     merged = mask.merge(mask.frPyObjects(outlines, height, width))
     return expand_counts(merged["counts"].decode("ascii"))
 

@@ -5,7 +5,8 @@ Licence: its own, non-commercial, after registration: https://www.cityscapes-dat
 
     leftImg8bit/<split>/<city>/<frame>_leftImg8bit.png
     gtFine/<split>/<city>/<frame>_gtFine_labelIds.png        label id of each pixel
-    gtFine/<split>/<city>/<frame>_gtFine_instanceIds.png     id * 1000 + number, or a label id
+    gtFine/<split>/<city>/<frame>_gtFine_instanceIds.png     id * 1000 + number, or a label id;
+                                                             without it a frame has labels alone
 
 Source of the table: mcordts/cityscapesScripts, `cityscapesscripts/helpers/labels.py`.
 """
@@ -88,6 +89,8 @@ LABELS = tuple(
 _UNLABELLED = 4
 """Ids below: no class, but what is not labelled or not seen."""
 _INSTANCE = 1000
+_ALONE = "#labels"
+"""Marks the truth of a frame without an instance image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +138,24 @@ class CityscapesSource(DataSet):
             for ref in refs
         ]
         present = uris_below(*sorted({stem.rpartition("/")[0] for stem in stems}))
-        return [
-            located([f"{stem}_{kind}_{image}Ids.png" for image in ("label", "instance")], present)
-            for stem in stems
-        ]
+        found = []
+        for stem in stems:
+            labels, instances = (f"{stem}_{kind}_{image}Ids.png" for image in ("label", "instance"))
+            both = [labels, instances] if instances in present else [labels]
+            uri = labels if len(both) == 2 else f"{labels}{_ALONE}"
+            found.append(located(both, present, uri=uri))
+        return found
 
     def decode(self, root: str, size: tuple[int, int], truth: TruthRef) -> Truth:
         """Labels, and the instances of people and vehicles by their number in the set."""
-        path = truth.uri
+        path = truth.uri.removesuffix(_ALONE)
         chosen = self._chosen([label.name for label in self._labels()])
         asked = {label.name for label in self._labels()}
         table = scored([label.name if label.name in asked else "" for label in LABELS], chosen)
         codes = dict(enumerate(table.tolist()))
         labels = translate(read_codes(path, size), codes, len(chosen), path)
-
+        if truth.uri.endswith(_ALONE):
+            return truth_of(labels)
         path = path.replace("_labelIds.png", "_instanceIds.png")
         instances = read_codes(path, size).astype(np.int64)
         ids = np.where(instances >= _INSTANCE, instances // _INSTANCE, instances)

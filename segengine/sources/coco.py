@@ -9,7 +9,8 @@ Licence: annotations CC BY 4.0; pictures under the terms of use of flickr
     annotations/panoptic_val2017/000000000139.png    id = R + 256 G + 65536 B
 
 Any set in this format is read: its classes are the categories of its JSON, numbered in their order
-there (COCO's ids 1 to 90 become 0 to 79). A crowd region is an object with `crowd`.
+there (COCO's ids 1 to 90 become 0 to 79). A crowd region is an object with `crowd`. Of Label Studio's
+export (`result.json` beside `images/`) name the file: `annotations: result.json`.
 
 Instances: where they overlap, the map and the labels hold the smaller; a crowd region is void where
 nothing else lies on it; what lies in none is a class of its own, the last, `background`.
@@ -32,6 +33,7 @@ from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import xxhash
 
 from segengine.errors import (
     CorruptInputError,
@@ -126,8 +128,9 @@ class CocoSource(DataSet):
     def _pictures(self, root: str) -> Iterator[Item]:
         for file, folder in self._files(root).items():
             name = file.rpartition("/")[2]
+            below = _Below(root, folder)
             wanted = {
-                image["file_name"]: f"{name} has it as image {image['id']}"
+                below.path(image["file_name"]): f"{name} has it as image {image['id']}"
                 for image in (_parse(found, file) for found in _scan(file, ("images",)))
             }
             yield from pictures(root, folder, wanted)
@@ -158,33 +161,36 @@ class CocoSource(DataSet):
         found: dict[str, TruthRef] = {}
         sources = self._files(root)
         for file, folder in sources.items():
-            found.update(self._find_in(file, folder, {ref.name for ref in refs}))
+            found.update(self._find_in(file, _Below(root, folder), {ref.name for ref in refs}))
         looked = " or ".join(sources)
         return [found.get(ref.name) or TruthRef("", "", f"{looked}: {ref.name}") for ref in refs]
 
-    def _find_in(self, file: str, folder: str, names: set[str]) -> Iterator[tuple[str, TruthRef]]:
+    def _find_in(
+        self, file: str, folder: _Below, names: set[str]
+    ) -> Iterator[tuple[str, TruthRef]]:
         """(name, truth) of each frame that a JSON file knows."""
         index = SpanIndex()
-        images: dict[str, tuple[int, Span]] = {}
+        images: dict[str, tuple[Id, Span]] = {}
         categories: list[Span] = []
-        maps: dict[int, str] = {}
+        maps: dict[Id, str] = {}
         for found in _scan(file, ("images", "annotations", "categories")):
             if found.section == "annotations":
-                index.add(_image_id(found, file), found.offset, found.text)
+                index.add(_key(_image_id(found, file)), found.offset, found.text)
                 if self.task == "panoptic":
                     record = _parse(found, file)
-                    maps[record["image_id"]] = str(record.get("file_name"))
+                    number = _number(record["image_id"], found, file)
+                    maps[number] = str(record.get("file_name"))
             elif found.section == "categories":
                 categories.append(span_of(found.offset, found.text))
             else:
                 image = _parse(found, file)
-                name = f"{folder}/{image['file_name']}".lstrip("/")
+                name = folder.name(image["file_name"])
                 if name in names:
                     span = span_of(found.offset, found.text)
                     images.setdefault(name, (_number(image["id"], found, file), span))
         pngs = file.removesuffix(".json")
         present = uris_below(pngs) if self.task == "panoptic" else {}
-        spans = index.lookup([number for number, _ in images.values()])
+        spans = index.lookup([_key(number) for number, _ in images.values()])
         head = locate(categories)
         for (name, (number, image_span)), own in zip(images.items(), spans, strict=True):
             mark = digest(*categories, image_span, *own)
@@ -197,16 +203,17 @@ class CocoSource(DataSet):
                 png = f"{pngs}/{maps[number]}"
                 yield name, located([png], present, mark, uri=uri)
 
-    def numbers(self) -> tuple[dict[str, int], dict[str, int]]:
+    def numbers(self) -> tuple[dict[str, Id], dict[str, Id]]:
         """COCO's own: the id of each image by its frame's name, of each category by its own."""
-        images: dict[str, int] = {}
-        kinds: dict[str, int] = {}
+        images: dict[str, Id] = {}
+        kinds: dict[str, Id] = {}
         for path in self.paths:
             for file, folder in self._files(self._root(path)).items():
                 kinds |= {each.name: each.id for each in _categories(file, fingerprint(file))}
+                below = _Below(self._root(path), folder)
                 for found in _scan(file, ("images",)):
                     image = _parse(found, file)
-                    name = f"{folder}/{image['file_name']}".lstrip("/")
+                    name = below.name(image["file_name"])
                     images.setdefault(name, _number(image["id"], found, file))
         return images, kinds
 
@@ -237,7 +244,7 @@ class CocoSource(DataSet):
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise MissingTruthError(f"{file}: image {number} is damaged: {_word(error)}") from error
 
-    def _table(self, known: Sequence[Category]) -> tuple[dict[int, int], int, int]:
+    def _table(self, known: Sequence[Category]) -> tuple[dict[Id, int], int, int]:
         """Label of each category's id, that of the background, and the number of labels."""
         catalog = self._named(known)
         chosen = self._chosen([name for name, _ in catalog])
@@ -325,10 +332,59 @@ class CocoSource(DataSet):
 _: type[Source] = CocoSource
 
 
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """The folder of a JSON's pictures, which their file names may name too (Label Studio's do)."""
+
+    root: str
+    folder: str
+
+    def path(self, file_name: str) -> str:
+        """The picture's path below the folder."""
+        mark = file_name[len(self.folder) : len(self.folder) + 1]
+        doubled = bool(self.folder) and file_name.startswith(self.folder) and mark in ("/", "\\")
+        if not doubled or _is_nested(self.root, self.folder):
+            return file_name
+        return file_name[len(self.folder) + 1 :].replace(mark, "/")
+
+    def name(self, file_name: str) -> str:
+        """The name of its frame."""
+        return f"{self.folder}/{self.path(file_name)}".lstrip("/")
+
+
+@lru_cache(maxsize=64)
+def _is_nested(root: str, folder: str) -> bool:
+    """Whether the folder holds one of its own name."""
+    return exists(f"{root}/{folder}/{folder}")
+
+
+Id = int | str
+"""COCO's ids are whole numbers; other programs write texts, and whole numbers as floats."""
+
+
+def _id(value: object) -> Id:
+    """An id as it is compared. Raises ValueError for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise ValueError(f"{value!r:.80}, no whole number from 0 and no text")
+    if isinstance(value, int) and not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r:.80}, no whole number from 0 of 63 bits")
+    return value
+
+
+def _key(value: Id) -> int:
+    """A number for an index; texts get those that no number has."""
+    if isinstance(value, int):
+        return value
+    mark: int = xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass"))
+    return mark | 1 << 63
+
+
 class Category(NamedTuple):
     """A category of the JSON."""
 
-    id: int
+    id: Id
     name: str
     thing: bool
     color: Color | None
@@ -370,7 +426,7 @@ def _word(error: Exception) -> str:
     return f"lacks {error}" if isinstance(error, KeyError) else f"{error}"[:200]
 
 
-def _image_id(found: Found, file: str) -> int:
+def _image_id(found: Found, file: str) -> Id:
     """The image of an annotation; it is parsed only where more than one key is named so."""
     numbers = _IMAGE_ID.findall(found.text)
     plain = len(numbers) == 1 and len(numbers[0]) < 20
@@ -378,12 +434,11 @@ def _image_id(found: Found, file: str) -> int:
     return _number(one, found, file)
 
 
-def _number(value: object, found: Found, file: str) -> int:
-    if not isinstance(value, int) or not 0 <= value < 1 << 63:
-        raise SegengineError(
-            f"{file}: the image's id at byte {found.offset} is {value!r}, not a number from 0"
-        )
-    return value
+def _number(value: object, found: Found, file: str) -> Id:
+    try:
+        return _id(value)
+    except ValueError as error:
+        raise SegengineError(f"{file}: the image's id at byte {found.offset} is {error}") from error
 
 
 @lru_cache(maxsize=4)
@@ -409,7 +464,7 @@ def _categories(file: str, mark: str) -> tuple[Category, ...]:
 def _catalog_of(categories: Sequence[Mapping[str, Any]]) -> tuple[Category, ...]:
     return tuple(
         Category(
-            int(each["id"]),
+            _id(each["id"]),
             str(each["name"]),
             bool(each.get("isthing", 1)),
             None if not each.get("color") else tuple(int(c) for c in each["color"]),  # type: ignore[arg-type]

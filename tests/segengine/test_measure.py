@@ -112,6 +112,36 @@ def test_missing_and_misaligned_truth_is_counted_by_name(bench: Any, noise: Any)
     assert np.sum(metrics["confusion"]["counts"]) == good.size
 
 
+def test_objects_of_label_images(bench: Any, noise: Any) -> None:
+    """Two frames with images of ids, one without: its classes count, its objects are left out."""
+    from skimage import measure
+
+    masks = [segengine.segment(noise(i, (60, 70, 3)), FIXED) for i in range(3)]
+    (bench.root / "ids").mkdir()
+    for i, mask in enumerate(masks):
+        bench.put(f"{i}.png", noise(i, (60, 70, 3)))
+        label(bench, f"{i}.png", mask)
+        ids = measure.label(mask, connectivity=2).astype(np.uint16)
+        if i < 2:
+            Image.fromarray(ids).save(bench.root / f"ids/{i}.png")
+    done = bench.run(
+        FIXED | {"instances": "components"},
+        truth=truth(bench, instances=f"{bench.root}/ids/{{stem}}.png"),
+        evaluate={"metrics": ["confusion", "panoptic_quality", "coco"]},
+    )
+    metrics = done.metrics
+    (missing,) = metrics["missing_truth"]
+    assert missing["name"] == "2.png"
+    assert missing["reason"] == "its truth has only classes; figures of instances leave it out"
+    assert np.sum(metrics["confusion"]["counts"]) == 3 * 60 * 70
+    panoptic = metrics["overall"]["panoptic_quality"]
+    assert panoptic["mean_pq"] == 1
+    count = sum(len(np.unique(measure.label(mask, connectivity=2))) - 1 for mask in masks[:2])
+    assert [row["tp"] for row in panoptic["classes"].values()] == [count]
+    assert count > 10
+    assert metrics["overall"]["coco"]["ap"] == pytest.approx(1)
+
+
 def test_values_and_classes(bench: Any, noise: Any) -> None:
     image = noise(0, (40, 50, 3))
     bench.put("0.png", image)

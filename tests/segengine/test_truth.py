@@ -53,6 +53,75 @@ def write_png(path: Path, values: np.ndarray, bits: int, palette: bytes = b"") -
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
+def write_ids(path: Path, values: np.ndarray) -> None:
+    if path.suffix == ".tif":
+        size = {"height": SIZE[0], "width": SIZE[1], "count": 1, "dtype": values.dtype}
+        with rasterio.open(path, "w", driver="GTiff", **size) as data:
+            data.write(values, 1)
+    else:
+        Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize("kind", ["8.png", "16.png", "32.tif", "float.tif"])
+def test_images_of_ids_are_objects(tmp_path: Path, kind: str) -> None:
+    labels = numbers(3)
+    ids = np.repeat(np.arange(4), 4)[None].repeat(6, 0) * 60
+    if kind != "8.png":
+        ids = ids * 300
+    dtype = {"8.png": "u1", "16.png": "u2", "32.tif": "i4", "float.tif": "f4"}[kind]
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    write_ids(tmp_path / kind, ids.astype(dtype))
+    labels_void = np.where(labels == 2, 255, labels)
+    spec = TruthSpec(
+        paths=[f"{tmp_path}/{{stem}}.png"],
+        instances=f"{tmp_path}/{kind}",
+        classes=["a", "b"],
+        void=2,
+    )
+    images, ref = LabelImages(spec), FrameRef(0, "a.jpg", "x", "f", *SIZE)
+    assert images.gives == {"truth", "truth_instances", "truth_objects"}
+    (truth,) = images.find([("scene", ref)])
+    window = slice(1, 5), slice(2, 13)
+    found = images.load(ref, truth, *window)
+    inside = np.where(labels_void == 255, 0, ids)
+    np.testing.assert_array_equal(found.labels[0], labels_void[window])
+    assert found.instances is not None
+    assert found.objects is not None
+    np.testing.assert_array_equal(found.instances[0], inside[window])
+    wanted = dict(zip(*np.unique(inside[inside > 0], return_counts=True), strict=True))
+    rows = {row["id"]: row["area"] for row in found.objects.to_pylist()}
+    assert rows == wanted
+    assert len(rows) == 3
+    (tmp_path / kind).unlink()
+    (alone,) = images.find([("scene", ref)])
+    assert alone.fingerprint != truth.fingerprint
+    assert images.load(ref, alone, *window).instances is None
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.full(SIZE, 1.5, "f4"), "holds 1.5, which is no object's number"),
+        (np.full(SIZE, -1, "i4"), "holds -1, which is no object's number"),
+        (np.ones((3, 3), "u1"), "is 3 x 3 pixels"),
+    ],
+)
+def test_what_is_no_image_of_ids_is_named(tmp_path: Path, values: np.ndarray, why: str) -> None:
+    Image.fromarray(numbers(2)).save(tmp_path / "a.png")
+    with rasterio.open(
+        tmp_path / "ids.tif", "w", driver="GTiff", height=len(values), width=values.shape[1],
+        count=1, dtype=values.dtype,
+    ) as data:  # fmt: skip
+        data.write(values, 1)
+    spec = TruthSpec(
+        paths=[f"{tmp_path}/a.png"], instances=f"{tmp_path}/ids.tif", classes=["a", "b"]
+    )
+    images, ref = LabelImages(spec), FrameRef(0, "a.jpg", "x", "f", *SIZE)
+    (truth,) = images.find([("scene", ref)])
+    with pytest.raises(MissingTruthError, match=f"ids.tif: {why}"):
+        images.load(ref, truth, slice(0, 6), slice(0, 16))
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("colored", [False, True])
 def test_a_png_of_few_bits_holds_its_numbers(tmp_path: Path, bits: int, colored: bool) -> None:

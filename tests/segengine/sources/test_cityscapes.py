@@ -129,7 +129,13 @@ def test_broken_entries_are_named(tmp_path: Path) -> None:
     standins.truncate(instances)
     assert reasons(CityscapesSource(), tmp_path)[stem].startswith(f"{instances}: damaged: ")
     instances.unlink()
-    assert reasons(CityscapesSource(), tmp_path) == {stem: f"no truth at {instances}"}
+    assert reasons(CityscapesSource(), tmp_path) == {}
+    alone = standins.truths_of(CityscapesSource(), tmp_path)
+    (own,) = (truth for name, truth in alone.items() if stem in name)
+    assert (own.instances, own.objects) == (None, None)
+    assert sum(truth.instances is None for truth in alone.values()) == 1
+    labels.unlink()
+    assert reasons(CityscapesSource(), tmp_path) == {stem: f"no truth at {labels}"}
 
 
 def test_conforms_and_travels() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pycocotools.coco import COCO
 
 from segengine.errors import MissingTruthError, SegengineError
 from segengine.instances import compress_runs
+from segengine.job import parse_job
 from segengine.sources._json import records
 from segengine.sources._outlines import expand_counts, outline_runs, runs_box, runs_mask
 from segengine.sources._spans import SpanIndex
@@ -261,7 +263,11 @@ def test_a_fingerprint_changes_with_its_own_truth_only(tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "two points": ({"segmentation": [[1, 2, 3, 4]]}, "annotation 900100000001 has a polygon of 2"),
+    "two points": (
+        {"segmentation": [[1, 2, 3, 4]]},
+        "annotation 900100000001 has no polygon of thr",
+    ),
+    "one point": ({"segmentation": [[1, 2, 9, 2, 5, 9], [1, 2]]}, "has a polygon of 1 points"),
     "odd": ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "900100000001 .* no list of x, y pairs"),
     "far": ({"segmentation": [[1, 2, 3, 4, 5, 1e30]]}, "900100000001 .* the coordinate 1e"),
     "no outline": ({"segmentation": []}, "annotation 900100000001 has no outline"),
@@ -434,7 +440,7 @@ def test_a_category_may_be_the_background(tmp_path: Path) -> None:
         _ = source.truth_classes
 
 
-BAD_IDS: dict[str, Any] = {"text": "7", "negative": -1, "huge": 1 << 80, "half": 0.5, "none": None}
+BAD_IDS: dict[str, Any] = {"text": "", "negative": -1, "huge": 1 << 80, "half": 0.5, "none": None}
 
 
 @pytest.mark.parametrize("case", BAD_IDS)
@@ -445,6 +451,98 @@ def test_an_annotation_of_nothing_stops_the_run(tmp_path: Path, case: str) -> No
     source = CocoSource((str(tmp_path),))
     with pytest.raises(SegengineError, match=r"val2017\.json: the image's id at byte \d+ is "):
         source.find_truth(refs_of(source, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["text", "float"])
+def test_ids_of_other_programs(tmp_path: Path, kind: str) -> None:
+    """pycocotools takes texts, and whole numbers written as floats, for what they are."""
+    plain, other = coco_document(), coco_document()
+    change = float if kind == "float" else (lambda number: f"id {number}")
+    for section, keys in {
+        "images": ("id",),
+        "categories": ("id",),
+        "annotations": ("id", "image_id", "category_id"),
+    }.items():
+        for record in other[section]:
+            record.update({key: change(record[key]) for key in keys})
+    standins.coco(tmp_path / "a", plain)
+    standins.coco(tmp_path / "b", plain)  # the pictures
+    (tmp_path / "b/annotations/instances_val2017.json").write_text(json.dumps(other))
+    one, two = (CocoSource((str(tmp_path / name),)) for name in "ab")
+    assert one.truth_classes == two.truth_classes
+    theirs = COCO(str(tmp_path / "b/annotations/instances_val2017.json"))
+    count = Counter()
+    for name, truth in truths_of(one, tmp_path / "a").items():
+        again = truths_of(two, tmp_path / "b")[name]
+        np.testing.assert_array_equal(truth.labels, again.labels)
+        np.testing.assert_array_equal(truth.instances, again.instances)
+        assert rows_of(truth) == rows_of(again)
+        count[name] = len(rows_of(again))
+    assert sum(count.values()) == len(theirs.getAnnIds()) > 0
+    images, kinds = two.numbers()
+    assert images["val2017/000000000100.png"] == change(100)
+    assert kinds["toothbrush"] == change(90)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_two_points_beside_an_area_are_as_pycocotools_has_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    good = rng.uniform(0, 40, 8).round(2).tolist()
+    line = rng.uniform(0, 40, 4).round(2).tolist()
+    wanted = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([good, line], 41, 43)))
+    for polygons in ([good, line], [line, good]):
+        mask = runs_mask(outline_runs(polygons, 41, 43), 41, 43)
+        np.testing.assert_array_equal(mask, wanted)
+
+
+def label_studio(root: Path, prefix: str) -> CocoSource:
+    """Its export to COCO: `result.json` beside `images/`, whose names it repeats."""
+    standins.coco(root, coco_document())
+    (root / "val2017").rename(root / "images")
+    file = root / "annotations/instances_val2017.json"
+    document = json.loads(file.read_text())
+    for image in document["images"]:
+        image["file_name"] = prefix + image["file_name"]
+    (root / "result.json").write_text(json.dumps(document))
+    file.unlink()
+    file.parent.rmdir()
+    return CocoSource((str(root),), annotations="result.json")
+
+
+@pytest.mark.parametrize("prefix", ["images/", "images\\", ""])
+def test_label_studios_export(tmp_path: Path, prefix: str) -> None:
+    source = label_studio(tmp_path / "b", prefix)
+    listing = source.list([str(tmp_path / "b")])
+    assert [entry.name for entry in listing.entries] == [
+        f"images/{i * 100:012d}.png" for i in (1, 2, 3)
+    ]
+    assert not listing.unlisted
+    standins.coco(tmp_path / "a", coco_document())
+    plain = truths_of(CocoSource((str(tmp_path / "a"),)), tmp_path / "a")
+    found = truths_of(source, tmp_path / "b")
+    assert len(found) == 3
+    for name, truth in plain.items():
+        np.testing.assert_array_equal(truth.labels, found[name].labels)
+        assert rows_of(truth) == rows_of(found[name])
+    assert "images/000000000100.png" in source.numbers()[0]
+
+
+def test_a_job_names_annotations_below_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    label_studio(root, "images/")
+    (tmp_path / "own.json").write_text("{}")
+    source = {"kind": "coco", "paths": ["set"]}
+    for name, wanted in (("result.json", "result.json"), ("own.json", str(tmp_path / "own.json"))):
+        job = parse_job(
+            {
+                "source": source | {"annotations": name},
+                "segmenter": {"kind": "threshold"},
+                "store": {"path": "m.zarr"},
+            },
+            base=tmp_path,
+        )
+        assert job.source_options()["annotations"] == wanted
 
 
 def test_an_image_id_deeper_down_is_not_the_annotations(tmp_path: Path) -> None:
