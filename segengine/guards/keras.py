@@ -60,6 +60,7 @@ _NAMES: Mapping[str, str] = {
     "keras.regularizers": "L1 L1L2 L2 OrthogonalRegularizer",
     "keras.constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
     "keras.dtype_policies": "DTypePolicy DTypePolicyMap FloatDTypePolicy",
+    "keras.mixed_precision": "Policy",
     "keras.random": "SeedGenerator",
     "keras.src.random.seed_generator": "SeedGenerator",
     "keras.src.applications.convnext": "LayerScale",

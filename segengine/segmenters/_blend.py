@@ -5,6 +5,7 @@ windows overlap and fade into one another:
 
     exact     |--halo--|=========|--halo--|              weight 1 inside =, nothing outside
                                  |--halo--|====...
+    abutting  |-margin-|=========|-margin-|              what the network gives, and nothing else
     blended   |/=======\\|                                rising by sin^2 over the overlap,
                      |/=======\\|                         then divided by the sum over all windows
 
@@ -115,6 +116,18 @@ def anchored(length: int, step: int, before: int, taper: NDArray[np.float64]) ->
         weights = taper[low:high] / total[start + window + low : start + window + high]
         places.append(Place(start, low, weights.astype(np.float32)))
     return tuple(places)
+
+
+def abutting(length: int, step: int, margin: int) -> tuple[Place, ...]:
+    """Windows of which `step` pixels inside count, the first beginning `margin` pixels outside.
+
+    >>> [(place.start, place.inside) for place in abutting(5, 3, 2)]
+    [(-2, slice(2, 5, None)), (1, slice(2, 4, None))]
+    """
+    return tuple(
+        Place(first - margin, margin, np.ones(min(step, length - first), np.float32))
+        for first in range(0, length, step)
+    )
 
 
 def _taper(window: int, step: int) -> NDArray[np.float64]:

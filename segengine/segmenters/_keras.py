@@ -11,6 +11,7 @@ from segengine.engines import reason
 from segengine.engines.tensorflow import check_finite, library
 from segengine.errors import JobError
 from segengine.guards import keras as guard
+from segengine.segmenters._keras2 import translated
 
 Size = tuple[int | None, int | None]
 
@@ -27,10 +28,12 @@ def load_whole(path: Path) -> Any:
 
     with tempfile.TemporaryDirectory(prefix="segengine-") as folder:
         guard.check_model(path, Path(folder))
-    try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(f"not a Keras model that loads: {reason(error)}") from error
+        if path.suffix == ".h5":
+            path = translated(path, Path(folder))
+        try:
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:
+            raise ValueError(f"not a Keras model that loads: {reason(error)}") from error
     return checked(model)
 
 

@@ -91,6 +91,30 @@ class Anchored:
 
 
 @dataclass(frozen=True, slots=True)
+class Valid:
+    """A network of valid convolutions, whose output lacks a margin of its window: outputs abut."""
+
+    window: int
+    """Side of a window, in pixels."""
+    margin: int
+    """Pixels on each side that the output lacks."""
+
+    @property
+    def stride(self) -> int:
+        """Side of the output, in pixels: from one window to the next."""
+        return self.window - 2 * self.margin
+
+    @property
+    def halo(self) -> int:
+        """A pixel's window lies in what is read."""
+        return self.window - self.margin
+
+    def places(self, length: int) -> tuple[int, tuple[Place, ...]]:
+        """Side of the windows along an axis, and the windows."""
+        return self.window, _blend.abutting(length, self.stride, self.margin)
+
+
+@dataclass(frozen=True, slots=True)
 class Resized:
     """A network that sees the whole frame, resized: what was trained on resized photos."""
 
@@ -113,7 +137,7 @@ class Network:
     bands: tuple[int, ...] | int
     """1-based numbers of the raster's bands the network takes, in its order; or how many it has."""
     scale: Scale
-    cut: Exact | Blended | Anchored | Resized
+    cut: Exact | Blended | Anchored | Valid | Resized
     weights: str
     """Digest of the model's files."""
     activation: Activation = "none"
@@ -243,7 +267,10 @@ class Network:
         groups = _batched(windows, fixed or self.batch)
         for count, batch in one_ahead(map(prepared, groups)):
             classes = len(self.classes) if self.labels else 0
-            found = run(self.engine, self.output, self.layout, batch, self.activation, classes)
+            margin = self.cut.margin if isinstance(self.cut, Valid) else 0
+            found = run(
+                self.engine, self.output, self.layout, batch, self.activation, classes, margin
+            )
             yield from found[:count]
 
     def _scaled(self, window: Pixels) -> Floats:
@@ -278,10 +305,12 @@ def run(
     batch: Floats,
     activation: Activation = "none",
     classes: int = 0,
+    margin: int = 0,
 ) -> Floats:
     """Probabilities (n, y, x, channel) of a batch (n, y, x, band) of scaled windows.
 
     classes: above 0, the network gives labels of so many; each is a vote of 1 for its class.
+    margin: pixels on each side that the network gives nothing for; zeros stand there.
 
     Raises ValueError where the network does not give one value a class for each pixel.
     """
@@ -291,14 +320,18 @@ def run(
         values = values.transpose(0, 2, 3, 1)
     if values.ndim == 3:  # one channel, or class numbers, without an axis of its own
         values = values[..., None]
-    if values.shape[:-1] != batch.shape[:-1]:
+    size = batch.shape[1] - 2 * margin, batch.shape[2] - 2 * margin
+    if values.shape[:-1] != (len(batch), *size):
         raise ValueError(
             f"the model gives {values.shape[1:]} for windows of {batch.shape[1:]}; it must give "
             "one value a class for each pixel"
         )
     if classes:
-        return _votes(values[..., 0], classes)
-    return activate(values.astype(np.float32, copy=False), activation)
+        found = _votes(values[..., 0], classes)
+    else:
+        found = activate(values.astype(np.float32, copy=False), activation)
+    lacking = (margin, margin)
+    return np.pad(found, ((0, 0), lacking, lacking, (0, 0))) if margin else found
 
 
 def _votes(labels: NDArray[Any], classes: int) -> Floats:

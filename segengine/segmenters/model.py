@@ -17,6 +17,7 @@ table in README.md here. What the block leaves out is taken from the model where
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,15 @@ from segengine.segmenters import _detector, _files, _proposals, maskrcnn
 from segengine.segmenters._crf import Crf
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice
-from segengine.segmenters._network import Activation, Blended, Exact, Layout, Network, Resized
+from segengine.segmenters._network import (
+    Activation,
+    Blended,
+    Exact,
+    Layout,
+    Network,
+    Resized,
+    Valid,
+)
 from segengine.segmenters._proposals import Proposer
 from segengine.segmenters._scale import Scale
 from segengine.segmenters.maskrcnn import MaskRcnn
@@ -41,6 +50,10 @@ WINDOW = 512
 """Side of a window, in pixels, of a network that sees all of it."""
 CORE = 1024
 """Most pixels, along an axis, that count in a window of a network with a finite view."""
+_STEPS = 33
+"""Sides of windows that are tried until a network takes one."""
+_OF_SIZES = re.compile(r"shape|dimension|size|concat", re.IGNORECASE)
+"""What engines say of sizes that do not fit."""
 FINDERS = (maskrcnn.ARCHITECTURE, *_proposals.ARCHITECTURES)
 """Architectures whose bundles have segmenters of their own: they find objects."""
 _PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid")
@@ -209,15 +222,23 @@ def network(
         # What it learned from: in larger windows, a network that sees all of one does worse.
         window = bundle.size[0] if bundle.size[0] == bundle.size[1] and bundle.size[0] else "auto"
     if resize is not None:
-        cut: Exact | Blended | Resized = _resized(resize, size)
-        first, second = cut.size  # type: ignore[union-attr]
+        cut: Exact | Blended | Valid | Resized = _resized(resize, size)
+        sizes = [cut.size]  # type: ignore[union-attr]
     else:
         cut = _cut(opened.context, size, window, overlap)
-        first = second = cut.window if isinstance(cut, Blended) else cut.limit
-    one = engine.input_shape[0] or 1
-    tried = (one, first, second, count) if layout == "nhwc" else (one, count, first, second)
+        side = cut.window if isinstance(cut, Blended) else cut.limit
+        free = size == (None, None) and window == "auto"
+        sizes = [(n, n) for n in (side, *(range(side - 1, side - _STEPS, -1) if free else ()))]
+    tried, shapes = _first_taken(engine, sizes, count, layout)
     output = engine.outputs[0]
-    channels = _output_channels(engine.try_out(tried)[output], (first, second), layout)
+    taken = tried[1:3] if layout == "nhwc" else tried[2:]
+    channels, margin = _output_channels(shapes[output], taken, layout)
+    if margin:
+        if resize is not None:
+            raise ValueError("resize: the model gives nothing for the border of its windows")
+        cut = Valid(taken[0], margin)
+    elif taken != sizes[0]:
+        raise ValueError(f"window: the model takes {taken[0]}, and not {sizes[0][0]}; name it")
     labels = channels == 1 and output in engine.integers
     names = _labelled(classes, activation, crf) if labels else _classes(classes, channels)
     if bundle is not None and len(bundle.colors) == len(names):
@@ -238,6 +259,27 @@ def network(
         Crf.of(crf),
         labels,
     )
+
+
+def _first_taken(
+    engine: Engine, sizes: Sequence[tuple[int, int]], bands: int, layout: Layout
+) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
+    """The batch of the first size of windows that a network takes, and the shapes that it gives.
+
+    Of valid convolutions with skips between depths few sizes fit: of the published U-Net one in 16.
+    Raises ValueError as of the first where none is taken.
+    """
+    one, refused = engine.input_shape[0] or 1, None
+    for height, width in sizes:
+        tried = (one, height, width, bands) if layout == "nhwc" else (one, bands, height, width)
+        try:
+            return tried, engine.try_out(tried)
+        except ValueError as error:
+            refused = refused or error
+            if not _OF_SIZES.search(str(error)):
+                break
+    assert refused is not None
+    raise refused
 
 
 def _channels(classes: Sequence[str] | None, activation: Activation | None) -> int | None:
@@ -303,7 +345,10 @@ def _cut(
     return Blended(side, step, fixed)
 
 
-def _output_channels(shape: tuple[int, ...], size: tuple[int, int], layout: Layout) -> int:
+def _output_channels(
+    shape: tuple[int, ...], size: tuple[int, ...], layout: Layout
+) -> tuple[int, int]:
+    """Channels of an output, and how many pixels of its window it lacks on each side."""
     spatial: tuple[int, ...]
     if len(shape) == 3:  # a single channel without an axis of its own
         spatial, channels = shape[1:], 1
@@ -311,12 +356,14 @@ def _output_channels(shape: tuple[int, ...], size: tuple[int, int], layout: Layo
         spatial, channels = shape[1:-1], shape[-1]
     else:
         spatial, channels = shape[2:], shape[1]
-    if spatial != size:
+    lacks = {n - m for n, m in zip(size, spatial, strict=False)}
+    lack = lacks.pop()
+    if len(spatial) != 2 or lacks or lack < 0 or lack % 2 or lack >= min(size) // 2:
         raise ValueError(
             f"its output is {shape} for windows of {size}; it must give one value a class for each "
-            "pixel"
+            "pixel, or for all but a margin below a quarter of the window"
         )
-    return channels
+    return channels, lack // 2
 
 
 def _labelled(

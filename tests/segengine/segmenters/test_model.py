@@ -25,7 +25,7 @@ from segengine.engines import tensorflow
 from segengine.errors import JobError
 from segengine.segmenters import _detector, _files, _network
 from segengine.segmenters._crf import Crf, refine
-from segengine.segmenters._network import Blended, Exact, Resized
+from segengine.segmenters._network import Blended, Exact, Resized, Valid
 from segengine.segmenters._scale import Scale
 from segengine.segmenters.model import create
 from segengine.types import Prediction, Segmenter
@@ -578,3 +578,80 @@ def test_a_detector_s_onnx_export_gives_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.labels, second.labels)
     np.testing.assert_array_equal(first.instances, second.instances)
     assert first.objects.to_pylist() == second.objects.to_pylist()
+
+
+def valid_unet(side: int | None, deep: bool = True) -> Any:
+    """Convolutions without padding; `deep`: with a level of pooling, whose skip is cropped."""
+    keras.utils.set_random_seed(11)
+    layers = keras.layers
+    inputs = keras.Input((side, side, 3))
+    x = skip = layers.Conv2D(4, 3, activation="relu")(inputs)
+    if deep:
+        x = layers.MaxPooling2D()(x)
+        x = layers.Conv2D(6, 3, activation="relu")(x)
+        x = layers.Conv2DTranspose(4, 2, strides=2)(x)
+        x = layers.Concatenate()([layers.Cropping2D(2)(skip), x])
+    x = layers.Conv2D(4, 3, activation="relu")(x)
+    return keras.Model(inputs, layers.Conv2D(3, 1, activation="softmax")(x))
+
+
+@pytest.mark.parametrize("side", [None, 40])
+def test_a_network_of_valid_convolutions_is_keras_own_prediction_of_each_window(
+    side: int | None, tmp_path: Path, image: Image
+) -> None:
+    model = valid_unet(side)
+    model.save(tmp_path / "a.keras")
+    segmenter = create(str(tmp_path / "a.keras"), scale=SCALE, window=40)
+    assert segmenter.cut == Valid(40, 4)
+    step, (_, height, width, _) = 32, image.shape
+    around = [(0, 0), *((4, 4 + step - n % step) for n in (height, width)), (0, 0)]
+    padded = np.pad(tiling.pad_to(image, step), around, "symmetric").astype(np.float32) / 255
+    wanted = np.zeros((height + step, width + step, 3))
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            values = model(padded[:, y : y + 40, x : x + 40]).numpy()[0]
+            wanted[y : y + step, x : x + step] = values
+    found = segengine.predict(image, segmenter)
+    inside = np.s_[: height - height % step, : width - width % step]
+    np.testing.assert_allclose(
+        found.probabilities[0][inside], wanted[:height, :width][inside], atol=1e-5
+    )
+
+
+def test_valid_convolutions_alone_see_what_a_padded_frame_shows(
+    tmp_path: Path, image: Image
+) -> None:
+    model = valid_unet(None, deep=False)
+    model.save(tmp_path / "a.keras")
+    segmenter = create(str(tmp_path / "a.keras"), scale=SCALE, window=36)
+    assert segmenter.cut == Valid(36, 2)
+    wanted = model(np.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0))).astype(np.float32) / 255)
+    found = segengine.predict(image, segmenter).probabilities
+    inside = np.s_[:, 2:-2, 2:-2]
+    np.testing.assert_allclose(found[inside], wanted.numpy()[inside], atol=1e-5)
+
+
+def test_masks_of_valid_convolutions_do_not_depend_on_the_cut(
+    tmp_path: Path, new_bench: Any, noise: Any
+) -> None:
+    valid_unet(40).save(tmp_path / "a.keras")
+    spec = {"kind": "model", "path": str(tmp_path / "a.keras"), "scale": SCALE}
+    image = noise(9, (150, 131, 3))
+    expected = segengine.predict(image, segengine.create_segmenter(spec)).labels
+    assert len(np.unique(expected)) > 1
+    for shard in (64, 48, 256):
+        bench = new_bench()
+        bench.put("a.zarr", image)
+        bench.run(spec, store={"shard": shard})
+        np.testing.assert_array_equal(bench.open()["a"].mask[0], expected)
+
+
+def test_what_is_a_margin_and_what_is_none(tmp_path: Path) -> None:
+    """Half the size is no margin."""
+    odd = valid_unet(None)
+    odd.save(tmp_path / "a.keras")
+    assert create(str(tmp_path / "a.keras"), scale=SCALE).cut.margin == 4  # type: ignore[union-attr]
+    inputs = keras.Input((64, 64, 3))
+    half = keras.Model(inputs, keras.layers.Conv2D(2, 2, strides=2, activation="softmax")(inputs))
+    half.save(tmp_path / "half.keras")
+    assert "all but a margin" in refused({"path": str(tmp_path / "half.keras")})
