@@ -190,6 +190,7 @@ _EMPTY_TEXT = "[]"
 _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("weights", "fit", "reason", "payload"), ""),
     **dict.fromkeys(_NESTED, _EMPTY_TEXT),
+    **dict.fromkeys(("f", "y", "x"), 0),
     **dict.fromkeys(("attempts", "version"), 1),
 }
 """Columns that a small pack leaves out where they hold nothing else."""
