@@ -35,7 +35,7 @@ from segengine.job import TruthSpec
 from segengine.sources.coco import CocoSource
 from segengine.sources.images import ImageSource
 from segengine.sources.listing import Listing, list_entries
-from segengine.truth import load_truth
+from segengine.truth import LabelImages
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
 from tests.segengine.sources import standins
 
@@ -212,7 +212,7 @@ def label(path: Path) -> str:
     mark = str(path.stat().st_mtime_ns)
     ref = FrameRef(0, "a", "a", "", *_CODES.shape)
     try:
-        load_truth(spec, TruthRef(str(path), mark, ""), ref, slice(None), slice(None))
+        LabelImages(spec).load(ref, TruthRef(str(path), mark, ""), *map(slice, _CODES.shape))
     except MissingTruthError:
         return "refused"
     return "read"

@@ -15,7 +15,7 @@ from PIL import Image
 from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.job import TruthSpec
 from segengine.sources.images import ImageSource
-from segengine.truth import load_truth
+from segengine.truth import LabelImages
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
 
 from . import photo_mutations
@@ -89,9 +89,8 @@ def truth(path: Path, size: tuple[int, int] = (48, 64)) -> np.ndarray:
     spec = TruthSpec(paths=[str(path)])
     ref = FrameRef(0, "a", "a", "", *size)
     mark = str(path.stat().st_mtime_ns)
-    return np.asarray(
-        load_truth(spec, TruthRef(str(path), mark, ""), ref, slice(None), slice(None))
-    )
+    whole = slice(0, size[0]), slice(0, size[1])
+    return LabelImages(spec).load(ref, TruthRef(str(path), mark, ""), *whole).labels[0]
 
 
 def test_a_label_of_another_size_is_not_decoded(
