@@ -63,7 +63,7 @@ def embedded_api(process: "subprocess.Popen[str]") -> psutil.Process | None:
 
 def in_the_middle(store: Path) -> Callable[[], bool]:
     """True once some shards are done: their records lie in the store."""
-    return lambda: len(list((store / "records").rglob("*"))) > 6
+    return lambda: len(list((store / "records").rglob("mask/*.json"))) > 3
 
 
 def mirrored(home: Path) -> Callable[[], bool]:
