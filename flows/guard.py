@@ -96,9 +96,12 @@ def driving(session: Work, note: Note = lambda _: None) -> Iterator[Work]:
         if thread.is_alive():  # only where Prefect ends the flow
             session.stop()
             tell = partial(tell_cancelled, runtime.flow_run.id)
-            if owns_process():
+            owns = owns_process()
+            if owns:
                 leave_soon(128 + signal.SIGTERM, last=tell, seconds=STOPPING)
             thread.join()
+            if owns:  # Prefect would call a run crashed that has ended in good order
+                leave(128 + signal.SIGTERM, last=tell)
             tell()  # once the lock is back: the next run may start at once
         thread.join()
 
