@@ -50,9 +50,7 @@ class Ground:
     @property
     def exponent(self) -> int | None:
         """Areas are counted in 2 to this power square metres; None: they cannot be told."""
-        middle = _areas(self, np.array([self.height // 2]), (self.width - 1) / 2)
-        area = float(middle[0])
-        return math.floor(math.log2(area)) - _BITS if math.isfinite(area) and area > 0 else None
+        return _exponent(self)
 
     @property
     def strip(self) -> int:
@@ -102,13 +100,20 @@ class Ground:
 
 
 @lru_cache(maxsize=256)
+def _exponent(ground: Ground) -> int | None:
+    middle = _areas(ground, np.array([ground.height // 2]), (ground.width - 1) / 2)
+    area = float(middle[0])
+    return math.floor(math.log2(area)) - _BITS if math.isfinite(area) and area > 0 else None
+
+
+@lru_cache(maxsize=256)
 def _strip(ground: Ground) -> int:
     """The widest strip, a power of two, over which pixels are alike; looked at in nine places."""
     rows = np.array([0, ground.height // 2, ground.height - 1])
     wide = STRIP
     while wide > 1:
         half = min(wide, ground.width) / 2
-        middles = [half, ground.width / 2, ground.width - half]
+        middles = {half, ground.width / 2, ground.width - half}  # one, of a narrow scene
         unlike = 0.0
         for middle in middles:
             sides = [_areas(ground, rows, middle + off) for off in (-half, 0, half)]
