@@ -363,16 +363,16 @@ def _image_values(uri: str, fingerprint: str, size: tuple[int, int], colors: boo
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(uri, image.size[::-1], size)  # before its pixels ask for memory
-            if image.format == "PNG":
-                _png.require_pixels(data)
             if image.format == "EPS":  # Pillow would start Ghostscript on it
                 raise MissingTruthError(f"{uri}: is PostScript; convert it to PNG")
-            if colors and image.mode in ("1", *_COLORED):
-                return _numbers(np.asarray(image.convert("RGB")))
             if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
                 quick = _gray_png(data)
                 if quick is not None:
                     return _grays(uri, quick, colors)
+            if image.format == "PNG":
+                _png.require_pixels(data)
+            if colors and image.mode in ("1", *_COLORED):
+                return _numbers(np.asarray(image.convert("RGB")))
             if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
                 raise MissingTruthError(_not_one_band(uri, image.mode))
             return _grays(uri, gray_codes(np.asarray(image), data), colors)
