@@ -28,19 +28,22 @@ from segengine.types import Entry, FrameRef, Unreadable
 from tests.segengine.sources import formats
 
 _TEXTS = frozenset(("vrt", "aaigrid", "envi", "ehdr", *formats.ZARRS))
-_LETTERS = b'0123456789-.eE <>/"\n[]{},null'
+LETTERS = b'0123456789-.eE <>/"\n[]{},null'
 _ODD = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 
 
-def damaged(whole: bytes, chance: random.Random, text: bool) -> bytes:
-    """Some bytes changed, most of them near the beginning; one in ten is cut short."""
+def damaged(whole: bytes, chance: random.Random, letters: bytes = b"", near: int = 1024) -> bytes:
+    """Some bytes changed, most of them `near` the beginning; one in ten is cut short.
+
+    letters: what most bytes of a text become.
+    """
     data = bytearray(whole)
-    near = min(len(data), 1024)
+    near = min(len(data), near)
     for _ in range(chance.choice((1, 2, 4, 8))):
         at = chance.randrange(near if chance.random() < 0.7 else len(data))
         how = chance.random()
-        if text and how < 0.8:
-            data[at] = chance.choice(_LETTERS)
+        if letters and how < 0.8:
+            data[at] = chance.choice(letters)
         elif how < 0.5:
             data[at] = chance.randrange(256)
         elif how < 0.75:
@@ -77,6 +80,12 @@ def spent() -> float:
     return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
+def peak_megabytes() -> int:
+    """The most memory that this process has held; `ru_maxrss` is inherited from the parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) >> 10  # type: ignore[index]
+
+
 def run(name: str, count: int, seed: int) -> dict[str, Any]:
     """Outcomes of so many damaged files of a format; the longest took so many seconds of processor."""
     outcomes, longest = Counter[str](), 0.0
@@ -90,18 +99,16 @@ def run(name: str, count: int, seed: int) -> dict[str, Any]:
         for i in range(count):
             chance = random.Random(f"{seed} {name} {i}")
             which = 0 if chance.random() < 0.7 else chance.randrange(len(targets))
-            text = name in _TEXTS and which == 0
-            targets[which].write_bytes(damaged(wholes[which], chance, text))
+            letters = LETTERS if name in _TEXTS and which == 0 else b""
+            targets[which].write_bytes(damaged(wholes[which], chance, letters))
             sys.stderr.write(f"{name} {i}\n")
             start = spent()
             outcomes[outcome(path)] += 1
             longest = max(longest, spent() - start)
             targets[which].write_bytes(wholes[which])
-    status = Path("/proc/self/status").read_text()  # ru_maxrss is inherited from the parent
-    memory = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
     return {
         "format": name, "files": count, "whole": whole, "outcomes": dict(outcomes),
-        "seconds": round(longest, 2), "megabytes": memory >> 10,
+        "seconds": round(longest, 2), "megabytes": peak_megabytes(),
     }  # fmt: skip
 
 

@@ -13,7 +13,6 @@ import argparse
 import io
 import json
 import random
-import re
 import resource
 import struct
 import sys
@@ -38,9 +37,9 @@ from segengine.sources.listing import Listing, list_entries
 from segengine.truth import LabelImages
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
 from tests.segengine.sources import standins
+from tests.segengine.sources.mutations import damaged, peak_megabytes
 
 MEMORY = 2**30
-_ODD = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 _COLOUR = np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8)
 _CODES = (np.arange(48)[:, None] // 8 + np.arange(64) // 8).astype(np.uint8)
 
@@ -151,28 +150,10 @@ _TEXTS = frozenset(("coco-polygon", "coco-rle"))
 _LETTERS = b'0123456789-.eE"[]{},:null '
 
 
-def damaged(whole: bytes, chance: random.Random, text: bool = False) -> bytes:
-    """Some bytes changed, most of them near the beginning; one in ten is cut short.
-
-    Half of the PNGs get right checksums again, so that what they say is taken for true.
-    """
-    data = bytearray(whole)
-    near = min(len(data), 512)
-    for _ in range(chance.choice((1, 1, 2, 4, 8))):
-        at = chance.randrange(near if chance.random() < 0.8 else len(data))
-        how = chance.random()
-        if text and how < 0.8:
-            data[at] = chance.choice(_LETTERS)
-        elif how < 0.5:
-            data[at] = chance.randrange(256)
-        elif how < 0.8:
-            size = min(chance.choice((2, 4, 8)), len(data) - at)
-            data[at : at + size] = bytes([chance.choice(_ODD)]) * size
-        else:
-            data[at] = chance.choice(_ODD)
-    if chance.random() < 0.1:
-        del data[chance.randrange(1, len(data)) :]
-    return mended(bytes(data)) if chance.random() < 0.5 else bytes(data)
+def damaged_photo(whole: bytes, chance: random.Random, text: bool = False) -> bytes:
+    """Damaged; half of the PNGs get right checksums again, so that what they say is taken for true."""
+    data = damaged(whole, chance, _LETTERS if text else b"", near=512)
+    return mended(data) if chance.random() < 0.5 else data
 
 
 def mended(data: bytes) -> bytes:
@@ -247,16 +228,14 @@ def run(name: str, count: int, seed: int) -> dict[str, object]:
         first = outcome(name, path)
         for i in range(count):
             chance = random.Random(f"{seed} {name} {i}")
-            path.write_bytes(damaged(whole, chance, name in _TEXTS))
+            path.write_bytes(damaged_photo(whole, chance, name in _TEXTS))
             sys.stderr.write(f"{name} {i}\n")
             start = time.process_time()
             outcomes[outcome(name, path)] += 1
             longest = max(longest, time.process_time() - start)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss is inherited from the parent
-    memory = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
     return {
         "format": name, "files": count, "whole": first, "outcomes": dict(outcomes),
-        "seconds": round(longest, 2), "megabytes": memory >> 10,
+        "seconds": round(longest, 2), "megabytes": peak_megabytes(),
     }  # fmt: skip
 
 
