@@ -66,6 +66,16 @@ def job_of(photos: Path | str, store: Path | str, segmenter: dict[str, Any], **b
     }
 
 
+def marked(mark: str) -> list[psutil.Process]:
+    """All living processes that carry a mark, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 @dataclass
 class Process:
     """A run in a process of its own; everything it starts carries its mark."""
@@ -114,16 +124,8 @@ class Process:
         return self.out.read_text()
 
     def everyone(self) -> list[psutil.Process]:
-        """All living processes that carry the mark, whoever their parent is now."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if (
-                    process.environ().get(MARK) == self.mark
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    found.append(process)
-        return found
+        """All living processes that carry the mark."""
+        return marked(self.mark)
 
     def workers(self) -> list[psutil.Process]:
         """The Dask workers of a local cluster."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from harness import HERE, LONG, MARK, until
+from harness import HERE, LONG, MARK, marked, until
 
 import segengine
 
@@ -106,16 +106,8 @@ class Terminal:
         return code
 
     def everyone(self) -> list[psutil.Process]:
-        """All living processes that carry the mark, whoever their parent is now."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if (
-                    process.environ().get(MARK) == self.mark
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    found.append(process)
-        return found
+        """All living processes that carry the mark."""
+        return marked(self.mark)
 
     def workers(self) -> list[psutil.Process]:
         """The Dask workers of a local cluster."""

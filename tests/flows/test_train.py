@@ -149,6 +149,15 @@ def _latest_run(api: Any) -> dict[str, Any]:
     return found[0]
 
 
+def _wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
+    """Wait until a process, which must not end before, has written a file."""
+    end = time.monotonic() + 120
+    while not file.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 @pytest.mark.system
 def test_a_deployed_training_that_is_cancelled_ends_soon_and_keeps_its_epochs(
     tmp_path: Path, worker_run: Start, api: Any
@@ -156,11 +165,7 @@ def test_a_deployed_training_that_is_cancelled_ends_soon_and_keeps_its_epochs(
     synthetic.write_pets(tmp_path / "pets", 12)
     process = worker_run("train", parse_train_job(JOB | {"epochs": 1000}, tmp_path).as_json())
     kept = tmp_path / "out" / checkpoints.FILE
-    end = time.monotonic() + 120
-    while not kept.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    _wait_for(kept, process)
     run = _latest_run(api)["id"]
     _ask(api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     began = time.monotonic()
@@ -180,11 +185,7 @@ def test_a_deployed_training_whose_api_goes_away_ends_with_its_bundle(
 ) -> None:
     synthetic.write_pets(tmp_path / "pets", 12)
     process = worker_run("train", parse_train_job(JOB | {"epochs": 12}, tmp_path).as_json())
-    end = time.monotonic() + 120
-    while not (tmp_path / "out" / checkpoints.FILE).exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    _wait_for(tmp_path / "out" / checkpoints.FILE, process)
     os.kill(api.pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err  # so its worker knows that Prefect was not told
