@@ -167,7 +167,7 @@ def test_bytes_that_were_stored_without_a_record_never_count(
     assert run.wait() == -9
     assert len(differing(other.scenes(), clean)) == 2
     mine.run(0, "--in-process")
-    assert mine.summary()["computed"] == 2
+    assert mine.summary()["computed"] >= 2  # short shards take back their records together
     assert differing(mine.scenes(), clean) == []
 
 

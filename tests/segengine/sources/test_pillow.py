@@ -27,7 +27,9 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "I", "I;16", "I;16B", "I;16L", "F", "R
 PHOTOS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
 STUBS = ("BUFR", "GRIB", "HDF5", "WMF")
 """Which Pillow writes only by a plug-in."""
-OTHERS = tuple(sorted(set(Image.SAVE) - set(PHOTOS) - set(STUBS)))
+ADDED = ("HEIF",)
+"""Which Pillow writes where another library, such as imageio, has registered it; we read it."""
+OTHERS = tuple(sorted(set(Image.SAVE) - set(PHOTOS) - set(STUBS) - set(ADDED)))
 ANIMATED = ("AVIF", "GIF", "MPO", "PNG", "WEBP")
 OPTIONS: Mapping[str, tuple[dict[str, Any], ...]] = {
     "AVIF": ({"quality": 90, "subsampling": "4:4:4"}, {"quality": 40}),
