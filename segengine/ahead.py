@@ -1,10 +1,10 @@
-"""One item ahead: the next is made while this one is used, in a thread that holds no more than it."""
+"""What waits for others beside what works: one item ahead, and several objects of a store at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 
@@ -21,3 +21,28 @@ def one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
         while (item := waiting.result()) is not None:
             waiting = pool.submit(lambda: next(iterator, None))
             yield item
+
+
+NEAR, FAR = 4, 16
+"""Threads, for files here and for what each request to takes its time."""
+
+
+def each_of(items: Iterable[_Item], work: Callable[[_Item], Any], root: str) -> None:
+    """Do what mostly waits for the store at `root`, several at once; raises what the first raises.
+
+    >>> each_of([2, 1], lambda item: print(item), "m.zarr")
+    2
+    1
+    """
+    items = list(items)
+    if len(items) < FAR:  # not worth starting threads for
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(FAR if "://" in root else NEAR, "segengine-store") as pool:
+        try:
+            for _ in pool.map(work, items):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

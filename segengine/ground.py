@@ -22,8 +22,10 @@ STRIP, BLOCK = 256, 1024
 """Columns, at most, and rows that areas are worked out for at once."""
 _UNLIKE = 1e-4
 """By how much areas may differ, as a share, from the middle of a strip to its side."""
-_DEGREE = 16
-"""Of the polynomials."""
+_DEGREES = (4, 16)
+"""Of the polynomials: the first where it is as exact, as it is for all but very long blocks."""
+_EXACT = 1e-7
+"""By how much, as a share, it may miss the area of one more pixel; a small pixel's own is rounded so."""
 _BITS = 30
 """Binary digits of the area of the pixel in the middle of a scene."""
 
@@ -99,14 +101,18 @@ class Ground:
         return tuple(found)
 
 
-@lru_cache(maxsize=256)
+_SCENES = 1 << 13
+"""Of which the unit and the strip are remembered."""
+
+
+@lru_cache(_SCENES)
 def _exponent(ground: Ground) -> int | None:
     middle = _areas(ground, np.array([ground.height // 2]), (ground.width - 1) / 2)
     area = float(middle[0])
     return math.floor(math.log2(area)) - _BITS if math.isfinite(area) and area > 0 else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(_SCENES)
 def _strip(ground: Ground) -> int:
     """The widest strip, a power of two, over which pixels are alike; looked at in nine places."""
     rows = np.array([0, ground.height // 2, ground.height - 1])
@@ -114,12 +120,10 @@ def _strip(ground: Ground) -> int:
     while wide > 1:
         half = min(wide, ground.width) / 2
         middles = {half, ground.width / 2, ground.width - half}  # one, of a narrow scene
-        unlike = 0.0
-        for middle in middles:
-            sides = [_areas(ground, rows, middle + off) for off in (-half, 0, half)]
-            spread = np.ptp(sides, axis=0) / np.mean(sides, axis=0)
-            unlike = max(unlike, float(np.nan_to_num(spread, nan=0).max()))
-        if unlike <= 2 * _UNLIKE:
+        across = np.add.outer(sorted(middles), (-half, 0, half))[..., None]
+        sides = _areas(ground, rows, across)
+        spread = np.ptp(sides, axis=1) / np.mean(sides, axis=1)
+        if float(np.nan_to_num(spread, nan=0).max()) <= 2 * _UNLIKE:
             break
         wide //= 2
     return wide
@@ -132,18 +136,41 @@ def _block(ground: Ground, block: int, strip: int) -> NDArray[np.int64]:
     wide = ground.strip
     column = (strip * wide + min(ground.width, (strip + 1) * wide) - 1) / 2
     rows = np.arange(first, last)
-    if len(rows) > 2 * _DEGREE:
-        fitted = np.polynomial.Chebyshev.interpolate(
-            lambda at: _areas(ground, at, column), _DEGREE, (first, last - 1)
-        )
-        areas = fitted(rows)
-    else:
-        areas = _areas(ground, rows, column)
+    areas = _down(ground, rows, column)
     unit = ground.exponent
     if unit is None or not np.isfinite(areas).all():
         return np.full(len(rows), -1, np.int64)
     counted: NDArray[np.int64] = np.rint(np.ldexp(np.maximum(areas, 0), -unit)).astype(np.int64)
     return counted
+
+
+def _down(ground: Ground, rows: NDArray[np.int64], column: float) -> NDArray[np.float64]:
+    """Areas down a column, of all rows by a polynomial through some of them."""
+    for degree in _DEGREES:
+        if len(rows) <= 2 * degree:
+            break
+        nodes, through = _interpolation(degree, len(rows))
+        known = _areas(ground, rows[0] + nodes, column)
+        found: NDArray[np.float64] = through @ known[:-1]
+        if degree == _DEGREES[-1] or abs(found[-1] - known[-1]) <= _EXACT * known[-1]:
+            return found[:-1]
+    return _areas(ground, rows, column)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(degree: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows, of `count`, whose values tell those of all, and one more that a trial is made of; what
+    times the values (degree + 1,) is all of them (count + 1,), that one's the last."""
+    from numpy.polynomial import chebyshev
+
+    nodes = chebyshev.chebpts1(degree + 1)
+    trial = math.cos(math.pi / (degree + 1))  # where it can be farthest off
+    at = np.append(np.linspace(-1, 1, count), trial)
+    weights = np.full((degree + 1, 1), 2 / (degree + 1))
+    weights[0] /= 2
+    fit = weights * chebyshev.chebvander(nodes, degree).T
+    through = np.asarray(chebyshev.chebvander(at, degree) @ fit, np.float64)
+    return (np.append(nodes, trial) + 1) * (count - 1) / 2, through
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,22 +204,23 @@ def _earth(wkt: str) -> _Earth | None:
         return None
 
 
-def _areas(ground: Ground, rows: NDArray[Any], column: float) -> NDArray[np.float64]:
-    """Square metres of the pixels of some rows (whole or not) at a column; NaN where unknown."""
+def _areas(ground: Ground, rows: NDArray[Any], columns: Any) -> NDArray[np.float64]:
+    """Square metres of the pixels at some rows and columns (whole or not); NaN where unknown."""
+    rows, columns = rows + 0 * columns, columns + 0 * rows  # of one shape
     earth = _earth(ground.wkt)
     a, b, c, d, e, f = ground.transform
     if earth is None:
-        return np.full(len(rows), np.nan)
+        return np.full(rows.shape, np.nan)
     if earth.to_geographic is None:
-        return np.full(len(rows), abs(a * e - b * d) * earth.factor**2)
-    across = column + np.array([0, 1, 1, 0])
-    down = rows[:, None] + np.array([0, 0, 1, 1])
+        return np.full(rows.shape, abs(a * e - b * d) * earth.factor**2)
+    across = columns.reshape(-1, 1) + np.array([0, 1, 1, 0])
+    down = rows.reshape(-1, 1) + np.array([0, 0, 1, 1])
     x, y = a * across + b * down + c, d * across + e * down + f
     lon, lat = earth.to_geographic.transform(x, y)
     lon, lat = np.asarray(lon) * earth.factor, np.asarray(lat) * earth.factor
     known = np.isfinite(lon).all(axis=1) & np.isfinite(lat).all(axis=1)
     lat = np.clip(lat, -90, 90)
-    found = np.full(len(rows), np.nan)
+    found = np.full(rows.size, np.nan)
     for i in np.flatnonzero(known).tolist():
         found[i] = abs(earth.geod.polygon_area_perimeter(lon[i], lat[i])[0])
-    return found
+    return found.reshape(rows.shape)

@@ -473,10 +473,7 @@ class LocalObjects:
         return self.writer.fsync and deleted.partition("/")[0] != "work"
 
     def keys(self, prefix: str) -> Iterator[str]:
-        for folder, _, files in os.walk(os.path.join(self.root, prefix)):
-            base = os.path.relpath(folder, self.root).replace(os.sep, "/")
-            for name in files:
-                yield f"{base}/{name}" if base != "." else name
+        yield from _names(os.path.join(self.root, prefix), prefix.rstrip("/"))
 
     @_owned
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
@@ -531,6 +528,21 @@ class LocalObjects:
                 _flush(above)
             flushed.add(folder)
             folder = above
+
+
+def _names(folder: str, prefix: str) -> Iterator[str]:
+    """Keys of all files below a folder, whose own is the prefix; half of what `os.walk` takes."""
+    try:
+        with os.scandir(folder) as found:
+            items = list(found)
+    except OSError:  # gone, or a file
+        return
+    for item in items:
+        key = f"{prefix}/{item.name}" if prefix else item.name
+        if not item.is_dir():
+            yield key
+        elif not item.is_symlink():
+            yield from _names(item.path, key)
 
 
 def _flush(folder: str) -> None:

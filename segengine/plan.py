@@ -79,6 +79,8 @@ class Plan:
     arrays: dict[str, SceneArrays]
     states: dict[str, SceneState]
     fits: dict[str, Fit]
+    source_json: str
+    """The `source` block for workers."""
     lost: dict[tuple[str, int], FrameFailure] = field(default_factory=dict)
     """Frames whose own survey failed, by scene and frame."""
     notices: tuple[str, ...] = ()
@@ -222,15 +224,15 @@ class Plan:
         layout = self.layouts[scene]
         self.states[scene] = _state(self, layout, log, scene in singles, scene in packed)
 
-    @property
-    def source_json(self) -> str:
-        """The `source` block for workers: without the paths, which frames carry themselves, unless
-        a file among them may name others."""
-        options = self.job.source_options()
-        kind, paths = options.pop("kind"), options["paths"]
-        if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
-            del options["paths"]
-        return json.dumps(options)
+
+def source_json(job: Job) -> str:
+    """The `source` block for workers: without the paths, which frames carry themselves, unless a file
+    among them may name others."""
+    options = job.source_options()
+    kind, paths = options.pop("kind"), options["paths"]
+    if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
+        del options["paths"]
+    return json.dumps(options)
 
 
 def _may_name_others(path: str) -> bool:
@@ -280,7 +282,20 @@ def make_plan(
         name: scene_arrays(layout, len(job.plugin.classes), outputs, fitted_colors)
         for name, layout in found.layouts.items()
     }
-    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {}, broken=repair)
+    workers_source = source_json(job)
+    plan = Plan(
+        job,
+        objects,
+        found,
+        fingerprint,
+        keys,
+        outputs,
+        arrays,
+        {},
+        {},
+        workers_source,
+        broken=repair,
+    )
     if scope in ("run", "scene") and not refit:
         plan.fits = _committed_fits(plan)
     log = RecordLog(objects)
@@ -309,7 +324,8 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
         name: scene_arrays(layout, len(job.plugin.classes), outputs, colors)
         for name, layout in layouts.items()
     }
-    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {})
+    source = source_json(job)
+    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {}, source)
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segengine import agreement, plugins
 from segengine import truth as truths
+from segengine.ahead import each_of
 from segengine.arrays import ArraySpec
 from segengine.errors import DamagedStoreError
 from segengine.figures import WORST, add_figures, text
@@ -302,8 +303,7 @@ def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                 changed[key] = data
     plan.objects.open(changed)
     with plan.objects.together(len(changed)):
-        for key, data in changed.items():
-            plan.objects.put(key, data)
+        each_of(changed.items(), lambda item: plan.objects.put(*item), plan.objects.root)
 
 
 def _scene_colors(
@@ -474,11 +474,9 @@ def finish(plan: Plan, log: RecordLog) -> None:
     plan.objects.adopt_all()
     plan.objects.open([UNPLACED, *map(pack_key, done)])
     with plan.objects.together(len(done)):
-        for scene in done:
-            log.write_pack(scene)
+        each_of(done, log.write_pack, plan.objects.root)
         commit_unplaced(plan.objects, plan.scan.unplaced)
     plan.objects.commit(published_mark(plan))
     with plan.objects.together(len(done)):
-        for scene in done:
-            log.clear(scene)
+        each_of(done, log.clear, plan.objects.root)
     plan.objects.delete_tree("work")

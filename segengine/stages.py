@@ -17,11 +17,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from segengine import agreement, cluster, engines, plugins, publish
+from segengine.ahead import each_of
 from segengine.arrays import holds
 from segengine.dispatch import DaskPool, InProcess, Pool
 from segengine.errors import SegengineError
@@ -236,13 +238,13 @@ class Run:
             if unsure or plan.states[scene].pending or scene in plan.scan.changed
         ]
         with self.objects.together(4 * len(written)):
-            for scene in plan.scan.changed:
-                commit_layout(self.objects, plan.layouts[scene])
+            at = self.objects.root
+            changed = [plan.layouts[scene] for scene in plan.scan.changed]
+            each_of(changed, partial(commit_layout, self.objects), at)
             for key, data in root.items():
                 self.objects.put(key, data)
             self.objects.delete(RELAYING)
-            for scene in written:
-                self._write_scene(plan, scene)
+            each_of(written, partial(self._write_scene, plan), at)
         self.objects.commit()
 
     def _write_scene(self, plan: Plan, scene: str) -> None:

@@ -1,10 +1,11 @@
-"""One item is made ahead, in order, and never more."""
+"""One item is made ahead, in order, and never more; many objects are written at once, each once."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from segengine.ahead import one_ahead
+from segengine.ahead import each_of, one_ahead
 
 
 def test_one_item_is_made_while_one_is_used() -> None:
@@ -30,3 +31,28 @@ def test_what_an_item_raises_comes_in_its_place() -> None:
     assert next(found) == 1
     with pytest.raises(ValueError, match="the second is bad"):
         next(found)
+
+
+@pytest.mark.parametrize("root", ["m.zarr", "s3://bucket/m.zarr"])
+@pytest.mark.parametrize("count", [3, 200])
+def test_each_of_many_is_done_once(root: str, count: int) -> None:
+    done: list[int] = []
+    each_of(range(count), done.append, root)
+    assert sorted(done) == list(range(count))
+
+
+def test_what_one_raises_is_raised_and_the_rest_is_left() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 20:
+            raise ValueError(item)
+        time.sleep(0.001)
+        done.append(item)
+
+    with pytest.raises(ValueError, match="20"):
+        each_of(range(5000), work, "m.zarr")
+    assert 20 <= len(done) < 1000
+    count = len(done)
+    time.sleep(0.05)
+    assert len(done) == count
