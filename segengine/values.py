@@ -1,7 +1,7 @@
 """Plain values to bytes and back, without pickle: what survey states and fits are committed as.
 
 A value is built of None, bool, int, float, str, bytes, NumPy arrays and scalars, lists, tuples, dicts
-named tuples and dataclasses of these. Equal values give equal bytes.
+named tuples and dataclasses of these, which are named by their tags. Equal values give equal bytes.
 
     magic | header length (8 bytes) | header (JSON) | array bytes, one after another      (zstd)
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import importlib
 import json
 from typing import Any
 
 import numpy as np
 from numcodecs.zstd import compress, decompress
+
+from segengine.tags import class_of, tag_of
 
 MAGIC = b"SEGV\x01"
 _PLAIN = (bool, int, float, str, type(None))
@@ -68,7 +69,7 @@ def _tree(value: Any, arrays: list[bytes]) -> Any:
         return [_tree(item, arrays) for item in value]
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         inner = {name: _tree(item, arrays) for name, item in value._asdict().items()}
-        return {"c": f"{type(value).__module__}:{type(value).__qualname__}", "f": inner}
+        return {"c": tag_of(type(value)), "f": inner}
     if isinstance(value, tuple):
         return {"t": [_tree(item, arrays) for item in value]}
     if isinstance(value, dict):
@@ -80,7 +81,7 @@ def _tree(value: Any, arrays: list[bytes]) -> Any:
             for f in dataclasses.fields(value)
             if f.init
         }
-        return {"c": f"{kind.__module__}:{kind.__qualname__}", "f": fields}
+        return {"c": tag_of(kind), "f": fields}
     raise TypeError(
         f"{type(value).__name__} cannot be committed; use numbers, strings, NumPy arrays, tuples, "
         "lists, dicts or dataclasses of these"
@@ -124,15 +125,4 @@ class _Decoder:
         return found.astype(dtype.newbyteorder("="), copy=False)
 
     def instance(self, name: str, fields: dict[str, Any]) -> Any:
-        module, _, qualname = name.partition(":")
-        if module.partition(".")[0] not in self.trusted:
-            raise ValueError(f"{name}: not a class this job's segmenter may commit")
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-        if getattr(found, "__module__", module).partition(".")[0] not in self.trusted:
-            raise ValueError(f"{name}: not a class of that module")
-        named = isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")
-        if not (named or (isinstance(found, type) and dataclasses.is_dataclass(found))):
-            raise ValueError(f"{name}: not a dataclass or named tuple")
-        return found(**fields)
+        return class_of(name, self.trusted)(**fields)
