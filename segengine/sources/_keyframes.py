@@ -171,7 +171,12 @@ def _cinepak(data: bytes) -> bool:
     """Nothing is taken over: neither code books nor, in any strip, entries or blocks of before."""
     if len(data) < 10 or data[0] & 1:
         return False
-    place = 10
+    size = int.from_bytes(data[1:4], "big")
+    # Sega's files have two bytes more, or six, and are told by a size that does not fit.
+    more = 0
+    if size and size != len(data) and len(data) % size:
+        more = 6 if data[10:16] == b"\xfe\0\0\6\0\0" else 2
+    start = place = 10 + more
     for _ in range(int.from_bytes(data[8:10], "big")):
         end = place + int.from_bytes(data[place + 1 : place + 4], "big")
         place += 12
@@ -182,7 +187,7 @@ def _cinepak(data: bytes) -> bool:
             place += size
         if place != end:
             return False
-    return place > 10
+    return place > start
 
 
 def _vp8(data: bytes) -> bool:

@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from segengine.errors import CorruptInputError
 from segengine.sources._damage import Listener, broken_test
 from segengine.sources._files import open_input
 from segengine.sources._keyframes import key_frame_test
+from segengine.sources._sure import PRIMERS, Doubles, is_sure
 from segengine.sources._upright import Turn, turn_of
 from segengine.types import FrameRef
 
@@ -59,6 +61,7 @@ class Video:
         self._file = file
         self.listener = Listener()
         self._turns: dict[int, Turn | None] = {}
+        self._primers: list[bytes] | None = None
         self._open()
 
     def _open(self) -> None:
@@ -80,7 +83,10 @@ class Video:
             codec = self.stream.codec_context
             self.require_size(codec.width, codec.height)
             with self.listener:
-                codec.options = {"max_pixels": str(MOST_PIXELS), "err_detect": _STRICT}
+                codec.options = options = {
+                    "max_pixels": str(MOST_PIXELS),
+                    "err_detect": _STRICT,
+                }
                 codec.thread_type = "NONE"
                 codec.thread_count = 1
                 codec.copy_opaque = True
@@ -93,6 +99,16 @@ class Video:
             self.close()
             raise
         self.listener.heard = False
+        self.doubles: Doubles | None = None
+        if not is_sure(codec.codec):
+            self._prime(options)
+
+    def _prime(self, options: dict[str, str]) -> None:
+        if self._primers is None:
+            self._primers = [bytes(packet) for packet in islice(self.packets(), PRIMERS)]
+            self.rewind()
+        else:
+            self.doubles = Doubles(self.stream, options, self._primers)
 
     def turn_of(self, frame: Any) -> Turn | None:
         """`_upright.turn_of`, which is slow, asked once for each rotation that there is."""
@@ -235,6 +251,8 @@ class Decoded(NamedTuple):
     frame: Any
     whole: bool
     """Neither it nor what it builds on is known to be damaged."""
+    packet: Any = None
+    """What it was decoded from, where other decoders are to be asked for it."""
 
     @property
     def pts(self) -> Any:
@@ -266,6 +284,8 @@ class Decoder:
     _starts: deque[_Mark] = field(default_factory=lambda: deque(maxlen=64))
     """Packets from which on all is whole, until the next damage."""
     _damage: list[_Mark] = field(default_factory=list)
+    _kept: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=64))
+    """Packets fed, where other decoders are asked, too."""
 
     @classmethod
     def start(cls, video: Video, ref: FrameRef) -> Decoder:
@@ -322,6 +342,8 @@ class Decoder:
             raise CorruptInputError(f"more than {MOST_FRAMES:,} frames, which is the limit")
         # A new object each: PyAV finds it again by its id, and small integers share theirs.
         packet.opaque = _Mark(self._serial, packet.pts)
+        if video.doubles is not None:
+            self._kept.append((self._serial, packet))
         if video.listener.heard:  # between this packet and the one before: one may be missing
             self._damage.append(_Mark(self._serial - 0.5, None))
             video.listener.heard = False
@@ -361,7 +383,8 @@ class Decoder:
             serial = self._serial if frame.opaque is None else frame.opaque.serial
             if frame.is_corrupt:
                 insort(self._damage, _Mark(serial, frame.pts), key=lambda mark: mark.serial)
-            yield Decoded(frame, self._is_whole(serial, frame.pts))
+            packet = next((kept for place, kept in self._kept if place == serial), None)
+            yield Decoded(frame, self._is_whole(serial, frame.pts), packet)
 
     def _is_whole(self, serial: int, pts: int | None) -> bool:
         """Whether nothing was damaged since the key frame that a frame can be decoded from.

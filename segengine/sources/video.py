@@ -92,10 +92,16 @@ class VideoSource:
                     return Unreadable("corrupt", "damaged frame: decoded with errors")
                 if not decoded.whole:
                     return Unreadable("corrupt", "damaged frame: it, or one that it builds on")
+                form = "gray" if video.gray else "rgb24"
+                whole = frame.to_ndarray(format=form)
+                if (
+                    video.doubles is not None
+                    and decoded.packet is not None
+                    and not video.doubles.agree(decoded.packet, whole, form)
+                ):
+                    return Unreadable("corrupt", "damaged frame: its packet does not fill it")
                 if video.gray:
-                    whole = frame.to_ndarray(format="gray")[..., None]
-                else:
-                    whole = frame.to_ndarray(format="rgb24")
+                    whole = whole[..., None]
         except CorruptInputError as error:
             return unreadable(error)
         upright = whole if turn is None else turn(whole)

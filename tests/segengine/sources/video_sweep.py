@@ -161,22 +161,24 @@ def write(path: Path, encoder: Encoder, container: str) -> bool:
 
 def plain(path: Path) -> list[int]:
     """Checksums of all frames that a sequential decode with PyAV's own loop yields."""
-    found = []
+    found: list[int] = []
     try:
         with av.open(str(path), metadata_errors="ignore") as file:
-            videos = file.streams.video
-            if not videos or videos[0].codec_context is None:
-                return []
-            gray = (videos[0].codec_context.pix_fmt or "").startswith("gray")
+            videos = [s for s in file.streams.video if s.codec_context is not None]
+            if not videos:
+                return found
+            context = videos[0].codec_context
+            gray = (context.pix_fmt or "").startswith("gray")
             packets = file.demux(videos[0])
-            while True:
-                packet = next(packets, None)
-                if packet is None:
-                    return found
-                with contextlib.suppress(av.error.FFmpegError):
-                    found += [checksum(frame, gray) for frame in packet.decode()]
+            with contextlib.suppress(av.error.FFmpegError):  # the file breaks off
+                while packet := next(packets, None):
+                    with contextlib.suppress(av.error.FFmpegError):
+                        found += [checksum(frame, gray) for frame in packet.decode()]
+            with contextlib.suppress(av.error.FFmpegError):  # what the decoder still holds
+                found += [checksum(frame, gray) for frame in context.decode(None)]
     except (av.error.FFmpegError, ValueError):
-        return found
+        pass
+    return found
 
 
 def checksum(frame: Any, gray: bool) -> int:
