@@ -50,8 +50,29 @@ SECONDS = 5
 ROOM = 1 << 30
 HOLE = 400
 _NO_FILES = frozenset(
-    "alsa dash data fbdev fifo hds hls image2 mpjpeg null oss rtp rtp_mpegts rtsp sap segment "
-    "smoothstreaming stream_segment,ssegment tee video4linux2,v4l2 whip".split()
+    [
+        "alsa",
+        "dash",
+        "data",
+        "fbdev",
+        "fifo",
+        "hds",
+        "hls",
+        "image2",
+        "mpjpeg",
+        "null",
+        "oss",
+        "rtp",
+        "rtp_mpegts",
+        "rtsp",
+        "sap",
+        "segment",
+        "smoothstreaming",
+        "stream_segment,ssegment",
+        "tee",
+        "video4linux2,v4l2",
+        "whip",
+    ]
 )
 """Containers that are no file: devices, streams to others, folders."""
 _FAST = {"deadline": "realtime", "cpu-used": "8"}
@@ -242,7 +263,9 @@ def edited(data: bytes, entries: Sequence[tuple[int, int, int]] | None = None) -
 
 def _media_duration(data: bytes, moov: int) -> int:
     at = data.find(b"mdhd", moov) + 4
-    return int(struct.unpack_from(">Q" if data[at] else ">I", data, at + (28 if data[at] else 16))[0])
+    return int(
+        struct.unpack_from(">Q" if data[at] else ">I", data, at + (28 if data[at] else 16))[0]
+    )
 
 
 VARIANTS: dict[str, Callable[[bytes], bytes]] = {
@@ -290,8 +313,12 @@ def read(path: Path) -> tuple[list[int | str], int] | str:
         whole = [_outcome(item) for item in _items(refs)]
     depends = set[int]()
     for size in (1, 8):
-        other = [_outcome(it) for i in range(0, len(refs), size) for it in _items(refs[i : i + size])]
-        depends |= {i for i, pair in enumerate(zip(whole, other, strict=True)) if len(set(pair)) > 1}
+        other = [
+            _outcome(it) for i in range(0, len(refs), size) for it in _items(refs[i : i + size])
+        ]
+        depends |= {
+            i for i, pair in enumerate(zip(whole, other, strict=True)) if len(set(pair)) > 1
+        }
     return whole, len(depends)
 
 
@@ -401,9 +428,10 @@ class Row:
     def __str__(self) -> str:
         numbers = (self.total(name) for name in COLUMNS)
         refused = [f"{name}: {f.refused}" for name, f in self.variants.items() if f.refused]
-        if any(f.wrong or f.depends or f.untold for f in self.variants.values()):
-            refused += [f"{name}: wrong {f.wrong} depends {f.depends} untold {f.untold}" 
-              for name, f in self.variants.items() if f.wrong or f.depends or f.untold]
+        for name, f in self.variants.items():
+            counts = [f"{getattr(f, what)} {what}" for what in COLUMNS[2:] if getattr(f, what)]
+            if counts:
+                refused.append(f"{name}: {', '.join(counts)}")
         notes = [*refused, *(f"{name}: {what}!" for name, what in self.trouble.items())]
         return " ".join(
             [f"{self.encoder:18}{self.container:16}{len(self.variants):8}"]
@@ -449,7 +477,9 @@ def asked(names: Sequence[str]) -> list[tuple[str, Encoder, str]]:
     found = []
     for name in names or known:
         encoder, _, container = name.partition("/")
-        found += [(encoder, known[encoder], c) for c in ([container] if container else all_containers)]
+        found += [
+            (encoder, known[encoder], c) for c in ([container] if container else all_containers)
+        ]
     return found
 
 
