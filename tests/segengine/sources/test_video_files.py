@@ -25,6 +25,7 @@ from segengine.status import status
 from segengine.types import Entry, FrameRef, Tile, Unreadable
 
 from .test_video import HEIGHT, WIDTH, assert_equal, encode, probe, read, refs, sequential
+from .video_sweep import edited
 
 X265 = {"x265-params": "log-level=none"}
 MEAN = {"kind": "threshold", "method": "mean"}
@@ -59,6 +60,56 @@ def test_a_run_with_a_stream_that_cannot_seek_goes_on(bench: Any) -> None:
     summary = bench.run(MEAN)
     assert (summary.frames, summary.computed, summary.failed) == (12, summary.shards, ())
     assert [scene.scene for scene in status(bench.store).scenes] == ["a", "b"]
+
+
+# Edit lists
+
+ONE = 1 << 16
+EDITS = {
+    "the first second shows nothing": (40, [(1000, -1, ONE), (1600, 0, ONE)]),
+    "the start is cut, inside a group": (20, [(800, 15, ONE)]),
+    "the start is shown twice": (20, [(400, 0, ONE), (400, 0, ONE)]),
+    "the end comes before the start": (20, [(400, 20, ONE), (400, 0, ONE)]),
+    "one frame stands still": (30, [(400, 5, 0), (800, 10, ONE)]),
+    "more is asked for than there is": (5, [(9000, 35, ONE)]),
+    "half as fast": (40, [(1600, 0, ONE // 2)]),
+    "nothing is left": (0, [(0, 0, ONE)]),
+}
+"""Frames that are left of 40; durations in milliseconds, starts in frames, -1: nothing is shown."""
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize(
+    ("codec", "container", "options"),
+    [
+        ("libx264", "mp4", {"bf": "3"}),
+        ("mpeg4", "mov", {}),
+        ("mjpeg", "mov", {"pixels": "yuvj420p"}),
+    ],
+)
+def test_an_edit_list_is_followed(
+    codec: str, container: str, options: dict[str, Any], edit: str, tmp_path: Path
+) -> None:
+    path = encode(tmp_path / f"a.{container}", codec, container_format=container, **options)
+    plain = sequential(path)
+    left, entries = EDITS[edit]
+    delay = 1024 if codec == "libx264" else 0  # of its B-frames, in the media's units: 512 a frame
+    units = [
+        (length, start if start < 0 else delay + 512 * start, rate)
+        for length, start, rate in entries
+    ]
+    path.write_bytes(edited(path.read_bytes(), units))
+    expected = sequential(path)
+    assert len(expected) == left
+    if not left:
+        with pytest.raises(CorruptInputError, match=r"^a video without a frame that can be decoded"):
+            probe(path)
+        return
+    frames = refs(path, probe(path))
+    assert_equal(read(frames), expected)
+    turned = frames[::-1]
+    assert_equal([item for frame in turned for item in read([frame])], expected[::-1])
+    assert all(any(np.array_equal(one, other) for other in plain) for one in expected)
 
 
 # Which stream
