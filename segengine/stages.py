@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -50,7 +51,7 @@ from segengine.store import (
 )
 from segengine.survey import survey
 from segengine.urls import public
-from segengine.verify import broken_objects, misplaced
+from segengine.verify import broken_objects, misplaced, unreadable
 
 
 class Run:
@@ -198,6 +199,8 @@ class Run:
         for frame in publish.unplaced_failures(plan):
             self.quarantine.add(frame)
         self._commit_plan(plan)
+        if self.repair:
+            self._clear_strays(plan)
         yield Progress("plan", plan.shards - plan.pending, plan.shards, len(self.quarantine))
 
     def _mend(self) -> None:
@@ -210,6 +213,17 @@ class Run:
         for key in self.log.damaged():
             self.objects.damaged[key] = CHANGED
         self._broken = broken_objects(self.objects)
+
+    def _clear_strays(self, plan: Plan) -> None:
+        """Move aside what cannot be read, and is of no scene: nothing would ever write it again."""
+        for scene, key in list(unreadable(self.objects)):
+            if scene not in plan.layouts:
+                ends = chain(("",), (f".{n}" for n in count(2)))
+                names = (f"{ASIDE}/{key}{end}" for end in ends)
+                target = next(name for name in names if not self.objects.exists(name))
+                self.objects.put(target, self.objects.base.get(key) or b"")
+                self.objects.delete(key)
+                self.objects.damaged.pop(key, None)
 
     def _commit_plan(self, plan: Plan) -> None:
         """Write layouts, the root and every scene's metadata, before any shard of a scene.

@@ -6,7 +6,7 @@ import glob
 import os
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -163,7 +163,9 @@ def verify(
     count = len(objects.book.seals) + sum(len(r.objects) for r in stored_records(objects))
     found = list(_lasting(objects, differences(objects)))
     problems = [Difference(*item) for item in objects.check()]
-    problems += _unreadable(objects, {p.object for p in problems})
+    problems += [
+        Difference(key, CHANGED) for _, key in unreadable(objects, {p.object for p in problems})
+    ]
     problems += [Difference(key, CHANGED) for key in store.log.damaged()]
     problems += _unvouched(store)
     layouts = load_layouts(objects)
@@ -201,16 +203,17 @@ def verify(
     return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
 
 
-def _unreadable(objects: SealedObjects, known: set[str]) -> Iterator[Difference]:
-    """What no seal vouches for (a run was killed, or the store is of an earlier version) and cannot
-    be read."""
+def unreadable(objects: SealedObjects, known: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """(scene, key) of what no seal vouches for (a run was killed, the store is of an earlier version,
+    or a stranger put it there) and cannot be read."""
     for scene in objects.children(LAYOUTS)[1]:
-        if f"{LAYOUTS}/{scene}" not in known and load_layout(objects, scene) is None:
-            yield Difference(f"{LAYOUTS}/{scene}", CHANGED)
+        key = f"{LAYOUTS}/{scene}"
+        if key not in known and load_layout(objects, scene) is None:
+            yield scene, key
     log = RecordLog(objects)
     for scene in sorted(log.scenes()[1]):
         if pack_key(scene) not in known and log.table(scene, ["kind"]) is None:
-            yield Difference(pack_key(scene), CHANGED)
+            yield scene, pack_key(scene)
 
 
 def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:

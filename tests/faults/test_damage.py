@@ -293,6 +293,32 @@ def test_a_folder_in_the_place_of_a_file_is_named_and_moved_aside(site: Site) ->
         assert site.named() == {}, key
 
 
+def test_an_unreadable_layout_or_pack_of_no_scene_is_moved_aside(site: Site) -> None:
+    """Garbage, or another scene's layout under a further name: `--repair` keeps what it promises."""
+    clean = meaning(site.clean)
+    layout = next(k for k in site.objects() if k.startswith("records/+layouts/"))
+    strays = {
+        "records/+layouts/other": (site.clean / layout).read_bytes(),
+        "records/+layouts/none": b"garbage",
+        "records/other.parquet": b"garbage",
+    }
+    site.restore()
+    for key, data in strays.items():
+        (site.store / key).write_bytes(data)
+    assert site.named().keys() == strays.keys()
+    lines = site.run(repair=True).messages
+    assert any("moved aside" in line and "records/other.parquet" in line for line in lines)
+    assert not any("mend it" in line for line in lines)
+    assert {k: (site.store / "misplaced" / k).read_bytes() for k in strays} == strays
+    (site.store / "records/other.parquet").write_bytes(b"more garbage")
+    site.run(repair=True)
+    assert (site.store / "misplaced/records/other.parquet").read_bytes() == b"garbage"
+    assert (site.store / "misplaced/records/other.parquet.2").read_bytes() == b"more garbage"
+    shutil.rmtree(site.store / "misplaced")
+    assert meaning(site.store) == clean
+    assert site.named() == {}
+
+
 def test_an_empty_folder_in_the_place_of_a_file_goes(site: Site) -> None:
     site.restore()
     site.damage("zarr.json", "deleted")
