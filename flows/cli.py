@@ -230,11 +230,12 @@ def _store(path: str) -> str:
 
 def _trusted(args: argparse.Namespace) -> str:
     """A store as named on the command line; a line on stderr where code that it names is left out."""
-    from segengine.store import open_store
+    from segengine.store import open_lost
     from segengine.stored import foreign_code
 
     place = _store(args.store)
-    named = [] if args.trust else foreign_code(open_store(place).attributes)
+    attributes = open_lost(place).attributes  # none where the root is lost: the command says so
+    named = foreign_code(attributes) if attributes and not args.trust else []
     if named:
         say(
             f"{place}: names code of its own ({', '.join(named)}); what needs it is left out "

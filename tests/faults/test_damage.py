@@ -238,6 +238,7 @@ def test_what_is_lost_with_all_that_vouches_for_it_is_made_again(site: Site) -> 
             site.restore()
             for key in keys:
                 site.damage(key, "deleted")
+            assert main(["verify", str(site.store)]) == 4, what
             named = site.named()
             assert "less could be checked" in named[SEALS], what
             assert what != "root" or "zarr.json" in named
