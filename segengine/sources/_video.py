@@ -280,6 +280,8 @@ class Decoder:
     _frame: Decoded | None = None
     _count: int = -1
     """Frames handed out, less one."""
+    _found: int = -2
+    """Place in the video of the frame found last, if it was."""
     _serial: int = -1
     _starts: deque[_Mark] = field(default_factory=lambda: deque(maxlen=64))
     """Packets from which on all is whole, until the next damage."""
@@ -307,8 +309,9 @@ class Decoder:
         target = self._target(ref)
         if target is not None:
             return bool(target < self._frame.pts)
-        # Not fed yet: decode on inside the group, and jump over groups that nobody asked for.
-        return bool(ref.seek[0] > self.fed[-1])
+        # Not fed yet: decode on inside the group and into the next, and jump over groups that nobody
+        # asked for.
+        return bool(ref.seek[0] > self.fed[-1]) and ref.position != self._found + 1
 
     def find(self, ref: FrameRef) -> Decoded | None:
         """The frame, or None where its packet yields none."""
@@ -316,10 +319,14 @@ class Decoder:
             while self._count < ref.position and self._advance():
                 pass
             return self._frame if self._count == ref.position else None
+        self._found = -2  # no frame comes after it
         while self._frame is None or not self._reached(ref):
             if not self._advance():
                 return None
-        return self._frame if self._frame.pts == self._target(ref) else None
+        if self._frame.pts != self._target(ref):
+            return None
+        self._found = ref.position
+        return self._frame
 
     def frames(self) -> Iterator[Decoded]:
         """All frames from here on; packets that cannot be decoded yield none."""
@@ -383,7 +390,9 @@ class Decoder:
             serial = self._serial if frame.opaque is None else frame.opaque.serial
             if frame.is_corrupt:
                 insort(self._damage, _Mark(serial, frame.pts), key=lambda mark: mark.serial)
-            packet = next((kept for place, kept in self._kept if place == serial), None)
+            packet = None
+            if self._kept:
+                packet = next((kept for place, kept in self._kept if place == serial), None)
             yield Decoded(frame, self._is_whole(serial, frame.pts), packet)
 
     def _is_whole(self, serial: int, pts: int | None) -> bool:
