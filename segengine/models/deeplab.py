@@ -10,8 +10,8 @@
 Version 3 is the network of torchvision, which has one 3 x 3 convolution more than the paper and by
 default its rates, output stride 8 and no multigrid; layers have torchvision's names, so that
 `load_torch_state` takes its weights. The others are as published; the decoder of 3+ has plain
-convolutions, as published for ResNets. The fully connected CRF of versions 1 and 2 belongs to the
-segmenter.
+convolutions, as published for ResNets. The fully connected CRF of versions 1 and 2 is the option
+`crf` of `segengine.models.build` and of the segmenter, for any network.
 """
 
 from __future__ import annotations

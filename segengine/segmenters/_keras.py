@@ -34,7 +34,18 @@ def load_whole(path: Path) -> Any:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
         except Exception as error:
             raise ValueError(f"not a Keras model that loads: {reason(error)}") from error
+    _require_windows(model)
     return checked(model)
+
+
+def _require_windows(model: Any) -> None:
+    """Raise ValueError for a CRF in the model: it sees whole frames, which a model is not given."""
+    for layer in model._flatten_layers():
+        if type(layer).__name__ == "DenseCrf":
+            raise ValueError(
+                "it ends in a fully connected CRF, which needs whole frames; save the network built "
+                "without crf, and set crf of the segmenter"
+            )
 
 
 def load_weights(
@@ -44,6 +55,8 @@ def load_weights(
 
     Built for any window size where the architecture allows that, else for `size`.
     """
+    if "crf" in options:
+        raise ValueError("options: crf: needs whole frames; set crf of the segmenter, beside options")
     library()
     from segengine import models
 

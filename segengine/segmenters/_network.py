@@ -19,8 +19,8 @@ from segengine.ahead import one_ahead
 from segengine.engines import Engine, paying
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Place
-from segengine.segmenters._crf import Crf, refine
-from segengine.segmenters._scale import Scale
+from segengine.crf import Crf, refine
+from segengine.scale import Scale
 from segengine.types import Bool, Color, Pixels, Prediction
 
 Floats = NDArray[np.float32]

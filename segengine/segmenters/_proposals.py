@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from segengine import bundles
 from segengine.segmenters._network import check_bands
-from segengine.segmenters._scale import Scale
+from segengine.scale import Scale
 from segengine.types import Pixels, Prediction
 
 Floats = NDArray[np.float32]

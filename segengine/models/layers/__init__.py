@@ -3,6 +3,7 @@
 from segengine.models.layers.adaptive_pool import AdaptiveAveragePooling
 from segengine.models.layers.aligned_resize import AlignedResize
 from segengine.models.layers.canny import Canny
+from segengine.models.layers.dense_crf import DenseCrf
 from segengine.models.layers.dilated import DilatedConvolution
 from segengine.models.layers.encoding import Encoding
 from segengine.models.layers.idle import IdleConvolution
@@ -13,6 +14,7 @@ __all__ = [
     "AdaptiveAveragePooling",
     "AlignedResize",
     "Canny",
+    "DenseCrf",
     "DilatedConvolution",
     "Encoding",
     "IdleConvolution",

@@ -141,8 +141,3 @@ def test_its_statistics_can_be_computed_anew() -> None:
     Recalibration(model)([pixels])
     norm = model.get_layer("aspp.project.1")
     assert np.asarray(norm.moving_mean).any()
-
-
-def test_a_crf_is_the_segmenters_and_not_the_networks() -> None:
-    with pytest.raises(JobError, match=r"^crf: .* a segmenter has it: {kind: deeplab, crf: true}$"):
-        segengine.models.build("deeplab", bands=3, classes=3, crf=True)

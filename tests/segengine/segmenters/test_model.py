@@ -24,9 +24,9 @@ from segengine import models, tiling
 from segengine.engines import tensorflow
 from segengine.errors import JobError
 from segengine.segmenters import _detector, _files, _network
-from segengine.segmenters._crf import Crf, refine
+from segengine.crf import Crf, refine
 from segengine.segmenters._network import Blended, Exact, Resized, Valid
-from segengine.segmenters._scale import Scale
+from segengine.scale import Scale
 from segengine.segmenters.model import create
 from segengine.types import Prediction, Segmenter
 

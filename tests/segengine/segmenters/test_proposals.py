@@ -19,7 +19,7 @@ import segengine
 from segengine.errors import JobError
 from segengine.segmenters import _proposals
 from segengine.segmenters._proposals import PYRAMID, Found, Proposer, draw, paste
-from segengine.segmenters._scale import Scale
+from segengine.scale import Scale
 from segengine.types import Segmenter
 
 Array = NDArray[Any]

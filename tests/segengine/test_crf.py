@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from segengine.segmenters._crf import Crf, refine
-from segengine.segmenters._permutohedral import Lattice, _simplices
+from segengine.crf import Crf, refine
+from segengine.permutohedral import Lattice, _simplices
 
 SIDE = 40
 FEW = Crf(steps=2)

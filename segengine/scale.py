@@ -71,6 +71,11 @@ class Scale:
             scaled[~np.isfinite(scaled)] = 0
         return scaled
 
+    def levels(self, scaled: NDArray[Any]) -> NDArray[np.uint8]:
+        """The pixels of 0 to 255 that `apply` made these values of; others are rounded and cut."""
+        found = (scaled.astype(np.float64) * np.array(self.std) + np.array(self.mean)) * self.divide
+        return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+
 
 def _numbers(value: Any, name: str) -> tuple[float, ...]:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]

@@ -12,7 +12,7 @@ sums (Krähenbühl and Koltun 2013), a pixel's own term included. One step of th
 
 It is computed on whole frames: with sa = 67 every pixel has a say for hundreds of pixels around. The
 smoothness kernel is a separable filter, the bilateral one is approximated on the permutohedral
-lattice (`_permutohedral`).
+lattice (`segengine.permutohedral`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters._permutohedral import Lattice
+from segengine.permutohedral import Lattice
 from segengine.types import Pixels
 
 Floats = NDArray[np.float32]
