@@ -74,7 +74,8 @@ class Scale:
     def levels(self, scaled: NDArray[Any]) -> NDArray[np.uint8]:
         """The pixels of 0 to 255 that `apply` made these values of; others are rounded and cut."""
         found = (scaled.astype(np.float64) * np.array(self.std) + np.array(self.mean)) * self.divide
-        return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+        levels: NDArray[np.uint8] = np.clip(np.rint(found), 0, 255).astype(np.uint8)
+        return levels
 
 
 def _numbers(value: Any, name: str) -> tuple[float, ...]:

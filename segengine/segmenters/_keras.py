@@ -56,7 +56,9 @@ def load_weights(
     Built for any window size where the architecture allows that, else for `size`.
     """
     if "crf" in options:
-        raise ValueError("options: crf: needs whole frames; set crf of the segmenter, beside options")
+        raise ValueError(
+            "options: crf: needs whole frames; set crf of the segmenter, beside options"
+        )
     library()
     from segengine import models
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from segengine import plugins
 from segengine.ahead import one_ahead
+from segengine.crf import Crf, refine
 from segengine.engines import Engine, paying
+from segengine.scale import Scale
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Place
-from segengine.crf import Crf, refine
-from segengine.scale import Scale
 from segengine.types import Bool, Color, Pixels, Prediction
 
 Floats = NDArray[np.float32]

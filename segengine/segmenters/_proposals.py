@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import bundles
-from segengine.segmenters._network import check_bands
 from segengine.scale import Scale
+from segengine.segmenters._network import check_bands
 from segengine.types import Pixels, Prediction
 
 Floats = NDArray[np.float32]

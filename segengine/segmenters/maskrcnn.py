@@ -55,7 +55,7 @@ class MaskRcnn:
     weights_url: str | None = None
     colors: tuple[Color, ...] = ()
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances", "objects")
     slow: ClassVar[bool] = True
 

@@ -25,10 +25,11 @@ from typing import Any, Literal
 import numpy as np
 
 from segengine import bundles
+from segengine.crf import Crf
 from segengine.engines import Engine, Precision, Shape, of_noise
 from segengine.plugins import SLACK
+from segengine.scale import Scale
 from segengine.segmenters import _detector, _files, _proposals, maskrcnn
-from segengine.crf import Crf
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice
 from segengine.segmenters._network import (
@@ -41,7 +42,6 @@ from segengine.segmenters._network import (
     Valid,
 )
 from segengine.segmenters._proposals import Proposer
-from segengine.scale import Scale
 from segengine.segmenters.maskrcnn import MaskRcnn
 from segengine.types import Color, Segmenter
 

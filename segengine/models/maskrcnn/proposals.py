@@ -2,8 +2,8 @@
 
 matterport: the best `pre_nms` anchors of all levels together, decoded, clipped to the input, and
 non-maximum suppression across levels. torchvision: the best `pre_nms` of each level, clipped to the
-image in the input, tiny ones dropped, suppression within each level. Here logits rank: of sure
-anchors the probability is 1.0, all alike, and their order would be chance.
+image in the input, tiny ones dropped, suppression within each level. Logits rank, of matterport's two
+the difference: of sure anchors the probability is 1.0, all alike, and their order would be chance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segengine.models.maskrcnn.anchors import anchors
 NEVER = -1.0
 """Score of what must not be chosen; scores are probabilities."""
 LAST = -1e30
-"""In place of the logit or probability of what must not be chosen."""
+"""In place of the logit of what must not be chosen."""
 
 
 @keras.saving.register_keras_serializable(package="segengine")
@@ -70,10 +70,9 @@ class Proposals(ConfiguredLayer):
         valid = tf.range(config.post_nms)[None] < kept.valid_detections[:, None]
         place = tf.shape(descending)[1] - 1 - tf.cast(kept.nmsed_scores, tf.int32)
         scores = tf.gather(descending, place, axis=1, batch_dims=1)
-        scores = scores if config.matterport else tf.sigmoid(scores)
         return {
             "regions": tf.stop_gradient(tf.where(valid[..., None], kept.nmsed_boxes, 0.0)),
-            "scores": tf.stop_gradient(tf.where(valid, scores, NEVER)),
+            "scores": tf.stop_gradient(tf.where(valid, tf.sigmoid(scores), NEVER)),
         }
 
     def _best(self, scores: Any, deltas: Any, priors: Any) -> tuple[Any, Any]:
@@ -107,9 +106,10 @@ def _ranked(values: Any) -> tuple[Any, Any]:
 
 
 def rpn_scores(config: Any, scores: Any) -> Any:
-    """(n, anchor) what anchors are ranked by: a probability (matterport) or a logit."""
+    """(n, anchor) logits, whose sigmoids are the probabilities of an object."""
     if config.matterport:
-        return tf.nn.softmax(tf.reshape(scores, (tf.shape(scores)[0], -1, 2)))[..., 1]
+        both = tf.reshape(scores, (tf.shape(scores)[0], -1, 2))
+        return both[..., 1] - both[..., 0]
     return tf.reshape(scores, (tf.shape(scores)[0], -1))
 
 

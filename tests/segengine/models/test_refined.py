@@ -99,9 +99,7 @@ def test_a_saved_one_is_read_by_keras_and_refused_by_segmenters(tmp_path: Path) 
         ("mask-rcnn", {}, "crf: mask-rcnn gives no probabilities of classes at the size of its"),
     ],
 )
-def test_what_it_cannot_refine_is_refused(
-    name: str, options: dict[str, Any], message: str
-) -> None:
+def test_what_it_cannot_refine_is_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(JobError, match=f"^{message}") as error:
         build(name, **{"crf": True, **options})
     assert "\n" not in str(error.value)

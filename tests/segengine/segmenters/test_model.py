@@ -21,12 +21,12 @@ from pycocotools import mask as coco_mask
 
 import segengine
 from segengine import models, tiling
+from segengine.crf import Crf, refine
 from segengine.engines import tensorflow
 from segengine.errors import JobError
-from segengine.segmenters import _detector, _files, _network
-from segengine.crf import Crf, refine
-from segengine.segmenters._network import Blended, Exact, Resized, Valid
 from segengine.scale import Scale
+from segengine.segmenters import _detector, _files, _network
+from segengine.segmenters._network import Blended, Exact, Resized, Valid
 from segengine.segmenters.model import create
 from segengine.types import Prediction, Segmenter
 
