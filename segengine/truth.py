@@ -23,8 +23,9 @@ from segengine.job import TRUTH_FIELD, TruthSpec, source_options
 from segengine.objects import zarr_store
 from segengine.schemes import filesystem
 from segengine.sources import _png
-from segengine.sources._files import read_bytes
+from segengine.sources._files import one_line, read_bytes
 from segengine.sources._labels import gray_codes
+from segengine.sources._pillow import opened
 from segengine.types import FrameRef, Truth, TruthRef
 from segengine.urls import public
 
@@ -348,36 +349,28 @@ def _values(
     except MissingTruthError:
         raise
     except Exception as error:
-        raise MissingTruthError(f"{uri}: cannot be read: {error}") from error
+        raise MissingTruthError(f"{uri}: cannot be read: {one_line(error)}") from error
     return whole[rows, cols], None
 
 
 @lru_cache(maxsize=2)
 def _image_values(uri: str, fingerprint: str, size: tuple[int, int], colors: bool) -> NDArray[Any]:
     """A label image whole, of `size`; palette images give their indices, with `colors` their colours."""
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
     data = read_bytes(uri)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(uri, image.size[::-1], size)  # before its pixels ask for memory
-            if image.format == "EPS":  # Pillow would start Ghostscript on it
-                raise MissingTruthError(f"{uri}: is PostScript; convert it to PNG")
-            if (image.format, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
-                quick = _gray_png(data)
-                if quick is not None:
-                    return _grays(uri, quick, colors)
-            if image.format == "PNG":
-                _png.require_pixels(data)
-            if colors and image.mode in ("1", *_COLORED):
-                return _numbers(np.asarray(image.convert("RGB")))
-            if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
-                raise MissingTruthError(_not_one_band(uri, image.mode))
-            return _grays(uri, gray_codes(np.asarray(image), data), colors)
-    except UnidentifiedImageError:  # its message is an address in memory
-        raise MissingTruthError(f"{uri}: cannot be read: it is no image") from None
+    name, image = opened(data)
+    with image:
+        _check_size(uri, image.size[::-1], size)  # before its pixels ask for memory
+        if (name, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
+            quick = _gray_png(data)
+            if quick is not None:
+                return _grays(uri, quick, colors)
+        if name == "PNG":
+            _png.require_pixels(data)
+        if colors and image.mode in ("1", *_COLORED):
+            return _numbers(np.asarray(image.convert("RGB")))
+        if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
+            raise MissingTruthError(_not_one_band(uri, image.mode))
+        return _grays(uri, gray_codes(np.asarray(image), data), colors)
 
 
 def _not_one_band(uri: str, found: str) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
+from segengine.sources._pillow import opened
 
 
 def read_text(uri: str) -> str:
@@ -31,13 +32,12 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
 
     Raises MissingTruthError where it cannot be read whole, or is not of `size` (y, x).
     """
-    import io
-
-    from PIL import Image
-
     data = read_file(uri)
+    if not data.startswith(_png.SIGNATURE):
+        raise MissingTruthError(f"{uri}: not a PNG")
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        _, image = opened(data)
+        with image:
             if size is not None and image.size != size[::-1]:
                 raise MissingTruthError(_other_size(uri, image.size[::-1], size))
             _png.require_pixels(data)
@@ -46,12 +46,11 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
                 pixels = gray_codes(pixels, data)
     except MissingTruthError:
         raise
-    except CorruptInputError as error:
+    except (CorruptInputError, TransientInputError) as error:
         raise MissingTruthError(f"{uri}: {error}") from error
     except Exception as error:
         # Decoders of damaged data raise a zoo: OSError, SyntaxError, zlib.error ...
-        text = "not a PNG" if not data.startswith(b"\x89PNG") else f"damaged: {one_line(error)}"
-        raise MissingTruthError(f"{uri}: {text}") from error
+        raise MissingTruthError(f"{uri}: damaged: {one_line(error)}") from error
     return pixels
 
 

@@ -6,10 +6,8 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from io import BytesIO
 from itertools import groupby
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -24,20 +22,14 @@ from segengine.sources._files import (
     one_line,
     open_input,
     read_bytes,
-    require_unpacked,
     unreadable,
 )
+from segengine.sources._pillow import known, plugin, require_credible, require_sized
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-LARGEST = 2**30
-"""Pixels of the largest frame that is decoded whole."""
-_CREDIBLE = 2.0**16
-"""Pixels a byte of the file that are believed of a large frame: blank ones compress without end."""
-_SMALL = 2**26
-"""Pixels of a frame that is tried whatever it claims."""
 _DTYPES = {"I": "int32", "F": "float32"} | dict.fromkeys(
     ("I;16", "I;16B", "I;16L", "I;16N"), "uint16"
 )
@@ -137,7 +129,7 @@ class _Header:
 def _read_header(file: BinaryIO) -> tuple[_Header, ImageFile | None]:
     """The header, and the lazy image (None where Pillow is not the one to decode)."""
     head = file.read(_signatures.HEAD)
-    name = _format(head)
+    name = known(head)
     try:
         header, image = _HEADERS.get(name, _pillow_header)(name, head, file)
     except (CorruptInputError, TransientInputError, MemoryError):
@@ -148,110 +140,16 @@ def _read_header(file: BinaryIO) -> tuple[_Header, ImageFile | None]:
         if isinstance(error.__cause__ or error, _SHORT) or "Truncated" in text:
             text = "the file ends inside it"
         raise CorruptInputError(f"damaged {name} header: {text}") from error
-    _require_sized(name, header.height, header.width)
-    _require_credible(header, head, file.seek(0, 2))
+    require_sized(name, header.height, header.width)
+    require_credible(name, header.height, header.width, head, file.seek(0, 2))
     return header, image
 
 
-def _require_sized(name: str, height: int, width: int) -> None:
-    """Raise CorruptInputError for no pixels, or more than are decoded whole."""
-    if height < 1 or width < 1:
-        raise CorruptInputError(f"damaged {name} header: {width} x {height} pixels")
-    if height * width > LARGEST:
-        raise CorruptInputError(
-            f"claims {width} x {height} pixels, above 2^30 and not readable in windows"
-        )
-
-
-def _require_credible(header: _Header, head: bytes, size: int) -> None:
-    """Raise CorruptInputError where so few bytes cannot hold so many pixels, before they get memory."""
-    pixels = header.height * header.width
-    if pixels <= _SMALL:
-        return
-    most = _most_held(header.format, head) * size
-    if pixels > most:
-        raise CorruptInputError(
-            f"truncated or damaged {header.format}: claims {header.width} x {header.height} pixels "
-            f"in {size:,} bytes, which hold at most {most:,.0f}"
-        )
-
-
-def _most_held(name: str, head: bytes) -> float:
-    """Pixels a byte of the file."""
-    if name == "PNG":
-        return 1032 * 8 / (head[24] * _CHANNELS.get(head[25], 1) or 1)  # deflate's most is 1032:1
-    if name in ("BMP", "DIB"):
-        start = 14 if name == "BMP" else 0
-        size, bits, packing = (
-            int.from_bytes(head[start + at : start + at + n], "little")
-            for at, n in ((0, 4), (14, 2), (16, 4))
-        )
-        if size >= 40 and packing in _UNPACKED and bits:
-            return 8 / bits
-    return _HELD.get(name, _CREDIBLE)
-
-
-_HELD = {"JPEG": 2.0**13, "GIF": 2.0**13}
-"""A block of a JPEG takes a bit; a code of a GIF says 4096 pixels at most."""
-_UNPACKED = frozenset((0, 3, 6))
-"""Of BMP: whole pixels, perhaps with bit masks."""
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""PNG colour types, and their samples a pixel."""
 _SHORT = (struct.error, IndexError, EOFError)
 
 
-def _format(head: bytes) -> str:
-    if not head:
-        raise CorruptInputError("empty file")
-    name = _signatures.photo(head)
-    if name is not None:
-        return name
-    require_unpacked(head)
-    other = _signatures.other(head)
-    raise CorruptInputError(
-        "not an image: it begins as none of the formats that are known" if other is None else other
-    )
-
-
-def _plugin(name: str, file: BinaryIO) -> ImageFile:
-    """Pillow's reader of one format.
-
-    Not `Image.open`: its limit on sizes is a global of the process, and it warns below ours.
-    """
-    file.seek(0)
-    reader: ImageFile = getattr(_module(name), _READERS[name][1])(file)
-    return reader
-
-
-_READERS = {
-    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
-    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
-    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
-    "WebP": ("PIL.WebPImagePlugin", "WebPImageFile"),
-    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
-    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
-    "DIB": ("PIL.BmpImagePlugin", "DibImageFile"),
-    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
-    "HEIC": ("pillow_heif.as_plugin", "HeifImageFile"),
-}
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return import_module(_READERS[name][0])
-    except ImportError as error:
-        # Not corrupt, which would be final: once it is installed the next run reads the file.
-        raise TransientInputError(
-            f"a {name} image, which needs {_PACKAGES.get(name, 'Pillow')}; "
-            "`pip install segengine[heif]` brings it, or convert it to JPEG or PNG"
-        ) from error
-
-
-_PACKAGES = {"HEIC": "pillow-heif"}
-
-
 def _pillow_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, ImageFile | None]:
-    image = _plugin(name, file)
+    image = plugin(name, file)
     bands, dtype = _layout(name, image.mode)
     info = image.info
     if name == "PNG" and "exif" not in info and image.tile:
@@ -287,7 +185,7 @@ def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
             f"a TIFF whose pages differ (page {page.index} is {_describe(page)}, page {odd.index} "
             f"is {_describe(odd)}); store each in a file of its own"
         )
-    _require_sized(name, page.height, page.width)
+    require_sized(name, page.height, page.width)
     numbers = tuple(each.index for each in pages)
     if page.bands > _MOST_BANDS or (page.bands == 4 and not page.alpha):
         raise _no_photo(page)
@@ -307,7 +205,7 @@ def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
     if page.bits > 32 or (page.bits == 32 and page.kind != "float"):
         raise _no_photo(page)
     try:
-        image = _plugin(name, file)
+        image = plugin(name, file)
     except SyntaxError as error:
         if one_line(error) != "unknown pixel mode":
             raise
@@ -410,7 +308,7 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
             if header.format == "PNG":
                 _png.require_pixels(data)
             if image is None:
-                image = _plugin(header.format, file)
+                image = plugin(header.format, file)
             if position:
                 image.seek(position)
             pixels, valid = _shallow(image, data)

@@ -285,4 +285,5 @@ def test_the_reason_of_a_broken_label_is_the_same_each_time(bench: Any, noise: A
     (bench.root / "truth/0.png").write_bytes(b"broken")
     (missing,) = bench.run(BRIGHT, truth=truth).metrics["missing_truth"]
     path = f"{bench.root}/truth/0.png"
-    assert missing["reason"] == f"{path}: cannot be read: it is no image"
+    said = "not an image: it begins as none of the formats that are known"
+    assert missing["reason"] == f"{path}: cannot be read: {said}"

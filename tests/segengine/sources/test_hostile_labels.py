@@ -252,10 +252,7 @@ def test_a_png_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -
     path.write_bytes(data)
     tracemalloc.start()
     try:
-        with (
-            pytest.warns(Warning, match="decompression bomb"),
-            pytest.raises(MissingTruthError, match=r"is 12000 x 12000 pixels, its image 64 x 48"),
-        ):
+        with pytest.raises(MissingTruthError, match=r"is 12000 x 12000 pixels, its image 64 x 48"):
             read_png(str(path), SIZE)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:

@@ -100,4 +100,6 @@ def test_a_label_of_another_size_is_refused_before_it_is_decoded(
 def test_no_program_is_started_on_a_label(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(SMOOTH).save(path, "EPS")
-    assert refused(path).endswith("is PostScript; convert it to PNG")
+    assert refused(path).endswith(
+        "a PostScript file, which is not read; convert it to PNG, JPEG or TIFF"
+    )
