@@ -102,7 +102,9 @@ def test_an_edit_list_is_followed(
     expected = sequential(path)
     assert len(expected) == left
     if not left:
-        with pytest.raises(CorruptInputError, match=r"^a video without a frame that can be decoded"):
+        with pytest.raises(
+            CorruptInputError, match=r"^a video without a frame that can be decoded"
+        ):
             probe(path)
         return
     frames = refs(path, probe(path))
