@@ -189,6 +189,7 @@ def plain(path: Path) -> list[int]:
             if not videos:
                 return found
             context = videos[0].codec_context
+            context.thread_count = 1  # else frames of other threads are lost with a damaged one
             gray = (context.pix_fmt or "").startswith("gray")
             packets = file.demux(videos[0])
             with contextlib.suppress(av.error.FFmpegError):  # the file breaks off
