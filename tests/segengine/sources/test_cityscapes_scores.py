@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from segengine.evaluate import evaluate
-from segengine.sources.cityscapes import LABELS
+from segengine.sources.cityscapes import LABELS, CityscapesSource
+
+from .standins import rows_of, truths_of
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 ARCHIVE = Path(__file__).parent / "fixtures" / "cityscapes.zip"
@@ -132,3 +134,16 @@ def test_all_annotated_classes_have_the_counts_too(
     assert table["rows"] == [label.name for label in LABELS[4:]]
     expected = np.array(known["pixels"]["all"]["confMatrix"])[4:]
     np.testing.assert_array_equal(np.array(table["counts"])[:, :-1], expected)
+
+
+def test_true_objects_are_those_of_the_sets_own_scripts(root: Path, known: dict[str, Any]) -> None:
+    truths = truths_of(CityscapesSource(), root)
+    for frame, theirs in known["objects"].items():
+        rows = rows_of(truths[f"{frame}_leftImg8bit"])
+        own = sorted([row["id"], IDS[row["class"]], row["area"]] for row in rows)
+        assert own == theirs
+        assert {row["id"] for row in rows if row["crowd"]} == {i for i, *_ in theirs if i < 1000}
+    assert len(known["objects"]) == 2
+    assert [frame for frame, truth in truths.items() if truth.objects is None] == [
+        "munster_000000_000019_leftImg8bit"
+    ]
