@@ -26,7 +26,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -48,6 +48,8 @@ SHORT = 0.1
 """Seconds of work that share a message."""
 MOST = 64
 """Works in a message, at most."""
+PROMPT = 0.02
+"""Seconds between two works of a message that are said to start: saying so may take as long as one."""
 HELD = 1 << 26
 """Bytes that a message's works hold until they are stored together."""
 NO_WORKERS = 120.0
@@ -186,31 +188,37 @@ def call_stamped(
     _prepare_worker(worker.name)
     _end_with_parent()
 
-    def send(stamp: str, value: Any) -> None:
-        worker.log_event(topic, {"stamp": stamp, "value": encode(value)})
+    def send(values: Mapping[str, Any]) -> None:
+        worker.log_event(topic, {"values": {s: encode(value) for s, value in values.items()}})
 
     worker.log_event(topic, {"message": key, "worker": worker.address})
     waiting: dict[str, Later] = {}
 
     def finish_waiting() -> None:
         works = list(waiting.values())
-        for stamp, value in zip(waiting, type(works[0]).finish_all(works), strict=True):
-            send(stamp, value)
+        send(dict(zip(waiting, type(works[0]).finish_all(works), strict=True)))
         waiting.clear()
 
+    said = float("-inf")
     for stamp, function, task in calls:
-        worker.log_event(topic, {"stamp": stamp})
+        if time.monotonic() - said > PROMPT:
+            worker.log_event(topic, {"stamp": stamp})
+            said = time.monotonic()
         value = _called(function, task)
         if not is_later(value):
-            send(stamp, value)
+            send({stamp: value})
         elif beside:
-            _STORING.start(value, partial(send, stamp))
+            _STORING.start(value, partial(_sent, send, stamp))
         else:
             waiting[stamp] = value
             if sum(later.nbytes for later in waiting.values()) > HELD:
                 finish_waiting()
     if waiting:
         finish_waiting()
+
+
+def _sent(send: Callable[[Mapping[str, Any]], None], stamp: str, value: Any) -> None:
+    send({stamp: value})
 
 
 def _called(function: Callable[[Any], Any], task: Any) -> Any:
@@ -325,11 +333,19 @@ class DaskPool:
         """Tasks that wait at the scheduler, a worker. 0 where its settings are not ours."""
         self.stop = threading.Event()
         """Set from any thread: what is dispatched raises StoppedError instead of waiting on."""
+        self._prepared: set[Any] = set()
 
     @property
     def workers(self) -> int:
         """Workers there are now."""
         return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+
+    def prepare(self, function: Callable[..., None], *args: Any) -> None:
+        """Have each worker that is there call it before its first work; what it raises is ignored."""
+        for worker in self.client.scheduler_info(n_workers=-1)["workers"]:
+            future = self.client.submit(function, *args, workers=[worker], pure=False)
+            self._prepared.add(future)  # let go of, it would be cancelled; held on to, done again
+            future.add_done_callback(self._prepared.discard)
 
     def dispatch(
         self, works: Iterable[Work], *, retries: int, deadline: float
@@ -450,15 +466,17 @@ class _DaskRun:
                 message.starts += 1
                 self.ended.put(message.key)
             return
-        running = self.running.get(said["stamp"])
-        if running is None:
-            return
-        running.message.heard = time.monotonic()
-        if "value" in said:
-            running.value = said["value"]
-            self.ended.put(running.stamp)
-        else:
-            running.since = running.message.heard
+        now = time.monotonic()
+        for stamp, value in said.get("values", {said.get("stamp"): b""}).items():
+            running = self.running.get(stamp)
+            if running is None:
+                continue
+            running.message.heard = now
+            if value:
+                running.value = value
+                self.ended.put(stamp)
+            else:
+                running.since = now
 
     def _wait(self) -> str | None:
         """What has ended; None where nothing has, and it is time to look around."""
@@ -524,7 +542,10 @@ class _DaskRun:
             self.running.pop(member.stamp, None)
 
     def _ended(self, message: _Message) -> Iterator[Outcome]:
-        """A message's call has begun, has returned, or never will."""
+        """A message's call has begun, has returned, or never will.
+
+        `lost` is what Dask begins again, since the worker died that held its result.
+        """
         from distributed import KilledWorker
 
         status = message.future.status
@@ -536,7 +557,7 @@ class _DaskRun:
                 self._suspect(message, 1)
             else:
                 yield from self._failed(message, retry_of(error))
-        elif status != "pending":  # cancelled or lost: the scheduler forgot it
+        elif status not in ("pending", "lost"):  # cancelled: the scheduler forgot it
             yield from self._failed(message, Retry(f"the scheduler lost the task ({status})"))
         elif message.starts > 1 and len(message.members) > 1:
             # What it has done would be done again: the rest goes out anew, each by itself.

@@ -52,6 +52,7 @@ from segengine.store import (
 from segengine.survey import survey
 from segengine.urls import public
 from segengine.verify import broken_objects, misplaced, unreadable
+from segengine.worker import GROUND, LIBRARIES, prepare
 
 
 class Run:
@@ -196,6 +197,7 @@ class Run:
         self._measurer = measurer(self.job, self.objects, plan.layouts, plan.arrays, plan.plugin)
         if plan.pending:
             self._open_pool(plan.pending)
+            self._prepare(plan)
         for frame in publish.unplaced_failures(plan):
             self.quarantine.add(frame)
         self._commit_plan(plan)
@@ -380,6 +382,22 @@ class Run:
         if self._opening is None:
             starter = self._stack.enter_context(ThreadPoolExecutor(1))
             self._opening = starter.submit(self._enter_pool, tasks)
+
+    def _prepare(self, plan: Plan) -> None:
+        """Let workers load their libraries as soon as they are there."""
+        kinds = {layout.kind for layout in plan.layouts.values()}
+        placed = any(layout.attributes.get("crs_wkt") for layout in plan.layouts.values())
+        libraries = [name for kind in sorted(kinds) for name in LIBRARIES.get(kind, ())]
+        libraries += GROUND if placed else ()
+
+        def start(opening: Future[Pool]) -> None:
+            pool = None if opening.cancelled() or opening.exception() else opening.result()
+            if isinstance(pool, DaskPool) and libraries:
+                with suppress(Exception):  # without it they load what they need later
+                    pool.prepare(prepare, libraries)
+
+        assert self._opening is not None
+        self._opening.add_done_callback(start)
 
     def _pool(self, tasks: int = 1 << 30) -> Pool:
         """The run's workers; started on first use."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,6 +46,22 @@ LATER_BYTES = 64 << 20
 """Most bytes of a computed shard that are held while the next one is computed."""
 MANY = 4
 """Shards from which flushing the file system is sooner done than their files and folders."""
+
+
+LIBRARIES = {
+    "raster": ("rasterio", "rasterio.windows", "cv2"),
+    "images": ("PIL.Image", "cv2"),
+    "video": ("av",),
+    "zarr": ("zarr",),
+}
+"""What reading a kind of source takes; loading them takes a worker about a second."""
+GROUND = ("pyproj",)
+
+
+def prepare(libraries: Sequence[str]) -> None:
+    """Load what works will need, while the driver still plans."""
+    for name in libraries:
+        import_module(name)
 
 
 def segment_shard(task: ShardTask) -> Record | Retry:

@@ -255,3 +255,8 @@ class Surveyed:
         count(self.log, "fit")
         mean = state[0] // max(1, state[1])
         return Linked(mean, mean + 60, self.pause, self.log, self.gate)
+
+
+def prepared(log: str) -> None:
+    """A line for each process that is prepared."""
+    count(log, str(os.getpid()))

@@ -43,7 +43,7 @@ def job_with_trap(
 
 def assert_only_the_trap_failed(job: Job, status: str) -> None:
     (failed,) = job.summary()["failed"]
-    assert (failed["name"], failed["kind"]) == ("01.png", status)
+    assert (failed["name"], failed["kind"]) == ("01.png", status), failed["reason"]
     records = {key[2]: record for key, record in job.records().items() if key[0] == "mask"}
     assert len(records) == 12
     assert {place for place, r in records.items() if r.status != "done"} == {(1, 0, 0)}

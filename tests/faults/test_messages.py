@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import Numbered, counted, numbered, stored_later
+from faulty import Numbered, counted, numbered, prepared, stored_later
 
 from segengine import cluster
 from segengine.dispatch import DaskPool, InProcess, Outcome, Work
@@ -123,3 +123,17 @@ def test_mates_are_stored_together(here: bool, pool: DaskPool, messages: list[in
     mates = Counter(o.value for o in found.values())
     assert all(count % size == 0 for size, count in mates.items())
     assert max(mates) > 8
+
+
+def test_each_worker_is_prepared_once(pool: DaskPool, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pool.prepare(prepared, str(log))
+    outcomes = by_number(pool.dispatch(works(), retries=1, deadline=60))
+    assert len(outcomes) == COUNT
+    assert len(set(counted(log))) == len(counted(log)) == 2
+
+
+def test_what_cannot_be_prepared_costs_nothing(pool: DaskPool) -> None:
+    pool.prepare(prepared, "/nowhere/log")
+    outcomes = by_number(pool.dispatch(works(), retries=1, deadline=60))
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
