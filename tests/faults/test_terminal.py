@@ -220,6 +220,43 @@ def test_ctrl_c_in_the_demo_is_one_line(
     assert list(tmp_path.glob("here/*.zarr/run.lock")) == []
 
 
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [("verify", "import"), ("evaluate", "import"), ("evaluate", "metrics.json")],
+)
+def test_ctrl_c_in_what_reads_a_store_is_one_line(
+    photos: Path,
+    tmp_path: Path,
+    make_job: Callable[..., Job],
+    make_terminal: Callable[..., Terminal],
+    command: str,
+    place: str,
+    times: int,
+) -> None:
+    job = make_job(job_of(photos, tmp_path / "m.zarr", {"kind": "waiting:Waiting"}))
+    job.run(0, "--in-process")
+    before = job.scenes()
+    gate = tmp_path / "gate"
+    gate.touch()
+    truth = ["--truth", f"{photos}/{{stem}}.png", "--metrics", "iou"]
+    asked = [command, job.store, "--trust", *(truth if command == "evaluate" else [])]
+    terminal = make_terminal(*asked, WAIT_AT=place, WAIT_GATE=str(gate))
+    terminal.until(gate.with_suffix(".there").exists, place)
+    began = time.monotonic()
+    _press(terminal, times)
+    assert terminal.wait() == 130, terminal.screen
+    assert time.monotonic() - began < SOON
+    assert terminal.said() == [LINE], terminal.screen
+    assert terminal.cursor_is_shown()
+    terminal.assert_nobody_left()
+    assert not Path(job.store, "run.lock").exists()
+    gate.unlink()
+    assert job.scenes() == before
+    again = job.launch(["-m", "segengine_flows.cli", "verify", job.store, "--trust"])
+    assert again.wait() == 0, again.stderr
+
+
 @pytest.mark.parametrize(
     "module", ["segengine.stderr", "segengine_flows.cli", "segengine_tasks.words"]
 )
