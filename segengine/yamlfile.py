@@ -149,6 +149,12 @@ class _Builder:
             )
         self.lines[key] = line
         parent.name, parent.named = self._scalar(event, line), True
+        if parent.name is None or isinstance(parent.name, bool):
+            raise YamlError(
+                f"{'.'.join(key)}: YAML reads this key as {parent.name}; write it in quotes, if it is "
+                "meant",
+                line,
+            )
 
     def _key(self, parent: _Open | None, line: int) -> Key:
         if parent is None:

@@ -42,6 +42,8 @@ REFUSED = {
     "a: 0x" + "f" * 500: (1, "beyond 128 bits"),
     "a: " + "1:" * 1_000 + "1": (1, "beyond 128 bits"),
     "a: 2026-99-99": (1, "is no timestamp"),
+    "a:\n  on: 2": (2, "a.on: YAML reads this key as True; write it in quotes"),
+    "~: 2": (1, "~: YAML reads this key as None"),
     "a: [1": (1, "did not find expected"),
 }
 
@@ -74,7 +76,7 @@ def test_what_grows_or_runs_is_refused_by_its_line(text: str, tmp_path: Path) ->
     "text",
     [
         "", "a: 1", "a: [1, 2.5, 'x', \"y\", yes, null, ~, 0x1f, 1e3, 12:30, 2026-05-01]",
-        "a:\n- b: 1\n  c:\n  - d\n  - {e: f, g: [h]}\n", "1: a\nyes: b\nnull: c", "- a\n- b", "plain",
+        "a:\n- b: 1\n  c:\n  - d\n  - {e: f, g: [h]}\n", "1: a\n'yes': b\n\"null\": c", "- a\n- b", "plain",
         "a: |\n  text\n  more\nb: >\n  folded\n  text\n", "--- \na: 1\n...\n", "# only\n", "a:",
         "a: '<<'\n'<<': 1", "a: .inf", "a: -9223372036854775808",
     ],
