@@ -142,6 +142,10 @@ class Video:
         """Whether this codec in this container yields a frame a packet, in time stamp order."""
         if not self.formats & _CONTAINERS:
             return False
+        # Of a fragment that is lost in ASF these tell nothing, and what is shown in its place depends
+        # on where decoding began: at the start of the file.
+        if "asf" in self.formats and self.codec in ("h264", "hevc"):
+            return False
         # AVI stores no presentation times: frames that are shown in another order have none.
         return self.codec in _INTRA or (self.codec in _REORDERED and "avi" not in self.formats)
 
