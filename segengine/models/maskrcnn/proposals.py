@@ -4,6 +4,7 @@ matterport: the best `pre_nms` anchors of all levels together, decoded, clipped 
 non-maximum suppression across levels. torchvision: the best `pre_nms` of each level, clipped to the
 image in the input, tiny ones dropped, suppression within each level. Logits rank, of matterport's two
 the difference: of sure anchors the probability is 1.0, all alike, and their order would be chance.
+Between torchvision's levels probabilities rank, and of equal ones the finer level goes first.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Proposals(ConfiguredLayer):
         scores = tf.gather(descending, place, axis=1, batch_dims=1)
         return {
             "regions": tf.stop_gradient(tf.where(valid[..., None], kept.nmsed_boxes, 0.0)),
-            "scores": tf.stop_gradient(tf.where(valid, tf.sigmoid(scores), NEVER)),
+            "scores": tf.stop_gradient(tf.where(valid, scores, NEVER)),
         }
 
     def _best(self, scores: Any, deltas: Any, priors: Any) -> tuple[Any, Any]:
@@ -90,19 +91,30 @@ class Proposals(ConfiguredLayer):
 
 
 def _ranked(values: Any) -> tuple[Any, Any]:
-    """Ranks (n, k, level) of values, the greatest highest and 0 for none; all values descending,
+    """Ranks (n, k, level) of logits, the best highest and 0 for none; all probabilities descending,
     of which the rank counts from the end, where a 0 stands for rank 0.
 
+    Logits descend within each level; equal probabilities are in order of level, then of logit.
     TensorFlow's suppression fills up with scores of 0, which would go before negative logits. Whole
     numbers are exact, and no two are alike.
     """
-    flat = tf.reshape(values, (tf.shape(values)[0], -1))
-    order = tf.argsort(flat, direction="DESCENDING", stable=True)
-    count = tf.shape(flat)[1]
-    ranks = tf.cast(count - tf.argsort(order), tf.float32)
+    n, k, levels = (tf.shape(values)[axis] for axis in range(3))
+    flat = tf.reshape(tf.transpose(values, (0, 2, 1)), (n, levels * k))
+    likely = tf.where(flat > LAST / 2, probability(flat), NEVER)
+    order = tf.argsort(likely, direction="DESCENDING", stable=True)
+    ranks = tf.cast(levels * k - tf.argsort(order), tf.float32)
     ranks = tf.where(flat > LAST / 2, ranks, 0.0)
-    descending = tf.gather(flat, order, axis=1, batch_dims=1)
-    return tf.reshape(ranks, tf.shape(values)), tf.pad(descending, [[0, 0], [0, 1]])
+    descending = tf.gather(likely, order, axis=1, batch_dims=1)
+    ranks = tf.transpose(tf.reshape(ranks, (n, levels, k)), (0, 2, 1))
+    return ranks, tf.pad(descending, [[0, 0], [0, 1]])
+
+
+def probability(logits: Any) -> Any:
+    """float32 sigmoids, rounded where torchvision's are: over 16.64 they are 1.0.
+
+    The exponential has more digits, so that no greater logit has a lesser probability.
+    """
+    return 1 / (1 + tf.cast(tf.exp(-tf.cast(logits, tf.float64)), tf.float32))
 
 
 def rpn_scores(config: Any, scores: Any) -> Any:

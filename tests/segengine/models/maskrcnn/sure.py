@@ -33,6 +33,9 @@ CASES = {
 }
 """torchvision suppresses up to 1000 boxes on a CPU in one go, and more level by level."""
 
+NEARLY_ONE = np.linspace(12, 17, 1001).astype(np.float32)
+"""Logits whose probabilities are 1.0 to some multiples of the least difference there is."""
+
 
 def maps(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Logits (2, h, w, 3) and deltas (2, h, w, 12), x before y, of each level.

@@ -1,7 +1,8 @@
 """torchvision's own proposals where most probabilities are 1.0, which a sort may leave in any order.
 
 What a level keeps, torchvision finds by a stable sort of probabilities behind one of logits: by
-logit. Of over 1000 boxes of an image (on a CPU) its last sort is not stable: the boxes kept are
+logit. Up to 1000 boxes of an image (on a CPU) are ordered by that stable sort between levels too:
+by probability, then level, then logit. Of more, its last sort is not stable: the boxes kept are
 sure, the order of equal probabilities is not, and so neither is which of them `post_nms` cuts off.
 """
 
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 
 from segengine.models.maskrcnn.config import preset
-from segengine.models.maskrcnn.proposals import Proposals
+from segengine.models.maskrcnn.proposals import Proposals, probability
 
-from .sure import CASES, SIZE, WINDOWS, Case, maps
+from .sure import CASES, NEARLY_ONE, SIZE, WINDOWS, Case, maps
 
 WANTED = dict(np.load(Path(__file__).parent / "fixtures" / "large_logits.npz"))
 PIXELS = 1e-3
@@ -49,11 +50,24 @@ def places(regions: np.ndarray, among: np.ndarray) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize(("name", "counts"), [("few", (571, 484)), ("many", (1964, 1663))])
-def test_the_same_are_proposed(name: str, counts: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "counts"), [("few", (571, 484)), ("few_cut", (100, 100))], ids=["few", "few_cut"]
+)
+def test_up_to_1000_boxes_are_proposed_in_torchvisions_order(
+    name: str, counts: tuple[int, int]
+) -> None:
     for image, (regions, scores) in enumerate(propose(CASES[name])):
         wanted, probabilities = theirs(name, image)
         assert len(regions) == len(wanted) == counts[image]
+        assert (probabilities == 1).mean() > 0.9
+        np.testing.assert_allclose(regions, wanted, atol=PIXELS)
+        np.testing.assert_allclose(scores, probabilities, rtol=1e-6)
+
+
+def test_of_more_the_same_are_proposed() -> None:
+    for image, (regions, scores) in enumerate(propose(CASES["many"])):
+        wanted, probabilities = theirs("many", image)
+        assert len(regions) == len(wanted) == (1964, 1663)[image]
         assert (probabilities == 1).mean() > 0.9
         np.testing.assert_allclose(scores, probabilities, rtol=1e-6)
         np.testing.assert_allclose(scores[places(wanted, regions)], probabilities, rtol=1e-6)
@@ -69,3 +83,10 @@ def test_of_more_the_cut_takes_others_that_are_as_sure() -> None:
         assert (scores == 1).all()
         places(wanted, everything[image][0])
         np.testing.assert_array_equal(regions, everything[image][0][:1000])
+
+
+def test_probabilities_are_alike_where_torchvisions_are() -> None:
+    """TensorFlow's own sigmoid rounds otherwise, which would be another order between levels."""
+    np.testing.assert_array_equal(probability(NEARLY_ONE), WANTED["nearly_one"])
+    assert len(np.unique(WANTED["nearly_one"])) < 100
+    assert (WANTED["nearly_one"] == 1).any()
