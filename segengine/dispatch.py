@@ -10,8 +10,8 @@ The clock of the deadline starts when the worker says that it starts (an event o
 attempt), so waiting in a queue counts for nothing. Where that event does not come, because native code
 holds the worker's interpreter from its first line on, the clock starts when the scheduler is asked.
 
-Short works share a message: what a message costs is then paid once for many. Each has its own events,
-so that what is done stays done, and only what was begun is suspected, when their worker dies.
+Short works share a message: what a message costs is then paid once for many. Results come as events, so
+that what is done stays done when their worker dies, and so do starts: what was begun last is suspected.
 """
 
 from __future__ import annotations
@@ -191,6 +191,9 @@ def call_stamped(
     def send(values: Mapping[str, Any]) -> None:
         worker.log_event(topic, {"values": {s: encode(value) for s, value in values.items()}})
 
+    def send_one(stamp: str, value: Any) -> None:
+        send({stamp: value})
+
     worker.log_event(topic, {"message": key, "worker": worker.address})
     waiting: dict[str, Later] = {}
 
@@ -202,23 +205,19 @@ def call_stamped(
     said = float("-inf")
     for stamp, function, task in calls:
         if time.monotonic() - said > PROMPT:
-            worker.log_event(topic, {"stamp": stamp})
+            worker.log_event(topic, {"begun": stamp})
             said = time.monotonic()
         value = _called(function, task)
         if not is_later(value):
-            send({stamp: value})
+            send_one(stamp, value)
         elif beside:
-            _STORING.start(value, partial(_sent, send, stamp))
+            _STORING.start(value, partial(send_one, stamp))
         else:
             waiting[stamp] = value
             if sum(later.nbytes for later in waiting.values()) > HELD:
                 finish_waiting()
     if waiting:
         finish_waiting()
-
-
-def _sent(send: Callable[[Mapping[str, Any]], None], stamp: str, value: Any) -> None:
-    send({stamp: value})
 
 
 def _called(function: Callable[[Any], Any], task: Any) -> Any:
@@ -467,16 +466,16 @@ class _DaskRun:
                 self.ended.put(message.key)
             return
         now = time.monotonic()
-        for stamp, value in said.get("values", {said.get("stamp"): b""}).items():
+        if "begun" in said:
+            running = self.running.get(said["begun"])
+            if running is not None:
+                running.since = running.message.heard = now
+            return
+        for stamp, value in said["values"].items():
             running = self.running.get(stamp)
-            if running is None:
-                continue
-            running.message.heard = now
-            if value:
-                running.value = value
+            if running is not None:
+                running.message.heard, running.value = now, value
                 self.ended.put(stamp)
-            else:
-                running.since = now
 
     def _wait(self) -> str | None:
         """What has ended; None where nothing has, and it is time to look around."""
