@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 _Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -27,22 +28,32 @@ NEAR, FAR = 4, 16
 """Threads, for files here and for what each request to takes its time."""
 
 
-def each_of(items: Iterable[_Item], work: Callable[[_Item], Any], root: str) -> None:
-    """Do what mostly waits for the store at `root`, several at once; raises what the first raises.
+FEW = 8
+"""Items that are not worth starting threads for."""
 
-    >>> each_of([2, 1], lambda item: print(item), "m.zarr")
-    2
-    1
+
+def several(
+    items: Sequence[_Item], work: Callable[[_Item], _Found], *, far: bool
+) -> Iterator[_Found]:
+    """What `work` makes of each item, in their order; several at once, for it mostly waits.
+
+    `far`: for a network. What one raises is raised in its place, and the rest is left.
+
+    >>> list(several([2, 1], str, far=False))
+    ['2', '1']
     """
-    items = list(items)
-    if len(items) < FAR:  # not worth starting threads for
-        for item in items:
-            work(item)
+    if len(items) < FEW:
+        yield from map(work, items)
         return
-    with ThreadPoolExecutor(FAR if "://" in root else NEAR, "segengine-store") as pool:
+    with ThreadPoolExecutor(FAR if far else NEAR, "segengine-several") as pool:
         try:
-            for _ in pool.map(work, items):
-                pass
+            yield from pool.map(work, items)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def each_of(items: Iterable[_Item], work: Callable[[_Item], object], root: str) -> None:
+    """Do it for each item, several at once; `root`: of the store that it waits for."""
+    for _ in several(list(items), work, far="://" in root):
+        pass

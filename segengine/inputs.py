@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from segengine import registry
+from segengine.ahead import several
 from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
 from segengine.layout import Cut, Layout, Probed, Unplaced, homes, outgrown, place
 from segengine.objects import Objects
@@ -66,9 +66,8 @@ class Scan:
 def load_layouts(objects: Objects) -> dict[str, Layout]:
     """The committed layouts of a store, by scene; one that is damaged for good counts as none."""
     _, files = objects.children(LAYOUTS)
-    with ThreadPoolExecutor(8) as pool:
-        found = [la for la in pool.map(lambda f: load_layout(objects, f), files) if la is not None]
-    return {layout.scene: layout for layout in found}
+    found = several(files, partial(load_layout, objects), far="://" in objects.root)
+    return {layout.scene: layout for layout in found if layout is not None}
 
 
 def load_layout(objects: Objects, scene: str) -> Layout | None:
@@ -196,11 +195,5 @@ def _probe_all(
             reason = f"cannot be read: {type(error).__name__}: {error}".partition("\n")[0]
             return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", reason)
 
-    if not entries:
-        return
-    if len(entries) < 8:
-        yield from ((e, probe(e)) for e in entries)
-        return
-    remote = any("://" in e.uri for e in entries)
-    with ThreadPoolExecutor(16 if remote else 4) as pool:
-        yield from zip(entries, pool.map(probe, entries), strict=True)
+    far = any("://" in e.uri for e in entries)
+    yield from zip(entries, several(entries, probe, far=far), strict=True)
