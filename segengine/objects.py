@@ -354,11 +354,8 @@ class LocalObjects:
 
             shutil.rmtree(path)
             return
-        base = os.path.join(self.root, ASIDE, key)
-        target, number = base, 1
-        while os.path.lexists(target):
-            number += 1
-            target = f"{base}.{number}"
+        name = aside(key, lambda name: os.path.lexists(os.path.join(self.root, name)))
+        target = os.path.join(self.root, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.rename(path, target)
 
@@ -528,6 +525,15 @@ class LocalObjects:
                 _flush(above)
             flushed.add(folder)
             folder = above
+
+
+def aside(key: str, exists: Callable[[str], bool]) -> str:
+    """A key that nothing `exists` under, for what is moved out of the way."""
+    name, number = f"{ASIDE}/{key}", 1
+    while exists(name):
+        number += 1
+        name = f"{ASIDE}/{key}.{number}"
+    return name
 
 
 def _names(folder: str, prefix: str) -> Iterator[str]:

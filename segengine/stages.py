@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -33,7 +32,7 @@ from segengine.instances import ROWS
 from segengine.job import Job, parse_job
 from segengine.lock import HeldLock, run_lock
 from segengine.measure import Measurer, measurer
-from segengine.objects import ASIDE, NOBODY, LocalObjects, Writer, open_objects
+from segengine.objects import ASIDE, NOBODY, LocalObjects, Writer, aside, open_objects
 from segengine.plan import Place, Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.pyramid import build_pyramid
@@ -220,9 +219,7 @@ class Run:
         """Move aside what cannot be read, and is of no scene: nothing would ever write it again."""
         for scene, key in list(unreadable(self.objects)):
             if scene not in plan.layouts:
-                ends = chain(("",), (f".{n}" for n in count(2)))
-                names = (f"{ASIDE}/{key}{end}" for end in ends)
-                target = next(name for name in names if not self.objects.exists(name))
+                target = aside(key, self.objects.exists)
                 self.objects.put(target, self.objects.base.get(key) or b"")
                 self.objects.delete(key)
                 self.objects.damaged.pop(key, None)
