@@ -113,14 +113,18 @@ def _press(terminal: Terminal, times: int) -> None:
 
 
 def _assert_left(run: Run, code: int, began: float) -> None:
-    """It has ended as it should: soon, in one line, with nobody and no lock left."""
-    terminal = run.terminal
+    """It has ended as it should, with no lock left."""
+    _assert_ended(run.terminal, code, began)
+    assert not Path(run.job.store, "run.lock").exists()
+
+
+def _assert_ended(terminal: Terminal, code: int, began: float) -> None:
+    """It has ended as it should: soon, in one line, with nobody left."""
     assert terminal.wait() == code, terminal.screen
     assert time.monotonic() - began < SOON
     assert terminal.said() == [LINE], terminal.screen
     assert terminal.cursor_is_shown()
     terminal.assert_nobody_left()
-    assert not Path(run.job.store, "run.lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -195,11 +199,7 @@ def test_ctrl_c_in_a_training_is_one_line_and_keeps_its_epochs(
     terminal.until(kept.exists, "no epoch ends")
     began = time.monotonic()
     _press(terminal, times)
-    assert terminal.wait() == 130, terminal.screen
-    assert time.monotonic() - began < SOON
-    assert terminal.said() == [LINE], terminal.screen
-    assert terminal.cursor_is_shown()
-    terminal.assert_nobody_left()
+    _assert_ended(terminal, 130, began)
     state, _ = checkpoints.load(kept.parent, kept.name) or pytest.fail("no checkpoint")
     assert state.epochs >= 1
 
@@ -245,11 +245,7 @@ def test_ctrl_c_in_what_reads_a_store_is_one_line(
     terminal.until(gate.with_suffix(".there").exists, place)
     began = time.monotonic()
     _press(terminal, times)
-    assert terminal.wait() == 130, terminal.screen
-    assert time.monotonic() - began < SOON
-    assert terminal.said() == [LINE], terminal.screen
-    assert terminal.cursor_is_shown()
-    terminal.assert_nobody_left()
+    _assert_ended(terminal, 130, began)
     assert not Path(job.store, "run.lock").exists()
     gate.unlink()
     assert job.scenes() == before
