@@ -28,6 +28,8 @@ _EXACT = 1e-7
 """By how much, as a share, it may miss the area of one more pixel; a small pixel's own is rounded so."""
 _BITS = 30
 """Binary digits of the area of the pixel in the middle of a scene."""
+_SCENES = 1 << 13
+"""Of which the unit and the strip are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,6 @@ class Ground:
                 found[classes] += int(weights.sum()) * part.shape[1] - known
                 left = right
         return tuple(found)
-
-
-_SCENES = 1 << 13
-"""Of which the unit and the strip are remembered."""
 
 
 @lru_cache(_SCENES)

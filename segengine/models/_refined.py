@@ -36,7 +36,7 @@ def refined(model: Any, last: DenseCrf, name: str) -> Any:
 
     Raises ValueError where it is something else.
     """
-    outputs = list(model.outputs) if isinstance(model.output, list | tuple) else [model.output]
+    outputs = list(model.outputs)
     single = not isinstance(model.output, dict) and len(model.inputs) == 1
     if not single or outputs[0].shape[1:3] != model.inputs[0].shape[1:3]:
         raise ValueError(f"crf: {name} gives no probabilities of classes at the size of its input")
