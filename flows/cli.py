@@ -101,25 +101,25 @@ def _plan(args: argparse.Namespace) -> int:
         from segengine_flows._train import planned
 
         return _show_lines(planned(args.job, args.set))
-    from segengine.preview import plan
+    from segengine.commands.plan import plan
 
     return _show_lines(plan(load_job(args.job, args.set)))
 
 
 def _status(args: argparse.Namespace) -> int:
-    from segengine.status import status
+    from segengine.commands.status import status
 
     return _show_lines(status(_store(args.store)))
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from segengine.verify import verify
+    from segengine.commands.verify import verify
 
     return _show_lines(verify(_trusted(args), trust=args.trust))
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from segengine.evaluate import evaluate
+    from segengine.commands.evaluate import evaluate
 
     asked = {group: args.__dict__[group] for group in ("metrics", "losses")}
     given = {group: names for group, names in asked.items() if names is not None}
@@ -139,7 +139,7 @@ def _export(args: argparse.Namespace) -> int:
 
     from segengine import registry
     from segengine.errors import JobError
-    from segengine.trust import trusting
+    from segengine.guards.trust import trusting
 
     export = registry.load("exports", args.to)
     options = {"overwrite": True} if args.overwrite else {}
@@ -158,7 +158,7 @@ def _export(args: argparse.Namespace) -> int:
 
 def _warn_of_inputs(place: str, written: Sequence[str]) -> None:
     from segengine.outputs import taken_up
-    from segengine.store import open_store
+    from segengine.reader import open_store
 
     number, path = taken_up(open_store(place), written)
     if number:
@@ -169,7 +169,7 @@ def _warn_of_inputs(place: str, written: Sequence[str]) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from segengine.show import show
+    from segengine.commands.show import show
 
     place, frame = _trusted(args), args.frame
     path = show(place, args.scene, frame, args.out, args.what, trust=args.trust)
@@ -222,7 +222,7 @@ def _show_lines(report: Any) -> int:
 
 def _store(path: str) -> str:
     """A store as named on the command line: a URL, or a path made absolute."""
-    from segengine.schemes import require_served
+    from segengine.guards.schemes import require_served
 
     require_served(path, "STORE")
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
@@ -230,8 +230,8 @@ def _store(path: str) -> str:
 
 def _trusted(args: argparse.Namespace) -> str:
     """A store as named on the command line; a line on stderr where code that it names is left out."""
-    from segengine.store import open_lost
-    from segengine.stored import foreign_code
+    from segengine.planning.stored import foreign_code
+    from segengine.reader import open_lost
 
     place = _store(args.store)
     attributes = open_lost(place).attributes  # none where the root is lost: the command says so
@@ -248,8 +248,8 @@ def _truth(args: argparse.Namespace) -> Any:
     from pydantic import ValidationError
 
     from segengine.errors import JobError
+    from segengine.guards.schemes import require_served
     from segengine.job import TruthSpec
-    from segengine.schemes import require_served
 
     options = {"classes": args.classes, "values": args.values, "void": args.void}
     options["instances"] = args.instances
@@ -288,7 +288,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _path(text: str) -> str:
     """A path as an argument; bad usage where no file system takes it."""
-    from segengine.schemes import unusable
+    from segengine.guards.schemes import unusable
 
     reason = unusable(text)
     if reason is not None:

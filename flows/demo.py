@@ -16,7 +16,7 @@ def demo(out: str, *, overwrite: bool = False) -> int:
 
     `overwrite`: also files that no demo wrote. Raises JobError, before anything is written.
     """
-    from segengine.demo import demo_jobs, write_inputs, write_own_job
+    from segengine.commands.demo import demo_jobs, write_inputs, write_own_job
     from segengine_tasks.session import Session
 
     folder = os.path.abspath(os.path.expanduser(out))

@@ -95,11 +95,11 @@ def _leave(message: str, last: Callable[[], None] | None) -> None:
     if message:
         with contextlib.suppress(OSError, ValueError):
             stderr.write(f"segengine: {message}\n")
-    no_more_workers = _loaded("segengine.nannies", "LEAVING")
+    no_more_workers = _loaded("segengine.dispatch.nannies", "LEAVING")
     if no_more_workers is not None:
         no_more_workers.set()
     _kill_children()
-    abandon_runs = _loaded("segengine.stages", "abandon_runs")
+    abandon_runs = _loaded("segengine.runs", "abandon_runs")
     if abandon_runs is not None:
         # The workers are gone: nobody writes to the stores any more.
         _in_time(abandon_runs)

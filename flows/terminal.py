@@ -157,7 +157,7 @@ def figures(metrics: Mapping[str, Any]) -> list[str]:
     """What was measured, and what was asked for and does not apply."""
     if not any(metrics.get(key) for key in ("overall", "losses", "not_measured")):
         return []
-    from segengine.figures import lines, unmeasured
+    from segengine.stages.metrics_json import lines, unmeasured
 
     return lines(metrics) + unmeasured(metrics)
 
@@ -166,7 +166,7 @@ def unscored(metrics: Mapping[str, Any]) -> list[str]:
     """Pixels and frames whose truth is missing, or does not fit."""
     lines: list[str] = []
     if metrics.get("unknown_labels"):
-        from segengine.figures import unknown_labels
+        from segengine.stages.metrics_json import unknown_labels
 
         lines = unknown_labels(metrics)
     missing = metrics.get("missing_truth", [])

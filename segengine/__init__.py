@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segengine import losses, metrics, models
     from segengine.job import Job, load_job
-    from segengine.stages import run_job as run
-    from segengine.store import open_store
+    from segengine.reader import open_store
+    from segengine.reference import create_segmenter, predict, segment
+    from segengine.runs import run_job as run
     from segengine.types import Prediction
-    from segengine.whole import create_segmenter, predict, segment
 
 __all__ = [
     "Job",
@@ -35,15 +35,15 @@ __all__ = [
 _PLACES = {
     "Job": "job:Job",
     "Prediction": "types:Prediction",
-    "create_segmenter": "whole:create_segmenter",
+    "create_segmenter": "reference:create_segmenter",
     "load_job": "job:load_job",
     "losses": "losses",
     "metrics": "metrics",
     "models": "models",
-    "open_store": "store:open_store",
-    "predict": "whole:predict",
-    "run": "stages:run_job",
-    "segment": "whole:segment",
+    "open_store": "reader:open_store",
+    "predict": "reference:predict",
+    "run": "runs:run_job",
+    "segment": "reference:segment",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from segengine import plugins, registry
+from segengine import asked, registry
 from segengine.job import FILES, Job
 from segengine.urls import public_values
 
@@ -26,9 +26,9 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     kind = job.segmenter.kind
     options = registry.non_default("segmenters", kind, job.segmenter.options)
     found: dict[str, Any] = {"segmenter.kind": kind}
-    digested = FILES if plugins.weights(job.plugin) else ()  # where the file lies is no matter
+    digested = FILES if asked.weights(job.plugin) else ()  # where the file lies is no matter
     found |= {f"segmenter.{k}": value for k, value in options.items() if k not in digested}
-    found["segmenter version"] = plugins.version(job.plugin)
+    found["segmenter version"] = asked.version(job.plugin)
     source = job.source.model_dump(mode="json")
     for name, default in _SOURCE_DEFAULTS.items():
         if source[name] != default:

@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segengine import registry, schemes, yamlfile
+from segengine import registry
 from segengine.errors import JobError, UntrustedError
-from segengine.trust import refuse_forbidden
+from segengine.guards import schemes, yamlfile
+from segengine.guards.trust import refuse_forbidden
 from segengine.urls import public_values
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)

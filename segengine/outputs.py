@@ -25,13 +25,13 @@ from typing import Any
 import xxhash
 
 from segengine import registry
-from segengine import truth as truths
 from segengine.errors import JobError, SegengineError, StoreError
-from segengine.inputs import load_unplaced
 from segengine.job import TruthSpec
-from segengine.objects import LocalObjects
+from segengine.measuring import truth as truths
+from segengine.reader import Store
 from segengine.sources.listing import is_input
-from segengine.store import Store
+from segengine.store.blobs import LocalObjects
+from segengine.store.layouts import load_unplaced
 
 ATTRIBUTE = "user.segengine.export"
 LEDGER = ".segengine-export"

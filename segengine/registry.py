@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segengine.errors import JobError
-from segengine.trust import is_code, require
+from segengine.guards.trust import is_code, require
+
+if TYPE_CHECKING:
+    from segengine.types import Source
 
 GROUPS = ("sources", "segmenters", "models", "metrics", "losses", "exports", "clusters")
 NAMED = ("sources", "segmenters", "models", "metrics", "losses")
@@ -87,7 +90,7 @@ def load(group: str, name: str) -> Callable[..., Any]:
             ) from error
         if isinstance(found, type):
             _parameters(found, name)
-        from segengine.parts import lacking  # with NumPy: nothing that only lists needs it
+        from segengine.guards.parts import lacking  # with NumPy: nothing that only lists needs it
 
         reason = lacking(group, found)
         if reason:
@@ -152,3 +155,17 @@ def _parameters(factory: Callable[..., Any], kind: str) -> Mapping[str, inspect.
         return inspect.signature(factory).parameters
     except (ValueError, TypeError) as error:
         raise JobError(f"{kind}: its options cannot be told: {error}") from error
+
+
+def reader(kind: str, spec: Mapping[str, Any]) -> Source:
+    """The source of a kind, with those of the `source` block's options that it takes."""
+    parameters = inspect.signature(load("sources", kind)).parameters
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in spec.items()
+        if name in parameters and value is not None
+    }
+    try:
+        return create("sources", kind, options)  # type: ignore[no-any-return]
+    except JobError as error:
+        raise JobError(f"source.{error}") from error

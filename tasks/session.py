@@ -28,7 +28,7 @@ Show = Callable[["Progress"], None]
 Note = Callable[[str], None]
 
 STAGES = ("plan", "survey", "segment", "stitch", "aggregate", "publish")
-"""Names of the engine's stages, in order (`segengine.stages.Run.STAGES`, without loading it)."""
+"""Names of the engine's stages, in order (`segengine.runs.Run.STAGES`, without loading it)."""
 
 TRAIN = "train"
 """The one stage of a training."""
@@ -170,7 +170,7 @@ class Session(Driven["Summary"]):
     def __init__(
         self, job: Job, *, repair: bool = False, refit: bool = False, in_process: bool = False
     ) -> None:
-        """`repair`, `refit` and `in_process` are those of `segengine.stages.Run`."""
+        """`repair`, `refit` and `in_process` are those of `segengine.runs.Run`."""
         super().__init__()
         self.job, self.repair, self.refit, self.in_process = job, repair, refit, in_process
         self._notices: tuple[str, ...] = ()
@@ -181,7 +181,7 @@ class Session(Driven["Summary"]):
         return self._notices
 
     def _drive(self, show: Show, note: Note) -> Summary:
-        from segengine.stages import Run
+        from segengine.runs import Run
 
         with Run(
             self.job,

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import settings
 
 import segengine
-from segengine.objects import open_objects
 from segengine.progress import Summary
-from segengine.seals import sealed_report
+from segengine.store.blobs import open_objects
+from segengine.store.seals import sealed_report
 
 # A busy machine is no failure, and what passed passes again. To look for more: --hypothesis-profile=explore
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -272,13 +272,13 @@ def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(store: str, *_: Any, **__: Any) -> None:
         open_objects(store).put("report/index.html", sealed_report("<!doctype html>"))
 
-    monkeypatch.setattr("segengine.stages.build_report", build)
+    monkeypatch.setattr("segengine.runs.build_report", build)
 
 
 @pytest.fixture(scope="session")
 def clients() -> Iterator[Callable[[int], Any]]:
     """A Dask client of a local cluster with so many workers of one thread, started once."""
-    from segengine import cluster
+    from segengine.dispatch import clusters
     from segengine.job import ClusterSpec
 
     found: dict[int, Any] = {}
@@ -289,7 +289,7 @@ def clients() -> Iterator[Callable[[int], Any]]:
         def client(workers: int) -> Any:
             if workers not in found:
                 spec = ClusterSpec(workers=workers)
-                pool = stack.enter_context(cluster.open_pool(spec, 1 << 20))
+                pool = stack.enter_context(clusters.open_pool(spec, 1 << 20))
                 found[workers] = pool.client  # type: ignore[attr-defined]
             return found[workers]
 

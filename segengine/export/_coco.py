@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from segengine import plugins
+from segengine import asked
 from segengine.errors import JobError
-from segengine.figures import text
-from segengine.inputs import reader
-from segengine.store import Store
+from segengine.reader import Store
+from segengine.registry import reader
+from segengine.stages.metrics_json import text
 from segengine.types import FrameRef
 
 _DIGITS = 18
@@ -45,7 +45,7 @@ def numbers(store: Store) -> Numbers:
     """
     keys = [(scene, ref.index) for scene, ref in frames(store)]
     names = [ref.name for _, ref in frames(store)]
-    without = plugins.background(store.classes)
+    without = asked.background(store.classes)
     classes = {i: name for i, name in enumerate(store.classes) if i not in without}
     known_images, known_kinds = _data_set(store)
     if known_images:

@@ -16,11 +16,11 @@ from segengine.export._antimeridian import cut
 from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
 from segengine.export._polygons import Polygon, oriented, polygons, transformed
-from segengine.figures import text
 from segengine.ground import Ground
-from segengine.instances import decode_crop
-from segengine.layout import ground_of
-from segengine.store import SceneStore
+from segengine.instances.rows import decode_crop
+from segengine.reader import SceneStore
+from segengine.stages.metrics_json import text
+from segengine.store.layouts import ground_of
 
 PIXELS = "pixels: x to the right and y down from the upper left corner of the frame"
 """What the coordinates of a scene without georeference are."""

@@ -13,10 +13,10 @@ import xxhash
 
 from segengine.errors import DamagedStoreError, JobError
 from segengine.export._parts import Parts
-from segengine.objects import LocalObjects
 from segengine.outputs import Output
-from segengine.seals import CHANGED
-from segengine.store import Store
+from segengine.reader import Store
+from segengine.store.blobs import LocalObjects
+from segengine.store.seals import CHANGED
 
 KEY = "tables/instances.parquet"
 ROWS = 4096

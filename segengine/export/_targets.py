@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import xxhash
 
-from segengine.layout import Layout
-from segengine.store import SceneStore, Store
+from segengine.reader import SceneStore, Store
+from segengine.store.layouts import Layout
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|\ud800-\udfff]')
 _LONGEST = 120

@@ -21,7 +21,7 @@ from segengine.export._coco import Numbers, categories, frames, image, numbers
 from segengine.export._instances import Piece, open_parts, pieces
 from segengine.export._parts import joined
 from segengine.outputs import claimed
-from segengine.store import Store, open_store
+from segengine.reader import Store, open_store
 
 VERSION = 1
 

@@ -20,7 +20,7 @@ import numpy as np
 from segengine import tiling
 from segengine.export._targets import Target, targets
 from segengine.outputs import claimed
-from segengine.store import open_store
+from segengine.reader import open_store
 
 BLOCK = 512
 """Side of a tile, in pixels."""

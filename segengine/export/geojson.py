@@ -25,7 +25,7 @@ from segengine.export._instances import Piece, by_scene, open_parts, scenes
 from segengine.export._parts import joined
 from segengine.export._polygons import Ring
 from segengine.outputs import claimed
-from segengine.store import SceneStore, open_store
+from segengine.reader import SceneStore, open_store
 
 VERSION = 3
 _DIGITS = 9

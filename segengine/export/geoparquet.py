@@ -25,8 +25,8 @@ from segengine.export._features import crs_wkt, features
 from segengine.export._instances import Piece, by_scene, open_parts, scenes
 from segengine.export._polygons import Polygon
 from segengine.outputs import claimed
-from segengine.parquet import read_parquet
-from segengine.store import SceneStore, open_store
+from segengine.reader import SceneStore, open_store
+from segengine.store.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa

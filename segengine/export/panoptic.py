@@ -28,7 +28,7 @@ from segengine.export._parts import Parts, joined
 from segengine.export._targets import Target, targets
 from segengine.export.png import PngWriter, bands
 from segengine.outputs import Output, claimed
-from segengine.store import Store, open_store
+from segengine.reader import Store, open_store
 from segengine.types import Labels
 
 VERSION = 1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from segengine.export._targets import Target, targets
 from segengine.outputs import claimed
-from segengine.store import open_store
+from segengine.reader import open_store
 from segengine.types import Labels
 
 _BAND = 1 << 24

@@ -14,8 +14,8 @@ import keras
 from keras import ops
 
 from segengine import registry
+from segengine.guards.trust import named_by_store
 from segengine.losses._scored import Array, Scored, smoothed
-from segengine.trust import named_by_store
 
 if TYPE_CHECKING:
     from segengine.losses._loss import Formula

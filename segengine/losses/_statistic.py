@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.fixed import ONE, to_fixed, to_float, total
+from segengine.fixed_point import ONE, to_fixed, to_float, total
 from segengine.losses._scored import Scored, smoothed
 from segengine.types import Framed, Labels, Metric, Prediction, Truth
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from segengine.fixed import to_float
+from segengine.fixed_point import to_float
 
 Rows = tuple[tuple[int, ...], ...]
 """Integers by row and column."""

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.fixed import to_fixed, total
+from segengine.fixed_point import to_fixed, total
 from segengine.metrics._classes import Named
 from segengine.metrics._frames import class_boxes
 from segengine.metrics._options import number

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.fixed import to_fixed, to_float
+from segengine.fixed_point import to_fixed, to_float
 from segengine.metrics._classes import Named, check_shape
 from segengine.metrics._frames import needed
 from segengine.metrics._options import integer

@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.asked import background
 from segengine.metrics import _keyed
 from segengine.metrics._average_precision import DETECTIONS, Detections, summary
 from segengine.metrics._classes import Named, by_name, unmet
 from segengine.metrics._frames import boxes_of, column, crowd_of, each, needed
 from segengine.metrics._keyed import Entries
 from segengine.metrics._matching import AREAS, THRESHOLDS, match, outside
-from segengine.plugins import background
 from segengine.types import Labels, Metric, Prediction, Truth
 
 if TYPE_CHECKING:

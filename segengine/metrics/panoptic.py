@@ -29,11 +29,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.fixed import to_fixed, to_float, total
+from segengine.asked import background
+from segengine.fixed_point import to_fixed, to_float, total
 from segengine.metrics._classes import Named
 from segengine.metrics._frames import column, crowd_of, each, needed
 from segengine.metrics._rows import Rows, add, mean, over_classes, zeros
-from segengine.plugins import background
 from segengine.types import Labels, Metric, Prediction, Truth
 
 _MEANS = ("pq", "sq", "rq")

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.fixed import to_fixed
+from segengine.fixed_point import to_fixed
 from segengine.metrics._classes import Named
 from segengine.metrics._contours import Bool, Spacing, check_spacing, distances, edge
 from segengine.metrics._frames import class_boxes

@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from segengine.bundles import check_finite
 from segengine.guards.copies import copied
 from segengine.guards.keras import check_weights
+from segengine.networks.bundles import check_finite
 
 Size = tuple[int | None, int | None]
 

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import keras
 from keras import layers
 
-from segengine.bundles import check_finite
 from segengine.models._build import Size, check, final, load_weights
 from segengine.models._torch import EPSILON, load_torch_state, max_pool, read_state, relu
 from segengine.models.layers.symmetric_padding import SymmetricPadding
+from segengine.networks.bundles import check_finite
 
 PATCH = 160
 """Side of the patch that a mask covers, in pixels."""

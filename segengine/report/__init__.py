@@ -11,14 +11,14 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from segengine.objects import NOBODY, Writer
-from segengine.seals import REPORT as PAGE
-from segengine.seals import sealed_report
+from segengine.store.blobs import NOBODY, Writer
+from segengine.store.seals import REPORT as PAGE
+from segengine.store.seals import sealed_report
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from segengine.layout import Layout
+    from segengine.store.layouts import Layout
 
 
 def build(
@@ -34,8 +34,8 @@ def build(
     credentials that images and truth behind a URL may need. `trust`: code that the store names may be
     used. Raises JobError where there is no store, StoreError where it has not been published yet.
     """
+    from segengine.reader import open_store
     from segengine.report._content import content
-    from segengine.store import open_store
     from segengine.urls import public
 
     store = replace(open_store(store_path, trust), live=layouts or {}, truth=truth)

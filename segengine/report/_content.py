@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from segengine import draw
-from segengine.records import LOST
+from segengine.pictures import draw
+from segengine.pictures.view import matching
+from segengine.reader import Store
 from segengine.report import _figures, _measures
-from segengine.store import Store
+from segengine.store.records import LOST
 from segengine.urls import public, public_values
-from segengine.view import matching
 
 FAILED = ("corrupt", "error", "crash", "hang", LOST)
 SCENES = 500

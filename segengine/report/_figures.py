@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from segengine import draw
-from segengine._pictured import pictured
 from segengine.errors import DamagedStoreError
-from segengine.store import Store
-from segengine.view import View, find_truths, look
+from segengine.pictures import draw
+from segengine.pictures.objects import pictured
+from segengine.pictures.view import View, find_truths, look
+from segengine.reader import Store
 
 FRAMES = 12
 SIDE = 512

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.engines import Engine
-from segengine.joining import first_pixels
+from segengine.instances.join import first_pixels
 from segengine.segmenters._network import cast, check_bands
 from segengine.types import Color, Pixels, Prediction
 
@@ -71,7 +71,7 @@ class Detector:
 
         `objects` of more than one frame has a further column, `frame`, from 0 on.
         """
-        from segengine.instances import of_frames
+        from segengine.instances.rows import of_frames
 
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         shape = pixels.shape[:3]
@@ -158,7 +158,7 @@ def _draw(
 def _table(found: list[_Found], ids: NDArray[np.int64], size: tuple[int, int]) -> Any:
     import pyarrow as pa
 
-    from segengine.instances import SCHEMA, encode_rle
+    from segengine.instances.rows import SCHEMA, encode_rle
 
     rows = [
         {

@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 
 import xxhash
 
-from segengine.bundles import META, Bundle, check_architecture, is_bundle, opened
 from segengine.engines import Engine, Precision
 from segengine.guards import onnx
 from segengine.guards import tensorflow as saved_models
 from segengine.guards.copies import add, copied
+from segengine.networks.bundles import META, Bundle, check_architecture, is_bundle, opened
 
 EngineName = Literal["tensorflow", "openvino", "onnxruntime"]
 

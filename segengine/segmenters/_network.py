@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import plugins
+from segengine import asked
 from segengine.ahead import one_ahead
-from segengine.crf import Crf, refine
 from segengine.engines import Engine, paying
-from segengine.scale import Scale
+from segengine.networks.crf import Crf, refine
+from segengine.networks.scale import Scale
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Place
 from segengine.types import Bool, Color, Pixels, Prediction
@@ -204,7 +204,7 @@ class Network:
         for frame, rows, values in parts:
             channels = values.shape[-1]
             if channels == 1 or self.crf is not None:
-                values = plugins.as_probabilities(values)
+                values = asked.as_probabilities(values)
             labels[frame, rows] = self._decide(values)
             if found is not None:
                 found[frame, rows] = values if channels > 1 else _both(values)

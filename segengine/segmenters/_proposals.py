@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import bundles
-from segengine.scale import Scale
+from segengine.networks import bundles
+from segengine.networks.scale import Scale
 from segengine.segmenters._network import check_bands
 from segengine.types import Pixels, Prediction
 
@@ -113,7 +113,7 @@ class Proposer:
 
         `objects` of more than one frame has a further column, `frame`, from 0 on.
         """
-        from segengine.instances import of_frames
+        from segengine.instances.rows import of_frames
 
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         instances = np.zeros(pixels.shape[:3], np.uint32)
@@ -259,7 +259,7 @@ def to_table(found: Sequence[Found], ids: NDArray[np.int64], size: tuple[int, ..
     """A frame's objects as rows of `objects`, by id."""
     import pyarrow as pa
 
-    from segengine.instances import SCHEMA, encode_rle
+    from segengine.instances.rows import SCHEMA, encode_rle
 
     rows = []
     for i in np.argsort(ids):

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from segengine import bundles
 from segengine.errors import SegengineError
 from segengine.guards.copies import copied
-from segengine.instances import of_frames
+from segengine.instances.rows import of_frames
+from segengine.networks import bundles
 from segengine.types import Color, Pixels, Prediction, Segmenter
 
 if TYPE_CHECKING:
-    from segengine.bundles import Bundle
     from segengine.models.maskrcnn.config import Config
     from segengine.models.maskrcnn.detect import Detect
+    from segengine.networks.bundles import Bundle
 
 Scale = Literal["fit", "native"]
 ARCHITECTURE = "mask-rcnn"

@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from segengine import bundles
-from segengine.crf import Crf
+from segengine.asked import SLACK
 from segengine.engines import Engine, Precision, Shape, of_noise
-from segengine.plugins import SLACK
-from segengine.scale import Scale
+from segengine.networks import bundles
+from segengine.networks.crf import Crf
+from segengine.networks.scale import Scale
 from segengine.segmenters import _detector, _files, _proposals, maskrcnn
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from segengine.errors import CorruptInputError, TransientInputError
+from segengine.store.values import decode, encode
 from segengine.types import Entry, FrameRef, Probe, Tile, Unreadable
-from segengine.values import decode, encode
 
 SECONDS = 3
 """Of processor time a request."""

@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, Self, cast
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.schemes import filesystem
+from segengine.guards.schemes import filesystem
 from segengine.types import FrameRef, Unreadable
 
 _SAFE = 2**20

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.schemes import filesystem
+from segengine.guards.schemes import filesystem
 from segengine.sources import _beside, _tiff
 from segengine.sources._files import is_url, is_web, open_failure, open_input
 from segengine.types import Entry

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import plugins
+from segengine import asked
 from segengine.errors import JobError, MissingTruthError
-from segengine.instances import decode_rle, objects_of
+from segengine.instances.rows import decode_rle, objects_of
 from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.postprocess import to_units
 from segengine.models.maskrcnn.preprocess import Prepared, prepare, to_bytes
@@ -30,7 +30,7 @@ PACKED = 64
 
 def class_names(data: Data) -> tuple[str, ...]:
     """The network's classes: the background, then the truth's that can be objects."""
-    without = plugins.background(data.classes)
+    without = asked.background(data.classes)
     return ("background", *(c for i, c in enumerate(data.classes) if i not in without))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segengine.instances import row_of
+from segengine.instances.rows import row_of
 from segengine.training.synthetic import VEHICLES, vehicles
 
 SEEN = 0.3

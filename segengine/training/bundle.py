@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from segengine.bundles import (
+from segengine.errors import JobError
+from segengine.models._build import leaves
+from segengine.networks.bundles import (
     META,
     WEIGHTS,
     Bundle,
@@ -17,8 +19,6 @@ from segengine.bundles import (
     load_weights,
     opened,
 )
-from segengine.errors import JobError
-from segengine.models._build import leaves
 from segengine.training.job import TrainJob
 
 __all__ = ["Bundle", "load_bundle", "portable", "save_bundle", "transfer"]

@@ -16,15 +16,16 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import plugins, registry
+from segengine import asked, registry
 from segengine.errors import JobError, MissingTruthError, SegengineError
-from segengine.inputs import reader, scan
-from segengine.layout import Cut
+from segengine.measuring.truth import DataSetTruth, TruthProvider, from_json, of_job
+from segengine.planning.layout import Cut
+from segengine.planning.scan import scan
+from segengine.registry import reader
 from segengine.training import patches, split
 from segengine.training._scaling import nearest, neutral, resized, scaled
 from segengine.training.augment import augment
 from segengine.training.job import PartSpec, TrainJob
-from segengine.truth import DataSetTruth, TruthProvider, from_json, of_job
 from segengine.types import Color, FrameRef, Source, TruthRef, Unreadable
 
 TRIES = 3
@@ -190,7 +191,7 @@ def _classes(frame: Frame) -> tuple[tuple[str, ...], tuple[Color, ...]]:
         raise JobError(f"truth.classes: {', '.join(classes)} alone is nothing to tell apart")
     if isinstance(frame.provider, DataSetTruth):
         return tuple(classes), tuple(frame.provider.source.truth_colors)
-    return tuple(classes), plugins.palette(len(classes))
+    return tuple(classes), asked.palette(len(classes))
 
 
 def _bands(job: TrainJob, frames: Sequence[Frame]) -> int:

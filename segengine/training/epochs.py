@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from segengine import draw
 from segengine.errors import JobError, SegengineError
 from segengine.fingerprint import digest
+from segengine.pictures import draw
 from segengine.progress import Progress
 from segengine.training import checkpoints, pictures
 from segengine.training._tensorboard import EventWriter

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import draw, models
+from segengine import models
 from segengine.errors import JobError
 from segengine.models._context import context
+from segengine.pictures import draw
 from segengine.training import checkpoints, pictures
 from segengine.training.bundle import Bundle, portable
 from segengine.training.data import Data, Samples, class_counts

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segengine import registry, yamlfile
+from segengine import registry
 from segengine.errors import JobError
+from segengine.guards import yamlfile
+from segengine.guards.trust import refuse_forbidden
 from segengine.job import (
     ANNOTATIONS,
     Model,
@@ -23,7 +25,6 @@ from segengine.job import (
     _read,
     _where,
 )
-from segengine.trust import refuse_forbidden
 from segengine.urls import public_values
 
 WEIGHT_FILES = ("weights", "trunk")

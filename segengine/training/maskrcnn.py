@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from segengine import draw, plugins, registry
+from segengine import asked, registry
 from segengine.ahead import one_ahead
 from segengine.errors import JobError
 from segengine.models._build import leaves
@@ -37,6 +37,7 @@ from segengine.models.maskrcnn.maps import draw as draw_maps
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.step import Batch, make_batch, signature, training_losses
 from segengine.models.maskrcnn.weights import load
+from segengine.pictures import draw
 from segengine.training import checkpoints, pictures
 from segengine.training._objects import (
     as_learned,
@@ -384,7 +385,7 @@ class _Means:
 def draw_colors(data: Data) -> tuple[tuple[int, int, int], ...]:
     """The colours of the network's classes: those of the truth, by name, where it has its own."""
     names = class_names(data)
-    ours = plugins.palette(len(names))
+    ours = asked.palette(len(names))
     own = dict(zip(data.classes, data.colors, strict=True))
     if ours[0] in (own.get(name) for name in names[1:]):
         return ours  # the truth has a palette of ours, whose dark would go to an object

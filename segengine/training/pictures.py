@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import draw
+from segengine.pictures import draw
 from segengine.types import Color
 
 _WIDTH, _HEIGHT, _MARGIN = 520, 260, 44

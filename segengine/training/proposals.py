@@ -28,11 +28,12 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from segengine import draw, models, plugins
-from segengine.bundles import IMAGENET
+from segengine import asked, models
 from segengine.errors import JobError
 from segengine.models.deepmask import BORDER, INPUT, PATCH
 from segengine.models.sharpmask import fix_trunk
+from segengine.networks.bundles import IMAGENET
+from segengine.pictures import draw
 from segengine.training import _centred, checkpoints, pictures
 from segengine.training._centred import VOID, Things
 from segengine.training._objects import check_truth, check_unused
@@ -192,7 +193,7 @@ def outline(job: TrainJob, data: Data) -> Outline:
 
 def _things(data: Data) -> tuple[Things, Things]:
     """The objects of both parts."""
-    kinds = [i for i in range(len(data.classes)) if i not in plugins.background(data.classes)]
+    kinds = [i for i in range(len(data.classes)) if i not in asked.background(data.classes)]
     learned = _centred.survey(data.train.frames, kinds, "training")
     return learned, _centred.survey(data.validation.frames, kinds, "validation")
 
@@ -321,7 +322,7 @@ class Training(Epochs):
             for mask in (patch.mask, np.asarray(masks)[0, ..., 0] > 0)
         )
         picture = pictures.sample_picture(
-            patch.pixels[inner, inner], true, found, CLASSES, plugins.palette(len(CLASSES))
+            patch.pixels[inner, inner], true, found, CLASSES, asked.palette(len(CLASSES))
         )
         checkpoints.write(self.pictured, draw.encode_png(picture))
 
@@ -337,7 +338,7 @@ class Training(Epochs):
             options=self.built.options,
             bands=self.data.bands,
             classes=CLASSES,
-            colors=plugins.palette(len(CLASSES)),
+            colors=asked.palette(len(CLASSES)),
             scale=_said(self.built.scale),
             activation="sigmoid",
             size=(None, None),

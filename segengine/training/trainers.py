@@ -23,8 +23,8 @@ from typing import Protocol, cast
 import keras
 import tensorflow as tf
 
-from segengine.bundles import is_bundle
 from segengine.errors import JobError
+from segengine.networks.bundles import is_bundle
 from segengine.training.data import Data, open_data
 from segengine.training.epochs import Epochs, Note, Outline, Update
 from segengine.training.job import TrainJob

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from segengine.arrays import scene_arrays
 from segengine.job import Job, parse_job
+from segengine.reference import create_segmenter
+from segengine.runs import Run
 from segengine.sources.raster import RasterSource
-from segengine.stages import Run
+from segengine.store.arrays import scene_arrays
 from segengine.tiling import shard_indices
-from segengine.whole import create_segmenter
 from tests.benchmarks.scenes import big_raster
 from tests.benchmarks.table import Row, show
 
@@ -120,7 +120,7 @@ def _survey(task: tuple[str, dict[str, Any], Any]) -> Any:
 
 
 def _segment(task: tuple[Any, Any, Any, Any, str]) -> None:
-    from segengine.shardcodec import encode_shard
+    from segengine.store.shardcodec import encode_shard
 
     frame, fitted, (rows, cols), spec, target = task
     (tile,) = RasterSource().read((frame,), rows, cols)
@@ -176,7 +176,7 @@ def _warm() -> None:
     import cv2
     import rasterio
 
-    import segengine.shardcodec
+    import segengine.store.shardcodec
 
     del rasterio, segengine
     cv2.setNumThreads(1)

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from segengine.job import parse_job
-from segengine.stages import Run
+from segengine.runs import Run
 from tests.benchmarks.table import Row, show
 
 CASES = {"large": (8192, 2048), "small": (512, 64)}

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.bundles import Bundle
 from segengine.engines import tensorflow
 from segengine.job import parse_job
-from segengine.stages import Run
-from segengine.whole import create_segmenter
+from segengine.networks.bundles import Bundle
+from segengine.reference import create_segmenter
+from segengine.runs import Run
 from tests.benchmarks.inference import seconds
 from tests.benchmarks.table import Row, show
 from tests.segengine.models.maskrcnn.drawn import draw_matterport, photos
@@ -81,8 +81,8 @@ def window(folder: Path) -> Row:
     """The segmenter on a window, against the compiled network on what it was fed."""
     import tensorflow as tf
 
-    from segengine.bundles import opened
     from segengine.models.maskrcnn.preprocess import prepare
+    from segengine.networks.bundles import opened
 
     path = bundle(folder / "large", backbone="resnet101", min_score=0.05, max_detections=20)
     spec = {"kind": "mask-rcnn", "weights": str(path), "scale": "native"}
@@ -168,7 +168,7 @@ def stitching(folder: Path, side: int) -> Row:
             for _ in run.stage(name):
                 pass
             took[name] = time.perf_counter() - start
-    from segengine.store import open_store
+    from segengine.reader import open_store
 
     found = open_store(str(folder / "masks.zarr")).table("instances").num_rows
     whole = sum(took.values())

@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from segengine.demo import BUNDLE
+from segengine.commands.demo import BUNDLE
 from segengine.job import parse_job
-from segengine.stages import Run
+from segengine.runs import Run
 from tests.benchmarks.scenes import big_raster
 from tests.benchmarks.table import Row, show
 

@@ -19,10 +19,10 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segengine.instances import SCHEMA
+from segengine.instances.rows import SCHEMA
 from segengine.job import parse_job
 from segengine.metrics.coco import Coco
-from segengine.stages import Run
+from segengine.runs import Run
 from segengine.types import Prediction, Truth
 from tests.benchmarks.table import Row, show
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import psutil
 
-from segengine.cluster import open_pool
-from segengine.dispatch import Work
+from segengine.dispatch.clusters import open_pool
+from segengine.dispatch.pool import Work
 from segengine.job import ClusterSpec
-from segengine.objects import open_objects
-from segengine.records import Record, RecordLog
+from segengine.store.blobs import open_objects
+from segengine.store.records import Record, RecordLog
 from tests.benchmarks.table import Row, show
 
 

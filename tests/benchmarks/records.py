@@ -11,9 +11,9 @@ import numpy as np
 import zarr
 
 from segengine.job import parse_job
-from segengine.objects import open_objects
-from segengine.records import Record, RecordLog, StoredObject, pack_key, pack_records
-from segengine.stages import Run
+from segengine.runs import Run
+from segengine.store.blobs import open_objects
+from segengine.store.records import Record, RecordLog, StoredObject, pack_key, pack_records
 from tests.benchmarks.table import Row, show
 
 RECORDS = 1_000_000
@@ -21,8 +21,8 @@ SCENES = 100
 
 _LIST = """
 import resource, sys, time
-from segengine.objects import open_objects
-from segengine.records import RecordLog
+from segengine.store.blobs import open_objects
+from segengine.store.records import RecordLog
 started = time.perf_counter()
 log = RecordLog(open_objects(sys.argv[1]))
 count = sum(1 for scene in sorted(log.scenes()[1]) for _ in log.read(scene))

@@ -14,8 +14,8 @@ import rasterio
 import zarr
 
 from segengine.job import parse_job
-from segengine.stages import Run
-from segengine.whole import create_segmenter
+from segengine.reference import create_segmenter
+from segengine.runs import Run
 from tests.benchmarks.table import Row, show
 
 SCENES = 1000

@@ -17,8 +17,8 @@ import numpy as np
 import zarr
 from scipy import ndimage
 
-from segengine.instances import objects_of
-from segengine.joining import BAND, Seen, components, join, see
+from segengine.instances.join import BAND, Seen, components, join, see
+from segengine.instances.rows import objects_of
 from tests.benchmarks.table import Row, show
 
 SIDE, TILES = 2048, 8

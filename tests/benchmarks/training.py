@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import segengine
-from segengine.demo import BUNDLE
+from segengine.commands.demo import BUNDLE
 from segengine.training import synthetic
 from segengine.training.bundle import load_bundle
 from segengine.training.job import parse_train_job

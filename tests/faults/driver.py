@@ -16,7 +16,7 @@ import threading
 
 from segengine.errors import SegengineError
 from segengine.job import load_job
-from segengine.stages import Run
+from segengine.runs import Run
 
 
 class Moment:

@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 
 import segengine
-from segengine.objects import open_objects
-from segengine.records import Record, RecordLog
+from segengine.store.blobs import open_objects
+from segengine.store.records import Record, RecordLog
 
 HERE = Path(__file__).parent
 MARK = "SEGENGINE_TEST_PROCESS"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from driver import main
 
-from segengine import lock
+from segengine.store import lock
 
 if __name__ == "__main__":
     lock.RENEW, lock.STALE = float(sys.argv[1]), float(sys.argv[2])

@@ -15,8 +15,8 @@ import pytest
 from faulty import Task, counted, hold_at_once, nothing
 from harness import Job, job_of, write_photos
 
-from segengine import cluster
-from segengine.dispatch import Work
+from segengine.dispatch import clusters
+from segengine.dispatch.pool import Work
 from segengine.job import ClusterSpec
 
 pytestmark = pytest.mark.system
@@ -102,7 +102,7 @@ def test_a_shard_that_hangs_is_stopped_in_time(
 
 
 def test_a_worker_that_blocks_before_it_can_say_so_is_found_all_the_same() -> None:
-    with cluster.open_pool(ClusterSpec(workers=1), 1) as pool:
+    with clusters.open_pool(ClusterSpec(workers=1), 1) as pool:
         list(pool.dispatch([Work("warm", nothing, Task())], retries=0, deadline=60))
         work = Work("held", hold_at_once, Task())
         (outcome,) = pool.dispatch([work], retries=0, deadline=1)

@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from segengine.commands.verify import verify
 from segengine.errors import StoreAccessError
-from segengine.objects import open_objects
-from segengine.records import RecordLog, from_json
-from segengine.seals import COPIES, SEALS
-from segengine.stages import Run, parse_job
-from segengine.verify import verify
+from segengine.runs import Run, parse_job
+from segengine.store.blobs import open_objects
+from segengine.store.records import RecordLog, from_json
+from segengine.store.seals import COPIES, SEALS
 from segengine_flows.cli import main
 
 pytestmark = pytest.mark.system
@@ -408,7 +408,7 @@ def test_a_run_with_something_new_goes_on(site: Site, noise: Callable[..., Any])
 
 def test_a_single_records_own_bytes_are_checked() -> None:
     """One bit anywhere, or a cut anywhere: no record, and never another one."""
-    from segengine.records import FrameFailure, Record, to_json
+    from segengine.store.records import FrameFailure, Record, to_json
 
     failure = FrameFailure(2, "corrupt", "why")
     record = Record(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from harness import Job, differing, job_of, write_photos
 
-from segengine.objects import open_objects
-from segengine.records import from_json
-from segengine.verify import differences
+from segengine.planning.damage import differences
+from segengine.store.blobs import open_objects
+from segengine.store.records import from_json
 
 pytestmark = pytest.mark.system
 

@@ -14,7 +14,7 @@ from harness import LONG, Job, Process, kill
 
 import segengine
 from segengine import registry
-from segengine.objects import open_objects
+from segengine.store.blobs import open_objects
 
 pytestmark = pytest.mark.system
 

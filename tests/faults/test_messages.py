@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from faulty import Numbered, counted, numbered, prepared, stored_later
 
-from segengine import cluster
-from segengine.dispatch import DaskPool, InProcess, Outcome, Work
+from segengine.dispatch import clusters
+from segengine.dispatch.pool import DaskPool, InProcess, Outcome, Work
 from segengine.job import ClusterSpec
 
 pytestmark = pytest.mark.system
@@ -23,7 +23,7 @@ BAD = 200
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DaskPool]:
-    with cluster.open_pool(ClusterSpec(workers=2), 1 << 30) as found:
+    with clusters.open_pool(ClusterSpec(workers=2), 1 << 30) as found:
         assert isinstance(found, DaskPool)
         yield found
 

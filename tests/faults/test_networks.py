@@ -22,11 +22,11 @@ import pytest
 from harness import Job, differing, kill, tree
 
 import segengine
-from segengine.demo import BUNDLE
+from segengine.commands.demo import BUNDLE
 from segengine.engines.tensorflow import library
 from segengine.job import parse_job
 from segengine.progress import Summary
-from segengine.stages import Run
+from segengine.runs import Run
 from segengine.training.synthetic import scene
 
 pytestmark = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness import Job, differing, job_of, write_photos
 
-from segengine.verify import verify
+from segengine.commands.verify import verify
 
 pytestmark = pytest.mark.system
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from harness import Job, differing, job_of, write_photos
 
-from segengine.objects import open_objects
-from segengine.verify import verify
+from segengine.commands.verify import verify
+from segengine.store.blobs import open_objects
 
 pytestmark = pytest.mark.system
 

@@ -9,7 +9,7 @@ import pytest
 from harness import Job, differing, job_of, write_photos
 from proxy import Proxy, Rule, proxied
 
-from segengine.objects import open_objects
+from segengine.store.blobs import open_objects
 
 pytestmark = pytest.mark.system
 QUICK = {"AWS_MAX_ATTEMPTS": "1", "AWS_RETRY_MODE": "standard"}

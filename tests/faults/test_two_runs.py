@@ -20,8 +20,8 @@ from faulty import counted
 from harness import HERE, Job, Process, differing, job_of, kill, until, write_photos
 from psutil import Process as AnyProcess
 
-from segengine.lock import KEY
-from segengine.objects import open_objects
+from segengine.store.blobs import open_objects
+from segengine.store.lock import KEY
 
 pytestmark = pytest.mark.system
 
@@ -229,7 +229,7 @@ CONTENDER = """
 import sys, time
 from segengine import lock
 from segengine.errors import StoreLockedError
-from segengine.objects import open_objects
+from segengine.store.blobs import open_objects
 lock.RENEW, lock.STALE, lock.POLL = 0.2, 3.0, 0.05
 try:
     with lock.run_lock(open_objects(sys.argv[1])) as held:
@@ -247,7 +247,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(kind: str, place: str) -> No
     if kind == "dead here":
         dead = subprocess.Popen([sys.executable, "-c", "pass"])
         dead.wait()
-        from segengine.lock import _place
+        from segengine.store.lock import _place
 
         lock |= {"pid": dead.pid, "place": _place(), "started": 1, "beat": time.monotonic()}
     open_objects(place).put(KEY, json.dumps(lock).encode())

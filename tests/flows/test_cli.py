@@ -13,7 +13,7 @@ import pytest
 
 import segengine
 from segengine import registry
-from segengine.demo import write_inputs
+from segengine.commands.demo import write_inputs
 from segengine.errors import SegengineError
 from segengine_flows import cli
 

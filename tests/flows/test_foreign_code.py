@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 import yaml
 
-from segengine.inputs import LAYOUTS, load_layouts
-from segengine.objects import LocalObjects
-from segengine.seals import SealedObjects
-from segengine.store import open_store
-from segengine.values import encode
+from segengine.reader import open_store
+from segengine.store.blobs import LocalObjects
+from segengine.store.layouts import LAYOUTS, load_layouts
+from segengine.store.seals import SealedObjects
+from segengine.store.values import encode
 
 CANARY = """
 import os
@@ -438,7 +438,7 @@ def test_a_fit_names_no_code_beside_its_segmenters(
 
     Fit.__module__, Fit.__qualname__ = "stranger.look", "Fit"
     key = f"records/+fits/{name}"
-    from segengine.values import decode
+    from segengine.store.values import decode
 
     found = decode(objects.get(key) or b"")
     objects.put(key, encode({**found, "body": encode(Fit("x"))}))

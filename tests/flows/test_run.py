@@ -282,12 +282,12 @@ def test_one_long_shard_does_not_keep_an_interrupted_run(start: Start, slow_job:
 
 DEMO = """
 import itertools, sys
-import segengine.demo
+import segengine.commands.demo
 from segengine_flows import cli
 
 if __name__ == "__main__":
-    every = segengine.demo.demo_jobs
-    segengine.demo.demo_jobs = lambda out: itertools.islice(every(out), 2)
+    every = segengine.commands.demo.demo_jobs
+    segengine.commands.demo.demo_jobs = lambda out: itertools.islice(every(out), 2)
     sys.exit(cli.main(["demo", "--out", "here"]))
 """
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import segengine
-from segengine.dispatch import InProcess, Outcome, Work
+from segengine.dispatch.pool import InProcess, Outcome, Work
 
 JOBS: dict[str, dict[str, Any]] = {
     "survey-run": {"kind": "kmeans", "clusters": 3, "scope": "run", "attempts": 2},
@@ -124,7 +124,7 @@ def test_any_order_and_work_done_twice(
     bench = new_bench()
     fill(bench, noise)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segengine.stages.InProcess", lambda: Shuffled(seed))
+        patch.setattr("segengine.runs.InProcess", lambda: Shuffled(seed))
         segengine.run(job(bench, name))
     assert_same(bench, reference(name))
 

@@ -20,13 +20,13 @@ import yaml
 from numcodecs.zstd import decompress
 
 import segengine
-from segengine.evaluate import evaluate
+from segengine.commands.evaluate import evaluate
+from segengine.commands.show import show
+from segengine.commands.status import status
+from segengine.commands.verify import verify
 from segengine.job import TruthSpec
 from segengine.report import build
-from segengine.show import show
-from segengine.status import status
-from segengine.values import MAGIC
-from segengine.verify import verify
+from segengine.store.values import MAGIC
 from segengine_flows import cli
 
 pytestmark = pytest.mark.system
@@ -245,7 +245,7 @@ def test_the_file_of_an_unexpected_error_holds_none(
         except OSError as error:
             raise KeyError("url='https://host/b?token=SECRET'") from error
 
-    monkeypatch.setattr("segengine.preview.plan", broken)
+    monkeypatch.setattr("segengine.commands.plan.plan", broken)
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(job(tmp_path, ["/x"], None)))
     assert cli.main(["plan", str(file)]) == 1

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import segengine
-from segengine.stages import Run, parse_job
-from segengine.worker import segment_shard
+from segengine.runs import Run, parse_job
+from segengine.worker.segment import segment_shard
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 MEAN = {"kind": "threshold", "method": "mean"}
@@ -26,7 +26,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         found.append({r.name for r in task.frames if not r.gone})
         return segment_shard(task)
 
-    monkeypatch.setattr("segengine.segmenting.compute_shard", counted)
+    monkeypatch.setattr("segengine.stages.segment.compute_shard", counted)
     return found
 
 

@@ -15,12 +15,12 @@ import pytest
 import rasterio
 
 from segengine import registry
+from segengine.commands.show import show
 from segengine.errors import JobError
 from segengine.export import png
-from segengine.objects import LocalObjects
 from segengine.outputs import LEDGER
-from segengine.seals import SealedObjects
-from segengine.show import show
+from segengine.store.blobs import LocalObjects
+from segengine.store.seals import SealedObjects
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 COMPONENTS = {"kind": "threshold", "method": "fixed", "levels": 128, "instances": "components"}

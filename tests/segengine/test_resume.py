@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import segengine
-from segengine.objects import LocalObjects
-from segengine.values import decode
-from segengine.worker import segment_shard
+from segengine.store.blobs import LocalObjects
+from segengine.store.values import decode
+from segengine.worker.segment import segment_shard
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 JOBS: dict[str, dict[str, Any]] = {
@@ -108,7 +108,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
         found.append((task.scene, task.place))
         return segment_shard(task)
 
-    monkeypatch.setattr("segengine.segmenting.compute_shard", counted)
+    monkeypatch.setattr("segengine.stages.segment.compute_shard", counted)
     return found
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from segengine import inputs
-from segengine.inputs import load_layouts
-from segengine.layout import place
-from segengine.objects import open_objects
+from segengine.planning import scan
+from segengine.planning.layout import place
+from segengine.store.blobs import open_objects
+from segengine.store.layouts import load_layouts
 
 MEAN = {"kind": "threshold", "method": "mean"}
 DEFAULTS = {"chunk": 512, "shard": 2048}
@@ -66,7 +66,7 @@ def test_a_store_of_an_earlier_release_goes_on(
         return {name: replace(la, shard=shard) for name, la in place(*given).items()}
 
     put_raster(bench.inputs, "a.tif", 1)
-    monkeypatch.setattr(inputs, "place", uncapped)
+    monkeypatch.setattr(scan, "place", uncapped)
     bench.run(MEAN, store=DEFAULTS)
     monkeypatch.undo()
     as_before(bench.store)

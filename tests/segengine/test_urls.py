@@ -7,11 +7,11 @@ import copy
 import pytest
 
 from segengine import errors
-from segengine.layout import Unplaced
 from segengine.progress import FailedFrame
+from segengine.store.layouts import Unplaced
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
 from segengine.urls import public, public_values
-from segengine.work import Retry
+from segengine.worker.tasks import Retry
 
 AZURE = "https://acc.blob.core.windows.net/c/a.tif?sv=2022&sp=r&sig=SECRET%2Bx%3D"
 SIGNED = "https://b.s3.amazonaws.com/k.png?X-Amz-Credential=SECRET&X-Amz-Signature=SECRET"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-import segengine.stages
+import segengine.runs
 from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job
 from segengine.progress import Progress, Summary
@@ -57,7 +57,7 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segengine.stages, "Run", Run)
+    monkeypatch.setattr(segengine.runs, "Run", Run)
     monkeypatch.setattr(Run, "fail", None)
     monkeypatch.setattr(Run, "gate", None)
     monkeypatch.setattr(Run, "left", [])
@@ -68,7 +68,7 @@ def test_stages_are_those_of_the_engine() -> None:
     import ast
     import inspect
 
-    tree = ast.parse(inspect.getsource(segengine.stages))
+    tree = ast.parse(inspect.getsource(segengine.runs))
     (run,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Run"]
     (stages,) = [n.value for n in run.body if isinstance(n, ast.AnnAssign) and n.value]
     assert ast.literal_eval(stages) == STAGES

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import segengine
 from segengine.progress import Summary
+from segengine.reader import SceneStore, Store
 from segengine.segmenters.edges import Canny, Contrast, Edges, Regions
 from segengine.segmenters.kmeans import KMeans, KMeansSurveyor
-from segengine.store import SceneStore, Store
 from segengine.types import Bool, Linker, Pixels, Prediction, Segmenter, Surveyor
 
 

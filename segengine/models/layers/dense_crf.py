@@ -10,15 +10,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.crf import Crf, refine
-from segengine.scale import Scale
+from segengine.networks.crf import Crf, refine
+from segengine.networks.scale import Scale
 
 
 @keras.saving.register_keras_serializable(package="segengine")
 class DenseCrf(keras.layers.Layer):
     """[probabilities (n, h, w, class), the network's input (n, h, w, 3)] to probabilities.
 
-    What a segmenter's option `crf` computes: `segengine.crf.refine`. One class is the second of
+    What a segmenter's option `crf` computes: `segengine.networks.crf.refine`. One class is the second of
     two. Each frame is refined whole. No gradient passes.
     """
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances import SCHEMA, encode_rle
-from segengine.joining import first_pixels
+from segengine.instances.join import first_pixels
+from segengine.instances.rows import SCHEMA, encode_rle
 from segengine.models.maskrcnn.postprocess import Instance
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.bundles import load_weights
 from segengine.guards.keras import check_hdf5
 from segengine.models._build import leaves
 from segengine.models._torch import read_state
 from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.names import layer_names
+from segengine.networks.bundles import load_weights
 
 SHOWN = 5
 """Most tensors that an error names."""

@@ -13,10 +13,11 @@ import pytest
 from onnx import TensorProto, helper
 
 import segengine
-from segengine import bundles, models
+from segengine import models
 from segengine.engines import tensorflow
 from segengine.guards import keras as guard
 from segengine.guards import tensorflow as saved_models
+from segengine.networks import bundles
 from segengine.segmenters import _files
 from segengine.segmenters.model import create
 

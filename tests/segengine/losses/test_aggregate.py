@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from segengine import losses, registry
+from segengine.store.values import decode, encode
 from segengine.types import Framed, Prediction, Truth
-from segengine.values import decode, encode
 
 CLASSES = ("water", "land", "road")
 BOTH = {"losses": [{"loss": "dice", "weight": 0.5}, {"loss": "bce"}]}

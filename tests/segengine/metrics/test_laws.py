@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from skimage.measure import label
 
 from segengine import metrics, registry
-from segengine.instances import objects_of
+from segengine.instances.rows import objects_of
+from segengine.store.values import decode, encode
 from segengine.types import Prediction, Truth
-from segengine.values import decode, encode
 
 CLASSES = ("sky", "tree", "car")
 TRUTHS = ("car", "sky", "tree")

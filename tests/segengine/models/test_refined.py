@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import segengine
-from segengine.crf import Crf, refine
 from segengine.errors import JobError
 from segengine.models import build
+from segengine.networks.crf import Crf, refine
 
 UNET = {"start_neurons": 4, "depth": 1, "dropout": False}
 SCALE = {"mean": [0.4, 0.5, 0.45], "std": [0.2, 0.25, 0.3], "divide": 255}

@@ -14,8 +14,8 @@ from scipy import ndimage
 from skimage import data, feature, filters
 
 from segengine.segmenters.edges import Canny, Contrast, Edges, Regions, create
+from segengine.store.values import decode, encode
 from segengine.types import Linker, Segmenter, Surveyor
-from segengine.values import decode, encode
 
 KERNELS = ("sobel", "prewitt", "roberts", "scharr")
 LOCAL = (*KERNELS, "log")

@@ -21,10 +21,10 @@ from pycocotools import mask as coco_mask
 
 import segengine
 from segengine import models, tiling
-from segengine.crf import Crf, refine
 from segengine.engines import tensorflow
 from segengine.errors import JobError
-from segengine.scale import Scale
+from segengine.networks.crf import Crf, refine
+from segengine.networks.scale import Scale
 from segengine.segmenters import _detector, _files, _network
 from segengine.segmenters._network import Blended, Exact, Resized, Valid
 from segengine.segmenters.model import create

@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates
 
 import segengine
 from segengine.errors import JobError
-from segengine.scale import Scale
+from segengine.networks.scale import Scale
 from segengine.segmenters import _proposals
 from segengine.segmenters._proposals import PYRAMID, Found, Proposer, draw, paste
 from segengine.types import Segmenter

@@ -16,8 +16,8 @@ from skimage import data, filters
 from segengine.segmenters import _gray
 from segengine.segmenters._histogram import Histogram, Sums
 from segengine.segmenters.threshold import Cuts, Fixed, Local, Threshold, _unrounded, create
+from segengine.store.values import decode, encode
 from segengine.types import Segmenter, Surveyor
-from segengine.values import decode, encode
 
 RGB = (2125, 7154, 721)
 STATISTICS = ("mean", "otsu", "multiotsu", "triangle", "li")

@@ -29,12 +29,12 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from segengine.datasets.coco import CocoSource
 from segengine.errors import CorruptInputError, MissingTruthError, SegengineError
 from segengine.job import TruthSpec
-from segengine.sources.coco import CocoSource
+from segengine.measuring.truth import LabelImages
 from segengine.sources.images import ImageSource
 from segengine.sources.listing import Listing, list_entries
-from segengine.truth import LabelImages
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
 from tests.segengine.sources import standins
 from tests.segengine.sources.mutations import damaged, peak_megabytes

@@ -14,8 +14,8 @@ from PIL import Image
 
 from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.job import TruthSpec
+from segengine.measuring.truth import LabelImages
 from segengine.sources.images import ImageSource
-from segengine.truth import LabelImages
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
 
 from . import photo_mutations

@@ -21,9 +21,9 @@ from rasterio.vrt import WarpedVRT
 import segengine
 from segengine.errors import CorruptInputError
 from segengine.job import parse_job
-from segengine.objects import open_objects
-from segengine.plan import make_plan
+from segengine.planning.plan import make_plan
 from segengine.sources.raster import RasterSource
+from segengine.store.blobs import open_objects
 from segengine.types import Entry, FrameRef, Tile, Unreadable
 
 SECRET = b"a secret that nobody may segment" * 128

@@ -110,7 +110,7 @@ def test_directories(tmp_path: Path) -> None:
 def test_a_store_beside_its_images_is_no_input(
     mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segengine import schemes
+    from segengine.guards import schemes
 
     monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
     touch(tmp_path, "b.png", "c.zarr/zarr.json", f"masks.zarr/{mark}", "masks.zarr/report/x.png")
@@ -200,7 +200,7 @@ def test_what_belongs_to_an_input_is_not_skipped(tmp_path: Path) -> None:
 def test_what_is_skipped_is_counted_by_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segengine import schemes
+    from segengine.guards import schemes
 
     touch(tmp_path, "a.png", "b.txt", "sub/c.TXT", "sub/d.psd", "README", ".hidden", ".git/x.md",
           "e.zarr/zarr.json", "e.zarr/0.txt")  # fmt: skip

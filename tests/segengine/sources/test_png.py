@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segengine.datasets._labels import read_png
 from segengine.errors import MissingTruthError
 from segengine.job import TruthSpec
-from segengine.sources._labels import read_png
+from segengine.measuring.truth import LabelImages
 from segengine.sources.images import ImageSource
-from segengine.truth import LabelImages
 from segengine.types import FrameRef, TruthRef, Unreadable
 
 SIZE = (96, 96)

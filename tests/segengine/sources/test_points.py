@@ -16,10 +16,10 @@ import segengine
 from segengine.errors import CorruptInputError
 from segengine.export.cog import export
 from segengine.job import parse_job
-from segengine.objects import open_objects
-from segengine.plan import make_plan
-from segengine.seals import SealedObjects
+from segengine.planning.plan import make_plan
 from segengine.sources.raster import RasterSource
+from segengine.store.blobs import open_objects
+from segengine.store.seals import SealedObjects
 from segengine.types import Entry
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

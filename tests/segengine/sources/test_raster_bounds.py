@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from segengine import inputs
 from segengine.errors import CorruptInputError, JobError
-from segengine.inputs import scan
 from segengine.job import parse_job
-from segengine.layout import Cut
+from segengine.planning import scan as scanning
+from segengine.planning.layout import Cut
+from segengine.planning.scan import scan
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Tile, Unreadable
 
@@ -148,7 +148,7 @@ def test_whatever_a_reader_raises_ends_no_plan(
             raise ArithmeticError("of a library\nof its own")
 
     tiff(tmp_path / "a.tif")
-    monkeypatch.setattr(inputs, "reader", lambda kind, spec: Strange())
+    monkeypatch.setattr(scanning, "reader", lambda kind, spec: Strange())
     (bad,) = scan({"paths": [str(tmp_path)]}, {}, (), Cut(64, 64)).unplaced
     assert (bad.kind, bad.reason) == ("corrupt", "cannot be read: ArithmeticError: of a library")
 

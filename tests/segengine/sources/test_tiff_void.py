@@ -12,8 +12,8 @@ import pytest
 import rasterio
 
 from segengine.errors import CorruptInputError
-from segengine.inputs import scan
-from segengine.layout import Cut
+from segengine.planning.layout import Cut
+from segengine.planning.scan import scan
 from segengine.sources.images import ImageSource
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Source, Tile, Unreadable

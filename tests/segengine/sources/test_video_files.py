@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from segengine.commands.status import status
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources import _video
 from segengine.sources._damage import Listener, reason_of
 from segengine.sources._upright import turn
 from segengine.sources.video import VideoSource
-from segengine.status import status
 from segengine.types import Entry, FrameRef, Tile, Unreadable
 
 from .test_video import HEIGHT, WIDTH, assert_equal, encode, probe, read, refs, sequential

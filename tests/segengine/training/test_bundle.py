@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segengine import models
-from segengine.bundles import META, WEIGHTS
 from segengine.errors import JobError
+from segengine.networks.bundles import META, WEIGHTS
 from segengine.training.bundle import Bundle, load_bundle, save_bundle, transfer
 
 # Keras copies its variables in a way that NumPy 2 frowns upon.

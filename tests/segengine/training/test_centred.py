@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from segengine.errors import JobError
-from segengine.scale import Scale
+from segengine.networks.scale import Scale
 from segengine.segmenters._proposals import BORDER, PATCH, STRIDE, Proposer
 from segengine.training import _centred
 from segengine.training._centred import Cutting, Place

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import segengine
-from segengine import plugins
+from segengine import asked
 from segengine.errors import JobError
 from segengine.models._build import leaves
 from segengine.models.maskrcnn.network import network
@@ -119,7 +119,7 @@ def test_stages_a_resumed_training_and_the_bundle(vehicles: Path, tmp_path: Path
     assert pictures == [f"epoch-00{e}.png" for e in range(3)]
     segmenter = segengine.create_segmenter({"kind": "mask-rcnn", "weights": trained.bundle})
     assert segmenter.classes == ("background", *VEHICLES)
-    assert segmenter.colors == plugins.palette(4)  # no vehicle is as dark as the background
+    assert segmenter.colors == asked.palette(4)  # no vehicle is as dark as the background
     pixels = np.asarray(Image.open(vehicles / "vehicles/vehicles-00000.png"))[None]
     labels = segmenter.segment(pixels).labels
     assert labels.shape == (1, 64, 64)
@@ -256,7 +256,7 @@ def test_hidden_vehicles_are_crowds(tmp_path: Path) -> None:
 
 def test_colours_of_the_truth_are_kept_where_it_has_its_own(vehicles: Path, tmp_path: Path) -> None:
     data = open_data(job_of(vehicles, tmp_path / "out"))
-    assert maskrcnn.draw_colors(data) == plugins.palette(4)
+    assert maskrcnn.draw_colors(data) == asked.palette(4)
     own = tuple((i, i, 200) for i, _ in enumerate(data.classes))
     found = maskrcnn.draw_colors(replace(data, colors=own))
     assert found[1:] == tuple(own[data.classes.index(name)] for name in VEHICLES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segengine.scale import Scale
+from segengine.networks.scale import Scale
 from segengine.training._scaling import nearest, neutral, resized, scaled
 from segengine.training.job import ScaleSpec
 

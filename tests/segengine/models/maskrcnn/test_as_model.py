@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import segengine
-from segengine import plugins
-from segengine.bundles import Bundle
+from segengine import asked
 from segengine.errors import JobError
 from segengine.models.maskrcnn import weights
 from segengine.models.maskrcnn.config import preset
 from segengine.models.maskrcnn.names import class_names
 from segengine.models.maskrcnn.network import network
+from segengine.networks.bundles import Bundle
 from segengine.segmenters.maskrcnn import MaskRcnn
 from segengine.training.bundle import save_bundle
 
@@ -56,8 +56,8 @@ def test_it_is_the_segmenter_of_its_weights(files: tuple[Path, Path], tmp_path: 
     found = segengine.create_segmenter({"kind": "model", "path": str(bundle)})
     assert isinstance(found, MaskRcnn)
     assert found == segengine.create_segmenter({"kind": "mask-rcnn", "weights": str(bundle)})
-    assert plugins.colors(found) == COLORS
-    assert plugins.background(found.classes) == (0,)
+    assert asked.colors(found) == COLORS
+    assert asked.background(found.classes) == (0,)
     sure = {"kind": "model", "path": str(bundle), "threshold": 0.9, "engine": "tensorflow"}
     assert segengine.create_segmenter(sure).config.min_score == 0.9
     plain = segengine.create_segmenter(
@@ -93,7 +93,7 @@ def test_what_its_file_says_is_part_of_its_digest(files: tuple[Path, Path], tmp_
 
 @pytest.mark.parametrize("name", ["matterport", "torchvision"])
 def test_the_background_is_no_object_by_any_name(name: str) -> None:
-    assert plugins.background(class_names(preset(name))) == (0,)
+    assert asked.background(class_names(preset(name))) == (0,)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import tensorflow as tf
 from pycocotools import mask as coco
 
 import segengine
-from segengine.bundles import Bundle
 from segengine.models.maskrcnn.config import Config, preset
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.preprocess import prepare
 from segengine.models.maskrcnn.step import Batch, make_batch, signature, training_losses
 from segengine.models.maskrcnn.targets import Truths, mini_masks
+from segengine.networks.bundles import Bundle
 from segengine.training.bundle import save_bundle
 
 OPTIONS: dict[str, Any] = {

@@ -17,8 +17,9 @@ from pycocotools import mask as coco_mask
 from skimage.transform import resize
 
 import segengine
+from segengine.commands.plan import plan
 from segengine.errors import JobError
-from segengine.instances import SCHEMA
+from segengine.instances.rows import SCHEMA
 from segengine.job import parse_job
 from segengine.models.maskrcnn import weights
 from segengine.models.maskrcnn.config import preset
@@ -26,7 +27,6 @@ from segengine.models.maskrcnn.maps import draw
 from segengine.models.maskrcnn.network import network
 from segengine.models.maskrcnn.postprocess import Cutout, Instance, instances
 from segengine.models.maskrcnn.preprocess import Prepared, prepare, to_bytes
-from segengine.preview import plan
 from segengine.segmenters.maskrcnn import MaskRcnn
 
 from . import h5

@@ -1,0 +1,134 @@
+"""Metrics of a finished store against other or corrected truth, without segmenting again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from segengine.dispatch import clusters
+from segengine.dispatch.pool import InProcess, Pool
+from segengine.errors import JobError
+from segengine.guards.trust import code_in, named_by_store, refuse_forbidden, trusting
+from segengine.job import Job, TruthSpec
+from segengine.planning.plan import stored_plan
+from segengine.planning.stored import stored_job
+from segengine.reader import Store, open_store
+from segengine.report import build
+from segengine.stages import publish
+from segengine.stages.aggregate import measurer
+from segengine.stages.metrics_json import lines, unknown_labels, unmeasured
+from segengine.store.blobs import Writer
+from segengine.store.lock import run_lock
+from segengine.store.records import RecordLog, pack_key
+from segengine.store.seals import SealedObjects, damage_notices
+
+FEW = 16
+"""Shards below which local workers are not worth their start."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateReport:
+    """What `evaluate` measured."""
+
+    store: str
+    metrics: Mapping[str, Any]
+    measured: int
+    """Shards and frames measured by this call; the others had records that hold."""
+    notices: tuple[str, ...] = ()
+    """What of the store is damaged."""
+    left_out: tuple[str, ...] = ()
+    """What the store's own job names and was not used: it is not trusted."""
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0: missing truth is a figure, not a failure."""
+        return 0
+
+    def lines(self) -> tuple[str, ...]:
+        """Text for a terminal."""
+        found = [f"{self.store}: {self.measured} shards and frames measured"]
+        found += [f"not used, without --trust: {what}" for what in self.left_out]
+        found += lines(self.metrics) + unmeasured(self.metrics) + unknown_labels(self.metrics)
+        missing = self.metrics.get("missing_truth", [])
+        if missing:
+            found.append(f"{len(missing)} frames have no usable truth and are not scored:")
+            found += [f"  {m['name']}: {m['reason']}" for m in missing]
+        return (*found, *self.notices)
+
+
+def evaluate(
+    path: str,
+    truth: TruthSpec | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+    trust: bool | None = None,
+) -> EvaluateReport:
+    """Measure what has no current measure record, merge, write `metrics.json` and the report.
+
+    `truth`: instead of the job's; `evaluate`: metrics and losses instead of the job's. Nothing is
+    segmented. The work goes to the job's cluster where it is much; what a killed call has
+    measured is not measured again. Takes the store's lock. `trust`: code that the store's own job
+    names may be used; without it what needs that is not measured. Raises JobError,
+    StoreLockedError.
+    """
+    store = open_store(path, trust)
+    blocks: dict[str, Any] = {}
+    if truth is not None:
+        blocks["truth"] = truth.model_dump()
+    if evaluate is not None:
+        blocks["evaluate"] = dict(evaluate)
+    refuse_forbidden(blocks)
+    own = code_in(blocks).values()
+    fsync = store.job.get("faults", {}).get("fsync") is not False
+    with (
+        trusting(store.trust),
+        named_by_store(own=own),
+        run_lock(store.objects.base.by(Writer(fsync))) as lock,
+    ):
+        return _evaluated(store, SealedObjects(lock.objects, heals=True), blocks)
+
+
+def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) -> EvaluateReport:
+    stored = stored_job(store.attributes, blocks=blocks)
+    job = stored.job
+    published = objects.published
+    plan = stored_plan(job, objects)
+    measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin)
+    if measures is None:
+        raise JobError(
+            f"{store.path}: nothing to measure against; give --truth, or metrics that need none"
+        )
+    stale = measures.stale()
+    with _pool(job, len(stale)) as pool:
+        for _ in measures.measure(pool, job.faults, stale):
+            pass
+    log = RecordLog(objects)
+    figures = {
+        scene: publish.scene_figures(log, layout, plan.classes)
+        for scene, layout in plan.layouts.items()
+    }
+    metrics = publish.write_metrics(plan, figures, measures)
+    singles = log.scenes()[0] & set(plan.layouts) if published else set()
+    objects.open(map(pack_key, singles))
+    for scene in singles:
+        log.write_pack(scene)
+    objects.commit(published)
+    for scene in singles:
+        log.clear(scene)
+    build(objects.root, objects.writer, **publish.unshown(plan, measures))
+    return EvaluateReport(
+        store.path,
+        json.loads(json.dumps(metrics)),
+        len(stale),
+        tuple(damage_notices(objects)),
+        stored.left_out,
+    )
+
+
+def _pool(job: Job, tasks: int) -> AbstractContextManager[Pool]:
+    """The job's cluster, or this process where starting workers would take longer."""
+    if tasks < FEW and job.cluster.kind == "local":
+        return nullcontext(InProcess())
+    return clusters.open_pool(job.cluster, tasks)

@@ -1,0 +1,192 @@
+"""The dry run: what a job would do, what is already done, and what it would take.
+
+One real shard is worked on, into a folder that is thrown away, and its time and size stand for all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from segengine import asked
+from segengine.cores import cores
+from segengine.job import Job
+from segengine.planning.plan import Place, Plan, make_plan
+from segengine.progress import FailedFrame
+from segengine.stages.aggregate import measurer
+from segengine.stages.publish import unplaced_failures
+from segengine.store.blobs import open_objects
+from segengine.store.layouts import Layout
+from segengine.store.records import Record
+from segengine.store.root import check_place
+from segengine.store.seals import SealedObjects, damage_notices
+from segengine.worker.fits import store_fit
+from segengine.worker.segment import segment_shard, survey_batch
+from segengine.worker.tasks import Retry, ShardTask, SurveyTask
+
+MOST_SCENES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What `plan` found."""
+
+    job: Job
+    scenes: tuple[tuple[str, tuple[int, int, int], str, int, int], ...]
+    """(scene, shape, dtype and bands, shards, shards done)"""
+    shards: int
+    pending: int
+    notices: tuple[str, ...]
+    failed: tuple[FailedFrame, ...]
+    seconds: float | None
+    """Estimated time of what is left, on the job's workers."""
+    bytes: int | None
+    """Estimated size of the masks of what is left."""
+    pixels: int
+    """Pixels of what is left."""
+    workers: int
+    trial: str
+    """What the estimate rests on, or why there is none."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files among the inputs that are none by their suffix, counted by it."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where inputs cannot be read."""
+        return 3 if self.failed else 0
+
+    def lines(self) -> tuple[str, ...]:
+        """Text for a terminal."""
+        spec = self.job.segmenter
+        options = ", ".join(f"{k}: {v}" for k, v in spec.options.items())
+        found = [f"job {self.job.name}: {spec.kind}{f' ({options})' if options else ''}"]
+        describe = getattr(asked.labeller(self.job.plugin), "describe", None)
+        found += [] if describe is None else [f"  {line}" for line in describe()]
+        found.append(f"store {self.job.store.path}")
+        for scene, shape, what, shards, done in self.scenes[:MOST_SCENES]:
+            f, y, x = shape
+            frames = f"{f} frame{'s' if f != 1 else ''} of {y} x {x}"
+            found.append(f"  {scene}: {frames}, {what}; {shards} shards, {done} done")
+        if len(self.scenes) > MOST_SCENES:
+            found.append(f"  ... and {len(self.scenes) - MOST_SCENES} more scenes")
+        found.append(
+            f"{self.shards} shards, {self.shards - self.pending} done, {self.pending} left"
+        )
+        found += self.notices
+        found += [f"cannot be read: {f.name}: {f.reason}" for f in self.failed]
+        if self.pending and self.seconds is not None and self.bytes is not None:
+            found.append(
+                f"estimate for what is left: {_duration(self.seconds)} on {self.workers} "
+                f"worker{'s' if self.workers != 1 else ''}, {_size(self.bytes)} of masks "
+                f"({self.pixels / 1e6:,.1f} Mpx; from {self.trial})"
+            )
+        elif self.pending:
+            found.append(f"no estimate: {self.trial}")
+        return tuple(found)
+
+
+def plan(job: Job) -> PlanReport:
+    """Plan a job without writing to its store. Raises SegengineError."""
+    objects = SealedObjects(open_objects(job.store.path))
+    check_place(objects.base)
+    found = make_plan(job, objects)
+    measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
+    workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
+    pending = [(la, p) for la in found.layouts.values() for p in found.pending_places(la)]
+    pixels = sum(_pixels(layout, place) for layout, place in pending)
+    seconds = size = None
+    trial = "nothing is left to do"
+    if pending:
+        layout, place = max(pending[:256], key=lambda item: _pixels(*item))
+        seconds, size, trial = _trial(found, layout, place, pixels)
+    return PlanReport(
+        job,
+        tuple(
+            (
+                name,
+                layout.shape,
+                f"{layout.bands} band{'s' if layout.bands != 1 else ''} {layout.dtype}",
+                layout.shards,
+                layout.shards - found.states[name].pending,
+            )
+            for name, layout in found.layouts.items()
+        ),
+        found.shards,
+        found.pending,
+        (*found.notices, *damage_notices(objects)),
+        tuple(unplaced_failures(found)),
+        None if seconds is None else seconds / max(1, min(workers, len(pending))),
+        size,
+        pixels,
+        workers,
+        trial,
+        found.scan.skipped,
+    )
+
+
+def _pixels(layout: Layout, place: Place) -> int:
+    window = layout.window(place)
+    (_, y0, x0), (_, y1, x1) = window.start, window.stop
+    total = 0
+    for ref in layout.frames(window.start[0], window.stop[0]):
+        total += max(0, min(y1, ref.height) - y0) * max(0, min(x1, ref.width) - x0)
+    return total
+
+
+def _trial(
+    plan: Plan, layout: Layout, place: Place, pixels: int
+) -> tuple[float | None, int | None, str]:
+    """Time and size of all that is left, from one shard really worked on."""
+    import time
+
+    with tempfile.TemporaryDirectory(prefix="segengine-plan-") as folder:
+        task = plan.task(layout, place, last=True)
+        # Not cut: what is linked across shards is decided for this one alone.
+        task = replace(task, store=folder, had="", lost=(), cut=False)
+        started = time.perf_counter()
+        result = _work(plan, task, folder)
+        seconds = time.perf_counter() - started
+    if isinstance(result, Retry):
+        return None, None, f"the trial shard of {layout.scene} failed: {result.reason}"
+    if result.failures:
+        return None, None, f"in the trial shard, {result.failures[0].reason}"
+    share = pixels / max(1, _pixels(layout, place))
+    size = sum(o.bytes for o in result.objects)
+    trial = f"shard {'.'.join(map(str, place))} of {layout.scene} in {seconds:.2f} s"
+    return seconds * share, round(size * share), trial
+
+
+def _work(plan: Plan, task: ShardTask, folder: str) -> Record | Retry:
+    """Survey and fit on the shard alone where a fit is needed, then segment it."""
+    if asked.scope(plan.plugin) is not None and plan.group_of(task) is not None:
+        surveyed = survey_batch(SurveyTask((task,), "trial-state", last=True))
+        if isinstance(surveyed, Retry):
+            return surveyed
+        from segengine.store.values import decode
+
+        objects = open_objects(folder)
+        trusted = (type(plan.plugin).__module__.partition(".")[0],)
+        state: Any = decode(objects.get("trial-state") or b"", trusted)["state"]
+        if state is None:
+            return Retry("none of its frames can be read")
+        digest = store_fit(objects, "trial-fit", plan.plugin, state, {"inputs": {}})
+        task = replace(task, segmenter=replace(task.segmenter, fit="trial-fit", digest=digest))
+    return segment_shard(task)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

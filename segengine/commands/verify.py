@@ -1,0 +1,226 @@
+"""Compare what is stored with its records, and a sample of masks with what segmenting gives again."""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from segengine.errors import HEAL, TransientInputError
+from segengine.guards.trust import UNTRUSTED, is_code, named_by_store
+from segengine.instances.rows import ROWS
+from segengine.job import Job
+from segengine.planning.damage import differences, misplaced, object_key, stored_records, unreadable
+from segengine.planning.stored import foreign_code, stored_job
+from segengine.reader import Store, open_lost
+from segengine.store.blobs import Objects, open_objects
+from segengine.store.layouts import Layout, load_layouts
+from segengine.store.records import Record, RecordLog
+from segengine.store.seals import CHANGED, ROOT, named
+from segengine.types import FrameRef
+
+UNRECORDED = "no record vouches for it: it does not count, and a run computes it again"
+SAMPLE = 4
+"""Shards that are segmented again."""
+
+
+class Difference(NamedTuple):
+    """A stored object that is not what was committed."""
+
+    object: str
+    """Its path in the store."""
+    what: str
+
+
+def _lasting(
+    objects: Objects, found: Iterable[tuple[Record, str, str]]
+) -> Iterator[tuple[Record, str, str]]:
+    """Without those that a run beside this has written meanwhile: their record is another one now."""
+    now: dict[str, set[Record]] = {}
+    for record, array, what in found:
+        if record.scene not in now:
+            now[record.scene] = set(RecordLog(objects).read(record.scene))
+        if record in now[record.scene]:
+            yield record, array, what
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found."""
+
+    store: str
+    objects: int
+    """Stored objects compared with their records."""
+    sampled: int
+    """Shards segmented again."""
+    problems: tuple[Difference, ...]
+    skipped: tuple[str, ...]
+    """Shards that could not be segmented again, and why."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 where anything differs."""
+        return 4 if self.problems else 0
+
+    def lines(self) -> tuple[str, ...]:
+        """Text for a terminal."""
+        found = [
+            f"{self.store}: {self.objects} stored objects compared with their checksums, "
+            f"{self.sampled} shards segmented again"
+        ]
+        if self.problems:
+            found.append(f"{len(self.problems)} differ:")
+        for problem in self.problems:
+            found += [problem.object, f"    {problem.what}"]
+        found += [f"not segmented again: {s}" for s in self.skipped]
+        if self.problems:
+            found.append(HEAL)
+        else:
+            found.append("no difference")
+        return tuple(found)
+
+
+def verify(
+    path: str, sample: int = SAMPLE, seed: int | None = None, trust: bool | None = None
+) -> VerifyReport:
+    """Recompute the checksums of everything stored, and segment `sample` shards again.
+
+    `trust`: code that the store's own job names may be used; without it, where that is the
+    segmenter or the source, nothing is segmented again.
+    """
+    store = open_lost(path, trust)
+    objects = store.objects
+    count = len(objects.book.seals) + sum(len(r.objects) for r in stored_records(objects))
+    found = list(_lasting(objects, differences(objects)))
+    problems = [Difference(*item) for item in objects.check()]
+    problems += [
+        Difference(key, CHANGED) for _, key in unreadable(objects, {p.object for p in problems})
+    ]
+    problems += [Difference(key, CHANGED) for key in store.log.damaged()]
+    problems += _unvouched(store)
+    layouts = load_layouts(objects)
+    problems += [
+        Difference(object_key(r, array), what + _vanished(r, layouts)) for r, array, what in found
+    ]
+    spoiled = {(r.scene, r.shard) for r, _, _ in found}
+    sampled, skipped = 0, []
+    masks = [
+        r
+        for r in stored_records(objects)
+        if r.kind == "mask"
+        and r.status == "done"
+        and r.scene in layouts
+        and (r.scene, r.shard) not in spoiled
+    ]
+    if not store.attributes:
+        reason = f"the sample: {ROOT} is lost, which holds the job"
+    else:
+        reason = "" if store.trust else _untrusted(store.attributes, layouts)
+    if reason:
+        return VerifyReport(store.path, count, 0, tuple(problems), (reason,))
+    job = stored_job(store.attributes, store.trust).job
+    for record in random.Random(seed).sample(masks, min(sample, len(masks))):
+        try:
+            with named_by_store(store.trust):
+                same = _same_again(store, job, layouts[record.scene], record)
+        except Exception as error:  # noqa: BLE001 - an input that is gone is no difference
+            skipped.append(f"{record.scene} {record.shard}: {error}")
+            continue
+        sampled += 1
+        if not same:
+            key = object_key(record, "mask/0")
+            problems.append(Difference(key, "segmenting again gives other labels"))
+    return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
+
+
+def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
+    """What more there is to say of a damaged mask whose input is not there any more."""
+    layout = layouts.get(record.scene)
+    if layout is None or record.kind != "mask":
+        return ""
+    frames = layout.frames(record.box[0], record.box[3])
+    names = {ref.name: None for ref in frames if ref.gone or _is_away(ref.uri)}
+    if not names:
+        return ""
+    return (
+        f"; its input has vanished ({named(names)}): put it back first, or --repair makes it void"
+    )
+
+
+def _is_away(uri: str) -> bool:
+    return "://" not in uri and not os.path.exists(uri)
+
+
+def _unvouched(store: Store) -> Iterator[Difference]:
+    """What is lost, and what nothing vouches for, where the seals that would tell are lost too."""
+    for key in misplaced(store.objects.base):
+        what = store.objects.base.obstacle(key)
+        yield Difference(key.removesuffix("/*"), what)
+    if not store.attributes and ROOT not in store.objects.book.seals:
+        yield Difference(ROOT, store.objects.lost(ROOT))
+    if store.objects.unsealed:
+        for scene in store.log.unrecorded(set().union(*store.log.scenes())):
+            yield Difference(f"scenes/{scene}/mask/0", UNRECORDED)
+
+
+def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> str:
+    """Why nothing of a store is segmented again: code that it names is not used. Empty: it can be."""
+    named = [n for n in foreign_code(attributes) if n.startswith(("segmenter.", "source."))]
+    named += sorted({f"source {la.kind}" for la in layouts.values() if is_code(la.kind)})
+    return f"the sample: {named[0]} {UNTRUSTED}" if named else ""
+
+
+def _same_again(store: Store, job: Job, layout: Layout, record: Record) -> bool:
+    """Segment a shard again into a folder of its own, and compare checksums."""
+    from segengine.planning.plan import stored_plan
+    from segengine.stages.segment import finish_tasks
+    from segengine.worker.segment import finish_shard, segment_shard
+
+    plan = stored_plan(job, store.objects)
+    if layout.inputs(record.box[0], record.box[3]) != record.inputs:
+        raise RuntimeError("an input of it has changed")
+    _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
+    with tempfile.TemporaryDirectory(prefix="segengine-verify-") as target:
+        if plan.drafts(layout):
+            for place in layout.frame_shards(record.shard[0]):
+                task = plan.task(layout, place, draft=True, target=target, last=True)
+                _checked(segment_shard(replace(task, had="")))
+            finishes = finish_tasks(plan, layout, record.shard[0], open_objects(target), True)
+            mine = next(t for t in finishes if t.shard.place == record.shard)
+            shard = replace(mine.shard, target=target, had="")
+            again = _checked(finish_shard(replace(mine, shard=shard)))
+        else:
+            task = plan.task(layout, record.shard, target=target, last=True)
+            again = _checked(segment_shard(replace(task, had="", lost=record.failures)))
+    known = {failure.frame for failure in record.failures}
+    for failure in again.failures:
+        if failure.frame not in known:  # the input is as it was: it is not read here and now
+            raise RuntimeError(failure.reason)
+    arrays = ({o.array: o.checksum for o in r.objects if o.array != ROWS} for r in (again, record))
+    return next(arrays) == next(arrays)
+
+
+def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:
+    """Raise RuntimeError where a frame's file is not the one that was segmented."""
+    from segengine.sources.listing import list_entries
+
+    for ref in {r.uri: r for r in frames}.values():
+        if ref.gone:
+            raise RuntimeError(f"{ref.name}: the input is gone")
+        path = ref.uri if "://" in ref.uri else glob.escape(ref.uri)
+        try:
+            entries = list_entries([path], kind).entries
+        except (ValueError, TransientInputError) as error:
+            raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
+        if ref.fingerprint not in {e.fingerprint for e in entries}:
+            raise RuntimeError(f"{ref.name}: the input has changed")
+
+
+def _checked(result: Any) -> Record:
+    if not isinstance(result, Record):
+        raise RuntimeError(str(getattr(result, "reason", result)))
+    return result

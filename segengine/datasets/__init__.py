@@ -1,0 +1,1 @@
+"""Public data sets as sources: their folders, their labels, their splits."""

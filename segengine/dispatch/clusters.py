@@ -1,0 +1,126 @@
+"""From the job's `cluster` block to workers: one factory a kind, found through entry points.
+
+A factory takes (spec, tasks) and returns a context manager that gives a Pool. Another package adds a
+kind (Kubernetes, Slurm) by registering such a factory under `segengine.clusters`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+from segengine import registry
+from segengine.cores import cores
+from segengine.dispatch.pool import DaskPool, Pool
+from segengine.errors import JobError, SegengineError
+from segengine.job import ClusterSpec
+
+
+def open_pool(spec: ClusterSpec, tasks: int) -> contextlib.AbstractContextManager[Pool]:
+    """Workers for about `tasks` tasks; what was started is ended on exit."""
+    return registry.load("clusters", spec.kind)(spec, tasks)  # type: ignore[no-any-return]
+
+
+SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.allowed-failures": 0,  # a dead worker's task comes back to us at once
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": None,  # native code can keep a sound worker from answering
+    # A killed worker comes back; on a busy machine later than the 15 s after which it is given up.
+    "distributed.deploy.lost-worker-timeout": "1h",
+    "distributed.worker.memory.target": False,  # results are records: there is nothing to spill
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.admin.tick.limit": "60s",
+    "distributed.worker.profile.enabled": False,
+}
+
+
+@contextlib.contextmanager
+def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
+    """Worker processes on this machine, one thread each, reachable on loopback only."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    from segengine.dispatch.nannies import DeafNanny
+
+    wanted = cores() if spec.workers == "auto" else spec.workers
+    count = max(1, min(wanted, tasks))
+    for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            worker_class=DeafNanny,
+            host="127.0.0.1",
+            dashboard_address=None,
+            # Else its HTTP server asks for port 8787, and a second run warns that it is in use.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            silence_logs=logging.CRITICAL,
+            memory_limit="auto" if wanted >= cores() else _share(wanted),
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield DaskPool(client)
+
+
+def _share(workers: int) -> int:
+    """Bytes of memory for each of a few workers."""
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT / max(1, workers))
+
+
+@contextlib.contextmanager
+def address(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
+    """The workers of a scheduler that already runs; at most one shard a worker is under way."""
+    from distributed import Client
+
+    try:
+        client = Client(spec.address, timeout="15s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise SegengineError(
+            f"cluster.address: {spec.address} does not answer: {error}; is the scheduler running?"
+        ) from error
+    with client:
+        yield client_pool(client, f"cluster.address: {spec.address}")
+
+
+def client_pool(client: Any, where: str = "client") -> Pool:
+    """A pool of a client's workers.
+
+    Raises JobError where they have several threads, SegengineError where they cannot work for us: a
+    task that a worker cannot import would end the worker.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise SegengineError(f"{where} has no workers; start some with `dask worker --nthreads 1`")
+    for name, worker in workers.items():
+        if worker["nthreads"] != 1:
+            raise JobError(
+                f"{where}: worker {name} has {worker['nthreads']} threads; start workers with "
+                "`dask worker --nthreads 1`, so that a failure has one suspect"
+            )
+    for name, found in client.run(worker_version, on_error="return").items():
+        if isinstance(found, BaseException):
+            raise SegengineError(
+                f"{where}: worker {name} cannot import segengine: {found}; install it there, or start "
+                "workers in this environment"
+            )
+        if found != worker_version():
+            raise SegengineError(
+                f"{where}: worker {name} has segengine {found}, this is {worker_version()}; install "
+                "one version everywhere"
+            )
+    return DaskPool(client, lookahead=0)
+
+
+def worker_version() -> str:
+    """The version of segengine where this is called."""
+    return version("segengine")

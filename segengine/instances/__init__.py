@@ -1,0 +1,1 @@
+"""Objects apart from each other: their rows and run lengths, and what is one object across windows."""

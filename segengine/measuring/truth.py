@@ -1,0 +1,467 @@
+"""What masks are measured against: label images beside the images, or a data set's own truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from segengine import registry
+from segengine.datasets._labels import gray_codes
+from segengine.errors import CorruptInputError, MissingTruthError
+from segengine.guards.schemes import filesystem
+from segengine.job import TRUTH_FIELD, TruthSpec, source_options
+from segengine.registry import reader
+from segengine.sources import _png
+from segengine.sources._files import one_line, read_bytes
+from segengine.sources._pillow import opened
+from segengine.store.blobs import zarr_store
+from segengine.types import FrameRef, Truth, TruthRef
+from segengine.urls import public
+
+VERSION = 2
+"""Raised when what is read of a truth can change."""
+_AND = "\0"
+"""Between a frame's labels and the image of its objects; no path holds it."""
+_HIGHEST = (1 << 32) - 1
+_LARGEST = 1 << 28
+"""Pixels of a frame whose objects are read."""
+MANY = 256
+"""Values without a class that are told apart in a frame."""
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""What a whole PNG ends with."""
+_EVERY_BYTE = np.arange(256, dtype=np.uint8)
+_COLORED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+"""Pillow's modes of images that hold colours."""
+
+
+class TruthProvider(Protocol):
+    """Where truth comes from."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of its labels; None: those of the segmenter."""
+        ...
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """`truth`, and of `truth_instances` and `truth_objects` what it has."""
+        ...
+
+    def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
+        """The truth of frames, each with the name of its scene; in one pass."""
+        ...
+
+    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """That of a frame's window, (1, y, x). Raises MissingTruthError with the reason."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelImages:
+    """Label images whose paths follow from the frames' names: a job's `truth` block."""
+
+    spec: TruthSpec
+    trust: bool = False
+    """Label rasters may name any file."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """As the block says."""
+        return None if self.spec.classes is None else tuple(self.spec.classes)
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Labels, and objects where the job names their images."""
+        more = ("truth_instances", "truth_objects")
+        return frozenset(("truth", *(more if self.spec.instances else ())))
+
+    def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
+        """The first of each frame's candidates that exists."""
+        if any("://" in path for path in self.spec.paths):
+            with ThreadPoolExecutor(16) as pool:
+                return list(pool.map(lambda r: find_truth(self.spec, r[1], r[0]), refs))
+        return [find_truth(self.spec, ref, scene) for scene, ref in refs]
+
+    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """Labels of a window, its values that are no class, and the objects of the whole frame."""
+        if not truth.uri:
+            raise MissingTruthError(f"no truth at {truth.looked}")
+        size = ref.height, ref.width
+        uri, _, ids = truth.uri.partition(_AND)
+        own = replace(truth, uri=uri)
+        values, nodata = _values(own, size, rows, cols, self.trust, self.spec.colors)
+        labels = map_labels(values, self.spec)
+        unknown = unknown_values(values, self.spec, labels, nodata)
+        if not ids:
+            return Truth(labels[None], unknown=unknown)
+        block = self.spec.model_dump_json(), self.trust
+        whole = _objects(*block, own, ids, size).crop((slice(None), rows, cols))
+        return Truth(labels[None], whole.instances, whole.objects, unknown)
+
+    def objects(self, truth: TruthRef, ids: str, size: tuple[int, int]) -> Truth:
+        """Labels, instances and objects of a whole frame; objects lie where labels are classes."""
+        from segengine.datasets._dataset import objects_of_maps, truth_of
+
+        if size[0] * size[1] > _LARGEST:
+            raise MissingTruthError(f"{ids}: objects of more than {_LARGEST:,} pixels are not read")
+        everything = slice(0, size[0]), slice(0, size[1])
+        values, _ = _values(truth, size, *everything, self.trust, self.spec.colors)
+        labels = map_labels(values, self.spec)
+        found, nodata = _values(replace(truth, uri=ids), size, *everything, self.trust, False)
+        instances = _ids(ids, found, nodata)
+        instances[labels == np.iinfo(labels.dtype).max] = 0
+        return truth_of(labels, instances, objects_of_maps(instances, labels))
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetTruth:
+    """The truth that a public data set's own source reads."""
+
+    source: Any
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Those of the chosen subset."""
+        return tuple(self.source.truth_classes)
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Labels, and instances where the set has them."""
+        more = ("truth_instances", "truth_objects")
+        has = bool(getattr(self.source, "truth_instances", False))
+        return frozenset(("truth", *(more if has else ())))
+
+    def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
+        """One pass over the set's lists."""
+        return list(self.source.find_truth([ref for _, ref in refs]))
+
+    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """Labels, instances and objects of a window."""
+        if not truth.uri:
+            raise MissingTruthError(f"no truth at {truth.looked}")
+        found: Truth = self.source.load_truth(ref, truth, rows, cols)
+        return found
+
+
+def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
+    """How a job's truth is read, as JSON that travels; empty: it has none.
+
+    The `truth` block goes before a data set's own. classes: those of a block that names none.
+    """
+    trust = bool(job.get("trust"))
+    if job.get("truth"):
+        block = {"truth": dict(job["truth"])}
+        if classes is not None and block["truth"].get("classes") is None:
+            block["truth"]["classes"] = list(classes)
+        return json.dumps(block | ({"trust": True} if trust else {}), sort_keys=True)
+    source = source_options(job, trust)
+    kind = source.get("kind", "auto")
+    if kind != "auto" and hasattr(registry.load("sources", kind), "find_truth"):
+        return json.dumps({"source": source}, sort_keys=True)
+    return ""
+
+
+@lru_cache(maxsize=4)
+def from_json(text: str) -> TruthProvider:
+    """The provider behind `of_job`."""
+    block = json.loads(text)
+    if "truth" in block:
+        return LabelImages(TruthSpec.model_validate(block["truth"]), block.get("trust", False))
+    return DataSetTruth(reader(block["source"]["kind"], block["source"]))
+
+
+def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
+    """Paths where a frame's truth may lie, in the order of `truth.paths`."""
+    path = PurePosixPath(ref.name.partition("#")[0] if "#" in ref.name else ref.name)
+    if not ref.name.partition("#")[2].isdigit():
+        path = PurePosixPath(ref.name)
+    fields = {
+        "name": path.name,
+        "stem": path.stem,
+        "path": str(path.with_suffix("")),
+        "parent": str(path.parent) if str(path.parent) != "." else "",
+        "scene": scene,
+        "frame": str(ref.position),
+        "index": str(ref.index),
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        if match[2] or match[3]:
+            return "{" if match[2] else "}"
+        return fields[match[1]]
+
+    return [TRUTH_FIELD.sub(fill, template) for template in spec.paths]
+
+
+def find_truth(spec: TruthSpec, ref: FrameRef, scene: str) -> TruthRef:
+    """The first of a frame's candidates that exists, with the fingerprint of its size and time."""
+    paths = candidates(spec, ref, scene)
+    for path in paths:
+        found = _stat(path)
+        if found is not None:
+            return _with_ids(spec, ref, scene, TruthRef(path, found, ""))
+    return TruthRef("", "", " or ".join(paths))
+
+
+def _with_ids(spec: TruthSpec, ref: FrameRef, scene: str, labels: TruthRef) -> TruthRef:
+    """A frame's labels with the image of its objects, where there is one."""
+    if spec.instances is None:
+        return labels
+    (path,) = candidates(spec.model_copy(update={"paths": [spec.instances]}), ref, scene)
+    mark = _stat(path)
+    if mark is None:
+        return labels
+    both = xxhash.xxh3_64_hexdigest(f"{labels.fingerprint} {mark}".encode())
+    return TruthRef(f"{labels.uri}{_AND}{path}", both, "")
+
+
+@lru_cache(maxsize=2)
+def _objects(block: str, trust: bool, truth: TruthRef, ids: str, size: tuple[int, int]) -> Truth:
+    """A frame that is cut in windows is read once."""
+    images = LabelImages(TruthSpec.model_validate_json(block), trust)
+    return images.objects(truth, ids, size)
+
+
+def _ids(uri: str, values: NDArray[Any], nodata: float | None) -> NDArray[np.uint32]:
+    """Numbers of objects. Raises MissingTruthError for what is none."""
+    if values.dtype == np.bool_:
+        raise MissingTruthError(f"{uri}: has one bit a pixel, which tells no objects apart")
+    wide = values if nodata is None else np.where(values == nodata, values.dtype.type(0), values)
+    strange = (wide < 0) | (wide > _HIGHEST)
+    if wide.dtype.kind == "f":
+        strange |= ~(wide == np.floor(wide))
+    if strange.any():
+        raise MissingTruthError(f"{uri}: holds {wide[strange][0]}, which is no object's number")
+    return wide.astype(np.uint32)
+
+
+def _stat(path: str) -> str | None:
+    if "://" not in path:
+        try:
+            info = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return xxhash.xxh3_64_hexdigest(f"{info.st_size} {info.st_mtime_ns}".encode())
+    try:
+        system, inner = filesystem(path)
+        about = system.info(inner)
+    except (OSError, ValueError):
+        return None
+    mark = about.get("ETag") or about.get("LastModified") or about.get("mtime")
+    return xxhash.xxh3_64_hexdigest(f"{about.get('size')} {mark}".encode())
+
+
+def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
+    """Pixel values to class indices; what is no class has the dtype's maximum."""
+    if values.dtype == np.bool_:
+        values = values.view(np.uint8)
+    classes = len(spec.classes) if spec.classes is not None else None
+    dtype = np.dtype(np.uint8 if (classes or 256) < 255 else np.uint16)
+    void = 255 if dtype == np.uint8 else 65535
+    if values.dtype == np.uint8 and values.size:
+        import cv2
+
+        # three times as fast as indexing; it takes no empty array
+        table = _mapped(_EVERY_BYTE, spec, dtype, classes or void)
+        mapped: NDArray[Any] = cv2.LUT(values, table).reshape(values.shape)
+        return mapped
+    return _mapped(values, spec, dtype, classes or void)
+
+
+def _mapped(
+    values: NDArray[Any], spec: TruthSpec, dtype: np.dtype[Any], classes: int
+) -> NDArray[Any]:
+    result = np.full(values.shape, np.iinfo(dtype).max, dtype)
+    codes = spec.codes
+    if codes is None:
+        inside = (values >= 0) & (values < classes)
+        if values.dtype.kind == "f":
+            inside &= values == np.floor(values)
+        if spec.void_code is not None:
+            inside &= values != spec.void_code
+        result[inside] = values[inside]
+        return result
+    order = np.argsort(codes)
+    ascending = np.array(codes, np.int64)[order]
+    place = np.minimum(np.searchsorted(ascending, values), len(codes) - 1)
+    inside = ascending[place] == values
+    result[inside] = order[place[inside]]
+    return result
+
+
+def unknown_values(
+    values: NDArray[Any], spec: TruthSpec, labels: NDArray[Any], nodata: float | None = None
+) -> dict[int | float | str, int]:
+    """Pixels of each value that is neither a class, nor void, nor nodata; the smallest `MANY`.
+
+    labels: what `map_labels` made of them. Of windows, the smallest of all are among the smallest
+    of each, so that their sum does not depend on the cuts.
+    """
+    if values.dtype == np.bool_:
+        values = values.view(np.uint8)
+    if values.dtype == np.uint8:
+        counts = _histogram(values)
+        kinds = np.flatnonzero(counts).astype(np.uint8)
+        strange = map_labels(kinds, spec) == np.iinfo(labels.dtype).max
+        kinds, counts = kinds[strange], counts[kinds[strange]]
+    else:
+        kinds, counts = np.unique(values[labels == np.iinfo(labels.dtype).max], return_counts=True)
+    known = np.isin(kinds, [v for v in (spec.void_code, nodata) if v is not None])
+    known |= kinds != kinds  # NaN
+    found = zip(kinds[~known][:MANY].tolist(), counts[~known][:MANY].tolist(), strict=True)
+    return {f"#{v:06x}" if spec.colors else v: int(n) for v, n in found}
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels of each value (y, x); OpenCV counts in float32, which is exact up to 2^24."""
+    import cv2
+
+    total = np.zeros(256, np.int64)
+    for part in np.array_split(values.ravel(), -(-values.size // (1 << 24)) or 1):
+        if part.size:
+            total += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return total
+
+
+def _values(
+    truth: TruthRef, size: tuple[int, int], rows: slice, cols: slice, trust: bool, colors: bool
+) -> tuple[NDArray[Any], float | None]:
+    """Values of a window, and which of them is the file's nodata; with `colors` numbers of colours."""
+    uri = truth.uri
+    suffix = PurePosixPath(public(uri)).suffix.lower()
+    try:
+        if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
+            return _raster_values(uri, size, rows, cols, trust, colors)
+        if suffix == ".zarr":
+            return _zarr_values(uri, size, rows, cols, colors), None
+        whole = _image_values(uri, truth.fingerprint, size, colors)
+    except MissingTruthError:
+        raise
+    except Exception as error:
+        raise MissingTruthError(f"{uri}: cannot be read: {one_line(error)}") from error
+    return whole[rows, cols], None
+
+
+@lru_cache(maxsize=2)
+def _image_values(uri: str, fingerprint: str, size: tuple[int, int], colors: bool) -> NDArray[Any]:
+    """A label image whole, of `size`; palette images give their indices, with `colors` their colours."""
+    data = read_bytes(uri)
+    name, image = opened(data)
+    with image:
+        _check_size(uri, image.size[::-1], size)  # before its pixels ask for memory
+        if (name, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
+            quick = _gray_png(data)
+            if quick is not None:
+                return _grays(uri, quick, colors)
+        if name == "PNG":
+            _png.require_pixels(data)
+        if colors and image.mode in ("1", *_COLORED):
+            return _numbers(np.asarray(image.convert("RGB")))
+        if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
+            raise MissingTruthError(_not_one_band(uri, image.mode))
+        return _grays(uri, gray_codes(np.asarray(image), data), colors)
+
+
+def _not_one_band(uri: str, found: str) -> str:
+    return (
+        f"{uri}: a label image has one band of class indices, this one is {found}; "
+        "list the colour of each class in truth.values"
+    )
+
+
+def _numbers(colors: NDArray[Any]) -> NDArray[np.uint32]:
+    """(y, x) a number for each colour (y, x, 3): red x 65536 + green x 256 + blue."""
+    found = np.zeros(colors.shape[:-1], np.uint32)
+    for band in range(3):
+        found = found << np.uint32(8) | colors[..., band]
+    return found
+
+
+def _grays(uri: str, values: NDArray[Any], colors: bool) -> NDArray[Any]:
+    """Values of one band; with `colors` numbers of these levels of gray."""
+    if not colors:
+        return values
+    if values.dtype != np.uint8:
+        raise MissingTruthError(
+            f"{uri}: holds {values.dtype} numbers, and truth.values lists colours"
+        )
+    return values * np.uint32(0x010101)
+
+
+def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
+    """An 8-bit gray PNG through OpenCV, which takes two thirds of Pillow's time; None: let that say why."""
+    import cv2
+
+    try:
+        _png.require_whole(data)
+    except CorruptInputError:
+        return None
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    gray = found is not None and found.ndim == 2 and found.dtype == np.uint8
+    return gray_codes(np.asarray(found, np.uint8), data) if gray else None
+
+
+def _raster_values(
+    uri: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool, colors: bool
+) -> tuple[NDArray[Any], float | None]:
+    from rasterio.windows import Window
+
+    window = Window.from_slices(rows, cols)
+    # The source knows what GDAL may open.
+    with reader("raster", {"trust": trust}).open(uri) as data:  # type: ignore[attr-defined]
+        _check_size(uri, data.shape, size)
+        if colors and data.count in (3, 4) and data.dtypes[0] == "uint8":
+            return _numbers(np.moveaxis(data.read([1, 2, 3], window=window), 0, -1)), None
+        if data.count != 1:
+            raise MissingTruthError(_not_one_band(uri, f"of {data.count} bands"))
+        values: NDArray[Any] = data.read(1, window=window)
+        if not colors:
+            return values, data.nodata
+        return _through_table(uri, values, data), None
+
+
+def _through_table(uri: str, values: NDArray[Any], data: Any) -> NDArray[Any]:
+    """Colours of a raster's band by its colour table; without one, grays."""
+    try:
+        table = data.colormap(1)
+    except ValueError:
+        return _grays(uri, values, True)
+    colors = np.zeros((max(table) + 1, 3), np.uint8)
+    for index, color in table.items():
+        colors[index] = color[:3]
+    found: NDArray[Any] = _numbers(colors)[np.minimum(values, len(colors) - 1)]
+    return found
+
+
+def _zarr_values(
+    uri: str, size: tuple[int, int], rows: slice, cols: slice, colors: bool
+) -> NDArray[Any]:
+    import zarr
+
+    from segengine.sources import _chunks
+
+    array = zarr.open_array(zarr_store(uri), mode="r")
+    _chunks.require_bounded_chunks(array)
+    array = _chunks.bounded(array)
+    _check_size(uri, array.shape[-2:], size)
+    at: tuple[Any, ...] = (*(0,) * (array.ndim - 2), rows, cols)
+    return _grays(uri, np.asarray(array[at]), colors)
+
+
+def _check_size(uri: str, found: tuple[int, ...], size: tuple[int, int]) -> None:
+    if tuple(found) != size:
+        raise MissingTruthError(
+            f"{uri}: is {found[0]} x {found[1] if len(found) > 1 else 1} pixels, its frame "
+            f"{size[0]} x {size[1]}"
+        )

@@ -1,0 +1,1 @@
+"""What goes with a trained network and needs none: its bundle, its inputs' scale, the field behind it."""

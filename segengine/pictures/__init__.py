@@ -1,0 +1,1 @@
+"""What people look at: frames with what was made of them."""

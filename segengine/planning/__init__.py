@@ -1,0 +1,1 @@
+"""From inputs, layouts and records to what is left to do."""

@@ -1,0 +1,633 @@
+"""From inputs, layouts and records to what is left to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine import asked
+from segengine.errors import JobError, SegengineError, UntrustedError
+from segengine.fingerprint import changes, digest, mask_keys
+from segengine.guards.trust import UNTRUSTED, is_code
+from segengine.job import Job
+from segengine.planning.layout import Cut
+from segengine.planning.scan import Scan, scan
+from segengine.planning.stored import StandIn
+from segengine.registry import reader
+from segengine.store.arrays import SceneArrays, scene_arrays
+from segengine.store.layouts import RELAYING, Layout, ground_of, load_layouts, load_unplaced
+from segengine.store.records import LOST, SCHEMA, FrameFailure, Record, RecordLog, pack_key
+from segengine.store.root import attributes_or_lost
+from segengine.store.seals import FITS, SEALED, SealedObjects, named
+from segengine.types import Unreadable
+from segengine.worker.fits import read_fit
+from segengine.worker.reading import read_frames
+from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
+
+Place = tuple[int, int, int]
+NOWHERE, SINGLE, PACKED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A committed fit as the driver knows it."""
+
+    key: str
+    digest: str
+    about: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class SceneState:
+    """What the records say of a scene's shards, each an array over the shard grid."""
+
+    done: NDArray[np.bool_]
+    """Committed with the fingerprints this run wants, and nothing in it worth another try."""
+    had: NDArray[np.uint8]
+    """Where a record lies: NOWHERE, SINGLE, PACKED."""
+    drafted: NDArray[np.bool_]
+    stale: int = 0
+    """Shards whose record no longer holds."""
+    retried: int = 0
+    """Shards that failed last time."""
+    singles: bool = False
+    """The scene is not packed: it has single records."""
+    records: dict[Place, Record] = field(default_factory=dict)
+    """Mask records with failures, and all single ones."""
+
+    @property
+    def pending(self) -> int:
+        """Shards left to do."""
+        return int(np.count_nonzero(~self.done))
+
+
+@dataclass(slots=True)
+class Plan:
+    """One execution of a job, laid out."""
+
+    job: Job
+    objects: SealedObjects
+    scan: Scan
+    fingerprint: str
+    """Of the job's parts that can change a mask."""
+    keys: dict[str, Any]
+    outputs: tuple[str, ...]
+    arrays: dict[str, SceneArrays]
+    states: dict[str, SceneState]
+    fits: dict[str, Fit]
+    source_json: str
+    """The `source` block for workers."""
+    lost: dict[tuple[str, int], FrameFailure] = field(default_factory=dict)
+    """Frames whose own survey failed, by scene and frame."""
+    notices: tuple[str, ...] = ()
+    unrecorded: tuple[str, ...] = ()
+    """Scenes with stored masks that no record vouches for: damage has taken their records."""
+    broken: frozenset[tuple[str, Place]] = frozenset()
+    """Shards whose stored bytes are not those of their record, where that is to be repaired."""
+
+    @property
+    def plugin(self) -> Any:
+        """The job's segmenter or surveyor."""
+        return self.job.plugin
+
+    @property
+    def components(self) -> bool:
+        """Connected regions of a class are its instances."""
+        return self.job.segmenter.instances is not None
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """Scenes by name."""
+        return self.scan.layouts
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.plugin.classes)
+
+    @property
+    def shards(self) -> int:
+        """Shards of all scenes."""
+        return sum(layout.shards for layout in self.layouts.values())
+
+    @property
+    def pending(self) -> int:
+        """Shards left to do."""
+        return sum(state.pending for state in self.states.values())
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The root's `segengine` attributes."""
+        return {
+            "version": 1,
+            SEALED: True,
+            "job": self.job.as_json(),
+            "fingerprints": {
+                "job": self.fingerprint,
+                "weights": asked.weights(self.plugin),
+                "segmenter_version": asked.version(self.plugin),
+                "keys": self.keys,
+            },
+            "classes": list(self.plugin.classes),
+            "colors": [list(c) for c in asked.colors(self.plugin)],
+        }
+
+    def drafts(self, layout: Layout) -> bool:
+        """True where a scene's shards are drafted first and decided by the stitch stage."""
+        return layout.cut and (asked.links(self.plugin) or "instances" in self.outputs)
+
+    def overlaps(self, layout: Layout) -> bool:
+        """True where a worker reads and stores while it computes: it would wait for a network, or its
+        segmenter for both."""
+        remote = "://" in layout.uris[0] or "://" in self.objects.root
+        return remote or asked.is_slow(self.plugin)
+
+    def group(self, layout: Layout, frame: int) -> str | None:
+        """Which fit labels a frame; None: its shard fits it itself, or nothing needs fitting."""
+        scope = asked.scope(self.plugin)
+        if scope == "run":
+            return f"run-{layout.dtype}-{layout.bands}"
+        if scope == "scene":
+            return f"scene-{layout.scene}"
+        if scope == "frame" and layout.cut:
+            return f"frame-{layout.scene}-{frame}"
+        return None
+
+    def group_of(self, task: ShardTask) -> str | None:
+        """Which fit labels a task's frames."""
+        return self.group(self.layouts[task.scene], task.window.start[0])
+
+    def pending_places(self, layout: Layout) -> Iterator[Place]:
+        """Shards of a scene left to do, in raster order."""
+        for f, y, x in np.argwhere(~self.states[layout.scene].done):
+            yield int(f), int(y), int(x)
+
+    def task(self, layout: Layout, place: Place, **extra: Any) -> ShardTask:
+        """What a worker needs for a shard."""
+        window = layout.window(place)
+        first, last = window.start[0], window.stop[0]
+        group = self.group(layout, first)
+        fit = self.fits.get(group) if group is not None else None
+        lost = () if group is None or fit is not None else self._lost(layout, first, last)
+        spec = self.job.segmenter
+        had = self.states[layout.scene].had[place]
+        return ShardTask(
+            self.objects.root,
+            layout.scene,
+            place,
+            window,
+            layout.frames(first, last),
+            layout.inputs(first, last),
+            layout.kind,
+            layout.windowed,
+            self.source_json,
+            SegmenterSpec(
+                spec.kind,
+                json.dumps(spec.options),
+                "" if fit is None else fit.key,
+                "" if fit is None else fit.digest,
+            ),
+            self.arrays[layout.scene],
+            self.classes,
+            self.outputs,
+            self.fingerprint,
+            asked.weights(self.plugin),
+            asked.version(self.plugin),
+            had=("", "single", "packed")[had],
+            lost=lost,
+            cut=layout.cut,
+            components=self.components,
+            writer=self.objects.writer,
+            ground=ground_of(layout),
+            **extra,
+        )
+
+    def _lost(self, layout: Layout, first: int, last: int) -> tuple[FrameFailure, ...]:
+        """Frames of a shard that no fit could be made for."""
+        return tuple(
+            self.lost.get((layout.scene, i))
+            or FrameFailure(
+                i, "corrupt", f"{layout.frame_name(i)}: no readable frame to fit the segmenter on"
+            )
+            for i in range(first, last)
+            if not layout.frame(i).gone
+        )
+
+    def refresh(self, scene: str) -> None:
+        """Read the state of a scene's shards again (its fit has changed)."""
+        log = RecordLog(self.objects)
+        singles, packed = log.scenes()
+        layout = self.layouts[scene]
+        self.states[scene] = _state(self, layout, log, scene in singles, scene in packed)
+
+
+def source_json(job: Job) -> str:
+    """The `source` block for workers: without the paths, which frames carry themselves, unless a file
+    among them may name others."""
+    options = job.source_options()
+    kind, paths = options.pop("kind"), options["paths"]
+    if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
+        del options["paths"]
+    return json.dumps(options)
+
+
+def _may_name_others(path: str) -> bool:
+    """True of a folder, a glob or a VRT, whose sources may lie among all of the job's paths."""
+    return any(c in path for c in "*?[") or PurePosixPath(path).suffix.lower() in ("", ".vrt")
+
+
+def make_plan(
+    job: Job,
+    objects: SealedObjects,
+    *,
+    refit: bool = False,
+    repair: frozenset[tuple[str, Place]] = frozenset(),
+) -> Plan:
+    """Scan the inputs, lay them out, and read from the records what is done.
+
+    `repair`: shards whose stored bytes are not those of their record. Raises JobError.
+    """
+    asked.check(job.plugin, job.segmenter.kind)
+    old = attributes_or_lost(objects)
+    whole = asked.whole_frames(job.plugin)
+    cut = Cut(job.store.chunk, job.store.shard, job.store.frames, whole, job.source.every)
+    previous = load_layouts(objects) if old is not None else {}
+    _check_readers(job, previous)
+    source = job.source_options()
+    old_source = (old or {}).get("job", {}).get("source", {})
+    # Without root or seals nothing tells which options the layouts were made with.
+    sealed = isinstance(objects, SealedObjects)
+    same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
+    same_source &= all(
+        old_source.get(k, d) == source[k]
+        for k, d in (("bands", None), ("color", None), ("every", 1), ("kind", "auto"))
+    )
+    # What a file named in vain may be among the paths now, or be trusted.
+    same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(
+        old_source.get("paths", ())
+    ) == set(source["paths"])
+    unplaced = load_unplaced(objects) if old and same_reach else ()
+    found = scan(source, previous, unplaced, cut, same_source)
+    _check_layouts(job, found.layouts, whole)
+    outputs = _outputs(job, found)
+    keys = mask_keys(job, outputs)
+    fingerprint = digest(keys)
+    scope = asked.scope(job.plugin)
+    fitted_colors = None if scope is None else scope == "frame"
+    arrays = {
+        name: scene_arrays(layout, len(job.plugin.classes), outputs, fitted_colors)
+        for name, layout in found.layouts.items()
+    }
+    workers_source = source_json(job)
+    plan = Plan(
+        job,
+        objects,
+        found,
+        fingerprint,
+        keys,
+        outputs,
+        arrays,
+        {},
+        {},
+        workers_source,
+        broken=repair,
+    )
+    if scope in ("run", "scene") and not refit:
+        plan.fits = _committed_fits(plan)
+    log = RecordLog(objects)
+    singles, packed = log.scenes()
+    for name, layout in found.layouts.items():
+        plan.states[name] = _state(plan, layout, log, name in singles, name in packed)
+    plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
+    plan.notices = tuple(_notices(plan, old))
+    return plan
+
+
+def stored_plan(job: Job, objects: SealedObjects) -> Plan:
+    """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
+    layouts = load_layouts(objects)
+    found = Scan(layouts, load_unplaced(objects), frozenset(), 0)
+    if isinstance(job.plugin, StandIn):
+        outputs = job.plugin.outputs(objects, layouts)
+        keys, fingerprint = dict(job.plugin.keys), job.plugin.fingerprint
+    else:
+        outputs = _outputs(job, found)
+        keys = mask_keys(job, outputs)
+        fingerprint = digest(keys)
+    scope = asked.scope(job.plugin)
+    colors = None if scope is None else scope == "frame"
+    arrays = {
+        name: scene_arrays(layout, len(job.plugin.classes), outputs, colors)
+        for name, layout in layouts.items()
+    }
+    source = source_json(job)
+    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {}, source)
+    for layout in layouts.values():
+        for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
+            group = plan.group(layout, frame)
+            found_fit = read_fit(objects, f"{FITS}/{group}", plan.plugin) if group else None
+            if group is not None and found_fit is not None:
+                about, _ = found_fit
+                plan.fits[group] = Fit(f"{FITS}/{group}", about["digest"], about)
+        plan.states[layout.scene] = SceneState(
+            np.ones(layout.grid, np.bool_),
+            np.zeros(layout.grid, np.uint8),
+            np.zeros(layout.grid, np.bool_),
+        )
+    return plan
+
+
+def _check_readers(job: Job, layouts: Mapping[str, Layout]) -> None:
+    """Raise UntrustedError where a scene in the store names code that reads it, and not the job's."""
+    for layout in layouts.values():
+        if is_code(layout.kind) and layout.kind != job.source.kind and not job.trust:
+            raise UntrustedError(
+                f"store.path: scene {layout.scene} is read by {layout.kind}, which {UNTRUSTED}; "
+                "name it in source.kind, or write to a new store.path"
+            )
+
+
+def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
+    """What is stored: what the segmenter says it predicts, or what one probed window shows."""
+    outputs = asked.outputs(job.plugin)
+    if outputs is None and asked.scope(job.plugin) is None:
+        outputs = _probe_outputs(job, found)
+    outputs = outputs or ("labels",)
+    if job.segmenter.instances is not None:
+        if "instances" in outputs or asked.links(job.plugin):
+            raise JobError(
+                f"segmenter.instances: {job.segmenter.kind} with these options finds its own "
+                "objects, or links its labels; leave the key out"
+            )
+        outputs = (*outputs, "instances")
+    if not job.store.probabilities:
+        return tuple(o for o in outputs if o != "probabilities")
+    if "probabilities" not in outputs:
+        raise JobError(
+            f"store.probabilities: {job.segmenter.kind} predicts no probabilities; leave the key out"
+        )
+    return outputs
+
+
+def _probe_outputs(job: Job, found: Scan) -> tuple[str, ...] | None:
+    for layout in found.layouts.values():
+        ref = layout.frame(0)
+        if ref.gone:
+            continue
+        side = 64 if job.plugin.halo is not None else max(ref.height, ref.width)
+        source = reader(layout.kind, job.source_options())
+        rows, cols = slice(0, min(side, ref.height)), slice(0, min(side, ref.width))
+        for _, tile in read_frames(source, (ref,), rows, cols):
+            if isinstance(tile, Unreadable):
+                break
+            pad = [(0, -n % job.plugin.stride) for n in tile.pixels.shape[:2]]
+            pixels = np.pad(tile.pixels[None], [(0, 0), *pad, (0, 0)], mode="reflect")
+            try:
+                return asked.probed_outputs(job.plugin.segment(pixels))
+            except Exception as error:
+                raise SegengineError(
+                    f"segmenter.kind: {job.segmenter.kind} fails on a window of {ref.name}: "
+                    f"{retry_of(error).reason}"
+                ) from error
+    return None
+
+
+def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:
+    for layout in layouts.values():
+        try:
+            asked.check_pixels(job.plugin, layout.bands, layout.dtype)
+        except ValueError as error:
+            raise JobError(f"segmenter.{error} (scene {layout.scene})") from error
+        if not whole:
+            continue
+        if layout.cut:
+            raise JobError(
+                f"segmenter.kind: {job.segmenter.kind} needs whole frames, and scene {layout.scene} "
+                f"is stored in shards of {layout.shard[1]} pixels; write to a new store.path"
+            )
+        _, height, width = layout.shape
+        size = height * width * (layout.bands * np.dtype(layout.dtype).itemsize + 64)
+        limit = _worker_memory(job)
+        if size > limit:
+            raise SegengineError(
+                f"scene {layout.scene}: {job.segmenter.kind} needs the whole frame of {height} x "
+                f"{width} pixels in memory, about {size / 2**30:.1f} GiB, and a worker has "
+                f"{limit / 2**30:.1f} GiB; use fewer workers or smaller scenes"
+            )
+
+
+def _worker_memory(job: Job) -> float:
+    import psutil
+
+    from segengine.cores import cores
+
+    workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
+    return float(psutil.virtual_memory().total) / max(1, workers)
+
+
+def _committed_fits(plan: Plan) -> dict[str, Fit]:
+    """Fits of scope run or scene that this run goes on using."""
+    found: dict[str, Fit] = {}
+    groups = {plan.group(layout, 0): layout for layout in plan.layouts.values()}
+    for group, layout in groups.items():
+        key = f"{FITS}/{group}"
+        fit = None if group is None else read_fit(plan.objects, key, plan.plugin)
+        if group is None or fit is None:
+            continue
+        about, _ = fit
+        if about["job"] != plan.fingerprint:
+            continue
+        if asked.scope(plan.plugin) == "scene" and not _still_seen(about, layout):
+            continue
+        found[group] = Fit(key, about["digest"], about)
+    return found
+
+
+def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:
+    """True while any frame the scene's fit saw is unchanged."""
+    seen = about["inputs"]
+    return bool(layout.gone.all()) or any(
+        seen.get(name) == fingerprint
+        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+    )
+
+
+_COLUMNS = ["kind", "f", "y", "x", "status", "inputs", "job", "weights", "fit", "failures"]
+
+
+def _state(
+    plan: Plan, layout: Layout, log: RecordLog, has_singles: bool, packed: bool
+) -> SceneState:
+    state = SceneState(
+        np.zeros(layout.grid, np.bool_),
+        np.zeros(layout.grid, np.uint8),
+        np.zeros(layout.grid, np.bool_),
+        singles=has_singles,
+    )
+    wanted = _Wanted(plan, layout, plan.fits)
+    singles = log.singles(layout.scene) if has_singles else {}
+    table = log.table(layout.scene, _COLUMNS) if packed else None
+    if table is not None:
+        columns = {n: table.column(n).to_pylist() for n in SCHEMA.names if n in _COLUMNS}
+        for kind, f, y, x, status, inputs, job, weights, fit, failures in zip(
+            *(columns[n] for n in _COLUMNS), strict=True
+        ):
+            place = (f, y, x)
+            if kind == "mask" and ("mask", place) not in singles:
+                retry = failures != "[]" and _worth_retry(layout, json.loads(failures))
+                wanted.judge(state, place, status, retry, (inputs, job, weights, fit), PACKED)
+    for (kind, place), record in singles.items():
+        if kind == "mask":
+            retry = _worth_retry(layout, record.failures)
+            found = (record.inputs, record.job, record.weights, record.fit)
+            had = PACKED if table is not None else SINGLE
+            if record.status == "void":
+                state.had[place] = had
+                continue
+            wanted.judge(state, place, record.status, retry, found, had)
+            state.records[place] = record
+        elif kind == "draft":
+            same = (record.inputs, record.job, record.weights) == wanted.expected(place)[:3]
+            state.drafted[place] = same and not any(f.kind != "corrupt" for f in record.failures)
+    for scene, place in plan.broken:
+        if scene != layout.scene:
+            continue
+        if not plan.drafts(layout) or layout.frame(place[0]).gone:  # that cannot be linked again
+            state.done[place] = False
+        else:
+            wanted.linked_again.add(place[0])
+            state.drafted[place[0]] = False
+    for frame in wanted.linked_again:
+        state.done[frame] = False
+    return state
+
+
+def _worth_retry(layout: Layout, failures: Iterable[tuple[int, str, str]]) -> bool:
+    """True where another try may go better: a mask that was lost waits for its input."""
+    return any(
+        not layout.frame(frame).gone if kind == LOST else kind != "corrupt"
+        for frame, kind, _ in failures
+    )
+
+
+class _Wanted:
+    """The fingerprints a shard's record must have to count as done."""
+
+    def __init__(self, plan: Plan, layout: Layout, fits: Mapping[str, Fit]) -> None:
+        self.plan, self.layout = plan, layout
+        self.weights = asked.weights(plan.plugin)
+        self.any_gone = bool(layout.gone.any())
+        scope = asked.scope(plan.plugin)
+        self.checks_fit = scope in ("run", "scene")
+        fit = fits.get(plan.group(layout, 0) or "")
+        self.fit = fit.digest if fit is not None else None
+        self.linked_again: set[int] = set()
+        """Frames with a failed shard: what it holds may link pieces of all the others."""
+
+    def expected(self, place: Place) -> tuple[str, str, str, str | None]:
+        window = self.layout.window(place)
+        inputs = self.layout.inputs(window.start[0], window.stop[0])
+        return inputs, self.plan.fingerprint, self.weights, self.fit
+
+    def judge(
+        self,
+        state: SceneState,
+        place: Place,
+        status: str,
+        retry: bool,
+        found: tuple[str, str, str, str],
+        had: int,
+    ) -> None:
+        """Note what a mask record means for its shard."""
+        if any(i >= n for i, n in zip(place, self.layout.grid, strict=True)):
+            return
+        state.had[place] = had
+        if self._all_gone(place):
+            state.done[place] = True  # its inputs have vanished: the mask stays as it is
+            return
+        if status != "done" or retry:
+            state.retried += 1
+            if self.plan.drafts(self.layout):
+                self.linked_again.add(place[0])
+            return
+        inputs, job, weights, fit = self.expected(place)
+        same = found[1:3] == (job, weights) and self._same_inputs(place, found[0], inputs)
+        if self.checks_fit and same:
+            # Without a committed fit nothing is done, but for shards that no fit could be made for.
+            same = found[3] == (fit or "")
+        state.done[place] = same
+        state.stale += not same
+
+    def _same_inputs(self, place: Place, found: str, wanted: str) -> bool:
+        if found == wanted:
+            return True
+        if not (self.any_gone and self.layout.stacked):
+            return False
+        first = self.layout.window(place).start[0]
+        old, new = found.split(" "), wanted.split(" ")
+        gone = self.layout.gone
+        return len(old) == len(new) and all(
+            a == b or gone[first + i] for i, (a, b) in enumerate(zip(old, new, strict=True))
+        )
+
+    def _all_gone(self, place: Place) -> bool:
+        if not self.layout.stacked:
+            return bool(self.layout.gone[0])
+        window = self.layout.window(place)
+        return bool(self.layout.gone[window.start[0] : window.stop[0]].all())
+
+
+def _unrecorded(plan: Plan) -> list[str]:
+    packs = (pack_key(scene) in plan.objects.damaged for scene in plan.states)
+    if not plan.objects.unsealed and not any(packs):
+        return []
+    known = {scene for scene, state in plan.states.items() if state.had.any()}
+    return [s for s in RecordLog(plan.objects).unrecorded(known) if s in plan.states]
+
+
+def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
+    stale = sum(s.stale for s in plan.states.values())
+    retried = sum(s.retried for s in plan.states.values())
+    if stale:
+        before = (old or {}).get("fingerprints", {})
+        why = changes(before.get("keys", {}), plan.keys)
+        if before.get("weights", "") != asked.weights(plan.plugin):
+            why.append("the weights changed")
+        reason = "; ".join(why) if why else "inputs or the fit changed"
+        yield f"{stale} of {plan.shards} shards are stale and will be done again: {reason}"
+    if plan.unrecorded:
+        yield (
+            f"the records of {len(plan.unrecorded)} scenes are lost, and their masks are computed "
+            f"again: {named(plan.unrecorded)}"
+        )
+    if retried:
+        yield f"{retried} shards failed in an earlier run and are tried once more"
+    gone = sum(int(layout.gone.sum()) for layout in plan.layouts.values())
+    if gone:
+        inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
+        yield f"{inputs} vanished; the masks stay, marked gone"
+    pointed = [
+        name
+        for name, layout in plan.layouts.items()
+        if {"gcps", "rpcs"} & set(layout.attributes) and "transform" not in layout.attributes
+    ]
+    if pointed:
+        scenes = "1 scene has" if len(pointed) == 1 else f"{len(pointed)} scenes have"
+        yield (
+            f"{scenes} ground control points or RPCs and no transform ({named(pointed)}): masks, areas "
+            "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
+            "exported COGs, which keep the points"
+        )
+    skipped = plan.scan.skipped
+    if skipped:
+        from segengine.sources.listing import counted
+
+        total = sum(skipped.values())
+        files = "1 file is" if total == 1 else f"{total:,} files are"
+        yield f"{files} skipped, which by their suffix are no input: {counted(skipped)}"

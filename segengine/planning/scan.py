@@ -1,0 +1,143 @@
+"""From listed inputs to readers and layouts: list, probe what is new or changed, place.
+
+Listing reads no pixels, and an input whose fingerprint is known is not opened again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from segengine import registry
+from segengine.ahead import several
+from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
+from segengine.planning.layout import Cut, Probed, homes, outgrown, place
+from segengine.registry import reader
+from segengine.store.layouts import Layout, Unplaced
+from segengine.store.values import encode
+from segengine.types import Entry, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What this run found, and where it lies."""
+
+    layouts: dict[str, Layout]
+    unplaced: tuple[Unplaced, ...]
+    changed: frozenset[str]
+    """Scenes whose layout differs from the committed one."""
+    probed: int
+    """Headers read."""
+    dropped: frozenset[str] = frozenset()
+    """Committed scenes that the job's new source options leave without a use."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files among the inputs that are none by their suffix, counted by it."""
+
+    @property
+    def frames(self) -> int:
+        """All frames there are, placed or not; those gone are not counted."""
+        return len(self.unplaced) + sum(
+            int((~layout.gone).sum()) if layout.stacked else layout.shape[0] * (not layout.gone[0])
+            for layout in self.layouts.values()
+        )
+
+
+def scan(
+    spec: Mapping[str, Any],
+    previous: Mapping[str, Layout],
+    unplaced: Sequence[Unplaced],
+    cut: Cut,
+    unchanged_source: bool = True,
+) -> Scan:
+    """List the inputs and lay them out.
+
+    `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
+    known fingerprint spares reading the header. Raises JobError for a path that matches nothing.
+    """
+    try:
+        listing = _listing(spec)
+    except ValueError as error:
+        raise JobError(str(error)) from error
+    except TransientInputError as error:
+        raise SegengineError(f"source.paths: {error}; try again later") from error
+    entries = {e.name: e for e in listing.entries}
+    home = homes(previous, entries)
+    known = {
+        name: fingerprint
+        for layout in previous.values()
+        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+        if home[name] == layout.scene
+    }
+    final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
+    placed_names = {n for layout in previous.values() for n in layout.names}
+    probes: list[Probed] = []
+    bad = [Unplaced(name, uri, "", "error", reason) for name, uri, reason in listing.unlisted]
+    todo: list[Entry] = []
+    for entry in listing.entries:
+        old = final.get(entry.name)
+        if old is not None and old.fingerprint == entry.fingerprint:
+            bad.append(old)
+        elif known.get(entry.name) != entry.fingerprint or not unchanged_source:
+            todo.append(entry)
+    for entry, outcome in _probe_all(todo, listing, spec):
+        if isinstance(outcome, Unplaced):
+            if entry.name not in placed_names:
+                bad.append(outcome)
+        else:
+            probes.append(Probed(entry, outcome))
+    cannot_stat = {name for name, _, _ in listing.unlisted}
+    for layout in previous.values():  # not gone: it is still listed, only unreadable
+        for i, name in enumerate(layout.names):
+            if name in cannot_stat:
+                entries[name] = Entry(name, layout.uris[i], "unreadable")
+                bad = [b for b in bad if b.name != name]
+    dropped = frozenset() if unchanged_source else outgrown(previous, probes)
+    previous = {scene: layout for scene, layout in previous.items() if scene not in dropped}
+    layouts = place(previous, entries, probes, cut)
+    changed = frozenset(
+        name
+        for name, layout in layouts.items()
+        if name not in previous or encode(layout.public) != encode(previous[name])
+    )
+    bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
+    return Scan(layouts, tuple(bad), changed, len(todo), dropped, listing.skipped)
+
+
+def _listing(spec: Mapping[str, Any]) -> Any:
+    """What the paths name: as a data set lists its own images, or by file names."""
+    from segengine.sources.listing import list_entries
+
+    kind = spec.get("kind", "auto")
+    if kind != "auto" and hasattr(registry.load("sources", kind), "list"):
+        return reader(kind, spec).list(spec["paths"])  # type: ignore[attr-defined]
+    return list_entries(spec["paths"], kind)
+
+
+def _probe_all(
+    entries: Sequence[Entry], listing: Any, spec: Mapping[str, Any]
+) -> Iterator[tuple[Entry, Any]]:
+    @lru_cache
+    def source(kind: str) -> Source:
+        return reader(kind, spec)
+
+    def probe(entry: Entry) -> Any:
+        try:
+            kind = listing.kind_of(entry)
+            return source(kind).probe(entry)
+        except CorruptInputError as error:
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", str(error))
+        except (TransientInputError, OSError) as error:
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "error", str(error))
+        except MemoryError:
+            reason = "not enough memory to read its header"
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "error", reason)
+        except SegengineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a reader's library may raise anything
+            reason = f"cannot be read: {type(error).__name__}: {error}".partition("\n")[0]
+            return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", reason)
+
+    far = any("://" in e.uri for e in entries)
+    yield from zip(entries, several(entries, probe, far=far), strict=True)

@@ -1,0 +1,142 @@
+"""The uncut reference: one image, whole, through a segmenter. What every tiled run must equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from segengine import asked, registry, tiling
+from segengine.errors import JobError
+from segengine.instances.join import renumbered
+from segengine.store.arrays import mask_dtype
+from segengine.types import Labels, Prediction
+
+
+def create_segmenter(spec: dict[str, Any]) -> Any:
+    """A Segmenter or Surveyor from a job's `segmenter` block. Raises JobError naming the option."""
+    options = dict(spec)
+    if "kind" not in options:
+        raise JobError("kind: this key is needed, one of `segengine segmenters`")
+    kind = options.pop("kind")
+    options.pop("instances", None)  # what the engine adds
+    plugin = registry.create("segmenters", kind, options)
+    asked.check(plugin, kind)
+    return plugin
+
+
+def segment(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Labels:
+    """Labels (y, x) or (n, y, x) of an image (y, x), (y, x, band) or (n, y, x, band), colours RGB.
+
+    `alpha`: whether the fourth of four bands is transparency; omitted: where it looks so (8 bits,
+    and the same everywhere, only 0 and 255, or 255 in half of all pixels). It is dropped, as a
+    file's is, and the label is void where it is 0.
+
+    `segmenter`: a Segmenter, a Surveyor (fitted on each frame, or for scope scene and run on all
+    frames), or a job's `segmenter` block. Where a pixel is NaN in any band the label is void.
+    """
+    return predict(image, segmenter, alpha=alpha).labels
+
+
+def predict(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Prediction:
+    """As `segment`, with probabilities, instances and objects."""
+    plugin = create_segmenter(segmenter) if isinstance(segmenter, dict) else segmenter
+    given = np.asarray(image)
+    if given.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"image: has shape {given.shape}; give (y, x), (y, x, band) or (n, y, x, band)"
+        )
+    pixels = given[..., None] if given.ndim == 2 else given
+    pixels = pixels if pixels.ndim == 4 else pixels[None]
+    valid = np.ones(pixels.shape[:3], np.bool_)
+    if alpha and pixels.shape[-1] != 4:
+        raise ValueError(f"alpha: is the fourth of four bands, and there are {pixels.shape[-1]}")
+    if alpha or (alpha is None and _is_transparency(pixels)):
+        pixels, valid = pixels[..., :3], pixels[..., 3] != 0
+    if pixels.dtype.kind == "f":
+        valid &= ~np.isnan(pixels).any(axis=-1)
+    scope = asked.scope(plugin)
+    if scope is None:
+        found = _call(plugin, pixels)
+    elif scope == "frame":
+        parts = [
+            _call(plugin.fit(plugin.survey(pixels[i : i + 1], valid[i : i + 1])), pixels[i : i + 1])
+            for i in range(len(pixels))
+        ]
+        found = _joined(parts)
+    else:
+        found = _call(plugin.fit(plugin.survey(pixels, valid)), pixels)
+    labels = found.labels
+    dtype = mask_dtype(len(plugin.classes))
+    void = np.iinfo(dtype).max
+    if not valid.all():
+        labels = np.where(valid, labels, void).astype(dtype)
+    instances, objects = _numbered(found, valid)
+    found = Prediction(labels, found.probabilities, instances, objects)
+    if isinstance(segmenter, dict) and segmenter.get("instances") == "components":
+        found = asked.with_components(found, plugin.classes, int(void))
+    return found if given.ndim == 4 else _first(found)
+
+
+def _numbered(found: Prediction, valid: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Ids by first pixel in raster order, as a store has them, and the table to match."""
+    if found.instances is None:
+        return None, found.objects
+    frames = [
+        renumbered(np.where(ok, ids, np.uint32(0)))
+        for ids, ok in zip(found.instances, valid, strict=True)
+    ]
+    objects = found.objects
+    if objects is not None:
+        from segengine.instances.rows import of_frame, of_frames, renumbered_objects
+
+        tables = [
+            renumbered_objects(table, new)
+            for i, (_, new) in enumerate(frames)
+            if (table := of_frame(objects, i, len(frames))) is not None
+        ]
+        objects = of_frames(tables) if tables else None
+    return np.stack([ids for ids, _ in frames]), objects
+
+
+def _is_transparency(pixels: NDArray[Any]) -> bool:
+    """Whether the last of four bands of 8 bits is alpha, and no infrared."""
+    if pixels.shape[-1] != 4 or pixels.dtype != np.uint8 or not pixels.size:
+        return False
+    last = pixels[..., 3]
+    full = int(np.count_nonzero(last == 255))
+    if 2 * full >= last.size or full + int(np.count_nonzero(last == 0)) == last.size:
+        return full > 0
+    return bool(last.min() == last.max())
+
+
+def _call(segmenter: Any, pixels: NDArray[Any]) -> Prediction:
+    """Pad to the stride as the engine does at the bottom and right, segment, crop."""
+    _, height, width, _ = pixels.shape
+    pixels = tiling.pad_to(pixels, segmenter.stride)
+    found = asked.as_prediction(segmenter.segment(pixels), segmenter, pixels.shape[:3])
+    return found.crop((slice(None), slice(0, height), slice(0, width)))
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    def join(name: str) -> Any:
+        values = [getattr(p, name) for p in parts]
+        return None if any(v is None for v in values) else np.concatenate(values)
+
+    tables = [p.objects for p in parts if p.objects is not None]
+    objects = None
+    if len(tables) == len(parts):
+        from segengine.instances.rows import of_frames
+
+        objects = of_frames(tables)
+    return Prediction(join("labels"), join("probabilities"), join("instances"), objects)
+
+
+def _first(found: Prediction) -> Prediction:
+    return Prediction(
+        found.labels[0],
+        None if found.probabilities is None else found.probabilities[0],
+        None if found.instances is None else found.instances[0],
+        found.objects,
+    )

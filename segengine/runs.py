@@ -1,0 +1,462 @@
+"""One execution of a job, stage by stage: plan, survey, segment, stitch, aggregate, publish.
+
+from segengine.runs import Run
+with Run(job) as run:
+    for name in Run.STAGES:
+        for progress in run.stage(name):
+            print(progress)
+print(run.summary())
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from segengine import asked, engines
+from segengine.ahead import each_of
+from segengine.dispatch import clusters
+from segengine.dispatch.pool import DaskPool, InProcess, Pool
+from segengine.errors import SegengineError
+from segengine.instances.rows import ROWS
+from segengine.job import Job, parse_job
+from segengine.planning.damage import broken_objects, misplaced, unreadable
+from segengine.planning.plan import Place, Plan, make_plan
+from segengine.progress import FailedFrame, Progress, Summary
+from segengine.report import build as build_report
+from segengine.stages import precision, publish
+from segengine.stages.aggregate import Measurer, measurer
+from segengine.stages.pyramid import build_pyramid
+from segengine.stages.quarantine import Quarantine
+from segengine.stages.segment import Counts, clear_drafts, note_failures, segment, stitch
+from segengine.stages.survey import survey
+from segengine.store.arrays import holds
+from segengine.store.blobs import ASIDE, NOBODY, LocalObjects, Writer, aside, open_objects
+from segengine.store.layouts import LAYOUTS, RELAYING, commit_layout, load_layout
+from segengine.store.lock import HeldLock, run_lock
+from segengine.store.records import RecordLog
+from segengine.store.root import (
+    attributes_or_lost,
+    check_place,
+    is_said,
+    root_documents,
+    write_scene,
+)
+from segengine.store.seals import CHANGED, REPORT, SealedObjects, damage_notices, named
+from segengine.urls import public
+from segengine.worker.segment import GROUND, LIBRARIES, prepare
+
+
+class Run:
+    """A run: holds the store's lock, owns the workers it starts."""
+
+    STAGES: ClassVar = ("plan", "survey", "segment", "stitch", "aggregate", "publish")
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        repair: bool = False,
+        refit: bool = False,
+        client: Any = None,
+        in_process: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`.
+
+        `stop`: set by another thread, it ends the wait for workers with StoppedError.
+        """
+        self.job, self.repair, self.refit = job, repair, refit
+        self.client, self.in_process = client, in_process
+        base = open_objects(job.store.path, Writer(job.faults.fsync, clears=repair))
+        self.objects = SealedObjects(base, heals=True)
+        self.log = RecordLog(self.objects)
+        self.started = time.monotonic()
+        self.counts = Counts()
+        self._lock: HeldLock | None = None
+        self._stop = stop or threading.Event()
+        self._stack = ExitStack()
+        self._locked = ExitStack()
+        self._opening: Future[Pool] | None = None
+        self._plan: Plan | None = None
+        self._measurer: Measurer | None = None
+        self._broken: frozenset[tuple[str, str, Place]] = frozenset()
+        self._skipped = 0
+        self._figures: dict[str, publish.SceneFigures] = {}
+        self._metrics: dict[str, Any] = {}
+        self._quarantine: Quarantine | None = None
+
+    def __enter__(self) -> Self:
+        check_place(self.objects.base)
+        self._lock = self._locked.enter_context(run_lock(self.objects.base))
+        _OPEN.add(self)
+        self.objects = SealedObjects(self._lock.objects, heals=True)
+        self.log = RecordLog(self.objects)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._opening is not None and not self._opening.cancel():
+            # Wait for workers that are just starting: they must be ended too.
+            self._opening.exception()
+        try:
+            self._stack.close()
+        finally:
+            self.abandon()
+        self.objects = self.objects.by(NOBODY)
+        self._forget_empty()
+
+    def abandon(self) -> None:
+        """Give the lock back, whatever else is still open; the run's workers are gone."""
+        _OPEN.discard(self)
+        self._locked.close()
+
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Run one stage; each once, in order. Raises SegengineError to stop the run."""
+        try:
+            for progress in getattr(self, f"_stage_{name}")():
+                if self._lock is not None:
+                    self._lock.check()
+                yield progress
+        except OSError as error:  # not the store's, nor a source's or segmenter's: they say so
+            raise SegengineError(
+                f"{name}: {type(error).__name__}: {error}; mend it, then run the same command again"
+            ) from error
+
+    def notices(self) -> tuple[str, ...]:
+        """What the plan has to say before work starts: what is stale, gone or damaged, and why."""
+        aside = sorted(self.objects.base.keys(ASIDE)) if self.repair else ()
+        moved = f"what lay in the place of stored objects was moved aside: {named(aside)}"
+        notices = (*self.plan.notices, *damage_notices(self.objects))
+        return (*notices, moved) if aside else notices
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, after its stage."""
+        if self._plan is None:
+            raise SegengineError("the plan stage has not run")
+        return self._plan
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Failed frames so far, after the plan stage."""
+        if self._quarantine is None:
+            raise SegengineError("the plan stage has not run")
+        return self._quarantine
+
+    def summary(self) -> Summary:
+        """What was done, after the last stage."""
+        plan = self.plan
+        return Summary(
+            self.job.name,
+            public(self.objects.root),
+            public(f"{self.objects.root}/report/index.html"),
+            len(plan.layouts),
+            plan.scan.frames,
+            plan.shards,
+            self.counts.computed,
+            self._skipped,
+            self.counts.pixels,
+            round(time.monotonic() - self.started, 3),
+            tuple(self.failed()),
+            self._metrics,
+            self.notices(),
+        )
+
+    def failed(self) -> Iterator[FailedFrame]:
+        """Quarantined frames, after the last stage."""
+        yield from publish.unplaced_failures(self.plan)
+        for figures in self._figures.values():
+            yield from figures.failed()
+
+    # ------------------------------------------------------------------------------------- stages
+
+    def _stage_plan(self) -> Iterator[Progress]:
+        self.objects.delete_tree("work/tmp")
+        if attributes_or_lost(self.objects) is None:
+            self.objects.begin()
+        if self.repair:
+            self._mend()
+        repair = frozenset((scene, place) for scene, path, place in self._broken if _is_mask(path))
+        plan = make_plan(self.job, self.objects, refit=self.refit, repair=repair)
+        self._plan = plan
+        self._skipped = plan.shards - plan.pending
+        self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)
+        self._measurer = measurer(self.job, self.objects, plan.layouts, plan.arrays, plan.plugin)
+        if plan.pending:
+            self._open_pool(plan.pending)
+            self._prepare(plan)
+        for frame in publish.unplaced_failures(plan):
+            self.quarantine.add(frame)
+        self._commit_plan(plan)
+        if self.repair:
+            self._clear_strays(plan)
+        yield Progress("plan", plan.shards - plan.pending, plan.shards, len(self.quarantine))
+
+    def _mend(self) -> None:
+        """Bring back from their copies what is sealed and damaged; find out which shards are."""
+        for key in misplaced(self.objects.base):
+            self.objects.base.clear_way(key)
+        if self.objects.mend():
+            self.objects.open(())  # what has no copy is made again by publishing
+            self.objects.commit()
+        for key in self.log.damaged():
+            self.objects.damaged[key] = CHANGED
+        self._broken = broken_objects(self.objects)
+
+    def _clear_strays(self, plan: Plan) -> None:
+        """Move aside what cannot be read, and is of no scene: nothing would ever write it again."""
+        for scene, key in list(unreadable(self.objects)):
+            if scene not in plan.layouts:
+                target = aside(key, self.objects.exists)
+                self.objects.put(target, self.objects.base.get(key) or b"")
+                self.objects.delete(key)
+                self.objects.damaged.pop(key, None)
+
+    def _commit_plan(self, plan: Plan) -> None:
+        """Write layouts, the root and every scene's metadata, before any shard of a scene.
+
+        The root comes after the layouts: it says which source options they were made with.
+        """
+        if plan.scan.dropped:
+            self.objects.put(RELAYING, b"")
+        for scene in plan.scan.dropped:
+            self.log.forget(scene)
+            self.objects.delete_tree(f"scenes/{scene}")
+            self.objects.delete(f"{LAYOUTS}/{scene}")
+        for scene in plan.unrecorded:
+            if load_layout(self.objects, scene) is None:  # nothing tells what its masks are of
+                self.objects.delete_tree(f"scenes/{scene}")
+        before, root = attributes_or_lost(self.objects), root_documents(plan.attributes)
+        root = {key: data for key, data in root.items() if not is_said(self.objects, key, data)}
+        other = not before or before["fingerprints"] != plan.attributes["fingerprints"]
+        # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
+        unsure = other or not self.objects.published
+        layouts = [f"{LAYOUTS}/{scene}" for scene in plan.scan.changed]
+        self.objects.open([*root, *layouts], publish=other or bool(layouts))
+        written = [
+            scene
+            for scene in plan.layouts
+            if unsure or plan.states[scene].pending or scene in plan.scan.changed
+        ]
+        with self.objects.together(4 * len(written)):
+            at = self.objects.root
+            changed = [plan.layouts[scene] for scene in plan.scan.changed]
+            each_of(changed, partial(commit_layout, self.objects), at)
+            for key, data in root.items():
+                self.objects.put(key, data)
+            self.objects.delete(RELAYING)
+            each_of(written, partial(self._write_scene, plan), at)
+        self.objects.commit()
+
+    def _write_scene(self, plan: Plan, scene: str) -> None:
+        layout, arrays = plan.layouts[scene], plan.arrays[scene]
+        spec = arrays["mask/0"]
+        key = f"scenes/{scene}/mask/0/zarr.json"
+        there = self.objects.get(key)
+        if there is not None and not holds(spec, there):
+            # Other classes need another dtype: what is stored can no longer be read as a mask.
+            self.log.forget(scene)
+            self.objects.delete_tree(f"scenes/{scene}")
+            plan.refresh(scene)
+        write_scene(self.objects, layout, arrays)
+
+    def _stage_survey(self) -> Iterator[Progress]:
+        plan = self.plan
+        if asked.scope(plan.plugin) is None or not plan.pending:
+            return
+        before = plan.pending
+        yield from survey(plan, self._pool(), self.job.faults)
+        if plan.pending < before:
+            self._skipped = plan.shards - plan.pending
+
+    def _stage_segment(self) -> Iterator[Progress]:
+        plan = self.plan
+        for scene, layout in plan.layouts.items():
+            state = plan.states[scene]
+            for record in state.records.values():
+                if state.done[record.shard]:
+                    note_failures(plan, record, self.quarantine)
+            del layout
+        if plan.pending:
+            yield from segment(plan, self._pool(), self.job.faults, self.quarantine, self.counts)
+
+    def _stage_stitch(self) -> Iterator[Progress]:
+        plan = self.plan
+        if any(plan.drafts(layout) for layout in plan.layouts.values()) and plan.pending:
+            yield from stitch(plan, self._pool(), self.job.faults, self.quarantine, self.counts)
+        singles, _ = self.log.scenes()
+        for scene, layout in plan.layouts.items():
+            if plan.drafts(layout) and scene in singles:
+                clear_drafts(plan, layout)
+
+    def _stage_aggregate(self) -> Iterator[Progress]:
+        stale = [] if self._measurer is None else self._measurer.stale()
+        if self._measurer is not None and stale:
+            pool = self._pool(len(stale))
+            yield from self._measurer.measure(pool, self.job.faults, stale)
+        windows = precision.stale(self.plan)
+        if windows:
+            yield from precision.measure(self._pool(len(windows)), self.job.faults, windows)
+
+    def _stage_publish(self) -> Iterator[Progress]:
+        plan = self.plan
+        steps = len(plan.layouts) + 3
+        if self._is_published():
+            self._metrics = self._stored_metrics()
+            self._figures = {
+                scene: publish.scene_figures(self.log, layout, plan.classes)
+                for scene, layout in plan.layouts.items()
+            }
+            self.objects.delete_tree("work")
+            yield Progress("publish", steps, steps, message="nothing has changed")
+            return
+        self.objects.open(publish.OBJECTS)
+        for done, (scene, layout) in enumerate(plan.layouts.items()):
+            arrays = plan.arrays[scene]
+            if arrays.levels and self._is_touched(scene):
+                for _ in build_pyramid(
+                    self.objects,
+                    layout,
+                    arrays.levels,
+                    arrays["mask/0"],
+                    self._pool(),
+                    self.job.faults,
+                    self._broken,
+                ):
+                    yield Progress("publish", done, steps, message=f"pyramid of {scene}")
+            self._figures[scene] = publish.scene_figures(self.log, layout, plan.classes)
+        publish.write_colors(plan, self._figures)
+        publish.write_tables(plan, self._figures)
+        publish.write_instances(plan, self._figures)
+        yield Progress("publish", steps - 2, steps, message="tables")
+        self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
+        self.objects.commit()  # the report reads what is published, as any reader does
+        build_report(
+            self.objects.root,
+            self.objects.writer,
+            trust=self.job.trust,
+            **publish.unshown(plan, self._measurer),
+        )
+        self.objects.adopt(REPORT)
+        yield Progress("publish", steps - 1, steps, message="report")
+        publish.finish(plan, self.log)
+        yield Progress("publish", steps, steps)
+
+    def _is_touched(self, scene: str) -> bool:
+        singles, _ = self.log.scenes()
+        return scene in singles or any(broken[0] == scene for broken in self._broken)
+
+    def _is_published(self) -> bool:
+        """True where nothing has changed since the last complete publish."""
+        singles, _ = self.log.scenes()
+        return (
+            not singles
+            and not self._broken
+            and self.objects.published == publish.published_mark(self.plan)
+            and all(self.objects.get(key) is not None for key in ("metrics.json", REPORT))
+        )
+
+    def _stored_metrics(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.objects.get("metrics.json") or b"{}")
+        return found
+
+    # ------------------------------------------------------------------------------------ workers
+
+    def _open_pool(self, tasks: int) -> None:
+        """Start workers in the background: they need a second or two."""
+        if self._opening is None:
+            starter = self._stack.enter_context(ThreadPoolExecutor(1))
+            self._opening = starter.submit(self._enter_pool, tasks)
+
+    def _prepare(self, plan: Plan) -> None:
+        """Let workers load their libraries as soon as they are there."""
+        kinds = {layout.kind for layout in plan.layouts.values()}
+        placed = any(layout.attributes.get("crs_wkt") for layout in plan.layouts.values())
+        libraries = [name for kind in sorted(kinds) for name in LIBRARIES.get(kind, ())]
+        libraries += GROUND if placed else ()
+
+        def start(opening: Future[Pool]) -> None:
+            pool = None if opening.cancelled() or opening.exception() else opening.result()
+            if isinstance(pool, DaskPool) and libraries:
+                with suppress(Exception):  # without it they load what they need later
+                    pool.prepare(prepare, libraries)
+
+        assert self._opening is not None
+        self._opening.add_done_callback(start)
+
+    def _pool(self, tasks: int = 1 << 30) -> Pool:
+        """The run's workers; started on first use."""
+        self._open_pool(tasks)
+        assert self._opening is not None
+        return self._opening.result()
+
+    def wait_for_workers(self) -> Pool:
+        """The run's workers, once they are there; a second or two where they are still to start."""
+        return self._pool()
+
+    def _enter_pool(self, tasks: int) -> Pool:
+        pool = self._make_pool(tasks)
+        if isinstance(pool, DaskPool):
+            pool.stop = self._stop
+        return pool
+
+    def _make_pool(self, tasks: int) -> Pool:
+        if self.client is not None:
+            return clusters.client_pool(self.client)
+        if self.in_process:
+            return InProcess()
+        spec, gpus = self.job.cluster, len(engines.gpus())
+        if gpus and spec.workers == "auto" and "(gpu)" in asked.provenance(self.job.plugin):
+            spec = spec.model_copy(update={"workers": gpus})  # more would share one's memory
+        return self._stack.enter_context(clusters.open_pool(spec, tasks))
+
+    def _forget_empty(self) -> None:
+        """Leave nothing behind where no store was made."""
+        if isinstance(self.objects.base, LocalObjects) and self.objects.get("zarr.json") is None:
+            self.objects.delete_tree("work")
+            with suppress(OSError):
+                os.rmdir(self.objects.root)
+
+
+_OPEN: set[Run] = set()
+"""Runs of this process that hold a lock."""
+
+
+def abandon_runs() -> None:
+    """Give the locks of this process's runs back, before it ends without closing them."""
+    for run in tuple(_OPEN):
+        with suppress(Exception):
+            run.abandon()
+
+
+def _is_mask(path: str) -> bool:
+    """True for an array that segmenting writes, not the pyramid's."""
+    return path in ("mask/0", "instances/0", "probabilities/0", ROWS)
+
+
+def run_job(job: Any, client: Any = None) -> Summary:
+    """Run a job without Prefect: on a Dask client, or in this process.
+
+    `job`: a Job, or its keys as a mapping (relative paths are taken against the working directory).
+    Raises SegengineError.
+    """
+    checked = parse_job(job, base=Path.cwd())
+    with Run(checked, client=client, in_process=client is None) as run:
+        for name in Run.STAGES:
+            for _ in run.stage(name):
+                pass
+    return run.summary()

@@ -1,0 +1,390 @@
+"""The aggregate stage: measure masks, a record a shard or a frame, and merge them exactly.
+
+A measure record is keyed by the masks' checksums, the truth's fingerprints and the metrics' names,
+versions and options; one that no longer holds is made again from the stored mask, never by
+segmenting again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+from segengine import asked
+from segengine.dispatch.pool import Pool, Work
+from segengine.errors import JobError, SegengineError
+from segengine.fingerprint import digest
+from segengine.guards.trust import may_use
+from segengine.job import FaultsSpec, Job
+from segengine.measuring import truth as truths
+from segengine.measuring.measures import Asked, MeasureSpec
+from segengine.progress import Progress
+from segengine.store.arrays import SceneArrays
+from segengine.store.layouts import Layout
+from segengine.store.records import Record, RecordLog
+from segengine.store.seals import SealedObjects
+from segengine.types import FrameRef, TruthRef, Window
+from segengine.urls import public_values
+from segengine.worker.measure import LARGEST, MeasureTask, Place, measure, read_payload
+from segengine.worker.tasks import Damaged
+
+Unknown = Mapping[Any, int]
+"""Pixels of each value."""
+DOUBTFUL = 100
+"""A frame is not scored where more than one in so many pixels of its label is no class."""
+NAMED = 4
+"""Values that a reason names."""
+_THERE = {
+    "mask/0": ("labels", "pixels"),
+    "probabilities/0": ("probabilities",),
+    "instances/0": ("instances", "objects"),
+}
+"""What a stored array lets be measured."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """Merged states of a run, a list over the spec's folds each."""
+
+    overall: list[Any]
+    scenes: dict[str, list[Any]] = field(default_factory=dict)
+    frames: list[tuple[str, int, list[Any]]] = field(default_factory=list)
+    """(scene, frame, closed states; None: not measured)"""
+    missing: list[tuple[str, int, str]] = field(default_factory=list)
+    """(scene, frame, why it has no truth)"""
+    unknown: list[tuple[str, int, Unknown]] = field(default_factory=list)
+    """(scene, frame, pixels of each value of its truth that is no class)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What the records of a scene say, by frame."""
+
+    states: dict[int, list[Any]]
+    """One part a fold."""
+    missing: dict[int, str]
+    """Why it has no truth."""
+    lacking: dict[int, str]
+    """What its truth does not tell."""
+    unknown: dict[int, Unknown]
+
+
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    """The mask records of a scene, and what was lost of it."""
+
+    checksums: dict[Place, str]
+    lost: dict[Place, frozenset[int]]
+
+
+def measurer(
+    job: Job,
+    objects: SealedObjects,
+    layouts: Mapping[str, Layout],
+    arrays: Mapping[str, SceneArrays],
+    plugin: Any,
+) -> Measurer | None:
+    """What measures a job's masks; None where nothing can be measured and nothing was asked for.
+
+    Where a network's windows fade into one another, that includes how well they do, unasked.
+    Raises JobError for a metric, a loss or an option that is unknown.
+    """
+    stored = job.model_dump(mode="json")
+    text = truths.of_job(stored, plugin.classes)
+    provider = truths.from_json(text) if text else None
+    there = {"labels"}
+    for scene in arrays.values():
+        for path, names in _THERE.items():
+            if path in scene:
+                there.update(names)
+    if provider is not None:
+        there |= provider.gives
+    if not all(may_use(layout.kind) for layout in layouts.values()):
+        there.discard("pixels")
+    spec = MeasureSpec.of(
+        stored["evaluate"],
+        plugin.classes,
+        None if provider is None else provider.classes,
+        there,
+        _seams(plugin),
+    )
+    if "evaluate" not in job.model_fields_set:
+        if not spec.asked:
+            return None
+        if provider is None:
+            spec = replace(spec, unmet=())  # nobody asked for what needs truth
+    shown = truths.of_job({**stored, "trust": False}, plugin.classes)
+    shown = json.dumps(public_values(json.loads(shown)), sort_keys=True) if shown else ""
+    return Measurer(objects, layouts, arrays, text, spec, json.dumps(job.source_options()), shown)
+
+
+def _seams(plugin: Any) -> tuple[Asked, ...]:
+    every = asked.seams(plugin)
+    return () if every is None else (Asked("metrics", "seams", json.dumps({"every": every})),)
+
+
+class Measurer:
+    """Measures what has no current measure record, and merges all records."""
+
+    def __init__(
+        self,
+        objects: SealedObjects,
+        layouts: Mapping[str, Layout],
+        arrays: Mapping[str, SceneArrays],
+        truth: str,
+        spec: MeasureSpec,
+        source: str,
+        shown: str,
+    ) -> None:
+        """`truth`: how it is read, as JSON; `shown`: the same without credentials; `source`: the
+        job's block as JSON."""
+        self.objects, self.layouts, self.arrays = objects, layouts, arrays
+        self.truth, self.spec, self.source, self.shown = truth, spec, source, shown
+        self.log = RecordLog(objects)
+        self.current: dict[str, dict[tuple[str, Place], Record]] = {}
+        self.too_large: list[tuple[str, int]] = []
+        """(scene, frame) that metrics cannot see whole."""
+        self.damaged: list[tuple[str, int, str]] = []
+        """(scene, frame, what is damaged) of masks that cannot be measured."""
+        self.computed = 0
+
+    def measure(
+        self, pool: Pool, faults: FaultsSpec, stale: list[MeasureTask]
+    ) -> Iterator[Progress]:
+        """Measure; the records are committed by the workers."""
+        works = (Work(f"{t.kind} {t.scene}/{t.place}", measure, t) for t in stale)
+        for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+            self.computed += 1
+            task: MeasureTask = outcome.work.task
+            if outcome.status != "done":
+                raise SegengineError(
+                    f"aggregate: {task.scene} {task.place}: {outcome.status}: {outcome.reason}; "
+                    "run again"
+                )
+            if isinstance(outcome.value, Damaged):
+                self._note_damage(task, outcome.value)
+            else:
+                self.current[task.scene][task.kind, task.place] = outcome.value
+            yield Progress("aggregate", self.computed, len(stale))
+
+    def _note_damage(self, task: MeasureTask, found: Damaged) -> None:
+        self.objects.damaged[found.key] = found.what
+        reason = f"its mask is damaged: {found.key}: {found.what}"
+        self.damaged += [(task.scene, ref.index, reason) for ref in task.frames]
+
+    def stale(self) -> list[MeasureTask]:
+        """Shards and frames with a mask and no measure record that fits mask, truth and metrics."""
+        if not self.spec.folds:
+            return []
+        found: list[MeasureTask] = []
+        for scene, layout, own in self._truths():
+            masks, measures = self._records(scene)
+            current = self.current.setdefault(scene, {})
+            for task in self._tasks(layout, masks, own):
+                old = measures.get((task.kind, task.place))
+                wanted = (task.inputs, task.key, task.checksum)
+                if old is not None and (old.inputs, old.job, old.fit) == wanted:
+                    current[task.kind, task.place] = old
+                else:
+                    found.append(task)
+        return found
+
+    def _truths(self) -> Iterator[tuple[str, Layout, list[TruthRef]]]:
+        """Every scene with the truth of its frames, all found in one pass."""
+        refs = [(s, layout.frames()) for s, layout in self.layouts.items()]
+        flat = [(scene, ref) for scene, frames in refs for ref in frames]
+        try:
+            found = iter(truths.from_json(self.truth).find(flat) if self.truth else [])
+        except ValueError as error:
+            raise JobError(f"source.{error}") from error
+        for scene, frames in refs:
+            own = [next(found) for _ in frames] if self.truth else []
+            yield scene, self.layouts[scene], own
+
+    def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], Record]]:
+        masks = _Masks({}, {})
+        measures: dict[tuple[str, Place], Record] = {}
+        for record in self.log.read(scene):
+            if record.kind == "mask" and record.status == "done":
+                masks.checksums[record.shard] = record.checksum
+                masks.lost[record.shard] = frozenset(f.frame for f in record.failures)
+            elif record.kind in ("measure", "frame"):
+                measures[record.kind, record.shard] = record
+        return masks, measures
+
+    def _tasks(self, layout: Layout, masks: _Masks, own: list[TruthRef]) -> Iterator[MeasureTask]:
+        folds = self.spec.folds
+        whole = [f for f in folds if f.whole] if layout.cut else []
+        if len(whole) < len(folds):
+            key = self._key(whole=False if layout.cut else None)
+            for place, checksum in sorted(masks.checksums.items()):
+                window = layout.window(place)
+                refs = self._here(layout, window, masks.lost[place])
+                yield self._task("measure", layout, place, window, refs, own, checksum, key)
+        if whole:
+            key = self._key(whole=True)
+            for frame in range(layout.shape[0]):
+                task = self._frame_task(layout, frame, masks, own, key)
+                if task is not None:
+                    yield task
+
+    def _key(self, whole: bool | None) -> str:
+        return digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
+
+    def _frame_task(
+        self, layout: Layout, frame: int, masks: _Masks, own: list[TruthRef], key: str
+    ) -> MeasureTask | None:
+        """One whole frame; None where a part of it has no mask, or where it is too large."""
+        places = layout.frame_shards(frame // layout.shard[0])
+        if any(p not in masks.checksums or frame in masks.lost[p] for p in places):
+            return None
+        ref = layout.frame(frame)
+        if ref.height * ref.width > LARGEST:
+            self.too_large.append((layout.scene, frame))
+            return None
+        window = Window((frame, 0, 0), (frame + 1, *layout.shape[1:]))
+        checksum = digest([masks.checksums[p] for p in places])
+        task = self._task("frame", layout, (frame, 0, 0), window, (ref,), own, checksum, key)
+        return replace(task, places=tuple(places))
+
+    def _here(self, layout: Layout, window: Window, lost: frozenset[int]) -> tuple[FrameRef, ...]:
+        frames = layout.frames(window.start[0], window.stop[0])
+        return tuple(ref for ref in frames if ref.index not in lost)
+
+    def _task(
+        self,
+        kind: Any,
+        layout: Layout,
+        place: Place,
+        window: Window,
+        refs: tuple[FrameRef, ...],
+        own: list[TruthRef],
+        checksum: str,
+        key: str,
+    ) -> MeasureTask:
+        here = tuple(own[r.index] for r in refs) if own else ()
+        pixels = "pixels" in self.spec.needs()
+        inputs = " ".join(t.fingerprint or "-" for t in here)
+        if pixels:
+            inputs += " " + " ".join(r.fingerprint for r in refs)
+        return MeasureTask(
+            kind,
+            self.objects.root,
+            layout.scene,
+            place,
+            window,
+            refs,
+            here,
+            self.truth,
+            self.spec,
+            self.arrays[layout.scene],
+            (place,),
+            inputs,
+            checksum,
+            key,
+            layout.cut,
+            json.dumps([layout.kind, json.loads(self.source)]) if pixels else "",
+            self.objects.writer,
+        )
+
+    def merge(self) -> Measured:
+        """Merge all current records: exactly, in any order."""
+        folds = self.spec.folds
+        empty: list[Any] = [fold.metric.empty() for fold in folds]
+        result = Measured(list(empty))
+        for scene, records in sorted(self.current.items()):
+            found = self._frames(records.values())
+            layout = self.layouts[scene]
+            for frame, unknown in sorted(found.unknown.items()):
+                result.unknown.append((scene, frame, unknown))
+                if doubtful(unknown, layout.frame(frame)):
+                    found.missing[frame] = _why(unknown, layout.frame(frame))
+            closed = {
+                frame: [
+                    None
+                    if part is None or (frame in found.missing and fold.scored)
+                    else fold.close(part, scene, frame)
+                    for fold, part in zip(folds, parts, strict=True)
+                ]
+                for frame, parts in sorted(found.states.items())
+            }
+            result.frames += [(scene, frame, states) for frame, states in closed.items()]
+            total = [
+                reduce(
+                    fold.metric.merge,
+                    (s[i] for s in closed.values() if s[i] is not None),
+                    empty[i],
+                )
+                for i, fold in enumerate(folds)
+            ]
+            result.scenes[scene] = total
+            result.overall = [
+                fold.metric.merge(a, b)
+                for fold, a, b in zip(folds, result.overall, total, strict=True)
+            ]
+            said = found.lacking | found.missing
+            result.missing += [(scene, f, reason) for f, reason in sorted(said.items())]
+        result.missing += sorted(
+            {(scene, f): (scene, f, r) for scene, f, r in self.damaged}.values()
+        )
+        return result
+
+    def _frames(self, records: Iterable[Record]) -> _Merged:
+        """Parts by frame, joined over its windows."""
+        folds = self.spec.folds
+        found = _Merged({}, {}, {}, {})
+        whole: dict[int, Unknown] = {}
+        for record in records:
+            body = read_payload(record)
+            found.missing.update(body["missing"])
+            found.lacking.update(body.get("lacking", {}))
+            for frame, unknown in body["unknown"].items():
+                if record.kind == "frame":  # counts again what its shards did
+                    whole[frame] = unknown
+                else:
+                    found.unknown[frame] = _summed(found.unknown.get(frame, {}), unknown)
+            for frame, parts in body["states"].items():
+                before = found.states.get(frame)
+                found.states[frame] = (
+                    list(parts)
+                    if before is None
+                    else [
+                        _joined(fold.join, a, b)
+                        for fold, a, b in zip(folds, before, parts, strict=True)
+                    ]
+                )
+        found.unknown.update(whole)
+        return found
+
+
+def doubtful(unknown: Unknown, ref: FrameRef) -> bool:
+    """Whether more of a frame's label is no class than a stray pixel."""
+    return DOUBTFUL * sum(unknown.values()) > ref.height * ref.width
+
+
+def _why(unknown: Unknown, ref: FrameRef) -> str:
+    size = ref.height * ref.width
+    common = sorted(unknown.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{value} ({n / size:.2%})" for value, n in common[:NAMED])
+    more = f" and {len(common) - NAMED} more" if len(common) > NAMED else ""
+    return (
+        f"{sum(unknown.values()) / size:.2%} of its label is no class, more than {1 / DOUBTFUL:.0%}: "
+        f"values {named}{more}; name them in truth.classes and truth.values, or one as truth.void"
+    )
+
+
+def _summed(a: Unknown, b: Unknown) -> Unknown:
+    """Pixels of both; of so many values the smallest, as each of the two has them."""
+    both = dict(a)
+    for value, count in b.items():
+        both[value] = both.get(value, 0) + count
+    return dict(sorted(both.items(), key=lambda item: item[0])[: truths.MANY])
+
+
+def _joined(join: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
+    return join(a, b)

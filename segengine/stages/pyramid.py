@@ -1,0 +1,184 @@
+"""The mask's pyramid: each level halves the one below by mode, lowest label on ties, void ignored."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine import tiling
+from segengine.dispatch.pool import Pool, Work
+from segengine.errors import DamagedStoreError, SegengineError
+from segengine.fingerprint import digest
+from segengine.job import FaultsSpec
+from segengine.store.arrays import ArraySpec
+from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
+from segengine.store.layouts import Layout
+from segengine.store.records import Record, RecordLog
+from segengine.store.seals import SealedObjects
+from segengine.store.shards import open_array, read_region, write_block
+from segengine.worker.tasks import Damaged, Retry, retry_of
+
+Place = tuple[int, int, int]
+
+
+def halve(labels: NDArray[Any], void: int) -> NDArray[Any]:
+    """(n, y, x) -> (n, ceil(y / 2), ceil(x / 2)): the mode of each 2 x 2 block.
+
+    >>> halve(np.array([[[1, 2, 255], [2, 1, 255]]], np.uint8), 255)
+    array([[[  1, 255]]], dtype=uint8)
+    """
+    _, height, width = labels.shape
+    if height % 2 or width % 2:
+        labels = np.pad(labels, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=void)
+    a, b = labels[:, ::2, ::2], labels[:, ::2, 1::2]
+    c, d = labels[:, 1::2, ::2], labels[:, 1::2, 1::2]
+    # A sorting network for four; void, the maximum, comes last.
+    a, b = np.minimum(a, b), np.maximum(a, b)
+    c, d = np.minimum(c, d), np.maximum(c, d)
+    a, c = np.minimum(a, c), np.maximum(a, c)
+    b, d = np.minimum(b, d), np.maximum(b, d)
+    b, c = np.minimum(b, c), np.maximum(b, c)
+    # Two or more of the lowest win, also against two of another; else a pair further up; else the
+    # lowest of four singles. A pair of void is no pair.
+    middle = (a != b) & (b == c) & (b != void)
+    upper = (a != b) & (b != c) & (c == d) & (c != void)
+    mode: NDArray[Any] = np.where(middle, b, np.where(upper, c, a))
+    return mode
+
+
+@dataclass(frozen=True, slots=True)
+class LevelTask:
+    """One shard of a level."""
+
+    store: str
+    scene: str
+    level: int
+    place: Place
+    spec: ArraySpec
+    below: ArraySpec
+    inputs: str
+    stored: frozenset[Place]
+    """Shards of the level below that records vouch for."""
+    had: str = ""
+    """Where a record of this shard lies now: `single`, `packed`, or nowhere."""
+    writer: Writer = NOBODY
+    """Who writes, and whether it is flushed."""
+    attempt: int = 1
+    last: bool = False
+
+
+def level_kind(level: int) -> Any:
+    """The kind of a level's records."""
+    return f"level{level}"
+
+
+def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
+    """Read the level below, halve it, write one shard and its record."""
+    started = time.perf_counter()
+    try:
+        window = tiling.shard_window(task.place, task.spec.shape, task.spec.shard)  # type: ignore[arg-type]
+        (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
+        objects = open_objects(task.store, task.writer)
+        index = (slice(f0, f1), slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
+        with store_access(f"{task.store}/scenes/{task.scene}/{task.below.path}"):
+            below = open_array(task.store, task.scene, task.below)
+            labels = read_region(objects, below, index, lambda place: place in task.stored)
+        block = halve(labels, int(task.spec.fill))
+        log = RecordLog(objects)
+        if task.had:
+            log.drop(level_kind(task.level), task.scene, task.place, packed=task.had == "packed")
+        stored = write_block(objects, task.spec, task.scene, task.place, block)
+        record = Record(
+            level_kind(task.level),
+            task.scene,
+            task.place,
+            (*window.start, *window.stop),
+            "done",
+            task.inputs,
+            "",
+            objects=(stored,),
+            attempts=task.attempt,
+            seconds=round(time.perf_counter() - started, 6),
+            finished=time.time(),
+        )
+        log.write(record)
+        return record
+    except DamagedStoreError as error:
+        return Damaged(error.key, error.what)
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
+
+
+def build_pyramid(
+    objects: SealedObjects,
+    layout: Layout,
+    levels: tuple[ArraySpec, ...],
+    base: ArraySpec,
+    pool: Pool,
+    faults: FaultsSpec,
+    broken: frozenset[tuple[str, str, Place]] = frozenset(),
+) -> Iterator[Record]:
+    """Bring every level up to date with the one below; yields the records made.
+
+    What lies above a damaged shard stays as it is, and is named in `objects.damaged`.
+    """
+    log = RecordLog(objects)
+    checksums: dict[Place, str] = {}
+    stored: set[Place] = set()
+    old: dict[tuple[str, Place], Record] = {}
+    for record in log.read(layout.scene):
+        if record.kind == "mask":
+            checksums[record.shard] = record.checksum or record.status
+            if record.objects:
+                stored.add(record.shard)
+        elif record.kind.startswith("level"):
+            old[record.kind, record.shard] = record
+    had = "packed" if layout.scene in log.scenes()[1] else "single"
+    below = base
+    for level, spec in enumerate(levels, start=1):
+        sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
+        for (f, y, x), checksum in checksums.items():
+            sources[f, y // 2, x // 2].append(((f, y, x), checksum))
+        works, checksums, below_it = [], {}, frozenset(stored)
+        stored = set()
+        for place, parts in sorted(sources.items()):
+            inputs = digest(sorted(parts))
+            record_now = old.get((level_kind(level), place))
+            spoiled = (layout.scene, spec.path, place) in broken
+            if record_now is not None and record_now.inputs == inputs and not spoiled:
+                checksums[place] = record_now.checksum
+                stored.add(place)
+                continue
+            lies = had if record_now is not None else ""
+            task = LevelTask(
+                objects.root,
+                layout.scene,
+                level,
+                place,
+                spec,
+                below,
+                inputs,
+                below_it,
+                lies,
+                objects.writer,
+            )
+            works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
+        for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+            if outcome.status != "done":
+                raise SegengineError(
+                    f"publish: {outcome.work.key}: {outcome.status}: {outcome.reason}; run again"
+                )
+            if isinstance(outcome.value, Damaged):
+                objects.damaged[outcome.value.key] = outcome.value.what
+                continue
+            made: Record = outcome.value
+            checksums[made.shard] = made.checksum
+            stored.add(made.shard)
+            yield made
+        below = spec

@@ -1,0 +1,1 @@
+"""What lies in a store, byte for byte: objects, records, arrays, seals. Nobody else knows a key of it."""

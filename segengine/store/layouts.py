@@ -1,0 +1,176 @@
+"""Which frame lies where, as a store holds it: the layout of each scene, and the inputs without a place.
+
+A layout is committed before its scene's first shard; after that a frame never moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine import tiling
+from segengine.ahead import several
+from segengine.ground import Ground
+from segengine.store.blobs import Objects
+from segengine.store.values import decode, encode
+from segengine.types import FrameRef, Window
+from segengine.urls import public
+
+LAYOUTS = "records/+layouts"
+UNPLACED = "records/+unplaced"
+RELAYING = "records/+relaying"
+"""There while scenes are laid out anew: the layouts may be of other source options than the root's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A scene: its frames, its shape and its shards."""
+
+    scene: str
+    kind: str
+    """The source kind that reads it."""
+    shape: tuple[int, int, int]
+    """(frame, y, x)"""
+    bands: int
+    dtype: str
+    shard: tuple[int, int, int]
+    chunk: tuple[int, int, int]
+    names: tuple[str, ...]
+    """One a frame (photos), or one for all (a scene of its own)."""
+    uris: tuple[str, ...] = field(repr=False)
+    fingerprints: tuple[str, ...]
+    heights: NDArray[np.int32]
+    """(name,) real height of each; the rest of the scene's height is void."""
+    widths: NDArray[np.int32]
+    gone: NDArray[np.bool_]
+    """(name,) the input has vanished."""
+    stacked: bool
+    windowed: bool
+    positions: NDArray[np.int64] | None = None
+    times: NDArray[np.float64] | None = None
+    seeks: NDArray[np.int64] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def public(self) -> Layout:
+        """The same as it is committed: without credentials that a URL may carry."""
+        shown = tuple(map(public, self.uris))
+        return self if shown == self.uris else replace(self, uris=shown)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Shards along (frame, y, x)."""
+        return tiling.shard_grid(self.shape, self.shard)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        f, y, x = self.grid
+        return f * y * x
+
+    @property
+    def cut(self) -> bool:
+        """True where a frame lies in more than one shard."""
+        return self.grid[1] * self.grid[2] > 1
+
+    def window(self, place: tuple[int, int, int]) -> Window:
+        """The box of a shard."""
+        return tiling.shard_window(place, self.shape, self.shard)
+
+    def frame_name(self, index: int) -> str:
+        """The frame's name: its file's, for video `#` and the frame's index."""
+        if self.stacked:
+            return self.names[index]
+        if self.positions is None or self.kind == "raster":
+            return self.names[0]
+        return f"{self.names[0]}#{int(self.positions[index])}"
+
+    def frame(self, index: int) -> FrameRef:
+        """What a worker needs to read a frame."""
+        i = index if self.stacked else 0
+        return FrameRef(
+            index,
+            self.frame_name(index),
+            self.uris[i],
+            self.fingerprints[i],
+            int(self.heights[i]),
+            int(self.widths[i]),
+            0 if self.positions is None or self.stacked else int(self.positions[index]),
+            None if self.seeks is None else (int(self.seeks[index, 0]), int(self.seeks[index, 1])),
+            bool(self.gone[i]),
+        )
+
+    def frames(self, start: int = 0, stop: int | None = None) -> tuple[FrameRef, ...]:
+        """Frames [start, stop)."""
+        return tuple(self.frame(i) for i in range(start, self.shape[0] if stop is None else stop))
+
+    def inputs(self, first: int, last: int) -> str:
+        """Fingerprints of frames [first, last), joined by blanks; of one file, once."""
+        return " ".join(self.fingerprints[first:last]) if self.stacked else self.fingerprints[0]
+
+    def frame_shards(self, place_f: int) -> list[tuple[int, int, int]]:
+        """The shards that hold the frames of row `place_f` of the grid."""
+        _, rows, columns = self.grid
+        return [(place_f, y, x) for y in range(rows) for x in range(columns)]
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """An input whose header cannot be read: it takes no place."""
+
+    name: str
+    uri: str
+    fingerprint: str
+    kind: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", public(self.uri))
+        object.__setattr__(self, "reason", public(self.reason))
+
+
+def ground_of(layout: Layout) -> Ground | None:
+    """Where a scene lies and how large its pixels are; None: nobody knows."""
+    return Ground.of(layout.attributes, *layout.shape[1:])
+
+
+def load_layouts(objects: Objects) -> dict[str, Layout]:
+    """The committed layouts of a store, by scene; one that is damaged for good counts as none."""
+    _, files = objects.children(LAYOUTS)
+    found = several(files, partial(load_layout, objects), far="://" in objects.root)
+    return {layout.scene: layout for layout in found if layout is not None}
+
+
+def load_layout(objects: Objects, scene: str) -> Layout | None:
+    """The committed layout of a scene; None where it is damaged for good."""
+    found = _committed(objects, f"{LAYOUTS}/{scene}")
+    return found if isinstance(found, Layout) and found.scene == scene else None
+
+
+def load_unplaced(objects: Objects) -> tuple[Unplaced, ...]:
+    """Inputs that took no place in the last run; they are read again where that is damaged."""
+    found = _committed(objects, UNPLACED)
+    return found if isinstance(found, tuple) else ()
+
+
+def _committed(objects: Objects, key: str) -> Any:
+    data = objects.get(key)
+    try:
+        return None if data is None else decode(data)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def commit_layout(objects: Objects, layout: Layout) -> None:
+    """Write a scene's layout, atomically; a rerun lists its inputs again, and has their full URLs."""
+    objects.put(f"{LAYOUTS}/{layout.scene}", encode(layout.public))
+
+
+def commit_unplaced(objects: Objects, unplaced: Sequence[Unplaced]) -> None:
+    """Write the list of inputs without a place."""
+    objects.put(UNPLACED, encode(tuple(unplaced)))

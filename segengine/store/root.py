@@ -1,0 +1,136 @@
+"""The root of a store, and the metadata below it: who may make it, what it says, when it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segengine.errors import (
+    DamagedStoreError,
+    JobError,
+    StoreError,
+)
+from segengine.guards.trust import refuse_forbidden
+from segengine.store.arrays import SceneArrays, group_metadata, says, scene_documents
+from segengine.store.blobs import LocalObjects, Objects
+from segengine.store.layouts import LAYOUTS, Layout
+from segengine.store.seals import COPIES, ROOT, SEALS, SealedObjects
+
+if TYPE_CHECKING:
+    pass
+
+VERSION = 1
+
+
+def read_attributes(objects: Objects) -> dict[str, Any] | None:
+    """The root's `segengine` attributes; None where there is no store.
+
+    Raises StoreError, where the root is lost DamagedStoreError.
+    """
+    data = objects.get(ROOT)
+    lost = ""
+    if isinstance(objects, SealedObjects):
+        if ROOT in objects.damaged:
+            _refuse_other_release(objects.base, data)
+        lost = objects.lost(ROOT)
+    if data is None and not lost:
+        return None
+    try:
+        attributes: dict[str, Any] = json.loads(data or b"")["attributes"]["segengine"]
+        version = attributes.get("version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if lost:
+            raise DamagedStoreError(f"{objects.root}/{ROOT}", lost) from None
+        raise StoreError(
+            f"{objects.root}: holds a zarr.json that is not segengine's; choose another store.path"
+        ) from None
+    refuse_forbidden(attributes.get("job"), f"{objects.root}: ")
+    if version != VERSION:
+        raise _other_release(objects.root, version)
+    return attributes
+
+
+def attributes_or_lost(objects: Objects) -> dict[str, Any] | None:
+    """As `read_attributes`, for a run: empty where the root is lost, for its job makes it again."""
+    try:
+        return read_attributes(objects)
+    except DamagedStoreError:
+        return {}
+
+
+def _other_release(root: str, version: Any) -> StoreError:
+    return StoreError(
+        f"{root}: store version {version}, this segengine reads {VERSION}; use the release that "
+        "wrote it or choose another store.path"
+    )
+
+
+def _refuse_other_release(base: Objects, sealed: bytes | None) -> None:
+    """Raise StoreError where the root was not damaged, but written by a release without our seals."""
+    found = base.get(ROOT)
+    if found is None or (sealed is not None and len(found) == len(sealed)):
+        return  # a changed byte leaves the length
+    try:
+        version = json.loads(found)["attributes"]["segengine"]["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if isinstance(version, int) and version != VERSION:
+        raise _other_release(base.root, version)
+
+
+def check_place(objects: Objects) -> None:
+    """Raise JobError where no store can be made: a file, a folder of other files, below a file."""
+    root = objects.root
+    if not isinstance(objects, LocalObjects) or objects.get(SEALS) is not None:
+        return
+    if any(objects.children(key)[1] for key in (COPIES, LAYOUTS)):  # a store that lost its root
+        return
+    above = Path(root)
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise JobError(f"store.path: {above} is a file; name a folder")
+    if os.path.isdir(root) and not os.path.exists(os.path.join(root, ROOT)):
+        names = set(os.listdir(root))
+        if not names <= {"run.lock", "work", "records", "scenes"}:
+            raise JobError(
+                f"store.path: {root} holds other files and no store; name an empty folder"
+            )
+
+
+def root_documents(attributes: Mapping[str, Any]) -> dict[str, bytes]:
+    """The root and the `scenes` group, by key; with line breaks, for people look at them."""
+    documents = {
+        "scenes/zarr.json": group_metadata({}),
+        ROOT: group_metadata({"segengine": dict(attributes)}),
+    }
+    return {key: json.dumps(document, indent=1).encode() for key, document in documents.items()}
+
+
+def write_root(objects: Objects, attributes: Mapping[str, Any]) -> None:
+    """Write the root and the `scenes` group where they differ from what is there."""
+    write_documents(objects, root_documents(attributes))
+
+
+def write_scene(objects: Objects, layout: Layout, arrays: SceneArrays) -> None:
+    """Write a scene's metadata where it differs from what is there; the group itself last."""
+    write_documents(
+        objects,
+        {f"scenes/{layout.scene}/{k}": v for k, v in scene_documents(layout, arrays).items()},
+    )
+
+
+def write_documents(objects: Objects, documents: Mapping[str, bytes]) -> None:
+    """Write those objects that differ from what is there."""
+    sealed = objects if isinstance(objects, SealedObjects) else SealedObjects(objects)
+    for key, data in documents.items():
+        if not is_said(sealed, key, data):
+            sealed.put(key, data)
+
+
+def is_said(objects: SealedObjects, key: str, document: bytes) -> bool:
+    """Whether stored metadata say the same as `document`; asks the seal before the store."""
+    return objects.has(key, document) or says(objects.get(key), document)

@@ -1,0 +1,1 @@
+"""All that travels to a worker, and all that runs there."""

@@ -1,0 +1,142 @@
+"""Provisional maps below `work/`, which the stitch stage decides, and their border summaries.
+
+A Linker's draft holds strengths, and its summary the pieces at its border (`segengine.instances.pieces`). A
+draft of objects holds the window's own ids, and its summary its objects (`segengine.instances.join`).
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.instances.join import Seen, see
+from segengine.instances.pieces import Pieces, find_pieces
+from segengine.instances.rows import decode_rle, row_of
+from segengine.store.blobs import Objects
+from segengine.store.records import Record
+from segengine.store.values import decode, encode
+from segengine.types import FrameRef, Window
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from segengine.worker.tasks import ShardTask
+
+INVALID = 0x80
+"""Bit of a stored draft: the pixel is nodata."""
+Row = dict[str, Any]
+
+
+def draft_key(scene: str, place: tuple[int, int, int]) -> str:
+    """Where a shard's provisional map lies."""
+    return f"work/{scene}/draft/{'.'.join(map(str, place))}"
+
+
+def read_summary(record: Record) -> Any:
+    """The border summary in a draft's record: Pieces or Seen."""
+    return decode(base64.b64decode(record.payload))
+
+
+def write_draft(
+    objects: Objects, scene: str, place: tuple[int, int, int], labels: NDArray[np.uint8]
+) -> str:
+    """Store a Linker's provisional map (1, y, x); returns its border summary for the record."""
+    objects.put(draft_key(scene, place), encode(labels))
+    pieces: Pieces
+    pieces, _ = find_pieces(labels[0] & ~np.uint8(INVALID))
+    return _text(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowObjects:
+    """A window's objects as they are drafted."""
+
+    ids: NDArray[np.int32]
+    """(y, x) in the shard, dense from 1."""
+    seen: Seen
+    rows: dict[int, Row]
+    """The rows of overlapping objects by id, cropped to the shard; others follow from the map."""
+
+
+def window_objects(
+    window: Window,
+    ref: FrameRef,
+    size: tuple[int, int],
+    ids: NDArray[np.uint32],
+    labels: NDArray[Any],
+    objects: pa.Table | None,
+    inner: tuple[slice, slice],
+    band: int,
+) -> WindowObjects:
+    """What one window (of one frame) found.
+
+    `ids` and `labels` (y, x) of all that was read, `size`; `inner`: the shard's part of it.
+    """
+    scores = None
+    given = [] if objects is None else objects.to_pylist()
+    if given:
+        scores = np.ones(max(int(ids.max()), *(row["id"] for row in given)) + 1, np.float32)
+        for row in given:
+            scores[row["id"]] = row["score"]
+    corner = (window.start[1], window.start[2])
+    seen, core, values = see(ids, labels, inner, corner, ref.width, score=scores, band=band)
+    local = {int(v): i for i, v in enumerate(values)}
+    rows = {}
+    for row in given:
+        number = local.get(row["id"])
+        if number is None:  # wholly behind others in this window
+            continue
+        mask = decode_rle(row["rle"], _rle_size(objects, size))[inner]
+        if mask.any():
+            rows[number] = row_of(
+                number, row["class"], row["score"], mask, corner, (ref.height, ref.width)
+            )
+    return WindowObjects(core, seen, rows)
+
+
+def _rle_size(objects: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """The size the segmenter's run lengths are for: its window, padded to its stride."""
+    given = (objects.schema.metadata or {}).get(b"size")
+    if given is None:
+        return size
+    height, width = given.decode().split()
+    return int(height), int(width)
+
+
+def write_objects_draft(
+    objects: Objects,
+    task: ShardTask,
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32] | None,
+    found: WindowObjects | None,
+) -> str:
+    """Store a window's labels, ids and rows; returns its summary for the record."""
+    if found is None:  # nothing could be read
+        objects.put(draft_key(task.scene, task.place), encode((labels, None, {}, None)))
+        return ""
+    body = (labels, found.ids, found.rows, probabilities)
+    objects.put(draft_key(task.scene, task.place), encode(body))
+    return _text(found.seen)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftedObjects:
+    """A draft of objects, read again."""
+
+    labels: NDArray[Any]
+    ids: NDArray[np.int32] | None
+    rows: dict[int, Row]
+    probabilities: NDArray[np.float32] | None
+
+
+def read_objects_draft(data: bytes) -> DraftedObjects:
+    """The draft behind stored bytes."""
+    return DraftedObjects(*decode(data))
+
+
+def _text(value: Any) -> str:
+    return base64.b64encode(encode(value)).decode()

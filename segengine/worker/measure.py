@@ -1,0 +1,227 @@
+"""What runs on workers to measure masks: parts of every fold, for the frames of a shard or one frame.
+
+A record of kind `measure` holds the parts of a shard's windows, one of kind `frame` those of a frame
+that is cut over several shards and that some metric must see whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from segengine.errors import DamagedStoreError, MissingTruthError
+from segengine.instances.rows import SCHEMA, merged, shard_rows
+from segengine.measuring import truth as truths
+from segengine.measuring.measures import Fold, MeasureSpec, built
+from segengine.registry import reader
+from segengine.store.arrays import SceneArrays
+from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
+from segengine.store.records import Record, RecordLog
+from segengine.store.shards import open_array, read_region
+from segengine.store.values import decode, encode
+from segengine.types import FrameRef, Pixels, Prediction, Truth, TruthRef, Unreadable, Window
+from segengine.worker.reading import read_frames
+from segengine.worker.tasks import Damaged, Retry, retry_of
+
+Place = tuple[int, int, int]
+LARGEST = 1 << 26
+"""Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
+HELD = 1 << 27
+"""Bytes of a stored map up to which several frames are read at once: a request each costs more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureTask:
+    """Measure stored masks: of a shard, or of one whole frame."""
+
+    kind: Literal["measure", "frame"]
+    store: str
+    scene: str
+    place: Place
+    """Of the shard; of a whole frame: (frame, 0, 0)."""
+    window: Window
+    frames: tuple[FrameRef, ...]
+    """Those with a mask."""
+    truths: tuple[TruthRef, ...]
+    """One a frame; none where nothing is measured against truth."""
+    truth: str = field(repr=False)
+    """How truth is read, as JSON; empty: there is none."""
+    spec: MeasureSpec
+    arrays: SceneArrays
+    places: tuple[Place, ...]
+    """Shards whose rows of instances belong to the window."""
+    inputs: str
+    """Fingerprints of the truth."""
+    checksum: str
+    """Of the masks."""
+    key: str
+    """Of the metrics."""
+    cut: bool = False
+    """A frame lies in more than this shard."""
+    source: str = field(default="", repr=False)
+    """How the images are read, as JSON, where a metric needs them."""
+    writer: Writer = NOBODY
+    """Who writes, and whether it is flushed."""
+    attempt: int = 1
+    last: bool = False
+
+    @property
+    def folds(self) -> tuple[Fold | None, ...]:
+        """The folds it computes, in the spec's order; None: another task's."""
+        return tuple(
+            fold if not self.cut or fold.whole == (self.kind == "frame") else None
+            for fold in built(self.spec).folds
+        )
+
+
+def measure(task: MeasureTask) -> Record | Retry | Damaged:
+    """Parts of all folds for each frame of a task, committed as one record."""
+    started = time.perf_counter()
+    try:
+        payload = _payload(task)
+        record = Record(
+            task.kind,
+            task.scene,
+            task.place,
+            (*task.window.start, *task.window.stop),
+            "done",
+            task.inputs,
+            task.key,
+            fit=task.checksum,
+            attempts=task.attempt,
+            seconds=round(time.perf_counter() - started, 6),
+            finished=time.time(),
+            payload=base64.b64encode(encode(payload)).decode(),
+        )
+        RecordLog(open_objects(task.store, task.writer)).write(record)
+        return record
+    except DamagedStoreError as error:
+        return Damaged(error.key, error.what)
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
+
+
+LACKING = "its truth has only classes; figures of instances leave it out"
+
+
+def read_payload(record: Record) -> dict[str, Any]:
+    """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth;
+    `unknown`: by frame, pixels of each of the truth's values that is no class; `lacking`: by frame,
+    what its truth does not tell some of the folds."""
+    found: dict[str, Any] = decode(base64.b64decode(record.payload))
+    return found
+
+
+def _payload(task: MeasureTask) -> dict[str, Any]:
+    states: dict[int, list[Any]] = {}
+    missing: dict[int, str] = {}
+    unknown: dict[int, dict[int | float | str, int]] = {}
+    lacking: dict[int, str] = {}
+    provider = truths.from_json(task.truth) if task.truth else None
+    folds, maps = task.folds, _Maps(task)
+    (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
+    for i, ref in enumerate(task.frames):
+        rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
+        if rows.stop <= rows.start or cols.stop <= cols.start:
+            continue
+        truth: Truth | None = None
+        if provider is not None:
+            try:
+                truth = provider.load(ref, task.truths[i], rows, cols)
+            except MissingTruthError as error:
+                missing[ref.index] = str(error)
+            else:
+                if truth.unknown:
+                    unknown[ref.index] = dict(truth.unknown)
+        todo = [f if f is not None and _can(f, truth) else None for f in folds]
+        if truth is not None and any(f and not can for f, can in zip(folds, todo, strict=True)):
+            lacking[ref.index] = LACKING
+        if not any(todo):
+            continue
+        needs = {need for fold in todo if fold is not None for need in fold.uses}
+        prediction = _prediction(maps, ref, rows, cols, needs)
+        nothing = Truth(np.full(prediction.labels.shape, 255, np.uint8))
+        pixels = _pixels(task, ref, rows, cols) if "pixels" in needs else None
+        states[ref.index] = [
+            None if fold is None else fold.part(prediction, truth or nothing, pixels)
+            for fold in todo
+        ]
+    return {"states": states, "missing": missing, "unknown": unknown, "lacking": lacking}
+
+
+def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:
+    kind, spec = json.loads(task.source)
+    ((_, tile),) = read_frames(reader(kind, spec), (ref,), rows, cols)
+    if isinstance(tile, Unreadable):
+        raise OSError(f"{ref.name}: {tile.reason}")
+    return tile.pixels[None]
+
+
+def _can(fold: Fold, truth: Truth | None) -> bool:
+    if not fold.scored:
+        return True
+    if truth is None:
+        return False
+    lacks = {"truth_instances": truth.instances is None, "truth_objects": truth.objects is None}
+    return not any(lacks.get(need) for need in fold.needs)
+
+
+class _Maps:
+    """The stored maps of a task, read for as many of its frames at once as memory allows."""
+
+    def __init__(self, task: MeasureTask) -> None:
+        self.task = task
+        self._held: dict[str, tuple[int, Any]] = {}
+        """By path: the first frame held, and its block."""
+
+    def read(self, path: str, ref: FrameRef, rows: slice, cols: slice) -> Any:
+        """(1, y, x) or (1, class, y, x) of a frame's window."""
+        (_, y0, x0), (f1, y1, x1) = self.task.window.start, self.task.window.stop
+        first, block = self._held.get(path, (0, ()))
+        if not first <= ref.index < first + len(block):
+            with store_access(f"{self.task.store}/scenes/{self.task.scene}/{path}"):
+                array = open_array(self.task.store, self.task.scene, self.task.arrays[path])
+                spans = (slice(None),) * (array.ndim - 3) + (slice(y0, y1), slice(x0, x1))
+                size = math.prod(array.shape[1:-2]) * (y1 - y0) * (x1 - x0) * array.dtype.itemsize
+                first, last = ref.index, min(f1, ref.index + max(1, HELD // size))
+                index = (slice(first, last), *spans)
+                block = read_region(open_objects(self.task.store), array, index)
+            self._held[path] = first, block
+        inside = (slice(s.start - o, s.stop - o) for s, o in ((rows, y0), (cols, x0)))
+        return block[ref.index - first : ref.index - first + 1, ..., *inside]
+
+
+def _prediction(
+    maps: _Maps, ref: FrameRef, rows: slice, cols: slice, needs: set[str]
+) -> Prediction:
+    """What is stored of a frame's window, with what the folds need."""
+    probabilities = instances = objects = None
+    if "probabilities" in needs:
+        found = maps.read("probabilities/0", ref, rows, cols)
+        probabilities = np.ascontiguousarray(np.moveaxis(found, 1, -1))
+    if "instances" in needs and "instances/0" in maps.task.arrays:
+        instances = maps.read("instances/0", ref, rows, cols)
+    if "objects" in needs and "instances/0" in maps.task.arrays:
+        objects = _objects(maps.task, ref)
+    return Prediction(maps.read("mask/0", ref, rows, cols), probabilities, instances, objects)
+
+
+@lru_cache(maxsize=4)
+def _rows(root: str, scene: str, places: tuple[Place, ...], checksum: str) -> Any:
+    """Rows of shards; `checksum` tells them from what they were before."""
+    return shard_rows(open_objects(root), scene, places)
+
+
+def _objects(task: MeasureTask, ref: FrameRef) -> Any:
+    import pyarrow.compute as pc
+
+    rows = _rows(task.store, task.scene, task.places, task.checksum)
+    rows = rows.filter(pc.equal(rows.column("frame"), ref.index))
+    return merged(rows, (ref.height, ref.width)).select(SCHEMA.names)

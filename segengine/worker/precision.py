@@ -1,0 +1,86 @@
+"""What runs on workers to measure a lower precision: one window, labelled in both, counted.
+
+A record of kind `precision` holds the counts. Both labels are made of the same pixels by the same
+engine, cut in the same way, so that the precision is all that differs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine import tiling
+from segengine.store.blobs import open_objects
+from segengine.store.records import FrameFailure, Record, RecordLog
+from segengine.types import Pixels
+from segengine.worker.fits import plugin_of
+from segengine.worker.reading import batches
+from segengine.worker.tasks import Retry, ShardTask, retry_of
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionTask:
+    """Label a part of a shard as the job does, and in float32."""
+
+    shard: ShardTask
+    """Its window is the part, its only frame the one that is looked at."""
+    exact: str
+    """The segmenter's options with float32, as JSON."""
+    box: tuple[int, int, int, int, int, int]
+    """The whole shard's."""
+    checksum: str
+    """Of the shard's mask."""
+    attempt: int = 1
+    last: bool = False
+
+
+def compare(task: PrecisionTask) -> Record | Retry:
+    """Count the pixels that both precisions label, and those they label alike; commit the counts."""
+    started = time.perf_counter()
+    try:
+        same, pixels = _counts(task)
+        record = Record(
+            "precision",
+            task.shard.scene,
+            task.shard.place,
+            task.box,
+            "done",
+            task.shard.inputs,
+            task.shard.job,
+            task.shard.weights,
+            task.checksum,
+            attempts=task.attempt,
+            seconds=round(time.perf_counter() - started, 6),
+            finished=time.time(),
+            payload=json.dumps({"same": same, "pixels": pixels}),
+        )
+        RecordLog(open_objects(task.shard.store, task.shard.writer)).write(record)
+        return record
+    except Exception as error:  # noqa: BLE001 - becomes a value
+        return retry_of(error)
+
+
+def _counts(task: PrecisionTask) -> tuple[int, int]:
+    kind, options = task.shard.segmenter.kind, task.shard.segmenter.options
+    lower, exact = plugin_of(kind, options), plugin_of(kind, task.exact)
+    same = pixels = 0
+    lost: list[FrameFailure] = []
+    for box, batch in batches(task.shard, lower.halo, lower.stride, False, lost):
+        padded = tiling.pad_to(batch.pixels(), lower.stride)
+        valid = batch.valid()[:, *box.inner]
+        alike = _labels(lower, padded) == _labels(exact, padded)
+        same += int(np.count_nonzero(alike[:, *box.inner] & valid))
+        pixels += int(np.count_nonzero(valid))
+    if lost:
+        raise OSError(lost[0].reason)
+    return same, pixels
+
+
+def _labels(segmenter: Any, pixels: Pixels) -> NDArray[Any]:
+    found = getattr(segmenter, "label", segmenter.segment)(pixels)
+    return np.asarray(found.labels)

@@ -1,0 +1,289 @@
+"""What runs on workers: survey a batch of shards, fit, segment one shard, finish a linked one.
+
+A worker reads, computes, writes whole shards and commits a record last. Expected failures are
+values: a frame that cannot be read is void in its shard's record, and what may go better next time
+comes back as `Retry`. Nothing here knows of Dask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine import asked, tiling
+from segengine.instances.pieces import find_pieces
+from segengine.store.blobs import Objects, open_objects
+from segengine.store.records import FrameFailure, Record
+from segengine.store.values import decode, encode
+from segengine.types import FrameRef, Prediction, Tile
+from segengine.urls import public
+from segengine.worker.drafts import INVALID, draft_key, read_objects_draft
+from segengine.worker.fits import fitted, plugin_of, store_fit
+from segengine.worker.reading import Batch, Box, batches
+from segengine.worker.shard import Block
+from segengine.worker.tasks import (
+    FinishTask,
+    FitTask,
+    Fitted,
+    JoinedObjects,
+    LinkedPieces,
+    Retry,
+    ShardTask,
+    Surveyed,
+    SurveyTask,
+    retry_of,
+)
+
+_Result = TypeVar("_Result")
+LATER_BYTES = 64 << 20
+"""Most bytes of a computed shard that are held while the next one is computed."""
+MANY = 4
+"""Shards from which flushing the file system is sooner done than their files and folders."""
+
+
+LIBRARIES = {
+    "raster": ("rasterio", "rasterio.windows", "cv2"),
+    "images": ("PIL.Image", "cv2"),
+    "video": ("av",),
+    "zarr": ("zarr",),
+}
+"""What reading a kind of source takes; loading them takes a worker about a second."""
+GROUND = ("pyproj",)
+
+
+def prepare(libraries: Sequence[str]) -> None:
+    """Load what works will need, while the driver still plans."""
+    for name in libraries:
+        import_module(name)
+
+
+def segment_shard(task: ShardTask) -> Record | Retry:
+    """Read, segment, crop, write, commit: one shard."""
+    found = compute_shard(task)
+    return found.finish() if isinstance(found, Computed) else found
+
+
+def compute_shard(task: ShardTask) -> Computed | Record | Retry:
+    """Read, segment and crop one shard; later, or now where it is large, write and commit it."""
+    started = time.perf_counter()
+    found = _tried(lambda: _computed(task))
+    if isinstance(found, Retry):
+        return found
+    objects, block, failures = found
+    computed = Computed(objects, block, tuple(failures), time.perf_counter() - started)
+    return computed if computed.nbytes <= LATER_BYTES else computed.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A shard that is yet to be stored: a `Later`."""
+
+    objects: Objects
+    block: Block
+    failures: tuple[FrameFailure, ...]
+    seconds: float
+    """What computing it took."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.block.nbytes
+
+    def finish(self) -> Record | Retry:
+        """Write and commit it."""
+        return _tried(lambda: self.block.commit(self.objects, self.failures, self.seconds))
+
+    @staticmethod
+    def finish_all(works: Sequence[Computed]) -> list[Record | Retry]:
+        """Write and commit several of one store step by step, each flushed once for all."""
+        objects = works[0].objects
+        if len(works) < MANY or not objects.writer.fsync:
+            return [work.finish() for work in works]
+        unflushed = objects.by(replace(objects.writer, fsync=False))
+        found: list[Any] = [None] * len(works)
+
+        def step(do: Callable[[Computed, Any], Any]) -> None:
+            for i, work in enumerate(works):
+                if not isinstance(found[i], Retry):
+                    found[i] = _tried(partial(do, work, found[i]))
+            flushed = _tried(objects.flush)
+            if isinstance(flushed, Retry):
+                found[:] = [flushed] * len(works)
+
+        if any(work.block.replaces for work in works):
+            step(lambda work, _: work.block.drop(unflushed))
+        step(lambda work, _: work.block.write(unflushed, work.failures, work.seconds))
+        step(lambda work, record: work.block.vouch(unflushed, record))
+        for i, work in enumerate(works):
+            if not isinstance(found[i], Retry):
+                forgot = _tried(partial(work.block.forget_gone, objects))
+                found[i] = forgot or found[i]
+        return found
+
+
+def _tried(work: Callable[[], _Result]) -> _Result | Retry:
+    """The result, or why there is none."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - a failure is a value
+        return retry_of(error)
+
+
+def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Retry:
+    objects = open_objects(task.target or task.store, task.writer)
+    plugin = plugin_of(task.segmenter.kind, task.segmenter.options)
+    own_fit = asked.scope(plugin) is not None and not task.segmenter.fit
+    segmenter = plugin
+    if task.segmenter.fit:
+        spec = task.segmenter
+        segmenter = fitted(task.store, spec.fit, spec.digest, spec.kind, spec.options)
+    failures: list[FrameFailure] = list(task.lost)
+    block = Block(task)
+    halo, stride = (0, 1) if own_fit else (segmenter.halo, segmenter.stride)
+    for box, batch in batches(task, halo, stride, own_fit, failures):
+        pixels = _padded(batch.pixels(), box)
+        if own_fit:
+            segmenter = plugin.fit(plugin.survey(pixels, batch.valid()))
+            block.fitted(batch.frames[0], segmenter)
+            pixels = tiling.pad_to(pixels, segmenter.stride)
+        for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
+            block.put(frames, tiles, prediction, box, segmenter)
+    if not task.last and any(f.kind == "error" for f in failures):
+        return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
+    failures += block.keep_gone(objects)
+    return objects, block, failures
+
+
+def _padded(pixels: NDArray[Any], box: Box) -> NDArray[Any]:
+    if not (box.rows.pad or box.cols.pad):
+        return pixels
+    return np.pad(pixels, ((0, 0), (0, box.rows.pad), (0, box.cols.pad), (0, 0)), mode="reflect")
+
+
+def _predict(
+    task: ShardTask,
+    segmenter: Any,
+    pixels: NDArray[Any],
+    batch: Batch,
+    failures: list[FrameFailure],
+) -> Iterator[tuple[list[FrameRef], list[Tile], Prediction]]:
+    """Call the segmenter; where a batch fails, each of its frames alone, so that one loses no other."""
+    try:
+        yield batch.frames, batch.tiles, _call(task, segmenter, pixels)
+        return
+    except Exception:
+        if len(batch.frames) == 1 and not (task.last and len(task.frames) > 1):
+            raise
+    for i, (ref, tile) in enumerate(zip(batch.frames, batch.tiles, strict=True)):
+        try:
+            prediction = _call(task, segmenter, pixels[i : i + 1])
+        except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
+            reason = public(f"{ref.name}: {type(error).__name__}: {error}")
+            failures.append(FrameFailure(ref.index, "error", reason))
+        else:
+            yield [ref], [tile], prediction
+
+
+def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
+    if task.cut and not task.draft and asked.links(segmenter):
+        raise TypeError(
+            f"{type(segmenter).__name__} links pieces across windows; its surveyor must name it as "
+            "`segmenter`"
+        )
+    if task.draft and asked.links(segmenter):
+        return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
+    stored = "probabilities/0" in task.arrays
+    labels_only = hasattr(segmenter, "label") and not stored
+    found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
+    found = asked.as_prediction(found, segmenter, pixels.shape[:3])
+    if stored and found.probabilities is not None:
+        return replace(found, probabilities=asked.as_probabilities(found.probabilities))
+    return found
+
+
+def finish_shard(task: FinishTask) -> Record | Retry:
+    """Decide a shard's draft with what the stitch stage linked, write and commit the mask."""
+    shard = replace(task.shard, attempt=task.attempt)
+
+    def finish() -> Record | Retry:
+        started = time.perf_counter()
+        objects = open_objects(shard.target or shard.store, shard.writer)
+        data = objects.get(draft_key(shard.scene, shard.place))
+        if data is None:
+            return Retry("the shard's draft is gone from work/")
+        block = Block(shard)
+        if isinstance(task.decided, JoinedObjects):
+            block.put_joined(read_objects_draft(data), task.decided)
+        else:
+            _put_linked(block, decode(data)[0], task.decided)
+        return block.commit(objects, task.failures, time.perf_counter() - started)
+
+    return _tried(finish)
+
+
+def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -> None:
+    pieces, ids = find_pieces(draft & ~np.uint8(INVALID))
+    chosen = pieces.strength >= decided.keep
+    chosen[decided.kept] = True
+    chosen[0] = False
+    block.labels[0] = chosen[ids]
+    block.labels[0][(draft & INVALID) != 0] = block.void
+
+
+def survey_batch(task: SurveyTask) -> Surveyed | Retry:
+    """Survey shards, merge their states, commit the merged state."""
+    return _tried(lambda: _survey_batch(task))
+
+
+def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
+    first = task.shards[0]
+    surveyor = plugin_of(first.segmenter.kind, first.segmenter.options)
+    state: Any = None
+    seen: dict[str, None] = {}
+    lost: list[tuple[str, FrameFailure]] = []
+    pixels = 0
+    for shard in task.shards:
+        failures: list[FrameFailure] = []
+        for _, batch in batches(shard, 0, 1, False, failures):
+            valid = batch.valid()
+            part = surveyor.survey(batch.pixels(), valid)
+            state = part if state is None else surveyor.merge(state, part)
+            seen.update((f"{shard.scene}\n{r.index}", None) for r in batch.frames)
+            pixels += int(np.count_nonzero(valid))
+        lost += [(shard.scene, f) for f in failures]
+    transient = [f.reason for _, f in lost if f.kind == "error"]
+    if transient and not task.last:
+        return Retry("; ".join(transient))
+    found = Surveyed(task.key, tuple(seen), tuple(lost), pixels)
+    objects = open_objects(first.store, first.writer)
+    objects.put(task.key, encode({"found": found, "state": state}))
+    return found
+
+
+def fit_states(task: FitTask) -> Fitted | Retry:
+    """Merge in the order given, fit, commit."""
+    return _tried(lambda: _fit_states(task))
+
+
+def _fit_states(task: FitTask) -> Fitted | Retry:
+    objects = open_objects(task.store, task.writer)
+    surveyor = plugin_of(task.segmenter.kind, task.segmenter.options)
+    trusted = (type(surveyor).__module__.partition(".")[0],)
+    state: Any = None
+    for key in task.states:
+        data = objects.get(key)
+        if data is None:
+            return Retry(f"{key}: the survey state is gone from the store")
+        part = decode(data, trusted)["state"]
+        if part is not None:
+            state = part if state is None else surveyor.merge(state, part)
+    if state is None:
+        return Fitted(task.key, "")
+    return Fitted(task.key, store_fit(objects, task.key, surveyor, state, dict(task.about)))

@@ -1,0 +1,343 @@
+"""A shard while its frames come in, and its commit: bytes first, the record last."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from segengine import asked
+from segengine.instances.join import components, renumbered
+from segengine.instances.rows import (
+    ROWS,
+    ROWS_SCHEMA,
+    SCHEMA,
+    objects_in,
+    objects_of,
+    of_frame,
+    read_rows,
+    renumbered_objects,
+    rows_key,
+    to_bytes,
+    with_frame,
+)
+from segengine.store.blobs import Objects
+from segengine.store.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
+from segengine.store.shards import checksum, write_block
+from segengine.types import FrameRef, Prediction, Tile
+from segengine.worker import vanished
+from segengine.worker.drafts import (
+    INVALID,
+    DraftedObjects,
+    WindowObjects,
+    window_objects,
+    write_draft,
+    write_objects_draft,
+)
+from segengine.worker.reading import Box
+from segengine.worker.tasks import JoinedObjects, ShardTask
+
+FEW = 12
+"""Classes up to which counting each is faster than a histogram, whose long runs of one label are slow."""
+
+
+class Block:
+    """A shard while its frames come in: void until a frame is put."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self.task = task
+        shape = task.window.shape
+        spec = task.arrays["mask/0"]
+        self.void = int(spec.fill)
+        self.joined = task.draft and "instances/0" in task.arrays
+        """Objects are drafted: windows number them, the stitch stage says which are one."""
+        self.linked = task.draft and not self.joined
+        """Pieces are drafted, for a Linker."""
+        dtype = np.dtype(np.uint8) if self.linked else np.dtype(spec.dtype)
+        self.labels = np.full(shape, INVALID if self.linked else self.void, dtype)
+        self.instances: NDArray[np.uint32] | None = None
+        self.probabilities: NDArray[np.float32] | None = None
+        self.tables: dict[int, pa.Table] = {}
+        self.inputs = task.inputs
+        if "instances/0" in task.arrays:
+            self.instances = np.zeros(shape, np.uint32)
+        self.window: WindowObjects | None = None
+        if not self.linked and "probabilities/0" in task.arrays:
+            frames, height, width = shape
+            self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
+        self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.inertia: dict[int, float] = {}
+        self.engine = ""
+        """What ran the segmenter, where that is more than this package."""
+
+    def fitted(self, ref: FrameRef, segmenter: Any) -> None:
+        """Note what a frame's own fit found."""
+        self.colors[ref.index] = asked.colors(segmenter)
+        inertia = getattr(segmenter, "inertia", None)
+        if inertia is not None:
+            self.inertia[ref.index] = float(inertia)
+
+    def put(
+        self,
+        frames: list[FrameRef],
+        tiles: list[Tile],
+        prediction: Prediction,
+        box: Box,
+        segmenter: Any,
+    ) -> None:
+        """Crop a prediction to what the shard stores, and set void."""
+        self.engine = asked.provenance(segmenter)
+        first = self.task.window.start[0]
+        height, width = box.shape
+        for i, (ref, tile) in enumerate(zip(frames, tiles, strict=True)):
+            at = (ref.index - first, slice(0, height), slice(0, width))
+            invalid = None if tile.valid is None else ~tile.valid[box.inner]
+            labels = prediction.labels[i][box.inner]
+            self.labels[at] = labels
+            if invalid is not None:
+                if self.linked:
+                    self.labels[at][invalid] |= INVALID
+                else:
+                    self.labels[at][invalid] = self.void
+            if self.probabilities is not None and prediction.probabilities is not None:
+                values = np.moveaxis(prediction.probabilities[i][box.inner], -1, 0)
+                self.probabilities[ref.index - first, :, :height, :width] = values
+                if invalid is not None:
+                    self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
+            if self.instances is not None:
+                self._put_objects(ref, tile, prediction, i, box, segmenter)
+
+    def _put_objects(
+        self,
+        ref: FrameRef,
+        tile: Tile,
+        prediction: Prediction,
+        i: int,
+        box: Box,
+        segmenter: Any,
+    ) -> None:
+        """Ids and rows of frame i of a prediction; where frames are cut, as a draft."""
+        assert self.instances is not None
+        height, width = box.shape
+        at = (ref.index - self.task.window.start[0], slice(0, height), slice(0, width))
+        labels, inner, valid = prediction.labels[i], box.inner, tile.valid
+        objects = None
+        if not self.task.components:
+            objects = of_frame(prediction.objects, i, len(prediction.labels))
+        band = asked.band(segmenter)
+        if self.task.components:
+            labels, inner, valid = self.labels[at], (slice(0, height), slice(0, width)), None
+            without = (*asked.background(segmenter.classes), self.void)
+            ids, band = components(labels, without).astype(np.uint32), 0
+        elif prediction.instances is not None:
+            ids = prediction.instances[i]
+        else:
+            return
+        real = tile.pixels.shape[:2]  # what was padded beyond the frame is no object
+        if not self.task.components:
+            ids, labels = ids[: real[0], : real[1]], labels[: real[0], : real[1]]
+        if valid is not None:
+            ids = np.where(valid, ids, np.uint32(0))
+        if self.joined:
+            self.window = window_objects(
+                self.task.window, ref, real, ids, labels, objects, inner, band
+            )
+            self.instances[at] = self.window.ids
+            return
+        shown, new = renumbered(ids[inner])
+        self.instances[at] = shown
+        rows = (
+            objects_of(shown, self.labels[at])
+            if objects is None
+            else renumbered_objects(objects, new)
+        )
+        self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index)
+
+    def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
+        """Number a draft's objects as the whole frame does, and make their rows."""
+        self.labels[...] = draft.labels
+        if self.probabilities is not None and draft.probabilities is not None:
+            self.probabilities[...] = draft.probabilities
+        if self.instances is None or draft.ids is None:
+            return
+        height, width = draft.ids.shape
+        self.instances[0, :height, :width] = decided.ids[draft.ids]
+        ref = self.task.frames[0]
+        mapped = objects_in(draft.ids, self.task.window.start[1:], (ref.height, ref.width))
+        rows, parts, cut = [], [], []
+        for number in np.flatnonzero(decided.ids).tolist():
+            row = draft.rows.get(number) or mapped.get(number)
+            if row is None:  # seen in the neighbour's shard only
+                continue
+            kind, score = int(decided.labels[number]), float(decided.scores[number])
+            rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
+            parts.append(bool(decided.parts[number]))
+            cut.append(bool(decided.cut[number]))
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts, cut)
+
+    def keep_gone(self, objects: Objects) -> tuple[FrameFailure, ...]:
+        """Carry over what is stored of vanished frames; those of which that is damaged."""
+        task = self.task
+        refs = [r for r in task.frames if r.gone]
+        if not refs:
+            return ()
+        if task.draft:  # all of them are windows of one frame
+            return vanished.lost(task, objects)
+        kept = vanished.carried(task, objects)
+        made = (task.job, task.weights, task.segmenter.digest)
+        clean = kept is not None and kept.made == made
+        lost = {r.index for r in refs if not clean or (kept and r.index in kept.failed)}
+        inputs = task.inputs.split(" ")
+        if len(inputs) == len(task.frames) > 1:
+            # A mask of another job must not count as done when its input comes back.
+            self.inputs = " ".join(
+                "-" if r.index in lost else i for r, i in zip(task.frames, inputs, strict=True)
+            )
+        if kept is None:
+            return vanished.lost(task, objects)
+        for path, block in self.maps():
+            for index, values in kept.maps.get(path, {}).items():
+                block[index - task.window.start[0]] = values
+        self.colors |= {i: c for i, c in kept.colors.items() if len(c) == task.classes}
+        self.inertia |= kept.inertia
+        if kept.rows and self.instances is not None:
+            rows = read_rows(kept.rows)
+            for ref in refs:
+                at = np.asarray(rows.column("frame")) == ref.index
+                self.tables[ref.index] = rows.filter(at)
+        return vanished.still_lost(task, kept)
+
+    def maps(self) -> list[tuple[str, NDArray[Any]]]:
+        """The arrays there are, with their paths."""
+        maps = (
+            ("mask/0", self.labels),
+            ("instances/0", self.instances),
+            ("probabilities/0", self.probabilities),
+        )
+        return [(path, block) for path, block in maps if block is not None]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(block.nbytes for _, block in self.maps())
+
+    def commit(
+        self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float
+    ) -> Record:
+        """Drop the old record, store the bytes, commit the new record; `seconds`: spent so far."""
+        self.drop(objects)
+        record = self.vouch(objects, self.write(objects, failures, seconds))
+        self.forget_gone(objects)
+        return record
+
+    @property
+    def replaces(self) -> bool:
+        """True where there may be a record to drop; of an earlier draft nothing else tells."""
+        return self.task.draft or bool(self.task.had)
+
+    def drop(self, objects: Objects) -> None:
+        """Take back the record that is there: it must not vouch for other bytes."""
+        task, log = self.task, RecordLog(objects)
+        if task.draft:  # which leaves the mask that is there alone
+            log.drop("draft", task.scene, task.place, packed=False)
+        elif task.had:
+            log.drop("mask", task.scene, task.place, packed=task.had == "packed")
+
+    def vouch(self, objects: Objects, record: Record) -> Record:
+        """Commit the record of the bytes that are stored."""
+        RecordLog(objects).write(record)
+        return record
+
+    def forget_gone(self, objects: Objects) -> None:
+        """Delete what was kept of vanished frames, once the record vouches for their new place."""
+        if any(r.gone for r in self.task.frames):
+            vanished.forget(self.task, objects)
+
+    def write(self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float) -> Record:
+        """Store the bytes; the record that will vouch for them."""
+        started = time.perf_counter()
+        task = self.task
+        kind: Kind = "draft" if task.draft else "mask"
+        payload = ""
+        if task.draft:
+            stored: tuple[StoredObject, ...] = ()
+            if self.joined:
+                payload = write_objects_draft(
+                    objects, task, self.labels, self.probabilities, self.window
+                )
+            else:
+                payload = write_draft(objects, task.scene, task.place, self.labels)
+        else:
+            stored = tuple(
+                write_block(objects, task.arrays[path], task.scene, task.place, block)
+                for path, block in self.maps()
+            )
+            if self.instances is not None:
+                tables = [table for _, table in sorted(self.tables.items())]
+                rows = to_bytes(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))
+                objects.put(rows_key(task.scene, task.place), rows)
+                stored = (*stored, StoredObject(ROWS, checksum(rows), len(rows)))
+        areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
+        ground: tuple[int, ...] | None = ()
+        if task.ground is not None and not task.draft:
+            (_, y, x) = task.window.start
+            ground = task.ground.totals(self.labels, task.classes, (y, x))
+        first = task.window.start[0]
+        order = range(first, task.window.stop[0])
+        void = ((0, 0, 0),) * task.classes
+        return Record(
+            kind,
+            task.scene,
+            task.place,
+            (*task.window.start, *task.window.stop),
+            "done",
+            self.inputs,
+            task.job,
+            task.weights,
+            task.segmenter.digest,
+            stored,
+            failures=failures,
+            areas=areas,
+            colors=tuple(self.colors.get(i, void) for i in order) if self.colors else (),
+            inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
+            attempts=task.attempt,
+            seconds=round(seconds + time.perf_counter() - started, 6),
+            finished=time.time(),
+            pixels=sum(sum(row[:-1]) for row in areas),
+            version=task.version,
+            provenance=provenance(self.engine),
+            payload=payload,
+            ground=ground or (),
+        )
+
+
+def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:
+    """Pixels of each class, then of void, one row a frame; labels (n, y, x)."""
+    found = []
+    for frame in labels:
+        flat = frame.reshape(-1)
+        if flat.dtype == np.uint8 and classes <= FEW:
+            each = [int(np.count_nonzero(flat == label)) for label in range(classes)]
+            found.append((*each, flat.size - sum(each)))
+        elif flat.dtype == np.uint8:
+            counts = _byte_counts(flat)
+            found.append((*counts[:classes].tolist(), int(counts[void])))
+        else:
+            clipped = np.minimum(flat, classes)
+            found.append(tuple(np.bincount(clipped, minlength=classes + 1).tolist()))
+    return tuple(found)
+
+
+def _byte_counts(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,) how often each byte occurs."""
+    import cv2
+
+    counts = np.zeros(256, np.int64)
+    for start in range(0, flat.size, 1 << 23):  # calcHist counts in float32
+        part = flat[start : start + (1 << 23)]
+        counts += cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return counts

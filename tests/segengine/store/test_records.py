@@ -1,0 +1,245 @@
+"""Commit records: single, packed, void, and what a kill between two steps leaves."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segengine.store.blobs import LocalObjects
+from segengine.store.records import (
+    SMALL,
+    FrameFailure,
+    Record,
+    RecordLog,
+    StoredObject,
+    from_json,
+    from_table,
+    given_up,
+    pack_key,
+    pack_records,
+    single_key,
+    to_json,
+    to_table,
+)
+
+small = st.integers(0, 5)
+texts = st.text(max_size=8)
+places = st.tuples(small, small, small)
+records = st.builds(
+    Record,
+    kind=st.sampled_from(["mask", "draft", "measure", "level1"]),
+    scene=st.just("s"),
+    shard=places,
+    box=st.tuples(*[st.integers(0, 1 << 40)] * 6),
+    status=st.sampled_from(["done", "error", "crash", "hang"]),
+    inputs=texts,
+    job=texts,
+    weights=texts,
+    fit=texts,
+    objects=st.lists(st.builds(StoredObject, texts, texts, small), max_size=2).map(tuple),
+    reason=texts,
+    failures=st.lists(st.builds(FrameFailure, small, texts, texts), max_size=2).map(tuple),
+    areas=st.lists(st.tuples(small, small), max_size=2).map(tuple),
+    colors=st.lists(st.tuples(st.tuples(small, small, small)), max_size=2).map(tuple),
+    inertia=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=2).map(tuple),
+    attempts=st.integers(1, 9),
+    seconds=st.floats(0, 1e6),
+    finished=st.floats(0, 2e9),
+    pixels=st.integers(0, 1 << 50),
+    version=small,
+    provenance=texts,
+    payload=texts,
+)
+
+
+def record(place: tuple[int, int, int] = (0, 0, 0), **changes: object) -> Record:
+    base = Record("mask", "s", place, (0, 0, 0, 1, 2, 3), "done", "in", "job")
+    return replace(base, **changes)
+
+
+def pack(log: RecordLog, scene: str = "s") -> None:
+    """As a scene is packed when it is finished."""
+    log.write_pack(scene)
+    log.clear(scene)
+
+
+@given(records)
+def test_json_round_trip(value: Record) -> None:
+    assert from_json(to_json(value)) == value
+
+
+@given(st.lists(records, max_size=6))
+def test_packed_round_trip(values: list[Record]) -> None:
+    assert sorted(from_table(to_table(values)), key=repr) == sorted(values, key=repr)
+
+
+@given(st.lists(records, max_size=6, unique_by=lambda r: (r.kind, r.shard)))
+def test_a_pack_reads_as_what_was_packed(values: list[Record]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        log = RecordLog(LocalObjects(folder))
+        log.objects.put(pack_key("s"), pack_records(values))
+        assert sorted(log.read("s"), key=repr) == sorted(values, key=repr)
+        table = log.table("s", ["kind", "failures", "weights"])
+        assert table is not None
+        assert table.column_names == ["kind", "failures", "weights"]
+        assert table.num_rows == len(values)
+
+
+@pytest.mark.parametrize("count", [0, 1, SMALL, SMALL + 1])
+def test_a_pack_of_an_earlier_release_reads_the_same(log: RecordLog, count: int) -> None:
+    values = [record((i, 0, 0), reason="é" * i, areas=((i, 2),)) for i in range(count)]
+    sink = io.BytesIO()
+    pq.write_table(to_table(values), sink, compression="zstd")
+    log.objects.put("records/s.parquet", sink.getvalue())
+    before = list(log.read("s"))
+    pack(log)
+    assert list(log.read("s")) == before == values
+
+
+def test_a_pack_of_one_record_is_small(log: RecordLog) -> None:
+    log.write(record(objects=(StoredObject("mask/0", "0" * 32, 300),), areas=((4000, 96, 0),)))
+    pack(log)
+    data = log.objects.get("records/s.parquet")
+    assert data is not None
+    assert 500 < len(data) < 2500
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"{}", b"[]", b'{"shard": 3}'])
+def test_what_is_no_record_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"record|Expecting|property name"):
+        from_json(data)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> RecordLog:
+    return RecordLog(LocalObjects(str(tmp_path)))
+
+
+def test_a_single_stands_above_the_packed_one(log: RecordLog) -> None:
+    log.write(record(reason="old"))
+    log.write(record((0, 0, 1)))
+    pack(log)
+    assert log.scenes() == (set(), {"s"})
+    log.write(record(reason="new"))
+    assert {r.shard: r.reason for r in log.read("s")} == {(0, 0, 0): "new", (0, 0, 1): ""}
+    pack(log)
+    assert {r.shard: r.reason for r in log.read("s")} == {(0, 0, 0): "new", (0, 0, 1): ""}
+    assert log.singles("s") == {}
+
+
+def test_a_void_record_takes_a_packed_one_back(log: RecordLog) -> None:
+    log.write(record())
+    log.write(record((0, 0, 1)))
+    pack(log)
+    log.drop("mask", "s", (0, 0, 0), packed=True)
+    assert [r.shard for r in log.read("s")] == [(0, 0, 1)]
+    log.write(record(reason="again"))
+    assert {r.shard: r.reason for r in log.read("s")} == {(0, 0, 0): "again", (0, 0, 1): ""}
+    log.drop("mask", "s", (0, 0, 0), packed=True)
+    pack(log)
+    assert [r.shard for r in log.read("s")] == [(0, 0, 1)]
+
+
+def test_a_dropped_single_is_gone(log: RecordLog) -> None:
+    log.write(record())
+    log.drop("mask", "s", (0, 0, 0), packed=False)
+    assert list(log.read("s")) == []
+
+
+def test_a_kill_between_pack_and_delete_changes_nothing(log: RecordLog) -> None:
+    log.write(record())
+    single = log.objects.get(single_key("mask", "s", (0, 0, 0)))
+    pack(log)
+    packed = log.objects.get("records/s.parquet")
+    assert single is not None
+    log.objects.put(single_key("mask", "s", (0, 0, 0)), single)  # it was not deleted yet
+    assert [r.shard for r in log.read("s")] == [(0, 0, 0)]
+    pack(log)
+    assert log.objects.get("records/s.parquet") == packed
+    assert log.scenes() == (set(), {"s"})
+
+
+def test_a_folder_that_a_kill_left_empty_goes(log: RecordLog, tmp_path: Path) -> None:
+    log.write(record())
+    pack(log)
+    (tmp_path / "records/s/mask").mkdir(parents=True)
+    assert log.scenes() == ({"s"}, {"s"})
+    pack(log)
+    assert log.scenes() == (set(), {"s"})
+    assert [r.shard for r in log.read("s")] == [(0, 0, 0)]
+
+
+def test_a_torn_single_counts_as_absent(log: RecordLog) -> None:
+    log.write(record())
+    log.objects.put(single_key("mask", "s", (0, 0, 1)), to_json(record((0, 0, 1)))[:-9])
+    assert [r.shard for r in log.read("s")] == [(0, 0, 0)]
+
+
+def test_a_torn_single_takes_the_packed_one_back(log: RecordLog) -> None:
+    """It may have been a void one: the packed record's bytes may be gone."""
+    for x in range(2):
+        log.write(record((0, 0, x)))
+    pack(log)
+    torn = single_key("mask", "s", (0, 0, 0))
+    log.objects.put(torn, to_json(record())[:-9])
+    log.write(record((0, 0, 2)))
+    assert [r.shard for r in log.read("s")] == [(0, 0, 2), (0, 0, 1)]
+    never_packed = single_key("mask", "t", (0, 0, 0))
+    log.objects.put(never_packed, b"torn")
+    assert list(log.damaged()) == [torn, never_packed]
+
+
+def test_no_credential_is_written(log: RecordLog) -> None:
+    """Wherever a worker's record, or an earlier release's, holds one."""
+    text = "cannot read https://me:hidden@host/a.png?sig=hidden"
+    void = FrameFailure(0, "error", text)
+    failed = record((0, 0, 1), failures=(void,))
+    values = [record(reason=text), failed, record((0, 0, 2), reason=text, failures=(void,))]
+    for value in values:
+        assert b"hidden" not in to_json(value)
+    for row in to_table(values).to_pylist():
+        assert "hidden" not in str(row)
+        assert "https://host/a.png" in str(row)
+
+
+def test_what_is_no_scene_has_no_records(log: RecordLog) -> None:
+    for key in ("+layouts/s", "+fits/run-uint8-3", "+cut", "t/mask/0.0.0.json", "u.parquet"):
+        log.objects.put(f"records/{key}", b"")
+    assert log.scenes() == ({"t"}, {"u"})
+
+
+def test_drafts_are_not_packed(log: RecordLog) -> None:
+    log.write(record())
+    log.write(record(kind="draft"))
+    assert {r.kind for r in log.read("s")} == {"mask", "draft"}
+    pack(log)
+    assert [r.kind for r in log.read("s")] == ["mask"]
+
+
+def test_forget_and_given_up(log: RecordLog) -> None:
+    log.write(record())
+    pack(log)
+    log.write(record())
+    log.forget("s")
+    assert log.scenes() == (set(), set())
+    done = record(objects=(StoredObject("mask/0", "c", 3),), areas=((1, 2),), pixels=3)
+    lost = given_up(done, "crash", "why", 3)
+    assert (lost.status, lost.reason, lost.attempts) == ("crash", "why", 3)
+    assert (lost.objects, lost.areas, lost.pixels) == ((), (), 0)
+
+
+def test_columns_of_many_packed_records(log: RecordLog) -> None:
+    many = (record((0, i // 100, i % 100)) for i in range(10_000))
+    log.objects.put(pack_key("s"), pack_records(many))
+    table = log.table("s", ["f", "y", "x", "status"])
+    assert table is not None
+    assert table.column_names == ["f", "y", "x", "status"]
+    assert table.num_rows == 10_000
+    assert set(table.column("status").to_pylist()) == {"done"}
