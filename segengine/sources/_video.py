@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from segengine.errors import CorruptInputError
 from segengine.sources._damage import Listener, broken_test
 from segengine.sources._files import open_input
+from segengine.sources._jpeg import is_damaged
 from segengine.sources._keyframes import key_frame_test
 from segengine.sources._sure import PRIMERS, Doubles, is_sure
 from segengine.sources._upright import Turn, turn_of
@@ -20,6 +21,9 @@ from segengine.types import FrameRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST_PIXELS = 2**26
 """Pixels of the largest frame that is decoded: 8192 x 8192."""
@@ -109,6 +113,19 @@ class Video:
             self.rewind()
         else:
             self.doubles = Doubles(self.stream, options, self._primers)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether a frame that was decoded without a complaint need not be what its packet says."""
+        return self.doubles is not None or self.codec == "mjpeg"
+
+    def doubt(self, packet: Any, pixels: NDArray[np.uint8], form: str) -> str | None:
+        """What speaks against the pixels, in this format, of a packet; None: nothing."""
+        if self.codec == "mjpeg" and is_damaged(bytes(packet)):
+            return "damaged frame: its packet holds less than the picture, or more"
+        if self.doubles is not None and not self.doubles.agree(packet, pixels, form):
+            return "damaged frame: its packet does not fill it"
+        return None
 
     def turn_of(self, frame: Any) -> Turn | None:
         """`_upright.turn_of`, which is slow, asked once for each rotation that there is."""
@@ -256,7 +273,7 @@ class Decoded(NamedTuple):
     whole: bool
     """Neither it nor what it builds on is known to be damaged."""
     packet: Any = None
-    """What it was decoded from, where other decoders are to be asked for it."""
+    """What it was decoded from, where that is to be looked at once more."""
 
     @property
     def pts(self) -> Any:
@@ -291,7 +308,7 @@ class Decoder:
     """Packets from which on all is whole, until the next damage."""
     _damage: list[_Mark] = field(default_factory=list)
     _kept: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=64))
-    """Packets fed, where other decoders are asked, too."""
+    """Packets fed, where they are looked at once more."""
 
     @classmethod
     def start(cls, video: Video, ref: FrameRef) -> Decoder:
@@ -353,7 +370,7 @@ class Decoder:
             raise CorruptInputError(f"more than {MOST_FRAMES:,} frames, which is the limit")
         # A new object each: PyAV finds it again by its id, and small integers share theirs.
         packet.opaque = _Mark(self._serial, packet.pts)
-        if video.doubles is not None:
+        if video.doubts:
             self._kept.append((self._serial, packet))
         if video.listener.heard:  # between this packet and the one before: one may be missing
             self._damage.append(_Mark(self._serial - 0.5, None))

@@ -94,12 +94,10 @@ class VideoSource:
                     return Unreadable("corrupt", "damaged frame: it, or one that it builds on")
                 form = "gray" if video.gray else "rgb24"
                 whole = frame.to_ndarray(format=form)
-                if (
-                    video.doubles is not None
-                    and decoded.packet is not None
-                    and not video.doubles.agree(decoded.packet, whole, form)
-                ):
-                    return Unreadable("corrupt", "damaged frame: its packet does not fill it")
+                if decoded.packet is not None:
+                    doubt = video.doubt(decoded.packet, whole, form)
+                    if doubt is not None:
+                        return Unreadable("corrupt", doubt)
                 if video.gray:
                     whole = whole[..., None]
         except CorruptInputError as error:
