@@ -107,11 +107,17 @@ class Listener:
         if not self._depth:
             self._capture.__exit__(kind, error, trace)
         if self._logs:
-            self._hear()
+            self.hear()
         if isinstance(error, Exception):
             raise reason_of(error) from error
 
-    def _hear(self) -> None:
+    def hear(self) -> bool:
+        """Whether something was said: `heard`, up to now."""
+        if self._logs:
+            self._take_in()
+        return self.heard
+
+    def _take_in(self) -> None:
         for level, _, line in self._logs:
             found = _TOO_LARGE.match(line)
             if found is not None:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from segengine.errors import CorruptInputError
-from segengine.sources._damage import Listener, broken_test
+from segengine.sources._damage import Listener, broken_test, reason_of
 from segengine.sources._files import open_input
 from segengine.sources._jpeg import is_damaged
 from segengine.sources._keyframes import key_frame_test
@@ -62,8 +62,11 @@ class Video:
     """An open file: one container, its first video stream that is no cover, one thread."""
 
     def __init__(self, file: Any) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._file = file
         self.listener = Listener()
+        self._converter = VideoReformatter()
         self._turns: dict[int, Turn | None] = {}
         self._primers: list[bytes] | None = None
         self._open()
@@ -84,7 +87,7 @@ class Video:
             raise CorruptInputError(f"not a video: {error}") from error
         try:
             self.stream: Any = _stream(self.container)
-            codec = self.stream.codec_context
+            self._context = codec = self.stream.codec_context
             self.require_size(codec.width, codec.height)
             with self.listener:
                 codec.options = options = {
@@ -109,7 +112,8 @@ class Video:
 
     def _prime(self, options: dict[str, str]) -> None:
         if self._primers is None:
-            self._primers = [bytes(packet) for packet in islice(self.packets(), PRIMERS)]
+            with self.listener:
+                self._primers = [bytes(packet) for packet in islice(self.packets(), PRIMERS)]
             self.rewind()
         else:
             self.doubles = Doubles(self.stream, options, self._primers)
@@ -126,6 +130,10 @@ class Video:
         if self.doubles is not None and not self.doubles.agree(packet, pixels, form):
             return "damaged frame: its packet does not fill it"
         return None
+
+    def pixels(self, frame: Any, form: str) -> NDArray[np.uint8]:
+        """A frame in a format. Making what converts it may take as long as it does: once."""
+        return cast("NDArray[np.uint8]", self._converter.reformat(frame, format=form).to_ndarray())
 
     def turn_of(self, frame: Any) -> Turn | None:
         """`_upright.turn_of`, which is slow, asked once for each rotation that there is."""
@@ -193,26 +201,32 @@ class Video:
         return self.can_start is not None and self.can_start(bytes(packet))
 
     def packets(self) -> Iterator[Any]:
-        """Packets from here on, up to the end or to where the file breaks off."""
+        """Packets from here on, up to the end or to where the file breaks off.
+
+        For these and `decode` the listener must be entered by the caller: once for many packets,
+        as it takes longer than a small one.
+        """
         self._fresh = False
         found = self.container.demux(self.stream)
-        try:
-            while True:
-                with self.listener:
-                    packet = next(found, None)
-                if packet is None:
+        while True:
+            try:
+                packet = next(found, None)
+            except Exception as error:
+                if isinstance(reason_of(error), CorruptInputError):
                     return
-                if packet.size:
-                    yield packet
-        except CorruptInputError:
-            return
+                raise
+            if packet is None:
+                return
+            if packet.size:
+                yield packet
 
     def decode(self, packet: Any) -> list[Any]:
         """Frames of a packet (None: what the decoder still holds); none where it is damaged."""
         try:
-            with self.listener:
-                return cast("list[Any]", self.stream.codec_context.decode(packet))
-        except CorruptInputError:
+            return cast("list[Any]", self._context.decode(packet))
+        except Exception as error:
+            if not isinstance(reason_of(error), CorruptInputError):
+                raise
             self.listener.heard = True
             return []
 
@@ -220,7 +234,8 @@ class Video:
         """Stand at a key frame, or somewhere before it."""
         try:
             self._seek(pts)
-            packet = next(self.packets(), None)
+            with self.listener:
+                packet = next(self.packets(), None)
             if packet is not None and packet.pts is not None and packet.pts <= pts:
                 self._seek(pts)
                 return
@@ -270,14 +285,11 @@ class Decoded(NamedTuple):
     """A frame that a decoder yields."""
 
     frame: Any
+    pts: Any
     whole: bool
     """Neither it nor what it builds on is known to be damaged."""
     packet: Any = None
     """What it was decoded from, where that is to be looked at once more."""
-
-    @property
-    def pts(self) -> Any:
-        return self.frame.pts
 
 
 @dataclass(slots=True)
@@ -341,10 +353,12 @@ class Decoder:
                 pass
             return self._frame if self._count == ref.position else None
         self._found = -2  # no frame comes after it
-        while self._frame is None or not self._reached(ref):
+        target = self._target(ref)
+        while target is None or self._frame is None or self._frame.pts < target:
             if not self._advance():
                 return None
-        if self._frame.pts != self._target(ref):
+            target = self._target(ref)
+        if self._frame.pts != target:
             return None
         self._found = ref.position
         return self._frame
@@ -372,7 +386,7 @@ class Decoder:
         packet.opaque = _Mark(self._serial, packet.pts)
         if video.doubts:
             self._kept.append((self._serial, packet))
-        if video.listener.heard:  # between this packet and the one before: one may be missing
+        if video.listener.hear():  # between this packet and the one before: one may be missing
             self._damage.append(_Mark(self._serial - 0.5, None))
             video.listener.heard = False
         described = video.described(packet)
@@ -404,17 +418,18 @@ class Decoder:
 
     def _judged(self, frames: list[Any], pts: int | None) -> Iterator[Decoded]:
         """Frames as they come out of the decoder, each with whether it is whole."""
-        if self.video.listener.heard:
+        if self.video.listener.hear():
             self._damage.append(_Mark(self._serial, pts))
             self.video.listener.heard = False
         for frame in frames:
-            serial = self._serial if frame.opaque is None else frame.opaque.serial
+            mark, pts = frame.opaque, frame.pts
+            serial = self._serial if mark is None else mark.serial
             if frame.is_corrupt:
-                insort(self._damage, _Mark(serial, frame.pts), key=lambda mark: mark.serial)
+                insort(self._damage, _Mark(serial, pts), key=lambda mark: mark.serial)
             packet = None
             if self._kept:
                 packet = next((kept for place, kept in self._kept if place == serial), None)
-            yield Decoded(frame, self._is_whole(serial, frame.pts), packet)
+            yield Decoded(frame, pts, self._is_whole(serial, pts), packet)
 
     def _is_whole(self, serial: int, pts: int | None) -> bool:
         """Whether nothing was damaged since the key frame that a frame can be decoded from.
@@ -453,7 +468,3 @@ class Decoder:
         assert ref.seek is not None
         place = bisect_left(self.fed, ref.seek[0]) + ref.position - ref.seek[1]
         return self.fed[place] if place < len(self.fed) else None
-
-    def _reached(self, ref: FrameRef) -> bool:
-        target = self._target(ref)
-        return target is not None and self._frame is not None and self._frame.pts >= target

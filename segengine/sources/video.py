@@ -69,8 +69,13 @@ class VideoSource:
             done = 0
             try:
                 with open_video(uri) as video:
-                    for decoded in _find(video, refs):
-                        yield self._tile(video, decoded, refs[done], rows, cols)
+                    decoder = None
+                    for ref in refs:
+                        if decoder is None or decoder.must_seek(ref):
+                            decoder = Decoder.start(video, ref)
+                        with video.listener:
+                            item = self._tile(video, decoder.find(ref), ref, rows, cols)
+                        yield item
                         done += 1
             except (CorruptInputError, TransientInputError) as error:
                 for _rest in refs[done:]:
@@ -93,7 +98,7 @@ class VideoSource:
                 if not decoded.whole:
                     return Unreadable("corrupt", "damaged frame: it, or one that it builds on")
                 form = "gray" if video.gray else "rgb24"
-                whole = frame.to_ndarray(format=form)
+                whole = video.pixels(frame, form)
                 if decoded.packet is not None:
                     doubt = video.doubt(decoded.packet, whole, form)
                     if doubt is not None:
@@ -109,20 +114,9 @@ class VideoSource:
 _: type[Source] = VideoSource
 
 
-def _find(video: Video, refs: Sequence[FrameRef]) -> Iterator[Decoded | None]:
-    """The decoded frame of each ref, None where its packet yields none."""
-    decoder = None
-    for ref in refs:
-        if decoder is None or decoder.must_seek(ref):
-            decoder = Decoder.start(video, ref)
-        with video.listener:
-            found = decoder.find(ref)
-        yield found
-
-
 def _resized(ref: FrameRef, height: int, width: int) -> Unreadable:
     """Why a frame has another size than was planned: the file is another, or it changes inside."""
-    with open_video(ref.uri) as video:
+    with open_video(ref.uri) as video, video.listener:
         first = next(Decoder(video).frames(), None)
     difference = None
     if first is not None:
@@ -150,7 +144,7 @@ class _Index:
 
 def _predicted(uri: str) -> _Index | None:
     """The index by demuxing, where that can be relied on."""
-    with open_video(uri) as video:
+    with open_video(uri) as video, video.listener:
         if not video.predictable:
             return None
         packets = []
@@ -182,7 +176,7 @@ def _predicted(uri: str) -> _Index | None:
 
 def _agrees(uri: str, shown: Any, keys: Sequence[int]) -> Any:
     """The first frame, where a decoder yields it and all from the last key frame on; else None."""
-    with open_video(uri) as video:
+    with open_video(uri) as video, video.listener:
         first = next(Decoder(video).frames(), None)
         if first is None or first.pts != shown[0]:
             return None
@@ -192,7 +186,7 @@ def _agrees(uri: str, shown: Any, keys: Sequence[int]) -> Any:
 
 def _tail(uri: str, key: int, *, checksum: bool = False) -> list[tuple[int | None, int]]:
     """(time stamp, checksum) of what comes out when decoding from a key frame to the end."""
-    with open_video(uri) as video:
+    with open_video(uri) as video, video.listener:
         video.seek(key)
         return [
             (decoded.pts, _checksum(decoded.frame) if checksum else 0)
@@ -210,7 +204,7 @@ def _checksum(frame: Any) -> int:
 
 def _decoded(uri: str) -> _Index:
     """The index by decoding the whole video. Raises CorruptInputError where no frame comes out."""
-    with open_video(uri) as video:
+    with open_video(uri) as video, video.listener:
         decoder = Decoder(video)
         first, stamps, sums = None, [], []
         for decoded in decoder.frames():
