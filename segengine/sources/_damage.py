@@ -45,8 +45,8 @@ def broken_test(stream: Any) -> Callable[[bytes], bool] | None:
 def _broken_units(data: bytes, length: int | None) -> bool:
     """Bytes that ITU-T H.264 (7.4.1) and H.265 (7.4.2) forbid in a unit.
 
-    In Annex B zeros may stand before a start code and, some, at the end; a few are at the end of
-    units that were framed anew.
+    In Annex B some zeros may stand before a start code and at the end; a few are at the end of units
+    that were framed anew.
     """
     if length is None:
         return _forbidden(data, start_codes=True)
@@ -63,7 +63,7 @@ def _forbidden(data: bytes, *, start_codes: bool) -> bool:
         rest = data[place:].lstrip(b"\0")
         if not rest:
             return len(data) - place >= (len(_HOLE) if start_codes else _PADDING)
-        if rest[0] != 1:
+        if rest[0] != 1 or len(data) - place - len(rest) >= len(_HOLE):
             return True
         place = data.find(b"\0\0\0", len(data) - len(rest))
     return False

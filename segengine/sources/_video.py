@@ -318,6 +318,8 @@ class Decoder:
     _serial: int = -1
     _starts: deque[_Mark] = field(default_factory=lambda: deque(maxlen=64))
     """Packets from which on all is whole, until the next damage."""
+    _begun: float = 0
+    """The last of these whose frame came out. What comes out before it is shown before it."""
     _damage: list[_Mark] = field(default_factory=list)
     _kept: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=64))
     """Packets fed, where they are looked at once more."""
@@ -412,6 +414,8 @@ class Decoder:
         return video.can_start is None or video.codec == "h264" or video.starts(packet)
 
     def _begin(self, pts: int | None) -> None:
+        if not self._starts:
+            self._begun = self._serial
         self._starts.append(_Mark(self._serial, pts))
         if self._damage and self._damage[0].serial < self._starts[0].serial:
             self._damage = [d for d in self._damage if d.serial >= self._starts[0].serial]
@@ -429,16 +433,20 @@ class Decoder:
             packet = None
             if self._kept:
                 packet = next((kept for place, kept in self._kept if place == serial), None)
+            if pts is None and any(start.serial == serial for start in self._starts):
+                self._begun = max(self._begun, serial)
             yield Decoded(frame, pts, self._is_whole(serial, pts), packet)
 
     def _is_whole(self, serial: int, pts: int | None) -> bool:
         """Whether nothing was damaged since the key frame that a frame can be decoded from.
 
         Frames that are shown before a key frame may build on what was before it, but nothing that
-        is shown after it builds on them.
+        is shown after it builds on them. Raw streams have no time stamps, but frames come out in the
+        order in which they are shown.
         """
+        latest = min(serial, self._begun) if pts is None else serial
         for start in reversed(self._starts):
-            if start.serial <= serial and (start.pts is None or pts is None or start.pts <= pts):
+            if start.serial <= latest and (start.pts is None or pts is None or start.pts <= pts):
                 break
         else:
             return False

@@ -176,3 +176,25 @@ def test_bytes_that_no_encoder_writes() -> None:
         assert _forbidden(data, start_codes=True) is broken
     assert _forbidden(b"\x65\x99\0\0\0\1\x41", start_codes=False)
     assert not _forbidden(b"\x65\x99\0\0\0\1\x41", start_codes=True)
+    assert not _forbidden(b"\x65\x99" + bytes(100) + b"\1\x41", start_codes=True)
+    assert _forbidden(b"\x65\x99" + bytes(400) + b"\1\x41", start_codes=True)
+
+
+def test_what_is_shown_before_a_key_frame_builds_on_what_was_damaged(tmp_path: Path) -> None:
+    """Raw HEVC has no time stamps that tell which frames those are."""
+    path = encode(
+        tmp_path / "a.hevc", "libx265", frames=FRAMES, gop=GOP, size=(96, 128), grain=30,
+        **{"x265-params": "log-level=none:bframes=3:open-gop=1:keyint=10:min-keyint=10:qp=10"},
+    )  # fmt: skip
+    expected, data = checksums(path), path.read_bytes()
+    victims = [packet for packet in packets(path) if not packet.is_keyframe][2:8:2]
+    assert all(packet.pts is None for packet in victims)
+    found = []
+    for packet in victims:
+        place, size = data.index(bytes(packet)) + packet.size // 4, packet.size // 2
+        path.write_bytes(data[:place] + bytes(size) + data[place + size :])
+        found.append(outcomes(path))
+        good = [value for value in found[-1] if isinstance(value, int)]
+        assert good == [value for value in expected if value in good]
+        assert len(good) >= FRAMES - GOP - 4
+    assert any(isinstance(value, str) for outcome in found for value in outcome)
