@@ -45,6 +45,23 @@ def is_sure(codec: Any) -> bool:
     return name in _SURE or not (codec.intra_only or name in _UNSURE)
 
 
+def new_decoder(stream: Any, options: dict[str, str]) -> Any:
+    """A further decoder of a stream, with nothing decoded yet."""
+    from av import CodecContext
+
+    ours = stream.codec_context
+    context: Any = CodecContext.create(ours.codec, "r")
+    if ours.extradata:
+        context.extradata = ours.extradata
+    context.codec_tag = ours.codec_tag
+    context.width, context.height = ours.width, ours.height
+    context.bits_per_coded_sample = ours.bits_per_coded_sample
+    context.options = options
+    context.thread_type, context.thread_count = "NONE", 1
+    context.open(strict=False)
+    return context
+
+
 class Doubles:
     """Further decoders of a stream, which hold other pictures than the first."""
 
@@ -72,7 +89,7 @@ class Doubles:
 
         try:
             with self._listener:
-                context = self._context()
+                context = new_decoder(self._stream, self._options)
                 self._prime(context, Packet(primer), invert=invert)
                 frames = self._frames(context, packet)
                 return frames[0].to_ndarray(format=form) if len(frames) == 1 else None
@@ -88,21 +105,6 @@ class Doubles:
             for plane in frame.planes if invert else ():
                 values = np.frombuffer(plane, np.uint8)
                 np.invert(values, out=values)
-
-    def _context(self) -> Any:
-        from av import CodecContext
-
-        ours = self._stream.codec_context
-        context: Any = CodecContext.create(ours.codec, "r")
-        if ours.extradata:
-            context.extradata = ours.extradata
-        context.codec_tag = ours.codec_tag
-        context.width, context.height = ours.width, ours.height
-        context.bits_per_coded_sample = ours.bits_per_coded_sample
-        context.options = self._options
-        context.thread_type, context.thread_count = "NONE", 1
-        context.open(strict=False)
-        return context
 
     def _frames(self, context: Any, packet: Any) -> list[Any]:
         try:

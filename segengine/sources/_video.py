@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from segengine.errors import CorruptInputError
 from segengine.sources._damage import Listener, broken_test, reason_of
+from segengine.sources._ending import MOST_BYTES, ends_silently, is_cut, with_last
 from segengine.sources._files import open_input
 from segengine.sources._jpeg import is_damaged
 from segengine.sources._keyframes import key_frame_test
@@ -20,7 +21,7 @@ from segengine.sources._upright import Turn, turn_of
 from segengine.types import FrameRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -90,7 +91,7 @@ class Video:
             self._context = codec = self.stream.codec_context
             self.require_size(codec.width, codec.height)
             with self.listener:
-                codec.options = options = {
+                codec.options = self._options = options = {
                     "max_pixels": str(MOST_PIXELS),
                     "err_detect": _STRICT,
                 }
@@ -106,6 +107,7 @@ class Video:
             self.close()
             raise
         self.listener.heard = False
+        self.ends_silently = ends_silently(self.stream, self.formats)
         self.doubles: Doubles | None = None
         if not is_sure(codec.codec):
             self._prime(options)
@@ -199,6 +201,10 @@ class Video:
     def starts(self, packet: Any) -> bool:
         """Whether the codec can start at a packet."""
         return self.can_start is not None and self.can_start(bytes(packet))
+
+    def is_cut(self, packets: Sequence[bytes], key: int) -> bool:
+        """Whether the last packet of the file is cut short; key: the place of the key frame."""
+        return is_cut(self.stream, self._options, packets, key)
 
     def packets(self) -> Iterator[Any]:
         """Packets from here on, up to the end or to where the file breaks off.
@@ -318,6 +324,10 @@ class Decoder:
     _serial: int = -1
     _starts: deque[_Mark] = field(default_factory=lambda: deque(maxlen=64))
     """Packets from which on all is whole, until the next damage."""
+    _since: list[bytes] = field(default_factory=list)
+    """Packets from the last but one of these on, where the end of the file is looked at."""
+    _key: int = 0
+    """Place of the last of these in them."""
     _begun: float = 0
     """The last of these whose frame came out. What comes out before it is shown before it."""
     _damage: list[_Mark] = field(default_factory=list)
@@ -368,13 +378,18 @@ class Decoder:
     def frames(self) -> Iterator[Decoded]:
         """All frames from here on; packets that cannot be decoded yield none."""
         waiting = self.seek
-        for packet in self.video.packets():
+        packets: Any = zip(self.video.packets(), repeat(False))
+        if self.video.ends_silently:
+            packets = with_last(self.video.packets())
+        for packet, last in packets:
             if waiting is not None:
                 # What lies before the key frame is not needed to decode it, and may disturb.
                 if packet.pts != waiting:
                     continue
                 waiting = None
             self._note(packet)
+            if self.video.ends_silently:
+                self._look_at_the_end(packet, last)
             yield from self._judged(self.video.decode(packet), packet.pts)
         yield from self._judged(self.video.decode(None), None)
 
@@ -406,6 +421,20 @@ class Decoder:
         elif self._serial == 0 and self.seek is None and self._first(packet):
             self._begin(None if video.can_start is None else packet.pts)
         if packet.is_corrupt or (video.is_broken is not None and video.is_broken(bytes(packet))):
+            self._damage.append(_Mark(self._serial, packet.pts))
+
+    def _look_at_the_end(self, packet: Any, last: bool) -> None:
+        """Keep what the last packet builds on, and see whether that is whole."""
+        if self._starts and self._starts[-1].serial == self._serial:
+            del self._since[: self._key]
+            self._key = len(self._since)
+        self._since.append(bytes(packet))
+        if (
+            last
+            and self._starts
+            and sum(map(len, self._since)) <= MOST_BYTES
+            and self.video.is_cut(self._since, self._key)
+        ):
             self._damage.append(_Mark(self._serial, packet.pts))
 
     def _first(self, packet: Any) -> bool:
