@@ -23,9 +23,9 @@ from segengine.models.maskrcnn import weights
 from segengine.models.maskrcnn.config import preset
 from segengine.models.maskrcnn.names import class_names
 from segengine.models.maskrcnn.network import network
+from tests.segengine.datasets import standins
 from tests.segengine.models.maskrcnn import h5
 from tests.segengine.models.maskrcnn.drawn import draw_matterport
-from tests.segengine.sources import standins
 
 pytestmark = pytest.mark.system
 

@@ -16,9 +16,15 @@ from segengine.commands.evaluate import evaluate
 from segengine.errors import JobError
 from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.report import build
-
-from .sources import standins, test_camvid, test_cityscapes, test_openimages, test_pets, test_voc
-from .test_report import Page
+from tests.segengine.datasets import (
+    standins,
+    test_camvid,
+    test_cityscapes,
+    test_openimages,
+    test_pets,
+    test_voc,
+)
+from tests.segengine.report.test_report import Page
 
 pytestmark = [
     pytest.mark.usefixtures("plain_report"),

@@ -36,7 +36,7 @@ from segengine.measuring.truth import LabelImages
 from segengine.sources.images import ImageSource
 from segengine.sources.listing import Listing, list_entries
 from segengine.types import Entry, FrameRef, TruthRef, Unreadable
-from tests.segengine.sources import standins
+from tests.segengine.datasets import standins
 from tests.segengine.sources.mutations import damaged, peak_megabytes
 
 MEMORY = 2**30

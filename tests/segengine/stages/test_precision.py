@@ -16,8 +16,7 @@ from segengine.commands.evaluate import evaluate
 from segengine.engines.tensorflow import library
 from segengine.report import build
 from segengine.stages import precision
-
-from .test_report import Page
+from tests.segengine.report.test_report import Page
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 CLASSES = 6

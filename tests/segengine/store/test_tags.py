@@ -41,7 +41,7 @@ def test_what_was_stored_by_its_path_is_read() -> None:
     fields = {
         name: getattr(value, name) for name in ("name", "uri", "fingerprint", "kind", "reason")
     }
-    assert decode(written("segengine.planning.layout:Unplaced", fields)) == value
+    assert decode(written("segengine.layout:Unplaced", fields)) == value
     assert decode(written("unplaced/1", fields)) == value
     assert b"unplaced/1" in decompress(encode(value))
     assert b"segengine" not in decompress(encode(value))
