@@ -184,6 +184,9 @@ def _same_again(store: Store, job: Job, layout: Layout, record: Record) -> bool:
     if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
     _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
+    group = plan.group(layout, record.box[0])
+    if record.fit and group is not None and group not in plan.fits:
+        raise RuntimeError(f"the fit {group} cannot be read: {plan.unread.get(group, CHANGED)}")
     with tempfile.TemporaryDirectory(prefix="segengine-verify-") as target:
         if plan.drafts(layout):
             for place in layout.frame_shards(record.shard[0]):

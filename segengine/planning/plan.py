@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from segengine import asked
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
-from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.job import Job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scan
@@ -26,7 +25,7 @@ from segengine.store.records import LOST, SCHEMA, FrameFailure, Record, RecordLo
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import FITS, SEALED, SealedObjects, named
 from segengine.types import Unreadable
-from segengine.worker.fits import read_fit
+from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
@@ -83,6 +82,8 @@ class Plan:
     fits: dict[str, Fit]
     source_json: str
     """The `source` block for workers."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Fits that are whole, and of a class that is not here: why."""
     lost: dict[tuple[str, int], FrameFailure] = field(default_factory=dict)
     """Frames whose own survey failed, by scene and frame."""
     notices: tuple[str, ...] = ()
@@ -299,7 +300,7 @@ def make_plan(
         broken=repair,
     )
     if scope in ("run", "scene") and not refit:
-        plan.fits = _committed_fits(plan)
+        _take_committed_fits(plan)
     log = RecordLog(objects)
     singles, packed = log.scenes()
     for name, layout in found.layouts.items():
@@ -331,10 +332,9 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)
-            found_fit = read_fit(objects, f"{FITS}/{group}", plan.plugin) if group else None
+            found_fit = read_committed(objects, f"{FITS}/{group}") if group else None
             if group is not None and found_fit is not None:
-                about, _ = found_fit
-                plan.fits[group] = Fit(f"{FITS}/{group}", about["digest"], about)
+                _take_fit(plan, group, found_fit)
         plan.states[layout.scene] = SceneState(
             np.ones(layout.grid, np.bool_),
             np.zeros(layout.grid, np.uint8),
@@ -431,22 +431,26 @@ def _worker_memory(job: Job) -> float:
     return float(psutil.virtual_memory().total) / max(1, workers)
 
 
-def _committed_fits(plan: Plan) -> dict[str, Fit]:
+def _take_committed_fits(plan: Plan) -> None:
     """Fits of scope run or scene that this run goes on using."""
-    found: dict[str, Fit] = {}
     groups = {plan.group(layout, 0): layout for layout in plan.layouts.values()}
     for group, layout in groups.items():
-        key = f"{FITS}/{group}"
-        fit = None if group is None else read_fit(plan.objects, key, plan.plugin)
-        if group is None or fit is None:
+        fit = None if group is None else read_committed(plan.objects, f"{FITS}/{group}")
+        if group is None or fit is None or fit.about["job"] != plan.fingerprint:
             continue
-        about, _ = fit
-        if about["job"] != plan.fingerprint:
+        if asked.scope(plan.plugin) == "scene" and not _still_seen(fit.about, layout):
             continue
-        if asked.scope(plan.plugin) == "scene" and not _still_seen(about, layout):
-            continue
-        found[group] = Fit(key, about["digest"], about)
-    return found
+        _take_fit(plan, group, fit)
+
+
+def _take_fit(plan: Plan, group: str, fit: Committed) -> None:
+    """Note a fit that holds, or why what it holds cannot be read."""
+    try:
+        fit.segmenter(plan.plugin)
+    except (ValueError, KeyError, TypeError) as error:
+        plan.unread[group] = str(error)
+    else:
+        plan.fits[group] = Fit(f"{FITS}/{group}", fit.about["digest"], fit.about)
 
 
 def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:
@@ -594,6 +598,12 @@ def _unrecorded(plan: Plan) -> list[str]:
 def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     stale = sum(s.stale for s in plan.states.values())
     retried = sum(s.retried for s in plan.states.values())
+    if plan.unread and plan.pending:
+        fits = "1 fit" if len(plan.unread) == 1 else f"{len(plan.unread)} fits"
+        yield (
+            f"{fits} cannot be read, and will be made again: {named(plan.unread)} "
+            f"({min(plan.unread.values())})"
+        )
     if stale:
         before = (old or {}).get("fingerprints", {})
         why = changes(before.get("keys", {}), plan.keys)

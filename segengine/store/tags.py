@@ -136,13 +136,21 @@ def class_of(stored: str, trusted: tuple[str, ...]) -> type:
         module, _, name = path.partition(":")
         if module.partition(".")[0] not in trusted:
             raise ValueError(f"{stored}: not a class this job's segmenter may commit")
-        found = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        found = _at(module, name, stored)
     if getattr(found, "__module__", "").partition(".")[0] not in trusted:
         raise ValueError(f"{stored}: not a class of that module")
     if not (isinstance(found, type) and _is_plain(found)):
         raise ValueError(f"{stored}: not a dataclass or named tuple")
+    return found
+
+
+def _at(module: str, name: str, stored: str) -> Any:
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise ValueError(f"{stored}: {type(error).__name__}: {error}") from error
     return found
 
 

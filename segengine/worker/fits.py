@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -40,21 +40,46 @@ def store_fit(objects: Objects, key: str, surveyor: Any, state: Any, about: Any)
     return digest
 
 
-def load_fit(data: bytes, surveyor: Any) -> tuple[dict[str, Any], Any]:
-    """(about with digest, segmenter) behind a committed fit."""
+class Committed(NamedTuple):
+    """A committed fit, of which the segmenter itself is not read yet."""
+
+    about: dict[str, Any]
+    """With its digest."""
+    body: bytes
+
+    def segmenter(self, surveyor: Any) -> Any:
+        """Raises ValueError where it is of a class that is not here."""
+        found = decode(self.body, (type(surveyor).__module__.partition(".")[0],))
+        return surveyor.fit(found[1]) if type(found) is tuple else found
+
+
+def committed(data: bytes) -> Committed:
+    """The fit behind stored bytes. Raises ValueError on others."""
     found = decode(data)
     if not isinstance(found, dict) or xxhash.xxh3_128_hexdigest(found["body"]) != found["digest"]:
         raise ValueError("not a committed fit, or a damaged one")
-    segmenter = decode(found["body"], (type(surveyor).__module__.partition(".")[0],))
-    if isinstance(segmenter, tuple):
-        segmenter = surveyor.fit(segmenter[1])
-    return {**found["about"], "digest": found["digest"]}, segmenter
+    return Committed({**found["about"], "digest": found["digest"]}, found["body"])
+
+
+def load_fit(data: bytes, surveyor: Any) -> tuple[dict[str, Any], Any]:
+    """(about with digest, segmenter) behind a committed fit."""
+    found = committed(data)
+    return found.about, found.segmenter(surveyor)
+
+
+def read_committed(objects: Objects, key: str) -> Committed | None:
+    """The committed fit at a key; None where there is none, or a damaged one."""
+    data = objects.get(key)
+    try:
+        return None if data is None else committed(data)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_fit(objects: Objects, key: str, surveyor: Any) -> tuple[dict[str, Any], Any] | None:
-    """The committed fit at a key; None where there is none that can be read."""
-    data = objects.get(key)
+    """(about with digest, segmenter) of the fit at a key; None where there is none that can be read."""
+    found = read_committed(objects, key)
     try:
-        return None if data is None else load_fit(data, surveyor)
+        return None if found is None else (found.about, found.segmenter(surveyor))
     except (ValueError, KeyError, TypeError):
         return None
