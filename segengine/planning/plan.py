@@ -456,6 +456,8 @@ def _take_fit(plan: Plan, group: str, fit: Committed) -> None:
 def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:
     """True while any frame the scene's fit saw is unchanged."""
     seen = about["inputs"]
+    if not layout.stacked:  # one file, whose frames have names of their own
+        return bool(layout.gone[0]) or layout.fingerprints[0] in seen.values()
     return bool(layout.gone.all()) or any(
         seen.get(name) == fingerprint
         for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)

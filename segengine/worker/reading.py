@@ -40,14 +40,14 @@ class _FrameCache:
 
     def __init__(self) -> None:
         self.lock = Lock()  # a photo may be read ahead
-        self.frames: OrderedDict[tuple[str, str, str], Tile | Unreadable] = OrderedDict()
+        self.frames: OrderedDict[tuple[str, str, str, int], Tile | Unreadable] = OrderedDict()
 
     def get(self, source: Source, spec: str, ref: FrameRef) -> Tile | Unreadable:
         with self.lock:
             return self._get(source, spec, ref)
 
     def _get(self, source: Source, spec: str, ref: FrameRef) -> Tile | Unreadable:
-        key = (spec, ref.uri, ref.fingerprint)
+        key = (spec, ref.uri, ref.fingerprint, ref.position)  # a video has many frames
         if key not in self.frames:
             whole = slice(0, ref.height), slice(0, ref.width)
             ((_, tile),) = read_frames(source, (ref,), *whole)
