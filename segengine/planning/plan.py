@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segengine import asked
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
+from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.job import Job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scan

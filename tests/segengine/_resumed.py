@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from segengine.job import load_job
-from segengine.stages import Run
+from segengine.runs import Run
 from segengine_flows.cli import main
 
 

@@ -29,7 +29,7 @@ import zarr
 from numcodecs.zstd import decompress
 
 import segengine
-from segengine.tags import FORMER
+from segengine.store.tags import FORMER
 
 pytestmark = pytest.mark.system
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from segengine.tags import stored_as
+from segengine.store.tags import stored_as
 from segengine.types import Prediction
 
 CLASSES = ("dark", "bright")
