@@ -74,8 +74,7 @@ def write_inputs(out: str | Path, *, overwrite: bool) -> None:
 
     Raises JobError, before anything is written, without `overwrite` for a file that no demo wrote.
     """
-    from segengine.training._vehicles import write_vehicles
-    from segengine.training.synthetic import write_scenes
+    from segengine.training.synthetic import write_scenes, write_vehicles
 
     with tempfile.TemporaryDirectory() as made:
         write_scenes(Path(made, "scenes"), SEEDS)

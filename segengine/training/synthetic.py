@@ -14,6 +14,7 @@ OUT/images/*.png and OUT/labels/*.png; `--pets N` a folder in the layout of Oxfo
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instances.rows import row_of
+
 RGB = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 CLASSES = ("field", "water", "road", "building", "cloud")
 FIELD, WATER, ROAD, BUILDING, CLOUD = range(5)
 PET, BACKGROUND, BORDER = 1, 2, 3
 """Values of a trimap, as Oxford-IIIT Pet codes them."""
+SEEN = 0.3
+"""Least share of an object that must be visible; one that is more hidden is marked as a crowd,
+which is neither learned nor scored."""
 BREEDS = ("Abyssinian", "beagle", "Bengal", "pug")
 """Names of the public set: a capital begins the name of a cat."""
 
@@ -315,6 +321,51 @@ def write_pets(folder: str | Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
+def write_vehicles(
+    folder: str | Path,
+    seeds: Sequence[int],
+    size: int = 128,
+    count: int = 6,
+    split: str = "vehicles",
+) -> Path:
+    """<split>/vehicles-<seed>.png and annotations/instances_<split>.json; the folder."""
+    from PIL import Image
+
+    folder = Path(folder)
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, seed in enumerate(seeds, 1):
+        drawn = vehicles(seed, size, count)
+        name = f"vehicles-{seed:05d}.png"
+        Image.fromarray(drawn.pixels).save(folder / split / name)
+        images.append({"id": number, "file_name": name, "height": size, "width": size})
+        visible = drawn.visible
+        for index, (mask, kind) in enumerate(zip(drawn.masks, drawn.classes, strict=True), 1):
+            part = visible == index
+            if not part.any():
+                continue
+            row = row_of(index, int(kind), 1.0, part, (0, 0), (size, size))
+            hidden = np.count_nonzero(part) < SEEN * np.count_nonzero(mask)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(kind) + 1,
+                    "segmentation": {"size": [size, size], "counts": row["rle"]},
+                    "bbox": row["bbox"],
+                    "area": row["area"],
+                    "iscrowd": int(hidden),
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(VEHICLES, 1)]
+    text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    file = folder / "annotations" / f"instances_{split}.json"
+    file.write_text(text, encoding="utf-8")
+    return folder
+
+
 def _text(lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
@@ -341,8 +392,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.pets:
         write_pets(args.out, args.pets, args.seed)
     if args.vehicles:
-        from segengine.training._vehicles import write_vehicles
-
         write_vehicles(args.out, range(args.seed, args.seed + args.vehicles))
     return 0
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import segengine
-from segengine.training._vehicles import write_vehicles
 from segengine.training.bundle import load_bundle
 from segengine.training.job import load_train_job
+from segengine.training.synthetic import write_vehicles
 from segengine.training.trainers import train
 from tests.benchmarks.table import Row, show
 from tests.benchmarks.vehicles import UNSEEN, Outlines

@@ -19,9 +19,8 @@ import cv2
 import numpy as np
 
 import segengine
-from segengine.training._vehicles import write_vehicles
 from segengine.training.job import load_train_job
-from segengine.training.synthetic import VEHICLES
+from segengine.training.synthetic import VEHICLES, write_vehicles
 from segengine.types import Pixels, Prediction
 from tests.benchmarks.table import Row, show
 

@@ -17,9 +17,9 @@ from segengine.segmenters._proposals import BORDER, PATCH, STRIDE, Proposer
 from segengine.training import _centred
 from segengine.training._centred import Cutting, Place
 from segengine.training._scaling import scaled
-from segengine.training._vehicles import write_vehicles
 from segengine.training.data import Data, open_data
 from segengine.training.job import ScaleSpec, parse_train_job
+from segengine.training.synthetic import write_vehicles
 
 SIDE = PATCH + 2 * BORDER
 places = st.builds(

@@ -26,12 +26,11 @@ from segengine.models.maskrcnn.network import network
 from segengine.progress import Progress
 from segengine.training import checkpoints, maskrcnn
 from segengine.training._objects import Objects, changed, class_names, read_objects
-from segengine.training._vehicles import write_vehicles
 from segengine.training.augment import augment
 from segengine.training.data import open_data
 from segengine.training.job import AugmentSpec, TrainJob, parse_train_job
 from segengine.training.maskrcnn import Stage, config_of, level, optimizer_of, stage_at, stages_of
-from segengine.training.synthetic import VEHICLES
+from segengine.training.synthetic import VEHICLES, write_vehicles
 from segengine.training.trainers import train
 
 from .conftest import MakeJob

@@ -15,12 +15,12 @@ from segengine.errors import JobError, SegengineError
 from segengine.progress import Progress
 from segengine.training import checkpoints, proposals
 from segengine.training._pairs import Batch, drawn
-from segengine.training._vehicles import write_vehicles
 from segengine.training.bundle import Bundle, load_bundle
 from segengine.training.data import open_data
 from segengine.training.job import TrainJob, parse_train_job
 from segengine.training.plan import plan
 from segengine.training.proposals import Training, optimizer_of, scale_of
+from segengine.training.synthetic import write_vehicles
 from segengine.training.trainers import train
 
 from .conftest import MakeJob
