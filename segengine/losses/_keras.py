@@ -8,18 +8,15 @@ Truth maps that need SciPy (distances, connected components) are made on the hos
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from keras import ops
 
 from segengine import registry
 from segengine.guards.trust import named_by_store
+from segengine.losses._formulas import Formula, Sum
 from segengine.losses._scored import Array, Scored, smoothed
-
-if TYPE_CHECKING:
-    from segengine.losses._loss import Formula
-    from segengine.losses.compound import Compound
 
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -61,7 +58,7 @@ class FormulaLoss(keras.losses.Loss):
 class WeightedSum(keras.losses.Loss):
     """A compound loss: each part is reduced by itself, then they are added."""
 
-    def __init__(self, loss: Compound) -> None:
+    def __init__(self, loss: Sum) -> None:
         super().__init__(name=loss.name, reduction=loss.reduction, dtype=_dtype())
         self.loss = loss
         self.parts = [(part.weight, part.loss.keras()) for part in loss.parts]

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segengine.fixed_point import ONE, to_fixed, to_float, total
+from segengine.losses._formulas import Formula, OfPixels, OfRegions
 from segengine.losses._scored import Scored, smoothed
 from segengine.types import Framed, Labels, Metric, Prediction, Truth
-
-if TYPE_CHECKING:
-    from segengine.losses._loss import Formula, PixelLoss, RegionLoss
 
 Sums = tuple[tuple[int, ...], ...]
 """Fixed-point sums by count and class; () before the first."""
@@ -70,7 +68,7 @@ class PixelStatistic:
 
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ("probabilities", "truth")
-    loss: PixelLoss
+    loss: OfPixels
     classes: tuple[str, ...]
     whole: bool = False
     """The terms depend on the whole frame."""
@@ -114,7 +112,7 @@ class RegionStatistic:
 
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ("probabilities", "truth")
-    loss: RegionLoss
+    loss: OfRegions
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
