@@ -25,7 +25,8 @@ from typing import Any, ClassVar, Self
 from segengine import asked, engines
 from segengine.ahead import each_of
 from segengine.dispatch import clusters
-from segengine.dispatch.pool import DaskPool, InProcess, Pool
+from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import SegengineError
 from segengine.instances.rows import ROWS
 from segengine.job import Job, parse_job

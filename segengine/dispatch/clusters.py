@@ -14,7 +14,8 @@ from typing import Any
 
 from segengine import registry
 from segengine.cores import cores
-from segengine.dispatch.pool import DaskPool, Pool
+from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.pool import Pool
 from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
 

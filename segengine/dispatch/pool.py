@@ -1,59 +1,24 @@
-"""Hand tasks to workers, a bounded number at a time; turn every way they can end into an outcome.
-
-    pending --> running (at most `window`) --> done
-                   |  transient failure        again, after a pause; then `error`
-                   |  its worker died          again, alone at the end, so that no innocent is blamed;
-                   |                           then `crash`
-                   |  longer than the deadline its worker is restarted, again alone; then `hang`
-
-The clock of the deadline starts when the worker says that it starts (an event of this run and this
-attempt), so waiting in a queue counts for nothing. Where that event does not come, because native code
-holds the worker's interpreter from its first line on, the clock starts when the scheduler is asked.
-
-Short works share a message: what a message costs is then paid once for many. Results come as events, so
-that what is done stays done when their worker dies, and so do starts: what was begun last is suspected.
-"""
+"""Work, where it is done, and how it ends. `InProcess` is the reference that every cluster agrees with."""
 
 from __future__ import annotations
 
-import heapq
-import multiprocessing
-import os
-import queue
-import signal
-import sys
-import threading
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeGuard
 
-from segengine import engines
-from segengine.errors import SegengineError, StoppedError, StoreError
-from segengine.store.values import decode, encode
-from segengine.worker.tasks import Later, Retry, retry_of
+from segengine.dispatch.memory import keep_freed_memory
+from segengine.errors import StoreError
+from segengine.worker.tasks import Later, Retry
 
 PAUSE = 0.25
 """Seconds before a transient failure is tried again; doubled each time."""
-TICK = 0.5
-"""Seconds between looks at the deadlines."""
-KEPT = 1 << 28
-"""Bytes of freed memory that a worker keeps for its next shard."""
 SHORT = 0.1
 """Seconds of work that share a message."""
 MOST = 64
 """Works in a message, at most."""
-PROMPT = 0.02
-"""Seconds between two works of a message that are said to start: saying so may take as long as one."""
 HELD = 1 << 26
 """Bytes that a message's works hold until they are stored together."""
-NO_WORKERS = 120.0
-"""Seconds without any worker after which a run ends with an error instead of waiting on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +65,18 @@ class Pool(Protocol):
         ...
 
 
-def _settle(work: Work, value: Any, attempt: int, last: bool) -> Outcome | None:
+def settle(work: Work, value: Any, attempt: int, last: bool) -> Outcome | None:
     """The outcome of a finished call; None: try again."""
     if not isinstance(value, Retry):
         return Outcome(work, "done", value, "", attempt)
     if value.fatal:
         raise StoreError(value.reason)
     return Outcome(work, "error", None, value.reason, attempt) if last else None
+
+
+def pause(attempt: int) -> float:
+    """Seconds before what failed so many times is tried again."""
+    return float(PAUSE * 2 ** (attempt - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +89,7 @@ class InProcess:
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`; a call that hangs or kills the process cannot be helped here."""
-        _keep_freed_memory()
+        keep_freed_memory()
         waiting: list[tuple[Work, Later]] = []
         begun = time.monotonic()
         for work in works:
@@ -144,521 +114,13 @@ class InProcess:
     def _settled(self, work: Work, value: Any, retries: int) -> Outcome:
         """The outcome after a first attempt, and as many as it takes."""
         attempt = 1
-        while (outcome := _settle(work, value, attempt, attempt > retries)) is None:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+        while (outcome := settle(work, value, attempt, attempt > retries)) is None:
+            time.sleep(pause(attempt))
             attempt += 1
             value = work.run(attempt, attempt > retries)
         return outcome
 
 
-class _Storing:
-    """The shard that this worker stores while it computes the next: one thread, one shard."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1, "segengine-storing")
-        self.before: Future[None] | None = None
-
-    def start(self, later: Later, send: Callable[[Any], None]) -> None:
-        """Finish it beside what comes next, once the one before it is stored; then send its value."""
-        if self.before is not None:
-            self.before.result()
-        self.before = self.pool.submit(lambda: send(later.finish()))
-
-
-_STORING = _Storing()
-
-
 def is_later(value: Any) -> TypeGuard[Later]:
     """True for what is computed, and yet to be stored."""
     return hasattr(value, "finish_all")
-
-
-def call_stamped(
-    calls: Sequence[tuple[str, Callable[[Any], Any], Any]], topic: str, key: str, beside: bool
-) -> None:
-    """What a Dask worker runs: for each call say that it starts, do the work, send the result.
-
-    Records are small, so they come back as events: fetching each as a Dask result would be a round
-    trip to the worker and twice the cost of the whole hand-out. What can be finished later is
-    finished with its mates, all at once; or `beside` the next message's call.
-    """
-    from distributed import get_worker
-
-    worker = get_worker()
-    _prepare_worker(worker.name)
-    _end_with_parent()
-
-    def send(values: Mapping[str, Any]) -> None:
-        worker.log_event(topic, {"values": {s: encode(value) for s, value in values.items()}})
-
-    def send_one(stamp: str, value: Any) -> None:
-        send({stamp: value})
-
-    worker.log_event(topic, {"message": key, "worker": worker.address})
-    waiting: dict[str, Later] = {}
-
-    def finish_waiting() -> None:
-        works = list(waiting.values())
-        send(dict(zip(waiting, type(works[0]).finish_all(works), strict=True)))
-        waiting.clear()
-
-    said = float("-inf")
-    for stamp, function, task in calls:
-        if time.monotonic() - said > PROMPT:
-            worker.log_event(topic, {"begun": stamp})
-            said = time.monotonic()
-        value = _called(function, task)
-        if not is_later(value):
-            send_one(stamp, value)
-        elif beside:
-            _STORING.start(value, partial(send_one, stamp))
-        else:
-            waiting[stamp] = value
-            if sum(later.nbytes for later in waiting.values()) > HELD:
-                finish_waiting()
-    if waiting:
-        finish_waiting()
-
-
-def _called(function: Callable[[Any], Any], task: Any) -> Any:
-    """What a call gives; what it raises is a failure of it alone."""
-    try:
-        return function(task)
-    except Exception as error:  # noqa: BLE001 - a failure is a value
-        return retry_of(error)
-
-
-def _prepare_worker(name: object) -> None:
-    import cv2
-
-    _keep_freed_memory()
-    _take_gpu(name)
-    if cv2.getNumThreads() != 1:
-        cv2.setNumThreads(1)
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Let glibc hand freed arrays out again instead of returning their pages to the kernel.
-
-    Each shard needs the same few arrays of many megabytes. By default, and the more so with the
-    trim threshold that Dask sets for its workers, every one of them is mapped, zeroed page by page
-    and unmapped again, which cost twice as much as everything else a mean threshold does.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    with suppress(AttributeError):  # a C library without it
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 1 << 25)  # the most glibc takes
-        mallopt(trim_threshold, KEPT)
-
-
-@cache
-def _take_gpu(name: object) -> None:
-    """Let a local cluster's worker, whose name is its number, see one GPU: each its own."""
-    found = engines.gpus()
-    if isinstance(name, int) and len(found) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = found[name % len(found)]
-
-
-@cache
-def _end_with_parent() -> None:
-    """Let the kernel end a worker whose nanny is gone.
-
-    Dask's own watch is a thread of the worker, and none runs while native code holds the
-    interpreter's lock. Workers without a nanny belong to whoever started them.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None or not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it went just before
-        os._exit(1)
-
-
-@dataclass(slots=True)
-class _Message:
-    """Works that travel to a worker together, in their order."""
-
-    key: str
-    future: Any = None
-    members: list[_Running] = field(default_factory=list)
-    starts: int = 0
-    """More than one: Dask began it again, because its worker died."""
-    storing: bool = False
-    """Computed, and the worker free for the next; results are still to come."""
-    submitted: float = field(default_factory=time.monotonic)
-    worker: str = ""
-    heard: float = 0.0
-    """Monotonic time of the last that its worker said of it; 0: nothing yet."""
-
-    @property
-    def lost(self) -> list[_Running]:
-        """Those whose result is not here."""
-        return [member for member in self.members if not member.value]
-
-    @property
-    def last(self) -> _Running | None:
-        """The one of them that was begun last, or that comes first."""
-        lost = self.lost
-        return max(lost, key=lambda member: member.since, default=None)
-
-
-@dataclass(slots=True)
-class _Running:
-    stamp: str
-    work: Work
-    message: _Message
-    attempt: int
-    last: bool
-    since: float = 0.0
-    """Monotonic time of the start stamp; 0: not started yet."""
-    value: bytes = b""
-    """The encoded result, once its event is here."""
-
-
-class DaskPool:
-    """A Dask client's workers, each with one thread."""
-
-    def __init__(self, client: Any, *, lookahead: int = 1) -> None:
-        self.client = client
-        self.lookahead = lookahead
-        """Tasks that wait at the scheduler, a worker. 0 where its settings are not ours."""
-        self.stop = threading.Event()
-        """Set from any thread: what is dispatched raises StoppedError instead of waiting on."""
-        self._prepared: set[Any] = set()
-
-    @property
-    def workers(self) -> int:
-        """Workers there are now."""
-        return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
-
-    def prepare(self, function: Callable[..., None], *args: Any) -> None:
-        """Have each worker that is there call it before its first work; what it raises is ignored."""
-        for worker in self.client.scheduler_info(n_workers=-1)["workers"]:
-            future = self.client.submit(function, *args, workers=[worker], pure=False)
-            self._prepared.add(future)  # let go of, it would be cancelled; held on to, done again
-            future.add_done_callback(self._prepared.discard)
-
-    def dispatch(
-        self, works: Iterable[Work], *, retries: int, deadline: float
-    ) -> Iterator[Outcome]:
-        """As `Pool.dispatch`."""
-        window = self.workers * (1 + self.lookahead)
-        run = _DaskRun(self.client, window, retries, deadline, self.stop)
-        try:
-            yield from run.outcomes(iter(works))
-        finally:
-            run.close()
-
-
-class _DaskRun:
-    def __init__(
-        self, client: Any, window: int, retries: int, deadline: float, stop: threading.Event
-    ) -> None:
-        self.client, self.window, self.stop = client, window, stop
-        self.retries, self.deadline = retries, deadline
-        self.topic = f"segengine-{uuid.uuid4().hex}"
-        self.messages: dict[str, _Message] = {}
-        self.running: dict[str, _Running] = {}
-        self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.again: list[tuple[float, int, Work, int]] = []
-        self.suspects: deque[tuple[Work, int, int]] = deque()
-        self.first: Work | None = None
-        """Taken from the works, and not yet handed out."""
-        self.seconds = SHORT
-        """What a work takes, as the last few did."""
-        self.count = 0
-        self.alive = self.looked = time.monotonic()
-        client.subscribe_topic(self.topic, self._stamped)
-
-    def close(self) -> None:
-        """Give up what still runs."""
-        if self.messages:
-            self.client.cancel([m.future for m in self.messages.values()], force=True)
-            self.messages.clear()
-        self.client.unsubscribe_topic(self.topic)
-
-    def outcomes(self, works: Iterator[Work]) -> Iterator[Outcome]:
-        """The loop."""
-        more = True
-        while True:
-            while self._computing() < self.window and (more or self._due()):
-                if self._due():
-                    _, _, work, attempt = heapq.heappop(self.again)
-                    self._submit([work], attempt + 1, alone=False)
-                    continue
-                found = self._next(works)
-                if found:
-                    self._submit(found, 1, alone=False)
-                else:
-                    more = False
-            if not self.messages:
-                if self.again:
-                    time.sleep(max(0.0, self.again[0][0] - time.monotonic()))
-                elif self.suspects:
-                    work, attempt, deaths = self.suspects.popleft()
-                    yield from self._alone(work, attempt, deaths)
-                elif not more:
-                    return
-                continue
-            yield from self._step()
-
-    def _next(self, works: Iterator[Work]) -> list[Work]:
-        """What the next message holds: as many as fill it. None of them is at its last attempt,
-        where being suspected for another's fault would be the end of it."""
-        size = max(1, min(MOST, int(SHORT / self.seconds))) if self.retries else 1
-        found: list[Work] = []
-        while len(found) < size:
-            work = self.first or next(works, None)
-            self.first = None
-            if work is None:
-                break
-            if work.solo and found:
-                self.first = work
-                break
-            found.append(work)
-            if work.solo:
-                break
-        return found
-
-    def _computing(self) -> int:
-        return sum(not message.storing for message in self.messages.values())
-
-    def _due(self) -> bool:
-        return bool(self.again) and self.again[0][0] <= time.monotonic()
-
-    def _submit(self, works: list[Work], attempt: int, *, alone: bool) -> _Message:
-        last = attempt > self.retries
-        message = _Message(f"{works[0].function.__name__}-{uuid.uuid4().hex}")
-        for i, work in enumerate(works):
-            running = _Running(f"{message.key}-{i}", work, message, attempt, last)
-            message.members.append(running)
-            # Known before it is handed out: a quick worker's events come before `submit` returns.
-            self.running[running.stamp] = running
-        self.messages[message.key] = message
-        message.future = self.client.submit(
-            call_stamped,
-            [(r.stamp, r.work.function, r.work.at(attempt, last)) for r in message.members],
-            self.topic,
-            message.key,
-            works[0].solo and not alone,
-            key=message.key,
-            pure=False,
-        )
-        message.future.add_done_callback(lambda _, key=message.key: self.ended.put(key))
-        return message
-
-    def _stamped(self, event: Any) -> None:
-        """Called by the client's loop when a worker starts or ends an attempt."""
-        said = event[1]
-        if "message" in said:
-            message = self.messages.get(said["message"])
-            if message is not None:
-                message.worker, message.heard = said["worker"], time.monotonic()
-                message.starts += 1
-                self.ended.put(message.key)
-            return
-        now = time.monotonic()
-        if "begun" in said:
-            running = self.running.get(said["begun"])
-            if running is not None:
-                running.since = running.message.heard = now
-            return
-        for stamp, value in said["values"].items():
-            running = self.running.get(stamp)
-            if running is not None:
-                running.message.heard, running.value = now, value
-                self.ended.put(stamp)
-
-    def _wait(self) -> str | None:
-        """What has ended; None where nothing has, and it is time to look around."""
-        try:
-            ended = self.ended.get(timeout=TICK)
-        except queue.Empty:
-            ended = None
-        if self.stop.is_set():
-            raise StoppedError
-        if ended is None:
-            self._refuse_no_workers()
-        return ended
-
-    def _refuse_no_workers(self) -> None:
-        """Raise where nobody has been there to do the work for a while."""
-        if self.client.scheduler_info(n_workers=-1)["workers"]:
-            self.alive = time.monotonic()
-        elif time.monotonic() - self.alive > NO_WORKERS:
-            raise SegengineError(
-                f"the cluster has had no worker for {NO_WORKERS:g} s; start workers and run again"
-            )
-
-    def _step(self) -> Iterator[Outcome]:
-        """Wait for one end, or for the next look at the deadlines."""
-        ended = self._wait()
-        if ended in self.running:
-            yield from self._done(self.running[ended])
-        elif ended in self.messages:
-            yield from self._ended(self.messages[ended])
-        if time.monotonic() - self.looked > TICK:
-            self.looked = time.monotonic()
-            for message in list(self.messages.values()):
-                yield from self._late(message)
-
-    def _late(self, message: _Message) -> Iterator[Outcome]:
-        """What is not done in time, or never will be."""
-        if message.storing and (
-            message.starts > 2 or message.future.status in ("error", "cancelled")
-        ):  # a worker that stored a shard died, and so did the one that began it again
-            message.future.cancel(force=True)
-            self._suspect(message, message.starts)
-        else:
-            overdue = self._overdue(message)
-            if overdue is not None:
-                yield from self._hung(overdue)
-
-    def _done(self, running: _Running) -> Iterator[Outcome]:
-        """A work's result is here."""
-        message = running.message
-        del self.running[running.stamp]
-        if not any(member.stamp in self.running for member in message.members):
-            first = message.members[0].since or message.submitted
-            took = (time.monotonic() - first) / len(message.members)
-            self.seconds = (self.seconds + max(took, SHORT / MOST)) / 2
-            self._forget(message)
-        yield from self._settled(running, decode(running.value))
-
-    def _forget(self, message: _Message) -> None:
-        """Nothing more is expected of it."""
-        if self.messages.pop(message.key, None) is not None:
-            message.future.release()
-        for member in message.lost:
-            self.running.pop(member.stamp, None)
-
-    def _ended(self, message: _Message) -> Iterator[Outcome]:
-        """A message's call has begun, has returned, or never will.
-
-        `lost` is what Dask begins again, since the worker died that held its result.
-        """
-        from distributed import KilledWorker
-
-        status = message.future.status
-        if status == "finished":
-            message.storing = True
-        elif status == "error":
-            error = message.future.exception()
-            if isinstance(error, KilledWorker):
-                self._suspect(message, 1)
-            else:
-                yield from self._failed(message, retry_of(error))
-        elif status not in ("pending", "lost"):  # cancelled: the scheduler forgot it
-            yield from self._failed(message, Retry(f"the scheduler lost the task ({status})"))
-        elif message.starts > 1 and len(message.members) > 1:
-            # What it has done would be done again: the rest goes out anew, each by itself.
-            lost = message.lost
-            message.future.cancel(force=True)
-            self._forget(message)
-            for member in lost:
-                self._once_more(member, member.attempt - 1)
-
-    def _suspect(self, message: _Message, deaths: int) -> None:
-        """Its worker died: what was begun last is suspected, the rest is free of blame."""
-        lost, last = message.lost, message.last
-        self._forget(message)
-        for member in lost:
-            if member is last:
-                self.suspects.append((member.work, member.attempt, deaths))
-            else:
-                self._once_more(member, member.attempt - 1)
-
-    def _failed(self, message: _Message, why: Retry) -> Iterator[Outcome]:
-        lost = message.lost
-        self._forget(message)
-        for member in lost:
-            yield from self._settled(member, why)
-
-    def _settled(self, running: _Running, value: Any) -> Iterator[Outcome]:
-        outcome = _settle(running.work, value, running.attempt, running.last)
-        if outcome is not None:
-            yield outcome
-        else:
-            self._once_more(running, running.attempt, PAUSE * 2 ** (running.attempt - 1))
-
-    def _once_more(self, running: _Running, attempts: int, pause: float = 0.0) -> None:
-        """Hand it out again, by itself, after so many attempts."""
-        self.count += 1
-        due = time.monotonic() + pause
-        heapq.heappush(self.again, (due, self.count, running.work, attempts))
-
-    def _overdue(self, message: _Message) -> _Running | None:
-        """What a message's worker has been at for too long."""
-        now, last = time.monotonic(), message.last
-        if last is None:
-            return None
-        if not message.heard and now - message.submitted > self.deadline:
-            for worker, keys in self.client.processing().items():
-                if message.key in keys:
-                    message.worker, message.heard = worker, now
-        return last if message.heard and now - message.heard > self.deadline else None
-
-    def _hung(self, running: _Running) -> Iterator[Outcome]:
-        message = running.message
-        lost = message.lost
-        self._restart(running)
-        self._forget(message)
-        for member in lost:
-            if member is not running:
-                self._once_more(member, member.attempt - 1)
-        if running.last:
-            yield self._hang(running)
-        else:
-            self.suspects.append((running.work, running.attempt, 0))
-
-    def _restart(self, running: _Running) -> None:
-        """Stop the attempt and the worker it holds."""
-        running.message.future.cancel(force=True)
-        try:
-            self.client.restart_workers([running.message.worker], timeout=30, raise_for_error=False)
-        except (ValueError, TimeoutError, OSError):  # it is gone already, or has no nanny
-            self.client.retire_workers([running.message.worker], close_workers=True)
-
-    def _hang(self, running: _Running) -> Outcome:
-        reason = f"no result within {self.deadline:g} s (faults.deadline)"
-        return Outcome(running.work, "hang", None, reason, running.attempt)
-
-    def _alone(self, work: Work, attempt: int, deaths: int) -> Iterator[Outcome]:
-        """Try a suspect with nothing beside it: now a dead worker is its own doing."""
-        from distributed import KilledWorker
-
-        while True:
-            attempt += 1
-            message = self._submit([work], attempt, alone=True)
-            (running,) = message.members
-            while not (running.value or message.future.done() or self._overdue(message)):
-                self._wait()
-            if running.value:
-                yield from self._done(running)
-                return
-            if not message.future.done():
-                self._restart(running)
-                self._forget(message)
-                if running.last:
-                    yield self._hang(running)
-                    return
-                continue
-            error = message.future.exception() if message.future.status == "error" else None
-            if isinstance(error, KilledWorker):
-                self._forget(message)
-                deaths += 1
-                if deaths > max(1, self.retries):
-                    reason = f"its worker died {deaths} times (killed, or out of memory)"
-                    yield Outcome(work, "crash", None, reason, attempt)
-                    return
-                continue
-            yield from self._ended(message)
-            return

@@ -11,7 +11,8 @@ import pytest
 from faulty import Numbered, counted, numbered, prepared, stored_later
 
 from segengine.dispatch import clusters
-from segengine.dispatch.pool import DaskPool, InProcess, Outcome, Work
+from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.pool import InProcess, Outcome, Work
 from segengine.job import ClusterSpec
 
 pytestmark = pytest.mark.system
