@@ -110,8 +110,15 @@ class Layout:
         return tuple(self.frame(i) for i in range(start, self.shape[0] if stop is None else stop))
 
     def inputs(self, first: int, last: int) -> str:
-        """Fingerprints of frames [first, last), joined by blanks; of one file, once."""
-        return " ".join(self.fingerprints[first:last]) if self.stacked else self.fingerprints[0]
+        """What frames [first, last) are read from: fingerprints, joined by blanks; of one file, once.
+
+        Where the frames of one file are cut, and decoded whole, release 0.1 labelled one of them in the
+        place of all: what it stored of those is not what it says, and made again.
+        """
+        if self.stacked:
+            return " ".join(self.fingerprints[first:last])
+        apart = self.cut and not self.windowed and self.shape[0] > 1
+        return f"{self.fingerprints[0]} each" if apart else self.fingerprints[0]
 
     def frame_shards(self, place_f: int) -> list[tuple[int, int, int]]:
         """The shards that hold the frames of row `place_f` of the grid."""

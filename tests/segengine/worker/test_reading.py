@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from segengine.planning.plan import Plan
+from segengine.store.layouts import Layout
 from segengine.worker import reading
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -84,3 +85,17 @@ def test_a_scenes_fit_of_a_video_lasts(bench: Any) -> None:
     assert first.computed == first.shards > 0
     again = bench.run(segmenter, store={"shard": 32})
     assert (again.computed, again.messages) == (0, ())
+
+
+def test_what_an_earlier_release_read_in_another_frames_place_is_made_again(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.inputs.mkdir()
+    films = np.arange(3 * 48 * 48).reshape(3, 48, 48).astype(np.uint8)
+    write_film(bench.inputs / "film.mp4", films)
+    segmenter = {"kind": "threshold", "method": "fixed", "levels": 100}
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "inputs", lambda self, first, last: self.fingerprints[0])
+        first = bench.run(segmenter, store={"shard": 32})
+    assert bench.run(segmenter, store={"shard": 32}).computed == first.shards == 12
+    assert bench.run(segmenter, store={"shard": 32}).computed == 0
