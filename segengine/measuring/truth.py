@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from segengine.store.blobs import zarr_store
 from segengine.types import FrameRef, Truth, TruthRef
 from segengine.urls import public
 
-VERSION = 2
+VERSION = 3
 """Raised when what is read of a truth can change."""
 _AND = "\0"
 """Between a frame's labels and the image of its objects; no path holds it."""
@@ -100,25 +101,27 @@ class LabelImages:
         size = ref.height, ref.width
         uri, _, ids = truth.uri.partition(_AND)
         own = replace(truth, uri=uri)
-        values, nodata = _values(own, size, rows, cols, self.trust, self.spec.colors)
+        place = _place(ref)
+        values, nodata = _values(own, place, size, rows, cols, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
         unknown = unknown_values(values, self.spec, labels, nodata)
         if not ids:
             return Truth(labels[None], unknown=unknown)
         block = self.spec.model_dump_json(), self.trust
-        whole = _objects(*block, own, ids, size).crop((slice(None), rows, cols))
+        whole = _objects(*block, own, ids, place, size).crop((slice(None), rows, cols))
         return Truth(labels[None], whole.instances, whole.objects, unknown)
 
-    def objects(self, truth: TruthRef, ids: str, size: tuple[int, int]) -> Truth:
+    def objects(self, truth: TruthRef, ids: str, place: int, size: tuple[int, int]) -> Truth:
         """Labels, instances and objects of a whole frame; objects lie where labels are classes."""
         from segengine.datasets._dataset import objects_of_maps, truth_of
 
         if size[0] * size[1] > _LARGEST:
             raise MissingTruthError(f"{ids}: objects of more than {_LARGEST:,} pixels are not read")
         everything = slice(0, size[0]), slice(0, size[1])
-        values, _ = _values(truth, size, *everything, self.trust, self.spec.colors)
+        values, _ = _values(truth, place, size, *everything, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
-        found, nodata = _values(replace(truth, uri=ids), size, *everything, self.trust, False)
+        own = replace(truth, uri=ids)
+        found, nodata = _values(own, place, size, *everything, self.trust, False)
         instances = _ids(ids, found, nodata)
         instances[labels == np.iinfo(labels.dtype).max] = 0
         return truth_of(labels, instances, objects_of_maps(instances, labels))
@@ -227,10 +230,21 @@ def _with_ids(spec: TruthSpec, ref: FrameRef, scene: str, labels: TruthRef) -> T
 
 
 @lru_cache(maxsize=2)
-def _objects(block: str, trust: bool, truth: TruthRef, ids: str, size: tuple[int, int]) -> Truth:
+def _objects(
+    block: str, trust: bool, truth: TruthRef, ids: str, place: int, size: tuple[int, int]
+) -> Truth:
     """A frame that is cut in windows is read once."""
     images = LabelImages(TruthSpec.model_validate_json(block), trust)
-    return images.objects(truth, ids, size)
+    return images.objects(truth, ids, place, size)
+
+
+def _place(ref: FrameRef) -> int:
+    """Which of a label file's maps is a frame's, where there are several: that of the same number.
+
+    Of a TIFF's pages, without the thumbnails between them; of a video, by the source's frames.
+    """
+    paged = public(ref.uri).lower().endswith((".tif", ".tiff"))
+    return ref.index if ref.position and paged else ref.position
 
 
 def _ids(uri: str, values: NDArray[Any], nodata: float | None) -> NDArray[np.uint32]:
@@ -335,17 +349,23 @@ def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _values(
-    truth: TruthRef, size: tuple[int, int], rows: slice, cols: slice, trust: bool, colors: bool
+    truth: TruthRef,
+    place: int,
+    size: tuple[int, int],
+    rows: slice,
+    cols: slice,
+    trust: bool,
+    colors: bool,
 ) -> tuple[NDArray[Any], float | None]:
     """Values of a window, and which of them is the file's nodata; with `colors` numbers of colours."""
     uri = truth.uri
     suffix = PurePosixPath(public(uri)).suffix.lower()
     try:
         if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
-            return _raster_values(uri, size, rows, cols, trust, colors)
+            return _raster_values(uri, place, size, rows, cols, trust, colors)
         if suffix == ".zarr":
-            return _zarr_values(uri, size, rows, cols, colors), None
-        whole = _image_values(uri, truth.fingerprint, size, colors)
+            return _zarr_values(uri, place, size, rows, cols, colors), None
+        whole = _image_values(uri, truth.fingerprint, place == 0, size, colors)
     except MissingTruthError:
         raise
     except Exception as error:
@@ -354,12 +374,19 @@ def _values(
 
 
 @lru_cache(maxsize=2)
-def _image_values(uri: str, fingerprint: str, size: tuple[int, int], colors: bool) -> NDArray[Any]:
+def _image_values(
+    uri: str, fingerprint: str, first: bool, size: tuple[int, int], colors: bool
+) -> NDArray[Any]:
     """A label image whole, of `size`; palette images give their indices, with `colors` their colours."""
     data = read_bytes(uri)
     name, image = opened(data)
     with image:
         _check_size(uri, image.size[::-1], size)  # before its pixels ask for memory
+        if not first and getattr(image, "n_frames", 1) > 1:
+            raise MissingTruthError(
+                f"{uri}: is an animation, of which the first picture is read; write a TIFF of a "
+                "page a frame, or a file a frame ({frame} in truth.paths)"
+            )
         if (name, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
             quick = _gray_png(data)
             if quick is not None:
@@ -413,13 +440,20 @@ def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _raster_values(
-    uri: str, size: tuple[int, int], rows: slice, cols: slice, trust: bool, colors: bool
+    uri: str,
+    place: int,
+    size: tuple[int, int],
+    rows: slice,
+    cols: slice,
+    trust: bool,
+    colors: bool,
 ) -> tuple[NDArray[Any], float | None]:
     from rasterio.windows import Window
 
     window = Window.from_slices(rows, cols)
     # The source knows what GDAL may open.
-    with reader("raster", {"trust": trust}).open(uri) as data:  # type: ignore[attr-defined]
+    source: Any = reader("raster", {"trust": trust})
+    with source.open_page(uri, place) as data:
         _check_size(uri, data.shape, size)
         if colors and data.count in (3, 4) and data.dtypes[0] == "uint8":
             return _numbers(np.moveaxis(data.read([1, 2, 3], window=window), 0, -1)), None
@@ -445,7 +479,7 @@ def _through_table(uri: str, values: NDArray[Any], data: Any) -> NDArray[Any]:
 
 
 def _zarr_values(
-    uri: str, size: tuple[int, int], rows: slice, cols: slice, colors: bool
+    uri: str, place: int, size: tuple[int, int], rows: slice, cols: slice, colors: bool
 ) -> NDArray[Any]:
     import zarr
 
@@ -455,7 +489,12 @@ def _zarr_values(
     _chunks.require_bounded_chunks(array)
     array = _chunks.bounded(array)
     _check_size(uri, array.shape[-2:], size)
-    at: tuple[Any, ...] = (*(0,) * (array.ndim - 2), rows, cols)
+    maps = array.shape[:-2]
+    count = math.prod(maps)
+    if 1 < count <= place:
+        raise MissingTruthError(f"{uri}: has {count} maps, none with index {place}")
+    number = np.unravel_index(place if count > 1 else 0, maps) if maps else ()
+    at: tuple[Any, ...] = (*map(int, number), rows, cols)
     return _grays(uri, np.asarray(array[at]), colors)
 
 

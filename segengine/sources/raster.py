@@ -126,14 +126,8 @@ class RasterSource:
 
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
-        with self.open(ref.uri, **known) as dataset:
-            pages = _pages(dataset)
-            if not pages:
-                return self._window(dataset, ref, rows, cols)
-            if ref.position >= len(pages):
-                raise CorruptInputError(f"has no page {ref.position}")
-            with _open_page(pages[ref.position]) as page:
-                return self._window(page, ref, rows, cols)
+        with self.open_page(ref.uri, ref.position, **known) as page:
+            return self._window(page, ref, rows, cols)
 
     def _window(self, dataset: Any, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         from rasterio.windows import Window
@@ -149,6 +143,19 @@ class RasterSource:
         layers = dataset.read(list(bands), window=window, out_dtype=dtype)
         pixels = _bands_last(layers)
         return Tile(pixels, _valid(dataset, bands, window, pixels))
+
+    @contextmanager
+    def open_page(self, uri: str, position: int, **settings: Any) -> Iterator[Any]:
+        """As `open`; of a TIFF of several pages, one of them."""
+        with self.open(uri, **settings) as dataset:
+            pages = _pages(dataset)
+            if not pages:
+                yield dataset
+                return
+            if position >= len(pages):
+                raise CorruptInputError(f"has no page {position}")
+            with _open_page(pages[position]) as page:
+                yield page
 
     @contextmanager
     def open(self, uri: str, **settings: Any) -> Iterator[Any]:
@@ -309,10 +316,11 @@ def _open_page(page: str) -> Any:
 
 
 def _pages(dataset: Any) -> list[str]:
-    """GDAL's names of a TIFF's pages where it has several."""
+    """GDAL's names of a TIFF's pages (`GTIFF_DIR:2:a.tif`) where it has several, in the file's order."""
     if dataset.driver != "GTiff" or len(dataset.subdatasets) < 2:
         return []
-    return list(dataset.subdatasets)
+    # rasterio sorts them as text, the tenth before the second
+    return sorted(dataset.subdatasets, key=lambda name: int(name.split(":", 2)[1]))
 
 
 def _require_alike(uri: str, dataset: Any, pages: list[str]) -> None:

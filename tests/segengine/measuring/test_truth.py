@@ -32,6 +32,15 @@ def load(path: Path, classes: int, **block: Any) -> Truth:
     return LabelImages(spec).load(ref, TruthRef(str(path), str(path), ""), *whole)
 
 
+def load_frame(path: Path, position: int, name: str = "x", **more: Any) -> Truth:
+    """Of a frame of many in `name`, whose index is half its position, as if thumbnails lay between."""
+    spec = TruthSpec(paths=["x"], classes=["a", "b", "c"], **more)
+    ref = FrameRef(position // 2, "x", name, "f", *SIZE, position)
+    whole = (slice(0, SIZE[0]), slice(0, SIZE[1]))
+    uri = f"{path}\0{path}" if more else str(path)
+    return LabelImages(spec).load(ref, TruthRef(uri, str(path), ""), *whole)
+
+
 def numbers(below: int) -> np.ndarray:
     return np.random.default_rng(below).integers(0, below, SIZE).astype(np.uint8)
 
@@ -240,3 +249,48 @@ def test_sixteen_bits_are_no_colour(tmp_path: Path) -> None:
     Image.fromarray(numbers(2).astype(np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(MissingTruthError, match=r"holds uint16 numbers, and truth\.values lists"):
         load(tmp_path / "a.png", 4, values=COLORS)
+
+
+def maps(count: int = 23) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 3, (count, *SIZE)).astype(np.uint8)
+
+
+def write_maps(path: Path, stack: np.ndarray) -> Path:
+    if path.suffix == ".tif":
+        import tifffile
+
+        tifffile.imwrite(path, stack, photometric="minisblack")
+    elif path.suffix == ".zarr":
+        import zarr
+
+        zarr.create_array(path, data=stack, chunks=(1, *SIZE))
+    else:
+        first, *rest = map(Image.fromarray, stack)
+        first.save(path, save_all=True, append_images=rest, lossless=True)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+def test_a_frame_has_the_map_of_its_number(tmp_path: Path, suffix: str) -> None:
+    stack = maps()
+    path = write_maps(tmp_path / f"a{suffix}", stack)
+    for number in (0, 1, 2, 22):
+        for place, name in ((number, "a.mp4"), (2 * number, "a.tif")):
+            np.testing.assert_array_equal(load_frame(path, place, name).labels[0], stack[number])
+            both = load_frame(path, place, name, instances="x")
+            assert both.instances is not None
+            np.testing.assert_array_equal(both.instances[0], stack[number])
+    with pytest.raises(MissingTruthError, match=r"no page 23|none with index 23"):
+        load_frame(path, 23)
+    one = write_maps(tmp_path / f"one{suffix}", stack[:1])
+    np.testing.assert_array_equal(load_frame(one, 5).labels[0], stack[0])  # of a camera that stands
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp"])
+def test_an_animation_labels_one_frame_only(tmp_path: Path, suffix: str) -> None:
+    stack = maps(4)
+    path = write_maps(tmp_path / f"a{suffix}", stack)
+    if suffix != ".webp":
+        np.testing.assert_array_equal(load_frame(path, 0).labels[0], stack[0])
+    with pytest.raises(MissingTruthError, match="is an animation"):
+        load_frame(path, 1)

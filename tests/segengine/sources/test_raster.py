@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
 from segengine.errors import CorruptInputError, TransientInputError
+from segengine.registry import reader
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -213,6 +214,32 @@ def test_like_pages_are_frames(tmp_path: Path) -> None:
     for item, i in zip(items, (2, 0), strict=True):
         assert isinstance(item, Tile), item
         np.testing.assert_array_equal(item.pixels[..., 0], stack[i, 3:9, 4:50])
+
+
+@pytest.mark.parametrize("thumbnails", [False, True])
+@pytest.mark.parametrize("kind", ["raster", "images"])
+def test_pages_come_in_the_order_of_the_file(tmp_path: Path, kind: str, thumbnails: bool) -> None:
+    """Also where their numbers have two digits; a nodata tag makes GDAL read photos too."""
+    import tifffile
+
+    stack = layers("uint8", 23)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in stack:
+            writer.write(
+                page, photometric="minisblack", metadata=None, extratags=[(42113, 2, 2, "7", False)]
+            )
+            if thumbnails:
+                writer.write(page[::4, ::4], photometric="minisblack", subfiletype=1, metadata=None)
+    source = reader(kind, {})
+    places = source.probe(Entry("a", str(tmp_path / "a.tif"), "")).positions
+    assert places is not None
+    refs = [FrameRef(i, "a", str(tmp_path / "a.tif"), "", 83, 101, p) for i, p in enumerate(places)]
+    items = list(source.read(refs, slice(0, 83), slice(0, 101)))
+    assert len(items) == len(stack)
+    for item, page in zip(items, stack, strict=True):
+        assert isinstance(item, Tile), item
+        np.testing.assert_array_equal(item.pixels[..., 0], page)
+        np.testing.assert_array_equal(item.valid, page != 7)
 
 
 def test_a_truncated_raster_loses_only_what_is_missing(
