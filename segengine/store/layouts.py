@@ -86,7 +86,7 @@ class Layout:
         """The frame's name: its file's, for video `#` and the frame's index."""
         if self.stacked:
             return self.names[index]
-        if self.positions is None or self.kind == "raster":
+        if self.positions is None:
             return self.names[0]
         return f"{self.names[0]}#{int(self.positions[index])}"
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -233,6 +234,16 @@ def test_names_that_a_file_system_would_not_take() -> None:
     assert all(len(name) <= 200 and re.search(r"-[0-9a-f]{8}$", name) for name in found)
     assert scene_name("a" * 200) == "a" * 200
     assert len(scene_name("a" * 201)) <= 200
+
+
+@pytest.mark.parametrize("kind", ["images", "raster", "video", "zarr"])
+def test_each_frame_of_a_file_has_a_name_of_its_own(kind: str) -> None:
+    probe = Probe(kind, 9, 9, 3, "uint8", stacked=False, positions=np.array([0, 2, 4]))
+    item = Probed(Entry("a.tif", "/data/a.tif", "f"), probe)
+    (layout,) = lay({}, {"a.tif": item}).values()
+    assert [ref.name for ref in layout.frames()] == ["a.tif#0", "a.tif#2", "a.tif#4"]
+    (alone,) = lay({}, {"a.tif": probed("a.tif", (9, 9), "f", stacked=False)}).values()
+    assert [ref.name for ref in alone.frames()] == ["a.tif"]
 
 
 def test_a_layout_can_be_committed() -> None:
