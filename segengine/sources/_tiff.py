@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
@@ -17,6 +18,8 @@ from segengine.errors import CorruptInputError
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _GEO = {33550, 34264, 34735}  # pixel scale, transformation, geo keys
+_GROUND = (*sorted(_GEO), 33922, 34736, 34737, 50844)
+"""All that place an image: with tie points, what geo keys refer to, and rational polynomials."""
 _NODATA = 42113  # GDAL's, as text
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
@@ -66,6 +69,8 @@ class Page:
     orientation: int
     """1 to 8, as in EXIF."""
     georeferenced: bool
+    ground: str
+    """Digest of all that says where it lies; empty: nothing does."""
     compression: int
     nodata: bool
     """Whether it says which value is no pixel."""
@@ -176,6 +181,7 @@ class _Reader:
             raise ValueError(f"more than {_ALL_TAGS:,} tags in all")
         body = self.at(offset + head, entries * size + inline)
         tags: dict[int, Array] = {}
+        ground: dict[int, tuple[int, int]] = {}
         for start in range(0, entries * size, size):
             tag, kind = struct.unpack_from(self.order + "HH", body, start)
             count = self.unpack("Q" if self.big else "I", body[start + 4 : start + 4 + inline])
@@ -184,6 +190,8 @@ class _Reader:
                 place = self.unpack(
                     "Q" if self.big else "I", body[start + 4 + inline : start + size]
                 )
+            if tag in _GROUND:
+                ground[tag] = place, count * _SIZES.get(kind, 1)
             tags[tag] = Array(_CODES.get(kind, ""), count, place)
         following = self.unpack("Q" if self.big else "I", body[entries * size :])
         subfile = self.number(tags, 254, 0)
@@ -207,12 +215,24 @@ class _Reader:
             planar=self.number(tags, 284, 1) == 2,
             orientation=self.number(tags, 274, 1),
             georeferenced=not _GEO.isdisjoint(tags),
+            ground=self.digest(ground),
             compression=self.number(tags, 259, 1),
             nodata=_NODATA in tags,
             masked=False,
             offsets=tags.get(273) or tags.get(324),
             counts=tags.get(279) or tags.get(325),
         ), following
+
+    def digest(self, places: dict[int, tuple[int, int]]) -> str:
+        """Of the values of tags, each given by where they lie and their bytes; empty: of none."""
+        if not places:
+            return ""
+        found = xxhash.xxh3_64()
+        for tag, (offset, size) in sorted(places.items()):
+            found.update(b"%d:%d:" % (tag, size))
+            if size <= self.end - offset:  # else damaged, which is for who asks where it lies
+                found.update(self.at(offset, size))
+        return found.hexdigest()
 
     def require_tiles(self, tags: dict[int, Array], height: int, width: int) -> None:
         """Raise ValueError for tiles too large, or fewer of them than cover the image."""

@@ -329,28 +329,47 @@ def _require_alike(uri: str, dataset: Any, pages: list[str]) -> None:
     To open a page GDAL walks through all before it: thousands would take minutes.
     """
     found = _layouts(uri) if pages else []
-    if len(found) == len(pages):
-        alike = len(set(found)) < 2
-    elif len(pages) > _MOST_OPENED:
-        raise CorruptInputError(f"its {len(pages):,} pages have directories that cannot be read")
-    else:
-        alike = True
+    if len(found) != len(pages):
+        if len(pages) > _MOST_OPENED:
+            raise CorruptInputError(
+                f"its {len(pages):,} pages have directories that cannot be read"
+            )
+        found = [(_layout(dataset), _ground(dataset))]
         for page in pages[1:]:
             with _open_page(page) as other:
-                alike &= (other.shape, other.dtypes) == (dataset.shape, dataset.dtypes)
-    if not alike:
+                found.append((_layout(other), _ground(other)))
+    if len({layout for layout, _ in found}) > 1:
         raise CorruptInputError(
             "its pages differ in size, bands or dtype; store each in a file of its own"
         )
+    # Writers of stacks leave the place out of all pages but the first.
+    if found and {ground for _, ground in found if ground} - {found[0][1]}:
+        raise CorruptInputError(
+            "its pages lie in different places; store each in a file of its own"
+        )
 
 
-def _layouts(uri: str) -> list[tuple[object, ...]]:
-    """What the pages of a TIFF must share, as their directories say; none where they cannot be read."""
+def _layouts(uri: str) -> list[tuple[object, object]]:
+    """What the pages of a TIFF must share: layout and place (empty: it has none).
+
+    None where their directories cannot be read.
+    """
     try:
         with open_input(uri) as file:
-            return [page.layout[:5] for page in _tiff.pages(file)]
+            return [(page.layout[:5], page.ground) for page in _tiff.pages(file)]
     except CorruptInputError:
         return []
+
+
+def _layout(page: Any) -> object:
+    return page.shape, page.dtypes
+
+
+def _ground(page: Any) -> object:
+    """Where an open page lies; empty: nothing says so."""
+    points, _ = page.gcps
+    found = page.crs, page.transform, [p.asdict() for p in points]
+    return "" if page.crs is None and page.transform.is_identity and not points else str(found)
 
 
 def _require_bounded(dataset: Any, bands: int) -> None:

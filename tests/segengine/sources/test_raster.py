@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.registry import reader
+from segengine.sources import raster
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -216,6 +217,37 @@ def test_like_pages_are_frames(tmp_path: Path) -> None:
         np.testing.assert_array_equal(item.pixels[..., 0], stack[i, 3:9, 4:50])
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("readable", [True, False])
+def test_pages_that_lie_apart_are_no_frames_of_one_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    if not readable:
+        monkeypatch.setattr(raster, "_layouts", lambda uri: [])
+    stack = layers("uint8", 3)
+    places: dict[str, list[Affine | None]] = {
+        "same": [Affine(10, 0, 5e5, 0, -10, 5e6)] * 3,
+        "first": [Affine(10, 0, 5e5, 0, -10, 5e6), None, None],
+        "none": [None] * 3,
+        "apart": [Affine(10, 0, 5e5 + 700 * i, 0, -10, 5e6) for i in range(3)],
+        "last": [None, None, Affine(10, 0, 5e5, 0, -10, 5e6)],
+    }
+    for name, transforms in places.items():
+        for i, transform in enumerate(transforms):
+            options = {} if transform is None else {"crs": "EPSG:32633", "transform": transform}
+            with rasterio.open(
+                tmp_path / f"{name}.tif", "w", driver="GTiff", height=83, width=101, count=1,
+                dtype="uint8", APPEND_SUBDATASET="YES" if i else "NO", **options,
+            ) as out:  # fmt: skip
+                out.write(stack[i], 1)
+    for name in ("same", "first", "none"):
+        assert probe(tmp_path / f"{name}.tif").frames == 3
+    assert probe(tmp_path / "same.tif").attributes["transform"][2] == 5e5
+    for name in ("apart", "last"):
+        with pytest.raises(CorruptInputError, match="its pages lie in different places"):
+            probe(tmp_path / f"{name}.tif")
+
+
 @pytest.mark.parametrize("thumbnails", [False, True])
 @pytest.mark.parametrize("kind", ["raster", "images"])
 def test_pages_come_in_the_order_of_the_file(tmp_path: Path, kind: str, thumbnails: bool) -> None:
@@ -289,8 +321,6 @@ def test_pages_are_told_from_their_directories(
     """GDAL walks through all pages before the one that it opens: once, and not once a page."""
     import tifffile
 
-    from segengine.sources import raster
-
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for i in range(40):
             page = np.full((8, 9), i, np.float32)
@@ -316,8 +346,6 @@ def test_pages_whose_directories_only_gdal_reads_are_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int, reason: str
 ) -> None:
     import tifffile
-
-    from segengine.sources import raster
 
     monkeypatch.setattr(raster, "_layouts", lambda uri: [])
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
