@@ -74,8 +74,8 @@ class Page:
     compression: int
     nodata: bool
     """Whether it says which value is no pixel."""
-    masked: bool
-    """Whether a transparency mask of its size follows it."""
+    mask: int | None
+    """Place of the transparency mask of its size that follows it."""
     offsets: Array | None
     counts: Array | None
 
@@ -166,7 +166,7 @@ class _Reader:
             if isinstance(page, Page):
                 found.append(page)
             elif found and page == (found[-1].height, found[-1].width):
-                found[-1] = replace(found[-1], masked=True)
+                found[-1] = replace(found[-1], mask=len(seen) - 1)
             offset = following
         return found
 
@@ -218,7 +218,7 @@ class _Reader:
             ground=self.digest(ground),
             compression=self.number(tags, 259, 1),
             nodata=_NODATA in tags,
-            masked=False,
+            mask=None,
             offsets=tags.get(273) or tags.get(324),
             counts=tags.get(279) or tags.get(325),
         ), following

@@ -296,7 +296,7 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
         if reason is not None:
             raise CorruptInputError(reason)
         decodes = sparse or _is_gdals(page)
-        if decodes or page.nodata or page.masked or _is_described(uri):
+        if decodes or page.nodata or page.mask is not None or _is_described(uri):
             told = _by_gdal(uri, page, header.pages.index(position), _shown(page, image))
         if decodes and told is not None:
             _gdal_layout(page)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -127,18 +128,22 @@ class RasterSource:
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
         with self.open_page(ref.uri, ref.position, **known) as page:
-            return self._window(page, ref, rows, cols)
+            found = self._window(page, ref, rows, cols)
+            mask = _mask_of(page, ref)
+            if mask is None or isinstance(found, Unreadable):
+                return found
+            with _open_page(mask) as pixels:
+                inside = pixels.read(1, window=_window_of(rows, cols)) > 0
+        return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
 
     def _window(self, dataset: Any, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
-        from rasterio.windows import Window
-
         difference = changed(ref, dataset.height, dataset.width)
         if difference is not None:
             return difference
         bands = self._bands(dataset)
         _require_bounded(dataset, len(bands))
         dtype = _dtype(dataset, bands)
-        window = Window.from_slices(rows, cols)
+        window = _window_of(rows, cols)
         _apart.allow(int(window.height * window.width) * len(bands) * np.dtype(dtype).itemsize)
         layers = dataset.read(list(bands), window=window, out_dtype=dtype)
         pixels = _bands_last(layers)
@@ -321,6 +326,32 @@ def _pages(dataset: Any) -> list[str]:
         return []
     # rasterio sorts them as text, the tenth before the second
     return sorted(dataset.subdatasets, key=lambda name: int(name.split(":", 2)[1]))
+
+
+def _window_of(rows: slice, cols: slice) -> Any:
+    from rasterio.windows import Window
+
+    return Window.from_slices(rows, cols)
+
+
+def _mask_of(page: Any, ref: FrameRef) -> str | None:
+    """GDAL's name of the mask of one page of several, which it finds only for a file as a whole."""
+    if not page.name.startswith("GTIFF_DIR:"):
+        return None
+    kind, directory, file = page.name.split(":", 2)
+    masks = _masks if ref.fingerprint else _masks.__wrapped__
+    mask = masks(ref.uri, ref.fingerprint).get(int(directory) - 1)
+    return None if mask is None else f"{kind}:{mask + 1}:{file}"
+
+
+@lru_cache(maxsize=64)
+def _masks(uri: str, fingerprint: str) -> dict[int, int]:
+    """Places of masks in a TIFF's chain of directories, by those of their pages."""
+    try:
+        with open_input(uri) as file:
+            return {p.index: p.mask for p in _tiff.pages(file) if p.mask is not None}
+    except CorruptInputError:
+        return {}
 
 
 def _require_alike(uri: str, dataset: Any, pages: list[str]) -> None:

@@ -189,6 +189,33 @@ def test_the_mask_of_the_only_page_is_its_void(tmp_path: Path) -> None:
     np.testing.assert_array_equal(wanted, MASK)
 
 
+@pytest.mark.parametrize("source", [ImageSource(), RasterSource()])
+def test_each_page_has_its_own_mask(tmp_path: Path, source: Source) -> None:
+    """Which GDAL reads of the first only, and where it opens the file as a whole."""
+    import tifffile
+
+    path = tmp_path / "a.tif"
+    masks = np.random.default_rng(1).random((12, HEIGHT, WIDTH)) < 0.5
+    with tifffile.TiffWriter(path) as writer:
+        for i, mask in enumerate(masks):
+            writer.write(np.full((HEIGHT, WIDTH), i, np.uint8), photometric="minisblack")
+            if i != 3:
+                writer.write(mask, photometric="mask", subfiletype=4)
+    places = source.probe(Entry("a.tif", str(path), "")).positions
+    assert places is not None
+    for fingerprint in ("", "f"):
+        refs = [
+            FrameRef(i, "a", str(path), fingerprint, HEIGHT, WIDTH, p) for i, p in enumerate(places)
+        ]
+        tiles = list(source.read(refs, slice(3, 30), slice(5, WIDTH)))
+        for i, (tile, mask) in enumerate(zip(tiles, masks, strict=True)):
+            assert isinstance(tile, Tile), tile
+            assert (tile.pixels == i).all()
+            wanted = np.ones_like(mask) if i == 3 else mask
+            valid = np.ones(tile.pixels.shape[:2], np.bool_) if tile.valid is None else tile.valid
+            np.testing.assert_array_equal(valid, wanted[3:30, 5:])
+
+
 def test_what_is_no_photo_says_how_to_read_it(tmp_path: Path) -> None:
     write(tmp_path / "a.tif", layers(5), compress="lerc")
     with pytest.raises(CorruptInputError, match=r"is no photo; read it with source\.kind: raster"):
