@@ -5,6 +5,7 @@ Source: TIFF 6.0 (1992), BigTIFF as in libtiff 4, GeoTIFF 1.1 (OGC 19-008r4).
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -112,6 +113,16 @@ def pages(file: BinaryIO) -> list[Page]:
     if not found:
         raise CorruptInputError("damaged TIFF header: no image in it")
     return found
+
+
+def require_own_masks(uri: str) -> None:
+    """Raise CorruptInputError where a mask lies beside a local file of several pages."""
+    for suffix in (".msk", ".MSK"):
+        if os.path.exists(uri + suffix):
+            raise CorruptInputError(
+                f"has a mask beside it ({os.path.basename(uri)}{suffix}), which is of no one of its "
+                "pages; store each page in a file of its own"
+            )
 
 
 def missing(file: BinaryIO, page: Page) -> tuple[str | None, bool]:

@@ -72,6 +72,8 @@ class ImageSource:
         with open_input(entry.uri) as file:
             header, _ = _read_header(file)
         positions = np.array(header.pages, np.int64) if len(header.pages) > 1 else None
+        if positions is not None:
+            _tiff.require_own_masks(entry.uri)
         return Probe(
             kind="images",
             height=header.height,

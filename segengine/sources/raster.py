@@ -85,6 +85,7 @@ class RasterSource:
             with self.open(entry.uri) as dataset:
                 pages = _pages(dataset)
                 if pages:
+                    _tiff.require_own_masks(entry.uri)
                     with _open_page(pages[0]) as first:
                         return self._probe(entry.uri, first, pages)
                 return self._probe(entry.uri, dataset, pages)

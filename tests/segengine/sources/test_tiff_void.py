@@ -216,6 +216,17 @@ def test_each_page_has_its_own_mask(tmp_path: Path, source: Source) -> None:
             np.testing.assert_array_equal(valid, wanted[3:30, 5:])
 
 
+@pytest.mark.parametrize("source", [ImageSource(), RasterSource()])
+def test_a_mask_beside_several_pages_is_of_none(tmp_path: Path, source: Source) -> None:
+    pages(tmp_path / "one.tif", {})
+    pages(tmp_path / "two.tif", {}, {})
+    for name in ("one", "two"):
+        write(tmp_path / f"{name}.tif.msk", MASK[None].astype(np.uint8))
+    assert source.probe(Entry("one.tif", str(tmp_path / "one.tif"), "")).positions is None
+    with pytest.raises(CorruptInputError, match=r"mask beside it \(two\.tif\.msk\)"):
+        source.probe(Entry("two.tif", str(tmp_path / "two.tif"), ""))
+
+
 def test_what_is_no_photo_says_how_to_read_it(tmp_path: Path) -> None:
     write(tmp_path / "a.tif", layers(5), compress="lerc")
     with pytest.raises(CorruptInputError, match=r"is no photo; read it with source\.kind: raster"):
