@@ -112,13 +112,17 @@ class Layout:
     def inputs(self, first: int, last: int) -> str:
         """What frames [first, last) are read from: fingerprints, joined by blanks; of one file, once.
 
-        Where the frames of one file are cut, and decoded whole, release 0.1 labelled one of them in the
-        place of all: what it stored of those is not what it says, and made again.
+        Release 0.1 labelled one frame of a file in the place of another: where frames that are decoded
+        whole are cut, and where GDAL lists ten pages or more. What it stored of those is made again.
         """
         if self.stacked:
             return " ".join(self.fingerprints[first:last])
-        apart = self.cut and not self.windowed and self.shape[0] > 1
-        return f"{self.fingerprints[0]} each" if apart else self.fingerprints[0]
+        swapped = self.kind == "raster" or (self.cut and not self.windowed)
+        return (
+            f"{self.fingerprints[0]} each"
+            if swapped and self.shape[0] > 1
+            else self.fingerprints[0]
+        )
 
     def frame_shards(self, place_f: int) -> list[tuple[int, int, int]]:
         """The shards that hold the frames of row `place_f` of the grid."""
