@@ -25,6 +25,62 @@ settings.register_profile("repeat", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeat")
 
+SLOW = (
+    "deployments",
+    "flows/test_cli.py",
+    "flows/test_foreign_code.py",
+    "flows/test_guard.py",
+    "segengine/commands/test_evaluate.py",
+    "segengine/commands/test_verify.py",
+    "segengine/export/test_antimeridian.py",
+    "segengine/export/test_edges.py",
+    "segengine/guards/test_good_models.py",
+    "segengine/guards/test_tflite.py",
+    "segengine/losses/test_fit.py",
+    "segengine/losses/test_training.py",
+    "segengine/measuring/test_label_formats.py",
+    "segengine/models",
+    "segengine/segmenters/test_cloudmask.py",
+    "segengine/segmenters/test_engines.py",
+    "segengine/segmenters/test_keras2.py",
+    "segengine/segmenters/test_kerashub.py",
+    "segengine/segmenters/test_kmeans.py",
+    "segengine/segmenters/test_miscnn.py",
+    "segengine/segmenters/test_model.py",
+    "segengine/segmenters/test_outputs.py",
+    "segengine/segmenters/test_proposals.py",
+    "segengine/sources/test_authority.py",
+    "segengine/sources/test_damaged_headers.py",
+    "segengine/sources/test_damaged_photos.py",
+    "segengine/sources/test_jpeg.py",
+    "segengine/sources/test_odd_photos.py",
+    "segengine/sources/test_pillow.py",
+    "segengine/sources/test_video_damage.py",
+    "segengine/sources/test_video_ending.py",
+    "segengine/sources/test_video_files.py",
+    "segengine/sources/test_video_sure.py",
+    "segengine/sources/test_zarr.py",
+    "segengine/store/test_owners.py",
+    "segengine/store/test_tags.py",
+    "segengine/test_byte_identity.py",
+    "segengine/test_lazy.py",
+    "segengine/test_nights.py",
+    "segengine/test_resume.py",
+    "segengine/training",
+)
+"""Folders and files of tests that take long: networks, servers, whole runs by the dozen."""
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as quick what is neither of the system nor takes long: `pytest -m quick` has four minutes."""
+    slow = [HERE / name for name in SLOW]
+    for item in items:
+        lies = {item.path, *item.path.parents}
+        if item.get_closest_marker("system") is None and lies.isdisjoint(slow):
+            item.add_marker("quick")
+
+
 TOYS = '''
 """Segmenters that another package could bring."""
 

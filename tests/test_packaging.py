@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import SLOW
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -54,3 +56,8 @@ def test_a_users_own_tasks_and_flows_are_left_alone(command: str, tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_what_is_slow_is_there() -> None:
+    tests = Path(__file__).parent
+    assert [name for name in SLOW if not (tests / name).exists()] == []
