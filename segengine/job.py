@@ -44,12 +44,19 @@ class SourceSpec(BaseModel):
     """Where the images come from. Data sets have options of their own, as `split`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    kind: str = Field("auto", description="auto, or one of `segengine sources`")
-    paths: list[str] = Field(min_length=1, description="Folders, files, globs or URLs")
+    kind: str = Field(
+        "auto", description="auto, one of `segengine sources`, or package.module:Class"
+    )
+    paths: list[str] = Field(
+        min_length=1,
+        description="Folders, files, globs or URLs; relative ones are taken against the job file",
+    )
     bands: list[Annotated[int, Field(ge=1)]] | None = Field(
         None, description="Raster and Zarr: 1-based bands to read; omitted = all", min_length=1
     )
-    color: Literal["gray", "rgb"] | None = Field(None, description="Images and video: force one")
+    color: Literal["gray", "rgb"] | None = Field(
+        None, description="Images and video: force one; omitted = as they are"
+    )
     every: int = Field(1, ge=1, description="Video: keep every n-th frame")
 
     @field_validator("kind")
@@ -95,18 +102,21 @@ def _listed(names: Iterable[str]) -> str:
 
 
 class TruthSpec(Model):
-    """Label images to measure against."""
+    """Label images to measure against. Omitted: a data set's own truth, or none."""
 
     paths: list[str] = Field(
         min_length=1,
-        description="Label images; {stem}, {name}, {path}, {parent} and {scene} are the frame's",
+        description="Label images; {stem}, {name}, {path}, {parent}, {scene}, {frame} and {index} are "
+        "the frame's",
     )
     instances: str | None = Field(
         None,
         description="Images of one number an object beside the labels, 0 where there is none; fields "
         "as in paths",
     )
-    classes: list[str] | None = Field(None, description="Class names, in order of their values")
+    classes: list[str] | None = Field(
+        None, description="Class names, in order of their pixel values; omitted = the segmenter's"
+    )
     values: list[int | str] | None = Field(
         None,
         description='Pixel value or colour ("#ff0000") of each class; omitted = 0, 1, 2 ...; beside '
@@ -198,7 +208,7 @@ class SegmenterSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = Field(description="One of `segengine segmenters`, or package.module:Class")
     instances: Literal["components"] | None = Field(
-        None, description="components: connected regions of a class are instances"
+        None, description="components: the connected regions of each class are instances"
     )
 
     @property
@@ -210,11 +220,22 @@ class SegmenterSpec(BaseModel):
 class StoreSpec(Model):
     """Where the masks go, and how they are cut."""
 
-    path: str = Field(description="Folder or s3:// URL of the store", min_length=1)
+    path: str = Field(
+        description="Folder or s3:// URL of the store; made where it is not there", min_length=1
+    )
     chunk: int = Field(512, ge=16, le=16384, description="Side of a chunk, in pixels")
-    shard: int = Field(2048, ge=16, le=65536, description="Side of a shard, in pixels")
-    frames: int | None = Field(None, ge=1, description="Frames in a shard; omitted = by size")
-    probabilities: bool = Field(False, description="Store class probabilities too")
+    shard: int = Field(
+        2048, ge=16, le=65536, description="Side of a shard, in pixels; a multiple of chunk"
+    )
+    frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames in a shard; omitted = as many as fill its pixels, of video up to the "
+        "key-frame distance",
+    )
+    probabilities: bool = Field(
+        False, description="Store class probabilities too, where the segmenter gives them"
+    )
 
     @model_validator(mode="after")
     def _shard_is_whole_chunks(self) -> StoreSpec:
@@ -229,8 +250,15 @@ class StoreSpec(Model):
 class EvaluateSpec(Model):
     """What is measured at the end."""
 
-    metrics: list[str | dict[str, Any]] = ["confusion"]
-    losses: list[str | dict[str, Any]] = []
+    metrics: list[str | dict[str, Any]] = Field(
+        ["confusion"],
+        description="Names of `segengine metrics`, or {metric: NAME, ...options}; [all] for all",
+    )
+    losses: list[str | dict[str, Any]] = Field(
+        [],
+        description="Names of `segengine losses`, {loss: NAME, ...options} or {compound: [...]}; need "
+        "store.probabilities",
+    )
 
     @field_validator("metrics", "losses", mode="before")
     @classmethod
@@ -241,10 +269,17 @@ class EvaluateSpec(Model):
 class ClusterSpec(Model):
     """Where shards are worked on."""
 
-    kind: str = Field("local", description="local, address, or an installed cluster kind")
-    workers: int | Literal["auto"] = Field("auto", description="Number of local workers")
-    address: str | None = Field(None, description="Scheduler of a running cluster, tcp://...")
-    options: dict[str, Any] = Field(default_factory=dict, description="For installed kinds")
+    kind: str = Field("local", description="local, address, or a kind that another package adds")
+    workers: int | Literal["auto"] = Field(
+        "auto",
+        description="Local worker processes, one thread each; auto: as many as there are cores",
+    )
+    address: str | None = Field(
+        None, description="Scheduler of a running cluster, tcp://...; goes with kind: address"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="What an installed kind takes beyond these"
+    )
 
     @model_validator(mode="after")
     def _address_goes_with_its_kind(self) -> ClusterSpec:
@@ -261,14 +296,35 @@ class ClusterSpec(Model):
 class FaultsSpec(Model):
     """What is tried before a shard is given up."""
 
-    retries: int = Field(2, ge=0, description="Tries after the first")
-    deadline: float = Field(600, gt=0, description="Seconds a shard may take")
-    max_quarantined: float = Field(0.01, ge=0, le=1, description="Share of frames; never below 5")
-    fsync: bool = Field(True, description="Flush what is stored to disk before it counts as done")
+    retries: int = Field(2, ge=0, description="Tries of a shard after the first")
+    deadline: float = Field(
+        600, gt=0, description="Seconds a shard may take before its worker is started anew"
+    )
+    max_quarantined: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the planned frames, never below 5 frames, above which the run stops",
+    )
+    fsync: bool = Field(
+        True,
+        description="Flush what is stored to disk before it counts as done; false: not safe from a "
+        "power cut",
+    )
 
 
 class Job(Model):
-    """One job: images in, masks out."""
+    """One job: images in, masks out. Unknown keys are errors; `load_job` reads one from a file.
+
+    - `source`: where the images come from. `paths`, `kind`, `bands`, `color`, `every`.
+    - `truth`: label images to measure against; optional.
+    - `segmenter`: `kind`, and the options of that kind.
+    - `store`: `path`; sides of chunks and shards in pixels.
+    - `evaluate`: metrics and losses; `cluster`: workers; `faults`: retries, seconds, shares.
+
+    Every key with its type and default: deployments/jobs/README.md. Building one raises pydantic's
+    ValidationError, `load_job` and `segengine.run` one line as JobError.
+    """
 
     name: str = Field("segengine", description="Shown in reports and by Prefect")
     source: SourceSpec

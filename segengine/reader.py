@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 def open_store(path: str | os.PathLike[str], trust: bool | None = None) -> Store:
     """Open a finished or half-finished store for reading. Raises StoreError, JobError.
 
-    `trust`: code that the store's own job names, `package.module:Class`, may be used.
+    `path`: a folder or an s3:// URL. `trust`: code that the store's own job names,
+    `package.module:Class`, may be used. `store["scene"].mask` is a zarr.Array (frame, y, x).
     """
     return _open(path, trust, read_attributes)
 

@@ -15,7 +15,10 @@ from segengine.types import Labels, Prediction
 
 
 def create_segmenter(spec: dict[str, Any]) -> Any:
-    """A Segmenter or Surveyor from a job's `segmenter` block. Raises JobError naming the option."""
+    """A Segmenter or Surveyor from a job's `segmenter` block: `kind`, and the options of that kind.
+
+    Raises JobError that names the option.
+    """
     options = dict(spec)
     if "kind" not in options:
         raise JobError("kind: this key is needed, one of `segengine segmenters`")
@@ -34,13 +37,22 @@ def segment(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> L
     file's is, and the label is void where it is 0.
 
     `segmenter`: a Segmenter, a Surveyor (fitted on each frame, or for scope scene and run on all
-    frames), or a job's `segmenter` block. Where a pixel is NaN in any band the label is void.
+    frames), or a job's `segmenter` block. Where a pixel is NaN in any band the label is void, the
+    maximum of the labels' dtype.
+
+    Raises ValueError for another shape, JobError for a block that is none.
     """
     return predict(image, segmenter, alpha=alpha).labels
 
 
 def predict(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Prediction:
-    """As `segment`, with probabilities, instances and objects."""
+    """As `segment`, with probabilities, instances and objects, as far as the segmenter gives them.
+
+    `image` is (y, x), (y, x, band) or (n, y, x, band); the prediction's labels and instances are (y, x)
+    or (n, y, x), its probabilities (y, x, class) or (n, y, x, class). Ids count from 1 in each frame,
+    by first pixel in raster order. Raises ValueError for another shape, JobError for a block that is
+    none.
+    """
     plugin = create_segmenter(segmenter) if isinstance(segmenter, dict) else segmenter
     given = np.asarray(image)
     if given.ndim not in (2, 3, 4):

@@ -453,7 +453,9 @@ def run_job(job: Any, client: Any = None) -> Summary:
     """Run a job without Prefect: on a Dask client, or in this process.
 
     `job`: a Job, or its keys as a mapping (relative paths are taken against the working directory).
-    Raises SegengineError.
+    `client`: a `distributed.Client` whose workers have one thread each. The summary counts scenes,
+    frames and shards, names the frames in quarantine, and has `exit_code`, 0 or 3. Raises
+    SegengineError; JobError, which is one, where the job is wrong.
     """
     checked = parse_job(job, base=Path.cwd())
     with Run(checked, client=client, in_process=client is None) as run:

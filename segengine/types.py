@@ -31,7 +31,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A box in a scene: half-open [start, stop) along (frame, y, x), in pixels."""
+    """A box in a scene: half-open [start, stop) along (frame, y, x), in frames and pixels."""
 
     start: tuple[int, int, int]
     stop: tuple[int, int, int]
@@ -69,7 +69,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a source learned of one input from its header (video: from one demux), without decoding."""
+    """What a source learned of one input from its header (video: from one demux), without decoding.
+
+    Sizes are in pixels. Of a video `positions` (frame,) are indexes in a sequential decode, `times`
+    (frame,) seconds from its start, `seeks` (frame, 2) time stamp and position of the key frame to
+    decode from. `attributes` are JSON values for the scene's group.
+    """
 
     kind: str
     """The source that reads it: `images`, `raster`, `video`, `zarr`."""
@@ -104,7 +109,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class FrameRef:
-    """One frame as a worker needs it."""
+    """One frame as a worker needs it; height and width in pixels."""
 
     index: int
     """Place in the scene."""
@@ -123,7 +128,7 @@ class FrameRef:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The pixels of one frame in a window."""
+    """The pixels (y, x, band) of one frame in a window; `valid` (y, x) is False at nodata."""
 
     pixels: Pixels
     """(y, x, band)"""
@@ -151,17 +156,28 @@ class Source(Protocol):
     the caller). `read` yields one item a frame, in the order given, and never raises for a bad frame.
     """
 
-    def probe(self, entry: Entry) -> Probe: ...
+    def probe(self, entry: Entry) -> Probe:
+        """What the header says. Raises CorruptInputError, TransientInputError."""
+        ...
+
     def read(
         self, frames: Sequence[FrameRef], rows: slice, cols: slice
     ) -> Iterator[Tile | Unreadable]:
-        """Pixels [rows, cols) of each frame; the slices lie inside every frame's real size."""
+        """Pixels (y, x, band) of [rows, cols) of each frame; the slices lie inside its real size."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Labels, and what else the job asked for, on one window."""
+    """Labels, and what else the job asked for, on one window of n frames.
+
+    - `labels`: (n, y, x) unsigned, index into `classes`.
+    - `probabilities`: (n, y, x, class) float32, 0 to 1; None: not given.
+    - `instances`: (n, y, x) uint32, ids of this window; 0 = none.
+    - `objects`: a pyarrow table, one row an id, for what the map cannot hold (overlaps): id (uint32),
+      class (uint16), score (float32), bbox (4 float32: x, y, width, height in the window's pixels),
+      area (int64, pixels), rle (COCO's compressed counts for the window's size).
+    """
 
     labels: Labels
     """(n, y, x) unsigned, index into `classes`."""
@@ -173,7 +189,7 @@ class Prediction:
     """One row an id: what the map cannot hold (overlaps)."""
 
     def crop(self, to: tuple[slice, slice, slice]) -> Self:
-        """The part of every map inside `to` (slices along n, y, x)."""
+        """The part of every map inside `to` (slices along n, y, x); `objects` stay whole."""
         return type_(self)(
             self.labels[to],
             None if self.probabilities is None else self.probabilities[to],
@@ -184,7 +200,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known to be true of a window: what metrics and losses are measured against."""
+    """What is known to be true of a window: what metrics and losses are measured against.
+
+    `labels` (n, y, x) index the truth's classes, the dtype's maximum is not scored; `instances`
+    (n, y, x) are ids, 0 = none; `objects` has one row an object; `unknown` counts pixels.
+    """
 
     labels: Labels
     """(n, y, x) integers, index into the truth's classes; what is not scored has the dtype's maximum."""
@@ -232,13 +252,22 @@ class Segmenter(Protocol):
     """
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Class names, by label."""
+        ...
+
     @property
-    def halo(self) -> int | None: ...
+    def halo(self) -> int | None:
+        """Context needed on each side, in pixels; None: whole frames only."""
+        ...
+
     @property
-    def stride(self) -> int: ...
+    def stride(self) -> int:
+        """Grid that its windows must align to, in pixels."""
+        ...
+
     def segment(self, pixels: Pixels) -> Prediction:
-        """Label pixels (n, y, x, band); nodata comes as read, void is set by the caller."""
+        """Labels (n, y, x) of pixels (n, y, x, band); nodata comes as read, void is set by the caller."""
         ...
 
 
@@ -252,7 +281,10 @@ class Linker(Segmenter, Protocol):
     """
 
     @property
-    def keep(self) -> int: ...
+    def keep(self) -> int:
+        """Draft value that a piece must reach to stay."""
+        ...
+
     def draft(self, pixels: Pixels) -> NDArray[np.uint8]:
         """(n, y, x, band) -> (n, y, x): 0 nothing, greater values stronger."""
         ...
@@ -269,15 +301,26 @@ class Surveyor(Protocol[S]):
     """
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Class names, by label."""
+        ...
+
     @property
-    def scope(self) -> Scope: ...
+    def scope(self) -> Scope:
+        """What one fit is made of."""
+        ...
+
     def survey(self, pixels: Pixels, valid: Bool) -> S:
         """State of pixels (n, y, x, band) where valid (n, y, x)."""
         ...
 
-    def merge(self, a: S, b: S) -> S: ...
-    def fit(self, state: S) -> Segmenter: ...
+    def merge(self, a: S, b: S) -> S:
+        """Two states as one; associative and commutative."""
+        ...
+
+    def fit(self, state: S) -> Segmenter:
+        """The segmenter that a state makes; small enough to send to workers."""
+        ...
 
 
 class Metric(Protocol[S]):
@@ -299,10 +342,21 @@ class Metric(Protocol[S]):
     - `base`: a metric of equal state, of which this one is a view: it is kept once for both.
     """
 
-    def empty(self) -> S: ...
-    def update(self, state: S, prediction: Prediction, truth: Labels | Truth) -> S: ...
-    def merge(self, a: S, b: S) -> S: ...
-    def compute(self, state: S) -> Mapping[str, Any]: ...
+    def empty(self) -> S:
+        """The state of nothing: merging it changes nothing."""
+        ...
+
+    def update(self, state: S, prediction: Prediction, truth: Labels | Truth) -> S:
+        """`state` and n windows: labels (n, y, x) of both sides."""
+        ...
+
+    def merge(self, a: S, b: S) -> S:
+        """Two states as one; associative and commutative, exact."""
+        ...
+
+    def compute(self, state: S) -> Mapping[str, Any]:
+        """The figures, JSON values; None where there is nothing to divide by."""
+        ...
 
 
 @runtime_checkable
@@ -315,7 +369,7 @@ class Framed(Protocol):
     """
 
     def part(self, prediction: Prediction, truth: Labels | Truth) -> Any:
-        """What one window (n = 1) of a frame adds to it."""
+        """What one window of a frame, labels (1, y, x), adds to it."""
         ...
 
     def join(self, a: Any, b: Any) -> Any:

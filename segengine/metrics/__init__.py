@@ -1,4 +1,8 @@
-"""Metrics: folds that merge exactly; reached by name through the registry."""
+"""Metrics by name: `names()`, `create(name, **options)`; folds that merge exactly.
+
+Labels and truth are integers (n, y, x), an index into the classes each; the maximum of the dtype is
+not scored.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ def names() -> tuple[str, ...]:
 
 
 def create(name: str, **options: Any) -> Any:
-    """The metric of that name. Raises JobError for a name or an option it does not know.
+    """The metric of that name: `empty`, `update`, `merge`, `compute`, as `segengine.types.Metric`.
+
+    `options`: `classes`, names in the order of the labels; `truth_classes` where the truth's are
+    others; and the metric's own. Raises JobError for a name or an option it does not know.
 
     >>> create("confusion", classes=["sky", "tree"]).truth_classes
     ('sky', 'tree')

@@ -63,6 +63,8 @@ def create(
 ) -> Segmenter | Surveyor[Histogram]:
     """An edge segmenter, or with a `scope` other than `dtype` the surveyor that finds the contrast.
 
+    - `operator`: what a step is measured with; `canny` thins and links, `log` takes zero crossings.
+    - `output`: lines, or the flat regions between them, each with an id.
     - `direction`: `horizontal` edges run along rows, `vertical` ones along columns.
     - `threshold`: height of a step above which it is an edge, as a fraction of the contrast;
       default 0.1 (`regions`: 0.05, what is not above it is flat).

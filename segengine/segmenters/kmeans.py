@@ -186,9 +186,9 @@ def create(
 ) -> KMeansSurveyor:
     """K-means clustering of colours into `clusters` classes.
 
-    space: rgb (1 or 3 bands as they are), bands (any number as they are), hsv or lab (8 or 16 bit
-    sRGB). scope: what one fit is made of, a frame, a scene or the run. attempts: starts the best is
-    taken of.
+    clusters: how many. space: rgb (1 or 3 bands as they are), bands (any number as they are), hsv or
+    lab (8 or 16 bit sRGB). scope: what one fit is made of, a frame, a scene or the run. seed: of the
+    random starts. attempts: starts the best is taken of.
     """
     integers: tuple[tuple[str, object, int, int], ...] = (
         ("clusters", clusters, 1, 65534),

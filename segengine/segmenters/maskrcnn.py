@@ -137,7 +137,9 @@ def create(
     training, which brings preset, backbone and classes. preset: matterport (by default) or
     torchvision. classes: names, background first; without them COCO's. min_score: least score
     of an object. min_side, max_side: sides of the resized frame, in pixels. max_detections: most
-    objects a frame or window.
+    objects a frame or window. scale: fit (frames resized as the preset does) or native (larger ones
+    in windows at full resolution). overlap: pixels of context of those windows. backbone: where the
+    weights are of another than the preset's. weights_url: address of the `coco` weights.
     """
     from segengine.models.maskrcnn.config import preset as preset_config
     from segengine.models.maskrcnn.download import resolve

@@ -83,20 +83,20 @@ def create(
 ) -> Network | Detector | MaskRcnn | Proposer:
     """A network on disk as a segmenter.
 
-    path: see the table above. bands: 1-based numbers of the raster's bands in the network's order,
-    or their count. scale: {divide: v}, {mean: [...], std: [...], divide: v} on the divided values,
-    or {range: [lo, hi]}, the values that become 0 and 1. classes: a name a channel; of one channel,
-    two: below and above. activation: what makes probabilities of the network's output, none,
-    sigmoid or softmax; by default what the model ends in tells. A model that gives whole numbers, one
-    a pixel, gives labels. layout: nhwc or nchw. window: side in pixels; auto: as large as pays, or the
-    network's own, or the patches that a bundle learned from. overlap: share of a window that
-    neighbours repeat, where the network's view has no bound. batch: windows run at once. engine:
-    tensorflow, openvino, or onnxruntime for ONNX files; by default what the file is made for.
-    precision: float32, or bfloat16 for speed. threshold: what a single channel, or a detector's
-    score, must exceed; by default 0.5, or what a bundle of Mask R-CNN says. resize: [height, width]
-    whole frames are resized to, for a network trained on resized photos. crf: a fully connected CRF
-    on whole RGB frames, true or its parameters by name. architecture, options: of a `.weights.h5`,
-    as for `segengine.models.build`.
+    path: a file or folder of one of the formats in the table above. bands: 1-based numbers of the
+    raster's bands in the network's order, or their count. scale: {divide: v}, {mean: [...], std:
+    [...], divide: v} on the divided values, or {range: [lo, hi]}, the values that become 0 and 1.
+    classes: a name a channel; of one channel, two: below and above. activation: what makes
+    probabilities of the network's output, none, sigmoid or softmax; by default what the model ends
+    in tells. A model that gives whole numbers, one a pixel, gives labels. layout: nhwc or nchw.
+    window: side in pixels; auto: as large as pays, or the network's own, or the patches that a
+    bundle learned from. overlap: share of a window that neighbours repeat, where the network's view
+    has no bound. batch: windows run at once. engine: tensorflow, openvino, or onnxruntime for ONNX
+    files; by default what the file is made for. precision: float32, or bfloat16 for speed.
+    threshold: what a single channel, or a detector's score, must exceed; by default 0.5, or what a
+    bundle of Mask R-CNN says. resize: [height, width] whole frames are resized to, for a network
+    trained on resized photos. crf: a fully connected CRF on whole RGB frames, true or its
+    parameters by name. architecture, options: of a `.weights.h5`, as for `segengine.models.build`.
     """
     cut = CUT if threshold is None else threshold
     check_options(bands, classes, window, overlap, batch, cut, resize)

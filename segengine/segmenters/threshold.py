@@ -54,6 +54,7 @@ def create(
 ) -> Segmenter | Surveyor[State]:
     """A threshold segmenter (`fixed`, `local`) or the surveyor that finds its level (the others).
 
+    - `method`: how the level is found; see the table above.
     - `offset`: added to every level, in gray values of the image.
     - `classes`: number of classes of `multiotsu`; 2 or more.
     - `levels`: one number or several of `fixed`, in gray values of the image.

@@ -60,9 +60,9 @@ class SplitSpec(Model):
     the seed alone: it keeps it when other frames come.
     """
 
-    train: Fraction | PartSpec = 0.8
-    validation: Fraction | PartSpec = 0.2
-    seed: int = Field(0, ge=0)
+    train: Fraction | PartSpec = Field(0.8, description="What is learned from")
+    validation: Fraction | PartSpec = Field(0.2, description="What is only looked at")
+    seed: int = Field(0, ge=0, description="Other parts for another seed")
 
     @field_validator("train", "validation", mode="before")
     @classmethod
@@ -81,7 +81,7 @@ class SplitSpec(Model):
 
 
 class ArchitectureSpec(BaseModel):
-    """A network's name and its options."""
+    """A network's name and its options; the name alone will do."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field(description="One of segengine.models.names()")
@@ -100,10 +100,14 @@ class ArchitectureSpec(BaseModel):
 class ScaleSpec(Model):
     """How pixel values become the network's input: `(x / divide - mean) / std`, or lo..hi to 0..1."""
 
-    divide: float | None = Field(None, gt=0)
+    divide: float | None = Field(None, gt=0, description="What values are divided by first")
     mean: list[float] | None = Field(None, min_length=1, description="One a band, or one for all")
-    std: list[Annotated[float, Field(gt=0)]] | None = Field(None, min_length=1)
-    range: tuple[float, float] | None = None
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, min_length=1, description="Goes with mean"
+    )
+    range: tuple[float, float] | None = Field(
+        None, description="Values that become 0 and 1; in place of the others"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> ScaleSpec:
@@ -144,7 +148,9 @@ class InputSpec(Model):
 class AugmentSpec(Model):
     """Random changes of each training sample: geometry on image and mask together."""
 
-    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        "none", description="Mirrored at random, half of the time"
+    )
     rotate: float = Field(0, ge=0, le=180, description="Greatest angle, in degrees")
     crop: float = Field(1, gt=0, le=1, description="Least share of each side that is kept")
     scale: float = Field(1, ge=1, le=4, description="Greatest zoom, in and out")
@@ -155,21 +161,21 @@ class AugmentSpec(Model):
 class OptimizerSpec(Model):
     """How weights change."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
+    name: Literal["adam", "adamw", "sgd"] = Field("adam", description="Which method")
+    learning_rate: float = Field(1e-3, gt=0, description="At the start")
     schedule: Literal["constant", "cosine", "exponential", "step"] = Field(
         "constant", description="cosine: to 0 at the end; exponential, step: times decay in `every`"
     )
-    decay: float = Field(0.1, gt=0, lt=1)
-    every: int = Field(10, ge=1, description="Epochs")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd")
-    weight_decay: float = Field(4e-3, ge=0, description="adamw")
+    decay: float = Field(0.1, gt=0, lt=1, description="Factor of exponential and step")
+    every: int = Field(10, ge=1, description="Epochs between two decays")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd")
+    weight_decay: float = Field(4e-3, ge=0, description="Of adamw")
 
 
 class EarlyStoppingSpec(Model):
     """End when the validation loss has not fallen for some epochs, and keep the best weights."""
 
-    patience: int = Field(ge=1, description="Epochs")
+    patience: int = Field(ge=1, description="Epochs without a lower validation loss")
 
 
 class TrainJob(Model):
@@ -184,19 +190,24 @@ class TrainJob(Model):
     architecture: ArchitectureSpec
     input: InputSpec = InputSpec()
     augment: AugmentSpec = AugmentSpec()
-    loss: str | dict[str, Any] | list[dict[str, Any]] = "sparse_categorical_ce"
-    class_weights: Literal["auto", "none"] | list[Annotated[float, Field(ge=0)]] = "none"
+    loss: str | dict[str, Any] | list[dict[str, Any]] = Field(
+        "sparse_categorical_ce",
+        description="A name of `segengine losses`, {loss: NAME, ...options}, or a list of such with weight",
+    )
+    class_weights: Literal["auto", "none"] | list[Annotated[float, Field(ge=0)]] = Field(
+        "none", description="One a class; auto: by how rare each is"
+    )
     optimizer: OptimizerSpec = OptimizerSpec()
     batch: int = Field(16, ge=1, description="Samples a step")
     shuffle: bool | Annotated[int, Field(ge=1)] = Field(
         True, description="true: all samples; a number: among so many at a time"
     )
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(20, ge=1, description="Most epochs")
     early_stopping: EarlyStoppingSpec | None = None
     metrics: list[Literal["accuracy", "mean_iou", "mean_dice"]] = Field(
         ["accuracy", "mean_iou"], description="Of the validation part too, after each epoch"
     )
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="Of weights, order and augmentation")
     out: str = Field(min_length=1, description="Folder of checkpoints, pictures and the bundle")
     from_: str | None = Field(None, alias="from", description="Bundle whose weights to start from")
 
