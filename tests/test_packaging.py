@@ -147,3 +147,10 @@ def test_every_dependency_has_an_exact_version() -> None:
         if "==" in line
     }
     assert set().union(*declared().values()) - {"gcsfs"} <= pinned
+
+
+def test_the_newest_release_in_the_changelog_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    released = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == project["version"]
+    assert released == sorted(set(released), key=lambda v: [*map(int, v.split("."))], reverse=True)
