@@ -168,10 +168,16 @@ def _limits(limits: Sequence[Any]) -> str:
 # -------------------------------------------------------------------------------------------- plug-ins
 
 
+def ours(group: str) -> list[str]:
+    """Plug-ins of a group that are segengine's own: others may be installed beside it."""
+    names = registry.names(group)
+    return [name for name in names if registry.module(group, name).startswith("segengine.")]
+
+
 def segmenters() -> str:
     """Every option of every segmenter; those of one signature stand together."""
     alike: dict[tuple[Any, ...], list[str]] = {}
-    for name in registry.names("segmenters"):
+    for name in ours("segmenters"):
         alike.setdefault(tuple(options_of("segmenters", name)), []).append(name)
     parts = []
     for names in alike.values():
@@ -189,7 +195,7 @@ def segmenters() -> str:
 def listed(group: str, without: Sequence[str] = ()) -> str:
     """Every plug-in of a group: its name, what it says of itself, its options."""
     rows = []
-    for name in registry.names(group):
+    for name in ours(group):
         taken = [o for o in options_of(group, name) if o.name not in without]
         said = "; ".join(o.line for o in taken)
         rows.append((f"`{name}`", registry.summary(group, name).rstrip("."), said))

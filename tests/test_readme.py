@@ -33,6 +33,7 @@ from segengine.training.job import TrainJob, parse_train_job
 from segengine_flows import cli
 
 from . import manual
+from .benchmarks import __main__ as benchmarks
 
 ROOT = manual.ROOT
 README = ROOT / "README.md"
@@ -191,7 +192,7 @@ def test_every_key_says_what_it_means(model: type[Job | TrainJob]) -> None:
         assert value or key.endswith("OPTION`"), key
 
 
-@pytest.mark.parametrize("name", registry.names("segmenters"))
+@pytest.mark.parametrize("name", manual.ours("segmenters"))
 def test_every_option_of_a_segmenter_says_what_it_means(name: str) -> None:
     options = manual.options_of("segmenters", name)
     assert options
@@ -256,6 +257,8 @@ def check_command(words: list[str]) -> None:
         assert cli._parser().parse_args(rest).command is not None
     elif name == "python" and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]) is not None, rest[1]
+        if rest[1] == "tests.benchmarks":
+            assert set(rest[2:]) <= {*benchmarks.NAMES, *benchmarks.LEARNING}, rest[2:]
     elif name not in OUTSIDE and name not in SCRIPTS:
         assert (ROOT / name).is_file() or shutil.which(name, path=PATH) is not None, name
     for word in rest:
@@ -279,6 +282,8 @@ def test_every_command_shown_in_a_line_is_taken(chapter: Path) -> None:
     for line in re.findall(r"^    ((?:segengine|prefect|dask) .+)$", text, re.MULTILINE):
         for words in typed(line):
             check_command(words)
+    for line in re.findall(r"`(python -m tests[^`]*)`", text):
+        check_command([word for word in line.split() if word not in ("NAME", "...")])
     for name in re.findall(r"`segengine ([a-z]+)", text):
         assert name in commands(), f"`segengine {name}` does not exist"
 
@@ -288,6 +293,7 @@ def test_a_command_that_is_refused_is_found(capsys: pytest.CaptureFixture[str]) 
         "segengine runn job.yaml",
         "segengine run job.yaml --repiar",
         "python -m tests.no",
+        "python -m tests.benchmarks no",
     ):
         with pytest.raises((SystemExit, AssertionError)):
             check_command(line.split())
