@@ -78,9 +78,13 @@ def declared() -> dict[str, set[str]]:
         name: {normal(re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0]) for line in lines}
         for name, lines in groups.items()
     }
+
+
 def normal(name: str) -> str:
     """A distribution's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def imported(tree: ast.AST) -> Iterator[str]:
     """Modules that a file imports by name, at its top or in a function."""
     for node in ast.walk(tree):
@@ -92,6 +96,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
             if called == "import_module" and isinstance(node.args[0].value, str):
                 yield node.args[0].value
+
+
 def strangers(*folders: str) -> dict[str, set[str]]:
     """Modules of other packages that files of these folders import: name and importing files."""
     ours = {"segengine", "segengine_flows", "segengine_tasks", "tests", *COMPARED}
@@ -105,6 +111,8 @@ def strangers(*folders: str) -> dict[str, set[str]]:
             if name.partition(".")[0] not in known:
                 found.setdefault(name, set()).add(str(file.relative_to(ROOT)))
     return found
+
+
 def undeclared(modules: dict[str, set[str]], allowed: set[str]) -> list[str]:
     """Those modules whose distribution is not among the allowed ones."""
     by_module = packages_distributions()
@@ -114,6 +122,8 @@ def undeclared(modules: dict[str, set[str]], allowed: set[str]) -> list[str]:
         if not found & allowed:
             lines.append(f"{name} ({', '.join(found) or 'not installed'}): {', '.join(files)}")
     return lines
+
+
 def test_what_the_engine_imports_is_declared() -> None:
     """By dependencies, or by the extra of a plug-in: what comes with another package may go with it."""
     groups = declared()
@@ -127,8 +137,12 @@ def test_what_the_engine_imports_is_declared() -> None:
     extras = set().union(*(names for group, names in groups.items() if group != "dependencies"))
     needed = extras - groups["dependencies"] - {"gcsfs"}  # fsspec's own, by URL
     assert needed <= tests, "the extra `test` brings all that the tests need"
+
+
 def test_what_the_tests_import_is_declared() -> None:
     assert undeclared(strangers("tests"), set().union(*declared().values())) == []
+
+
 def test_an_import_that_nothing_declares_is_found() -> None:
     assert undeclared({"yaml": {"a.py"}}, declared()["dependencies"]) == []
     assert undeclared({"yaml": {"a.py"}, "no_such": {"b.py"}}, {"numpy"}) == [
@@ -140,6 +154,8 @@ def test_an_import_that_nothing_declares_is_found() -> None:
         "c",
         "d.e",
     ]
+
+
 def test_every_dependency_has_an_exact_version() -> None:
     pinned = {
         normal(line.partition("==")[0])

@@ -227,7 +227,7 @@ def test_a_run_that_stood_still_writes_nothing_once_it_moves_again(
 
 CONTENDER = """
 import sys, time
-from segengine import lock
+from segengine.store import lock
 from segengine.errors import StoreLockedError
 from segengine.store.blobs import open_objects
 lock.RENEW, lock.STALE, lock.POLL = 0.2, 3.0, 0.05
