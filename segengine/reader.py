@@ -34,7 +34,7 @@ from segengine.store.records import Kind, Record, RecordLog
 from segengine.store.root import attributes_or_lost, read_attributes
 from segengine.store.seals import CHANGED, SealedObjects
 from segengine.store.shards import _opened, read_region
-from segengine.types import FrameRef, Tile, Unreadable
+from segengine.types import FrameRef, Place, Tile, Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,13 +252,13 @@ class SceneStore:
         if array is None:
             raise self._damaged(path)
 
-        def is_stored(place: tuple[int, int, int]) -> bool:
+        def is_stored(place: Place) -> bool:
             return (path, place) in self._stored
 
         return read_region(self.store.objects, array, index, is_stored)
 
     @cached_property
-    def _stored(self) -> frozenset[tuple[str, tuple[int, int, int]]]:
+    def _stored(self) -> frozenset[tuple[str, Place]]:
         """(array, shard) of all that a record vouches for."""
         records = self.store.records(self.name, None)
         return frozenset((stored.array, r.shard) for r in records for stored in r.objects)

@@ -31,7 +31,7 @@ from segengine.errors import SegengineError
 from segengine.instances.rows import ROWS
 from segengine.job import Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
-from segengine.planning.plan import Place, Plan, make_plan
+from segengine.planning.plan import Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.report import build as build_report
 from segengine.stages import precision, publish
@@ -53,6 +53,7 @@ from segengine.store.root import (
     write_scene,
 )
 from segengine.store.seals import CHANGED, REPORT, SealedObjects, damage_notices, named
+from segengine.types import Place
 from segengine.urls import public
 from segengine.worker.segment import GROUND, LIBRARIES, prepare
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segengine.types import Pixels, Window
+from segengine.types import Pixels, Place, Window
 
 BUCKET = 256
 """Photos are stacked by height and width rounded up to a multiple of this, in pixels."""
@@ -62,16 +62,14 @@ def shard_grid(shape: tuple[int, int, int], shard: tuple[int, int, int]) -> tupl
     return f, y, x
 
 
-def shard_window(
-    index: tuple[int, int, int], shape: tuple[int, int, int], shard: tuple[int, int, int]
-) -> Window:
+def shard_window(index: Place, shape: tuple[int, int, int], shard: tuple[int, int, int]) -> Window:
     """The box of the shard at a place in the grid, clipped to the scene."""
     start = tuple(i * s for i, s in zip(index, shard, strict=True))
     stop = tuple(min(a + s, n) for a, s, n in zip(start, shard, shape, strict=True))
     return Window(start, stop)  # type: ignore[arg-type]
 
 
-def shard_indices(grid: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+def shard_indices(grid: tuple[int, int, int]) -> Iterator[Place]:
     """Every place in a grid once, in raster order; frames outermost."""
     for f in range(grid[0]):
         for y in range(grid[1]):

@@ -25,6 +25,10 @@ Labels = NDArray[Any]
 Bool = NDArray[np.bool_]
 Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
+Place = tuple[int, int, int]
+"""(frame, y, x) of a shard in the grid of its scene."""
+Cell = tuple[int, int]
+"""(row, column) of a window in the grid of its frame."""
 Scope = Literal["frame", "scene", "run"]
 S = TypeVar("S")
 

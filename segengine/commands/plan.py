@@ -13,7 +13,7 @@ from typing import Any
 from segengine import asked
 from segengine.cores import cores
 from segengine.job import Job
-from segengine.planning.plan import Place, Plan, make_plan
+from segengine.planning.plan import Plan, make_plan
 from segengine.progress import FailedFrame
 from segengine.stages.aggregate import measurer
 from segengine.stages.publish import unplaced_failures
@@ -22,6 +22,7 @@ from segengine.store.layouts import Layout
 from segengine.store.records import Record
 from segengine.store.root import check_place
 from segengine.store.seals import SealedObjects, damage_notices
+from segengine.types import Place
 from segengine.worker.fits import store_fit
 from segengine.worker.segment import segment_shard, survey_batch
 from segengine.worker.tasks import Retry, ShardTask, SurveyTask

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Cell = tuple[int, int]
-"""(row, column) of a window in the grid of its frame."""
+from segengine.types import Cell
+
 Ids = NDArray[np.int32]
 BAND = 2
 """Pixels beyond its shard that a window's summary holds, on each side."""

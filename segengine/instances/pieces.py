@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Place = tuple[int, int]
+from segengine.types import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def find_pieces(draft: NDArray[np.uint8]) -> tuple[Pieces, NDArray[np.int32]]:
     return pieces, ids
 
 
-def kept_pieces(windows: Mapping[Place, Pieces], keep: int) -> dict[Place, NDArray[np.int32]]:
+def kept_pieces(windows: Mapping[Cell, Pieces], keep: int) -> dict[Cell, NDArray[np.int32]]:
     """For each window the border pieces that belong, across all windows, to one that reaches `keep`.
 
     `windows` maps (row, column) of the grid to the pieces of every window of one frame; a window

@@ -11,8 +11,7 @@ from segengine.store.blobs import LOCK, TMP, Objects
 from segengine.store.layouts import LAYOUTS, load_layout
 from segengine.store.records import Record, RecordLog, pack_key
 from segengine.store.seals import CHANGED, COPIES, FITS, MISSING, SealedObjects, digest
-
-Place = tuple[int, int, int]
+from segengine.types import Place
 
 
 def object_key(record: Record, array: str) -> str:

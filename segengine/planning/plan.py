@@ -25,12 +25,11 @@ from segengine.store.layouts import RELAYING, Layout, ground_of, load_layouts, l
 from segengine.store.records import LOST, SCHEMA, FrameFailure, Record, RecordLog, pack_key
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import FITS, SEALED, SealedObjects, named
-from segengine.types import Unreadable
+from segengine.types import Place, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
-Place = tuple[int, int, int]
 NOWHERE, SINGLE, PACKED = 0, 1, 2
 
 

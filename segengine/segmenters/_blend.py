@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class Stretch:
     """One window along an axis."""
 
     start: int
@@ -70,7 +70,7 @@ def exact_window(length: int, limit: int, halo: int, stride: int) -> int:
     return min(limit, stride * math.ceil((length + 2 * halo * (count - 1)) / count / stride))
 
 
-def exact(length: int, window: int, halo: int, stride: int) -> tuple[Place, ...]:
+def exact(length: int, window: int, halo: int, stride: int) -> tuple[Stretch, ...]:
     """Windows of a network that sees `halo` pixels; each pixel counts in one of them."""
     step = (window - 2 * halo) // stride * stride
     starts = [0]
@@ -79,12 +79,12 @@ def exact(length: int, window: int, halo: int, stride: int) -> tuple[Place, ...]
     lows = [0, *(start + halo for start in starts[1:])]
     ends = [*lows[1:], length]
     return tuple(
-        Place(start, low - start, np.ones(end - low, np.float32))
+        Stretch(start, low - start, np.ones(end - low, np.float32))
         for start, low, end in zip(starts, lows, ends, strict=True)
     )
 
 
-def blended(length: int, window: int, step: int) -> tuple[Place, ...]:
+def blended(length: int, window: int, step: int) -> tuple[Stretch, ...]:
     """Overlapping windows every `step` pixels; at each pixel their weights add up to 1."""
     starts = list(range(0, max(1, length - window + 1), step))
     if starts[-1] + window < length:
@@ -94,12 +94,14 @@ def blended(length: int, window: int, step: int) -> tuple[Place, ...]:
     for start in starts:
         total[start : start + window] += taper
     return tuple(
-        Place(start, 0, (taper / total[start : start + window]).astype(np.float32)[:length])
+        Stretch(start, 0, (taper / total[start : start + window]).astype(np.float32)[:length])
         for start in starts
     )
 
 
-def anchored(length: int, step: int, before: int, taper: NDArray[np.float64]) -> tuple[Place, ...]:
+def anchored(
+    length: int, step: int, before: int, taper: NDArray[np.float64]
+) -> tuple[Stretch, ...]:
     """Windows of the taper's length every `step` pixels, the first beginning `before` pixels outside.
 
     What lies outside the array is for the caller to fill. `before` is at most the overlap, so that
@@ -114,18 +116,18 @@ def anchored(length: int, step: int, before: int, taper: NDArray[np.float64]) ->
     for start in starts:
         low, high = max(0, -start), min(window, length - start)
         weights = taper[low:high] / total[start + window + low : start + window + high]
-        places.append(Place(start, low, weights.astype(np.float32)))
+        places.append(Stretch(start, low, weights.astype(np.float32)))
     return tuple(places)
 
 
-def abutting(length: int, step: int, margin: int) -> tuple[Place, ...]:
+def abutting(length: int, step: int, margin: int) -> tuple[Stretch, ...]:
     """Windows of which `step` pixels inside count, the first beginning `margin` pixels outside.
 
     >>> [(place.start, place.inside) for place in abutting(5, 3, 2)]
     [(-2, slice(2, 5, None)), (1, slice(2, 4, None))]
     """
     return tuple(
-        Place(first - margin, margin, np.ones(min(step, length - first), np.float32))
+        Stretch(first - margin, margin, np.ones(min(step, length - first), np.float32))
         for first in range(0, length, step)
     )
 

@@ -20,7 +20,7 @@ from segengine.engines import Engine, paying
 from segengine.networks.crf import Crf, refine
 from segengine.networks.scale import Scale
 from segengine.segmenters import _blend
-from segengine.segmenters._blend import Place
+from segengine.segmenters._blend import Stretch
 from segengine.types import Bool, Color, Pixels, Prediction
 
 Floats = NDArray[np.float32]
@@ -43,7 +43,7 @@ class Exact:
     def halo(self) -> int:
         return self.context
 
-    def places(self, length: int) -> tuple[int, tuple[Place, ...]]:
+    def places(self, length: int) -> tuple[int, tuple[Stretch, ...]]:
         """Side of the windows along an axis, and the windows."""
         side = _blend.exact_window(length, self.limit, self.context, self.stride)
         return side, _blend.exact(length, side, self.context, self.stride)
@@ -64,7 +64,7 @@ class Blended:
     def halo(self) -> int:
         return _blend.halo_of(self.window, self.stride)
 
-    def places(self, length: int) -> tuple[int, tuple[Place, ...]]:
+    def places(self, length: int) -> tuple[int, tuple[Stretch, ...]]:
         """Side of the windows along an axis, and the windows."""
         side = self.window if self.fixed else min(self.window, length)
         return side, _blend.blended(length, side, self.stride)
@@ -85,7 +85,7 @@ class Anchored:
     def halo(self) -> int:
         return len(self.taper) - 1
 
-    def places(self, length: int) -> tuple[int, tuple[Place, ...]]:
+    def places(self, length: int) -> tuple[int, tuple[Stretch, ...]]:
         """Side of the windows along an axis, and the windows."""
         return len(self.taper), _blend.anchored(length, self.stride, self.before, self.taper)
 
@@ -109,7 +109,7 @@ class Valid:
         """A pixel's window lies in what is read."""
         return self.window - self.margin
 
-    def places(self, length: int) -> tuple[int, tuple[Place, ...]]:
+    def places(self, length: int) -> tuple[int, tuple[Stretch, ...]]:
         """Side of the windows along an axis, and the windows."""
         return self.window, _blend.abutting(length, self.stride, self.margin)
 
@@ -386,7 +386,7 @@ def _both(values: Floats) -> Floats:
     return np.concatenate([1 - values, values], axis=-1)
 
 
-def _window(frame: Pixels, y: Place, x: Place, size: tuple[int, int]) -> Pixels:
+def _window(frame: Pixels, y: Stretch, x: Stretch, size: tuple[int, int]) -> Pixels:
     """The pixels of one window; what lies outside the frame is mirrored at its border."""
     inside: list[slice] = []
     pad = [(0, 0)]

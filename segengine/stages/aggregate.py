@@ -26,9 +26,9 @@ from segengine.store.arrays import SceneArrays
 from segengine.store.layouts import Layout
 from segengine.store.records import Record, RecordLog
 from segengine.store.seals import SealedObjects
-from segengine.types import FrameRef, TruthRef, Window
+from segengine.types import FrameRef, Place, TruthRef, Window
 from segengine.urls import public_values
-from segengine.worker.measure import LARGEST, MeasureTask, Place, measure, read_payload
+from segengine.worker.measure import LARGEST, MeasureTask, measure, read_payload
 from segengine.worker.tasks import Damaged
 
 Unknown = Mapping[Any, int]

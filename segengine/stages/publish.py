@@ -23,7 +23,7 @@ from segengine.errors import DamagedStoreError
 from segengine.fingerprint import digest
 from segengine.instances.rows import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_rows, with_centroids
 from segengine.measuring import truth as truths
-from segengine.planning.plan import Place, Plan
+from segengine.planning.plan import Plan
 from segengine.planning.stored import StandIn
 from segengine.progress import FailedFrame
 from segengine.stages import precision
@@ -33,6 +33,7 @@ from segengine.store.arrays import ArraySpec
 from segengine.store.layouts import UNPLACED, Layout, commit_unplaced, ground_of
 from segengine.store.records import LOST, Record, RecordLog, pack_key
 from segengine.store.shardcodec import encode_shard
+from segengine.types import Color, Place
 from segengine.urls import public, public_values
 from segengine.worker.fits import read_fit
 
@@ -89,7 +90,7 @@ class SceneFigures:
         self.failures: dict[int, tuple[str, str]] = {}
         self.committed = np.zeros(layout.shape[0], np.int64)
         self.valid = np.zeros(layout.shape[0], np.int64)
-        self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.colors: dict[int, tuple[Color, ...]] = {}
         self.instances: set[Place] = set()
         """Shards with instances, whose rows are stored."""
         self.rows: list[tuple[Any, ...]] = []

@@ -22,9 +22,8 @@ from segengine.store.layouts import Layout
 from segengine.store.records import Record, RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.store.shards import open_array, read_region, write_block
+from segengine.types import Place
 from segengine.worker.tasks import Damaged, Retry, retry_of
-
-Place = tuple[int, int, int]
 
 
 def halve(labels: NDArray[Any], void: int) -> NDArray[Any]:

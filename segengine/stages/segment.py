@@ -16,12 +16,13 @@ from segengine.instances.join import join
 from segengine.instances.pieces import kept_pieces
 from segengine.instances.rows import rows_key
 from segengine.job import FaultsSpec
-from segengine.planning.plan import Place, Plan
+from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame, Progress
 from segengine.stages.quarantine import Quarantine
 from segengine.store.blobs import Objects
 from segengine.store.layouts import Layout
 from segengine.store.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
+from segengine.types import Place
 from segengine.worker.drafts import draft_key, read_summary
 from segengine.worker.segment import compute_shard, finish_shard
 from segengine.worker.tasks import FinishTask, Hint, JoinedObjects, LinkedPieces, ShardTask

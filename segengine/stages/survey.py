@@ -10,12 +10,13 @@ from segengine.dispatch.pool import InProcess, Outcome, Pool, Work
 from segengine.errors import SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
-from segengine.planning.plan import Fit, Place, Plan
+from segengine.planning.plan import Fit, Plan
 from segengine.progress import Progress
 from segengine.store.layouts import Layout
 from segengine.store.records import FrameFailure
 from segengine.store.seals import FITS
 from segengine.store.values import decode
+from segengine.types import Place
 from segengine.worker.segment import fit_states, survey_batch
 from segengine.worker.tasks import FitTask, Fitted, Surveyed, SurveyTask
 

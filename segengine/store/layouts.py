@@ -18,7 +18,7 @@ from segengine.ahead import several
 from segengine.ground import Ground
 from segengine.store.blobs import Objects
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Window
+from segengine.types import FrameRef, Place, Window
 from segengine.urls import public
 
 LAYOUTS = "records/+layouts"
@@ -78,7 +78,7 @@ class Layout:
         """True where a frame lies in more than one shard."""
         return self.grid[1] * self.grid[2] > 1
 
-    def window(self, place: tuple[int, int, int]) -> Window:
+    def window(self, place: Place) -> Window:
         """The box of a shard."""
         return tiling.shard_window(place, self.shape, self.shard)
 
@@ -124,7 +124,7 @@ class Layout:
             else self.fingerprints[0]
         )
 
-    def frame_shards(self, place_f: int) -> list[tuple[int, int, int]]:
+    def frame_shards(self, place_f: int) -> list[Place]:
         """The shards that hold the frames of row `place_f` of the grid."""
         _, rows, columns = self.grid
         return [(place_f, y, x) for y in range(rows) for x in range(columns)]

@@ -22,10 +22,10 @@ import xxhash
 
 from segengine.store.blobs import Objects
 from segengine.store.parquet import read_parquet
+from segengine.types import Color, Place
 from segengine.urls import public
 
 Kind = Literal["mask", "draft", "level", "measure", "frame", "precision"]
-Place = tuple[int, int, int]
 Status = Literal["done", "error", "crash", "hang", "void"]
 LOST = "lost"
 """Kind of failure of a vanished input whose mask was damaged: only the input's return mends it."""
@@ -73,7 +73,7 @@ class Record:
     failures: tuple[FrameFailure, ...] = ()
     areas: tuple[tuple[int, ...], ...] = ()
     """Pixels of each class, then of void, one row a frame."""
-    colors: tuple[tuple[tuple[int, int, int], ...], ...] = ()
+    colors: tuple[tuple[Color, ...], ...] = ()
     """Colours of the classes, one row a frame, where the shard fitted itself."""
     inertia: tuple[float, ...] = ()
     """Inertia of the frames' own fits."""

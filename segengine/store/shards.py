@@ -18,11 +18,10 @@ from segengine.store.blobs import Objects, zarr_store
 from segengine.store.records import StoredObject
 from segengine.store.seals import MISSING, digest
 from segengine.store.shardcodec import encode_shard
+from segengine.types import Place
 
 if TYPE_CHECKING:
     import zarr
-
-Place = tuple[int, int, int]
 
 
 checksum = digest

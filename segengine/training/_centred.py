@@ -74,7 +74,7 @@ class Things:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Spot:
     """Where a patch lies on a frame."""
 
     centre: tuple[float, float]
@@ -139,7 +139,7 @@ def pyramid(sides: Floats) -> tuple[float, ...]:
     return tuple(float(2.0 ** (k * STEP)) for k in range(round(low), round(high) + 1))
 
 
-def centred(box: Floats, rng: np.random.Generator | None) -> Place:
+def centred(box: Floats, rng: np.random.Generator | None) -> Spot:
     """The patch of an object with a box (4,); `rng` None: in its middle, else moved at random."""
     top, left, bottom, right = box.tolist()
     move, zoom = np.zeros(2), 0.0
@@ -147,7 +147,7 @@ def centred(box: Floats, rng: np.random.Generator | None) -> Place:
         move, zoom = rng.uniform(-SHIFT, SHIFT, 2), float(rng.uniform(-ZOOM, ZOOM))
     scale = OBJECT / max(bottom - top, right - left) * 2.0**zoom
     y, x = np.array([top + bottom, left + right]) / 2 + move / scale
-    return Place((float(y), float(x)), scale)
+    return Spot((float(y), float(x)), scale)
 
 
 def nothing(
@@ -155,7 +155,7 @@ def nothing(
     shape: tuple[int, int],
     scales: tuple[float, float],
     rng: np.random.Generator,
-) -> Place | None:
+) -> Spot | None:
     """A patch of a frame that no object is centred in; None: none was found.
 
     around: boxes (object, 4) of the frame's objects, and of its crowds, which no patch's middle is in.
@@ -173,7 +173,7 @@ def nothing(
     if not len(free):
         return None
     y, x = centres[free[0]].tolist()
-    return Place((y, x), float(zooms[free[0]]))
+    return Spot((y, x), float(zooms[free[0]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Cutting:
     """Of the patch."""
 
     @classmethod
-    def of(cls, place: Place, shape: tuple[int, int]) -> Cutting:
+    def of(cls, place: Spot, shape: tuple[int, int]) -> Cutting:
         """On a frame of a shape."""
         side = max(1, round(INPUT / place.scale))
         windows, insides = [], []
@@ -218,7 +218,7 @@ class Cutting:
             self.fill(patch[..., band], values[..., band])
 
 
-def pixels_of(frame: Frame, place: Place, bands: int, spec: ScaleSpec) -> tuple[Floats, str]:
+def pixels_of(frame: Frame, place: Spot, bands: int, spec: ScaleSpec) -> tuple[Floats, str]:
     """A patch (192, 192, band) as read, grey beyond the frame; and why it is lost, if it is."""
     patch = np.broadcast_to(grey(spec), (INPUT, INPUT, bands)).astype(np.float32)
     cutting = Cutting.of(place, frame.shape)
@@ -233,7 +233,7 @@ def pixels_of(frame: Frame, place: Place, bands: int, spec: ScaleSpec) -> tuple[
     return patch, ""
 
 
-def mask_of(frame: Frame, row: int, place: Place) -> NDArray[np.uint8]:
+def mask_of(frame: Frame, row: int, place: Spot) -> NDArray[np.uint8]:
     """The mask (192, 192) of an object, a row of its frame's truth. Raises MissingTruthError."""
     patch = np.zeros((INPUT, INPUT), np.float32)
     cutting = Cutting.of(place, frame.shape)

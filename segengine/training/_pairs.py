@@ -16,7 +16,7 @@ from segengine.ahead import one_ahead
 from segengine.errors import MissingTruthError
 from segengine.models.deepmask import INPUT
 from segengine.training import _centred
-from segengine.training._centred import VOID, Place, Things
+from segengine.training._centred import VOID, Spot, Things
 from segengine.training._scaling import scaled
 from segengine.training.augment import augment
 from segengine.training.data import order
@@ -133,7 +133,7 @@ class Pairs:
         index = int(rng.choice(self.things.surveyed))
         frame = self.things.frames[index]
         at = _centred.nothing(self.things.around(index), frame.shape, self.scales, rng)
-        where = at or Place((0.0, 0.0), 1.0)
+        where = at or Spot((0.0, 0.0), 1.0)
         pixels, unread = _centred.pixels_of(frame, where, self.bands, self.scale)
         if unread:
             self.lost[frame.ref.name] = unread

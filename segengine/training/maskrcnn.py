@@ -54,7 +54,7 @@ from segengine.training.data import Data, order
 from segengine.training.epochs import Epochs, Note, Outline, Update, named_start, start_from
 from segengine.training.job import AugmentSpec, TrainJob
 from segengine.training.optimizers import optimizer, said
-from segengine.types import Prediction
+from segengine.types import Color, Prediction
 
 CLIP = 5.0
 """Greatest norm of the gradient of all variables."""
@@ -382,7 +382,7 @@ class _Means:
         return {"loss": sum(means.values()), **means}
 
 
-def draw_colors(data: Data) -> tuple[tuple[int, int, int], ...]:
+def draw_colors(data: Data) -> tuple[Color, ...]:
     """The colours of the network's classes: those of the truth, by name, where it has its own."""
     names = class_names(data)
     ours = asked.palette(len(names))

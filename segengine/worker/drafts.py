@@ -19,7 +19,7 @@ from segengine.instances.rows import decode_rle, row_of
 from segengine.store.blobs import Objects
 from segengine.store.records import Record
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Window
+from segengine.types import FrameRef, Place, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ INVALID = 0x80
 Row = dict[str, Any]
 
 
-def draft_key(scene: str, place: tuple[int, int, int]) -> str:
+def draft_key(scene: str, place: Place) -> str:
     """Where a shard's provisional map lies."""
     return f"work/{scene}/draft/{'.'.join(map(str, place))}"
 
@@ -41,9 +41,7 @@ def read_summary(record: Record) -> Any:
     return decode(base64.b64decode(record.payload))
 
 
-def write_draft(
-    objects: Objects, scene: str, place: tuple[int, int, int], labels: NDArray[np.uint8]
-) -> str:
+def write_draft(objects: Objects, scene: str, place: Place, labels: NDArray[np.uint8]) -> str:
     """Store a Linker's provisional map (1, y, x); returns its border summary for the record."""
     objects.put(draft_key(scene, place), encode(labels))
     pieces: Pieces

@@ -26,11 +26,10 @@ from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
 from segengine.store.records import Record, RecordLog
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Pixels, Prediction, Truth, TruthRef, Unreadable, Window
+from segengine.types import FrameRef, Pixels, Place, Prediction, Truth, TruthRef, Unreadable, Window
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import Damaged, Retry, retry_of
 
-Place = tuple[int, int, int]
 LARGEST = 1 << 26
 """Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
 HELD = 1 << 27

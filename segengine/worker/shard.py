@@ -27,7 +27,7 @@ from segengine.instances.rows import (
 from segengine.store.blobs import Objects
 from segengine.store.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
 from segengine.store.shards import checksum, write_block
-from segengine.types import FrameRef, Prediction, Tile
+from segengine.types import Color, FrameRef, Prediction, Tile
 from segengine.worker import vanished
 from segengine.worker.drafts import (
     INVALID,
@@ -68,7 +68,7 @@ class Block:
         if not self.linked and "probabilities/0" in task.arrays:
             frames, height, width = shape
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
-        self.colors: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self.colors: dict[int, tuple[Color, ...]] = {}
         self.inertia: dict[int, float] = {}
         self.engine = ""
         """What ran the segmenter, where that is more than this package."""

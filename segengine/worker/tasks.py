@@ -14,7 +14,7 @@ from segengine.ground import Ground
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer
 from segengine.store.records import FrameFailure
-from segengine.types import FrameRef, Window
+from segengine.types import FrameRef, Place, Window
 from segengine.urls import public
 
 
@@ -45,7 +45,7 @@ class ShardTask:
 
     store: str
     scene: str
-    place: tuple[int, int, int]
+    place: Place
     window: Window
     frames: tuple[FrameRef, ...]
     inputs: str

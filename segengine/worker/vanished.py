@@ -19,6 +19,7 @@ from segengine.store.blobs import Objects, store_access
 from segengine.store.records import LOST, FrameFailure, Record, RecordLog, from_json, single_key
 from segengine.store.shards import checksum, open_array, shard_place
 from segengine.store.values import decode, encode
+from segengine.types import Color
 
 if TYPE_CHECKING:
     from segengine.worker.tasks import ShardTask
@@ -27,7 +28,7 @@ NOT_AGAIN = (
     "its mask was damaged, and cannot be made again without its input, which has vanished; "
     "put the input back and run again"
 )
-Colors = tuple[tuple[int, int, int], ...]
+Colors = tuple[Color, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from segengine.segmenters import _blend
 STEPS = st.integers(1, 24)
 
 
-def total(places: tuple[_blend.Place, ...], length: int) -> np.ndarray:
+def total(places: tuple[_blend.Stretch, ...], length: int) -> np.ndarray:
     found = np.zeros(length)
     for place in places:
         inside = place.weights[: length - place.start - place.low]

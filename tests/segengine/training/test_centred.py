@@ -15,7 +15,7 @@ from segengine.errors import JobError
 from segengine.networks.scale import Scale
 from segengine.segmenters._proposals import BORDER, PATCH, STRIDE, Proposer
 from segengine.training import _centred
-from segengine.training._centred import Cutting, Place
+from segengine.training._centred import Cutting, Spot
 from segengine.training._scaling import scaled
 from segengine.training.data import Data, open_data
 from segengine.training.job import ScaleSpec, parse_train_job
@@ -23,7 +23,7 @@ from segengine.training.synthetic import write_vehicles
 
 SIDE = PATCH + 2 * BORDER
 places = st.builds(
-    Place,
+    Spot,
     st.tuples(st.floats(-40, 240), st.floats(-40, 240)),
     st.floats(-3, 3).map(lambda octaves: 2.0**octaves),
 )
@@ -53,7 +53,7 @@ def data_of(root: Path, **source: Any) -> Data:
 
 
 @given(places, st.tuples(st.integers(20, 220), st.integers(20, 220)))
-def test_a_patch_shows_its_place(place: Place, shape: tuple[int, int]) -> None:
+def test_a_patch_shows_its_place(place: Spot, shape: tuple[int, int]) -> None:
     """Coordinates as an image: linear, so that neither interpolation nor a mean of them bends it."""
     cutting = Cutting.of(place, shape)
     ramp = np.stack(np.mgrid[: shape[0], : shape[1]], axis=-1).astype(np.float32)
@@ -202,7 +202,7 @@ def test_what_is_learned_is_what_is_seen(vehicles: Path, factor: float) -> None:
         if max(row, col) * STRIDE > 96 * factor:
             continue
         seen = levels[0][row * STRIDE :, col * STRIDE :][:SIDE, :SIDE]
-        place = Place((row * STRIDE / factor, col * STRIDE / factor), factor)
+        place = Spot((row * STRIDE / factor, col * STRIDE / factor), factor)
         learned, reason = _centred.pixels_of(frame, place, 3, ScaleSpec.model_validate(spec))
         assert reason == ""
         found = scaled(learned, ScaleSpec.model_validate(spec))
