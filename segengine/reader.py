@@ -28,7 +28,21 @@ from segengine.guards.trust import is_trusting, named_by_store
 from segengine.job import source_options
 from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects, zarr_store
-from segengine.store.layouts import LAYOUTS, Layout, load_layout
+from segengine.store.keys import (
+    COLORS,
+    INSTANCES,
+    LAYOUTS,
+    MASK,
+    METRICS,
+    PROBABILITIES,
+    array_folder,
+    layout_key,
+    level_path,
+    metadata_key,
+    scene_folder,
+    table_key,
+)
+from segengine.store.layouts import Layout, load_layout
 from segengine.store.parquet import read_parquet
 from segengine.store.records import Kind, Record, RecordLog
 from segengine.store.root import attributes_or_lost, read_attributes
@@ -134,14 +148,14 @@ class Store:
     def metrics(self) -> dict[str, Any]:
         """`metrics.json`; empty before the first publish."""
         try:
-            found = json.loads(self.objects.get("metrics.json") or b"{}")
+            found = json.loads(self.objects.get(METRICS) or b"{}")
         except (ValueError, RecursionError):
             found = None
         return found if isinstance(found, dict) else {}
 
     def table(self, name: str) -> pa.Table:
         """A table below `tables/`."""
-        key = f"tables/{name}.parquet"
+        key = table_key(name)
         data = self.objects.get(key)
         if key in self.objects.damaged:
             raise DamagedStoreError(f"{self.path}/{key}", self.objects.damaged[key])
@@ -165,13 +179,13 @@ class _Scenes(Mapping[str, "SceneStore"]):
                 raise KeyError(name)
             layout = layout or load_layout(self._store.objects, name)
             if layout is None:
-                raise DamagedStoreError(f"{self._store.path}/{LAYOUTS}/{name}", CHANGED)
+                raise DamagedStoreError(f"{self._store.path}/{layout_key(name)}", CHANGED)
             self._open[name] = SceneStore(self._store, layout)
         return self._open[name]
 
     def _has_remains(self, name: str) -> bool:
         """True where something is stored of a scene whose layout is lost."""
-        return bool(name) and any(self._store.objects.children(f"scenes/{name}"))
+        return bool(name) and any(self._store.objects.children(scene_folder(name)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -208,7 +222,7 @@ class SceneStore:
         """The scene's Zarr group."""
         import zarr
 
-        path = f"{self.store.path}/scenes/{self.name}"
+        path = f"{self.store.path}/{scene_folder(self.name)}"
         return zarr.open_group(zarr_store(path), mode="r")
 
     @cached_property
@@ -216,16 +230,16 @@ class SceneStore:
         """Arrays by path: as the group's metadata say, or where that is damaged, as their own do."""
         nodes = _consolidated(self._document(""))
         if nodes is None:
-            nodes = {path: self._document(f"{path}/") for path in self._paths()}
+            nodes = {path: self._document(path) for path in self._paths()}
         found = {}
         for path, node in nodes.items():
             if (node or {}).get("node_type") == "array":
-                found[path] = _opened(self.store.path, f"scenes/{self.name}/{path}", node or {})
+                found[path] = _opened(self.store.path, array_folder(self.name, path), node or {})
         return found
 
     def _document(self, path: str) -> dict[str, Any] | None:
         """A node's metadata; None where there are none that can be trusted."""
-        data = self.store.objects.get(f"scenes/{self.name}/{path}zarr.json")
+        data = self.store.objects.get(metadata_key(self.name, path))
         try:
             found = json.loads(data or b"")
         except (ValueError, RecursionError):
@@ -234,7 +248,7 @@ class SceneStore:
 
     def _paths(self) -> Iterator[str]:
         """Where the scene's arrays may lie."""
-        base = f"scenes/{self.name}"
+        base = scene_folder(self.name)
         for name in self.store.objects.children(base)[0]:
             yield name
             yield from (f"{name}/{n}" for n in self.store.objects.children(f"{base}/{name}")[0])
@@ -264,33 +278,33 @@ class SceneStore:
         return frozenset((stored.array, r.shard) for r in records for stored in r.objects)
 
     def _damaged(self, path: str) -> DamagedStoreError:
-        return DamagedStoreError(f"{self.store.path}/scenes/{self.name}/{path}/zarr.json", CHANGED)
+        return DamagedStoreError(f"{self.store.path}/{metadata_key(self.name, path)}", CHANGED)
 
     @property
     def mask(self) -> zarr.Array[Any]:
         """(frame, y, x) labels; void is the dtype's maximum."""
-        found = self.array("mask/0")
+        found = self.array(MASK)
         if found is None:
-            raise self._damaged("mask/0")
+            raise self._damaged(MASK)
         return found
 
     @cached_property
     def levels(self) -> tuple[zarr.Array[Any], ...]:
         """The mask and its pyramid, finest first."""
         found: list[zarr.Array[Any]] = []
-        while (array := self.array(f"mask/{len(found)}")) is not None:
+        while (array := self.array(level_path(len(found)))) is not None:
             found.append(array)
         return tuple(found)
 
     @property
     def instances(self) -> zarr.Array[Any] | None:
         """(frame, y, x) uint32 ids, 0 = none; None where the segmenter finds no instances."""
-        return self.array("instances/0")
+        return self.array(INSTANCES)
 
     @property
     def probabilities(self) -> zarr.Array[Any] | None:
         """(frame, class, y, x) float32, NaN = void; None where not asked for."""
-        return self.array("probabilities/0")
+        return self.array(PROBABILITIES)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -314,7 +328,7 @@ class SceneStore:
 
     def colors(self, frame: int = 0) -> NDArray[np.uint8]:
         """(class, 3) colours of the classes in a frame: the job's, or its clusters' means."""
-        array = self.array("colors")
+        array = self.array(COLORS)
         if array is not None:
             try:
                 found = np.asarray(array[min(frame, array.shape[0] - 1)])

@@ -41,8 +41,22 @@ from segengine.stages.quarantine import Quarantine
 from segengine.stages.segment import Counts, clear_drafts, note_failures, segment, stitch
 from segengine.stages.survey import survey
 from segengine.store.arrays import holds
-from segengine.store.blobs import ASIDE, NOBODY, LocalObjects, Writer, aside, open_objects
-from segengine.store.layouts import LAYOUTS, RELAYING, commit_layout, load_layout
+from segengine.store.blobs import NOBODY, LocalObjects, Writer, aside, open_objects
+from segengine.store.keys import (
+    ASIDE,
+    MAPS,
+    MASK,
+    METRICS,
+    RELAYING,
+    REPORT,
+    ROOT,
+    TMP,
+    WORK,
+    layout_key,
+    metadata_key,
+    scene_folder,
+)
+from segengine.store.layouts import commit_layout, load_layout
 from segengine.store.lock import HeldLock, run_lock
 from segengine.store.records import RecordLog
 from segengine.store.root import (
@@ -52,7 +66,7 @@ from segengine.store.root import (
     root_documents,
     write_scene,
 )
-from segengine.store.seals import CHANGED, REPORT, SealedObjects, damage_notices, named
+from segengine.store.seals import CHANGED, SealedObjects, damage_notices, named
 from segengine.types import Place
 from segengine.urls import public
 from segengine.worker.segment import GROUND, LIBRARIES, prepare
@@ -165,7 +179,7 @@ class Run:
         return Summary(
             self.job.name,
             public(self.objects.root),
-            public(f"{self.objects.root}/report/index.html"),
+            public(f"{self.objects.root}/{REPORT}"),
             len(plan.layouts),
             plan.scan.frames,
             plan.shards,
@@ -187,7 +201,7 @@ class Run:
     # ------------------------------------------------------------------------------------- stages
 
     def _stage_plan(self) -> Iterator[Progress]:
-        self.objects.delete_tree("work/tmp")
+        self.objects.delete_tree(TMP)
         if attributes_or_lost(self.objects) is None:
             self.objects.begin()
         if self.repair:
@@ -237,17 +251,17 @@ class Run:
             self.objects.put(RELAYING, b"")
         for scene in plan.scan.dropped:
             self.log.forget(scene)
-            self.objects.delete_tree(f"scenes/{scene}")
-            self.objects.delete(f"{LAYOUTS}/{scene}")
+            self.objects.delete_tree(scene_folder(scene))
+            self.objects.delete(layout_key(scene))
         for scene in plan.unrecorded:
             if load_layout(self.objects, scene) is None:  # nothing tells what its masks are of
-                self.objects.delete_tree(f"scenes/{scene}")
+                self.objects.delete_tree(scene_folder(scene))
         before, root = attributes_or_lost(self.objects), root_documents(plan.attributes)
         root = {key: data for key, data in root.items() if not is_said(self.objects, key, data)}
         other = not before or before["fingerprints"] != plan.attributes["fingerprints"]
         # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
         unsure = other or not self.objects.published
-        layouts = [f"{LAYOUTS}/{scene}" for scene in plan.scan.changed]
+        layouts = [layout_key(scene) for scene in plan.scan.changed]
         self.objects.open([*root, *layouts], publish=other or bool(layouts))
         written = [
             scene
@@ -266,13 +280,13 @@ class Run:
 
     def _write_scene(self, plan: Plan, scene: str) -> None:
         layout, arrays = plan.layouts[scene], plan.arrays[scene]
-        spec = arrays["mask/0"]
-        key = f"scenes/{scene}/mask/0/zarr.json"
+        spec = arrays[MASK]
+        key = metadata_key(scene, MASK)
         there = self.objects.get(key)
         if there is not None and not holds(spec, there):
             # Other classes need another dtype: what is stored can no longer be read as a mask.
             self.log.forget(scene)
-            self.objects.delete_tree(f"scenes/{scene}")
+            self.objects.delete_tree(scene_folder(scene))
             plan.refresh(scene)
         write_scene(self.objects, layout, arrays)
 
@@ -323,7 +337,7 @@ class Run:
                 scene: publish.scene_figures(self.log, layout, plan.classes)
                 for scene, layout in plan.layouts.items()
             }
-            self.objects.delete_tree("work")
+            self.objects.delete_tree(WORK)
             yield Progress("publish", steps, steps, message="nothing has changed")
             return
         self.objects.open(publish.OBJECTS)
@@ -334,7 +348,7 @@ class Run:
                     self.objects,
                     layout,
                     arrays.levels,
-                    arrays["mask/0"],
+                    arrays[MASK],
                     self._pool(),
                     self.job.faults,
                     self._broken,
@@ -369,11 +383,11 @@ class Run:
             not singles
             and not self._broken
             and self.objects.published == publish.published_mark(self.plan)
-            and all(self.objects.get(key) is not None for key in ("metrics.json", REPORT))
+            and all(self.objects.get(key) is not None for key in (METRICS, REPORT))
         )
 
     def _stored_metrics(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.objects.get("metrics.json") or b"{}")
+        found: dict[str, Any] = json.loads(self.objects.get(METRICS) or b"{}")
         return found
 
     # ------------------------------------------------------------------------------------ workers
@@ -428,8 +442,8 @@ class Run:
 
     def _forget_empty(self) -> None:
         """Leave nothing behind where no store was made."""
-        if isinstance(self.objects.base, LocalObjects) and self.objects.get("zarr.json") is None:
-            self.objects.delete_tree("work")
+        if isinstance(self.objects.base, LocalObjects) and self.objects.get(ROOT) is None:
+            self.objects.delete_tree(WORK)
             with suppress(OSError):
                 os.rmdir(self.objects.root)
 
@@ -447,7 +461,7 @@ def abandon_runs() -> None:
 
 def _is_mask(path: str) -> bool:
     """True for an array that segmenting writes, not the pyramid's."""
-    return path in ("mask/0", "instances/0", "probabilities/0", ROWS)
+    return path in (*MAPS, ROWS)
 
 
 def run_job(job: Any, client: Any = None) -> Summary:

@@ -21,8 +21,9 @@ from segengine.stages import publish
 from segengine.stages.aggregate import measurer
 from segengine.stages.metrics_json import lines, unknown_labels, unmeasured
 from segengine.store.blobs import Writer
+from segengine.store.keys import pack_key
 from segengine.store.lock import run_lock
-from segengine.store.records import RecordLog, pack_key
+from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects, damage_notices
 
 FEW = 16

@@ -18,9 +18,10 @@ from segengine.planning.damage import differences, misplaced, object_key, stored
 from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
 from segengine.store.blobs import Objects, open_objects
+from segengine.store.keys import MASK, ROOT, array_folder
 from segengine.store.layouts import Layout, load_layouts
 from segengine.store.records import Record, RecordLog
-from segengine.store.seals import CHANGED, ROOT, named
+from segengine.store.seals import CHANGED, named
 from segengine.types import FrameRef
 
 UNRECORDED = "no record vouches for it: it does not count, and a run computes it again"
@@ -132,7 +133,7 @@ def verify(
             continue
         sampled += 1
         if not same:
-            key = object_key(record, "mask/0")
+            key = object_key(record, MASK)
             problems.append(Difference(key, "segmenting again gives other labels"))
     return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
 
@@ -164,7 +165,7 @@ def _unvouched(store: Store) -> Iterator[Difference]:
         yield Difference(ROOT, store.objects.lost(ROOT))
     if store.objects.unsealed:
         for scene in store.log.unrecorded(set().union(*store.log.scenes())):
-            yield Difference(f"scenes/{scene}/mask/0", UNRECORDED)
+            yield Difference(array_folder(scene, MASK), UNRECORDED)
 
 
 def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> str:

@@ -16,9 +16,9 @@ from segengine.export._parts import Parts
 from segengine.outputs import Output
 from segengine.reader import Store
 from segengine.store.blobs import LocalObjects
+from segengine.store.keys import INSTANCE_TABLE
 from segengine.store.seals import CHANGED
 
-KEY = "tables/instances.parquet"
 ROWS = 4096
 """Instances of a piece: what is in memory, and what is done again after a kill."""
 
@@ -44,9 +44,9 @@ def open_parts(store: Store, output: Output, kind: str, version: int, more: obje
         while block := file.read(1 << 22):
             digest.update(block)
             whole.update(block)
-    seal = store.objects.book.seals.get(KEY)
+    seal = store.objects.book.seals.get(INSTANCE_TABLE)
     if seal is not None and seal.digest != whole.hexdigest():
-        raise DamagedStoreError(f"{store.path}/{KEY}", CHANGED)
+        raise DamagedStoreError(f"{store.path}/{INSTANCE_TABLE}", CHANGED)
     return Parts(output, kind, digest.hexdigest())
 
 
@@ -82,10 +82,10 @@ def scenes(store: Store) -> list[str]:
 def _open(store: Store) -> Any:
     objects = store.objects
     if isinstance(objects.base, LocalObjects):
-        path = Path(objects.root, KEY)
+        path = Path(objects.root, INSTANCE_TABLE)
         if path.is_file():
             return path.open("rb")
-    elif (data := objects.get(KEY)) is not None:
+    elif (data := objects.get(INSTANCE_TABLE)) is not None:
         return io.BytesIO(data)
     raise JobError(
         f"{store.path}: has no instances to export; let the segmenter find them, or set "

@@ -21,6 +21,7 @@ from segengine import tiling
 from segengine.export._targets import Target, targets
 from segengine.outputs import claimed
 from segengine.reader import open_store
+from segengine.store.keys import MASK
 
 BLOCK = 512
 """Side of a tile, in pixels."""
@@ -104,7 +105,7 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
         shape, side = (1, ref.height, ref.width), (1, _WINDOW, _WINDOW)
         for place in tiling.shard_indices(tiling.shard_grid(shape, side)):
             _, rows, cols = tiling.shard_window(place, shape, side).slices
-            labels = scene.read("mask/0", target.frame, rows, cols)
+            labels = scene.read(MASK, target.frame, rows, cols)
             dataset.write(labels, 1, window=Window.from_slices(rows, cols))
 
 

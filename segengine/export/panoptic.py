@@ -29,6 +29,7 @@ from segengine.export._targets import Target, targets
 from segengine.export.png import PngWriter, bands
 from segengine.outputs import Output, claimed
 from segengine.reader import Store, open_store
+from segengine.store.keys import INSTANCES, MASK
 from segengine.types import Labels
 
 VERSION = 1
@@ -79,10 +80,10 @@ def _frame(store: Store, known: Numbers, output: Output, target: Target) -> byte
     ):
         for rows in bands(ref.height, ref.width, scene.layout.chunk[1]):
             at = (target.frame, rows, slice(0, ref.width))
-            labels = scene.read("mask/0", *at)
+            labels = scene.read(MASK, *at)
             ids = np.zeros(labels.shape, np.uint32)
             if scene.instances is not None:
-                ids = scene.read("instances/0", *at)
+                ids = scene.read(INSTANCES, *at)
             if int(ids.max(initial=0)) > _TOP - len(store.classes):
                 raise StoreError(f"{ref.name}: has more objects than colours; export to coco")
             segments = _segments(labels, ids, len(store.classes), known.categories)

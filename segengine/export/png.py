@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from segengine.export._targets import Target, targets
 from segengine.outputs import claimed
 from segengine.reader import open_store
+from segengine.store.keys import MASK
 from segengine.types import Labels
 
 _BAND = 1 << 24
@@ -62,7 +63,7 @@ def _write(file: BinaryIO, target: Target, classes: tuple[str, ...], level: int)
     text = {"segengine": json.dumps(about, ensure_ascii=False)}
     with PngWriter(file, ref.height, ref.width, palette, text=text, level=level) as writer:
         for rows in bands(ref.height, ref.width, scene.layout.chunk[1]):
-            writer.write(scene.read("mask/0", target.frame, rows, slice(0, ref.width)))
+            writer.write(scene.read(MASK, target.frame, rows, slice(0, ref.width)))
 
 
 def bands(height: int, width: int, chunk: int) -> Iterator[slice]:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from segengine.errors import DamagedStoreError
 from segengine.instances.join import first_pixels, renumber
 from segengine.store.blobs import Objects
+from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
 from segengine.store.seals import CHANGED, MISSING, closed, opened
+from segengine.types import Place
 
 SCHEMA = pa.schema(
     [
@@ -39,7 +41,6 @@ TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", 
 """Columns of `tables/instances.parquet`; x, y: the centroid in the scene's CRS, null without one."""
 ROWS_SCHEMA = _PLACED.append(PART).append(CUT)
 """Columns of a shard's own rows."""
-KEY = "records/+instances"
 ROWS = "rows"
 """What a record calls a shard's rows among its stored objects."""
 
@@ -317,12 +318,7 @@ def objects_in(
     return found
 
 
-def rows_key(scene: str, place: tuple[int, ...]) -> str:
-    """Where a shard's rows lie until they are published."""
-    return f"{KEY}/{scene}/{'.'.join(map(str, place))}"
-
-
-def shard_rows(objects: Objects, scene: str, places: Iterable[tuple[int, ...]]) -> pa.Table:
+def shard_rows(objects: Objects, scene: str, places: Iterable[Place]) -> pa.Table:
     """The rows of shards that hold instances, one after the other. Raises DamagedStoreError."""
     found = [ROWS_SCHEMA.empty_table()]
     for place in places:

@@ -12,6 +12,7 @@ from segengine.instances.rows import decode_crop
 from segengine.pictures import draw
 from segengine.pictures.view import View
 from segengine.reader import SceneStore, Store
+from segengine.store.keys import INSTANCE_TABLE
 from segengine.store.parquet import read_parquet
 from segengine.types import Bool
 
@@ -54,7 +55,7 @@ def pictured(store: Store, places: Sequence[tuple[str, int]]) -> Pictured:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    data = store.objects.get("tables/instances.parquet")
+    data = store.objects.get(INSTANCE_TABLE)
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     if data is not None and places:
         scenes, frames = (sorted(set(values)) for values in zip(*places, strict=True))

@@ -26,6 +26,7 @@ from segengine.measuring import truth as truths
 from segengine.measuring.truth import TruthProvider
 from segengine.pictures import draw
 from segengine.reader import SceneStore, Store
+from segengine.store.keys import level_path
 from segengine.types import Bool, TruthRef
 from segengine.urls import public
 
@@ -153,7 +154,7 @@ def _labels(scene: SceneStore, frame: int, rows: slice, cols: slice, step: int) 
     rows, cols = (slice(s.start // scale, -(-s.stop // scale)) for s in (rows, cols))
     step //= scale
     parts = [
-        _sampled(scene.read(f"mask/{level}", frame, part, cols), step)
+        _sampled(scene.read(level_path(level), frame, part, cols), step)
         for part in _bands(rows, cols.stop - cols.start, step)
     ]
     return np.concatenate(parts)

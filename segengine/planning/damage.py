@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from segengine.instances.rows import ROWS, rows_key
-from segengine.store.blobs import LOCK, TMP, Objects
-from segengine.store.layouts import LAYOUTS, load_layout
-from segengine.store.records import Record, RecordLog, pack_key
-from segengine.store.seals import CHANGED, COPIES, FITS, MISSING, SealedObjects, digest
+from segengine.instances.rows import ROWS
+from segengine.store.blobs import Objects
+from segengine.store.keys import FOLDERS, LAYOUTS, LOCK, layout_key, pack_key, rows_key, shard_key
+from segengine.store.layouts import load_layout
+from segengine.store.records import Record, RecordLog
+from segengine.store.seals import CHANGED, MISSING, SealedObjects, digest
 from segengine.types import Place
 
 
@@ -18,9 +19,7 @@ def object_key(record: Record, array: str) -> str:
     """Key of a record's stored object."""
     if array == ROWS:
         return rows_key(record.scene, record.shard)
-    f, y, x = record.shard
-    place = (f, 0, y, x) if array.startswith("probabilities/") else (f, y, x)
-    return f"scenes/{record.scene}/{array}/c/{'/'.join(map(str, place))}"
+    return shard_key(record.scene, array, record.shard)
 
 
 def stored_records(objects: Objects) -> Iterator[Record]:
@@ -51,15 +50,9 @@ def differences(objects: Objects) -> Iterator[tuple[Record, str, str]]:
             yield from (found for found in pool.map(check, batch) if found is not None)
 
 
-_OF_RECORDS = (LAYOUTS, COPIES, FITS, "records/+survey", "records/+instances")
-
-
-_FOLDERS = (TMP, "records", *_OF_RECORDS, "scenes", "tables", "report")
-
-
 def misplaced(objects: Objects) -> Iterator[str]:
     """Keys below folders of the store that are files, and the lock's where that is a folder."""
-    for key in (*(f"{folder}/*" for folder in _FOLDERS), LOCK):
+    for key in (*(f"{folder}/*" for folder in FOLDERS), LOCK):
         if objects.obstacle(key):
             yield key
 
@@ -84,7 +77,7 @@ def unreadable(objects: SealedObjects, known: Collection[str] = ()) -> Iterator[
     """(scene, key) of what no seal vouches for (a run was killed, the store is of an earlier version,
     or a stranger put it there) and cannot be read."""
     for scene in objects.children(LAYOUTS)[1]:
-        key = f"{LAYOUTS}/{scene}"
+        key = layout_key(scene)
         if key not in known and load_layout(objects, scene) is None:
             yield scene, key
     log = RecordLog(objects)

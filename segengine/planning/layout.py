@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 
 from segengine import tiling
+from segengine.store.keys import METADATA, PACKED
 from segengine.store.layouts import Layout
 from segengine.types import Entry, Probe
 
@@ -52,7 +53,7 @@ def scene_name(wanted: str, taken: Iterable[str] = ()) -> str:
     """
     escaped = _NOT_ALLOWED.sub("_", wanted)
     reserved = escaped.strip(".") == "" or escaped.startswith("__")
-    reserved = reserved or escaped.endswith((".parquet", "zarr.json")) or len(escaped) > 200
+    reserved = reserved or escaped.endswith((PACKED, METADATA)) or len(escaped) > 200
     if escaped == wanted and not reserved and escaped not in taken:
         return escaped
     digest = xxhash.xxh32_hexdigest(wanted.encode("utf-8", "surrogateescape"))

@@ -21,10 +21,11 @@ from segengine.planning.scan import Scan, scan
 from segengine.planning.stored import StandIn
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
-from segengine.store.layouts import RELAYING, Layout, ground_of, load_layouts, load_unplaced
-from segengine.store.records import LOST, SCHEMA, FrameFailure, Record, RecordLog, pack_key
+from segengine.store.keys import RELAYING, fit_key, pack_key
+from segengine.store.layouts import Layout, ground_of, load_layouts, load_unplaced
+from segengine.store.records import LOST, SCHEMA, FrameFailure, Record, RecordLog
 from segengine.store.root import attributes_or_lost
-from segengine.store.seals import FITS, SEALED, SealedObjects, named
+from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import read_frames
@@ -332,7 +333,7 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)
-            found_fit = read_committed(objects, f"{FITS}/{group}") if group else None
+            found_fit = read_committed(objects, fit_key(group)) if group else None
             if group is not None and found_fit is not None:
                 _take_fit(plan, group, found_fit)
         plan.states[layout.scene] = SceneState(
@@ -435,7 +436,7 @@ def _take_committed_fits(plan: Plan) -> None:
     """Fits of scope run or scene that this run goes on using."""
     groups = {plan.group(layout, 0): layout for layout in plan.layouts.values()}
     for group, layout in groups.items():
-        fit = None if group is None else read_committed(plan.objects, f"{FITS}/{group}")
+        fit = None if group is None else read_committed(plan.objects, fit_key(group))
         if group is None or fit is None or fit.about["job"] != plan.fingerprint:
             continue
         if asked.scope(plan.plugin) == "scene" and not _still_seen(fit.about, layout):
@@ -450,7 +451,7 @@ def _take_fit(plan: Plan, group: str, fit: Committed) -> None:
     except (ValueError, KeyError, TypeError) as error:
         plan.unread[group] = str(error)
     else:
-        plan.fits[group] = Fit(f"{FITS}/{group}", fit.about["digest"], fit.about)
+        plan.fits[group] = Fit(fit_key(group), fit.about["digest"], fit.about)
 
 
 def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:

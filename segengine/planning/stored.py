@@ -11,9 +11,10 @@ from segengine.errors import UntrustedError
 from segengine.guards.trust import UNTRUSTED, code_in, is_trusting
 from segengine.job import Job
 from segengine.store.blobs import Objects
+from segengine.store.keys import INSTANCES, PROBABILITIES, metadata_key
 from segengine.types import Color, Pixels, Prediction
 
-_MAPS = {"probabilities": "probabilities/0", "instances": "instances/0"}
+_MAPS = {"probabilities": PROBABILITIES, "instances": INSTANCES}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class StandIn:
         there = (
             name
             for name, path in _MAPS.items()
-            if objects.get(f"scenes/{first}/{path}/zarr.json") is not None
+            if first is not None and objects.get(metadata_key(first, path)) is not None
         )
         return ("labels", *there)
 

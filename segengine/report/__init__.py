@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from segengine.store.blobs import NOBODY, Writer
-from segengine.store.seals import REPORT as PAGE
+from segengine.store.keys import REPORT
 from segengine.store.seals import sealed_report
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def build(
     from segengine.urls import public
 
     store = replace(open_store(store_path, trust), live=layouts or {}, truth=truth)
-    store.objects.base.by(writer).put(PAGE, sealed_report(_render(content(store))))
-    return public(f"{store.path}/{PAGE}")
+    store.objects.base.by(writer).put(REPORT, sealed_report(_render(content(store))))
+    return public(f"{store.path}/{REPORT}")
 
 
 def _render(values: dict[str, object]) -> str:

@@ -23,6 +23,7 @@ from segengine.measuring import truth as truths
 from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.progress import Progress
 from segengine.store.arrays import SceneArrays
+from segengine.store.keys import INSTANCES, MASK, PROBABILITIES
 from segengine.store.layouts import Layout
 from segengine.store.records import Record, RecordLog
 from segengine.store.seals import SealedObjects
@@ -38,9 +39,9 @@ DOUBTFUL = 100
 NAMED = 4
 """Values that a reason names."""
 _THERE = {
-    "mask/0": ("labels", "pixels"),
-    "probabilities/0": ("probabilities",),
-    "instances/0": ("instances", "objects"),
+    MASK: ("labels", "pixels"),
+    PROBABILITIES: ("probabilities",),
+    INSTANCES: ("instances", "objects"),
 }
 """What a stored array lets be measured."""
 

@@ -30,8 +30,20 @@ from segengine.stages import precision
 from segengine.stages.aggregate import Measurer
 from segengine.stages.metrics_json import WORST, add_figures, text
 from segengine.store.arrays import ArraySpec
-from segengine.store.layouts import UNPLACED, Layout, commit_unplaced, ground_of
-from segengine.store.records import LOST, Record, RecordLog, pack_key
+from segengine.store.keys import (
+    COLORS,
+    CUT_INSTANCES,
+    INSTANCE_TABLE,
+    INSTANCES,
+    METRICS,
+    UNPLACED,
+    WORK,
+    fit_key,
+    pack_key,
+    table_key,
+)
+from segengine.store.layouts import Layout, commit_unplaced, ground_of
+from segengine.store.records import LOST, Record, RecordLog
 from segengine.store.shardcodec import encode_shard
 from segengine.types import Color, Place
 from segengine.urls import public, public_values
@@ -39,10 +51,8 @@ from segengine.worker.fits import read_fit
 
 VERSION = 2
 """Raised when figures of `metrics.json` can change."""
-CUT = "records/+cut"
-"""Where it is noted which instances are cut at a border of shards, until the next publish."""
 TABLES = ("frames", "shards", "instances")
-OBJECTS = (*(f"tables/{name}.parquet" for name in TABLES), "metrics.json", CUT)
+OBJECTS = (*map(table_key, TABLES), METRICS, CUT_INSTANCES)
 """What every publish writes again, beside the report, colours and packs."""
 LISTED = 100
 """Cut instances that are named."""
@@ -112,7 +122,7 @@ class SceneFigures:
                 text(public(record.reason)),
             )
         )
-        if any(o.array == "instances/0" for o in record.objects):
+        if any(o.array == INSTANCES for o in record.objects):
             self.instances.add(record.shard)
         first, last = record.box[0], record.box[3]
         for failure in record.failures:
@@ -243,7 +253,7 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     Notes for `write_metrics` which of them are cut.
     """
     if "instances" not in plan.outputs:
-        for key in ("tables/instances.parquet", CUT):
+        for key in (INSTANCE_TABLE, CUT_INSTANCES):
             plan.objects.delete(key)  # an earlier job's
         return
     count: dict[str, int] = {}
@@ -263,9 +273,9 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                 # only photos differ in height, and they have no CRS
                 rows = with_centroids(rows, ref.height, layout.attributes)
                 writer.write_table(rows.select(TABLE_SCHEMA.names))
-    plan.objects.put("tables/instances.parquet", sink.getvalue())
+    plan.objects.put(INSTANCE_TABLE, sink.getvalue())
     found = {"count": sum(count.values()), "scenes": count, "listed": listed}
-    plan.objects.put(CUT, json.dumps(found).encode())
+    plan.objects.put(CUT_INSTANCES, json.dumps(found).encode())
 
 
 def _rows(plan: Plan, figures: SceneFigures, places: Iterable[Place]) -> pa.Table:
@@ -284,7 +294,7 @@ def put_table(plan: Plan, name: str, table: pa.Table) -> None:
     """Write a table, atomically."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    plan.objects.put(f"tables/{name}.parquet", sink.getvalue())
+    plan.objects.put(table_key(name), sink.getvalue())
 
 
 def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
@@ -293,9 +303,9 @@ def write_colors(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     changed: dict[str, bytes] = {}
     for scene, figures in scenes.items():
         arrays = plan.arrays[scene]
-        if "colors" not in arrays:
+        if COLORS not in arrays:
             continue
-        spec, colors = arrays["colors"], _scene_colors(plan, figures, arrays["colors"], fitted)
+        spec, colors = arrays[COLORS], _scene_colors(plan, figures, arrays[COLORS], fitted)
         step = spec.shard[0]
         for i in range(0, len(colors), step):
             key = spec.shard_key(scene, (i // step, 0, 0))
@@ -328,7 +338,7 @@ def _scene_colors(
 
 def _fit_colors(plan: Plan, group: str, known: dict[str, Any]) -> Any:
     if group not in known:
-        fit = read_fit(plan.objects, f"records/+fits/{group}", plan.plugin)
+        fit = read_fit(plan.objects, fit_key(group), plan.plugin)
         known[group] = None if fit is None else asked.colors(fit[1])
     return known[group]
 
@@ -360,7 +370,7 @@ def write_metrics(
         for label, count in zip([*classes, "void"], areas.tolist(), strict=True)
     }
     if isinstance(plan.plugin, StandIn):  # whose fits cannot be read
-        before = json.loads(plan.objects.get("metrics.json") or b"{}")
+        before = json.loads(plan.objects.get(METRICS) or b"{}")
         document |= {"inertia": before.get("inertia"), "fits": before.get("fits", [])}
     else:
         document["inertia"] = _inertia(plan, scenes)
@@ -369,12 +379,10 @@ def write_metrics(
     alike = precision.figure(plan)
     if alike is not None:
         document["label_agreement"] = alike
-    cut = plan.objects.get(CUT)
+    cut = plan.objects.get(CUT_INSTANCES)
     if cut is not None:
         document["cut_instances"] = json.loads(cut)
-    plan.objects.put(
-        "metrics.json", json.dumps(public_values(_finite(document)), indent=1).encode()
-    )
+    plan.objects.put(METRICS, json.dumps(public_values(_finite(document)), indent=1).encode())
     return document
 
 
@@ -392,7 +400,7 @@ def _inertia(plan: Plan, scenes: Mapping[str, SceneFigures]) -> float | None:
     own = [value for figures in scenes.values() for value in figures.inertia]
     groups = {plan.group(figures.layout, 0) for figures in scenes.values()} - {None}
     for group in sorted(str(g) for g in groups):
-        fit = read_fit(plan.objects, f"records/+fits/{group}", plan.plugin)
+        fit = read_fit(plan.objects, fit_key(group), plan.plugin)
         if fit is not None:
             inertia = getattr(fit[1], "inertia", None)
             if inertia is not None:
@@ -405,7 +413,7 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
     groups = {plan.group(figures.layout, 0) for figures in scenes.values()} - {None}
     found = []
     for group in sorted(str(g) for g in groups)[:WORST]:
-        fit = read_fit(plan.objects, f"records/+fits/{group}", plan.plugin)
+        fit = read_fit(plan.objects, fit_key(group), plan.plugin)
         if fit is None:
             continue
         about, segmenter = fit
@@ -480,4 +488,4 @@ def finish(plan: Plan, log: RecordLog) -> None:
     plan.objects.commit(published_mark(plan))
     with plan.objects.together(len(done)):
         each_of(done, log.clear, plan.objects.root)
-    plan.objects.delete_tree("work")
+    plan.objects.delete_tree(WORK)

@@ -18,6 +18,7 @@ from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.store.arrays import ArraySpec
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
+from segengine.store.keys import array_folder
 from segengine.store.layouts import Layout
 from segengine.store.records import Record, RecordLog
 from segengine.store.seals import SealedObjects
@@ -85,7 +86,7 @@ def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
         (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
         objects = open_objects(task.store, task.writer)
         index = (slice(f0, f1), slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
-        with store_access(f"{task.store}/scenes/{task.scene}/{task.below.path}"):
+        with store_access(f"{task.store}/{array_folder(task.scene, task.below.path)}"):
             below = open_array(task.store, task.scene, task.below)
             labels = read_region(objects, below, index, lambda place: place in task.stored)
         block = halve(labels, int(task.spec.fill))

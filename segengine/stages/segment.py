@@ -14,16 +14,16 @@ from segengine import asked
 from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.instances.join import join
 from segengine.instances.pieces import kept_pieces
-from segengine.instances.rows import rows_key
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame, Progress
 from segengine.stages.quarantine import Quarantine
 from segengine.store.blobs import Objects
+from segengine.store.keys import INSTANCES, MAPS, draft_key, rows_key, single_key, work_folder
 from segengine.store.layouts import Layout
-from segengine.store.records import FrameFailure, Record, RecordLog, from_json, given_up, single_key
+from segengine.store.records import FrameFailure, Record, RecordLog, from_json, given_up
 from segengine.types import Place
-from segengine.worker.drafts import draft_key, read_summary
+from segengine.worker.drafts import read_summary
 from segengine.worker.segment import compute_shard, finish_shard
 from segengine.worker.tasks import FinishTask, Hint, JoinedObjects, LinkedPieces, ShardTask
 
@@ -111,10 +111,9 @@ def _record(plan: Plan, task: ShardTask, outcome: Outcome) -> Record:
     log = RecordLog(plan.objects)
     log.drop("mask", task.scene, task.place, packed=task.had == "packed")
     for spec in task.arrays.arrays:
-        if spec.path in ("mask/0", "instances/0", "probabilities/0"):
-            place = task.place if len(spec.shape) == 3 else (task.place[0], 0, *task.place[1:])
-            plan.objects.delete(spec.shard_key(task.scene, place))
-    if "instances/0" in task.arrays:
+        if spec.path in MAPS:
+            plan.objects.delete(spec.shard_key(task.scene, task.place))
+    if INSTANCES in task.arrays:
         plan.objects.delete(rows_key(task.scene, task.place))
     reason = f"{outcome.status}: {outcome.reason}"
     base = Record(
@@ -230,4 +229,4 @@ def clear_drafts(plan: Plan, layout: Layout) -> None:
         if kind == "draft":
             log.drop("draft", layout.scene, place, packed=False)
             plan.objects.delete(draft_key(layout.scene, place))
-    plan.objects.delete_tree(f"work/{layout.scene}")
+    plan.objects.delete_tree(work_folder(layout.scene))

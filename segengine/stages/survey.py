@@ -12,15 +12,14 @@ from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Fit, Plan
 from segengine.progress import Progress
+from segengine.store.keys import fit_key, surveys_folder
 from segengine.store.layouts import Layout
 from segengine.store.records import FrameFailure
-from segengine.store.seals import FITS
 from segengine.store.values import decode
 from segengine.types import Place
 from segengine.worker.segment import fit_states, survey_batch
 from segengine.worker.tasks import FitTask, Fitted, Surveyed, SurveyTask
 
-STATES = "records/+survey"
 MOST_SHARDS = 32
 """Shards in a batch, at most: what is surveyed again after a kill."""
 
@@ -71,7 +70,7 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
             _lose(plan, group, outcome, f"survey: {outcome.status} in a batch of scene {scene}")
         yield Progress("survey", done, total, pixels=pixels)
     # Workers write the fits: what lies there must not be taken for a damaged one meanwhile.
-    plan.objects.open([f"{FITS}/{group.name}" for group in groups])
+    plan.objects.open([fit_key(group.name) for group in groups])
     for outcome in _fit(plan, groups, pool, faults):
         done += 1
         yield Progress(
@@ -79,13 +78,13 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
             done,
             total,
             pixels=pixels,
-            message=f"fitted {outcome.work.key.removeprefix(FITS)[1:]}",
+            message=f"fitted {outcome.work.key.removeprefix(fit_key(''))}",
         )
     for group in groups:
-        plan.objects.adopt(f"{FITS}/{group.name}")
+        plan.objects.adopt(fit_key(group.name))
     plan.objects.commit()
     for group in groups:
-        plan.objects.delete_tree(f"{STATES}/{group.name}")
+        plan.objects.delete_tree(surveys_folder(group.name))
     for scene in {layout.scene for g in groups for layout in g.layouts if g.frame is None}:
         plan.refresh(scene)
 
@@ -142,12 +141,12 @@ def _batch(plan: Plan, group: _Group, layout: Layout, places: list[Place]) -> Su
             [[f.gone for f in t.frames] for t in tasks],
         ]
     )
-    return SurveyTask(tasks, f"{STATES}/{group.name}/{name}")
+    return SurveyTask(tasks, f"{surveys_folder(group.name)}/{name}")
 
 
 def _resume(plan: Plan, group: _Group) -> None:
     """Take up the states an earlier run has committed."""
-    there = set(plan.objects.keys(f"{STATES}/{group.name}"))
+    there = set(plan.objects.keys(surveys_folder(group.name)))
     trusted = (type(plan.plugin).__module__.partition(".")[0],)
     for batch in group.batches:
         if batch.key in there:
@@ -188,7 +187,7 @@ def _lose(plan: Plan, group: _Group, outcome: Outcome, what: str) -> None:
 
 def _fit(plan: Plan, groups: list[_Group], pool: Pool, faults: FaultsSpec) -> Iterator[Outcome]:
     works = [w for w in (_fit_work(plan, group) for group in groups) if w is not None]
-    by_key = {f"{FITS}/{g.name}": g for g in groups}
+    by_key = {fit_key(g.name): g for g in groups}
     # The run's fit is made here, so that all workers are free and its memory is the driver's.
     here = InProcess() if asked.scope(plan.plugin) == "run" else pool
     for outcome in here.dispatch(works, retries=faults.retries, deadline=faults.deadline):
@@ -230,6 +229,6 @@ def _fit_work(plan: Plan, group: _Group) -> Work | None:
     about = {"job": plan.fingerprint, "inputs": seen}
     spec = plan.task(group.layouts[0], (0, 0, 0)).segmenter
     spec = replace(spec, fit="", digest="")
-    key, writer = f"{FITS}/{group.name}", plan.objects.writer
+    key, writer = fit_key(group.name), plan.objects.writer
     task = FitTask(plan.objects.root, spec, tuple(states), key, about, writer)
     return Work(task.key, fit_states, task)

@@ -13,6 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from segengine.store.keys import (
+    COLORS,
+    INSTANCES,
+    MASK,
+    PROBABILITIES,
+    is_coarser,
+    level_path,
+    node_metadata,
+    shard_key,
+)
 from segengine.store.layouts import Layout
 from segengine.store.shardcodec import codecs
 
@@ -65,7 +75,7 @@ class ArraySpec:
 
     def shard_key(self, scene: str, place: tuple[int, ...]) -> str:
         """Key of a shard's object in the store."""
-        return f"scenes/{scene}/{self.path}/c/{'/'.join(map(str, place))}"
+        return shard_key(scene, self.path, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ class SceneArrays:
     @property
     def levels(self) -> tuple[ArraySpec, ...]:
         """Levels of the mask's pyramid above 0, coarser and coarser."""
-        return tuple(s for s in self.arrays if s.path.startswith("mask/") and s.path != "mask/0")
+        return tuple(s for s in self.arrays if is_coarser(s.path))
 
 
 def holds(spec: ArraySpec, stored: bytes) -> bool:
@@ -116,23 +126,29 @@ def scene_arrays(
     dtype = mask_dtype(classes)
     void = int(np.iinfo(dtype).max)
     axes = ("frame", "y", "x")
-    found = [ArraySpec("mask/0", layout.shape, layout.shard, layout.chunk, dtype.name, void, axes)]
+    found = [ArraySpec(MASK, layout.shape, layout.shard, layout.chunk, dtype.name, void, axes)]
     level, (h, w) = 0, (height, width)
     while max(height, width) > side and max(h, w) > c:
         level, h, w = level + 1, -(-h // 2), -(-w // 2)
         found.append(
             ArraySpec(
-                f"mask/{level}", (frames, h, w), layout.shard, layout.chunk, dtype.name, void, axes
+                level_path(level),
+                (frames, h, w),
+                layout.shard,
+                layout.chunk,
+                dtype.name,
+                void,
+                axes,
             )
         )
     if "instances" in outputs:
         found.append(
-            ArraySpec("instances/0", layout.shape, layout.shard, layout.chunk, "uint32", 0, axes)
+            ArraySpec(INSTANCES, layout.shape, layout.shard, layout.chunk, "uint32", 0, axes)
         )
     if "probabilities" in outputs:
         found.append(
             ArraySpec(
-                "probabilities/0",
+                PROBABILITIES,
                 (frames, classes, height, width),
                 (f, classes, side, side),
                 (1, 1, c, c),
@@ -145,7 +161,7 @@ def scene_arrays(
         n = frames if frame_colors else 1
         box = (min(n, 4096), classes, 3)
         found.append(
-            ArraySpec("colors", (n, classes, 3), box, box, "uint8", 0, ("frame", "class", "rgb"))
+            ArraySpec(COLORS, (n, classes, 3), box, box, "uint8", 0, ("frame", "class", "rgb"))
         )
     return SceneArrays(tuple(found))
 
@@ -176,8 +192,8 @@ def scene_documents(layout: Layout, arrays: SceneArrays) -> dict[str, bytes]:
         "segengine": {"kind": layout.kind, "bands": layout.bands, "dtype": layout.dtype},
         **layout.attributes,
     }
-    documents = {f"{path}/zarr.json": to_bytes(node) for path, node in nodes.items()}
-    documents["zarr.json"] = to_bytes(group_metadata(attributes, nodes))
+    documents = {node_metadata(path): to_bytes(node) for path, node in nodes.items()}
+    documents[node_metadata()] = to_bytes(group_metadata(attributes, nodes))
     return documents
 
 

@@ -29,11 +29,8 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVa
 
 from segengine.errors import HEAL, SegengineError, StoreAccessError, StoreError, StoreLockedError
 from segengine.guards import schemes
+from segengine.store.keys import ASIDE, GUARD, LOCK, TMP, WORK, is_provisional
 
-TMP = "work/tmp"
-ASIDE = "misplaced"
-"""Where `Writer.clears` puts what lay in the place of an object or a folder."""
-LOCK = "run.lock"
 RECHECK = 1.0
 """Seconds for which a process believes that its run still holds the lock."""
 _URL = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -282,7 +279,6 @@ def lock_fields(data: bytes | None) -> dict[str, Any]:
 _ANY = "*"
 """A name of which there is no object."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-GUARD = "work/lock.guard"
 GUARDED = 10.0
 """Seconds to wait for another process that swaps; it takes milliseconds."""
 
@@ -420,7 +416,7 @@ class LocalObjects:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(self.root, TMP))
         with contextlib.suppress(OSError):
-            os.rmdir(os.path.join(self.root, os.path.dirname(TMP)))
+            os.rmdir(os.path.join(self.root, WORK))
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -467,7 +463,7 @@ class LocalObjects:
             _flush(os.path.dirname(path))
 
     def _flushes(self, deleted: str) -> bool:
-        return self.writer.fsync and deleted.partition("/")[0] != "work"
+        return self.writer.fsync and not is_provisional(deleted)
 
     def keys(self, prefix: str) -> Iterator[str]:
         yield from _names(os.path.join(self.root, prefix), prefix.rstrip("/"))

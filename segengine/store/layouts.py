@@ -17,14 +17,10 @@ from segengine import tiling
 from segengine.ahead import several
 from segengine.ground import Ground
 from segengine.store.blobs import Objects
+from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Place, Window
 from segengine.urls import public
-
-LAYOUTS = "records/+layouts"
-UNPLACED = "records/+unplaced"
-RELAYING = "records/+relaying"
-"""There while scenes are laid out anew: the layouts may be of other source options than the root's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +155,7 @@ def load_layouts(objects: Objects) -> dict[str, Layout]:
 
 def load_layout(objects: Objects, scene: str) -> Layout | None:
     """The committed layout of a scene; None where it is damaged for good."""
-    found = _committed(objects, f"{LAYOUTS}/{scene}")
+    found = _committed(objects, layout_key(scene))
     return found if isinstance(found, Layout) and found.scene == scene else None
 
 
@@ -179,7 +175,7 @@ def _committed(objects: Objects, key: str) -> Any:
 
 def commit_layout(objects: Objects, layout: Layout) -> None:
     """Write a scene's layout, atomically; a rerun lists its inputs again, and has their full URLs."""
-    objects.put(f"{LAYOUTS}/{layout.scene}", encode(layout.public))
+    objects.put(layout_key(layout.scene), encode(layout.public))
 
 
 def commit_unplaced(objects: Objects, unplaced: Sequence[Unplaced]) -> None:

@@ -36,9 +36,9 @@ from typing import Any, Literal
 import psutil
 
 from segengine.errors import StoreAccessError, StoreLockedError
-from segengine.store.blobs import LOCK, LocalObjects, Objects, lock_fields, require_lock
+from segengine.store.blobs import LocalObjects, Objects, lock_fields, require_lock
+from segengine.store.keys import LOCK
 
-KEY = LOCK
 RENEW = 10.0
 """Seconds between renewals."""
 STALE = 60.0
@@ -98,8 +98,8 @@ def _bytes(mine: dict[str, Any]) -> bytes:
 
 
 def _acquire(objects: Objects, mine: dict[str, Any]) -> None:
-    while not objects.create(KEY, _bytes(mine)):
-        data = objects.get(KEY)
+    while not objects.create(LOCK, _bytes(mine)):
+        data = objects.get(LOCK)
         if data is None:  # given back just now
             continue
         if lock_fields(data).get("run") == mine["run"]:  # written, though the answer was lost
@@ -117,12 +117,12 @@ def _acquire(objects: Objects, mine: dict[str, Any]) -> None:
 
 def _take_over(objects: Objects, data: bytes, mine: dict[str, Any]) -> bool:
     """Replace a stale lock; False where it has changed, and is to be looked at again."""
-    if not objects.swap(KEY, data, _bytes(mine)):
+    if not objects.swap(LOCK, data, _bytes(mine)):
         return False
     if not isinstance(objects, LocalObjects):
         # A store without conditions lets two that found it both write: the later one holds it.
         time.sleep(SETTLE)
-        held = objects.get(KEY)
+        held = objects.get(LOCK)
         if lock_fields(held).get("run") != mine["run"]:
             raise _refused(objects, held or b"")
     return True
@@ -139,7 +139,7 @@ def _watch(objects: Objects, data: bytes) -> bytes | None:
     end = time.monotonic() + STALE
     while time.monotonic() < end:
         time.sleep(POLL)
-        now = objects.get(KEY)
+        now = objects.get(LOCK)
         if now != data:
             return now
     return None
@@ -222,15 +222,15 @@ def _keep(objects: Objects, mine: dict[str, Any], stop: threading.Event) -> None
     while not stop.wait(RENEW):
         # A renewal that fails is tried again in time; the run itself must not fail for it.
         with contextlib.suppress(Exception):
-            held = objects.get(KEY)
+            held = objects.get(LOCK)
             if lock_fields(held).get("run") != mine["run"]:
                 return
-            objects.swap(KEY, held or b"", _bytes(mine))
+            objects.swap(LOCK, held or b"", _bytes(mine))
 
 
 def _give_back(objects: Objects, run: str) -> None:
     # A store that is away keeps the lock; nobody renews it.
     with contextlib.suppress(StoreAccessError):
-        held = objects.get(KEY)
+        held = objects.get(LOCK)
         if held is not None and lock_fields(held).get("run") == run:
-            objects.swap(KEY, held, None)
+            objects.swap(LOCK, held, None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -21,6 +20,18 @@ import pyarrow.parquet as pq
 import xxhash
 
 from segengine.store.blobs import Objects
+from segengine.store.keys import (
+    MASK,
+    PACKED,
+    RECORDS,
+    SCENES,
+    array_folder,
+    pack_key,
+    records_folder,
+    shards_folder,
+    single_key,
+    single_of,
+)
 from segengine.store.parquet import read_parquet
 from segengine.types import Color, Place
 from segengine.urls import public
@@ -101,24 +112,6 @@ class Record:
     def checksum(self) -> str:
         """Checksums of all stored objects, joined by blanks."""
         return " ".join(o.checksum for o in self.objects)
-
-
-def pack_key(scene: str) -> str:
-    """Key of a finished scene's packed records."""
-    return f"records/{scene}.parquet"
-
-
-def single_key(kind: str, scene: str, shard: Place) -> str:
-    """Key of a shard's single record."""
-    f, y, x = shard
-    return f"records/{scene}/{kind}/{f}.{y}.{x}.json"
-
-
-def _named(key: str) -> tuple[Any, Place] | None:
-    """Kind and shard of a single record, by its key."""
-    *_, kind, name = key.split("/")
-    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)\.json", name)
-    return None if found is None else (kind, (int(found[1]), int(found[2]), int(found[3])))
 
 
 def to_json(record: Record) -> bytes:
@@ -335,16 +328,17 @@ class RecordLog:
 
     def scenes(self) -> tuple[set[str], set[str]]:
         """Names of scenes with (single, packed) records."""
-        folders, files = self.objects.children("records")
-        packed = {f.removesuffix(".parquet") for f in files if f.endswith(".parquet")}
+        folders, files = self.objects.children(RECORDS)
+        packed = {f.removesuffix(PACKED) for f in files if f.endswith(PACKED)}
         return {f for f in folders if not f.startswith("+")}, packed
 
     def unrecorded(self, known: Collection[str]) -> list[str]:
         """Scenes with stored masks, but for the `known` ones, of which there are records."""
         return [
             scene
-            for scene in self.objects.children("scenes")[0]
-            if scene not in known and any(self.objects.keys(f"scenes/{scene}/mask/0/c"))
+            for scene in self.objects.children(SCENES)[0]
+            if scene not in known
+            and any(self.objects.keys(shards_folder(array_folder(scene, MASK))))
         ]
 
     def table(self, scene: str, columns: list[str] | None = None) -> pa.Table | None:
@@ -363,14 +357,14 @@ class RecordLog:
         may have taken back, does not hold.
         """
         found: dict[tuple[str, Place], Record] = {}
-        for key in self.objects.keys(f"records/{scene}"):
+        for key in self.objects.keys(records_folder(scene)):
             data = self.objects.get(key)
             if data is None:
                 continue
             try:
                 record = from_json(data)
             except ValueError:
-                named = _named(key)
+                named = single_of(key)
                 if named is None:
                     continue
                 record = Record(named[0], scene, named[1], (0,) * 6, "void", "", "")
@@ -380,7 +374,7 @@ class RecordLog:
     def damaged(self) -> Iterator[str]:
         """Keys of single records whose bytes are not those that were stored."""
         for scene in sorted(self.scenes()[0]):
-            for key in sorted(self.objects.keys(f"records/{scene}")):
+            for key in sorted(self.objects.keys(records_folder(scene))):
                 data = self.objects.get(key)
                 try:
                     if data is not None:
@@ -410,7 +404,7 @@ class RecordLog:
 
     def clear(self, scene: str) -> None:
         """Delete the single records of a scene, once it is packed."""
-        self.objects.delete_tree(f"records/{scene}")
+        self.objects.delete_tree(records_folder(scene))
 
     def forget(self, scene: str) -> None:
         """Delete all records of a scene."""

@@ -16,8 +16,9 @@ from segengine.errors import (
 from segengine.guards.trust import refuse_forbidden
 from segengine.store.arrays import SceneArrays, group_metadata, says, scene_documents
 from segengine.store.blobs import LocalObjects, Objects
-from segengine.store.layouts import LAYOUTS, Layout
-from segengine.store.seals import COPIES, ROOT, SEALS, SealedObjects
+from segengine.store.keys import COPIES, LAYOUTS, OWN, ROOT, SCENES_METADATA, SEALS, scene_folder
+from segengine.store.layouts import Layout
+from segengine.store.seals import SealedObjects
 
 if TYPE_CHECKING:
     pass
@@ -95,7 +96,7 @@ def check_place(objects: Objects) -> None:
         raise JobError(f"store.path: {above} is a file; name a folder")
     if os.path.isdir(root) and not os.path.exists(os.path.join(root, ROOT)):
         names = set(os.listdir(root))
-        if not names <= {"run.lock", "work", "records", "scenes"}:
+        if not names <= OWN:
             raise JobError(
                 f"store.path: {root} holds other files and no store; name an empty folder"
             )
@@ -104,7 +105,7 @@ def check_place(objects: Objects) -> None:
 def root_documents(attributes: Mapping[str, Any]) -> dict[str, bytes]:
     """The root and the `scenes` group, by key; with line breaks, for people look at them."""
     documents = {
-        "scenes/zarr.json": group_metadata({}),
+        SCENES_METADATA: group_metadata({}),
         ROOT: group_metadata({"segengine": dict(attributes)}),
     }
     return {key: json.dumps(document, indent=1).encode() for key, document in documents.items()}
@@ -119,7 +120,10 @@ def write_scene(objects: Objects, layout: Layout, arrays: SceneArrays) -> None:
     """Write a scene's metadata where it differs from what is there; the group itself last."""
     write_documents(
         objects,
-        {f"scenes/{layout.scene}/{k}": v for k, v in scene_documents(layout, arrays).items()},
+        {
+            f"{scene_folder(layout.scene)}/{k}": v
+            for k, v in scene_documents(layout, arrays).items()
+        },
     )
 
 

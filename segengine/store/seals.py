@@ -29,14 +29,28 @@ from numcodecs.zstd import compress, decompress
 
 from segengine.errors import HEAL
 from segengine.store.blobs import Objects, Writer
+from segengine.store.keys import (
+    COLORS,
+    COPIES,
+    CUT_INSTANCES,
+    FITS,
+    LAYOUTS,
+    METADATA,
+    METRICS,
+    RECORDS,
+    REPORT,
+    ROOT,
+    SCENES,
+    SEALS,
+    SEALS_COPY,
+    TABLES,
+    UNPLACED,
+    copies_key,
+    is_pack,
+)
 
-SEALS = "records/+seals"
-COPIES = "records/+copies"
-SEALS_COPY = f"{COPIES}/seals/+seals"
-ROOT = "zarr.json"
 SEALED = "sealed"
 """The root's attribute that says that there are seals."""
-REPORT = "report/index.html"
 MOST_COPIES = 32
 """Objects of copies above which the small ones become one."""
 SMALL = 8 << 20
@@ -110,22 +124,20 @@ def is_sealed(key: str) -> bool:
     (True, False)
     """
     head, _, rest = key.partition("/")
-    if head == "scenes":
-        return rest.endswith("zarr.json") or rest.split("/")[1:2] == ["colors"]
-    if head == "records":
-        return rest == "+cut" or is_kept_twice(key)
-    return head == "tables" or key in (ROOT, "metrics.json", REPORT)
+    if head == SCENES:
+        return rest.endswith(METADATA) or rest.split("/")[1:2] == [COLORS]
+    if head == RECORDS:
+        return key == CUT_INSTANCES or is_kept_twice(key)
+    return head == TABLES or key in (ROOT, METRICS, REPORT)
 
 
-FITS = "records/+fits"
-_TWICE = ("records/+layouts/", f"{FITS}/")
-_HOLDS_COPIES = ("", "records", *(prefix.rstrip("/") for prefix in _TWICE))
+_TWICE = (f"{LAYOUTS}/", f"{FITS}/")
+_HOLDS_COPIES = ("", RECORDS, *(prefix.rstrip("/") for prefix in _TWICE))
 
 
 def is_kept_twice(key: str) -> bool:
     """True for what nothing else in the store, and no input, could tell again."""
-    packed = key.startswith("records/") and key.count("/") == 1 and key.endswith(".parquet")
-    return packed or key.startswith(_TWICE) or key in (ROOT, "records/+unplaced")
+    return is_pack(key) or key.startswith(_TWICE) or key in (ROOT, UNPLACED)
 
 
 def sealed_report(page: str) -> bytes:
@@ -208,7 +220,7 @@ class SealedObjects:
         try:
             root = json.loads(self.base.get(ROOT) or b"")
         except (ValueError, RecursionError):  # it is lost itself
-            return bool(self.base.children("records/+layouts")[1])
+            return bool(self.base.children(LAYOUTS)[1])
         try:
             return SEALED in root["attributes"]["segengine"]
         except (KeyError, TypeError):
@@ -264,7 +276,7 @@ class SealedObjects:
             dead = self._compacted()
             self._save()
             for name in dead:
-                self.base.delete(f"{COPIES}/{name}")
+                self.base.delete(copies_key(name))
             for key in set(self.damaged) & {*book.seals, SEALS, SEALS_COPY}:
                 self.healed[key] = None
 
@@ -287,7 +299,7 @@ class SealedObjects:
         if not self._copies:
             return
         name = self._next_name()
-        self.base.put(f"{COPIES}/{name}", _packed(self._copies))
+        self.base.put(copies_key(name), _packed(self._copies))
         for key in self._copies:
             self._pending[key] = self._pending[key]._replace(copies=name)
         self._copies = {}
@@ -304,7 +316,7 @@ class SealedObjects:
         merged = self._small_copies(needed) if len(needed) > MOST_COPIES else {}
         if merged:
             fresh = self._next_name()
-            self.base.put(f"{COPIES}/{fresh}", _packed(merged))
+            self.base.put(copies_key(fresh), _packed(merged))
             for key in merged:
                 book.seals[key] = book.seals[key]._replace(copies=fresh)
             needed = {seal.copies for seal in book.seals.values()}
@@ -315,7 +327,7 @@ class SealedObjects:
         merged: dict[str, bytes] = {}
         taken = size = 0
         for name in sorted(names):
-            data = self.base.get(f"{COPIES}/{name}") or b""
+            data = self.base.get(copies_key(name)) or b""
             if len(data) > SMALL or size + len(data) > BATCH:
                 continue
             try:
@@ -373,7 +385,7 @@ class SealedObjects:
         if not seal.copies:
             return None
         if self._held[0] != seal.copies:
-            data = self.base.get(f"{COPIES}/{seal.copies}")
+            data = self.base.get(copies_key(seal.copies))
             try:
                 self._held = seal.copies, {} if data is None else _unpacked(data)
             except ValueError:
@@ -460,7 +472,7 @@ class SealedObjects:
 
     def delete_tree(self, prefix: str) -> None:
         """Delete every object below a prefix."""
-        if prefix.startswith(("scenes", "records/+layouts", "records/+fits")):
+        if prefix.startswith((SCENES, LAYOUTS, FITS)):
             below = f"{prefix}/"
             self.open([k for k in self.book.seals if k.startswith(below)])
             self._forget(lambda k: k.startswith(below))
@@ -511,14 +523,14 @@ class SealedObjects:
             if seal.copies:
                 needed.setdefault(seal.copies, []).append(key)
         for name, keys in sorted(needed.items()):
-            data = self.base.get(f"{COPIES}/{name}")
+            data = self.base.get(copies_key(name))
             try:
                 found = {} if data is None else _unpacked(data)
             except ValueError:
                 found = {}
             whole = all(k in found and digest(found[k]) == book.seals[k].digest for k in keys)
             if not whole and (self.heals or not self._was_written(keys[0], book.seals[keys[0]])):
-                yield f"{COPIES}/{name}", self._what(f"{COPIES}/{name}", data)
+                yield copies_key(name), self._what(copies_key(name), data)
 
     def _check_seals_copy(self) -> Iterator[tuple[str, str]]:
         """The same of the seals' second copy, which a kill leaves one time behind."""
@@ -541,7 +553,7 @@ class SealedObjects:
         lost: list[str] = []
         for key in found:
             self.base.clear_way(key)
-            if key == SEALS or key.startswith(f"{COPIES}/"):
+            if key == SEALS or key.startswith(copies_key("")):
                 continue
             copy = self._copy_of(key, self.book.seals[key])
             if copy is None:
@@ -554,7 +566,7 @@ class SealedObjects:
             if is_kept_twice(key):
                 self.base.delete(key)  # both are lost: better none than a damaged one
         for key in found:
-            if key.startswith(f"{COPIES}/") and key != SEALS_COPY:
+            if key.startswith(copies_key("")) and key != SEALS_COPY:
                 name = key.rpartition("/")[2]
                 for own in [k for k, s in self.book.seals.items() if s.copies == name]:
                     self.adopt(own)

@@ -15,6 +15,7 @@ from segengine.errors import (
 )
 from segengine.store.arrays import ArraySpec
 from segengine.store.blobs import Objects, zarr_store
+from segengine.store.keys import array_folder, shards_folder
 from segengine.store.records import StoredObject
 from segengine.store.seals import MISSING, digest
 from segengine.store.shardcodec import encode_shard
@@ -27,16 +28,10 @@ if TYPE_CHECKING:
 checksum = digest
 
 
-def shard_place(spec: ArraySpec, place: tuple[int, ...]) -> tuple[int, ...]:
-    """A place (frame, y, x) in the shard grid of an array, which may have a class axis too."""
-    return (place[0], 0, *place[1:]) if len(place) < len(spec.shape) else place
-
-
 def write_block(
     objects: Objects, spec: ArraySpec, scene: str, place: tuple[int, ...], block: NDArray[Any]
 ) -> StoredObject:
     """Write one whole shard of an array; `block` fills its first corner."""
-    place = shard_place(spec, place)
     data = encode_shard(block.astype(spec.dtype, copy=False), spec.shard, spec.chunk, spec.fill)
     objects.put(spec.shard_key(scene, place), data)
     return StoredObject(spec.path, checksum(data), len(data))
@@ -48,7 +43,7 @@ def open_array(root: str, scene: str, spec: ArraySpec) -> zarr.Array[Any]:
 
     What the spec says is not read again: no damage to its metadata can change what is read.
     """
-    return _opened(root, f"scenes/{scene}/{spec.path}", spec.metadata())
+    return _opened(root, array_folder(scene, spec.path), spec.metadata())
 
 
 def _opened(root: str, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
@@ -78,7 +73,7 @@ def read_region(
     `is_stored`: whether a record vouches for a place of the shard grid; one that is not there reads
     as void. Raises DamagedStoreError where stored bytes cannot be decoded, or where they are gone.
     """
-    key = f"{array.path}/c"
+    key = shards_folder(array.path)
     try:
         found = np.asarray(array[index])
     except (ValueError, RuntimeError, TypeError) as error:

@@ -17,6 +17,7 @@ from segengine.instances.join import Seen, see
 from segengine.instances.pieces import Pieces, find_pieces
 from segengine.instances.rows import decode_rle, row_of
 from segengine.store.blobs import Objects
+from segengine.store.keys import draft_key
 from segengine.store.records import Record
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Place, Window
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 INVALID = 0x80
 """Bit of a stored draft: the pixel is nodata."""
 Row = dict[str, Any]
-
-
-def draft_key(scene: str, place: Place) -> str:
-    """Where a shard's provisional map lies."""
-    return f"work/{scene}/draft/{'.'.join(map(str, place))}"
 
 
 def read_summary(record: Record) -> Any:

@@ -23,6 +23,7 @@ from segengine.measuring.measures import Fold, MeasureSpec, built
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
+from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, array_folder
 from segengine.store.records import Record, RecordLog
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
@@ -185,7 +186,7 @@ class _Maps:
         (_, y0, x0), (f1, y1, x1) = self.task.window.start, self.task.window.stop
         first, block = self._held.get(path, (0, ()))
         if not first <= ref.index < first + len(block):
-            with store_access(f"{self.task.store}/scenes/{self.task.scene}/{path}"):
+            with store_access(f"{self.task.store}/{array_folder(self.task.scene, path)}"):
                 array = open_array(self.task.store, self.task.scene, self.task.arrays[path])
                 spans = (slice(None),) * (array.ndim - 3) + (slice(y0, y1), slice(x0, x1))
                 size = math.prod(array.shape[1:-2]) * (y1 - y0) * (x1 - x0) * array.dtype.itemsize
@@ -203,13 +204,13 @@ def _prediction(
     """What is stored of a frame's window, with what the folds need."""
     probabilities = instances = objects = None
     if "probabilities" in needs:
-        found = maps.read("probabilities/0", ref, rows, cols)
+        found = maps.read(PROBABILITIES, ref, rows, cols)
         probabilities = np.ascontiguousarray(np.moveaxis(found, 1, -1))
-    if "instances" in needs and "instances/0" in maps.task.arrays:
-        instances = maps.read("instances/0", ref, rows, cols)
-    if "objects" in needs and "instances/0" in maps.task.arrays:
+    if "instances" in needs and INSTANCES in maps.task.arrays:
+        instances = maps.read(INSTANCES, ref, rows, cols)
+    if "objects" in needs and INSTANCES in maps.task.arrays:
         objects = _objects(maps.task, ref)
-    return Prediction(maps.read("mask/0", ref, rows, cols), probabilities, instances, objects)
+    return Prediction(maps.read(MASK, ref, rows, cols), probabilities, instances, objects)
 
 
 @lru_cache(maxsize=4)

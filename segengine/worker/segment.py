@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from segengine import asked, tiling
 from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
+from segengine.store.keys import PROBABILITIES, draft_key
 from segengine.store.records import FrameFailure, Record
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Prediction, Tile
 from segengine.urls import public
-from segengine.worker.drafts import INVALID, draft_key, read_objects_draft
+from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of, store_fit
 from segengine.worker.reading import Batch, Box, batches
 from segengine.worker.shard import Block
@@ -199,7 +200,7 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
         )
     if task.draft and asked.links(segmenter):
         return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
-    stored = "probabilities/0" in task.arrays
+    stored = PROBABILITIES in task.arrays
     labels_only = hasattr(segmenter, "label") and not stored
     found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
     found = asked.as_prediction(found, segmenter, pixels.shape[:3])

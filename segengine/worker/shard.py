@@ -20,11 +20,11 @@ from segengine.instances.rows import (
     of_frame,
     read_rows,
     renumbered_objects,
-    rows_key,
     to_bytes,
     with_frame,
 )
 from segengine.store.blobs import Objects
+from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, rows_key
 from segengine.store.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
 from segengine.store.shards import checksum, write_block
 from segengine.types import Color, FrameRef, Prediction, Tile
@@ -50,9 +50,9 @@ class Block:
     def __init__(self, task: ShardTask) -> None:
         self.task = task
         shape = task.window.shape
-        spec = task.arrays["mask/0"]
+        spec = task.arrays[MASK]
         self.void = int(spec.fill)
-        self.joined = task.draft and "instances/0" in task.arrays
+        self.joined = task.draft and INSTANCES in task.arrays
         """Objects are drafted: windows number them, the stitch stage says which are one."""
         self.linked = task.draft and not self.joined
         """Pieces are drafted, for a Linker."""
@@ -62,10 +62,10 @@ class Block:
         self.probabilities: NDArray[np.float32] | None = None
         self.tables: dict[int, pa.Table] = {}
         self.inputs = task.inputs
-        if "instances/0" in task.arrays:
+        if INSTANCES in task.arrays:
             self.instances = np.zeros(shape, np.uint32)
         self.window: WindowObjects | None = None
-        if not self.linked and "probabilities/0" in task.arrays:
+        if not self.linked and PROBABILITIES in task.arrays:
             frames, height, width = shape
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
         self.colors: dict[int, tuple[Color, ...]] = {}
@@ -214,9 +214,9 @@ class Block:
     def maps(self) -> list[tuple[str, NDArray[Any]]]:
         """The arrays there are, with their paths."""
         maps = (
-            ("mask/0", self.labels),
-            ("instances/0", self.instances),
-            ("probabilities/0", self.probabilities),
+            (MASK, self.labels),
+            (INSTANCES, self.instances),
+            (PROBABILITIES, self.probabilities),
         )
         return [(path, block) for path, block in maps if block is not None]
 

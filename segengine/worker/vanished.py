@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.rows import read_rows, rows_key, to_bytes
+from segengine.instances.rows import read_rows, to_bytes
 from segengine.store.blobs import Objects, store_access
-from segengine.store.records import LOST, FrameFailure, Record, RecordLog, from_json, single_key
-from segengine.store.shards import checksum, open_array, shard_place
+from segengine.store.keys import MASK, PROBABILITIES, array_folder, kept_key, rows_key, single_key
+from segengine.store.records import LOST, FrameFailure, Record, RecordLog, from_json
+from segengine.store.shards import checksum, open_array
 from segengine.store.values import decode, encode
 from segengine.types import Color
 
@@ -51,7 +52,7 @@ class Kept:
 
 def carried(task: ShardTask, objects: Objects) -> Kept | None:
     """What a shard's vanished frames keep; None where nothing usable is stored."""
-    key = _key(task)
+    key = kept_key(task.scene, task.place)
     saved = objects.get(key)
     with suppress(ValueError):  # damaged itself: as if it were not there
         kept: Kept | None = None if saved is None else decode(saved)
@@ -65,7 +66,7 @@ def carried(task: ShardTask, objects: Objects) -> Kept | None:
 
 def lost(task: ShardTask, objects: Objects) -> tuple[FrameFailure, ...]:
     """Vanished frames of a shard whose stored masks nothing vouches for; they will be void."""
-    record, spec = _record(task, objects), task.arrays["mask/0"]
+    record, spec = _record(task, objects), task.arrays[MASK]
     had = objects.exists(spec.shard_key(task.scene, task.place))
     if not had and (record is None or not record.objects):
         return ()
@@ -88,11 +89,7 @@ def _failures(task: ShardTask, frames: Collection[int]) -> tuple[FrameFailure, .
 
 def forget(task: ShardTask, objects: Objects) -> None:
     """Delete what was saved, once the shard is committed."""
-    objects.delete(_key(task))
-
-
-def _key(task: ShardTask) -> str:
-    return f"work/{task.scene}/gone/{'.'.join(map(str, task.place))}"
+    objects.delete(kept_key(task.scene, task.place))
 
 
 def _stored(task: ShardTask, objects: Objects) -> Kept | None:
@@ -103,10 +100,10 @@ def _stored(task: ShardTask, objects: Objects) -> Kept | None:
     first, gone = record.box[0], [r.index for r in task.frames if r.gone]
     maps = {}
     for path in (o.array for o in record.objects):
-        same = path != "probabilities/0" or record.job == task.job  # their shape is the job's
+        same = path != PROBABILITIES or record.job == task.job  # their shape is the job's
         if path in task.arrays and same:
             _, rows, columns = task.window.slices
-            with store_access(f"{task.store}/scenes/{task.scene}/{path}"):
+            with store_access(f"{task.store}/{array_folder(task.scene, path)}"):
                 array = open_array(task.store, task.scene, task.arrays[path])
                 maps[path] = {i: np.asarray(array[i, ..., rows, columns]) for i in gone}
     failed = {f.frame for f in record.failures}
@@ -133,7 +130,7 @@ def _is_whole(task: ShardTask, objects: Objects, record: Record) -> bool:
     for stored in record.objects:
         if stored.array in task.arrays:
             spec = task.arrays[stored.array]
-            data = objects.get(spec.shard_key(task.scene, shard_place(spec, task.place)))
+            data = objects.get(spec.shard_key(task.scene, task.place))
             if data is None or checksum(data) != stored.checksum:
                 return False
     return True

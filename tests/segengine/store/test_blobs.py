@@ -15,7 +15,8 @@ import pytest
 
 from segengine.errors import StoreAccessError, StoreLockedError
 from segengine.store import blobs as module
-from segengine.store.blobs import ASIDE, LOCK, LocalObjects, Writer, access_error, open_objects
+from segengine.store.blobs import LocalObjects, Writer, access_error, open_objects
+from segengine.store.keys import ASIDE, LOCK
 
 
 @pytest.fixture

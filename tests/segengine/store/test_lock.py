@@ -20,6 +20,7 @@ from segengine.errors import SegengineError, StoreLockedError
 from segengine.store import blobs as module
 from segengine.store import lock
 from segengine.store.blobs import LocalObjects
+from segengine.store.keys import LOCK
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def content(**changes: Any) -> bytes:
 
 
 def write(objects: LocalObjects, **changes: Any) -> None:
-    objects.put(lock.KEY, content(**changes))
+    objects.put(LOCK, content(**changes))
 
 
 def dead_pid() -> int:
@@ -67,12 +68,12 @@ def state(**changes: Any) -> str:
 def test_it_is_held_and_given_back(objects: LocalObjects) -> None:
     before = time.monotonic()
     with lock.run_lock(objects) as held_lock:
-        held = json.loads(objects.get(lock.KEY) or b"")
+        held = json.loads(objects.get(LOCK) or b"")
         assert before <= held["beat"] <= time.monotonic()
         assert held["run"] == held_lock.run
         assert held["pid"] == os.getpid()
         held_lock.check()
-    assert objects.get(lock.KEY) is None
+    assert objects.get(LOCK) is None
 
 
 def test_a_second_run_is_refused_at_once_and_told_who_and_since_when(
@@ -130,10 +131,10 @@ def test_what_another_place_or_a_damaged_lock_says_is_not(changes: dict[str, Any
 def test_every_field_may_be_missing_or_null(objects: LocalObjects) -> None:
     whole = json.loads(content(place="another boot"))
     for name in whole:
-        objects.put(lock.KEY, json.dumps({**whole, name: None}).encode())
+        objects.put(LOCK, json.dumps({**whole, name: None}).encode())
         with lock.run_lock(objects):
             pass
-        objects.put(lock.KEY, json.dumps({k: whole[k] for k in whole if k != name}).encode())
+        objects.put(LOCK, json.dumps({k: whole[k] for k in whole if k != name}).encode())
         with lock.run_lock(objects):
             pass
 
@@ -184,7 +185,7 @@ def test_another_places_lock_is_taken_over_where_it_stays_as_it_is(
     began = time.monotonic()
     with lock.run_lock(objects) as held_lock:
         assert time.monotonic() - began >= lock.STALE
-        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
+        assert json.loads(objects.get(LOCK) or b"")["run"] == held_lock.run
     (message,) = caplog.messages
     assert "waiting up to 0.5 s to see whether run abc on elsewhere" in message
 
@@ -194,9 +195,9 @@ def test_a_watched_lock_that_is_given_back_is_taken_at_once(
 ) -> None:
     monkeypatch.setattr(lock, "STALE", 1000.0)
     write(objects, place="another boot")
-    monkeypatch.setattr(lock.time, "sleep", lambda seconds: objects.delete(lock.KEY))
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: objects.delete(LOCK))
     with lock.run_lock(objects) as held_lock:
-        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
+        assert json.loads(objects.get(LOCK) or b"")["run"] == held_lock.run
 
 
 def test_a_dead_process_is_taken_over_at_once(
@@ -205,7 +206,7 @@ def test_a_dead_process_is_taken_over_at_once(
     monkeypatch.setattr(lock, "_watch", None)
     write(objects, pid=dead_pid())
     with lock.run_lock(objects) as held_lock:
-        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
+        assert json.loads(objects.get(LOCK) or b"")["run"] == held_lock.run
 
 
 def test_a_stale_lock_that_another_takes_first_is_that_ones(
@@ -235,8 +236,8 @@ def test_a_lock_whose_answer_was_lost_is_held(
 
     monkeypatch.setattr(LocalObjects, "create", lost)
     with lock.run_lock(objects) as held_lock:
-        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
-    assert objects.get(lock.KEY) is None
+        assert json.loads(objects.get(LOCK) or b"")["run"] == held_lock.run
+    assert objects.get(LOCK) is None
 
 
 class Remote:
@@ -264,13 +265,13 @@ def test_where_a_store_knows_no_conditions_the_later_of_two_holds_it(
     monkeypatch.setattr(lock.time, "sleep", settle)
     refused = pytest.raises(StoreLockedError, match="run later on") if later else nullcontext()
     with refused, lock.run_lock(Remote(objects)) as held_lock:  # type: ignore[arg-type]
-        assert json.loads(objects.get(lock.KEY) or b"")["run"] == held_lock.run
+        assert json.loads(objects.get(LOCK) or b"")["run"] == held_lock.run
     assert looks == [lock.SETTLE]
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"\xff\x00", b"[]", b"{}", b"null", b"[" * 100_000])
 def test_a_torn_lock_does_not_hold_for_ever(data: bytes, objects: LocalObjects) -> None:
-    objects.put(lock.KEY, data)
+    objects.put(LOCK, data)
     began = time.monotonic()
     with lock.run_lock(objects):
         assert time.monotonic() - began >= lock.STALE
@@ -279,15 +280,15 @@ def test_a_torn_lock_does_not_hold_for_ever(data: bytes, objects: LocalObjects) 
 def test_a_lock_that_was_lost_is_not_deleted(objects: LocalObjects) -> None:
     with lock.run_lock(objects):
         write(objects, run="other")
-    assert json.loads(objects.get(lock.KEY) or b"")["run"] == "other"
+    assert json.loads(objects.get(LOCK) or b"")["run"] == "other"
 
 
 def test_it_is_renewed(objects: LocalObjects, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "RENEW", 0.01)
     with lock.run_lock(objects):
-        first = json.loads(objects.get(lock.KEY) or b"")["beat"]
+        first = json.loads(objects.get(LOCK) or b"")["beat"]
         deadline = time.monotonic() + 10
-        while json.loads(objects.get(lock.KEY) or b"")["beat"] == first:
+        while json.loads(objects.get(LOCK) or b"")["beat"] == first:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -315,7 +316,7 @@ def test_a_lock_that_another_took_or_gave_back_is_not_renewed(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.1)
-        held = objects.get(lock.KEY)
+        held = objects.get(LOCK)
         assert held is None if taken is None else json.loads(held or b"")["run"] == "other"
     assert calls == [False]
 
