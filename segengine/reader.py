@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,10 @@ from segengine.store.keys import (
     scene_folder,
     table_key,
 )
+from segengine.store.kinds import MaskRecord, Record, type_of
 from segengine.store.layouts import Layout, load_layout
 from segengine.store.parquet import read_parquet
-from segengine.store.records import Kind, Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.root import attributes_or_lost, read_attributes
 from segengine.store.seals import CHANGED, SealedObjects
 from segengine.store.shards import _opened, read_region
@@ -128,11 +129,22 @@ class Store:
         """The records' reader."""
         return RecordLog(self.objects)
 
-    def records(self, scene: str | None = None, kind: Kind | None = "mask") -> Iterator[Record]:
+    @overload
+    def records(
+        self, scene: str | None = None, kind: Literal["mask"] = "mask"
+    ) -> Iterator[MaskRecord]: ...
+    @overload
+    def records(self, scene: str | None, kind: str | None) -> Iterator[Record]: ...
+    def records(
+        self, scene: str | None = None, kind: str | None = "mask"
+    ) -> Iterator[MaskRecord] | Iterator[Record]:
         """Commit records, one at a time; of one scene or all, of one kind or (None) all."""
         singles, packed = self.log.scenes()
+        only = Record if kind is None else type_of(kind)
         for name in [scene] if scene is not None else sorted(singles | packed):
-            yield from self.log.read(name, kind)
+            for record in () if only is None else self.log.read(name, only):
+                if kind in (None, record.kind):
+                    yield record
 
     @property
     def frames(self) -> pa.Table:

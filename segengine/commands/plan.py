@@ -18,8 +18,8 @@ from segengine.progress import FailedFrame
 from segengine.stages.aggregate import measurer
 from segengine.stages.publish import unplaced_failures
 from segengine.store.blobs import open_objects
+from segengine.store.kinds import LabelRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import Record
 from segengine.store.root import check_place
 from segengine.store.seals import SealedObjects, damage_notices
 from segengine.types import Place
@@ -159,7 +159,7 @@ def _trial(
     return seconds * share, round(size * share), trial
 
 
-def _work(plan: Plan, task: ShardTask, folder: str) -> Record | Retry:
+def _work(plan: Plan, task: ShardTask, folder: str) -> LabelRecord | Retry:
     """Survey and fit on the shard alone where a fit is needed, then segment it."""
     if asked.scope(plan.plugin) is not None and plan.group_of(task) is not None:
         surveyed = survey_batch(SurveyTask((task,), "trial-state", last=True))

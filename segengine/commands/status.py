@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from segengine.progress import FailedFrame
 from segengine.reader import open_store
 from segengine.stages.publish import SceneFigures
+from segengine.store.kinds import MaskRecord
 from segengine.store.layouts import load_layouts, load_unplaced
 from segengine.store.seals import damage_notices
 
@@ -85,7 +86,7 @@ def status(path: str) -> StatusReport:
     for name, layout in layouts.items():
         figures = SceneFigures(layout, len(store.classes))
         done = bad = 0
-        for record in store.log.read(name, "mask"):
+        for record in store.log.read(name, MaskRecord):
             if any(i >= n for i, n in zip(record.shard, layout.grid, strict=True)):
                 continue
             figures.add(record)

@@ -19,8 +19,9 @@ from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import MASK, ROOT, array_folder
+from segengine.store.kinds import LabelRecord, MaskRecord, Record
 from segengine.store.layouts import Layout, load_layouts
-from segengine.store.records import Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, named
 from segengine.types import FrameRef
 
@@ -112,7 +113,7 @@ def verify(
     masks = [
         r
         for r in stored_records(objects)
-        if r.kind == "mask"
+        if isinstance(r, MaskRecord)
         and r.status == "done"
         and r.scene in layouts
         and (r.scene, r.shard) not in spoiled
@@ -141,7 +142,7 @@ def verify(
 def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
     """What more there is to say of a damaged mask whose input is not there any more."""
     layout = layouts.get(record.scene)
-    if layout is None or record.kind != "mask":
+    if layout is None or not isinstance(record, MaskRecord):
         return ""
     frames = layout.frames(record.box[0], record.box[3])
     names = {ref.name: None for ref in frames if ref.gone or _is_away(ref.uri)}
@@ -175,7 +176,7 @@ def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> 
     return f"the sample: {named[0]} {UNTRUSTED}" if named else ""
 
 
-def _same_again(store: Store, job: Job, layout: Layout, record: Record) -> bool:
+def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> bool:
     """Segment a shard again into a folder of its own, and compare checksums."""
     from segengine.planning.plan import stored_plan
     from segengine.stages.segment import finish_tasks
@@ -224,7 +225,7 @@ def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:
             raise RuntimeError(f"{ref.name}: the input has changed")
 
 
-def _checked(result: Any) -> Record:
-    if not isinstance(result, Record):
+def _checked(result: Any) -> LabelRecord:
+    if not isinstance(result, LabelRecord):
         raise RuntimeError(str(getattr(result, "reason", result)))
     return result

@@ -9,8 +9,9 @@ from typing import Any
 from segengine.instances.rows import ROWS
 from segengine.store.blobs import Objects
 from segengine.store.keys import FOLDERS, LAYOUTS, LOCK, layout_key, pack_key, rows_key, shard_key
+from segengine.store.kinds import Record
 from segengine.store.layouts import load_layout
-from segengine.store.records import Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, MISSING, SealedObjects, digest
 from segengine.types import Place
 

@@ -22,8 +22,9 @@ from segengine.planning.stored import StandIn
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
+from segengine.store.kinds import LOST, DraftRecord, FrameFailure, MaskRecord, VoidRecord
 from segengine.store.layouts import Layout, ground_of, load_layouts, load_unplaced
-from segengine.store.records import LOST, SCHEMA, FrameFailure, Record, RecordLog
+from segengine.store.records import SCHEMA, RecordLog
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Unreadable
@@ -58,7 +59,7 @@ class SceneState:
     """Shards that failed last time."""
     singles: bool = False
     """The scene is not packed: it has single records."""
-    records: dict[Place, Record] = field(default_factory=dict)
+    records: dict[Place, MaskRecord] = field(default_factory=dict)
     """Mask records with failures, and all single ones."""
 
     @property
@@ -486,20 +487,19 @@ def _state(
             *(columns[n] for n in _COLUMNS), strict=True
         ):
             place = (f, y, x)
-            if kind == "mask" and ("mask", place) not in singles:
+            if kind == MaskRecord.KIND and (kind, place) not in singles:
                 retry = failures != "[]" and _worth_retry(layout, json.loads(failures))
                 wanted.judge(state, place, status, retry, (inputs, job, weights, fit), PACKED)
+    had = PACKED if table is not None else SINGLE
     for (kind, place), record in singles.items():
-        if kind == "mask":
+        if isinstance(record, MaskRecord):
             retry = _worth_retry(layout, record.failures)
             found = (record.inputs, record.job, record.weights, record.fit)
-            had = PACKED if table is not None else SINGLE
-            if record.status == "void":
-                state.had[place] = had
-                continue
             wanted.judge(state, place, record.status, retry, found, had)
             state.records[place] = record
-        elif kind == "draft":
+        elif isinstance(record, VoidRecord) and kind == MaskRecord.KIND:
+            state.had[place] = had
+        elif isinstance(record, DraftRecord):
             same = (record.inputs, record.job, record.weights) == wanted.expected(place)[:3]
             state.drafted[place] = same and not any(f.kind != "corrupt" for f in record.failures)
     for scene, place in plan.broken:

@@ -14,7 +14,7 @@ from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
 from segengine.report import _figures, _measures
-from segengine.store.records import LOST
+from segengine.store.kinds import LOST
 from segengine.urls import public, public_values
 
 FAILED = ("corrupt", "error", "crash", "hang", LOST)

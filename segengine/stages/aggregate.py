@@ -24,8 +24,9 @@ from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.progress import Progress
 from segengine.store.arrays import SceneArrays
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES
+from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.types import FrameRef, Place, TruthRef, Window
 from segengine.urls import public_values
@@ -145,7 +146,7 @@ class Measurer:
         self.objects, self.layouts, self.arrays = objects, layouts, arrays
         self.truth, self.spec, self.source, self.shown = truth, spec, source, shown
         self.log = RecordLog(objects)
-        self.current: dict[str, dict[tuple[str, Place], Record]] = {}
+        self.current: dict[str, dict[tuple[str, Place], MeasureRecord]] = {}
         self.too_large: list[tuple[str, int]] = []
         """(scene, frame) that metrics cannot see whole."""
         self.damaged: list[tuple[str, int, str]] = []
@@ -187,7 +188,7 @@ class Measurer:
             for task in self._tasks(layout, masks, own):
                 old = measures.get((task.kind, task.place))
                 wanted = (task.inputs, task.key, task.checksum)
-                if old is not None and (old.inputs, old.job, old.fit) == wanted:
+                if old is not None and (old.truth, old.metrics, old.masks) == wanted:
                     current[task.kind, task.place] = old
                 else:
                     found.append(task)
@@ -205,14 +206,14 @@ class Measurer:
             own = [next(found) for _ in frames] if self.truth else []
             yield scene, self.layouts[scene], own
 
-    def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], Record]]:
+    def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], MeasureRecord]]:
         masks = _Masks({}, {})
-        measures: dict[tuple[str, Place], Record] = {}
+        measures: dict[tuple[str, Place], MeasureRecord] = {}
         for record in self.log.read(scene):
-            if record.kind == "mask" and record.status == "done":
+            if isinstance(record, MaskRecord) and record.status == "done":
                 masks.checksums[record.shard] = record.checksum
                 masks.lost[record.shard] = frozenset(f.frame for f in record.failures)
-            elif record.kind in ("measure", "frame"):
+            elif isinstance(record, MeasureRecord):
                 measures[record.kind, record.shard] = record
         return masks, measures
 
@@ -333,7 +334,7 @@ class Measurer:
         )
         return result
 
-    def _frames(self, records: Iterable[Record]) -> _Merged:
+    def _frames(self, records: Iterable[MeasureRecord]) -> _Merged:
         """Parts by frame, joined over its windows."""
         folds = self.spec.folds
         found = _Merged({}, {}, {}, {})
@@ -343,7 +344,7 @@ class Measurer:
             found.missing.update(body["missing"])
             found.lacking.update(body.get("lacking", {}))
             for frame, unknown in body["unknown"].items():
-                if record.kind == "frame":  # counts again what its shards did
+                if isinstance(record, FrameMeasures):  # counts again what its shards did
                     whole[frame] = unknown
                 else:
                     found.unknown[frame] = _summed(found.unknown.get(frame, {}), unknown)

@@ -17,8 +17,9 @@ from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import Progress
+from segengine.store.kinds import MaskRecord, PrecisionRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.types import FrameRef, Window
 from segengine.worker.precision import PrecisionTask, compare
 
@@ -48,8 +49,8 @@ def figure(plan: Plan) -> dict[str, Any] | None:
     precision = plan.job.segmenter.options.get("precision")
     if precision not in LOWER:
         return None
-    counts = [json.loads(record.payload) for _, record in _sample(plan) if record is not None]
-    same, pixels = (sum(count[name] for count in counts) for name in ("same", "pixels"))
+    counts = [record.counts for _, record in _sample(plan) if record is not None]
+    same, pixels = (sum(each) for each in zip((0, 0), *counts, strict=True))
     return {
         "precision": precision,
         "reference": "float32",
@@ -59,7 +60,7 @@ def figure(plan: Plan) -> dict[str, Any] | None:
     }
 
 
-def _sample(plan: Plan) -> Iterator[tuple[PrecisionTask, Record | None]]:
+def _sample(plan: Plan) -> Iterator[tuple[PrecisionTask, PrecisionRecord | None]]:
     """Windows to look at, each with its record where that holds.
 
     Scenes are drawn by a digest of their names, so that new ones hardly change the sample.
@@ -71,20 +72,22 @@ def _sample(plan: Plan) -> Iterator[tuple[PrecisionTask, Record | None]]:
     for scene in sorted(plan.layouts, key=digest)[:SCENES]:
         masks, known = [], {}
         for record in RecordLog(plan.objects).read(scene):
-            if record.kind == "precision":
+            if isinstance(record, PrecisionRecord):
                 known[record.shard] = record
-            elif record.kind == "mask" and record.pixels and record.job == plan.fingerprint:
+            elif (
+                isinstance(record, MaskRecord) and record.pixels and record.job == plan.fingerprint
+            ):
                 masks.append(record)
         task = _task(plan, plan.layouts[scene], masks, exact)
         if task is not None:
             old = known.get(task.shard.place)
             shard = task.shard
             wanted = (shard.inputs, shard.job, shard.weights, task.checksum)
-            held = old is not None and (old.inputs, old.job, old.weights, old.fit) == wanted
+            held = old is not None and (old.inputs, old.job, old.weights, old.mask) == wanted
             yield task, old if held else None
 
 
-def _task(plan: Plan, layout: Layout, masks: list[Record], exact: str) -> PrecisionTask | None:
+def _task(plan: Plan, layout: Layout, masks: list[MaskRecord], exact: str) -> PrecisionTask | None:
     """The middle of the middle frame of the fullest shard."""
     for mask in sorted(masks, key=lambda r: (-r.pixels, r.shard)):
         failed = {f.frame for f in mask.failures}
@@ -99,7 +102,7 @@ def _task(plan: Plan, layout: Layout, masks: list[Record], exact: str) -> Precis
     return None
 
 
-def _middle(mask: Record, ref: FrameRef, whole: bool) -> Window:
+def _middle(mask: MaskRecord, ref: FrameRef, whole: bool) -> Window:
     start, stop = [ref.index], [ref.index + 1]
     for axis, size in ((1, ref.height), (2, ref.width)):
         low, high = mask.box[axis], min(mask.box[axis + 3], size)

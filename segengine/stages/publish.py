@@ -42,8 +42,9 @@ from segengine.store.keys import (
     pack_key,
     table_key,
 )
+from segengine.store.kinds import LOST, MaskRecord
 from segengine.store.layouts import Layout, commit_unplaced, ground_of
-from segengine.store.records import LOST, Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
 from segengine.types import Color, Place
 from segengine.urls import public, public_values
@@ -106,7 +107,7 @@ class SceneFigures:
         self.rows: list[tuple[Any, ...]] = []
         """(shard, box, status, attempts, seconds, bytes, pixels, finished, reason)"""
 
-    def add(self, record: Record) -> None:
+    def add(self, record: MaskRecord) -> None:
         """Add a mask record."""
         size = sum(o.bytes for o in record.objects)
         self.rows.append(
@@ -148,7 +149,7 @@ class SceneFigures:
         if self.ground is not None and record.status == "done":
             self._add_ground(record)
 
-    def _add_ground(self, record: Record) -> None:
+    def _add_ground(self, record: MaskRecord) -> None:
         assert self.ground is not None
         if len(record.ground) == len(self.totals):
             self.totals = [a + b for a, b in zip(self.totals, record.ground, strict=True)]
@@ -202,7 +203,7 @@ class SceneFigures:
 def scene_figures(log: RecordLog, layout: Layout, classes: int) -> SceneFigures:
     """The figures of a scene, from its mask records."""
     figures = SceneFigures(layout, classes)
-    for record in log.read(layout.scene, "mask"):
+    for record in log.read(layout.scene, MaskRecord):
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)
     figures.rows.sort()

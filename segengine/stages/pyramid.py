@@ -19,8 +19,9 @@ from segengine.job import FaultsSpec
 from segengine.store.arrays import ArraySpec
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
 from segengine.store.keys import array_folder
+from segengine.store.kinds import LevelRecord, MaskRecord, level_kind
 from segengine.store.layouts import Layout
-from segengine.store.records import Record, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.store.shards import open_array, read_region, write_block
 from segengine.types import Place
@@ -73,12 +74,7 @@ class LevelTask:
     last: bool = False
 
 
-def level_kind(level: int) -> Any:
-    """The kind of a level's records."""
-    return f"level{level}"
-
-
-def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
+def build_level_shard(task: LevelTask) -> LevelRecord | Retry | Damaged:
     """Read the level below, halve it, write one shard and its record."""
     started = time.perf_counter()
     try:
@@ -94,14 +90,12 @@ def build_level_shard(task: LevelTask) -> Record | Retry | Damaged:
         if task.had:
             log.drop(level_kind(task.level), task.scene, task.place, packed=task.had == "packed")
         stored = write_block(objects, task.spec, task.scene, task.place, block)
-        record = Record(
-            level_kind(task.level),
-            task.scene,
-            task.place,
-            (*window.start, *window.stop),
-            "done",
-            task.inputs,
-            "",
+        record = LevelRecord(
+            level=task.level,
+            scene=task.scene,
+            shard=task.place,
+            box=(*window.start, *window.stop),
+            below=task.inputs,
             objects=(stored,),
             attempts=task.attempt,
             seconds=round(time.perf_counter() - started, 6),
@@ -123,7 +117,7 @@ def build_pyramid(
     pool: Pool,
     faults: FaultsSpec,
     broken: frozenset[tuple[str, str, Place]] = frozenset(),
-) -> Iterator[Record]:
+) -> Iterator[LevelRecord]:
     """Bring every level up to date with the one below; yields the records made.
 
     What lies above a damaged shard stays as it is, and is named in `objects.damaged`.
@@ -131,14 +125,14 @@ def build_pyramid(
     log = RecordLog(objects)
     checksums: dict[Place, str] = {}
     stored: set[Place] = set()
-    old: dict[tuple[str, Place], Record] = {}
+    old: dict[tuple[int, Place], LevelRecord] = {}
     for record in log.read(layout.scene):
-        if record.kind == "mask":
+        if isinstance(record, MaskRecord):
             checksums[record.shard] = record.checksum or record.status
             if record.objects:
                 stored.add(record.shard)
-        elif record.kind.startswith("level"):
-            old[record.kind, record.shard] = record
+        elif isinstance(record, LevelRecord):
+            old[record.level, record.shard] = record
     had = "packed" if layout.scene in log.scenes()[1] else "single"
     below = base
     for level, spec in enumerate(levels, start=1):
@@ -149,9 +143,9 @@ def build_pyramid(
         stored = set()
         for place, parts in sorted(sources.items()):
             inputs = digest(sorted(parts))
-            record_now = old.get((level_kind(level), place))
+            record_now = old.get((level, place))
             spoiled = (layout.scene, spec.path, place) in broken
-            if record_now is not None and record_now.inputs == inputs and not spoiled:
+            if record_now is not None and record_now.below == inputs and not spoiled:
                 checksums[place] = record_now.checksum
                 stored.add(place)
                 continue
@@ -177,7 +171,7 @@ def build_pyramid(
             if isinstance(outcome.value, Damaged):
                 objects.damaged[outcome.value.key] = outcome.value.what
                 continue
-            made: Record = outcome.value
+            made: LevelRecord = outcome.value
             checksums[made.shard] = made.checksum
             stored.add(made.shard)
             yield made

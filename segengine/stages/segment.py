@@ -20,8 +20,9 @@ from segengine.progress import FailedFrame, Progress
 from segengine.stages.quarantine import Quarantine
 from segengine.store.blobs import Objects
 from segengine.store.keys import INSTANCES, MAPS, draft_key, rows_key, single_key, work_folder
+from segengine.store.kinds import DraftRecord, FrameFailure, LabelRecord, MaskRecord, given_up
 from segengine.store.layouts import Layout
-from segengine.store.records import FrameFailure, Record, RecordLog, from_json, given_up
+from segengine.store.records import RecordLog, from_json
 from segengine.types import Place
 from segengine.worker.drafts import read_summary
 from segengine.worker.segment import compute_shard, finish_shard
@@ -54,7 +55,7 @@ def segment(
         note_failures(plan, record, quarantine)
         state = plan.states[task.scene]
         state.singles = True
-        if record.kind == "draft":
+        if isinstance(record, DraftRecord):
             state.drafted[task.place] = True
         else:
             state.done[task.place] = True
@@ -103,29 +104,27 @@ def _rows_pending(plan: Plan, layout: Layout) -> np.ndarray[tuple[int, ...], np.
     return np.broadcast_to(pending, layout.grid)
 
 
-def _record(plan: Plan, task: ShardTask, outcome: Outcome) -> Record:
+def _record(plan: Plan, task: ShardTask, outcome: Outcome) -> MaskRecord | DraftRecord:
     """The shard's record: the worker's own, or that of a shard given up."""
     if outcome.status == "done":
-        found: Record = outcome.value
+        found: MaskRecord | DraftRecord = outcome.value
         return found
     log = RecordLog(plan.objects)
-    log.drop("mask", task.scene, task.place, packed=task.had == "packed")
+    log.drop(MaskRecord.KIND, task.scene, task.place, packed=task.had == "packed")
     for spec in task.arrays.arrays:
         if spec.path in MAPS:
             plan.objects.delete(spec.shard_key(task.scene, task.place))
     if INSTANCES in task.arrays:
         plan.objects.delete(rows_key(task.scene, task.place))
     reason = f"{outcome.status}: {outcome.reason}"
-    base = Record(
-        "mask",
-        task.scene,
-        task.place,
-        (*task.window.start, *task.window.stop),
-        "done",
-        task.inputs,
-        task.job,
-        task.weights,
-        task.segmenter.digest,
+    base = MaskRecord(
+        scene=task.scene,
+        shard=task.place,
+        box=(*task.window.start, *task.window.stop),
+        inputs=task.inputs,
+        job=task.job,
+        weights=task.weights,
+        fit=task.segmenter.digest,
         version=task.version,
         failures=tuple(
             FrameFailure(f.index, outcome.status, f"{f.name}: {outcome.reason}")
@@ -138,7 +137,7 @@ def _record(plan: Plan, task: ShardTask, outcome: Outcome) -> Record:
     return record
 
 
-def note_failures(plan: Plan, record: Record, quarantine: Quarantine) -> None:
+def note_failures(plan: Plan, record: LabelRecord, quarantine: Quarantine) -> None:
     """Quarantine the frames a record says are void."""
     layout = plan.layouts[record.scene]
     for failure in record.failures:
@@ -169,7 +168,7 @@ def stitch(
         note_failures(plan, record, quarantine)
         plan.states[task.scene].done[task.place] = True
         counts.computed += 1
-        counts.pixels += record.pixels
+        counts.pixels += record.pixels if isinstance(record, MaskRecord) else 0
         yield Progress("stitch", done, total, len(quarantine), counts.pixels)
 
 
@@ -186,11 +185,13 @@ def finish_tasks(
     windows: dict[tuple[int, int], Any] = {}
     failures: dict[Place, tuple[FrameFailure, ...]] = {}
     for place in layout.frame_shards(f):
-        data = drafts.get(single_key("draft", layout.scene, place))
+        data = drafts.get(single_key(DraftRecord.KIND, layout.scene, place))
         if data is not None:
             draft = from_json(data)
+            if not isinstance(draft, DraftRecord):
+                continue
             failures[place] = draft.failures
-            if draft.payload:
+            if draft.summary:
                 windows[place[1:]] = read_summary(draft)
     decided = _decided(plan, windows)
     for place in layout.frame_shards(f):
@@ -226,7 +227,7 @@ def clear_drafts(plan: Plan, layout: Layout) -> None:
     """Delete a finished scene's provisional maps and their records."""
     log = RecordLog(plan.objects)
     for kind, place in log.singles(layout.scene):
-        if kind == "draft":
-            log.drop("draft", layout.scene, place, packed=False)
+        if kind == DraftRecord.KIND:
+            log.drop(kind, layout.scene, place, packed=False)
             plan.objects.delete(draft_key(layout.scene, place))
     plan.objects.delete_tree(work_folder(layout.scene))

@@ -13,8 +13,8 @@ from segengine.job import FaultsSpec
 from segengine.planning.plan import Fit, Plan
 from segengine.progress import Progress
 from segengine.store.keys import fit_key, surveys_folder
+from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout
-from segengine.store.records import FrameFailure
 from segengine.store.values import decode
 from segengine.types import Place
 from segengine.worker.segment import fit_states, survey_batch

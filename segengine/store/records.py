@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from itertools import groupby
+from typing import Any, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,95 +34,60 @@ from segengine.store.keys import (
     single_key,
     single_of,
 )
+from segengine.store.kinds import (
+    DraftRecord,
+    FrameFailure,
+    Record,
+    StoredObject,
+    VoidRecord,
+    stored_fields,
+    type_of,
+)
 from segengine.store.parquet import read_parquet
-from segengine.types import Color, Place
+from segengine.types import Place
 from segengine.urls import public
 
-Kind = Literal["mask", "draft", "level", "measure", "frame", "precision"]
-Status = Literal["done", "error", "crash", "hang", "void"]
-LOST = "lost"
-"""Kind of failure of a vanished input whose mask was damaged: only the input's return mends it."""
+R = TypeVar("R", bound=Record)
+COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("kind", "scene"), ""),
+    **dict.fromkeys(("shard", "box"), ()),
+    "status": "done",
+    **dict.fromkeys(("inputs", "job", "weights", "fit"), ""),
+    "objects": (),
+    "reason": "",
+    **dict.fromkeys(("failures", "areas", "colors", "inertia", "ground"), ()),
+    "attempts": 1,
+    **dict.fromkeys(("seconds", "finished"), 0.0),
+    "pixels": 0,
+    "version": 1,
+    **dict.fromkeys(("provenance", "payload"), ""),
+}
+"""What is stored of a record of any kind, in this order, and what stands where it has no such field."""
+_OLDEST = frozenset(COLUMNS) - {
+    "weights", "fit", "reason", "ground", "attempts", "seconds", "finished", "pixels", "version",
+    "provenance", "payload",
+}  # fmt: skip
+"""Those without which it is no record of any release."""
 
 
-class FrameFailure(NamedTuple):
-    """A frame of a shard that is void, and why."""
-
-    frame: int
-    """Place in the scene."""
-    kind: str
-    reason: str
-
-
-class StoredObject(NamedTuple):
-    """One stored object of a shard."""
-
-    array: str
-    """Path of the array below the scene, for example `mask/0`."""
-    checksum: str
-    """XXH3-128 of the stored bytes, 32 hex digits."""
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known of one shard after its work was stored (or given up)."""
-
-    kind: Kind
-    scene: str
-    shard: Place
-    """Place in the shard grid (frame, y, x)."""
-    box: tuple[int, int, int, int, int, int]
-    """Start then stop along (frame, y, x), in pixels of the scene."""
-    status: Status
-    inputs: str
-    """Fingerprints of the shard's frames, joined by blanks."""
-    job: str
-    """Fingerprint of the job's parts that can change the mask, and of the segmenter's version."""
-    weights: str = ""
-    fit: str = ""
-    """Digest of the committed fit that labelled it; empty where the shard fitted itself."""
-    objects: tuple[StoredObject, ...] = ()
-    reason: str = ""
-    failures: tuple[FrameFailure, ...] = ()
-    areas: tuple[tuple[int, ...], ...] = ()
-    """Pixels of each class, then of void, one row a frame."""
-    colors: tuple[tuple[Color, ...], ...] = ()
-    """Colours of the classes, one row a frame, where the shard fitted itself."""
-    inertia: tuple[float, ...] = ()
-    """Inertia of the frames' own fits."""
-    ground: tuple[int, ...] = ()
-    """Ground area of each class, then of void, in the scene's own unit, where it is placed."""
-    attempts: int = 1
-    seconds: float = 0.0
-    finished: float = 0.0
-    """Unix time."""
-    pixels: int = 0
-    """Pixels labelled, void not counted."""
-    version: int = 1
-    """The segmenter's algorithm version."""
-    provenance: str = ""
-    """Host, processor and versions, as JSON; never compared."""
-    payload: str = ""
-    """JSON of the record's kind: border summaries, measure keys and states."""
-
-    @property
-    def key(self) -> str:
-        """Key of the single record."""
-        return single_key(self.kind, self.scene, self.shard)
-
-    @property
-    def checksum(self) -> str:
-        """Checksums of all stored objects, joined by blanks."""
-        return " ".join(o.checksum for o in self.objects)
+def stored(record: Record) -> dict[str, Any]:
+    """A record in the columns that all kinds share; what people read in it shows no credentials."""
+    row = {**COLUMNS, "kind": record.kind}
+    for name, column, store, _ in stored_fields(type(record)):
+        value = getattr(record, name)
+        row[column] = value if store is None else store(value)
+    if row["reason"] or row["failures"]:
+        row["reason"] = public(row["reason"])
+        row["failures"] = tuple(f._replace(reason=public(f.reason)) for f in row["failures"])
+    return row
 
 
 def to_json(record: Record) -> bytes:
     """A record as the JSON object that is stored."""
-    raw = {name: getattr(record, name) for name in _FIELDS}
-    raw["reason"], raw["failures"] = public(record.reason), _public(record.failures)
+    row = stored(record)
     for name in ("objects", "failures"):
-        raw[name] = _jsonable(raw[name])
-    body = json.dumps(raw, separators=(",", ":")).encode()[:-1]
+        row[name] = [part._asdict() for part in row[name]]
+    body = json.dumps(row, separators=(",", ":")).encode()[:-1]
     return body + b',"sum":"%s"}' % xxhash.xxh3_128_hexdigest(body).encode()
 
 
@@ -141,18 +108,24 @@ def from_json(data: bytes) -> Record:
 
 
 def _build(raw: dict[str, Any]) -> Record:
-    raw["shard"] = tuple(raw["shard"])
-    raw["box"] = tuple(raw["box"])
-    raw["objects"] = tuple(StoredObject(**o) for o in raw["objects"])
-    raw["failures"] = tuple(FrameFailure(**f) for f in raw["failures"])
-    raw["areas"] = tuple(tuple(row) for row in raw["areas"])
-    raw["colors"] = tuple(tuple(tuple(c) for c in row) for row in raw["colors"])
-    raw["inertia"] = tuple(raw["inertia"])
-    raw["ground"] = tuple(raw.get("ground", ()))
-    return Record(**raw)
+    if not _OLDEST <= raw.keys() <= COLUMNS.keys():
+        raise ValueError("not a record: it has other keys")
+    row = {**COLUMNS, **raw}
+    kind = type_of(row["kind"], row["status"])
+    if kind is None:
+        raise ValueError(f"not a record: {row['kind']!r} is no kind of them")
+    row["objects"] = tuple(StoredObject(**o) for o in row["objects"])
+    row["failures"] = tuple(FrameFailure(**f) for f in row["failures"])
+    for name in ("shard", "box", "areas", "colors", "inertia", "ground"):
+        row[name] = _frozen(row[name])
+    return kind(
+        **{
+            f.name: row[f.column] if f.load is None else f.load(row[f.column])
+            for f in stored_fields(kind)
+        }
+    )
 
 
-_FIELDS = tuple(f.name for f in fields(Record))
 _NESTED = ("objects", "failures", "areas", "colors", "inertia", "ground")
 SCHEMA = pa.schema(
     [
@@ -187,6 +160,8 @@ _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("attempts", "version"), 1),
 }
 """Columns that a small pack leaves out where they hold nothing else."""
+TOGETHER = 512
+"""Records read at once: of more the garbage collector would look through each again and again."""
 SMALL = 64
 """Records up to which a pack is written for size: most of a file of one row would be about columns."""
 
@@ -197,20 +172,19 @@ def to_table(records: Iterable[Record]) -> pa.Table:
 
 
 def _columns(records: Iterable[Record]) -> dict[str, list[Any]]:
-    rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    plain = [(n, rows[n]) for n in SCHEMA.names if n not in (*_NESTED, "f", "y", "x")]
-    for record in sorted(records, key=lambda r: (r.kind, r.shard)):
-        for name, column in plain:
-            column.append(getattr(record, name))
-        if record.reason or record.failures:  # of a release that kept credentials
-            rows["reason"][-1] = public(record.reason)
-            record = replace(record, failures=_public(record.failures))
-        for name, index in zip("fyx", record.shard, strict=True):
-            rows[name].append(index)
-        for name in _NESTED:
-            value = getattr(record, name)
-            rows[name].append(json.dumps(value, separators=(",", ":")) if value else _EMPTY_TEXT)
-    return rows
+    rows = [stored(record) for record in sorted(records, key=lambda r: (r.kind, r.shard))]
+    places = dict(zip("fyx", zip(*(row["shard"] for row in rows), strict=True), strict=False))
+    found: dict[str, list[Any]] = {}
+    for name in SCHEMA.names:
+        if name in _NESTED:
+            found[name] = [_as_text(row[name]) for row in rows]
+        else:
+            found[name] = list(places.get(name, ())) if name in "fyx" else [r[name] for r in rows]
+    return found
+
+
+def _as_text(value: tuple[Any, ...]) -> str:
+    return json.dumps(value, separators=(",", ":")) if value else _EMPTY_TEXT
 
 
 def pack_records(records: Iterable[Record]) -> bytes:
@@ -257,29 +231,62 @@ def _completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return table.select(names)
 
 
-def _public(failures: tuple[FrameFailure, ...]) -> tuple[FrameFailure, ...]:
-    return tuple(f._replace(reason=public(f.reason)) for f in failures)
+def from_table(table: pa.Table, only: type[R]) -> Iterator[R]:
+    """Records of a packed table that are of a type, one at a time."""
+    for batch in table.to_batches(max_chunksize=TOGETHER):
+        rows, start = _Rows(batch), 0
+        for name, run in groupby(rows.column("kind")):
+            stop = start + sum(1 for _ in run)
+            kind = type_of(name)
+            if kind is not None and issubclass(kind, only):
+                yield from rows.records(kind, slice(start, stop))
+            start = stop
 
 
-def _jsonable(value: tuple[Any, ...]) -> Any:
-    """Nested parts as JSON takes them: tuples stay, the two dataclasses become objects."""
-    return [v._asdict() if hasattr(v, "_asdict") else v for v in value]
+class _Rows:
+    """Some rows of a packed table, whose columns are read when they are asked for."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+        self.read: dict[str, list[Any]] = {}
+
+    def column(self, name: str) -> list[Any]:
+        """A column as a record has it."""
+        if name not in self.read:
+            self.read[name] = self._column(name)
+        return self.read[name]
+
+    def _column(self, name: str) -> list[Any]:
+        if name == "shard":
+            return list(zip(*(_plain(self.batch.column(axis)) for axis in "fyx"), strict=True))
+        found = _plain(self.batch.column(name))
+        if name == "box":
+            return list(map(tuple, found))
+        return _parsed(found, _PARTS.get(name)) if name in _NESTED else found
+
+    def records(self, kind: type[R], rows: slice) -> list[R]:
+        """Some of them, all of one type; field by field, which takes a third of `kind(...)` each."""
+        count = len(range(*rows.indices(self.batch.num_rows)))
+        found = [object.__new__(kind) for _ in range(count)]
+        for known in stored_fields(kind):
+            values = self.column(known.column)[rows]
+            if known.load is not None:
+                values = list(map(known.load, values))
+            deque(map(getattr(kind, known.name).__set__, found, values), maxlen=0)
+        return found
 
 
-def from_table(table: pa.Table) -> Iterator[Record]:
-    """Records of a packed table, one at a time."""
-    for batch in table.to_batches(max_chunksize=8192):
-        columns = {name: _plain(batch.column(name)) for name in SCHEMA.names}
-        places = list(zip(*(columns.pop(axis) for axis in "fyx"), strict=True))
-        columns["box"] = [tuple(box) for box in columns["box"]]
-        columns["objects"] = _parsed(columns["objects"], StoredObject)
-        columns["failures"] = _parsed(columns["failures"], FrameFailure)
-        for name in ("areas", "colors", "inertia", "ground"):
-            columns[name] = [
-                () if text == _EMPTY_TEXT else _frozen(json.loads(text)) for text in columns[name]
-            ]
-        columns["shard"] = places
-        yield from map(Record, *(columns[name] for name in _FIELDS))
+_PARTS: dict[str, Any] = {"objects": StoredObject, "failures": FrameFailure}
+
+
+def _parsed(texts: list[str], kind: Any) -> list[tuple[Any, ...]]:
+    """A column of JSON texts; parsed all at once, which is many times as fast as one by one."""
+    if texts.count(_EMPTY_TEXT) == len(texts):
+        return [()] * len(texts)
+    found = json.loads(f"[{','.join(texts)}]")
+    if kind is None:
+        return [_frozen(parts) if parts else () for parts in found]
+    return [tuple(map(kind._make, parts)) for parts in found]
 
 
 def _plain(column: pa.Array) -> list[Any]:
@@ -297,13 +304,6 @@ def _plain(column: pa.Array) -> list[Any]:
     return found
 
 
-def _parsed(texts: list[str], kind: Any) -> list[tuple[Any, ...]]:
-    return [
-        () if text == _EMPTY_TEXT else tuple(kind(*row) for row in json.loads(text))
-        for text in texts
-    ]
-
-
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
@@ -318,10 +318,10 @@ class RecordLog:
         """Commit a record, atomically."""
         self.objects.put(record.key, to_json(record))
 
-    def drop(self, kind: Kind, scene: str, shard: Place, *, packed: bool) -> None:
+    def drop(self, kind: str, scene: str, shard: Place, *, packed: bool) -> None:
         """Take a record back before its shard is written again; `packed`: one may lie in the pack."""
         if packed:
-            void = Record(kind, scene, shard, (0,) * 6, "void", "", "")
+            void = VoidRecord(of=kind, scene=scene, shard=shard)
             self.objects.put(void.key, to_json(void))
         else:
             self.objects.delete(single_key(kind, scene, shard))
@@ -367,7 +367,7 @@ class RecordLog:
                 named = single_of(key)
                 if named is None:
                     continue
-                record = Record(named[0], scene, named[1], (0,) * 6, "void", "", "")
+                record = VoidRecord(of=named[0], scene=scene, shard=named[1])
             found[record.kind, record.shard] = record
         return found
 
@@ -382,16 +382,21 @@ class RecordLog:
                 except ValueError:
                     yield key
 
-    def read(self, scene: str, kind: str | None = None) -> Iterator[Record]:
-        """Records of a scene: single ones first, then the packed ones they do not replace."""
+    @overload
+    def read(self, scene: str) -> Iterator[Record]: ...
+    @overload
+    def read(self, scene: str, only: type[R]) -> Iterator[R]: ...
+    def read(self, scene: str, only: type[Record] = Record) -> Iterator[Record]:
+        """Records of a scene, all or of one type: single ones first, then the packed ones they do
+        not replace."""
         singles = self.singles(scene)
         for record in singles.values():
-            if record.status != "void" and kind in (None, record.kind):
+            if isinstance(record, only) and not isinstance(record, VoidRecord):
                 yield record
         table = self.table(scene)
         if table is not None:
-            for record in from_table(table):
-                if (record.kind, record.shard) not in singles and kind in (None, record.kind):
+            for record in from_table(table, only):
+                if (record.kind, record.shard) not in singles:
                     yield record
 
     def write_pack(self, scene: str) -> None:
@@ -399,7 +404,7 @@ class RecordLog:
 
         Killed between the two, the singles still say the same as the pack.
         """
-        packed = [record for record in self.read(scene) if record.kind != "draft"]
+        packed = [record for record in self.read(scene) if not isinstance(record, DraftRecord)]
         self.objects.put(pack_key(scene), pack_records(packed))
 
     def clear(self, scene: str) -> None:
@@ -410,13 +415,6 @@ class RecordLog:
         """Delete all records of a scene."""
         self.objects.delete(pack_key(scene))
         self.clear(scene)
-
-
-def given_up(record: Record, status: Status, reason: str, attempts: int) -> Record:
-    """The record of a shard whose work failed for good in this run."""
-    return replace(
-        record, status=status, reason=reason, attempts=attempts, objects=(), areas=(), pixels=0
-    )
 
 
 @lru_cache(maxsize=8)

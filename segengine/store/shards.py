@@ -16,7 +16,7 @@ from segengine.errors import (
 from segengine.store.arrays import ArraySpec
 from segengine.store.blobs import Objects, zarr_store
 from segengine.store.keys import array_folder, shards_folder
-from segengine.store.records import StoredObject
+from segengine.store.kinds import StoredObject
 from segengine.store.seals import MISSING, digest
 from segengine.store.shardcodec import encode_shard
 from segengine.types import Place

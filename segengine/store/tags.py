@@ -29,7 +29,7 @@ NAMED: Mapping[str, str] = {
     "window/1": "segengine.types:Window",
     "frame-ref/1": "segengine.types:FrameRef",
     "vanished/1": "segengine.worker.vanished:Kept",
-    "frame-failure/1": "segengine.store.records:FrameFailure",
+    "frame-failure/1": "segengine.store.kinds:FrameFailure",
     "surveyed/1": "segengine.worker.tasks:Surveyed",
     "pieces/1": "segengine.instances.pieces:Pieces",
     "seen-object/1": "segengine.instances.join:Seen",

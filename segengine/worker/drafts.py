@@ -18,7 +18,7 @@ from segengine.instances.pieces import Pieces, find_pieces
 from segengine.instances.rows import decode_rle, row_of
 from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key
-from segengine.store.records import Record
+from segengine.store.kinds import DraftRecord
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Place, Window
 
@@ -32,9 +32,9 @@ INVALID = 0x80
 Row = dict[str, Any]
 
 
-def read_summary(record: Record) -> Any:
+def read_summary(record: DraftRecord) -> Any:
     """The border summary in a draft's record: Pieces or Seen."""
-    return decode(base64.b64decode(record.payload))
+    return decode(base64.b64decode(record.summary))
 
 
 def write_draft(objects: Objects, scene: str, place: Place, labels: NDArray[np.uint8]) -> str:

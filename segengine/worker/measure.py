@@ -24,7 +24,8 @@ from segengine.registry import reader
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, array_folder
-from segengine.store.records import Record, RecordLog
+from segengine.store.kinds import FrameMeasures, MeasureRecord, ShardMeasures
+from segengine.store.records import RecordLog
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Pixels, Place, Prediction, Truth, TruthRef, Unreadable, Window
@@ -81,24 +82,23 @@ class MeasureTask:
         )
 
 
-def measure(task: MeasureTask) -> Record | Retry | Damaged:
+def measure(task: MeasureTask) -> MeasureRecord | Retry | Damaged:
     """Parts of all folds for each frame of a task, committed as one record."""
     started = time.perf_counter()
     try:
         payload = _payload(task)
-        record = Record(
-            task.kind,
-            task.scene,
-            task.place,
-            (*task.window.start, *task.window.stop),
-            "done",
-            task.inputs,
-            task.key,
-            fit=task.checksum,
+        kind = FrameMeasures if task.kind == "frame" else ShardMeasures
+        record = kind(
+            scene=task.scene,
+            shard=task.place,
+            box=(*task.window.start, *task.window.stop),
+            truth=task.inputs,
+            metrics=task.key,
+            masks=task.checksum,
             attempts=task.attempt,
             seconds=round(time.perf_counter() - started, 6),
             finished=time.time(),
-            payload=base64.b64encode(encode(payload)).decode(),
+            states=base64.b64encode(encode(payload)).decode(),
         )
         RecordLog(open_objects(task.store, task.writer)).write(record)
         return record
@@ -111,11 +111,11 @@ def measure(task: MeasureTask) -> Record | Retry | Damaged:
 LACKING = "its truth has only classes; figures of instances leave it out"
 
 
-def read_payload(record: Record) -> dict[str, Any]:
+def read_payload(record: MeasureRecord) -> dict[str, Any]:
     """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth;
     `unknown`: by frame, pixels of each of the truth's values that is no class; `lacking`: by frame,
     what its truth does not tell some of the folds."""
-    found: dict[str, Any] = decode(base64.b64decode(record.payload))
+    found: dict[str, Any] = decode(base64.b64decode(record.states))
     return found
 
 

@@ -6,7 +6,6 @@ engine, cut in the same way, so that the precision is all that differs.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from segengine import tiling
 from segengine.store.blobs import open_objects
-from segengine.store.records import FrameFailure, Record, RecordLog
+from segengine.store.kinds import Counts, FrameFailure, PrecisionRecord
+from segengine.store.records import RecordLog
 from segengine.types import Pixels
 from segengine.worker.fits import plugin_of
 from segengine.worker.reading import batches
@@ -39,25 +39,23 @@ class PrecisionTask:
     last: bool = False
 
 
-def compare(task: PrecisionTask) -> Record | Retry:
+def compare(task: PrecisionTask) -> PrecisionRecord | Retry:
     """Count the pixels that both precisions label, and those they label alike; commit the counts."""
     started = time.perf_counter()
     try:
-        same, pixels = _counts(task)
-        record = Record(
-            "precision",
-            task.shard.scene,
-            task.shard.place,
-            task.box,
-            "done",
-            task.shard.inputs,
-            task.shard.job,
-            task.shard.weights,
-            task.checksum,
+        counts = _counts(task)
+        record = PrecisionRecord(
+            scene=task.shard.scene,
+            shard=task.shard.place,
+            box=task.box,
+            inputs=task.shard.inputs,
+            job=task.shard.job,
+            weights=task.shard.weights,
+            mask=task.checksum,
             attempts=task.attempt,
             seconds=round(time.perf_counter() - started, 6),
             finished=time.time(),
-            payload=json.dumps({"same": same, "pixels": pixels}),
+            counts=counts,
         )
         RecordLog(open_objects(task.shard.store, task.shard.writer)).write(record)
         return record
@@ -65,7 +63,7 @@ def compare(task: PrecisionTask) -> Record | Retry:
         return retry_of(error)
 
 
-def _counts(task: PrecisionTask) -> tuple[int, int]:
+def _counts(task: PrecisionTask) -> Counts:
     kind, options = task.shard.segmenter.kind, task.shard.segmenter.options
     lower, exact = plugin_of(kind, options), plugin_of(kind, task.exact)
     same = pixels = 0
@@ -78,7 +76,7 @@ def _counts(task: PrecisionTask) -> tuple[int, int]:
         pixels += int(np.count_nonzero(valid))
     if lost:
         raise OSError(lost[0].reason)
-    return same, pixels
+    return Counts(same, pixels)
 
 
 def _labels(segmenter: Any, pixels: Pixels) -> NDArray[Any]:

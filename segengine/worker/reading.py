@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from segengine import tiling
 from segengine.registry import reader
-from segengine.store.records import FrameFailure
+from segengine.store.kinds import FrameFailure
 from segengine.types import Bool, FrameRef, Source, Tile, Unreadable, Window
 from segengine.worker.tasks import ShardTask
 

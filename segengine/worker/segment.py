@@ -21,14 +21,14 @@ from segengine import asked, tiling
 from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import PROBABILITIES, draft_key
-from segengine.store.records import FrameFailure, Record
+from segengine.store.kinds import FrameFailure
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Prediction, Tile
 from segengine.urls import public
 from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of, store_fit
 from segengine.worker.reading import Batch, Box, batches
-from segengine.worker.shard import Block
+from segengine.worker.shard import Block, Labelled
 from segengine.worker.tasks import (
     FinishTask,
     FitTask,
@@ -65,13 +65,13 @@ def prepare(libraries: Sequence[str]) -> None:
         import_module(name)
 
 
-def segment_shard(task: ShardTask) -> Record | Retry:
+def segment_shard(task: ShardTask) -> Labelled | Retry:
     """Read, segment, crop, write, commit: one shard."""
     found = compute_shard(task)
     return found.finish() if isinstance(found, Computed) else found
 
 
-def compute_shard(task: ShardTask) -> Computed | Record | Retry:
+def compute_shard(task: ShardTask) -> Computed | Labelled | Retry:
     """Read, segment and crop one shard; later, or now where it is large, write and commit it."""
     started = time.perf_counter()
     found = _tried(lambda: _computed(task))
@@ -97,12 +97,12 @@ class Computed:
         """Bytes of its arrays."""
         return self.block.nbytes
 
-    def finish(self) -> Record | Retry:
+    def finish(self) -> Labelled | Retry:
         """Write and commit it."""
         return _tried(lambda: self.block.commit(self.objects, self.failures, self.seconds))
 
     @staticmethod
-    def finish_all(works: Sequence[Computed]) -> list[Record | Retry]:
+    def finish_all(works: Sequence[Computed]) -> list[Labelled | Retry]:
         """Write and commit several of one store step by step, each flushed once for all."""
         objects = works[0].objects
         if len(works) < MANY or not objects.writer.fsync:
@@ -209,11 +209,11 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
     return found
 
 
-def finish_shard(task: FinishTask) -> Record | Retry:
+def finish_shard(task: FinishTask) -> Labelled | Retry:
     """Decide a shard's draft with what the stitch stage linked, write and commit the mask."""
     shard = replace(task.shard, attempt=task.attempt)
 
-    def finish() -> Record | Retry:
+    def finish() -> Labelled | Retry:
         started = time.perf_counter()
         objects = open_objects(shard.target or shard.store, shard.writer)
         data = objects.get(draft_key(shard.scene, shard.place))

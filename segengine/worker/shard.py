@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from segengine.instances.rows import (
 )
 from segengine.store.blobs import Objects
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, rows_key
-from segengine.store.records import FrameFailure, Kind, Record, RecordLog, StoredObject, provenance
+from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
+from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
 from segengine.types import Color, FrameRef, Prediction, Tile
 from segengine.worker import vanished
@@ -42,6 +44,9 @@ from segengine.worker.tasks import JoinedObjects, ShardTask
 
 FEW = 12
 """Classes up to which counting each is faster than a histogram, whose long runs of one label are slow."""
+
+
+Labelled = MaskRecord | DraftRecord
 
 
 class Block:
@@ -227,7 +232,7 @@ class Block:
 
     def commit(
         self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float
-    ) -> Record:
+    ) -> Labelled:
         """Drop the old record, store the bytes, commit the new record; `seconds`: spent so far."""
         self.drop(objects)
         record = self.vouch(objects, self.write(objects, failures, seconds))
@@ -243,11 +248,11 @@ class Block:
         """Take back the record that is there: it must not vouch for other bytes."""
         task, log = self.task, RecordLog(objects)
         if task.draft:  # which leaves the mask that is there alone
-            log.drop("draft", task.scene, task.place, packed=False)
+            log.drop(DraftRecord.KIND, task.scene, task.place, packed=False)
         elif task.had:
-            log.drop("mask", task.scene, task.place, packed=task.had == "packed")
+            log.drop(MaskRecord.KIND, task.scene, task.place, packed=task.had == "packed")
 
-    def vouch(self, objects: Objects, record: Record) -> Record:
+    def vouch(self, objects: Objects, record: Labelled) -> Labelled:
         """Commit the record of the bytes that are stored."""
         RecordLog(objects).write(record)
         return record
@@ -257,60 +262,64 @@ class Block:
         if any(r.gone for r in self.task.frames):
             vanished.forget(self.task, objects)
 
-    def write(self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float) -> Record:
-        """Store the bytes; the record that will vouch for them."""
+    def write(
+        self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float
+    ) -> Labelled:
+        """Store the bytes; the record that will vouch for them. `seconds`: spent so far."""
         started = time.perf_counter()
         task = self.task
-        kind: Kind = "draft" if task.draft else "mask"
-        payload = ""
-        if task.draft:
-            stored: tuple[StoredObject, ...] = ()
-            if self.joined:
-                payload = write_objects_draft(
-                    objects, task, self.labels, self.probabilities, self.window
-                )
-            else:
-                payload = write_draft(objects, task.scene, task.place, self.labels)
-        else:
-            stored = tuple(
-                write_block(objects, task.arrays[path], task.scene, task.place, block)
-                for path, block in self.maps()
+        about: dict[str, Any] = {
+            "scene": task.scene,
+            "shard": task.place,
+            "box": (*task.window.start, *task.window.stop),
+            "inputs": self.inputs,
+            "job": task.job,
+            "weights": task.weights,
+            "fit": task.segmenter.digest,
+            "failures": failures,
+            "attempts": task.attempt,
+            "version": task.version,
+            "provenance": provenance(self.engine),
+        }
+        write = self._write_draft if task.draft else self._write_mask
+        record = write(objects, about)
+        spent = round(seconds + time.perf_counter() - started, 6)
+        return replace(record, seconds=spent, finished=time.time())
+
+    def _write_draft(self, objects: Objects, about: dict[str, Any]) -> DraftRecord:
+        task = self.task
+        if self.joined:
+            summary = write_objects_draft(
+                objects, task, self.labels, self.probabilities, self.window
             )
-            if self.instances is not None:
-                tables = [table for _, table in sorted(self.tables.items())]
-                rows = to_bytes(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))
-                objects.put(rows_key(task.scene, task.place), rows)
-                stored = (*stored, StoredObject(ROWS, checksum(rows), len(rows)))
-        areas = () if task.draft else class_areas(self.labels, task.classes, self.void)
+        else:
+            summary = write_draft(objects, task.scene, task.place, self.labels)
+        return DraftRecord(**about, summary=summary)
+
+    def _write_mask(self, objects: Objects, about: dict[str, Any]) -> MaskRecord:
+        task = self.task
+        stored = tuple(
+            write_block(objects, task.arrays[path], task.scene, task.place, block)
+            for path, block in self.maps()
+        )
+        if self.instances is not None:
+            tables = [table for _, table in sorted(self.tables.items())]
+            rows = to_bytes(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))
+            objects.put(rows_key(task.scene, task.place), rows)
+            stored = (*stored, StoredObject(ROWS, checksum(rows), len(rows)))
+        areas = class_areas(self.labels, task.classes, self.void)
         ground: tuple[int, ...] | None = ()
-        if task.ground is not None and not task.draft:
-            (_, y, x) = task.window.start
-            ground = task.ground.totals(self.labels, task.classes, (y, x))
-        first = task.window.start[0]
-        order = range(first, task.window.stop[0])
+        if task.ground is not None:
+            ground = task.ground.totals(self.labels, task.classes, task.window.start[1:])
+        order = range(task.window.start[0], task.window.stop[0])
         void = ((0, 0, 0),) * task.classes
-        return Record(
-            kind,
-            task.scene,
-            task.place,
-            (*task.window.start, *task.window.stop),
-            "done",
-            self.inputs,
-            task.job,
-            task.weights,
-            task.segmenter.digest,
-            stored,
-            failures=failures,
+        return MaskRecord(
+            **about,
+            objects=stored,
             areas=areas,
             colors=tuple(self.colors.get(i, void) for i in order) if self.colors else (),
             inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
-            attempts=task.attempt,
-            seconds=round(seconds + time.perf_counter() - started, 6),
-            finished=time.time(),
             pixels=sum(sum(row[:-1]) for row in areas),
-            version=task.version,
-            provenance=provenance(self.engine),
-            payload=payload,
             ground=ground or (),
         )
 

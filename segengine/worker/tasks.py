@@ -13,7 +13,7 @@ from segengine.errors import StoreAccessError, StoreLockedError
 from segengine.ground import Ground
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer
-from segengine.store.records import FrameFailure
+from segengine.store.kinds import FrameFailure
 from segengine.types import FrameRef, Place, Window
 from segengine.urls import public
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from segengine.instances.rows import read_rows, to_bytes
 from segengine.store.blobs import Objects, store_access
 from segengine.store.keys import MASK, PROBABILITIES, array_folder, kept_key, rows_key, single_key
-from segengine.store.records import LOST, FrameFailure, Record, RecordLog, from_json
+from segengine.store.kinds import LOST, FrameFailure, MaskRecord
+from segengine.store.records import RecordLog, from_json
 from segengine.store.shards import checksum, open_array
 from segengine.store.values import decode, encode
 from segengine.types import Color
@@ -118,15 +119,16 @@ def _stored(task: ShardTask, objects: Objects) -> Kept | None:
     )
 
 
-def _record(task: ShardTask, objects: Objects) -> Record | None:
-    single = objects.get(single_key("mask", task.scene, task.place))
+def _record(task: ShardTask, objects: Objects) -> MaskRecord | None:
+    single = objects.get(single_key(MaskRecord.KIND, task.scene, task.place))
     if single is not None:
-        return from_json(single)
-    found = RecordLog(objects).read(task.scene, "mask") if task.had else ()
+        record = from_json(single)
+        return record if isinstance(record, MaskRecord) else None
+    found = RecordLog(objects).read(task.scene, MaskRecord) if task.had else ()
     return next((r for r in found if r.shard == task.place), None)
 
 
-def _is_whole(task: ShardTask, objects: Objects, record: Record) -> bool:
+def _is_whole(task: ShardTask, objects: Objects, record: MaskRecord) -> bool:
     for stored in record.objects:
         if stored.array in task.arrays:
             spec = task.arrays[stored.array]

@@ -12,7 +12,8 @@ from segengine.dispatch.clusters import open_pool
 from segengine.dispatch.pool import Work
 from segengine.job import ClusterSpec
 from segengine.store.blobs import open_objects
-from segengine.store.records import Record, RecordLog
+from segengine.store.kinds import MaskRecord
+from segengine.store.records import RecordLog
 from tests.benchmarks.table import Row, show
 
 
@@ -26,10 +27,12 @@ class NoOp:
     last: bool = False
 
 
-def no_op(task: NoOp) -> Record:
+def no_op(task: NoOp) -> MaskRecord:
     """Commit a record, as every shard does, and nothing else."""
     place = (0, task.number // 1000, task.number % 1000)
-    record = Record("mask", "scene", place, (0, 0, 0, 1, 1, 1), "done", "inputs", "job")
+    record = MaskRecord(
+        scene="scene", shard=place, box=(0, 0, 0, 1, 1, 1), inputs="inputs", job="job"
+    )
     RecordLog(open_objects(task.store)).write(record)
     return record
 

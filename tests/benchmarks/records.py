@@ -13,7 +13,9 @@ import zarr
 from segengine.job import parse_job
 from segengine.runs import Run
 from segengine.store.blobs import open_objects
-from segengine.store.records import Record, RecordLog, StoredObject, pack_key, pack_records
+from segengine.store.keys import pack_key
+from segengine.store.kinds import MaskRecord, StoredObject
+from segengine.store.records import RecordLog, pack_records
 from tests.benchmarks.table import Row, show
 
 RECORDS = 1_000_000
@@ -80,14 +82,12 @@ def _listing(store: Path) -> list[Row]:
         log.objects.put(
             pack_key(f"scene{scene}"),
             pack_records(
-                Record(
-                    "mask",
-                    f"scene{scene}",
-                    (0, i // 100, i % 100),
-                    (0, i, 0, 1, i + 2048, 2048),
-                    "done",
-                    f"{i:016x}",
-                    "0123456789abcdef",
+                MaskRecord(
+                    scene=f"scene{scene}",
+                    shard=(0, i // 100, i % 100),
+                    box=(0, i, 0, 1, i + 2048, 2048),
+                    inputs=f"{i:016x}",
+                    job="0123456789abcdef",
                     objects=(StoredObject("mask/0", f"{i:032x}", 54321),),
                     areas=((1000 + i, 2000, 0),),
                     seconds=0.25,

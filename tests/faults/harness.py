@@ -21,7 +21,8 @@ import psutil
 
 import segengine
 from segengine.store.blobs import open_objects
-from segengine.store.records import Record, RecordLog
+from segengine.store.kinds import Record
+from segengine.store.records import RecordLog
 
 HERE = Path(__file__).parent
 MARK = "SEGENGINE_TEST_PROCESS"

@@ -24,7 +24,8 @@ from segengine.commands.verify import verify
 from segengine.errors import StoreAccessError
 from segengine.runs import Run, parse_job
 from segengine.store.blobs import open_objects
-from segengine.store.records import RecordLog, from_json
+from segengine.store.kinds import FrameFailure, MaskRecord
+from segengine.store.records import RecordLog, from_json, stored, to_json
 from segengine.store.seals import COPIES, SEALS
 from segengine_flows.cli import main
 
@@ -155,6 +156,7 @@ def site(
 def meaning(store: Path) -> dict[str, Any]:
     """A store's objects: their bytes, or of those that tell the time, what else they say."""
     log = RecordLog(open_objects(str(store)))
+    said = ("kind", "shard", "status", "inputs", "job", "fit", "objects", "failures", "areas")
     found: dict[str, Any] = {}
     for path in sorted(p for p in store.rglob("*") if p.is_file()):
         key = path.relative_to(store).as_posix()
@@ -162,10 +164,7 @@ def meaning(store: Path) -> dict[str, Any]:
             continue
         if key.startswith("records/") and key.endswith(".parquet"):
             scene = key.removeprefix("records/").removesuffix(".parquet")
-            found[key] = sorted(
-                (r.kind, r.shard, r.status, r.inputs, r.job, r.fit, r.objects, r.failures, r.areas)
-                for r in log.read(scene)
-            )
+            found[key] = sorted([stored(r)[name] for name in said] for r in log.read(scene))
         elif key == "tables/shards.parquet":
             table = pq.read_table(path).drop_columns(["seconds", "finished"])
             found[key] = table.to_pylist()
@@ -408,11 +407,13 @@ def test_a_run_with_something_new_goes_on(site: Site, noise: Callable[..., Any])
 
 def test_a_single_records_own_bytes_are_checked() -> None:
     """One bit anywhere, or a cut anywhere: no record, and never another one."""
-    from segengine.store.records import FrameFailure, Record, to_json
-
-    failure = FrameFailure(2, "corrupt", "why")
-    record = Record(
-        "mask", "s", (0, 1, 2), (0, 0, 0, 4, 64, 64), "done", "a", "b", failures=(failure,)
+    record = MaskRecord(
+        scene="s",
+        shard=(0, 1, 2),
+        box=(0, 0, 0, 4, 64, 64),
+        inputs="a",
+        job="b",
+        failures=(FrameFailure(2, "corrupt", "why"),),
     )
     data = to_json(record)
     assert from_json(data) == record

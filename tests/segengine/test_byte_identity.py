@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 import segengine
 from segengine.dispatch.pool import InProcess, Outcome, Work
+from segengine.store.records import stored
 
+SAID = ("kind", "shard", "status", "job", "fit", "areas")
+"""What a record says but for times, hosts and attempts."""
 JOBS: dict[str, dict[str, Any]] = {
     "survey-run": {"kind": "kmeans", "clusters": 3, "scope": "run", "attempts": 2},
     "survey-frame": {"kind": "threshold", "method": "otsu"},
@@ -66,7 +69,7 @@ def facts(bench: Any) -> dict[str, Any]:
     volatile = ("attempts", "seconds", "finished", "bytes")
     return {
         "records": sorted(
-            (r.kind, r.scene, r.shard, r.status, r.job, r.fit, r.checksum, r.areas)
+            (r.scene, r.checksum, [stored(r)[name] for name in SAID])
             for r in store.records(kind=None)
         ),
         "frames": store.frames.drop_columns("uri").to_pylist(),

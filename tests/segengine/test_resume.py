@@ -18,10 +18,13 @@ import pytest
 
 import segengine
 from segengine.store.blobs import LocalObjects
+from segengine.store.records import stored
 from segengine.store.values import decode
 from segengine.worker.segment import segment_shard
 
 pytestmark = pytest.mark.usefixtures("plain_report")
+SAID = ("kind", "shard", "status", "job", "fit", "areas")
+"""What a record says but for times, hosts and attempts."""
 JOBS: dict[str, dict[str, Any]] = {
     "survey": {"kind": "kmeans", "clusters": 3, "scope": "run", "attempts": 1},
     "survey-frame": {"kind": "threshold", "method": "otsu"},
@@ -91,8 +94,7 @@ def job(bench: Any, spec: dict[str, Any]) -> dict[str, Any]:
 def facts(bench: Any) -> Any:
     store = bench.open()
     records = sorted(
-        (r.kind, r.scene, r.shard, r.status, r.job, r.fit, r.checksum, r.areas)
-        for r in store.records(kind=None)
+        (r.scene, r.checksum, [stored(r)[name] for name in SAID]) for r in store.records(kind=None)
     )
     frames = store.frames.drop_columns("uri").to_pylist()
     shards = [(r["scene"], r["box"], r["status"], r["pixels"]) for r in store.shards.to_pylist()]

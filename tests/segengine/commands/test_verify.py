@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from segengine.commands.verify import _lasting, verify
 from segengine.planning.damage import differences, object_key
 from segengine.runs import Run, parse_job
 from segengine.store.blobs import LocalObjects
-from segengine.store.records import Record, RecordLog, StoredObject
+from segengine.store.kinds import MaskRecord, StoredObject
+from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, SealedObjects, digest
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -115,14 +117,13 @@ def test_other_labels_under_a_right_checksum_are_found(bench: Any, noise: Any) -
     import segengine
     from segengine.planning.plan import stored_plan
     from segengine.store.blobs import open_objects
-    from segengine.store.records import RecordLog, replace
     from segengine.store.shards import write_block
 
     bench.put("0.png", noise(0, (60, 50, 3)))
     segengine.run(bench.job(SPECS["run-fit"]))
     objects = open_objects(str(bench.store))
     log = RecordLog(objects)
-    (record,) = log.read("256x256-uint8-3", "mask")
+    (record,) = log.read("256x256-uint8-3", MaskRecord)
     plan = stored_plan(parse_job(bench.open().job), objects)
     spec = plan.arrays[record.scene]["mask/0"]
     stored = write_block(objects, spec, record.scene, (0, 0, 0), np.zeros((1, 256, 256), np.uint8))
@@ -172,9 +173,11 @@ def test_what_a_run_beside_it_has_written_meanwhile_is_no_difference(tmp_path: P
     objects = LocalObjects(str(tmp_path))
     log = RecordLog(objects)
 
-    def stored(x: int, committed: bytes, lies_there: bytes) -> Record:
+    def stored(x: int, committed: bytes, lies_there: bytes) -> MaskRecord:
         data = StoredObject("mask/0", digest(committed), len(committed))
-        found = Record("mask", "s", (0, 0, x), (0,) * 6, "done", "in", "job", objects=(data,))
+        found = MaskRecord(
+            scene="s", shard=(0, 0, x), box=(0,) * 6, inputs="in", job="job", objects=(data,)
+        )
         log.write(found)
         objects.put(object_key(found, "mask/0"), lies_there)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from segengine.planning import plan as planning
 from segengine.planning.plan import make_plan
 from segengine.runs import Run
 from segengine.store.blobs import open_objects
-from segengine.store.records import FrameFailure, RecordLog, given_up, pack_key, replace
+from segengine.store.keys import pack_key
+from segengine.store.kinds import FrameFailure, MaskRecord, given_up
+from segengine.store.records import RecordLog
 from segengine.store.values import decode
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -87,7 +90,7 @@ def test_what_the_records_say_of_a_shard_and_where_they_lie(bench: Any, noise: A
     bench.put("a.png", noise(1, (40, 40, 3)))
     bench.run(MEAN)
     log, place = log_of(bench), (0, 0, 0)
-    (record,) = log.read(BUCKET, "mask")
+    (record,) = log.read(BUCKET, MaskRecord)
 
     def state() -> tuple[int, int, int, str]:
         plan = plan_of(bench, MEAN)
@@ -124,7 +127,7 @@ def test_what_may_go_better_next_time_is_tried_again(
     bench.put("a.png", noise(1, (40, 40, 3)))
     bench.run(MEAN)
     log = log_of(bench)
-    (record,) = log.read(BUCKET, "mask")
+    (record,) = log.read(BUCKET, MaskRecord)
     log.write(replace(record, failures=(FrameFailure(0, kind, "a.png: why"),)))
     if packed:
         log.write_pack(BUCKET)

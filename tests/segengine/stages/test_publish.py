@@ -10,8 +10,8 @@ import pytest
 
 from segengine.planning.layout import Cut, Probed, place
 from segengine.stages.publish import NO_PIXEL, SceneFigures
+from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import FrameFailure, Record
 from segengine.types import Entry, Probe
 
 
@@ -23,22 +23,20 @@ def bucket(count: int, side: int = 40) -> Layout:
     return layout
 
 
-def record(shard: int, valid: list[int], *failures: tuple[int, str, str]) -> Record:
+def record(shard: int, valid: list[int], *failures: tuple[int, str, str]) -> MaskRecord:
     first = 2 * shard
-    return Record(
-        "mask",
-        "s",
-        (shard, 0, 0),
-        (first, 0, 0, first + len(valid), 256, 256),
-        "done",
-        "in",
-        "job",
+    return MaskRecord(
+        scene="s",
+        shard=(shard, 0, 0),
+        box=(first, 0, 0, first + len(valid), 256, 256),
+        inputs="in",
+        job="job",
         areas=tuple((n, 65536 - n) for n in valid),
         failures=tuple(FrameFailure(*f) for f in failures),
     )
 
 
-def failed(layout: Layout, *records: Record) -> list[tuple[Any, ...]]:
+def failed(layout: Layout, *records: MaskRecord) -> list[tuple[Any, ...]]:
     figures = SceneFigures(layout, 1)
     for each in records:
         figures.add(each)
@@ -64,7 +62,7 @@ def test_a_scene_without_one_valid_pixel_is_corrupt() -> None:
     "records", [[record(0, [0, 0])], [record(0, [0, 0]), record(1, [1])], []],
     ids=["unfinished", "one pixel", "not begun"],
 )  # fmt: skip
-def test_frames_that_may_still_be_labelled_are_not(records: list[Record]) -> None:
+def test_frames_that_may_still_be_labelled_are_not(records: list[MaskRecord]) -> None:
     assert failed(bucket(3), *records) == []
 
 

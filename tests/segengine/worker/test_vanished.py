@@ -12,7 +12,8 @@ import pytest
 import segengine
 from segengine.runs import Run, parse_job
 from segengine.store.blobs import open_objects
-from segengine.store.records import Record, RecordLog, given_up
+from segengine.store.kinds import MaskRecord, given_up
+from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -23,7 +24,7 @@ BUCKET = "256x256-uint8-3"
 SHARED = {"shard": 512}  # 4 frames of a 256 x 256 bucket share a shard
 
 
-def record_of(bench: Any, shard: int = 0) -> Record:
+def record_of(bench: Any, shard: int = 0) -> MaskRecord:
     (found,) = (r for r in bench.open().records() if r.shard[0] == shard)
     return found
 
