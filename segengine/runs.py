@@ -177,19 +177,19 @@ class Run:
         """What was done, after the last stage."""
         plan = self.plan
         return Summary(
-            self.job.name,
-            public(self.objects.root),
-            public(f"{self.objects.root}/{REPORT}"),
-            len(plan.layouts),
-            plan.scan.frames,
-            plan.shards,
-            self.counts.computed,
-            self._skipped,
-            self.counts.pixels,
-            round(time.monotonic() - self.started, 3),
-            tuple(self.failed()),
-            self._metrics,
-            self.notices(),
+            name=self.job.name,
+            store=public(self.objects.root),
+            report=public(f"{self.objects.root}/{REPORT}"),
+            scenes=len(plan.layouts),
+            frames=plan.scan.frames,
+            shards=plan.shards,
+            computed=self.counts.computed,
+            skipped=self._skipped,
+            pixels=self.counts.pixels,
+            seconds=round(time.monotonic() - self.started, 3),
+            failed=tuple(self.failed()),
+            metrics=self._metrics,
+            messages=self.notices(),
         )
 
     def failed(self) -> Iterator[FailedFrame]:

@@ -103,8 +103,8 @@ def plan(job: Job) -> PlanReport:
         layout, place = max(pending[:256], key=lambda item: _pixels(*item))
         seconds, size, trial = _trial(found, layout, place, pixels)
     return PlanReport(
-        job,
-        tuple(
+        job=job,
+        scenes=tuple(
             (
                 name,
                 layout.shape,
@@ -114,16 +114,16 @@ def plan(job: Job) -> PlanReport:
             )
             for name, layout in found.layouts.items()
         ),
-        found.shards,
-        found.pending,
-        (*found.notices, *damage_notices(objects)),
-        tuple(unplaced_failures(found)),
-        None if seconds is None else seconds / max(1, min(workers, len(pending))),
-        size,
-        pixels,
-        workers,
-        trial,
-        found.scan.skipped,
+        shards=found.shards,
+        pending=found.pending,
+        notices=(*found.notices, *damage_notices(objects)),
+        failed=tuple(unplaced_failures(found)),
+        seconds=None if seconds is None else seconds / max(1, min(workers, len(pending))),
+        bytes=size,
+        pixels=pixels,
+        workers=workers,
+        trial=trial,
+        skipped=found.scan.skipped,
     )
 
 

@@ -55,12 +55,12 @@ class StatusReport:
         rows = [
             *self.scenes,
             SceneStatus(
-                "all",
-                sum(s.frames for s in self.scenes),
-                sum(s.shards for s in self.scenes),
-                sum(s.done for s in self.scenes),
-                sum(s.failed for s in self.scenes),
-                sum(s.gone for s in self.scenes),
+                scene="all",
+                frames=sum(s.frames for s in self.scenes),
+                shards=sum(s.shards for s in self.scenes),
+                done=sum(s.done for s in self.scenes),
+                failed=sum(s.failed for s in self.scenes),
+                gone=sum(s.gone for s in self.scenes),
             ),
         ]
         for s in rows:
@@ -93,7 +93,16 @@ def status(path: str) -> StatusReport:
             done += record.status == "done"
             bad += record.status != "done"
         gone = int(layout.gone.sum())
-        scenes.append(SceneStatus(name, layout.shape[0], layout.shards, done, bad, gone))
+        scenes.append(
+            SceneStatus(
+                scene=name,
+                frames=layout.shape[0],
+                shards=layout.shards,
+                done=done,
+                failed=bad,
+                gone=gone,
+            )
+        )
         failed += list(figures.failed())
     notices = tuple(damage_notices(store.objects))
     return StatusReport(store.path, tuple(scenes), tuple(failed), notices)

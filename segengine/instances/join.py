@@ -100,15 +100,15 @@ def see(
     best = np.ones(count + 1, np.float32) if score is None else score[values]
     top, bottom, left, right = map(np.ascontiguousarray, _bands(dense, inner, band))
     seen = Seen(
-        first[1:],
-        np.bincount(core.reshape(-1), minlength=count + 1)[1:].astype(np.int64),
-        label[1:].astype(np.uint16),
-        best[1:].astype(np.float32),
-        top,
-        bottom,
-        left,
-        right,
-        _over(dense, inner, band, count),
+        first=first[1:],
+        area=np.bincount(core.reshape(-1), minlength=count + 1)[1:].astype(np.int64),
+        label=label[1:].astype(np.uint16),
+        score=best[1:].astype(np.float32),
+        top=top,
+        bottom=bottom,
+        left=left,
+        right=right,
+        over=_over(dense, inner, band, count),
     )
     return seen, core, values
 

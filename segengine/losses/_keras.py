@@ -125,7 +125,16 @@ def score(loss: Formula, y_true: Array, y_pred: Array) -> Scored:
     elif loss.from_logits:
         probability, log_p = ops.softmax(y_pred, axis=-1), ops.log_softmax(y_pred, axis=-1)
     truth = smoothed(hard, loss.label_smoothing, yes_or_no)
-    return Scored(ops, hard, truth, probability, valid, _on_host, log_p, log_q)
+    return Scored(
+        xp=ops,
+        hard=hard,
+        truth=truth,
+        probability=probability,
+        valid=valid,
+        on_host=_on_host,
+        log_p=log_p,
+        log_q=log_q,
+    )
 
 
 def _on_host(function: Callable[..., Any], *maps: Array) -> Array:

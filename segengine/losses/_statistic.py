@@ -363,7 +363,9 @@ def _score_block(
     truth = smoothed(hard, fold.loss.label_smoothing, yes_or_no)
     valid = scored.astype(np.float64)
     unpredicted = int((known & ~predicted).sum())
-    return Scored(np, hard, truth, values, valid, _on_host), unpredicted
+    return Scored(
+        xp=np, hard=hard, truth=truth, probability=values, valid=valid, on_host=_on_host
+    ), unpredicted
 
 
 def _on_host(function: Any, *maps: Any) -> Any:

@@ -240,12 +240,12 @@ class _Objects:
     ) -> _Objects:
         runs = table.column("rle").to_pylist() if "mask" in metric.kinds else None
         return cls(
-            classes[rows],
-            scores[rows],
-            boxes_of(table)[rows],
-            column(table, "area").astype(np.float64)[rows],
-            crowd_of(table)[rows],
-            [] if runs is None else [runs[i].encode() for i in rows.tolist()],
+            classes=classes[rows],
+            scores=scores[rows],
+            boxes=boxes_of(table)[rows],
+            areas=column(table, "area").astype(np.float64)[rows],
+            crowd=crowd_of(table)[rows],
+            runs=[] if runs is None else [runs[i].encode() for i in rows.tolist()],
         )
 
     def extents(self, kind: Kind) -> NDArray[np.float64]:

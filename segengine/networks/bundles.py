@@ -214,18 +214,18 @@ def _parse(text: bytes) -> Bundle:
         if not isinstance(data["classes"], list):
             raise ValueError("classes is no list")
         return Bundle(
-            str(data["architecture"]),
-            dict(data.get("options") or {}),
-            int(data["bands"]),
-            tuple(map(str, data["classes"])),
-            tuple((int(r), int(g), int(b)) for r, g, b in data.get("colors") or ()),
-            dict(data.get("scale") or {}),
-            str(data.get("activation") or "none"),
-            (_side(height), _side(width)),
-            bool(data.get("resize", False)),
-            dict(data.get("job") or {}),
-            dict(data.get("metrics") or {}),
-            dict(data.get("inference") or {}),
+            architecture=str(data["architecture"]),
+            options=dict(data.get("options") or {}),
+            bands=int(data["bands"]),
+            classes=tuple(map(str, data["classes"])),
+            colors=tuple((int(r), int(g), int(b)) for r, g, b in data.get("colors") or ()),
+            scale=dict(data.get("scale") or {}),
+            activation=str(data.get("activation") or "none"),
+            size=(_side(height), _side(width)),
+            resize=bool(data.get("resize", False)),
+            job=dict(data.get("job") or {}),
+            metrics=dict(data.get("metrics") or {}),
+            inference=dict(data.get("inference") or {}),
         )
     except KeyError as error:
         raise ValueError(f"{META} is damaged: it has no {error}") from error

@@ -107,7 +107,17 @@ def look(
     if truth is not None:
         true = _truth(truth, scene, frame, rows, cols, step)
     labels = _labels(scene, frame, rows, cols, step)
-    return View(rows, cols, step, labels, scene.colors(frame), pixels, valid, reason, true)
+    return View(
+        rows=rows,
+        cols=cols,
+        step=step,
+        labels=labels,
+        colors=scene.colors(frame),
+        pixels=pixels,
+        valid=valid,
+        reason=reason,
+        truth=true,
+    )
 
 
 def matching(

@@ -181,27 +181,27 @@ class Plan:
         spec = self.job.segmenter
         had = self.states[layout.scene].had[place]
         return ShardTask(
-            self.objects.root,
-            layout.scene,
-            place,
-            window,
-            layout.frames(first, last),
-            layout.inputs(first, last),
-            layout.kind,
-            layout.windowed,
-            self.source_json,
-            SegmenterSpec(
+            store=self.objects.root,
+            scene=layout.scene,
+            place=place,
+            window=window,
+            frames=layout.frames(first, last),
+            inputs=layout.inputs(first, last),
+            kind=layout.kind,
+            windowed=layout.windowed,
+            source=self.source_json,
+            segmenter=SegmenterSpec(
                 spec.kind,
                 json.dumps(spec.options),
                 "" if fit is None else fit.key,
                 "" if fit is None else fit.digest,
             ),
-            self.arrays[layout.scene],
-            self.classes,
-            self.outputs,
-            self.fingerprint,
-            asked.weights(self.plugin),
-            asked.version(self.plugin),
+            arrays=self.arrays[layout.scene],
+            classes=self.classes,
+            outputs=self.outputs,
+            job=self.fingerprint,
+            weights=asked.weights(self.plugin),
+            version=asked.version(self.plugin),
             had=("", "single", "packed")[had],
             lost=lost,
             cut=layout.cut,
@@ -289,16 +289,16 @@ def make_plan(
     }
     workers_source = source_json(job)
     plan = Plan(
-        job,
-        objects,
-        found,
-        fingerprint,
-        keys,
-        outputs,
-        arrays,
-        {},
-        {},
-        workers_source,
+        job=job,
+        objects=objects,
+        scan=found,
+        fingerprint=fingerprint,
+        keys=keys,
+        outputs=outputs,
+        arrays=arrays,
+        states={},
+        fits={},
+        source_json=workers_source,
         broken=repair,
     )
     if scope in ("run", "scene") and not refit:
@@ -330,7 +330,18 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
         for name, layout in layouts.items()
     }
     source = source_json(job)
-    plan = Plan(job, objects, found, fingerprint, keys, outputs, arrays, {}, {}, source)
+    plan = Plan(
+        job=job,
+        objects=objects,
+        scan=found,
+        fingerprint=fingerprint,
+        keys=keys,
+        outputs=outputs,
+        arrays=arrays,
+        states={},
+        fits={},
+        source_json=source,
+    )
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)

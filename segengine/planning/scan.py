@@ -102,7 +102,14 @@ def scan(
         if name not in previous or encode(layout.public) != encode(previous[name])
     )
     bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
-    return Scan(layouts, tuple(bad), changed, len(todo), dropped, listing.skipped)
+    return Scan(
+        layouts=layouts,
+        unplaced=tuple(bad),
+        changed=changed,
+        probed=len(todo),
+        dropped=dropped,
+        skipped=listing.skipped,
+    )
 
 
 def _listing(spec: Mapping[str, Any]) -> Any:

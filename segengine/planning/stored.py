@@ -97,11 +97,11 @@ def foreign_code(
 def _stand_in(kind: str, attributes: Mapping[str, Any]) -> StandIn:
     made = attributes["fingerprints"]
     return StandIn(
-        kind,
-        tuple(attributes["classes"]),
-        tuple((int(r), int(g), int(b)) for r, g, b in attributes["colors"]),
-        int(made["segmenter_version"]),
-        str(made["weights"]),
-        dict(made["keys"]),
-        str(made["job"]),
+        kind=kind,
+        classes=tuple(attributes["classes"]),
+        colors=tuple((int(r), int(g), int(b)) for r, g, b in attributes["colors"]),
+        version=int(made["segmenter_version"]),
+        weights=str(made["weights"]),
+        keys=dict(made["keys"]),
+        fingerprint=str(made["job"]),
     )

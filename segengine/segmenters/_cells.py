@@ -178,7 +178,14 @@ def empty(dtype: np.dtype[Any], bands: int) -> Cells:
     """The histogram of no pixels."""
     none = np.zeros((0, bands), np.int64)
     level = 0 if exact(dtype) else FINEST
-    return Cells(dtype.name, level, none.astype(np.int32), none[:, :0].sum(axis=1), none, 0)
+    return Cells(
+        dtype=dtype.name,
+        level=level,
+        index=none.astype(np.int32),
+        counts=none[:, :0].sum(axis=1),
+        sums=none,
+        squares=0,
+    )
 
 
 def exact(dtype: np.dtype[Any]) -> bool:
@@ -211,15 +218,22 @@ def _grouped(
 ) -> Cells:
     """Rows of equal index added up, in lexicographic order."""
     if not len(index):
-        return Cells(dtype, level, index.astype(np.int32), counts, sums, squares)
+        return Cells(
+            dtype=dtype,
+            level=level,
+            index=index.astype(np.int32),
+            counts=counts,
+            sums=sums,
+            squares=squares,
+        )
     order, first = _sorted(index.astype(np.int64))
     return Cells(
-        dtype,
-        level,
-        index[order[first]].astype(np.int32),
-        np.add.reduceat(counts[order], first),
-        np.add.reduceat(sums[order], first, axis=0) if len(sums) else sums,
-        squares,
+        dtype=dtype,
+        level=level,
+        index=index[order[first]].astype(np.int32),
+        counts=np.add.reduceat(counts[order], first),
+        sums=np.add.reduceat(sums[order], first, axis=0) if len(sums) else sums,
+        squares=squares,
     )
 
 
@@ -290,7 +304,14 @@ def _count_colors(rows: NDArray[np.uint8], keep: Bool | None, colors: NDArray[np
         counts += np.bincount(place[code], minlength=len(colors))
     index = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1)
     sums = index * counts[:, None]
-    return Cells("uint8", 0, index.astype(np.int32), counts, sums, int((sums * index).sum()))
+    return Cells(
+        dtype="uint8",
+        level=0,
+        index=index.astype(np.int32),
+        counts=counts,
+        sums=sums,
+        squares=int((sums * index).sum()),
+    )
 
 
 def _count_cells(rows: NDArray[np.uint8], keep: Bool | None) -> Cells:
@@ -320,4 +341,6 @@ def _count_cells(rows: NDArray[np.uint8], keep: Bool | None) -> Cells:
     n = counts[occupied].astype(np.int64)
     rest = np.stack([s[occupied] for s in sums], axis=1).astype(np.int64)
     sums_ = 4 * index * n[:, None] + rest
-    return Cells("uint8", 2, index.astype(np.int32), n, sums_, squares).within(LIMIT)
+    return Cells(
+        dtype="uint8", level=2, index=index.astype(np.int32), counts=n, sums=sums_, squares=squares
+    ).within(LIMIT)

@@ -328,17 +328,17 @@ def create(
         border = (_GREY,)
     model, digest = _load(architecture, path, count)
     return Proposer(
-        _traced(model.get_layer("bottom_up")),
-        _traced(model.get_layer("top_down")),
-        numbers,
-        found,
-        border,
-        PYRAMID if pyramid is None else tuple(pyramid),
-        most,
-        min_score,
-        threshold,
-        duplicates,
-        digest,
+        bottom_up=_traced(model.get_layer("bottom_up")),
+        top_down=_traced(model.get_layer("top_down")),
+        bands=numbers,
+        scale=found,
+        border=border,
+        pyramid=PYRAMID if pyramid is None else tuple(pyramid),
+        most=most,
+        min_score=min_score,
+        threshold=threshold,
+        duplicates=duplicates,
+        weights=digest,
     )
 
 

@@ -174,7 +174,14 @@ def create(
     names = class_names(config) if classes is None else tuple(classes)
     if weights != "coco":  # loading a job fetches nothing
         resolve(weights)  # it is there
-    return MaskRcnn(config, weights, names, scale, overlap, weights_url)
+    return MaskRcnn(
+        config=config,
+        source=weights,
+        classes=names,
+        scale=scale,
+        overlap=overlap,
+        weights_url=weights_url,
+    )
 
 
 def of_bundle(

@@ -244,20 +244,20 @@ def network(
     if bundle is not None and len(bundle.colors) == len(names):
         colors = bundle.colors
     return Network(
-        engine,
-        output,
-        names,
-        chosen,
-        scaling,
-        cut,
-        digest,
-        "none" if labels else _activation(opened, channels, activation, tried),
-        layout,
-        None if batch == "auto" else batch,
-        float(threshold),
-        colors,
-        Crf.of(crf),
-        labels,
+        engine=engine,
+        output=output,
+        classes=names,
+        bands=chosen,
+        scale=scaling,
+        cut=cut,
+        weights=digest,
+        activation="none" if labels else _activation(opened, channels, activation, tried),
+        layout=layout,
+        batch=None if batch == "auto" else batch,
+        threshold=float(threshold),
+        colors=colors,
+        crf=Crf.of(crf),
+        labels=labels,
     )
 
 

@@ -151,16 +151,16 @@ def build_pyramid(
                 continue
             lies = had if record_now is not None else ""
             task = LevelTask(
-                objects.root,
-                layout.scene,
-                level,
-                place,
-                spec,
-                below,
-                inputs,
-                below_it,
-                lies,
-                objects.writer,
+                store=objects.root,
+                scene=layout.scene,
+                level=level,
+                place=place,
+                spec=spec,
+                below=below,
+                inputs=inputs,
+                stored=below_it,
+                had=lies,
+                writer=objects.writer,
             )
             works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
         for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):

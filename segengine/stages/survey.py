@@ -230,5 +230,12 @@ def _fit_work(plan: Plan, group: _Group) -> Work | None:
     spec = plan.task(group.layouts[0], (0, 0, 0)).segmenter
     spec = replace(spec, fit="", digest="")
     key, writer = fit_key(group.name), plan.objects.writer
-    task = FitTask(plan.objects.root, spec, tuple(states), key, about, writer)
+    task = FitTask(
+        store=plan.objects.root,
+        segmenter=spec,
+        states=tuple(states),
+        key=key,
+        about=about,
+        writer=writer,
+    )
     return Work(task.key, fit_states, task)

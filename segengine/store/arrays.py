@@ -126,42 +126,68 @@ def scene_arrays(
     dtype = mask_dtype(classes)
     void = int(np.iinfo(dtype).max)
     axes = ("frame", "y", "x")
-    found = [ArraySpec(MASK, layout.shape, layout.shard, layout.chunk, dtype.name, void, axes)]
+    found = [
+        ArraySpec(
+            path=MASK,
+            shape=layout.shape,
+            shard=layout.shard,
+            chunk=layout.chunk,
+            dtype=dtype.name,
+            fill=void,
+            axes=axes,
+        )
+    ]
     level, (h, w) = 0, (height, width)
     while max(height, width) > side and max(h, w) > c:
         level, h, w = level + 1, -(-h // 2), -(-w // 2)
         found.append(
             ArraySpec(
-                level_path(level),
-                (frames, h, w),
-                layout.shard,
-                layout.chunk,
-                dtype.name,
-                void,
-                axes,
+                path=level_path(level),
+                shape=(frames, h, w),
+                shard=layout.shard,
+                chunk=layout.chunk,
+                dtype=dtype.name,
+                fill=void,
+                axes=axes,
             )
         )
     if "instances" in outputs:
         found.append(
-            ArraySpec(INSTANCES, layout.shape, layout.shard, layout.chunk, "uint32", 0, axes)
+            ArraySpec(
+                path=INSTANCES,
+                shape=layout.shape,
+                shard=layout.shard,
+                chunk=layout.chunk,
+                dtype="uint32",
+                fill=0,
+                axes=axes,
+            )
         )
     if "probabilities" in outputs:
         found.append(
             ArraySpec(
-                PROBABILITIES,
-                (frames, classes, height, width),
-                (f, classes, side, side),
-                (1, 1, c, c),
-                "float32",
-                float("nan"),
-                ("frame", "class", "y", "x"),
+                path=PROBABILITIES,
+                shape=(frames, classes, height, width),
+                shard=(f, classes, side, side),
+                chunk=(1, 1, c, c),
+                dtype="float32",
+                fill=float("nan"),
+                axes=("frame", "class", "y", "x"),
             )
         )
     if frame_colors is not None:
         n = frames if frame_colors else 1
         box = (min(n, 4096), classes, 3)
         found.append(
-            ArraySpec(COLORS, (n, classes, 3), box, box, "uint8", 0, ("frame", "class", "rgb"))
+            ArraySpec(
+                path=COLORS,
+                shape=(n, classes, 3),
+                shard=box,
+                chunk=box,
+                dtype="uint8",
+                fill=0,
+                axes=("frame", "class", "rgb"),
+            )
         )
     return SceneArrays(tuple(found))
 

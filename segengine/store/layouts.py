@@ -90,15 +90,17 @@ class Layout:
         """What a worker needs to read a frame."""
         i = index if self.stacked else 0
         return FrameRef(
-            index,
-            self.frame_name(index),
-            self.uris[i],
-            self.fingerprints[i],
-            int(self.heights[i]),
-            int(self.widths[i]),
-            0 if self.positions is None or self.stacked else int(self.positions[index]),
-            None if self.seeks is None else (int(self.seeks[index, 0]), int(self.seeks[index, 1])),
-            bool(self.gone[i]),
+            index=index,
+            name=self.frame_name(index),
+            uri=self.uris[i],
+            fingerprint=self.fingerprints[i],
+            height=int(self.heights[i]),
+            width=int(self.widths[i]),
+            position=0 if self.positions is None or self.stacked else int(self.positions[index]),
+            seek=None
+            if self.seeks is None
+            else (int(self.seeks[index, 0]), int(self.seeks[index, 1])),
+            gone=bool(self.gone[i]),
         )
 
     def frames(self, start: int = 0, stop: int | None = None) -> tuple[FrameRef, ...]:

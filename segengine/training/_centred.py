@@ -112,14 +112,14 @@ def survey(frames: Sequence[Frame], kinds: Sequence[int], part: str) -> Things:
             f"their longer sides must be from {SMALLEST:g} to {LARGEST:,g} pixels"
         )
     return Things(
-        tuple(frames),
-        np.array(starts, np.int64),
-        np.array(rows, np.int32),
-        np.array(found, np.int32),
-        corners,
-        many,
-        learned,
-        np.array(surveyed, np.int64),
+        frames=tuple(frames),
+        starts=np.array(starts, np.int64),
+        rows=np.array(rows, np.int32),
+        kinds=np.array(found, np.int32),
+        boxes=corners,
+        crowds=many,
+        learned=learned,
+        surveyed=np.array(surveyed, np.int64),
     )
 
 

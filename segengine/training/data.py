@@ -103,7 +103,14 @@ def open_data(job: TrainJob) -> Data:
     except ValueError as error:
         raise JobError(f"input.scale.{error}") from None
     learned, looked_at = (_part(job, frames, len(classes)) for frames in chosen)
-    return Data(learned, looked_at, classes, colors, bands, tuple(dict.fromkeys(notes)))
+    return Data(
+        train=learned,
+        validation=looked_at,
+        classes=classes,
+        colors=colors,
+        bands=bands,
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _named_parts(
@@ -158,7 +165,16 @@ def _frames(job: TrainJob, spec: Mapping[str, Any]) -> tuple[list[Frame], list[s
             looked, missing = looked or true.looked, missing + 1
             continue
         group = ref.name if layout.stacked else layout.names[0]
-        frames.append(Frame(ref, group, layout.bands, readers[layout.kind], true, provider))
+        frames.append(
+            Frame(
+                ref=ref,
+                group=group,
+                bands=layout.bands,
+                source=readers[layout.kind],
+                truth=true,
+                provider=provider,
+            )
+        )
     if not frames:
         raise JobError(
             f"truth: none of {missing} frames has truth; looked for {looked}"

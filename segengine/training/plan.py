@@ -56,12 +56,12 @@ def plan(job: TrainJob) -> TrainPlan:
     found = trainer(job.architecture.name).outline(job, data)
     trainable = sum(math.prod(v.shape) for v in found.network.trainable_variables)
     return TrainPlan(
-        job,
-        data,
-        found.steps,
-        found.looked,
-        found.network.count_params(),
-        trainable,
-        found.class_weights,
-        found.decided,
+        job=job,
+        data=data,
+        steps=found.steps,
+        looked=found.looked,
+        parameters=found.network.count_params(),
+        trainable=trainable,
+        weights=found.class_weights,
+        decided=found.decided,
     )

@@ -220,15 +220,15 @@ class Training(Epochs):
         count, self.steps = _epoch(job, learned, self.share)
         self.learned, self.looked = (
             Pairs(
-                job,
-                things,
-                (self.pyramid[0], self.pyramid[-1]),
-                self.side,
-                self.share,
-                data.bands,
-                self.built.scale,
-                objects,
-                {},
+                job=job,
+                things=things,
+                scales=(self.pyramid[0], self.pyramid[-1]),
+                side=self.side,
+                share=self.share,
+                bands=data.bands,
+                scale=self.built.scale,
+                count=objects,
+                lost={},
             )
             for things, objects in ((learned, count), (looked, None))
         )

@@ -91,10 +91,10 @@ def train(job: TrainJob, update: Update | None = None, note: Note | None = None)
     run = trainer(job.architecture.name).Training(job, data, update, note)
     run.train()
     return Trained(
-        job.name,
-        job.out,
-        str(bundle),
-        run.state.epochs,
-        time.monotonic() - began,
-        run.finish(),
+        name=job.name,
+        out=job.out,
+        bundle=str(bundle),
+        epochs=run.state.epochs,
+        seconds=time.monotonic() - began,
+        metrics=run.finish(),
     )

@@ -109,13 +109,13 @@ def _stored(task: ShardTask, objects: Objects) -> Kept | None:
                 maps[path] = {i: np.asarray(array[i, ..., rows, columns]) for i in gone}
     failed = {f.frame for f in record.failures}
     return Kept(
-        made,
-        maps,
-        {i: record.colors[i - first] for i in gone if record.colors},
-        {i: record.inertia[i - first] for i in gone if record.inertia},
-        tuple(i for i in gone if i in failed),
-        _rows(task, objects, gone),
-        tuple(f.frame for f in record.failures if f.kind == LOST and f.frame in gone),
+        made=made,
+        maps=maps,
+        colors={i: record.colors[i - first] for i in gone if record.colors},
+        inertia={i: record.inertia[i - first] for i in gone if record.inertia},
+        failed=tuple(i for i in gone if i in failed),
+        rows=_rows(task, objects, gone),
+        lost=tuple(f.frame for f in record.failures if f.kind == LOST and f.frame in gone),
     )
 
 

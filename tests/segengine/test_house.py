@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,3 +76,72 @@ def test_one_file_knows_every_key_of_the_store() -> None:
 def test_a_key_that_is_spelled_elsewhere_is_seen(text: str) -> None:
     assert list(spelled(ast.parse(text)))
     assert not list(spelled(ast.parse(f'"""{text}"""\nreport("scenes")')))
+
+
+MANY = 5
+"""Fields of a dataclass, or arguments of a call, up to which their order can be kept in mind."""
+IN_ORDER = ("segengine/sources/images.py", "segengine/sources/listing.py")
+"""Where some are built by order still."""
+
+
+def fields_of(node: ast.ClassDef) -> int:
+    """How many fields a dataclass has of its own; 0: it is none."""
+    named = (d.func if isinstance(d, ast.Call) else d for d in node.decorator_list)
+    if not any(isinstance(d, ast.Name) and d.id == "dataclass" for d in named):
+        return 0
+    return sum(isinstance(part, ast.AnnAssign) for part in node.body)
+
+
+def large(trees: Iterable[ast.Module]) -> set[str]:
+    """Names of dataclasses with many fields."""
+    every = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    return {node.name for node in every if fields_of(node) > MANY}
+
+
+def ours(tree: ast.Module) -> set[str]:
+    """Names in a module that are of this project: another's class may have the same."""
+    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    others: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            mine = (node.module or "").startswith("segengine")
+            (found if mine else others).update(a.asname or a.name for a in node.names)
+    return found - others
+
+
+def built_in_order(tree: ast.Module, classes: set[str]) -> Iterator[str]:
+    """Calls that give a class many arguments by their order alone; `cls` is the class around it."""
+    known = classes & ours(tree)
+
+    def look(node: ast.AST, around: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call) and isinstance(child.func, ast.Name):
+                name = around if child.func.id == "cls" else child.func.id
+                if name in known and len(child.args) > MANY:
+                    yield f"{name}, line {child.lineno}"
+            yield from look(child, child.name if isinstance(child, ast.ClassDef) else around)
+
+    yield from look(tree, "")
+
+
+def test_what_has_many_fields_is_built_by_keyword() -> None:
+    classes = large(SOURCES.values())
+    assert {"Layout", "ShardTask", "MaskRecord"} <= classes
+    found = {path: list(built_in_order(tree, classes)) for path, tree in SOURCES.items()}
+    assert {path for path, calls in found.items() if calls} == {*IN_ORDER}
+
+
+def test_what_is_built_by_order_is_seen() -> None:
+    fields = "\n".join(f"    field{i}: int" for i in range(MANY + 1))
+    text = f"""
+@dataclass
+class Wide:
+{fields}
+    @classmethod
+    def of(cls) -> Wide:
+        return cls(1, 2, 3, 4, 5, 6)
+Wide(1, 2, 3, 4, 5, 6)
+Wide(1, 2, 3, 4, 5, field5=6)
+"""
+    tree = ast.parse(text)
+    assert list(built_in_order(tree, large([tree]))) == ["Wide, line 12", "Wide, line 13"]
