@@ -16,7 +16,8 @@ from segengine import engines
 from segengine.dispatch.memory import keep_freed_memory
 from segengine.dispatch.pool import HELD, is_later
 from segengine.store.values import encode
-from segengine.worker.tasks import Later, retry_of
+from segengine.worker.attempts import tried
+from segengine.worker.tasks import Later
 
 PROMPT = 0.02
 """Seconds between two works of a message that are said to start: saying so may take as long as one."""
@@ -73,7 +74,7 @@ def call_stamped(
         if time.monotonic() - said > PROMPT:
             worker.log_event(topic, {"begun": stamp})
             said = time.monotonic()
-        value = _called(function, task)
+        value = tried(partial(function, task))
         if not is_later(value):
             send_one(stamp, value)
         elif beside:
@@ -84,14 +85,6 @@ def call_stamped(
                 finish_waiting()
     if waiting:
         finish_waiting()
-
-
-def _called(function: Callable[[Any], Any], task: Any) -> Any:
-    """What a call gives; what it raises is a failure of it alone."""
-    try:
-        return function(task)
-    except Exception as error:  # noqa: BLE001 - a failure is a value
-        return retry_of(error)
 
 
 def _prepare_worker(name: object) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 
 from segengine import asked
 from segengine.dispatch.pool import Pool, Work
-from segengine.errors import JobError, SegengineError
+from segengine.errors import JobError
 from segengine.fingerprint import digest
 from segengine.guards.trust import may_use
 from segengine.job import FaultsSpec, Job
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.progress import Progress
+from segengine.stages.outcomes import needed
 from segengine.store.arrays import SceneArrays
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES
 from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord
@@ -128,6 +129,10 @@ def _seams(plugin: Any) -> tuple[Asked, ...]:
     return () if every is None else (Asked("metrics", "seams", json.dumps({"every": every})),)
 
 
+def _called(work: Work) -> str:
+    return f"aggregate: {work.task.scene} {work.task.place}"
+
+
 class Measurer:
     """Measures what has no current measure record, and merges all records."""
 
@@ -158,24 +163,14 @@ class Measurer:
     ) -> Iterator[Progress]:
         """Measure; the records are committed by the workers."""
         works = (Work(f"{t.kind} {t.scene}/{t.place}", measure, t) for t in stale)
-        for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+        for task, found in needed(pool, works, faults, self.objects, _called):
             self.computed += 1
-            task: MeasureTask = outcome.work.task
-            if outcome.status != "done":
-                raise SegengineError(
-                    f"aggregate: {task.scene} {task.place}: {outcome.status}: {outcome.reason}; "
-                    "run again"
-                )
-            if isinstance(outcome.value, Damaged):
-                self._note_damage(task, outcome.value)
+            if isinstance(found, Damaged):
+                reason = f"its mask is damaged: {found.key}: {found.what}"
+                self.damaged += [(task.scene, ref.index, reason) for ref in task.frames]
             else:
-                self.current[task.scene][task.kind, task.place] = outcome.value
+                self.current[task.scene][task.kind, task.place] = found
             yield Progress("aggregate", self.computed, len(stale))
-
-    def _note_damage(self, task: MeasureTask, found: Damaged) -> None:
-        self.objects.damaged[found.key] = found.what
-        reason = f"its mask is damaged: {found.key}: {found.what}"
-        self.damaged += [(task.scene, ref.index, reason) for ref in task.frames]
 
     def stale(self) -> list[MeasureTask]:
         """Shards and frames with a mask and no measure record that fits mask, truth and metrics."""

@@ -17,6 +17,7 @@ from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import Progress
+from segengine.stages.outcomes import outcomes
 from segengine.store.kinds import MaskRecord, PrecisionRecord
 from segengine.store.layouts import Layout
 from segengine.store.records import RecordLog
@@ -39,8 +40,7 @@ def stale(plan: Plan) -> list[PrecisionTask]:
 def measure(pool: Pool, faults: FaultsSpec, tasks: list[PrecisionTask]) -> Iterator[Progress]:
     """Count; a window that cannot be read any more is left out, and the next run tries again."""
     works = (Work(f"precision {t.shard.scene}/{t.shard.place}", compare, t) for t in tasks)
-    outcomes = pool.dispatch(works, retries=faults.retries, deadline=faults.deadline)
-    for done, _ in enumerate(outcomes, 1):
+    for done, _ in enumerate(outcomes(pool, works, faults), 1):
         yield Progress("aggregate", done, len(tasks), message="precision")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 
 from segengine import tiling
 from segengine.dispatch.pool import Pool, Work
-from segengine.errors import DamagedStoreError, SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
+from segengine.stages.outcomes import needed
 from segengine.store.arrays import ArraySpec
-from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
+from segengine.store.blobs import NOBODY, Objects, Writer, store_access
 from segengine.store.keys import array_folder
 from segengine.store.kinds import LevelRecord, MaskRecord, level_kind
 from segengine.store.layouts import Layout
@@ -25,7 +24,8 @@ from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.store.shards import open_array, read_region, write_block
 from segengine.types import Place
-from segengine.worker.tasks import Damaged, Retry, retry_of
+from segengine.worker.attempts import recorded
+from segengine.worker.tasks import Damaged, Retry
 
 
 def halve(labels: NDArray[Any], void: int) -> NDArray[Any]:
@@ -76,37 +76,29 @@ class LevelTask:
 
 def build_level_shard(task: LevelTask) -> LevelRecord | Retry | Damaged:
     """Read the level below, halve it, write one shard and its record."""
-    started = time.perf_counter()
-    try:
-        window = tiling.shard_window(task.place, task.spec.shape, task.spec.shard)  # type: ignore[arg-type]
-        (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
-        objects = open_objects(task.store, task.writer)
-        index = (slice(f0, f1), slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
-        with store_access(f"{task.store}/{array_folder(task.scene, task.below.path)}"):
-            below = open_array(task.store, task.scene, task.below)
-            labels = read_region(objects, below, index, lambda place: place in task.stored)
-        block = halve(labels, int(task.spec.fill))
+    return recorded(task.store, task.writer, task.attempt, lambda objects: _built(task, objects))
+
+
+def _built(task: LevelTask, objects: Objects) -> LevelRecord:
+    window = tiling.shard_window(task.place, task.spec.shape, task.spec.shard)  # type: ignore[arg-type]
+    (f0, y0, x0), (f1, y1, x1) = window.start, window.stop
+    index = (slice(f0, f1), slice(2 * y0, 2 * y1), slice(2 * x0, 2 * x1))
+    with store_access(f"{task.store}/{array_folder(task.scene, task.below.path)}"):
+        below = open_array(task.store, task.scene, task.below)
+        labels = read_region(objects, below, index, lambda place: place in task.stored)
+    block = halve(labels, int(task.spec.fill))
+    if task.had:
         log = RecordLog(objects)
-        if task.had:
-            log.drop(level_kind(task.level), task.scene, task.place, packed=task.had == "packed")
-        stored = write_block(objects, task.spec, task.scene, task.place, block)
-        record = LevelRecord(
-            level=task.level,
-            scene=task.scene,
-            shard=task.place,
-            box=(*window.start, *window.stop),
-            below=task.inputs,
-            objects=(stored,),
-            attempts=task.attempt,
-            seconds=round(time.perf_counter() - started, 6),
-            finished=time.time(),
-        )
-        log.write(record)
-        return record
-    except DamagedStoreError as error:
-        return Damaged(error.key, error.what)
-    except Exception as error:  # noqa: BLE001 - a failure is a value
-        return retry_of(error)
+        log.drop(level_kind(task.level), task.scene, task.place, packed=task.had == "packed")
+    stored = write_block(objects, task.spec, task.scene, task.place, block)
+    return LevelRecord(
+        level=task.level,
+        scene=task.scene,
+        shard=task.place,
+        box=(*window.start, *window.stop),
+        below=task.inputs,
+        objects=(stored,),
+    )
 
 
 def build_pyramid(
@@ -163,16 +155,9 @@ def build_pyramid(
                 writer=objects.writer,
             )
             works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
-        for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
-            if outcome.status != "done":
-                raise SegengineError(
-                    f"publish: {outcome.work.key}: {outcome.status}: {outcome.reason}; run again"
-                )
-            if isinstance(outcome.value, Damaged):
-                objects.damaged[outcome.value.key] = outcome.value.what
-                continue
-            made: LevelRecord = outcome.value
-            checksums[made.shard] = made.checksum
-            stored.add(made.shard)
-            yield made
+        for _, made in needed(pool, works, faults, objects, lambda w: f"publish: {w.key}"):
+            if isinstance(made, LevelRecord):
+                checksums[made.shard] = made.checksum
+                stored.add(made.shard)
+                yield made
         below = spec

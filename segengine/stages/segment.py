@@ -17,6 +17,7 @@ from segengine.instances.pieces import kept_pieces
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame, Progress
+from segengine.stages.outcomes import outcomes
 from segengine.stages.quarantine import Quarantine
 from segengine.store.blobs import Objects
 from segengine.store.keys import INSTANCES, MAPS, draft_key, rows_key, single_key, work_folder
@@ -48,8 +49,7 @@ def segment(
         else plan.states[layout.scene].pending
         for layout in plan.layouts.values()
     )
-    outcomes = pool.dispatch(works, retries=faults.retries, deadline=faults.deadline)
-    for done, outcome in enumerate(outcomes, 1):
+    for done, outcome in enumerate(outcomes(pool, works, faults), 1):
         task: ShardTask = outcome.work.task
         record = _record(plan, task, outcome)
         note_failures(plan, record, quarantine)
@@ -161,8 +161,7 @@ def stitch(
     ]
     total = sum(int(np.count_nonzero(~plan.states[la.scene].done[f])) for la, f in rows)
     works = (work for layout, f in rows for work in _finish_works(plan, layout, f))
-    outcomes = pool.dispatch(works, retries=faults.retries, deadline=faults.deadline)
-    for done, outcome in enumerate(outcomes, 1):
+    for done, outcome in enumerate(outcomes(pool, works, faults), 1):
         task: ShardTask = outcome.work.task.shard
         record = _record(plan, task, outcome)
         note_failures(plan, record, quarantine)

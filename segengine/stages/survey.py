@@ -12,6 +12,7 @@ from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Fit, Plan
 from segengine.progress import Progress
+from segengine.stages.outcomes import outcomes
 from segengine.store.keys import fit_key, surveys_folder
 from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout
@@ -57,7 +58,7 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
     works = (
         Work(b.key, survey_batch, b) for g in groups for b in g.batches if b.key not in g.found
     )
-    for outcome in pool.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+    for outcome in outcomes(pool, works, faults):
         group = by_batch[outcome.work.key]
         done += 1
         if outcome.status == "done":
@@ -190,7 +191,7 @@ def _fit(plan: Plan, groups: list[_Group], pool: Pool, faults: FaultsSpec) -> It
     by_key = {fit_key(g.name): g for g in groups}
     # The run's fit is made here, so that all workers are free and its memory is the driver's.
     here = InProcess() if asked.scope(plan.plugin) == "run" else pool
-    for outcome in here.dispatch(works, retries=faults.retries, deadline=faults.deadline):
+    for outcome in outcomes(here, works, faults):
         task: FitTask = outcome.work.task
         group = by_key[task.key]
         if outcome.status != "done":

@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
-from segengine.errors import DamagedStoreError, MissingTruthError
+from segengine.errors import MissingTruthError
 from segengine.instances.rows import SCHEMA, merged, shard_rows
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Fold, MeasureSpec, built
@@ -25,12 +24,12 @@ from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, array_folder
 from segengine.store.kinds import FrameMeasures, MeasureRecord, ShardMeasures
-from segengine.store.records import RecordLog
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Pixels, Place, Prediction, Truth, TruthRef, Unreadable, Window
+from segengine.worker.attempts import recorded
 from segengine.worker.reading import read_frames
-from segengine.worker.tasks import Damaged, Retry, retry_of
+from segengine.worker.tasks import Damaged, Retry
 
 LARGEST = 1 << 26
 """Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
@@ -84,28 +83,20 @@ class MeasureTask:
 
 def measure(task: MeasureTask) -> MeasureRecord | Retry | Damaged:
     """Parts of all folds for each frame of a task, committed as one record."""
-    started = time.perf_counter()
-    try:
-        payload = _payload(task)
-        kind = FrameMeasures if task.kind == "frame" else ShardMeasures
-        record = kind(
-            scene=task.scene,
-            shard=task.place,
-            box=(*task.window.start, *task.window.stop),
-            truth=task.inputs,
-            metrics=task.key,
-            masks=task.checksum,
-            attempts=task.attempt,
-            seconds=round(time.perf_counter() - started, 6),
-            finished=time.time(),
-            states=base64.b64encode(encode(payload)).decode(),
-        )
-        RecordLog(open_objects(task.store, task.writer)).write(record)
-        return record
-    except DamagedStoreError as error:
-        return Damaged(error.key, error.what)
-    except Exception as error:  # noqa: BLE001 - a failure is a value
-        return retry_of(error)
+    return recorded(task.store, task.writer, task.attempt, lambda _: _measured(task))
+
+
+def _measured(task: MeasureTask) -> MeasureRecord:
+    kind = FrameMeasures if task.kind == "frame" else ShardMeasures
+    return kind(
+        scene=task.scene,
+        shard=task.place,
+        box=(*task.window.start, *task.window.stop),
+        truth=task.inputs,
+        metrics=task.key,
+        masks=task.checksum,
+        states=base64.b64encode(encode(_payload(task))).decode(),
+    )
 
 
 LACKING = "its truth has only classes; figures of instances leave it out"

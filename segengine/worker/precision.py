@@ -6,7 +6,6 @@ engine, cut in the same way, so that the precision is all that differs.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import tiling
-from segengine.store.blobs import open_objects
 from segengine.store.kinds import Counts, FrameFailure, PrecisionRecord
-from segengine.store.records import RecordLog
 from segengine.types import Pixels
+from segengine.worker.attempts import recorded
 from segengine.worker.fits import plugin_of
 from segengine.worker.reading import batches
-from segengine.worker.tasks import Retry, ShardTask, retry_of
+from segengine.worker.tasks import Damaged, Retry, ShardTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +37,24 @@ class PrecisionTask:
     last: bool = False
 
 
-def compare(task: PrecisionTask) -> PrecisionRecord | Retry:
+def compare(task: PrecisionTask) -> PrecisionRecord | Retry | Damaged:
     """Count the pixels that both precisions label, and those they label alike; commit the counts."""
-    started = time.perf_counter()
-    try:
-        counts = _counts(task)
-        record = PrecisionRecord(
-            scene=task.shard.scene,
-            shard=task.shard.place,
-            box=task.box,
-            inputs=task.shard.inputs,
-            job=task.shard.job,
-            weights=task.shard.weights,
-            mask=task.checksum,
-            attempts=task.attempt,
-            seconds=round(time.perf_counter() - started, 6),
-            finished=time.time(),
-            counts=counts,
-        )
-        RecordLog(open_objects(task.shard.store, task.shard.writer)).write(record)
-        return record
-    except Exception as error:  # noqa: BLE001 - becomes a value
-        return retry_of(error)
+    shard = task.shard
+    return recorded(shard.store, shard.writer, task.attempt, lambda _: _compared(task))
+
+
+def _compared(task: PrecisionTask) -> PrecisionRecord:
+    shard = task.shard
+    return PrecisionRecord(
+        scene=shard.scene,
+        shard=shard.place,
+        box=task.box,
+        inputs=shard.inputs,
+        job=shard.job,
+        weights=shard.weights,
+        mask=task.checksum,
+        counts=_counts(task),
+    )
 
 
 def _counts(task: PrecisionTask) -> Counts:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from segengine.store.kinds import FrameFailure
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Prediction, Tile
 from segengine.urls import public
+from segengine.worker.attempts import tried
 from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of, store_fit
 from segengine.worker.reading import Batch, Box, batches
@@ -39,10 +40,8 @@ from segengine.worker.tasks import (
     ShardTask,
     Surveyed,
     SurveyTask,
-    retry_of,
 )
 
-_Result = TypeVar("_Result")
 LATER_BYTES = 64 << 20
 """Most bytes of a computed shard that are held while the next one is computed."""
 MANY = 4
@@ -74,7 +73,7 @@ def segment_shard(task: ShardTask) -> Labelled | Retry:
 def compute_shard(task: ShardTask) -> Computed | Labelled | Retry:
     """Read, segment and crop one shard; later, or now where it is large, write and commit it."""
     started = time.perf_counter()
-    found = _tried(lambda: _computed(task))
+    found = tried(lambda: _computed(task))
     if isinstance(found, Retry):
         return found
     objects, block, failures = found
@@ -99,7 +98,7 @@ class Computed:
 
     def finish(self) -> Labelled | Retry:
         """Write and commit it."""
-        return _tried(lambda: self.block.commit(self.objects, self.failures, self.seconds))
+        return tried(lambda: self.block.commit(self.objects, self.failures, self.seconds))
 
     @staticmethod
     def finish_all(works: Sequence[Computed]) -> list[Labelled | Retry]:
@@ -113,8 +112,8 @@ class Computed:
         def step(do: Callable[[Computed, Any], Any]) -> None:
             for i, work in enumerate(works):
                 if not isinstance(found[i], Retry):
-                    found[i] = _tried(partial(do, work, found[i]))
-            flushed = _tried(objects.flush)
+                    found[i] = tried(partial(do, work, found[i]))
+            flushed = tried(objects.flush)
             if isinstance(flushed, Retry):
                 found[:] = [flushed] * len(works)
 
@@ -124,17 +123,9 @@ class Computed:
         step(lambda work, record: work.block.vouch(unflushed, record))
         for i, work in enumerate(works):
             if not isinstance(found[i], Retry):
-                forgot = _tried(partial(work.block.forget_gone, objects))
+                forgot = tried(partial(work.block.forget_gone, objects))
                 found[i] = forgot or found[i]
         return found
-
-
-def _tried(work: Callable[[], _Result]) -> _Result | Retry:
-    """The result, or why there is none."""
-    try:
-        return work()
-    except Exception as error:  # noqa: BLE001 - a failure is a value
-        return retry_of(error)
 
 
 def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Retry:
@@ -226,7 +217,7 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
             _put_linked(block, decode(data)[0], task.decided)
         return block.commit(objects, task.failures, time.perf_counter() - started)
 
-    return _tried(finish)
+    return tried(finish)
 
 
 def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -> None:
@@ -240,7 +231,7 @@ def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -
 
 def survey_batch(task: SurveyTask) -> Surveyed | Retry:
     """Survey shards, merge their states, commit the merged state."""
-    return _tried(lambda: _survey_batch(task))
+    return tried(lambda: _survey_batch(task))
 
 
 def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
@@ -270,7 +261,7 @@ def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
 
 def fit_states(task: FitTask) -> Fitted | Retry:
     """Merge in the order given, fit, commit."""
-    return _tried(lambda: _fit_states(task))
+    return tried(lambda: _fit_states(task))
 
 
 def _fit_states(task: FitTask) -> Fitted | Retry:

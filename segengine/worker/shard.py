@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
 from segengine.types import Color, FrameRef, Prediction, Tile
 from segengine.worker import vanished
+from segengine.worker.attempts import timed
 from segengine.worker.drafts import (
     INVALID,
     DraftedObjects,
@@ -277,14 +277,12 @@ class Block:
             "weights": task.weights,
             "fit": task.segmenter.digest,
             "failures": failures,
-            "attempts": task.attempt,
             "version": task.version,
             "provenance": provenance(self.engine),
         }
         write = self._write_draft if task.draft else self._write_mask
         record = write(objects, about)
-        spent = round(seconds + time.perf_counter() - started, 6)
-        return replace(record, seconds=spent, finished=time.time())
+        return timed(record, task.attempt, seconds + time.perf_counter() - started)
 
     def _write_draft(self, objects: Objects, about: dict[str, Any]) -> DraftRecord:
         task = self.task

@@ -145,3 +145,22 @@ Wide(1, 2, 3, 4, 5, field5=6)
 """
     tree = ast.parse(text)
     assert list(built_in_order(tree, large([tree]))) == ["Wide, line 12", "Wide, line 13"]
+
+
+def calls_of(name: str) -> set[str]:
+    """Modules that call a function or method of that name."""
+    return {
+        path
+        for path, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and name in (getattr(node.func, "id", None), getattr(node.func, "attr", None))
+    }
+
+
+def test_work_is_done_recorded_and_tried_again_in_one_place() -> None:
+    assert calls_of("dispatch") == {"segengine/stages/outcomes.py"}
+    assert calls_of("timed") == {"segengine/worker/attempts.py", "segengine/worker/shard.py"}
+    # the plan's one window, and what Dask itself raises
+    others = {"segengine/dispatch/pool.py", "segengine/planning/plan.py"}
+    assert calls_of("retry_of") == {"segengine/worker/attempts.py", *others}
