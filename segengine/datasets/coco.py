@@ -58,7 +58,8 @@ from segengine.errors import (
     SegengineError,
     TransientInputError,
 )
-from segengine.instances.rle import outline_runs, runs_box, runs_mask
+from segengine.instances.outlines import outline_runs
+from segengine.instances.rle import runs_box, runs_mask
 from segengine.sources._files import is_url, open_input
 from segengine.types import Color, FrameRef, Source, Truth, TruthRef
 
@@ -260,7 +261,7 @@ class CocoSource(DataSet):
         known: Sequence[Category],
         own: Sequence[Mapping[str, Any]],
     ) -> Truth:
-        from segengine.instances.rows import compress_runs
+        from segengine.instances.rle import compress_runs
 
         table, background, count = self._table(known)
         dtype = void_type(count)

@@ -169,7 +169,7 @@ class OpenImagesSource(DataSet):
 
     def decode(self, root: str, size: tuple[int, int], truth: TruthRef) -> Truth:
         """Labels and objects from the masks of a picture and its boxes around groups."""
-        from segengine.instances.rows import encode_rle
+        from segengine.instances.rle import encode_rle
 
         names, classes = vocabulary(root)
         chosen = self._chosen(classes)

@@ -17,7 +17,7 @@ from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
 from segengine.export._polygons import Polygon, oriented, polygons, transformed
 from segengine.ground import Ground
-from segengine.instances.rows import decode_crop
+from segengine.instances.rle import decode_crop
 from segengine.reader import SceneStore
 from segengine.stages.metrics_json import text
 from segengine.store.layouts import ground_of

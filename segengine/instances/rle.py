@@ -1,7 +1,6 @@
-"""COCO's outlines (polygons, run lengths) as runs: lengths of 0s and 1s in turn, column by column.
+"""COCO's run lengths: masks to runs of 0s and 1s in turn, column by column, and to compressed text.
 
-Source: cocodataset/cocoapi, `common/maskApi.h`. Polygons are rasterised by pycocotools itself: its
-rule (edges on a grid five times as fine) is part of the data set.
+Source: cocodataset/cocoapi, `common/maskApi.h`.
 """
 
 from __future__ import annotations
@@ -12,79 +11,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 Runs = NDArray[np.int64]
-_FARTHEST = 1 << 20
-"""Pixels from the image that a corner may lie."""
-_LONGEST = 1 << 23
-"""Pixels along the edges of an outline; pycocotools walks them in fifths, in memory."""
 
 
-def outline_runs(outline: object, height: int, width: int) -> Runs:
-    """Runs of an annotation's `segmentation`. Raises ValueError with what is wrong with it."""
-    if isinstance(outline, list):
-        return _polygon_runs(outline, height, width)
-    if not isinstance(outline, dict) or "counts" not in outline:
-        raise ValueError("has no outline")
-    if list(outline.get("size", ())) != [height, width]:
-        raise ValueError(f"is outlined for {outline.get('size')}, the image is {[height, width]}")
-    counts, pixels = outline["counts"], height * width
-    if not isinstance(counts, str | list):
-        raise ValueError("has run lengths that are no numbers")
-    if len(counts) > (8 if isinstance(counts, str) else 1) * (2 * pixels + 2):
-        raise ValueError(f"has more run lengths than {height} x {width} pixels can take")
-    if isinstance(counts, list) and not set(map(type, counts)) <= {int}:
-        raise ValueError("has run lengths that are no whole numbers")
-    try:
-        runs = expand_counts(counts) if isinstance(counts, str) else np.array(counts, np.int64)
-    except (TypeError, OverflowError) as error:
-        raise ValueError("has run lengths that are no numbers") from error
-    if runs.ndim != 1 or ((runs < 0) | (runs > pixels)).any() or runs.sum() != pixels:
-        raise ValueError(f"has run lengths that do not sum to {height} x {width} pixels")
-    return runs
+def compress_runs(runs: Runs) -> str:
+    """COCO's compressed counts of alternating run lengths, zeros first.
+
+    From the third run on the difference to the run two before is written, in groups of five bits,
+    lowest first, with a continuation bit; each group is a character from code 48 on (the format of
+    cocodataset/cocoapi, `rleToString`).
+    """
+    return _compressed(runs, np.array([len(runs)]))[0]
 
 
-def _polygon_runs(polygons: list[Any], height: int, width: int) -> Runs:
-    from pycocotools import mask
-
-    if not polygons:
-        raise ValueError("has no outline")
-    outlines, steps = [], 0.0
-    # pycocotools takes a list that begins with two points for boxes; beside an area two points
-    # are a line, which fills nothing.
-    if max((len(p) for p in polygons if isinstance(p, list)), default=0) < 6:
-        raise ValueError("has no polygon of three points")
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) % 2:
-            raise ValueError("has a polygon that is no list of x, y pairs")
-        if len(polygon) < 4:
-            raise ValueError(f"has a polygon of {len(polygon) // 2} points")
-        points = _points(polygon)
-        steps += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()) + len(points)
-        if steps > _LONGEST:
-            raise ValueError(f"has an outline longer than {_LONGEST:,} pixels")
-        outlines.append(points.ravel())
-    outlines.sort(key=len, reverse=True)
-    merged = mask.merge(mask.frPyObjects(outlines, height, width))
-    return expand_counts(merged["counts"].decode("ascii"))
+def _compressed(runs: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
+    """The counts of several masks, whose runs lie one after the other, `lengths` of them each."""
+    stops = np.cumsum(lengths)
+    values = runs.astype(np.int64)
+    inside = np.arange(len(runs)) - np.repeat(stops - lengths, lengths)
+    later = np.flatnonzero(inside > 2)
+    values[later] -= runs[later - 2]
+    # the last group's highest bit is the sign: n groups hold -2^(5n - 1) .. 2^(5n - 1) - 1
+    magnitude = values ^ (values >> 63)
+    groups = np.ones(len(values), np.int64)
+    least = 1 << 4
+    while (more := magnitude >= least).any():
+        groups += more
+        least <<= 5
+    place = np.arange(groups.max(initial=0))
+    chars = (values[:, None] >> 5 * place & 0x1F) + (place < groups[:, None] - 1) * 0x20 + 48
+    text = chars[place < groups[:, None]].astype(np.uint8).tobytes().decode("ascii")
+    ends = np.concatenate([[0], np.cumsum(groups)])[stops].tolist()
+    return [text[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
 
 
-def _points(polygon: list[Any]) -> NDArray[np.float64]:
-    """Its corners (point, x y). Raises ValueError for a coordinate that is none, naming it."""
-    if set(map(type, polygon)) <= {int, float}:
-        try:
-            points = np.array(polygon, np.float64)
-        except OverflowError:
-            raise ValueError("has a polygon with a coordinate of too many digits") from None
-        far = ~(np.abs(points) <= _FARTHEST)
-        if not far.any():
-            return points.reshape(-1, 2)
-        strange: Any = float(points[far][0])
-    else:
-        strange = next(value for value in polygon if type(value) not in (int, float))
-    raise ValueError(f"has a polygon with the coordinate {strange!r:.80}")
+def encode_rles(
+    ids: NDArray[Any], count: int, origin: tuple[int, int], size: tuple[int, int]
+) -> list[str]:
+    """Compressed counts of the objects 1 .. `count` of a map (y, x), at `origin` of a frame of `size`.
+
+    All at once: sorted by object, the runs down the columns of the map are those of the masks.
+    """
+    tall, height = ids.shape[0], size[0]
+    flat = ids.T.reshape(-1)
+    begins = np.concatenate([np.ones(min(1, flat.size), np.bool_), flat[1:] != flat[:-1]])
+    if tall < height:  # else a run may go on in the next column
+        begins[::tall] = True
+    starts = np.flatnonzero(begins)
+    stops = np.append(starts, flat.size)[1:]
+    owner = flat[starts].astype(np.int64)
+    shown = np.flatnonzero(owner)
+    shown = shown[np.argsort(owner[shown], kind="stable")]
+    column, row = np.divmod(starts[shown], max(1, tall))
+    begin = (column + origin[1]) * height + row + origin[0]
+    edges = np.stack([begin, begin + stops[shown] - starts[shown]], axis=1).reshape(-1)
+    each = 2 * np.bincount(owner[shown], minlength=count + 1)[1:]
+    # after its last run each object has what is left of the frame
+    ends = np.cumsum(each)
+    edges = np.insert(edges, ends, size[0] * size[1])
+    first = ends - each + np.arange(count)
+    runs = np.diff(edges, prepend=0)
+    runs[first] = edges[first]
+    last = first + each
+    full = (runs[last] == 0) & (each > 0)
+    return _compressed(np.delete(runs, last[full]), each + 1 - full)
 
 
-def expand_counts(text: str) -> Runs:
-    """Runs of COCO's compressed counts: what `segengine.instances.rows.compress_runs` wrote.
+def encode_rle(mask: NDArray[Any], origin: tuple[int, int], size: tuple[int, int]) -> str:
+    """Compressed counts, column by column, of a mask (y, x) whose corner lies at `origin` of `size`."""
+    return encode_rles(mask != 0, 1, origin, size)[0]
+
+
+def decompress_runs(text: str) -> Runs:
+    """The alternating run lengths, zeros first, behind COCO's compressed counts.
 
     Raises ValueError for what is none.
     """
@@ -107,6 +105,14 @@ def expand_counts(text: str) -> Runs:
     return runs
 
 
+def decode_rle(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask (y, x) behind compressed counts. Raises ValueError where they are of another size."""
+    runs = decompress_runs(text)
+    if runs.sum() != size[0] * size[1]:
+        raise ValueError(f"rle: is of {runs.sum()} pixels, not of {size[0]} x {size[1]}")
+    return runs_mask(runs, *size)
+
+
 def runs_mask(runs: Runs, height: int, width: int) -> NDArray[np.bool_]:
     """The mask (y, x)."""
     inside = np.arange(len(runs)) % 2 == 1
@@ -126,3 +132,61 @@ def runs_box(runs: Runs, height: int) -> tuple[int, int, int, int]:
     if (starts // height != stops // height).any():
         top, bottom = 0, height - 1
     return left, top, right - left + 1, bottom - top + 1
+
+
+def _intervals(text: str) -> NDArray[np.int64]:
+    """(n, 2) start and stop of the runs of ones, down the columns."""
+    ends = np.cumsum(decompress_runs(text))
+    return np.stack([ends[0:-1:2], ends[1::2]], axis=1) if len(ends) > 1 else np.zeros((0, 2), int)
+
+
+def _stretches(text: str, height: int) -> tuple[NDArray[np.int64], ...]:
+    """Column, first row and last row + 1 of each run of ones; one that goes on below is several."""
+    intervals = _intervals(text)
+    starts, stops = intervals[intervals[:, 1] > intervals[:, 0]].T
+    first = starts // height
+    count = (stops - 1) // height - first + 1
+    column = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+    top = np.maximum(np.repeat(starts, count) - column * height, 0)
+    bottom = np.minimum(np.repeat(stops, count) - column * height, height)
+    return column, top, bottom
+
+
+def decode_crop(text: str, height: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The mask (y, x) within its box, and the box's first pixel; its frame is `height` tall.
+
+    Takes memory for the box only, whatever the frame's size.
+    """
+    column, top, bottom = _stretches(text, height)
+    if not len(column):
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    y, x = int(top.min()), int(column[0])
+    steps = np.zeros((int(column[-1]) - x + 1, int(bottom.max()) - y + 1), np.int8)
+    # two runs of a column never meet, so each place is written once
+    steps[column - x, top - y] = 1
+    steps[column - x, bottom - y] = -1
+    mask: NDArray[np.bool_] = np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].T.astype(np.bool_)
+    return mask, (y, x)
+
+
+def centroid(text: str, height: int) -> tuple[float, float]:
+    """(x, y) mean of the pixels' centres, in pixels from the frame's corner; NaN of an empty mask."""
+    column, top, bottom = _stretches(text, height)
+    pixels = bottom - top
+    count = int(pixels.sum())
+    if not count:
+        return float("nan"), float("nan")
+    twice_y = int(((top + bottom) * pixels).sum())
+    return int((column * pixels).sum()) / count + 0.5, twice_y / (2 * count)
+
+
+def union_rle(texts: list[str], size: tuple[int, int]) -> str:
+    """Compressed counts of masks that share no pixel, as one."""
+    found = np.concatenate([_intervals(text) for text in texts])
+    found = found[found[:, 1] > found[:, 0]]
+    found = found[np.argsort(found[:, 0])]
+    apart = found[1:, 0] != found[:-1, 1]
+    starts, stops = found[np.r_[True, apart], 0], found[np.r_[apart, True], 1]
+    edges = np.stack([starts, stops], axis=1).reshape(-1)
+    runs = np.diff(np.r_[0, edges, size[0] * size[1]])
+    return compress_runs(runs[:-1] if runs[-1] == 0 else runs)

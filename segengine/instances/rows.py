@@ -1,4 +1,4 @@
-"""Instance ids to the rows of `objects`: class, score, box, area and COCO's compressed run lengths."""
+"""Instance ids to the rows of `objects`: class, score, box, area and run lengths."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segengine.errors import DamagedStoreError
 from segengine.instances.join import first_pixels, renumber
+from segengine.instances.rle import centroid, encode_rle, encode_rles, union_rle
 from segengine.store.blobs import Objects
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
@@ -45,147 +46,6 @@ ROWS = "rows"
 """What a record calls a shard's rows among its stored objects."""
 
 
-def compress_runs(runs: NDArray[np.int64]) -> str:
-    """COCO's compressed counts of alternating run lengths, zeros first.
-
-    From the third run on the difference to the run two before is written, in groups of five bits,
-    lowest first, with a continuation bit; each group is a character from code 48 on (the format of
-    cocodataset/cocoapi, `rleToString`).
-    """
-    return _compressed(runs, np.array([len(runs)]))[0]
-
-
-def _compressed(runs: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
-    """The counts of several masks, whose runs lie one after the other, `lengths` of them each."""
-    stops = np.cumsum(lengths)
-    values = runs.astype(np.int64)
-    inside = np.arange(len(runs)) - np.repeat(stops - lengths, lengths)
-    later = np.flatnonzero(inside > 2)
-    values[later] -= runs[later - 2]
-    # the last group's highest bit is the sign: n groups hold -2^(5n - 1) .. 2^(5n - 1) - 1
-    magnitude = values ^ (values >> 63)
-    groups = np.ones(len(values), np.int64)
-    least = 1 << 4
-    while (more := magnitude >= least).any():
-        groups += more
-        least <<= 5
-    place = np.arange(groups.max(initial=0))
-    chars = (values[:, None] >> 5 * place & 0x1F) + (place < groups[:, None] - 1) * 0x20 + 48
-    text = chars[place < groups[:, None]].astype(np.uint8).tobytes().decode("ascii")
-    ends = np.concatenate([[0], np.cumsum(groups)])[stops].tolist()
-    return [text[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
-
-
-def encode_rles(
-    ids: NDArray[Any], count: int, origin: tuple[int, int], size: tuple[int, int]
-) -> list[str]:
-    """Compressed counts of the objects 1 .. `count` of a map (y, x), at `origin` of a frame of `size`.
-
-    All at once: sorted by object, the runs down the columns of the map are those of the masks.
-    """
-    tall, height = ids.shape[0], size[0]
-    flat = ids.T.reshape(-1)
-    begins = np.concatenate([np.ones(min(1, flat.size), np.bool_), flat[1:] != flat[:-1]])
-    if tall < height:  # else a run may go on in the next column
-        begins[::tall] = True
-    starts = np.flatnonzero(begins)
-    stops = np.append(starts, flat.size)[1:]
-    owner = flat[starts].astype(np.int64)
-    shown = np.flatnonzero(owner)
-    shown = shown[np.argsort(owner[shown], kind="stable")]
-    column, row = np.divmod(starts[shown], max(1, tall))
-    begin = (column + origin[1]) * height + row + origin[0]
-    edges = np.stack([begin, begin + stops[shown] - starts[shown]], axis=1).reshape(-1)
-    each = 2 * np.bincount(owner[shown], minlength=count + 1)[1:]
-    # after its last run each object has what is left of the frame
-    ends = np.cumsum(each)
-    edges = np.insert(edges, ends, size[0] * size[1])
-    first = ends - each + np.arange(count)
-    runs = np.diff(edges, prepend=0)
-    runs[first] = edges[first]
-    last = first + each
-    full = (runs[last] == 0) & (each > 0)
-    return _compressed(np.delete(runs, last[full]), each + 1 - full)
-
-
-def encode_rle(mask: NDArray[Any], origin: tuple[int, int], size: tuple[int, int]) -> str:
-    """Compressed counts, column by column, of a mask (y, x) whose corner lies at `origin` of `size`."""
-    return encode_rles(mask != 0, 1, origin, size)[0]
-
-
-def decompress_runs(text: str) -> NDArray[np.int64]:
-    """The alternating run lengths, zeros first, behind COCO's compressed counts."""
-    groups = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
-    last = groups & 0x20 == 0
-    if not last.any():
-        return np.zeros(0, np.int64)
-    stops = np.flatnonzero(last)
-    starts = np.concatenate([[0], stops[:-1] + 1])
-    bits = 5 * (np.arange(stops[-1] + 1) - np.repeat(starts, stops - starts + 1))
-    runs = np.add.reduceat((groups[: len(bits)] & 0x1F) << bits, starts)
-    negative = groups[stops] & 0x10 > 0
-    runs[negative] -= 1 << bits[stops[negative]] + 5
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
-
-
-def decode_rle(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (y, x) behind compressed counts. Raises ValueError where they are of another size."""
-    runs = decompress_runs(text)
-    if runs.sum() != size[0] * size[1]:
-        raise ValueError(f"rle: is of {runs.sum()} pixels, not of {size[0]} x {size[1]}")
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    mask: NDArray[np.bool_] = flat.reshape(size[1], size[0]).T
-    return mask
-
-
-def _intervals(text: str) -> NDArray[np.int64]:
-    """(n, 2) start and stop of the runs of ones, down the columns."""
-    ends = np.cumsum(decompress_runs(text))
-    return np.stack([ends[0:-1:2], ends[1::2]], axis=1) if len(ends) > 1 else np.zeros((0, 2), int)
-
-
-def _stretches(text: str, height: int) -> tuple[NDArray[np.int64], ...]:
-    """Column, first row and last row + 1 of each run of ones; one that goes on below is several."""
-    intervals = _intervals(text)
-    starts, stops = intervals[intervals[:, 1] > intervals[:, 0]].T
-    first = starts // height
-    count = (stops - 1) // height - first + 1
-    column = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
-    top = np.maximum(np.repeat(starts, count) - column * height, 0)
-    bottom = np.minimum(np.repeat(stops, count) - column * height, height)
-    return column, top, bottom
-
-
-def decode_crop(text: str, height: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The mask (y, x) within its box, and the box's first pixel; its frame is `height` tall.
-
-    Takes memory for the box only, whatever the frame's size.
-    """
-    column, top, bottom = _stretches(text, height)
-    if not len(column):
-        return np.zeros((0, 0), np.bool_), (0, 0)
-    y, x = int(top.min()), int(column[0])
-    steps = np.zeros((int(column[-1]) - x + 1, int(bottom.max()) - y + 1), np.int8)
-    # two runs of a column never meet, so each place is written once
-    steps[column - x, top - y] = 1
-    steps[column - x, bottom - y] = -1
-    mask: NDArray[np.bool_] = np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1].T.astype(np.bool_)
-    return mask, (y, x)
-
-
-def centroid(text: str, height: int) -> tuple[float, float]:
-    """(x, y) mean of the pixels' centres, in pixels from the frame's corner; NaN of an empty mask."""
-    column, top, bottom = _stretches(text, height)
-    pixels = bottom - top
-    count = int(pixels.sum())
-    if not count:
-        return float("nan"), float("nan")
-    twice_y = int(((top + bottom) * pixels).sum())
-    return int((column * pixels).sum()) / count + 0.5, twice_y / (2 * count)
-
-
 def with_centroids(rows: pa.Table, height: int, attributes: Mapping[str, Any]) -> pa.Table:
     """A frame's rows with x and y, by the `transform` of its scene; null where it has no CRS."""
     transform = attributes.get("transform") if attributes.get("crs_wkt") else None
@@ -199,18 +59,6 @@ def with_centroids(rows: pa.Table, height: int, attributes: Mapping[str, Any]) -
     for name, values in (("x", x), ("y", y)):
         rows = rows.append_column(name, pa.array(values, pa.float64()))
     return rows
-
-
-def union_rle(texts: list[str], size: tuple[int, int]) -> str:
-    """Compressed counts of masks that share no pixel, as one."""
-    found = np.concatenate([_intervals(text) for text in texts])
-    found = found[found[:, 1] > found[:, 0]]
-    found = found[np.argsort(found[:, 0])]
-    apart = found[1:, 0] != found[:-1, 1]
-    starts, stops = found[np.r_[True, apart], 0], found[np.r_[apart, True], 1]
-    edges = np.stack([starts, stops], axis=1).reshape(-1)
-    runs = np.diff(np.r_[0, edges, size[0] * size[1]])
-    return compress_runs(runs[:-1] if runs[-1] == 0 else runs)
 
 
 def renumbered_objects(objects: pa.Table, new: dict[int, int]) -> pa.Table:

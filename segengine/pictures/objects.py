@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segengine.instances.rows import decode_crop
+from segengine.instances.rle import decode_crop
 from segengine.pictures import draw
 from segengine.pictures.view import View
 from segengine.reader import SceneStore, Store

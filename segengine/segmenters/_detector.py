@@ -158,7 +158,8 @@ def _draw(
 def _table(found: list[_Found], ids: NDArray[np.int64], size: tuple[int, int]) -> Any:
     import pyarrow as pa
 
-    from segengine.instances.rows import SCHEMA, encode_rle
+    from segengine.instances.rle import encode_rle
+    from segengine.instances.rows import SCHEMA
 
     rows = [
         {

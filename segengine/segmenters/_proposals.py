@@ -259,7 +259,8 @@ def to_table(found: Sequence[Found], ids: NDArray[np.int64], size: tuple[int, ..
     """A frame's objects as rows of `objects`, by id."""
     import pyarrow as pa
 
-    from segengine.instances.rows import SCHEMA, encode_rle
+    from segengine.instances.rle import encode_rle
+    from segengine.instances.rows import SCHEMA
 
     rows = []
     for i in np.argsort(ids):

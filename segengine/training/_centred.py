@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import JobError, MissingTruthError
-from segengine.instances.rows import decode_rle
+from segengine.instances.rle import decode_rle
 from segengine.models.deepmask import BORDER, INPUT, OBJECT
 from segengine.training._objects import whole_truth
 from segengine.training._scaling import grey, neutral

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.errors import JobError, MissingTruthError
-from segengine.instances.rows import decode_rle, objects_of
+from segengine.instances.rle import decode_rle
+from segengine.instances.rows import objects_of
 from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.postprocess import to_units
 from segengine.models.maskrcnn.preprocess import Prepared, prepare, to_bytes

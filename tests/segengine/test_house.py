@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -164,3 +165,19 @@ def test_work_is_done_recorded_and_tried_again_in_one_place() -> None:
     # the plan's one window, and what Dask itself raises
     others = {"segengine/dispatch/pool.py", "segengine/planning/plan.py"}
     assert calls_of("retry_of") == {"segengine/worker/attempts.py", *others}
+
+
+def test_run_lengths_have_one_codec() -> None:
+    """Nobody else takes characters apart into five bits and one that says that more follow."""
+    parts = {0x1F, 0x20, 48}
+    found = {
+        path
+        for path, tree in SOURCES.items()
+        if parts <= {node.value for node in ast.walk(tree) if is_number(node)}
+    }
+    assert found == {"segengine/instances/rle.py"}
+
+
+def is_number(node: ast.AST) -> TypeGuard[ast.Constant]:
+    """True for a whole number in the code."""
+    return isinstance(node, ast.Constant) and type(node.value) is int

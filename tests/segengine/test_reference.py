@@ -11,7 +11,8 @@ from skimage.filters import threshold_otsu
 
 import segengine
 from segengine.errors import JobError
-from segengine.instances.rows import SCHEMA, decode_rle, of_frames, row_of
+from segengine.instances.rle import decode_rle
+from segengine.instances.rows import SCHEMA, of_frames, row_of
 
 OTSU = {"kind": "threshold", "method": "otsu"}
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.instances.join import first_pixels
-from segengine.instances.rows import SCHEMA, encode_rle
+from segengine.instances.rle import encode_rle
+from segengine.instances.rows import SCHEMA
 from segengine.models.maskrcnn.postprocess import Instance
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from segengine.datasets._json import records
 from segengine.datasets._spans import SpanIndex
 from segengine.datasets.coco import CocoSource, _whole_area
 from segengine.errors import MissingTruthError, SegengineError
-from segengine.instances.rle import expand_counts, outline_runs, runs_box, runs_mask
-from segengine.instances.rows import compress_runs
+from segengine.instances.outlines import outline_runs
+from segengine.instances.rle import compress_runs, decompress_runs, runs_box, runs_mask
 from segengine.job import parse_job
 from segengine.types import FrameRef, Source
 
@@ -105,7 +105,7 @@ def test_the_index_keeps_the_order_of_the_file(added: list[tuple[int, bytes]]) -
 def test_runs_are_those_of_pycocotools(mask: np.ndarray[Any, Any]) -> None:
     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     text = rle["counts"].decode()
-    runs = expand_counts(text)
+    runs = decompress_runs(text)
     assert compress_runs(runs) == text
     np.testing.assert_array_equal(runs_mask(runs, *mask.shape), mask)
     if mask.any():

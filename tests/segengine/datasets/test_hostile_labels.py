@@ -19,7 +19,7 @@ from segengine.datasets._labels import read_png
 from segengine.datasets.coco import CocoSource
 from segengine.datasets.pets import PetsSource
 from segengine.errors import MissingTruthError, SegengineError
-from segengine.instances.rle import outline_runs
+from segengine.instances.outlines import outline_runs
 from segengine.types import FrameRef
 
 from . import standins

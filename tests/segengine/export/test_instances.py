@@ -27,7 +27,8 @@ from segengine.datasets.coco import CocoSource
 from segengine.errors import JobError
 from segengine.export import _instances, _parts, geoparquet
 from segengine.export._features import features, to_lonlat
-from segengine.instances.rows import encode_rle, objects_of
+from segengine.instances.rle import encode_rle
+from segengine.instances.rows import objects_of
 from segengine.types import FrameRef
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from segengine.export._polygons import oriented, polygons, transformed
 from segengine.export.geoparquet import well_known_binary
-from segengine.instances.rows import (
+from segengine.instances.rle import (
     centroid,
     compress_runs,
     decode_crop,

@@ -14,10 +14,10 @@ from pycocotools import mask as coco
 from skimage.measure import regionprops
 
 import segengine
+from segengine.instances.rle import encode_rle
 from segengine.instances.rows import (
     ROWS_SCHEMA,
     TABLE_SCHEMA,
-    encode_rle,
     objects_of,
     read_rows,
     to_bytes,
