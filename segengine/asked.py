@@ -1,17 +1,63 @@
-"""What the engine asks of a segmenter or surveyor beyond its protocol, in one place."""
+"""What the engine asks of a plug-in beyond its protocol, in one place: nobody else looks for a part.
+
+The parts are protocols of `segengine.types`; here is what their absence means.
+"""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine import registry
 from segengine.errors import JobError
+from segengine.guards.parts import Parts
 from segengine.instances.join import BAND, components, renumbered
-from segengine.types import Color, Linker, Prediction, Scope, Segmenter
+from segengine.types import (
+    ChecksPixels,
+    Color,
+    Colored,
+    Completes,
+    Describes,
+    Findings,
+    FindsTruth,
+    Headline,
+    Inertia,
+    LabelsAlone,
+    Linker,
+    Lists,
+    Locates,
+    LowerIsBetter,
+    Matches,
+    Metric,
+    Needs,
+    Outputs,
+    PerFrame,
+    Pixels,
+    Plugin,
+    Prediction,
+    Provenance,
+    Responds,
+    Scope,
+    Seams,
+    Segmenter,
+    Slow,
+    Source,
+    Surveyor,
+    TruthInstances,
+    Unmet,
+    Uses,
+    Versioned,
+    View,
+    Weighted,
+    Whole,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 BACKGROUND = frozenset(("background", "BG", "__background__", "not edge", "line"))
 """Classes that are no objects; Mask_RCNN and torchvision have their own words for them."""
@@ -21,44 +67,58 @@ OUTPUTS = ("labels", "probabilities", "instances", "objects")
 _BACKGROUND: Color = (32, 32, 36)
 
 
-def scope(plugin: Any) -> Scope | None:
+_FINDINGS = Parts.of(Findings).values
+
+
+def surveys(plugin: object) -> TypeIs[Surveyor[Any]]:
+    """True for what must survey before it can label."""
+    return hasattr(plugin, "survey")
+
+
+def scope(plugin: Plugin) -> Scope | None:
     """What must be surveyed before it can label; None for a plain segmenter."""
-    return getattr(plugin, "scope", None) if hasattr(plugin, "survey") else None
+    return plugin.scope if surveys(plugin) else None
 
 
-def check(plugin: Any, kind: str) -> None:
+def check(plugin: object, kind: str) -> None:
     """Raise JobError where an object is neither a Segmenter nor a Surveyor."""
-    surveys = hasattr(plugin, "survey")
-    needed = ("scope", "survey", "merge", "fit") if surveys else ("halo", "stride", "segment")
-    missing = [name for name in ("classes", *needed) if not hasattr(plugin, name)]
+    parts = Parts.of(Surveyor if surveys(plugin) else Segmenter)
+    missing = [name for name in (*parts.values, *parts.methods) if not hasattr(plugin, name)]
     if missing:
         raise JobError(
             f"segmenter.kind: {kind}: {type(plugin).__name__} is no segmenter: it has no "
             f"{', '.join(missing)}"
         )
-    if not plugin.classes:
+    if not plugin.classes:  # type: ignore[attr-defined] # it is there
         raise JobError(f"segmenter.kind: {kind}: classes is empty")
 
 
-def labeller(plugin: Any) -> Any:
+def labeller(plugin: Plugin) -> Plugin:
     """What labels in the end: the segmenter, or what a surveyor says it will fit."""
-    return getattr(plugin, "segmenter", plugin) if scope(plugin) is not None else plugin
+    return plugin.segmenter if surveys(plugin) and isinstance(plugin, Completes) else plugin
 
 
-def whole_frames(plugin: Any) -> bool:
+def whole_frames(plugin: Plugin) -> bool:
     """True where a shard must cover the frame."""
-    return getattr(labeller(plugin), "halo", 0) is None
+    found = labeller(plugin)
+    return not surveys(found) and found.halo is None
 
 
-def links(plugin: Any) -> bool:
+def links(plugin: Plugin) -> bool:
     """True where labels depend on pieces that cross windows."""
     return isinstance(labeller(plugin), Linker)
 
 
-def band(plugin: Any) -> int:
+def keep(plugin: Plugin) -> int | None:
+    """Draft value from which on a joined piece is kept; None where nothing is linked."""
+    found = labeller(plugin)
+    return found.keep if isinstance(found, Linker) else None
+
+
+def band(plugin: Plugin) -> int:
     """Pixels beyond its shard by which a window's objects can be matched with its neighbours'."""
-    halo = getattr(labeller(plugin), "halo", 0)
-    return min(BAND, halo or 0)
+    found = labeller(plugin)
+    return 0 if surveys(found) else min(BAND, found.halo or 0)
 
 
 def background(classes: Sequence[str]) -> tuple[int, ...]:
@@ -73,37 +133,153 @@ def with_components(found: Prediction, classes: Sequence[str], void: int) -> Pre
     return Prediction(found.labels, found.probabilities, np.stack(ids))
 
 
-def check_pixels(plugin: Any, bands: int, dtype: str) -> None:
+def check_pixels(plugin: Plugin, bands: int, dtype: str) -> None:
     """Raise ValueError where it cannot label pixels of so many bands and that dtype."""
-    check = getattr(labeller(plugin), "check_pixels", None)
-    if check is not None:
-        check(bands, dtype)
+    found = labeller(plugin)
+    if isinstance(found, ChecksPixels):
+        found.check_pixels(bands, dtype)
 
 
-def provenance(plugin: Any) -> str:
+def labels_alone(segmenter: Segmenter, pixels: Pixels) -> Prediction:
+    """Its labels, with nothing else in memory where it can do without."""
+    return (segmenter.label if isinstance(segmenter, LabelsAlone) else segmenter.segment)(pixels)
+
+
+def provenance(plugin: Plugin) -> str:
     """Engine and version behind its labels, where it says so; never compared."""
-    return str(getattr(plugin, "provenance", "") or "")
+    return str(plugin.provenance or "") if isinstance(plugin, Provenance) else ""
 
 
-def is_slow(plugin: Any) -> bool:
+def description(plugin: Plugin) -> tuple[str, ...]:
+    """Lines on what it is made of and will do, where it says so."""
+    found = labeller(plugin)
+    return tuple(found.describe()) if isinstance(found, Describes) else ()
+
+
+def is_slow(plugin: Plugin) -> bool:
     """True where labelling takes so long that reading beside it costs nothing (networks)."""
-    return bool(getattr(labeller(plugin), "slow", False))
+    found = labeller(plugin)
+    return isinstance(found, Slow) and bool(found.slow)
 
 
-def seams(plugin: Any) -> int | None:
+def seams(plugin: Plugin) -> int | None:
     """Pixels from one window to the next where those of a network only fade into one another."""
-    found: int | None = getattr(labeller(plugin), "seams", None)
-    return found
+    found = labeller(plugin)
+    return found.seams if isinstance(found, Seams) else None
 
 
-def version(plugin: Any) -> int:
+def responds(plugin: object) -> TypeIs[Responds]:
+    """True where it has a signed response of each direction to show."""
+    return isinstance(plugin, Responds)
+
+
+def inertia(segmenter: Segmenter) -> float | None:
+    """Sum of squared distances to the centres that a fit found; None where it has none."""
+    return float(segmenter.inertia) if isinstance(segmenter, Inertia) else None
+
+
+def findings(segmenter: Segmenter) -> dict[str, Any]:
+    """What a fit found, by the names of `Findings`, as JSON has it."""
+    found = {name: getattr(segmenter, name, None) for name in _FINDINGS}
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in found.items()
+        if value is not None and not callable(value)
+    }
+
+
+def version(plugin: object) -> int:
     """The algorithm version: its file raises it when the output can change."""
-    return int(getattr(plugin, "version", 1))
+    return int(plugin.version) if isinstance(plugin, Versioned) else 1
 
 
-def weights(plugin: Any) -> str:
+def weights(plugin: Plugin) -> str:
     """Digest of the weights, empty where there are none."""
-    return str(getattr(plugin, "weights", "") or "")
+    return str(plugin.weights or "") if isinstance(plugin, Weighted) else ""
+
+
+def lists_inputs(kind: str) -> bool:
+    """True where a source of a kind finds its inputs itself."""
+    return _gives(kind, Lists)
+
+
+def lister(source: Source) -> Lists | None:
+    """A source that finds its inputs itself; None: the paths are files."""
+    return source if isinstance(source, Lists) else None
+
+
+def has_truth(kind: str) -> bool:
+    """True where a source of a kind knows the truth of what it reads."""
+    return _gives(kind, FindsTruth)
+
+
+def has_truth_instances(source: Source) -> bool:
+    """True where a source's truth tells objects apart."""
+    return isinstance(source, TruthInstances) and bool(source.truth_instances)
+
+
+def _gives(kind: str, part: type) -> bool:
+    if kind == "auto":
+        return False
+    found: object = registry.load("sources", kind)
+    return isinstance(found, type) and issubclass(found, part)
+
+
+def needs(metric: Metric[Any]) -> tuple[str, ...]:
+    """What a metric needs beyond labels."""
+    return tuple(metric.needs) if isinstance(metric, Needs) else ("truth",)
+
+
+def uses(metric: Metric[Any]) -> tuple[str, ...]:
+    """What a metric needs, and what it takes where it is there."""
+    return (*needs(metric), *(metric.uses if isinstance(metric, Uses) else ()))
+
+
+def unmet(metric: Metric[Any]) -> str:
+    """Why a metric cannot be computed with its classes; empty: it can."""
+    return str(metric.unmet or "") if isinstance(metric, Unmet) else ""
+
+
+def sees_whole_frames(metric: Metric[Any]) -> bool:
+    """True where `update` must see whole frames."""
+    return isinstance(metric, Whole) and bool(metric.whole)
+
+
+def base(metric: Metric[Any]) -> Metric[Any]:
+    """The metric whose state is kept: itself, or what it is a view of."""
+    return metric.base if isinstance(metric, View) else metric
+
+
+def located(metric: Metric[Any], state: Any, scene: str, frame: int) -> Any:
+    """The state of one whole frame, which knows where it lies if the metric asks for that."""
+    return metric.locate(state, scene, frame) if isinstance(metric, Locates) else state
+
+
+def matching(metric: Metric[Any], state: Any) -> Any:
+    """How the run's labels stand for true classes; None: by name."""
+    return metric.match(state) if isinstance(metric, Matches) else None
+
+
+def figures(metric: Metric[Any], state: Any, matching: Any) -> dict[str, Any]:
+    """A metric's figures, with the run's matching where there is one."""
+    if matching is None or not isinstance(metric, Matches):
+        return dict(metric.compute(state))
+    return dict(metric.compute(state, matching))
+
+
+def headline(metric: Metric[Any]) -> str | None:
+    """The key of the one figure that stands for all, where a metric says so."""
+    return metric.headline if isinstance(metric, Headline) else None
+
+
+def lower_is_better(metric: Metric[Any]) -> bool:
+    """True where a metric says that its headline is an error or a distance."""
+    return isinstance(metric, LowerIsBetter) and bool(metric.lower_is_better)
+
+
+def per_frame(metric: Metric[Any]) -> bool:
+    """False where a metric says that a single frame has no figure."""
+    return not isinstance(metric, PerFrame) or bool(metric.per_frame)
 
 
 def as_probabilities(values: NDArray[Any]) -> NDArray[Any]:
@@ -120,10 +296,9 @@ def as_probabilities(values: NDArray[Any]) -> NDArray[Any]:
     return np.clip(values, 0, 1) if low < 0 or high > 1 else values
 
 
-def outputs(plugin: Any) -> tuple[str, ...] | None:
+def outputs(plugin: Plugin) -> tuple[str, ...] | None:
     """What it predicts, where it says so."""
-    found = getattr(plugin, "outputs", None)
-    return None if found is None else tuple(found)
+    return tuple(plugin.outputs) if isinstance(plugin, Outputs) else None
 
 
 def probed_outputs(prediction: Prediction) -> tuple[str, ...]:
@@ -137,9 +312,9 @@ def probed_outputs(prediction: Prediction) -> tuple[str, ...]:
     return tuple(n for n, value in zip(OUTPUTS, maps, strict=True) if value is not None)
 
 
-def colors(plugin: Any) -> tuple[Color, ...]:
+def colors(plugin: Plugin) -> tuple[Color, ...]:
     """One colour a class: its own, or a palette of well-separated hues on a dark background."""
-    own = getattr(plugin, "colors", None)
+    own = plugin.colors if isinstance(plugin, Colored) else None
     if own is not None and len(own) == len(plugin.classes):
         return tuple((int(r), int(g), int(b)) for r, g, b in own)
     return palette(len(plugin.classes))

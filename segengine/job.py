@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +21,9 @@ from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
 from segengine.urls import public_values
+
+if TYPE_CHECKING:
+    from segengine.types import Plugin
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 ANNOTATIONS = "annotations"
@@ -346,12 +349,15 @@ class Job(Model):
         return given
 
     @cached_property
-    def plugin(self) -> Any:
+    def plugin(self) -> Plugin:
         """The configured segmenter or surveyor. Raises JobError naming the option."""
         try:
-            return registry.create("segmenters", self.segmenter.kind, self.segmenter.options)
+            plugin: Plugin = registry.create(
+                "segmenters", self.segmenter.kind, self.segmenter.options
+            )
         except JobError as error:
             raise JobError(f"segmenter.{error}") from error
+        return plugin
 
     def absolute(self, base: Path | None) -> Job:
         """The same job with absolute paths, taken against `base`; None: relative ones are errors."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import xxhash
 
-from segengine import registry
+from segengine import asked
 from segengine.errors import JobError, SegengineError, StoreError
 from segengine.job import TruthSpec
 from segengine.measuring import truth as truths
@@ -295,7 +295,7 @@ def _is_data_set(source: dict[str, Any]) -> bool:
     """True where annotations lie in files that the job does not name one by one."""
     kind = source.get("kind", "auto")
     try:
-        return kind != "auto" and hasattr(registry.load("sources", kind), "find_truth")
+        return asked.has_truth(kind)
     except SegengineError:
         return False
 

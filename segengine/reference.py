@@ -11,10 +11,10 @@ from segengine import asked, registry, tiling
 from segengine.errors import JobError
 from segengine.instances.join import renumbered
 from segengine.store.arrays import mask_dtype
-from segengine.types import Labels, Prediction
+from segengine.types import Labels, Plugin, Prediction, Segmenter
 
 
-def create_segmenter(spec: dict[str, Any]) -> Any:
+def create_segmenter(spec: dict[str, Any]) -> Plugin:
     """A Segmenter or Surveyor from a job's `segmenter` block: `kind`, and the options of that kind.
 
     Raises JobError that names the option.
@@ -24,12 +24,14 @@ def create_segmenter(spec: dict[str, Any]) -> Any:
         raise JobError("kind: this key is needed, one of `segengine segmenters`")
     kind = options.pop("kind")
     options.pop("instances", None)  # what the engine adds
-    plugin = registry.create("segmenters", kind, options)
+    plugin: Plugin = registry.create("segmenters", kind, options)
     asked.check(plugin, kind)
     return plugin
 
 
-def segment(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Labels:
+def segment(
+    image: ArrayLike, segmenter: Plugin | dict[str, Any], *, alpha: bool | None = None
+) -> Labels:
     """Labels (y, x) or (n, y, x) of an image (y, x), (y, x, band) or (n, y, x, band), colours RGB.
 
     `alpha`: whether the fourth of four bands is transparency; omitted: where it looks so (8 bits,
@@ -45,7 +47,9 @@ def segment(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> L
     return predict(image, segmenter, alpha=alpha).labels
 
 
-def predict(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> Prediction:
+def predict(
+    image: ArrayLike, segmenter: Plugin | dict[str, Any], *, alpha: bool | None = None
+) -> Prediction:
     """As `segment`, with probabilities, instances and objects, as far as the segmenter gives them.
 
     `image` is (y, x), (y, x, band) or (n, y, x, band); the prediction's labels and instances are (y, x)
@@ -68,10 +72,9 @@ def predict(image: ArrayLike, segmenter: Any, *, alpha: bool | None = None) -> P
         pixels, valid = pixels[..., :3], pixels[..., 3] != 0
     if pixels.dtype.kind == "f":
         valid &= ~np.isnan(pixels).any(axis=-1)
-    scope = asked.scope(plugin)
-    if scope is None:
+    if not asked.surveys(plugin):
         found = _call(plugin, pixels)
-    elif scope == "frame":
+    elif plugin.scope == "frame":
         parts = [
             _call(plugin.fit(plugin.survey(pixels[i : i + 1], valid[i : i + 1])), pixels[i : i + 1])
             for i in range(len(pixels))
@@ -123,7 +126,7 @@ def _is_transparency(pixels: NDArray[Any]) -> bool:
     return bool(last.min() == last.max())
 
 
-def _call(segmenter: Any, pixels: NDArray[Any]) -> Prediction:
+def _call(segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:
     """Pad to the stride as the engine does at the bottom and right, segment, crop."""
     _, height, width, _ = pixels.shape
     pixels = tiling.pad_to(pixels, segmenter.stride)

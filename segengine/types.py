@@ -5,7 +5,7 @@ Axes are always `(frame, y, x)` or `(frame, y, x, band)`; windows are half-open,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -16,6 +16,8 @@ from segengine.urls import public
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from segengine.sources.listing import Listing
 
 type_ = type
 Pixels = NDArray[Any]
@@ -158,6 +160,7 @@ class Source(Protocol):
 
     `probe` raises CorruptInputError or TransientInputError with a reason (the file's name is added by
     the caller). `read` yields one item a frame, in the order given, and never raises for a bad frame.
+    What it may have beside: `SourceParts`.
     """
 
     def probe(self, entry: Entry) -> Probe:
@@ -250,9 +253,7 @@ class TruthRef:
 class Segmenter(Protocol):
     """Labels pixels, given `halo` pixels of context and windows aligned to `stride`.
 
-    Optional attributes: `version: int` (raised when the output can change), `weights: str` (digest of
-    the weights), `outputs: tuple[str, ...]` (of labels, probabilities, instances, objects),
-    `colors: tuple[Color, ...]` (one a class).
+    What it may have beside: `SegmenterParts`, any of them or none.
     """
 
     @property
@@ -300,8 +301,8 @@ class Surveyor(Protocol[S]):
 
     `merge` is associative and commutative. A state is built of integers, floats, strings, NumPy
     arrays, tuples, lists, dicts or dataclasses of these, so that it can be committed without pickle;
-    so is the fitted segmenter (a dataclass). Optional attributes as for Segmenter, and `segmenter`:
-    what `fit` completes, where that needs whole frames or is a Linker.
+    so is the fitted segmenter (a dataclass). What it may have beside: `SegmenterParts`, and of them
+    `Completes` where what `fit` gives needs whole frames or is a Linker.
     """
 
     @property
@@ -331,19 +332,8 @@ class Metric(Protocol[S]):
     """A fold over windows; `merge` is associative and commutative, `empty()` its identity.
 
     `update` takes n windows of labels (n, y, x), or of a Truth where objects count, and treats each
-    as of a frame of its own. Optional attributes:
-
-    - `version: int`: raised when the state or the figures can change.
-    - `needs: tuple[str, ...]`: beyond labels, of `probabilities`, `instances`, `objects`, `pixels`
-      (the prediction's side) and `truth`, `truth_instances`, `truth_objects`. Without it: truth.
-    - `uses: tuple[str, ...]`: of the same, what it takes where it is there.
-    - `unmet: str`: why it cannot be computed with its classes; empty: it can.
-    - `whole: bool`: `update` must see whole frames, never a part of one.
-    - `part`, `join`, `close`: see `Framed`.
-    - `locate(state, scene, frame)`: the state of one frame that knows where it lies.
-    - `headline: str`, `lower_is_better: bool`, `per_frame: bool`: the key of its figure for a list
-      of worst frames, its direction, and False where a frame has none.
-    - `base`: a metric of equal state, of which this one is a view: it is kept once for both.
+    as of a frame of its own. It is made with the keywords `classes` and `truth_classes`, and the
+    options of the job. What it may have beside: `MetricParts`.
     """
 
     def empty(self) -> S:
@@ -383,3 +373,344 @@ class Framed(Protocol):
     def close(self, part: Any) -> Any:
         """The state of one whole frame."""
         ...
+
+
+Plugin = Segmenter | Surveyor[Any]
+"""What `segmenter.kind` names."""
+
+
+class ScoringLoss(Protocol):
+    """A loss that is measured: its fold over probabilities (n, y, x, class) of these classes."""
+
+    def statistic(self, classes: Sequence[str]) -> Metric[Any]: ...
+
+
+class TrainingLoss(Protocol):
+    """A loss that networks are trained with; most losses are a `ScoringLoss` too."""
+
+    def keras(self) -> Callable[[Any, Any], Any]:
+        """The `keras.losses.Loss`: (labels (n, y, x), predictions (n, y, x, class)) -> scalar."""
+        ...
+
+
+class Export(Protocol):
+    """A function that writes a finished store in another format; further options have defaults."""
+
+    def __call__(self, store_path: str, to: str) -> list[str]:
+        """Write to the file or folder `to`; the paths of all files written."""
+        ...
+
+
+# What the engine may ask of a plug-in beyond its protocol: one part each, all of them optional.
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """Asked of segmenters and metrics for what is stored beside their results; 1 without."""
+
+    @property
+    def version(self) -> int:
+        """Raised when the output can change: what an older version made is made again."""
+        ...
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """Asked of segmenters when a run is planned; without, there are no weights."""
+
+    @property
+    def weights(self) -> str:
+        """Digest of the weights: with others, masks are made again."""
+        ...
+
+
+@runtime_checkable
+class Outputs(Protocol):
+    """Asked of segmenters when a run is planned; without, one window is segmented to find out."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Of labels, probabilities, instances and objects, what `segment` gives."""
+        ...
+
+
+@runtime_checkable
+class Colored(Protocol):
+    """Asked of segmenters, fitted ones too, for pictures; without, a palette is taken."""
+
+    @property
+    def colors(self) -> Sequence[Color]:
+        """One a class."""
+        ...
+
+
+@runtime_checkable
+class Slow(Protocol):
+    """Asked of segmenters in a worker; without, the next shard is not read meanwhile."""
+
+    @property
+    def slow(self) -> bool:
+        """Labelling takes so long that reading beside it costs nothing, as of networks."""
+        ...
+
+
+@runtime_checkable
+class Seams(Protocol):
+    """Asked of segmenters when figures are made; where it is a number, seams are measured unasked."""
+
+    @property
+    def seams(self) -> int | None:
+        """Pixels from one inner window to the next, where these only fade into one another."""
+        ...
+
+
+@runtime_checkable
+class LabelsAlone(Protocol):
+    """Asked of segmenters in place of `segment` where no probabilities are stored."""
+
+    def label(self, pixels: Pixels) -> Prediction:
+        """The labels that `segment` gives, with nothing of the size (n, y, x, class) in memory."""
+        ...
+
+
+@runtime_checkable
+class ChecksPixels(Protocol):
+    """Asked of segmenters when a run is planned, once for each kind of scene."""
+
+    def check_pixels(self, bands: int, dtype: str) -> None:
+        """Raise ValueError, with what to do, where it cannot label such pixels."""
+        ...
+
+
+@runtime_checkable
+class Provenance(Protocol):
+    """Asked of segmenters in a worker; stands in the records and the report, never compared."""
+
+    @property
+    def provenance(self) -> str:
+        """What ran it, where that is more than this package: an engine and its version."""
+        ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """Asked of segmenters by `segengine plan`."""
+
+    def describe(self) -> Sequence[str]:
+        """Lines for the terminal: what it is made of, and what it will do."""
+        ...
+
+
+@runtime_checkable
+class Responds(Protocol):
+    """Asked of segmenters, fitted ones too, by `segengine show --what responses`."""
+
+    def response(self, pixels: Pixels) -> NDArray[np.float64]:
+        """(n, y, x, 2) signed, across rows and across columns, of pixels (n, y, x, band)."""
+        ...
+
+
+@runtime_checkable
+class Inertia(Protocol):
+    """Asked of what a surveyor fitted, for the figures of the run."""
+
+    @property
+    def inertia(self) -> float:
+        """Sum of squared distances from the pixels to their centres; those of all fits are added."""
+        ...
+
+
+class Findings(Protocol):
+    """Asked of what a surveyor fitted for scenes or the run, for the report; any of them or none."""
+
+    @property
+    def centres(self) -> Any: ...
+    @property
+    def levels(self) -> Any: ...
+    @property
+    def thresholds(self) -> Any: ...
+    @property
+    def threshold(self) -> Any: ...
+    @property
+    def inertia(self) -> float: ...
+    @property
+    def pixels(self) -> Any: ...
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """Asked of surveyors wherever it matters what will label: halo, whole frames, links."""
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """What `fit` completes; its classes, halo and kind are those of every fit."""
+        ...
+
+
+class SegmenterParts(
+    Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, ChecksPixels, Provenance,
+    Describes, Responds, Findings, Completes, Protocol,
+):  # fmt: skip
+    """All that the engine may ask of a segmenter or surveyor beyond its protocol."""
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """Asked of sources when a run is planned; without, paths and globs find files by suffix."""
+
+    def list(self, paths: Sequence[str]) -> Listing:
+        """The inputs that the job's `source.paths` stand for. Raises ValueError."""
+        ...
+
+
+@runtime_checkable
+class FindsTruth(Protocol):
+    """Asked of sources when figures are made, and when networks are trained: the data set's truth."""
+
+    def find_truth(self, refs: Sequence[FrameRef]) -> Sequence[TruthRef]:
+        """Where the truth of each frame lies; in one pass, on the driver."""
+        ...
+
+    def load_truth(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+        """That of a window, (1, y, x), in a worker. Raises MissingTruthError with the reason."""
+        ...
+
+
+@runtime_checkable
+class TruthClasses(Protocol):
+    """Asked of sources that find truth."""
+
+    @property
+    def truth_classes(self) -> Sequence[str]:
+        """Names of the truth's labels 0, 1, 2 ..."""
+        ...
+
+
+@runtime_checkable
+class TruthInstances(Protocol):
+    """Asked of sources that find truth; without, it has only classes."""
+
+    @property
+    def truth_instances(self) -> bool:
+        """Whether it tells objects apart."""
+        ...
+
+
+@runtime_checkable
+class TruthColors(Protocol):
+    """Asked of sources that find truth, for pictures of it; without, a palette is taken."""
+
+    @property
+    def truth_colors(self) -> Sequence[Color]:
+        """One a class of the truth."""
+        ...
+
+
+class SourceParts(Lists, FindsTruth, TruthClasses, TruthInstances, TruthColors, Protocol):
+    """All that the engine may ask of a source beyond its protocol."""
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """Asked of metrics when a run is planned; without, it needs truth."""
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Beyond labels, of `probabilities`, `instances`, `objects`, `pixels` (the prediction's
+        side) and `truth`, `truth_instances`, `truth_objects`. Pixels come as a fourth argument."""
+        ...
+
+
+@runtime_checkable
+class Uses(Protocol):
+    """Asked of metrics when a run is planned."""
+
+    @property
+    def uses(self) -> Sequence[str]:
+        """Of the same words, what it takes where it is there."""
+        ...
+
+
+@runtime_checkable
+class Unmet(Protocol):
+    """Asked of metrics when a run is planned."""
+
+    @property
+    def unmet(self) -> str:
+        """Why it cannot be computed with its classes; empty: it can."""
+        ...
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """Asked of metrics; without, windows of a frame are measured one by one and merged."""
+
+    @property
+    def whole(self) -> bool:
+        """`update` must see whole frames, never a part of one."""
+        ...
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """Asked of metrics once a frame's state is whole."""
+
+    def locate(self, state: Any, scene: str, frame: int) -> Any:
+        """The state of one frame that knows where it lies."""
+        ...
+
+
+@runtime_checkable
+class Matches(Protocol):
+    """Asked of metrics whose labels have no names: one matching for the run, its scenes and frames."""
+
+    def match(self, state: Any) -> Any:
+        """How labels stand for true classes, from the run's state."""
+        ...
+
+    def compute(self, state: Any, matching: Any = None) -> Mapping[str, Any]:
+        """The figures with that matching; without, with the state's own."""
+        ...
+
+
+@runtime_checkable
+class Headline(Protocol):
+    """Asked of metrics for a list of worst frames; without, it is the first figure that is a float."""
+
+    @property
+    def headline(self) -> str:
+        """The key of the one figure that stands for all."""
+        ...
+
+
+@runtime_checkable
+class LowerIsBetter(Protocol):
+    """Asked of metrics for a list of worst frames; without, higher is better (losses: lower)."""
+
+    @property
+    def lower_is_better(self) -> bool: ...
+
+
+@runtime_checkable
+class PerFrame(Protocol):
+    """Asked of metrics for a list of worst frames; without, a frame has a figure."""
+
+    @property
+    def per_frame(self) -> bool: ...
+
+
+@runtime_checkable
+class View(Protocol):
+    """Asked of metrics when a run is planned."""
+
+    @property
+    def base(self) -> Metric[Any]:
+        """A metric of equal state, of which this one is a view: it is kept once for both."""
+        ...
+
+
+class MetricParts(
+    Versioned, Needs, Uses, Unmet, Whole, Framed, Locates, Matches, Headline, LowerIsBetter, PerFrame,
+    View, Protocol,
+):  # fmt: skip
+    """All that the engine may ask of a metric, or of a loss's statistic, beyond its protocol."""

@@ -63,8 +63,7 @@ class PlanReport:
         spec = self.job.segmenter
         options = ", ".join(f"{k}: {v}" for k, v in spec.options.items())
         found = [f"job {self.job.name}: {spec.kind}{f' ({options})' if options else ''}"]
-        describe = getattr(asked.labeller(self.job.plugin), "describe", None)
-        found += [] if describe is None else [f"  {line}" for line in describe()]
+        found += [f"  {line}" for line in asked.description(self.job.plugin)]
         found.append(f"store {self.job.store.path}")
         for scene, shape, what, shards, done in self.scenes[:MOST_SCENES]:
             f, y, x = shape

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segengine import registry
+from segengine import asked, registry
 from segengine.errors import JobError, StoreError
 from segengine.guards.trust import named_by_store
 from segengine.outputs import Inputs, replacing
@@ -140,10 +140,10 @@ def _responses(store: Store, view: View) -> list[draw.Panel]:
         segmenter = registry.create("segmenters", options.pop("kind"), options)
     assert view.pixels is not None
     pixels = view.pixels[None]
-    if hasattr(segmenter, "survey"):
+    if asked.surveys(segmenter):
         valid = np.ones(pixels.shape[:3], np.bool_) if view.valid is None else view.valid[None]
         segmenter = segmenter.fit(segmenter.survey(pixels, valid))
-    if not hasattr(segmenter, "response"):
+    if not asked.responds(segmenter):
         kind = store.job["segmenter"]["kind"]
         raise JobError(f"responses: the segmenter {kind} has none; edges has")
     response = segmenter.response(pixels)[0]

@@ -1,7 +1,6 @@
 """From the job's `cluster` block to workers: one factory a kind, found through entry points.
 
-A factory takes (spec, tasks) and returns a context manager that gives a Pool. Another package adds a
-kind (Kubernetes, Slurm) by registering such a factory under `segengine.clusters`.
+Another package adds a kind (Kubernetes, Slurm) by registering a `Cluster` under `segengine.clusters`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from segengine import registry
 from segengine.cores import cores
@@ -20,9 +19,21 @@ from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
 
 
+class Cluster(Protocol):
+    """A kind of cluster: what starts workers for a job, or finds them."""
+
+    def __call__(self, spec: ClusterSpec, tasks: int, /) -> contextlib.AbstractContextManager[Pool]:
+        """Workers for about `tasks` tasks; what was started is ended on exit.
+
+        `spec.options` are its own. Raises JobError or SegengineError in one line.
+        """
+        ...
+
+
 def open_pool(spec: ClusterSpec, tasks: int) -> contextlib.AbstractContextManager[Pool]:
-    """Workers for about `tasks` tasks; what was started is ended on exit."""
-    return registry.load("clusters", spec.kind)(spec, tasks)  # type: ignore[no-any-return]
+    """Workers of the job's kind for about `tasks` tasks."""
+    kind: Cluster = registry.load("clusters", spec.kind)
+    return kind(spec, tasks)
 
 
 SETTINGS: dict[str, Any] = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from segengine.types import Metric, Segmenter, Source, Surveyor
+from segengine.types import Metric, ScoringLoss, Segmenter, Source, Surveyor, TrainingLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ ASKED: dict[str, tuple[str, tuple[Parts, ...]]] = {
     "segmenters": ("segmenter", (Parts.of(Segmenter), Parts.of(Surveyor))),
     "sources": ("source", (Parts.of(Source),)),
     "metrics": ("metric", (Parts.of(Metric),)),
-    "losses": ("loss", (Parts(methods=("statistic",)), Parts(methods=("keras",)))),
+    "losses": ("loss", (Parts.of(ScoringLoss), Parts.of(TrainingLoss))),
 }
 """By group: what one of it is called, and the protocols of which it has to have one."""
 _BUILD = ("bands", "classes", "size")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from segengine.fixed_point import ONE, to_fixed, to_float, total
 from segengine.losses._formulas import Formula, OfPixels, OfRegions
 from segengine.losses._scored import Scored, smoothed
-from segengine.types import Framed, Labels, Metric, Prediction, Truth
+from segengine.types import Framed, Labels, Metric, Prediction, Truth, Whole
 
 Sums = tuple[tuple[int, ...], ...]
 """Fixed-point sums by count and class; () before the first."""
@@ -247,7 +247,7 @@ class CompoundStatistic:
     @property
     def whole(self) -> bool:
         """One of the losses must see whole frames."""
-        return any(getattr(fold, "whole", False) for fold in self.folds)
+        return any(isinstance(fold, Whole) and fold.whole for fold in self.folds)
 
     def empty(self) -> tuple[Any, ...]:
         """Nothing."""

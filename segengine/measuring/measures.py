@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from segengine import registry
+from segengine import asked, registry
 from segengine.errors import JobError, UntrustedError
 from segengine.fingerprint import digest
 from segengine.guards.trust import UNTRUSTED
-from segengine.types import Framed, Labels, Pixels, Prediction, Truth
+from segengine.types import Framed, Labels, Metric, Pixels, Prediction, ScoringLoss, Truth
 
 Group = Literal["metrics", "losses"]
 EVERY = "all"
@@ -67,19 +67,19 @@ def _text(value: Any) -> str:
 class Fold:
     """A metric's state, whatever of the optional protocol it has."""
 
-    metric: Any
+    metric: Metric[Any]
     remap: tuple[int, ...] = ()
     """The segmenter's class of each true class, where the metric knows only the former."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What it needs beyond labels."""
-        return tuple(getattr(self.metric, "needs", ("truth",)))
+        return asked.needs(self.metric)
 
     @property
     def uses(self) -> tuple[str, ...]:
         """What it needs, and what it takes where it is there."""
-        return (*self.needs, *getattr(self.metric, "uses", ()))
+        return asked.uses(self.metric)
 
     @property
     def scored(self) -> bool:
@@ -89,7 +89,7 @@ class Fold:
     @property
     def whole(self) -> bool:
         """True where it must see whole frames."""
-        return bool(getattr(self.metric, "whole", False))
+        return asked.sees_whole_frames(self.metric)
 
     def part(
         self, prediction: Prediction, truth: Labels | Truth, pixels: Pixels | None = None
@@ -109,8 +109,7 @@ class Fold:
     def close(self, part: Any, scene: str, frame: int) -> Any:
         """The state of one whole frame."""
         state = self.metric.close(part) if isinstance(self.metric, Framed) else part
-        locate = getattr(self.metric, "locate", None)
-        return state if locate is None else locate(state, scene, frame)
+        return asked.located(self.metric, state, scene, frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class Measure:
     """A metric or loss that was asked for, and whose state it reads."""
 
     asked: Asked
-    metric: Any
+    metric: Metric[Any]
     fold: int
     """Index in the folds."""
 
@@ -167,15 +166,16 @@ class MeasureSpec:
         kept = tuple(one for one in asked if one not in lost)
         return cls(kept, spec.classes, spec.truth_classes, tuple(unmet))
 
-    def create(self, one: Asked) -> Any:
+    def create(self, one: Asked) -> Metric[Any]:
         """The metric behind a name. Raises JobError."""
         options = json.loads(one.options)
         try:
             if one.group == "losses":
-                loss = registry.create("losses", one.name, options)
+                loss: ScoringLoss = registry.create("losses", one.name, options)
                 return loss.statistic(self.classes)
             sides = {"classes": self.classes, "truth_classes": self.truth_classes}
-            return registry.create("metrics", one.name, {**sides, **options})
+            metric: Metric[Any] = registry.create("metrics", one.name, {**sides, **options})
+            return metric
         except UntrustedError:
             raise
         except (JobError, ValueError) as error:
@@ -199,7 +199,7 @@ class MeasureSpec:
             metric = self.create(one)
             ordered = tuple(range(len(self.truth_classes)))
             remap = self.same_classes if one.group == "losses" else ordered
-            fold = Fold(getattr(metric, "base", metric), () if remap == ordered else remap)
+            fold = Fold(asked.base(metric), () if remap == ordered else remap)
             if fold not in folds:
                 folds.append(fold)
             measures.append(Measure(one, metric, folds.index(fold)))
@@ -213,7 +213,7 @@ class MeasureSpec:
         """Digest of names, versions, options and classes; `whole`: of those folds only."""
         folds = [f for f in self.folds if whole in (None, f.whole)]
         named = [
-            [m.asked.group, m.asked.name, m.asked.options, getattr(m.metric, "version", 1)]
+            [m.asked.group, m.asked.name, m.asked.options, asked.version(m.metric)]
             for m in self.measures
             if self.folds[m.fold] in folds
         ]
@@ -278,12 +278,12 @@ def _unmet(spec: MeasureSpec, one: Asked, there: Collection[str]) -> str:
         metric = spec.create(one)
     except UntrustedError:
         return UNTRUSTED
-    fold = Fold(getattr(metric, "base", metric))
+    fold = Fold(asked.base(metric))
     lacking = [need for need in fold.needs if need not in there]
     if lacking:
         return f"needs {WANTS.get(lacking[0], lacking[0])}"
-    if getattr(metric, "unmet", ""):
-        return str(metric.unmet)
+    if reason := asked.unmet(metric):
+        return reason
     if one.group == "losses" and class_map(spec.classes, spec.truth_classes) is None:
         return "the truth's classes are not those of the segmenter, by name or by number"
     return ""

@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from segengine import registry
+from segengine import asked
 from segengine.datasets._labels import gray_codes
 from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.guards.schemes import filesystem
@@ -142,8 +142,7 @@ class DataSetTruth:
     def gives(self) -> frozenset[str]:
         """Labels, and instances where the set has them."""
         more = ("truth_instances", "truth_objects")
-        has = bool(getattr(self.source, "truth_instances", False))
-        return frozenset(("truth", *(more if has else ())))
+        return frozenset(("truth", *(more if asked.has_truth_instances(self.source) else ())))
 
     def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
         """One pass over the set's lists."""
@@ -170,7 +169,7 @@ def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
         return json.dumps(block | ({"trust": True} if trust else {}), sort_keys=True)
     source = source_options(job, trust)
     kind = source.get("kind", "auto")
-    if kind != "auto" and hasattr(registry.load("sources", kind), "find_truth"):
+    if asked.has_truth(kind):
         return json.dumps({"source": source}, sort_keys=True)
     return ""
 

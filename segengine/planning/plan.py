@@ -27,7 +27,7 @@ from segengine.store.layouts import Layout, ground_of, load_layouts, load_unplac
 from segengine.store.records import SCHEMA, RecordLog
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
-from segengine.types import Place, Unreadable
+from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
@@ -95,7 +95,7 @@ class Plan:
     """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
     @property
-    def plugin(self) -> Any:
+    def plugin(self) -> Plugin:
         """The job's segmenter or surveyor."""
         return self.job.plugin
 
@@ -369,8 +369,8 @@ def _check_readers(job: Job, layouts: Mapping[str, Layout]) -> None:
 def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
     """What is stored: what the segmenter says it predicts, or what one probed window shows."""
     outputs = asked.outputs(job.plugin)
-    if outputs is None and asked.scope(job.plugin) is None:
-        outputs = _probe_outputs(job, found)
+    if outputs is None and not asked.surveys(job.plugin):
+        outputs = _probe_outputs(job, found, job.plugin)
     outputs = outputs or ("labels",)
     if job.segmenter.instances is not None:
         if "instances" in outputs or asked.links(job.plugin):
@@ -388,21 +388,21 @@ def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
     return outputs
 
 
-def _probe_outputs(job: Job, found: Scan) -> tuple[str, ...] | None:
+def _probe_outputs(job: Job, found: Scan, segmenter: Segmenter) -> tuple[str, ...] | None:
     for layout in found.layouts.values():
         ref = layout.frame(0)
         if ref.gone:
             continue
-        side = 64 if job.plugin.halo is not None else max(ref.height, ref.width)
+        side = 64 if segmenter.halo is not None else max(ref.height, ref.width)
         source = reader(layout.kind, job.source_options())
         rows, cols = slice(0, min(side, ref.height)), slice(0, min(side, ref.width))
         for _, tile in read_frames(source, (ref,), rows, cols):
             if isinstance(tile, Unreadable):
                 break
-            pad = [(0, -n % job.plugin.stride) for n in tile.pixels.shape[:2]]
+            pad = [(0, -n % segmenter.stride) for n in tile.pixels.shape[:2]]
             pixels = np.pad(tile.pixels[None], [(0, 0), *pad, (0, 0)], mode="reflect")
             try:
-                return asked.probed_outputs(job.plugin.segment(pixels))
+                return asked.probed_outputs(segmenter.segment(pixels))
             except Exception as error:
                 raise SegengineError(
                     f"segmenter.kind: {job.segmenter.kind} fails on a window of {ref.name}: "

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segengine import registry
+from segengine import asked
 from segengine.ahead import several
 from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
@@ -18,6 +18,9 @@ from segengine.registry import reader
 from segengine.store.layouts import Layout, Unplaced
 from segengine.store.values import encode
 from segengine.types import Entry, Source
+
+if TYPE_CHECKING:
+    from segengine.sources.listing import Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +115,20 @@ def scan(
     )
 
 
-def _listing(spec: Mapping[str, Any]) -> Any:
+def _listing(spec: Mapping[str, Any]) -> Listing:
     """What the paths name: as a data set lists its own images, or by file names."""
     from segengine.sources.listing import list_entries
 
     kind = spec.get("kind", "auto")
-    if kind != "auto" and hasattr(registry.load("sources", kind), "list"):
-        return reader(kind, spec).list(spec["paths"])  # type: ignore[attr-defined]
+    if asked.lists_inputs(kind):
+        lister = asked.lister(reader(kind, spec))
+        assert lister is not None
+        return lister.list(spec["paths"])
     return list_entries(spec["paths"], kind)
 
 
 def _probe_all(
-    entries: Sequence[Entry], listing: Any, spec: Mapping[str, Any]
+    entries: Sequence[Entry], listing: Listing, spec: Mapping[str, Any]
 ) -> Iterator[tuple[Entry, Any]]:
     @lru_cache
     def source(kind: str) -> Source:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from segengine import asked
 from segengine.measuring.measures import Measure
 from segengine.stages.aggregate import Measured, Measurer
 from segengine.worker.measure import LARGEST
@@ -102,15 +103,11 @@ def _name(measurer: Measurer, scene: str, frame: int) -> str:
 
 def _matching(measure: Measure, merged: Measured) -> Any:
     """How the run's labels are matched to classes: its scenes and frames are scored alike."""
-    if not hasattr(measure.metric, "match"):
-        return None
-    return measure.metric.match(merged.overall[measure.fold])
+    return asked.matching(measure.metric, merged.overall[measure.fold])
 
 
 def _compute(measure: Measure, state: Any, matching: Any) -> dict[str, Any]:
-    if matching is None:
-        return dict(measure.metric.compute(state))
-    return dict(measure.metric.compute(state, matching))
+    return asked.figures(measure.metric, state, matching)
 
 
 def _lean(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +143,8 @@ def _frame_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
     if not scored:
         return []
     states = np.stack([state for _, _, state in scored])
-    accuracy, iou = table.metric.scores(states, table.metric.match(merged.overall[table.fold]))
+    confusion: Any = table.metric
+    accuracy, iou = confusion.scores(states, confusion.match(merged.overall[table.fold]))
     order = np.argsort(np.where(np.isnan(iou), np.inf, iou), kind="stable")[:WORST]
     return [
         {
@@ -164,7 +162,7 @@ def _worst(measurer: Measurer, merged: Measured) -> dict[str, list[dict[str, Any
     """The worst frames by each measure's headline figure."""
     found: dict[str, list[dict[str, Any]]] = {}
     for measure in measurer.spec.measures:
-        if measure.asked.name == _TABLE or not getattr(measure.metric, "per_frame", True):
+        if measure.asked.name == _TABLE or not asked.per_frame(measure.metric):
             continue
         matching = _matching(measure, merged)
         rows: list[tuple[float, str, int]] = []
@@ -256,7 +254,7 @@ def _is_part(figures: Mapping[str, Any], overall: Mapping[str, Any]) -> bool:
 
 def headline(measure: Measure, figures: Mapping[str, Any]) -> float | None:
     """The one figure that stands for all: the metric's own choice, else the first there is."""
-    chosen = getattr(measure.metric, "headline", None)
+    chosen = asked.headline(measure.metric)
     if chosen is not None:
         value = figures.get(chosen)
         return value if isinstance(value, float) else None
@@ -265,6 +263,4 @@ def headline(measure: Measure, figures: Mapping[str, Any]) -> float | None:
 
 def lower_is_better(measure: Measure) -> bool:
     """True for losses, distances and errors."""
-    return measure.asked.group == "losses" or bool(
-        getattr(measure.metric, "lower_is_better", False)
-    )
+    return measure.asked.group == "losses" or asked.lower_is_better(measure.metric)

@@ -403,9 +403,9 @@ def _inertia(plan: Plan, scenes: Mapping[str, SceneFigures]) -> float | None:
     for group in sorted(str(g) for g in groups):
         fit = read_fit(plan.objects, fit_key(group), plan.plugin)
         if fit is not None:
-            inertia = getattr(fit[1], "inertia", None)
+            inertia = asked.inertia(fit[1])
             if inertia is not None:
-                own.append(float(inertia))
+                own.append(inertia)
     return math.fsum(own) if own else None
 
 
@@ -424,11 +424,7 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
             "digest": about["digest"],
             "colors": [list(c) for c in asked.colors(segmenter)],
         }
-        for name in ("centres", "levels", "thresholds", "threshold", "inertia", "pixels"):
-            value = getattr(segmenter, name, None)
-            if value is not None and not callable(value):
-                entry[name] = value.tolist() if isinstance(value, np.ndarray) else value
-        found.append(entry)
+        found.append(entry | asked.findings(segmenter))
     return found
 
 

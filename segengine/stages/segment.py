@@ -203,8 +203,8 @@ def _decided(
     plan: Plan, windows: dict[tuple[int, int], Any]
 ) -> Callable[[tuple[int, int]], LinkedPieces | JoinedObjects]:
     """What the windows of one frame, seen together, make of each one's draft."""
-    if asked.links(plan.plugin):
-        keep = asked.labeller(plan.plugin).keep
+    keep = asked.keep(plan.plugin)
+    if keep is not None:
         kept = kept_pieces(windows, keep)
         return lambda cell: LinkedPieces(kept[cell], keep)
     overlap = not plan.components and asked.band(plan.plugin) > 0

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import tiling
+from segengine import asked, tiling
 from segengine.store.kinds import Counts, FrameFailure, PrecisionRecord
-from segengine.types import Pixels
+from segengine.types import Pixels, Segmenter
 from segengine.worker.attempts import recorded
 from segengine.worker.fits import plugin_of
 from segengine.worker.reading import batches
@@ -73,6 +73,6 @@ def _counts(task: PrecisionTask) -> Counts:
     return Counts(same, pixels)
 
 
-def _labels(segmenter: Any, pixels: Pixels) -> NDArray[Any]:
-    found = getattr(segmenter, "label", segmenter.segment)(pixels)
+def _labels(segmenter: Segmenter, pixels: Pixels) -> NDArray[Any]:
+    found = asked.labels_alone(segmenter, pixels)
     return np.asarray(found.labels)

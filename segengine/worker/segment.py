@@ -192,8 +192,7 @@ def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
     if task.draft and asked.links(segmenter):
         return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
     stored = PROBABILITIES in task.arrays
-    labels_only = hasattr(segmenter, "label") and not stored
-    found = segmenter.label(pixels) if labels_only else segmenter.segment(pixels)
+    found = segmenter.segment(pixels) if stored else asked.labels_alone(segmenter, pixels)
     found = asked.as_prediction(found, segmenter, pixels.shape[:3])
     if stored and found.probabilities is not None:
         return replace(found, probabilities=asked.as_probabilities(found.probabilities))

@@ -81,9 +81,9 @@ class Block:
     def fitted(self, ref: FrameRef, segmenter: Any) -> None:
         """Note what a frame's own fit found."""
         self.colors[ref.index] = asked.colors(segmenter)
-        inertia = getattr(segmenter, "inertia", None)
+        inertia = asked.inertia(segmenter)
         if inertia is not None:
-            self.inertia[ref.index] = float(inertia)
+            self.inertia[ref.index] = inertia
 
     def put(
         self,
