@@ -55,6 +55,7 @@ SETTINGS: dict[str, Any] = {
 @contextlib.contextmanager
 def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
     """Worker processes on this machine, one thread each, reachable on loopback only."""
+    _refuse_options(spec)
     import dask
     from distributed import Client, LocalCluster
 
@@ -82,6 +83,11 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
         yield DaskPool(client)
 
 
+def _refuse_options(spec: ClusterSpec) -> None:
+    for option in spec.options:
+        raise JobError(f"cluster.options: {option}: {spec.kind} takes none; leave the key out")
+
+
 def _share(workers: int) -> int:
     """Bytes of memory for each of a few workers."""
     from distributed.system import MEMORY_LIMIT
@@ -92,6 +98,7 @@ def _share(workers: int) -> int:
 @contextlib.contextmanager
 def address(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
     """The workers of a scheduler that already runs; at most one shard a worker is under way."""
+    _refuse_options(spec)
     from distributed import Client
 
     try:

@@ -17,7 +17,7 @@ def require_bands(bands: object) -> tuple[int, ...] | None:
         or not bands
         or any(not isinstance(band, int) or isinstance(band, bool) or band < 1 for band in bands)
     ):
-        raise ValueError(f"source.bands is {bands!r}; it must list band numbers, the first is 1")
+        raise ValueError(f"bands: is {bands!r}; it must list band numbers, the first is 1")
     return tuple(bands)
 
 

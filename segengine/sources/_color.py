@@ -15,7 +15,7 @@ WEIGHTS = (2125, 7154, 721)
 def require_color(color: object) -> None:
     """Raise ValueError for what is not a value of the option `color`."""
     if color not in (None, "gray", "rgb"):
-        raise ValueError(f"source.color is {color!r}; it must be gray or rgb")
+        raise ValueError(f"color: is {color!r}; it must be gray or rgb")
 
 
 def bands_of(bands: int, color: Color | None) -> int:

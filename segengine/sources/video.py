@@ -38,7 +38,7 @@ class VideoSource:
 
     def __post_init__(self) -> None:
         if type(self.every) is not int or self.every < 1:
-            raise ValueError(f"source.every is {self.every!r}; it must be a whole number from 1")
+            raise ValueError(f"every: is {self.every!r}; it must be a whole number from 1")
         require_color(self.color)
 
     def probe(self, entry: Entry) -> Probe:

@@ -66,7 +66,7 @@ def test_conforms_and_travels() -> None:
 
 
 def test_a_wrong_colour_names_the_option() -> None:
-    with pytest.raises(ValueError, match=r"source\.color is 'bgr'"):
+    with pytest.raises(ValueError, match=r"^color: is 'bgr'"):
         ImageSource("bgr")  # type: ignore[arg-type]
 
 

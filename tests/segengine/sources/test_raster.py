@@ -63,7 +63,7 @@ def test_conforms() -> None:
 
 @pytest.mark.parametrize("bands", [(), (0,), (1.5,), "12", (True,)])
 def test_wrong_bands_name_the_option(bands: Any) -> None:
-    with pytest.raises(ValueError, match=r"source\.bands is"):
+    with pytest.raises(ValueError, match=r"^bands: is"):
         RasterSource(bands)
 
 

@@ -143,7 +143,7 @@ def test_conforms() -> None:
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, True])
 def test_a_wrong_every_names_the_option(every: Any) -> None:
-    with pytest.raises(ValueError, match=r"source\.every is"):
+    with pytest.raises(ValueError, match=r"^every: is"):
         VideoSource(every=every)
 
 

@@ -69,7 +69,7 @@ def assert_frames(path: Path, expected: Any, **options: Any) -> None:
 
 def test_conforms() -> None:
     assert isinstance(ZarrSource(), Source)
-    with pytest.raises(ValueError, match=r"source\.bands is"):
+    with pytest.raises(ValueError, match=r"^bands: is"):
         ZarrSource(bands=(0,))
 
 
