@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segengine import losses, metrics, models
+    from segengine import losses, metrics, models, testing
     from segengine.job import Job, load_job
     from segengine.reader import open_store
     from segengine.reference import create_segmenter, predict, segment
@@ -30,6 +30,7 @@ __all__ = [
     "predict",
     "run",
     "segment",
+    "testing",
 ]
 
 _PLACES = {
@@ -44,6 +45,7 @@ _PLACES = {
     "predict": "reference:predict",
     "run": "runs:run_job",
     "segment": "reference:segment",
+    "testing": "testing",
 }
 
 

@@ -117,7 +117,11 @@ def create(group: str, kind: str, options: Mapping[str, Any]) -> Any:
 
     Raises JobError with a message that starts with the option's name where one is unknown or wrong.
     """
-    factory = load(group, kind)
+    return build(load(group, kind), kind, options)
+
+
+def build(factory: Callable[..., Any], kind: str, options: Mapping[str, Any]) -> Any:
+    """Call a plug-in's factory, as `create` does, once its options are known to be such."""
     parameters = _parameters(factory, kind)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option in options:

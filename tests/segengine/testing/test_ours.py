@@ -1,0 +1,207 @@
+"""Every plug-in that is registered passes the suite of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+import zarr
+
+from segengine import registry
+from segengine.dispatch import clusters
+from segengine.errors import JobError
+from segengine.job import ClusterSpec
+from segengine.reference import create_segmenter
+from segengine.testing import (
+    ClusterTests,
+    ExportTests,
+    LossTests,
+    MetricTests,
+    SegmenterTests,
+    SourceTests,
+    SurveyorTests,
+)
+from segengine.testing._pictures import picture
+
+SEGMENTERS: dict[str, dict[str, Any]] = {
+    "fixed": {"kind": "threshold", "method": "fixed", "levels": [60, 150]},
+    "local": {"kind": "threshold", "method": "local", "window": 7},
+    "edges": {"kind": "edges", "operator": "sobel", "threshold": 0.2, "scope": "dtype"},
+    "canny": {"kind": "edges", "operator": "canny", "low": 0.05, "high": 0.2, "scope": "dtype"},
+    "regions": {"kind": "edges", "output": "regions", "threshold": 0.2, "scope": "dtype"},
+}
+SURVEYORS: dict[str, dict[str, Any]] = {
+    "mean": {"kind": "threshold", "method": "mean"},
+    "otsu": {"kind": "threshold", "method": "otsu", "scope": "run"},
+    "multiotsu": {"kind": "threshold", "method": "multiotsu", "scope": "scene"},
+    "kmeans": {"kind": "kmeans", "clusters": 3, "attempts": 1},
+    "contrast": {"kind": "edges", "operator": "scharr", "scope": "run"},
+    "contrast-canny": {"kind": "edges", "operator": "canny", "scope": "frame"},
+    "contrast-regions": {"kind": "edges", "output": "regions", "scope": "scene"},
+}
+REFUSED: dict[str, dict[str, list[Any]]] = {
+    "threshold": {"method": ["best"], "scope": ["all"]},
+    "edges": {"operator": ["none"], "direction": ["up"], "threshold": [-1]},
+    "kmeans": {"clusters": [0, "many"], "space": ["cmyk"]},
+}
+NEEDED = {"kmeans": {"clusters": 3}}
+
+
+def suite(base: type, name: str, **parts: Any) -> None:
+    """A class of tests, as if it were written here."""
+    found = type(f"Test_{name.replace('-', '_')}", (base,), parts)
+    found.__module__ = __name__
+    globals()[f"{found.__name__}_{base.__name__}"] = found
+
+
+def made(spec: dict[str, Any]) -> Any:
+    return lambda self: create_segmenter(dict(spec))
+
+
+def loaded(group: str, name: str) -> Any:
+    return lambda self: registry.load(group, name)
+
+
+for base, specs in ((SegmenterTests, SEGMENTERS), (SurveyorTests, SURVEYORS)):
+    for name, spec in specs.items():
+        kind = spec["kind"]
+        suite(
+            base,
+            name,
+            make=made(spec),
+            factory=loaded("segmenters", kind),
+            refused=REFUSED[kind],
+            options=NEEDED.get(kind, {}),
+        )
+
+SIDES = {"classes": ("sky", "tree", "car"), "truth_classes": ("car", "sky", "tree")}
+METRICS: dict[str, dict[str, Any]] = {"seams": {"every": 5}}
+for name in registry.names("metrics"):
+    own = METRICS.get(name, {})
+    suite(
+        MetricTests,
+        name,
+        make=lambda self, name=name, own=own: registry.create("metrics", name, {**SIDES, **own}),
+        factory=loaded("metrics", name),
+        refused={"classes": [()]},
+        options=own,
+    )
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "compound": {"losses": [{"loss": "dice", "weight": 0.5}, {"loss": "bce"}]}
+}
+for name in registry.names("losses"):
+    own = LOSSES.get(name, {})
+    suite(
+        LossTests,
+        name,
+        make=lambda self, name=name, own=own: registry.create("losses", name, own),
+        factory=loaded("losses", name),
+        refused={"label_smoothing": [2, "much"]} if name != "compound" else {},
+        options=own,
+    )
+
+for name in registry.names("exports"):
+    suite(ExportTests, name, make=loaded("exports", name))
+
+
+class TestPng(ExportTests):
+    refused: ClassVar[Any] = {"level": [10]}
+
+    def make(self) -> Any:
+        return registry.load("exports", "png")
+
+
+@pytest.mark.system
+class TestLocal(ClusterTests):
+    def make(self) -> Any:
+        return clusters.local
+
+
+@pytest.mark.system
+class TestAddress(ClusterTests):
+    starts: ClassVar[bool] = False
+
+    @pytest.fixture(autouse=True)
+    def _scheduler(self, clients: Any) -> None:
+        type(self).address = clients(2).scheduler.address
+
+    def make(self) -> Any:
+        return clusters.address
+
+
+class TestImages(SourceTests):
+    refused: ClassVar[Any] = {"color": ["blue"]}
+
+    def make(self, folder: Path) -> Any:
+        frames = {}
+        for i, (name, size) in enumerate((("a/b.png", (40, 52)), ("c.tif", (33, 47)))):
+            pixels = picture(i, size)
+            (folder / name).parent.mkdir(exist_ok=True)
+            assert cv2.imwrite(str(folder / name), pixels[..., ::-1])
+            frames[name] = pixels
+        return {"kind": "images", "paths": [str(folder)]}, frames
+
+
+class TestRaster(SourceTests):
+    refused: ClassVar[Any] = {"bands": [[0]]}
+
+    def make(self, folder: Path) -> Any:
+        pixels = picture(3, (70, 45), 4, "float32")
+        about = {"driver": "GTiff", "height": 70, "width": 45, "count": 4, "dtype": "float32"}
+        where = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+        with rasterio.open(folder / "s.tif", "w", **about, **where) as file:
+            file.write(np.moveaxis(pixels, -1, 0))
+        block = {"kind": "raster", "paths": [str(folder / "*.tif")], "bands": [4, 1]}
+        return block, {"s.tif": pixels[..., [3, 0]]}
+
+
+class TestVideo(SourceTests):
+    refused: ClassVar[Any] = {"every": [0]}
+
+    def make(self, folder: Path) -> Any:
+        import av
+
+        pixels = [picture(i, (48, 64), 1) for i in range(7)]
+        with av.open(str(folder / "v.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+            for i, image in enumerate(pixels):
+                frame = av.VideoFrame.from_ndarray(image[..., 0], format="gray")
+                frame.pts = i
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        block = {"kind": "video", "paths": [str(folder)], "every": 2}
+        return block, {f"v.mkv#{i}": pixels[i] for i in (0, 2, 4, 6)}
+
+
+class TestZarr(SourceTests):
+    def make(self, folder: Path) -> Any:
+        pixels = np.stack([picture(i, (40, 52), 3, "uint16") for i in range(3)])
+        zarr.create_array(
+            folder / "z.zarr",
+            data=pixels,
+            chunks=(1, 16, 16, 3),
+            dimension_names=("frame", "y", "x", "band"),
+        )
+        return {"kind": "zarr", "paths": [str(folder / "z.zarr")]}, {
+            f"z.zarr#{i}": frame for i, frame in enumerate(pixels)
+        }
+
+
+@pytest.mark.parametrize("kind", [clusters.local, clusters.address])
+def test_no_cluster_takes_options_that_it_does_not_know(kind: Any) -> None:
+    opened = kind(ClusterSpec.model_construct(kind="mine", options={"queue": "long"}), 1)
+    with pytest.raises(JobError, match=r"^cluster.options: queue: mine takes none"):
+        opened.__enter__()
+
+
+def test_every_plug_in_that_is_installed_is_tried() -> None:
+    here = {name for name in globals() if name.startswith("Test_")}
+    for group, base in (("metrics", MetricTests), ("losses", LossTests), ("exports", ExportTests)):
+        for name in registry.names(group):
+            assert f"Test_{name.replace('-', '_')}_{base.__name__}" in here
