@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -125,11 +127,10 @@ class ExportTests(PluginTests):
         """Made once for all laws of a class."""
         made = vars(type(self)).get("_made")
         if made is None:
-            folder = tempfile.TemporaryDirectory()
-            made = folder, self.store(Path(folder.name))
-            type(self)._made = made  # type: ignore[attr-defined]
-        path: str = made[1]
-        return path
+            folder = tempfile.mkdtemp()
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            made = type(self)._made = self.store(Path(folder))  # type: ignore[attr-defined]
+        return str(made)
 
     def _build(self, options: dict[str, Any]) -> Any:
         with tempfile.TemporaryDirectory() as folder:

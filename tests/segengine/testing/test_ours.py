@@ -128,7 +128,9 @@ class TestAddress(ClusterTests):
 
     @pytest.fixture(autouse=True)
     def _scheduler(self, clients: Any) -> None:
-        type(self).address = clients(2).scheduler.address
+        client = clients(2)
+        client.wait_for_workers(2)  # one that a law before has ended comes back
+        type(self).address = client.scheduler.address
 
     def make(self) -> Any:
         return clusters.address
