@@ -10,7 +10,6 @@ the scene's own: sums do not depend on how the scene is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,15 +40,6 @@ class Ground:
     """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
     height: int
     width: int
-
-    @classmethod
-    def of(cls, attributes: Mapping[str, Any], height: int, width: int) -> Ground | None:
-        """From a scene's attributes; None: it is not placed, or its areas cannot be told."""
-        wkt, transform = attributes.get("crs_wkt"), attributes.get("transform")
-        if not wkt or not transform:
-            return None
-        found = cls(str(wkt), tuple(map(float, transform[:6])), height, width)
-        return found if found.exponent is not None else None
 
     @property
     def exponent(self) -> int | None:

@@ -401,7 +401,7 @@ class Run:
     def _prepare(self, plan: Plan) -> None:
         """Let workers load their libraries as soon as they are there."""
         kinds = {layout.kind for layout in plan.layouts.values()}
-        placed = any(layout.attributes.get("crs_wkt") for layout in plan.layouts.values())
+        placed = any(layout.placing.wkt for layout in plan.layouts.values())
         libraries = [name for kind in sorted(kinds) for name in LIBRARIES.get(kind, ())]
         libraries += GROUND if placed else ()
 

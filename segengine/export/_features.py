@@ -15,12 +15,12 @@ from segengine.errors import StoreError
 from segengine.export._antimeridian import cut
 from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
-from segengine.export._polygons import Polygon, oriented, polygons, transformed
+from segengine.export._polygons import Polygon, Ring, oriented, polygons
 from segengine.ground import Ground
 from segengine.instances.rle import decode_crop
+from segengine.placing import Placing
 from segengine.reader import SceneStore
 from segengine.stages.metrics_json import text
-from segengine.store.layouts import ground_of
 
 PIXELS = "pixels: x to the right and y down from the upper left corner of the frame"
 """What the coordinates of a scene without georeference are."""
@@ -47,17 +47,13 @@ class Feature:
 
 def crs_wkt(scene: SceneStore) -> str | None:
     """The CRS of a scene as WKT; None: it is not georeferenced."""
-    attributes = scene.attributes
-    return str(attributes["crs_wkt"]) if _is_placed(attributes) else None
-
-
-def _is_placed(attributes: dict[str, Any]) -> bool:
-    return bool(attributes.get("crs_wkt") and attributes.get("transform"))
+    placing = scene.layout.placing
+    return placing.wkt if placing.georeferenced else None
 
 
 def units(scene: SceneStore) -> str:
     """What the coordinates of a scene without a CRS are."""
-    return UNITS if scene.attributes.get("transform") else PIXELS
+    return UNITS if scene.layout.placing.transform else PIXELS
 
 
 def features(
@@ -70,9 +66,9 @@ def features(
     `reproject` takes outlines and the side of a pixel, both in units of the CRS. An object without a
     pixel has no outline, and is none.
     """
-    attributes = scene.attributes
+    placing = scene.layout.placing
     refs = {frame: scene.layout.frame(frame) for frame in {row["frame"] for row in piece.rows}}
-    ground = ground_of(scene.layout)
+    ground = placing.ground
     rows, outlines, areas = [], [], []
     for row in piece.rows:
         mask, corner = decode_crop(row["rle"], refs[row["frame"]].height)
@@ -81,12 +77,10 @@ def features(
             rows.append(row)
             outlines.append(outline)
             areas.append(None if ground is None else _metres(ground, mask, corner))
-    place = attributes.get("transform")
-    if place:
-        outlines = [_mapped(each, lambda ring: transformed(ring, place)) for each in outlines]
+    if placing.transform:
+        outlines = [_mapped(each, partial(placed, placing)) for each in outlines]
         if reproject is not None:
-            a, b, _, d, e, _ = place[:6]
-            outlines = reproject(outlines, min(math.hypot(a, d), math.hypot(b, e)))
+            outlines = reproject(outlines, placing.pixel)
     found = []
     for row, outline, area in zip(rows, outlines, areas, strict=True):
         properties = {
@@ -108,6 +102,11 @@ def _metres(ground: Ground, mask: NDArray[np.bool_], corner: tuple[int, int]) ->
     totals = ground.totals(mask[None].view(np.uint8), 2, corner)
     unit = ground.exponent
     return None if totals is None or unit is None else math.ldexp(totals[1], unit)
+
+
+def placed(placing: Placing, ring: Ring) -> Ring:
+    """A ring in pixels, by the transform of its scene."""
+    return np.stack(placing.at(*ring.T), axis=1)
 
 
 def _mapped(outline: list[Polygon], change: Callable[[Any], Any]) -> list[Polygon]:

@@ -13,7 +13,7 @@ the square from (0, 0) to (1, 1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -115,13 +115,6 @@ def _simple(ring: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
             del path[place:]
         at[x, y] = len(path)
         path.append((x, y))
-
-
-def transformed(ring: Ring, transform: Sequence[float]) -> Ring:
-    """A ring in the CRS of its scene, by the affine `transform` (a, b, c, d, e, f)."""
-    a, b, c, d, e, f = transform[:6]
-    x, y = ring.T
-    return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
 
 
 def oriented(polygon: Polygon) -> Polygon:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from segengine import tiling
 from segengine.export._targets import Target, targets
 from segengine.outputs import claimed
+from segengine.placing import Placing
 from segengine.reader import open_store
 from segengine.store.keys import MASK
 
@@ -82,6 +83,7 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
     from rasterio.windows import Window
 
     scene, ref = target.scene, target.scene.layout.frame(target.frame)
+    placing = scene.layout.placing
     options = {
         "driver": "GTiff",
         "height": ref.height,
@@ -94,10 +96,10 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
         "blockysize": BLOCK,
         "compress": "lzw",  # GDAL has it always
         "bigtiff": "if_safer",
-        **_georeference(scene.attributes),
+        **_georeference(placing),
     }
     with rasterio.open(path, "w", **options) as dataset:
-        _place(dataset, scene.attributes)
+        _place(dataset, placing)
         dataset.update_tags(classes=json.dumps(list(classes)))
         dataset.set_band_description(1, "class")
         if scene.mask.dtype == np.uint8:
@@ -109,33 +111,33 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
             dataset.write(labels, 1, window=Window.from_slices(rows, cols))
 
 
-def _georeference(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _georeference(placing: Placing) -> dict[str, Any]:
     from rasterio.crs import CRS
     from rasterio.transform import Affine
 
     found: dict[str, Any] = {}
-    if attributes.get("crs_wkt"):
-        found["crs"] = CRS.from_wkt(attributes["crs_wkt"])
-    if attributes.get("transform"):
-        found["transform"] = Affine(*attributes["transform"][:6])
+    if placing.wkt:
+        found["crs"] = CRS.from_wkt(placing.wkt)
+    if placing.transform:
+        found["transform"] = Affine(*placing.transform)
     return found
 
 
-def _place(dataset: Any, attributes: Mapping[str, Any]) -> None:
+def _place(dataset: Any, placing: Placing) -> None:
     """What places a frame beside a transform, or in its place."""
     from rasterio.control import GroundControlPoint
     from rasterio.crs import CRS
     from rasterio.rpc import RPC
 
-    if attributes.get("gcps") and not attributes.get("transform"):
-        wkt = attributes["gcps"]["crs_wkt"]
+    if placing.gcps and not placing.transform:
+        wkt = placing.gcps.wkt
         points = [
             GroundControlPoint(row, col, x, y, z, id=str(i), info="")
-            for i, (row, col, x, y, z) in enumerate(attributes["gcps"]["points"], 1)
+            for i, (row, col, x, y, z) in enumerate(placing.gcps.points, 1)
         ]
         dataset.gcps = points, CRS.from_wkt(wkt) if wkt else CRS()
-    if attributes.get("rpcs"):
-        dataset.rpcs = RPC.from_gdal(attributes["rpcs"])
+    if placing.rpcs:
+        dataset.rpcs = RPC.from_gdal(placing.rpcs)
 
 
 def _color_table(colors: Any) -> dict[int, tuple[int, int, int, int]]:

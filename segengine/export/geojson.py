@@ -63,7 +63,7 @@ def _assembled(head: bytes, out: Path, parts: list[Path]) -> None:
 
 def _encoded(scene: SceneStore, lonlat: Any, piece: Piece) -> bytes:
     # pixels' corners are whole numbers
-    whole = lonlat is None and not scene.attributes.get("transform")
+    whole = lonlat is None and not scene.layout.placing.transform
     found = enumerate(features(scene, piece, lonlat), piece.first + 1)
     return ",\n".join(_feature(number, feature, whole) for number, feature in found).encode()
 

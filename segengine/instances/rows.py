@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segengine.errors import DamagedStoreError
 from segengine.instances.join import first_pixels, renumber
 from segengine.instances.rle import centroid, encode_rle, encode_rles, union_rle
+from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
@@ -46,16 +47,13 @@ ROWS = "rows"
 """What a record calls a shard's rows among its stored objects."""
 
 
-def with_centroids(rows: pa.Table, height: int, attributes: Mapping[str, Any]) -> pa.Table:
-    """A frame's rows with x and y, by the `transform` of its scene; null where it has no CRS."""
-    transform = attributes.get("transform") if attributes.get("crs_wkt") else None
+def with_centroids(rows: pa.Table, height: int, placing: Placing) -> pa.Table:
+    """A frame's rows with x and y in the CRS of its scene; null where it has none."""
     x: Any = [None] * rows.num_rows
     y = x
-    if transform and rows.num_rows:
-        a, b, c, d, e, f = transform[:6]
+    if placing.georeferenced and rows.num_rows:
         found = [centroid(text, height) for text in rows.column("rle").to_pylist()]
-        u, v = np.array(found).T
-        x, y = a * u + b * v + c, d * u + e * v + f
+        x, y = placing.at(*np.array(found).T)
     for name, values in (("x", x), ("y", y)):
         rows = rows.append_column(name, pa.array(values, pa.float64()))
     return rows

@@ -23,7 +23,7 @@ from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
 from segengine.store.kinds import LOST, DraftRecord, FrameFailure, MaskRecord, VoidRecord
-from segengine.store.layouts import Layout, ground_of, load_layouts, load_unplaced
+from segengine.store.layouts import Layout, load_layouts, load_unplaced
 from segengine.store.records import SCHEMA, RecordLog
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
@@ -207,7 +207,7 @@ class Plan:
             cut=layout.cut,
             components=self.components,
             writer=self.objects.writer,
-            ground=ground_of(layout),
+            ground=layout.placing.ground,
             **extra,
         )
 
@@ -636,11 +636,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if gone:
         inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
         yield f"{inputs} vanished; the masks stay, marked gone"
-    pointed = [
-        name
-        for name, layout in plan.layouts.items()
-        if {"gcps", "rpcs"} & set(layout.attributes) and "transform" not in layout.attributes
-    ]
+    pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:
         scenes = "1 scene has" if len(pointed) == 1 else f"{len(pointed)} scenes have"
         yield (

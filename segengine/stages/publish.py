@@ -43,7 +43,7 @@ from segengine.store.keys import (
     table_key,
 )
 from segengine.store.kinds import LOST, MaskRecord
-from segengine.store.layouts import Layout, commit_unplaced, ground_of
+from segengine.store.layouts import Layout, commit_unplaced
 from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
 from segengine.types import Color, Place
@@ -94,7 +94,7 @@ class SceneFigures:
     def __init__(self, layout: Layout, classes: int) -> None:
         self.layout = layout
         self.areas = np.zeros(classes + 1, np.int64)
-        self.ground = ground_of(layout)
+        self.ground = layout.placing.ground
         self.totals = [0] * (classes + 1)
         """Ground area of each class, then of void, in the scene's unit."""
         self.inertia: list[float] = []
@@ -272,7 +272,7 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                     some = cut.slice(0, LISTED - len(listed))
                     listed += some.select(["scene", "frame", "id", "class"]).to_pylist()
                 # only photos differ in height, and they have no CRS
-                rows = with_centroids(rows, ref.height, layout.attributes)
+                rows = with_centroids(rows, ref.height, layout.placing)
                 writer.write_table(rows.select(TABLE_SCHEMA.names))
     plan.objects.put(INSTANCE_TABLE, sink.getvalue())
     found = {"count": sum(count.values()), "scenes": count, "listed": listed}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from segengine import tiling
 from segengine.ahead import several
-from segengine.ground import Ground
+from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
 from segengine.store.values import decode, encode
@@ -73,6 +73,11 @@ class Layout:
     def cut(self) -> bool:
         """True where a frame lies in more than one shard."""
         return self.grid[1] * self.grid[2] > 1
+
+    @property
+    def placing(self) -> Placing:
+        """Where it lies."""
+        return Placing.of(self.attributes, *self.shape[1:])
 
     def window(self, place: Place) -> Window:
         """The box of a shard."""
@@ -141,11 +146,6 @@ class Unplaced:
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", public(self.uri))
         object.__setattr__(self, "reason", public(self.reason))
-
-
-def ground_of(layout: Layout) -> Ground | None:
-    """Where a scene lies and how large its pixels are; None: nobody knows."""
-    return Ground.of(layout.attributes, *layout.shape[1:])
 
 
 def load_layouts(objects: Objects) -> dict[str, Layout]:

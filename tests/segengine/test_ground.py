@@ -12,6 +12,7 @@ from rasterio.crs import CRS as Rasterio
 from rasterio.transform import Affine
 
 from segengine.ground import Ground
+from segengine.placing import Placing
 
 WGS84 = Geod(ellps="WGS84")
 FOOT = 1200 / 3937
@@ -29,7 +30,7 @@ PLACES = {
 def made(place: str, height: int = 40, width: int = 30) -> Ground:
     code, transform = PLACES[place]
     wkt = Rasterio.from_string(code).to_wkt()
-    found = Ground.of({"crs_wkt": wkt, "transform": [*transform]}, height, width)
+    found = Placing.of({"crs_wkt": wkt, "transform": [*transform]}, height, width).ground
     assert found is not None
     return found
 
@@ -84,7 +85,7 @@ def test_feet_are_feet() -> None:
     local = (
         'LOCAL_CS["site",UNIT["US survey foot",0.304800609601219],AXIS["x",EAST],AXIS["y",NORTH]]'
     )
-    site = Ground.of({"crs_wkt": local, "transform": [2, 0, 0, 0, -2, 0]}, 4, 4)
+    site = Placing.of({"crs_wkt": local, "transform": [2, 0, 0, 0, -2, 0]}, 4, 4).ground
     assert site is not None
     (found,) = metres(site, site.totals(np.zeros((1, 4, 4), np.uint8), 1, (0, 0)))[:1]
     assert found == pytest.approx(16 * (2 * FOOT) ** 2, rel=1e-8)
@@ -123,6 +124,8 @@ def test_rows_are_read_off_a_polynomial_exactly() -> None:
 
 def test_what_has_no_place_has_no_area() -> None:
     wkt = Rasterio.from_epsg(4326).to_wkt()
-    assert Ground.of({"transform": [1, 0, 0, 0, -1, 0]}, 4, 4) is None
-    assert Ground.of({"crs_wkt": wkt}, 4, 4) is None
-    assert Ground.of({"crs_wkt": "nonsense", "transform": [1, 0, 0, 0, -1, 0]}, 4, 4) is None
+    assert Placing.of({"transform": [1, 0, 0, 0, -1, 0]}, 4, 4).ground is None
+    assert Placing.of({"crs_wkt": wkt}, 4, 4).ground is None
+    assert (
+        Placing.of({"crs_wkt": "nonsense", "transform": [1, 0, 0, 0, -1, 0]}, 4, 4).ground is None
+    )

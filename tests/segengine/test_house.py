@@ -181,3 +181,16 @@ def test_run_lengths_have_one_codec() -> None:
 def is_number(node: ast.AST) -> TypeGuard[ast.Constant]:
     """True for a whole number in the code."""
     return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+def test_one_file_places_a_scene() -> None:
+    """Readers say where a scene lies; nobody else looks into what they said."""
+    said = {"crs_wkt", "gcps", "rpcs"}
+    found = {
+        path
+        for path, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value in said
+        if not path.startswith(READS_OTHERS)
+    }
+    assert found == {"segengine/placing.py"}

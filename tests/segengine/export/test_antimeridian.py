@@ -12,9 +12,9 @@ from pyproj import Geod
 from rasterio.crs import CRS
 from scipy import ndimage
 
-from segengine.export._features import to_lonlat
-from segengine.export._polygons import oriented, polygons, transformed
-from segengine.ground import Ground
+from segengine.export._features import placed, to_lonlat
+from segengine.export._polygons import oriented, polygons
+from segengine.placing import Placing
 
 EARTH = Geod(ellps="WGS84")
 SIDE = 40
@@ -89,7 +89,8 @@ def test_polygons_are_valid_and_have_the_area_of_the_mask(place: str, mask: str)
     code, transform = PLACES[place]
     wkt = CRS.from_string(code).to_wkt()
     outline = [
-        [transformed(ring, transform) for ring in polygon] for polygon in polygons(MASKS[mask])
+        [placed(Placing(1, 1, transform=(*transform,)), ring) for ring in polygon]
+        for polygon in polygons(MASKS[mask])
     ]
     pixel = math.hypot(transform[0], transform[3])
     (found,) = to_lonlat(wkt, "s")([outline], min(pixel, abs(transform[4])))
@@ -107,7 +108,7 @@ def test_polygons_are_valid_and_have_the_area_of_the_mask(place: str, mask: str)
     assert east <= 180
     assert south >= -90
     assert north <= 90
-    ground = Ground.of({"crs_wkt": wkt, "transform": [*transform]}, SIDE, SIDE)
+    ground = Placing.of({"crs_wkt": wkt, "transform": [*transform]}, SIDE, SIDE).ground
     assert ground is not None
     totals = ground.totals(MASKS[mask][None].view(np.uint8), 2, (0, 0))
     assert totals is not None
@@ -126,11 +127,13 @@ def test_lobes_around_a_pole(seed: int) -> None:
     mask |= np.abs(np.hypot(y - SIDE / 2, x - SIDE / 2) - 8) < 1.5
     transform = centred(25_000)
     wkt = CRS.from_epsg(3413).to_wkt()
-    outline = [[transformed(ring, transform) for ring in p] for p in polygons(mask)]
+    outline = [
+        [placed(Placing(1, 1, transform=(*transform,)), ring) for ring in p] for p in polygons(mask)
+    ]
     (found,) = to_lonlat(wkt, "s")([outline], 25_000)
     whole = shapely.MultiPolygon([shapely.Polygon(p[0], p[1:]) for p in map(oriented, found)])
     assert whole.is_valid
-    ground = Ground.of({"crs_wkt": wkt, "transform": [*transform]}, SIDE, SIDE)
+    ground = Placing.of({"crs_wkt": wkt, "transform": [*transform]}, SIDE, SIDE).ground
     assert ground is not None
     totals = ground.totals(mask[None].view(np.uint8), 2, (0, 0))
     assert totals is not None

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco
 
-from segengine.export._polygons import oriented, polygons, transformed
+from segengine.export._features import placed
+from segengine.export._polygons import oriented, polygons
 from segengine.export.geoparquet import well_known_binary
 from segengine.instances.rle import (
     centroid,
@@ -20,6 +21,7 @@ from segengine.instances.rle import (
     decompress_runs,
     encode_rle,
 )
+from segengine.placing import Placing
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 masks = npst.arrays(np.bool_, npst.array_shapes(min_dims=2, max_dims=2, max_side=10))
@@ -44,7 +46,9 @@ def test_outlines_are_valid_and_those_of_the_mask(mask: np.ndarray) -> None:
 @given(masks, st.sampled_from([(2, 0, 5, 0, -2, 9), (0, 3, 1, 3, 0, 2), (1, 0.5, 0, 0, 1, 0)]))
 def test_rings_turn_as_the_formats_want(mask: np.ndarray, transform: tuple[float, ...]) -> None:
     for polygon in polygons(mask, (3, 4)):
-        exterior, *holes = oriented([transformed(ring, transform) for ring in polygon])
+        exterior, *holes = oriented(
+            [placed(Placing(1, 1, transform=(*transform,)), ring) for ring in polygon]
+        )
         assert shapely.LinearRing(exterior).is_ccw
         assert not any(shapely.LinearRing(hole).is_ccw for hole in holes)
 
