@@ -18,6 +18,7 @@ from segengine.errors import CorruptInputError, TransientInputError
 from segengine.job import parse_job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scan
+from segengine.store.keys import MASK
 from segengine.store.layouts import Layout
 from segengine.store.values import encode
 from segengine.testing._laws import PluginTests, expected, name_of, require, said, sent
@@ -165,7 +166,7 @@ class SourceTests(PluginTests):
 def _masks(store: str) -> dict[str, Labels]:
     """Of each frame, cropped to its size."""
     return {
-        ref.name: scene.read("mask/0", ref.index, slice(0, ref.height), slice(0, ref.width))
+        ref.name: scene.read(MASK, ref.index, slice(0, ref.height), slice(0, ref.width))
         for scene in segengine.open_store(store).scenes.values()
         for ref in scene.layout.frames()
     }
