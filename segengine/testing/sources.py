@@ -23,7 +23,17 @@ from segengine.store.layouts import Layout
 from segengine.store.values import encode
 from segengine.testing._laws import PluginTests, expected, name_of, require, said, sent
 from segengine.testing._works import Sums
-from segengine.types import Entry, FrameRef, Labels, Pixels, Source, Tile, Unreadable
+from segengine.types import (
+    Entry,
+    FindsTruth,
+    FrameRef,
+    Labels,
+    Pixels,
+    Source,
+    Tile,
+    TruthClasses,
+    Unreadable,
+)
 
 _PROBING = f"{Sums.__module__}:{Sums.__qualname__}"
 Frames = Mapping[str, Pixels]
@@ -124,6 +134,13 @@ class SourceTests(PluginTests):
                 with self._made() as (spec, _, found):
                     for source, layout, refs in _sources(spec, found):
                         _require_bad(source, layout, refs, what)
+
+    def test_truth_is_that_of_the_frame(self) -> None:
+        """Where it finds truth: one a frame, whose windows are cut from the whole."""
+        with self._made() as (spec, _, found):
+            for source, _, refs in _sources(spec, found):
+                if isinstance(source, FindsTruth):
+                    _require_truth(source, refs)
 
     def test_a_job_reads_it_whole(self) -> None:
         """A run cuts it into shards, and every pixel gets the label that it has by itself."""
@@ -227,6 +244,42 @@ def _require_pixels(tile: Tile | Unreadable, wanted: NDArray[Any], where: str) -
         np.array_equal(found[valid], wanted[valid], equal_nan=found.dtype.kind == "f"),
         f"{where}: read gives other pixels than make says; colours are R, G, B, rows go down",
     )
+
+
+def _require_truth(source: FindsTruth, refs: list[FrameRef]) -> None:
+    __tracebackhide__ = True
+    name = name_of(source)
+    classes = source.truth_classes if isinstance(source, TruthClasses) else ()
+    require(classes, f"{name} finds truth and has no truth_classes; name its labels 0, 1, 2 ...")
+    with expected(f"{name}.find_truth", "a frame without truth has TruthRef('', '', looked)"):
+        truths = source.find_truth(refs)
+    require(
+        len(truths) == len(refs),
+        f"{name}.find_truth gives {len(truths)} of {len(refs)} frames; give one each, in order",
+    )
+    for ref, truth in zip(refs, truths, strict=True):
+        if not truth.uri:
+            continue
+        rows, cols = slice(0, ref.height), slice(0, ref.width)
+        with expected(f"{name}.load_truth of {ref.name}", "raise MissingTruthError with a reason"):
+            whole = source.load_truth(ref, truth, rows, cols).labels
+            part = slice(ref.height // 3, ref.height), slice(0, max(1, ref.width // 2))
+            window = source.load_truth(ref, truth, *part).labels
+        require(
+            whole.shape == (1, ref.height, ref.width) and whole.dtype.kind == "u",
+            f"{name}.load_truth of {ref.name} gives {whole.shape} of {whole.dtype}; labels are "
+            f"{(1, ref.height, ref.width)}, unsigned",
+        )
+        known = whole[whole != np.iinfo(whole.dtype).max]
+        require(
+            not known.size or int(known.max()) < len(classes),
+            f"{name}.load_truth of {ref.name} gives labels above its classes; what is none is void",
+        )
+        require(
+            np.array_equal(window[0], whole[0][part]),
+            f"{name}.load_truth of {ref.name} gives another window than of the whole; cut it at "
+            "exactly the rows and columns that are asked",
+        )
 
 
 def _require_bad(source: Source, layout: Layout, refs: list[FrameRef], what: str) -> None:
