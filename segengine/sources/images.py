@@ -163,7 +163,10 @@ def _pillow_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Ima
         bands, dtype = _DEEP_PNG[head[25]], "uint16"
     if orientation > 4:
         height, width = width, height
-    return _Header(name, height, width, bands, dtype, orientation, deep), image
+    return (
+        _Header(name, height, width, bands, dtype, orientation=orientation, deep=deep),
+        image,
+    )
 
 
 _DEEP_PNG = {2: 3, 4: 1, 6: 3}
@@ -175,7 +178,7 @@ def _webp_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, Image
     orientation = _rotation.orientation(info)
     if orientation > 4:
         height, width = width, height
-    return _Header(name, height, width, 3, "uint8", orientation), None
+    return _Header(name, height, width, 3, "uint8", orientation=orientation), None
 
 
 def _tiff_header(name: str, head: bytes, file: BinaryIO) -> tuple[_Header, ImageFile | None]:
@@ -351,7 +354,15 @@ def _by_gdal(uri: str, page: _tiff.Page, place: int, orientation: int) -> Tile:
     """A page of a TIFF, upright, as the raster source reads it; `place`: among its full pages."""
     from segengine.sources.raster import RasterSource
 
-    ref = FrameRef(0, "", uri, "", page.height, page.width, place)
+    ref = FrameRef(
+        index=0,
+        name="",
+        uri=uri,
+        fingerprint="",
+        height=page.height,
+        width=page.width,
+        position=place,
+    )
     (tile,) = RasterSource().read([ref], slice(0, page.height), slice(0, page.width))
     if isinstance(tile, Unreadable):
         kind = CorruptInputError if tile.kind == "corrupt" else TransientInputError

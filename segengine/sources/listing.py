@@ -29,6 +29,7 @@ from segengine.errors import CorruptInputError, TransientInputError
 from segengine.guards.schemes import filesystem
 from segengine.sources import _beside, _tiff
 from segengine.sources._files import is_url, is_web, open_failure, open_input
+from segengine.store.keys import LAYOUTS, LOCK
 from segengine.types import Entry
 from segengine.urls import public
 
@@ -49,7 +50,7 @@ _KNOWN = frozenset().union(*_SUFFIXES.values())
 _SIDECARS = frozenset((".xml", ".ovr", ".msk", ".tfw", ".tifw", ".wld", ".jgw", ".pgw", ".prj",
                        ".json", ".txt", ".md", ".csv", ".yaml", ".yml"))  # fmt: skip
 _ZARR_METADATA = frozenset(("zarr.json", ".zarray", ".zgroup"))
-_STORE = frozenset(("run.lock", "records/+layouts"))
+_STORE = frozenset((LOCK, LAYOUTS))
 """What only a segengine store holds: the first before, the second as long as there are scenes."""
 _MAGIC = re.compile(r"[*?\[]")
 _ESCAPED = re.compile(r"\[([*?\[])\]")
@@ -205,9 +206,9 @@ def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -
         tuple(sorted(entries, key=_sort_key)),
         tuple(sorted(unlisted, key=_sort_key)),
         kind,
-        frozenset(match.uri for match in found if match.zarr),
-        {match.uri: match.beside for match in found if match.beside},
-        skipped,
+        zarrs=frozenset(match.uri for match in found if match.zarr),
+        beside={match.uri: match.beside for match in found if match.beside},
+        skipped=skipped,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segengine.errors import (
     DamagedStoreError,
@@ -19,9 +19,6 @@ from segengine.store.blobs import LocalObjects, Objects
 from segengine.store.keys import COPIES, LAYOUTS, OWN, ROOT, SCENES_METADATA, SEALS, scene_folder
 from segengine.store.layouts import Layout
 from segengine.store.seals import SealedObjects
-
-if TYPE_CHECKING:
-    pass
 
 VERSION = 1
 

@@ -81,8 +81,6 @@ def test_a_key_that_is_spelled_elsewhere_is_seen(text: str) -> None:
 
 MANY = 5
 """Fields of a dataclass, or arguments of a call, up to which their order can be kept in mind."""
-IN_ORDER = ("segengine/sources/images.py", "segengine/sources/listing.py")
-"""Where some are built by order still."""
 
 
 def fields_of(node: ast.ClassDef) -> int:
@@ -129,7 +127,7 @@ def test_what_has_many_fields_is_built_by_keyword() -> None:
     classes = large(SOURCES.values())
     assert {"Layout", "ShardTask", "MaskRecord"} <= classes
     found = {path: list(built_in_order(tree, classes)) for path, tree in SOURCES.items()}
-    assert {path for path, calls in found.items() if calls} == {*IN_ORDER}
+    assert {path for path, calls in found.items() if calls} == set()
 
 
 def test_what_is_built_by_order_is_seen() -> None:
