@@ -34,11 +34,12 @@ from segengine.planning.damage import broken_objects, misplaced, unreadable
 from segengine.planning.plan import Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.report import build as build_report
-from segengine.stages import precision, publish
+from segengine.stages import precision, publish, tables
 from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.pyramid import build_pyramid
 from segengine.stages.quarantine import Quarantine
-from segengine.stages.segment import Counts, clear_drafts, note_failures, segment, stitch
+from segengine.stages.segment import Counts, note_failures, segment
+from segengine.stages.stitch import clear_drafts, stitch
 from segengine.stages.survey import survey
 from segengine.store.arrays import holds
 from segengine.store.blobs import NOBODY, LocalObjects, Writer, aside, open_objects
@@ -69,7 +70,7 @@ from segengine.store.root import (
 from segengine.store.seals import CHANGED, SealedObjects, damage_notices, named
 from segengine.types import Place
 from segengine.urls import public
-from segengine.worker.segment import GROUND, LIBRARIES, prepare
+from segengine.worker.libraries import GROUND, LIBRARIES, prepare
 
 
 class Run:
@@ -107,7 +108,7 @@ class Run:
         self._measurer: Measurer | None = None
         self._broken: frozenset[tuple[str, str, Place]] = frozenset()
         self._skipped = 0
-        self._figures: dict[str, publish.SceneFigures] = {}
+        self._figures: dict[str, tables.SceneFigures] = {}
         self._metrics: dict[str, Any] = {}
         self._quarantine: Quarantine | None = None
 
@@ -194,7 +195,7 @@ class Run:
 
     def failed(self) -> Iterator[FailedFrame]:
         """Quarantined frames, after the last stage."""
-        yield from publish.unplaced_failures(self.plan)
+        yield from tables.unplaced_failures(self.plan)
         for figures in self._figures.values():
             yield from figures.failed()
 
@@ -215,7 +216,7 @@ class Run:
         if plan.pending:
             self._open_pool(plan.pending)
             self._prepare(plan)
-        for frame in publish.unplaced_failures(plan):
+        for frame in tables.unplaced_failures(plan):
             self.quarantine.add(frame)
         self._commit_plan(plan)
         if self.repair:
@@ -334,7 +335,7 @@ class Run:
         if self._is_published():
             self._metrics = self._stored_metrics()
             self._figures = {
-                scene: publish.scene_figures(self.log, layout, plan.classes)
+                scene: tables.scene_figures(self.log, layout, plan.classes)
                 for scene, layout in plan.layouts.items()
             }
             self.objects.delete_tree(WORK)
@@ -354,10 +355,10 @@ class Run:
                     self._broken,
                 ):
                     yield Progress("publish", done, steps, message=f"pyramid of {scene}")
-            self._figures[scene] = publish.scene_figures(self.log, layout, plan.classes)
+            self._figures[scene] = tables.scene_figures(self.log, layout, plan.classes)
         publish.write_colors(plan, self._figures)
-        publish.write_tables(plan, self._figures)
-        publish.write_instances(plan, self._figures)
+        tables.write_tables(plan, self._figures)
+        tables.write_instances(plan, self._figures)
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does

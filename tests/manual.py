@@ -292,7 +292,7 @@ def meanings(group: str, name: str) -> dict[str, str]:
 def tables() -> str:
     """Columns of the parquet tables."""
     from segengine.instances.rows import TABLE_SCHEMA
-    from segengine.stages.publish import FRAMES_SCHEMA, SHARDS_SCHEMA
+    from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
 
     schemas = {"frames": FRAMES_SCHEMA, "shards": SHARDS_SCHEMA, "instances": TABLE_SCHEMA}
     rows = [

@@ -17,7 +17,7 @@ from segengine.planning.plan import stored_plan
 from segengine.planning.stored import stored_job
 from segengine.reader import Store, open_store
 from segengine.report import build
-from segengine.stages import publish
+from segengine.stages import publish, tables
 from segengine.stages.aggregate import measurer
 from segengine.stages.metrics_json import lines, unknown_labels, unmeasured
 from segengine.store.blobs import Writer
@@ -107,7 +107,7 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
             pass
     log = RecordLog(objects)
     figures = {
-        scene: publish.scene_figures(log, layout, plan.classes)
+        scene: tables.scene_figures(log, layout, plan.classes)
         for scene, layout in plan.layouts.items()
     }
     metrics = publish.write_metrics(plan, figures, measures)

@@ -16,7 +16,7 @@ from segengine.job import Job
 from segengine.planning.plan import Plan, make_plan
 from segengine.progress import FailedFrame
 from segengine.stages.aggregate import measurer
-from segengine.stages.publish import unplaced_failures
+from segengine.stages.tables import unplaced_failures
 from segengine.store.blobs import open_objects
 from segengine.store.kinds import LabelRecord
 from segengine.store.layouts import Layout
@@ -24,7 +24,8 @@ from segengine.store.root import check_place
 from segengine.store.seals import SealedObjects, damage_notices
 from segengine.types import Place
 from segengine.worker.fits import store_fit
-from segengine.worker.segment import segment_shard, survey_batch
+from segengine.worker.segment import segment_shard
+from segengine.worker.survey import survey_batch
 from segengine.worker.tasks import Retry, ShardTask, SurveyTask
 
 MOST_SCENES = 20

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from segengine.progress import FailedFrame
 from segengine.reader import open_store
-from segengine.stages.publish import SceneFigures
+from segengine.stages.tables import SceneFigures
 from segengine.store.kinds import MaskRecord
 from segengine.store.layouts import load_layouts, load_unplaced
 from segengine.store.seals import damage_notices

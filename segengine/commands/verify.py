@@ -179,7 +179,7 @@ def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> 
 def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> bool:
     """Segment a shard again into a folder of its own, and compare checksums."""
     from segengine.planning.plan import stored_plan
-    from segengine.stages.segment import finish_tasks
+    from segengine.stages.stitch import finish_tasks
     from segengine.worker.segment import finish_shard, segment_shard
 
     plan = stored_plan(job, store.objects)

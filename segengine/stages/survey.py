@@ -18,7 +18,7 @@ from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout
 from segengine.store.values import decode
 from segengine.types import Place
-from segengine.worker.segment import fit_states, survey_batch
+from segengine.worker.survey import fit_states, survey_batch
 from segengine.worker.tasks import FitTask, Fitted, Surveyed, SurveyTask
 
 MOST_SHARDS = 32

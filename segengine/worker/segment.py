@@ -1,4 +1,4 @@
-"""What runs on workers: survey a batch of shards, fit, segment one shard, finish a linked one.
+"""What runs on workers to label a shard: segment it, or finish one whose pieces are linked.
 
 A worker reads, computes, writes whole shards and commits a record last. Expected failures are
 values: a frame that cannot be read is void in its shard's record, and what may go better next time
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,46 +21,26 @@ from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import PROBABILITIES, draft_key
 from segengine.store.kinds import FrameFailure
-from segengine.store.values import decode, encode
+from segengine.store.values import decode
 from segengine.types import FrameRef, Prediction, Tile
 from segengine.urls import public
 from segengine.worker.attempts import tried
 from segengine.worker.drafts import INVALID, read_objects_draft
-from segengine.worker.fits import fitted, plugin_of, store_fit
+from segengine.worker.fits import fitted, plugin_of
 from segengine.worker.reading import Batch, Box, batches
 from segengine.worker.shard import Block, Labelled
 from segengine.worker.tasks import (
     FinishTask,
-    FitTask,
-    Fitted,
     JoinedObjects,
     LinkedPieces,
     Retry,
     ShardTask,
-    Surveyed,
-    SurveyTask,
 )
 
 LATER_BYTES = 64 << 20
 """Most bytes of a computed shard that are held while the next one is computed."""
 MANY = 4
 """Shards from which flushing the file system is sooner done than their files and folders."""
-
-
-LIBRARIES = {
-    "raster": ("rasterio", "rasterio.windows", "cv2"),
-    "images": ("PIL.Image", "cv2"),
-    "video": ("av",),
-    "zarr": ("zarr",),
-}
-"""What reading a kind of source takes; loading them takes a worker about a second."""
-GROUND = ("pyproj",)
-
-
-def prepare(libraries: Sequence[str]) -> None:
-    """Load what works will need, while the driver still plans."""
-    for name in libraries:
-        import_module(name)
 
 
 def segment_shard(task: ShardTask) -> Labelled | Retry:
@@ -226,55 +205,3 @@ def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -
     chosen[0] = False
     block.labels[0] = chosen[ids]
     block.labels[0][(draft & INVALID) != 0] = block.void
-
-
-def survey_batch(task: SurveyTask) -> Surveyed | Retry:
-    """Survey shards, merge their states, commit the merged state."""
-    return tried(lambda: _survey_batch(task))
-
-
-def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
-    first = task.shards[0]
-    surveyor = plugin_of(first.segmenter.kind, first.segmenter.options)
-    state: Any = None
-    seen: dict[str, None] = {}
-    lost: list[tuple[str, FrameFailure]] = []
-    pixels = 0
-    for shard in task.shards:
-        failures: list[FrameFailure] = []
-        for _, batch in batches(shard, 0, 1, False, failures):
-            valid = batch.valid()
-            part = surveyor.survey(batch.pixels(), valid)
-            state = part if state is None else surveyor.merge(state, part)
-            seen.update((f"{shard.scene}\n{r.index}", None) for r in batch.frames)
-            pixels += int(np.count_nonzero(valid))
-        lost += [(shard.scene, f) for f in failures]
-    transient = [f.reason for _, f in lost if f.kind == "error"]
-    if transient and not task.last:
-        return Retry("; ".join(transient))
-    found = Surveyed(task.key, tuple(seen), tuple(lost), pixels)
-    objects = open_objects(first.store, first.writer)
-    objects.put(task.key, encode({"found": found, "state": state}))
-    return found
-
-
-def fit_states(task: FitTask) -> Fitted | Retry:
-    """Merge in the order given, fit, commit."""
-    return tried(lambda: _fit_states(task))
-
-
-def _fit_states(task: FitTask) -> Fitted | Retry:
-    objects = open_objects(task.store, task.writer)
-    surveyor = plugin_of(task.segmenter.kind, task.segmenter.options)
-    trusted = (type(surveyor).__module__.partition(".")[0],)
-    state: Any = None
-    for key in task.states:
-        data = objects.get(key)
-        if data is None:
-            return Retry(f"{key}: the survey state is gone from the store")
-        part = decode(data, trusted)["state"]
-        if part is not None:
-            state = part if state is None else surveyor.merge(state, part)
-    if state is None:
-        return Fitted(task.key, "")
-    return Fitted(task.key, store_fit(objects, task.key, surveyor, state, dict(task.about)))

@@ -13,7 +13,7 @@ import zarr
 
 import segengine
 from segengine.errors import JobError, StoreError
-from segengine.stages.publish import FRAMES_SCHEMA, SHARDS_SCHEMA
+from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 KMEANS = {"kind": "kmeans", "clusters": 3, "attempts": 1}

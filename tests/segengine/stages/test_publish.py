@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segengine.planning.layout import Cut, Probed, place
-from segengine.stages.publish import NO_PIXEL, SceneFigures
+from segengine.stages.tables import NO_PIXEL, SceneFigures
 from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.layouts import Layout
 from segengine.types import Entry, Probe

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from segengine.stages.pyramid import halve
+from segengine.worker.pyramid import halve
 
 LABELS = npst.arrays(
     st.sampled_from([np.uint8, np.uint16]),

@@ -1,0 +1,272 @@
+"""The tables of a store: a row a frame, a shard, an instance; and what they are made of."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segengine.errors import DamagedStoreError
+from segengine.instances.rows import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_rows, with_centroids
+from segengine.planning.plan import Plan
+from segengine.progress import FailedFrame
+from segengine.stages.metrics_json import text
+from segengine.store.keys import (
+    CUT_INSTANCES,
+    INSTANCE_TABLE,
+    INSTANCES,
+    table_key,
+)
+from segengine.store.kinds import LOST, MaskRecord
+from segengine.store.layouts import Layout
+from segengine.store.records import RecordLog
+from segengine.types import Color, Place
+from segengine.urls import public
+
+TABLES = ("frames", "shards", "instances")
+LISTED = 100
+"""Cut instances that are named."""
+NO_PIXEL = "no valid pixel: every pixel is nodata"
+
+FRAMES_SCHEMA = pa.schema(
+    [
+        ("scene", pa.string()),
+        ("frame", pa.int64()),
+        ("name", pa.string()),
+        ("uri", pa.string()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("time", pa.float64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+SHARDS_SCHEMA = pa.schema(
+    [
+        ("scene", pa.string()),
+        ("box", pa.list_(pa.int64(), 6)),
+        ("status", pa.string()),
+        ("attempts", pa.int32()),
+        ("seconds", pa.float64()),
+        ("bytes", pa.int64()),
+        ("pixels", pa.int64()),
+        ("finished", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+class SceneFigures:
+    """What the mask records of a scene add up to."""
+
+    def __init__(self, layout: Layout, classes: int) -> None:
+        self.layout = layout
+        self.areas = np.zeros(classes + 1, np.int64)
+        self.ground = layout.placing.ground
+        self.totals = [0] * (classes + 1)
+        """Ground area of each class, then of void, in the scene's unit."""
+        self.inertia: list[float] = []
+        self.failures: dict[int, tuple[str, str]] = {}
+        self.committed = np.zeros(layout.shape[0], np.int64)
+        self.valid = np.zeros(layout.shape[0], np.int64)
+        self.colors: dict[int, tuple[Color, ...]] = {}
+        self.instances: set[Place] = set()
+        """Shards with instances, whose rows are stored."""
+        self.rows: list[tuple[Any, ...]] = []
+        """(shard, box, status, attempts, seconds, bytes, pixels, finished, reason)"""
+
+    def add(self, record: MaskRecord) -> None:
+        """Add a mask record."""
+        size = sum(o.bytes for o in record.objects)
+        self.rows.append(
+            (
+                record.shard,
+                record.box,
+                record.status,
+                record.attempts,
+                record.seconds,
+                size,
+                record.pixels,
+                record.finished,
+                text(public(record.reason)),
+            )
+        )
+        if any(o.array == INSTANCES for o in record.objects):
+            self.instances.add(record.shard)
+        first, last = record.box[0], record.box[3]
+        for failure in record.failures:
+            self.failures.setdefault(failure.frame, (failure.kind, failure.reason))
+        self.committed[first:last] += 1
+        if record.areas:
+            rows = np.asarray(record.areas, np.int64)
+            self.valid[first:last] += rows[:, :-1].sum(axis=1)
+            outside = 0
+            (_, y0, x0), (_, y1, x1) = record.box[:3], record.box[3:]
+            for i in range(first, last):
+                ref = i if self.layout.stacked else 0
+                height, width = self.layout.heights[ref], self.layout.widths[ref]
+                inside = max(0, min(y1, height) - y0) * max(0, min(x1, width) - x0)
+                outside += (y1 - y0) * (x1 - x0) - int(inside)
+            # A vanished input's mask may be of an earlier job, with other classes than these.
+            if rows.shape[1] == self.areas.size:
+                self.areas += rows.sum(axis=0)
+                self.areas[-1] -= outside
+        for i, row in enumerate(record.colors):
+            self.colors[first + i] = row
+        self.inertia += record.inertia
+        if self.ground is not None and record.status == "done":
+            self._add_ground(record)
+
+    def _add_ground(self, record: MaskRecord) -> None:
+        assert self.ground is not None
+        if len(record.ground) == len(self.totals):
+            self.totals = [a + b for a, b in zip(self.totals, record.ground, strict=True)]
+            return
+        # One of an earlier release: as if its classes lay evenly over its rows.
+        (f0, y0, x0), (f1, y1, x1) = record.box[:3], record.box[3:]
+        rows, cols = min(y1, self.ground.height) - y0, min(x1, self.ground.width) - x0
+        area = np.zeros((f1 - f0, rows, cols), np.uint8)
+        whole = self.ground.totals(area, 1, (y0, x0))
+        if whole is None or not record.areas or len(record.areas[0]) != len(self.totals):
+            self.ground = None
+            return
+        counts = np.asarray(record.areas, np.int64).sum(axis=0)
+        counts[-1] = area.size - counts[:-1].sum()
+        for i, count in enumerate(counts.tolist()):
+            self.totals[i] += whole[0] * count // area.size
+
+    @property
+    def metres(self) -> list[float] | None:
+        """Square metres of each class, then of void; None: they cannot be told."""
+        unit = None if self.ground is None else self.ground.exponent
+        return None if unit is None else [math.ldexp(total, unit) for total in self.totals]
+
+    def status(self, frame: int) -> tuple[str, str]:
+        """(status, reason) of a frame."""
+        i = frame if self.layout.stacked else 0
+        _, rows, columns = self.layout.grid
+        kind, reason = self.failures.get(frame, ("", ""))
+        if self.layout.gone[i] and kind != LOST:
+            return "gone", "the input has vanished; its mask stays"
+        if kind:
+            return kind, reason.removeprefix(f"{self.layout.frame_name(frame)}: ")
+        if self.committed[frame] < rows * columns:
+            return "pending", ""
+        if not self.valid.any():
+            return "corrupt", NO_PIXEL
+        return "done", ""
+
+    def failed(self) -> Iterator[FailedFrame]:
+        """Quarantined frames."""
+        frames: Iterable[int] = sorted(self.failures)
+        if not self.valid.any() and (self.committed > 0).all():
+            frames = range(self.layout.shape[0])
+        for frame in frames:
+            status, reason = self.status(frame)
+            if status not in ("gone", "done", "pending"):
+                name = self.layout.frame_name(frame)
+                yield FailedFrame(name, self.layout.scene, frame, status, reason)
+
+
+def scene_figures(log: RecordLog, layout: Layout, classes: int) -> SceneFigures:
+    """The figures of a scene, from its mask records."""
+    figures = SceneFigures(layout, classes)
+    for record in log.read(layout.scene, MaskRecord):
+        if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
+            figures.add(record)
+    figures.rows.sort()
+    return figures
+
+
+def unplaced_failures(plan: Plan) -> list[FailedFrame]:
+    """Inputs whose header could not be read."""
+    return [FailedFrame(u.name, None, None, u.kind, u.reason) for u in plan.scan.unplaced]
+
+
+def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
+    """`tables/frames.parquet`, `tables/shards.parquet` and `tables/instances.parquet`."""
+    frames: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
+    shards: dict[str, list[Any]] = {name: [] for name in SHARDS_SCHEMA.names}
+    for scene, figures in sorted(scenes.items()):
+        layout = figures.layout
+        for ref in layout.frames():
+            status, reason = figures.status(ref.index)
+            time = None if layout.times is None else float(layout.times[ref.index])
+            row: tuple[Any, ...] = (
+                scene,
+                ref.index,
+                text(ref.name),
+                text(public(ref.uri)),
+                ref.height,
+                ref.width,
+                time,
+                status,
+                text(public(reason)),
+            )
+            for column, value in zip(frames.values(), row, strict=True):
+                column.append(value)
+        for _, box, *values in figures.rows:
+            for column, value in zip(shards.values(), (scene, list(box), *values), strict=True):
+                column.append(value)
+    for u in plan.scan.unplaced:
+        row = (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
+        for column, value in zip(frames.values(), row, strict=True):
+            column.append(value)
+    put_table(plan, "frames", pa.table(frames, schema=FRAMES_SCHEMA))
+    put_table(plan, "shards", pa.table(shards, schema=SHARDS_SCHEMA))
+
+
+def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
+    """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time.
+
+    Notes for `write_metrics` which of them are cut.
+    """
+    if "instances" not in plan.outputs:
+        for key in (INSTANCE_TABLE, CUT_INSTANCES):
+            plan.objects.delete(key)  # an earlier job's
+        return
+    count: dict[str, int] = {}
+    listed: list[dict[str, Any]] = []
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:
+        for scene, layout in sorted(plan.layouts.items()):
+            for f in range(layout.grid[0]):
+                rows = _rows(plan, scenes[scene], layout.frame_shards(f))
+                ref = layout.frame(f * layout.shard[0])
+                if layout.cut:
+                    rows = merged(rows, (ref.height, ref.width))
+                    cut = rows.filter(rows.column("cut"))
+                    count[scene] = count.get(scene, 0) + cut.num_rows
+                    some = cut.slice(0, LISTED - len(listed))
+                    listed += some.select(["scene", "frame", "id", "class"]).to_pylist()
+                # only photos differ in height, and they have no CRS
+                rows = with_centroids(rows, ref.height, layout.placing)
+                writer.write_table(rows.select(TABLE_SCHEMA.names))
+    plan.objects.put(INSTANCE_TABLE, sink.getvalue())
+    found = {"count": sum(count.values()), "scenes": count, "listed": listed}
+    plan.objects.put(CUT_INSTANCES, json.dumps(found).encode())
+
+
+def _rows(plan: Plan, figures: SceneFigures, places: Iterable[Place]) -> pa.Table:
+    """The rows of shards; damaged ones are named, and left out."""
+    scene, found = figures.layout.scene, [ROWS_SCHEMA.empty_table()]
+    for place in places:
+        if place in figures.instances:
+            try:
+                found.append(shard_rows(plan.objects, scene, [place]))
+            except DamagedStoreError as error:
+                plan.objects.damaged[error.key] = error.what
+    return pa.concat_tables(found)
+
+
+def put_table(plan: Plan, name: str, table: pa.Table) -> None:
+    """Write a table, atomically."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    plan.objects.put(table_key(name), sink.getvalue())
