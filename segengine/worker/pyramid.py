@@ -1,4 +1,4 @@
-"""One shard of a level of the pyramid: the level below halved by mode, lowest label on ties, void ignored."""
+"""One shard of a level of the pyramid: the level below halved by mode, lowest label on ties."""
 
 from __future__ import annotations
 
