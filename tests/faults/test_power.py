@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from harness import Job, job_of, write_photos
 
-from segengine.instances.rows import KEY as ROWS
+from segengine.store.keys import INSTANCE_ROWS as ROWS
 
 pytestmark = pytest.mark.system
 

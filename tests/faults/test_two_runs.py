@@ -21,7 +21,7 @@ from harness import HERE, Job, Process, differing, job_of, kill, until, write_ph
 from psutil import Process as AnyProcess
 
 from segengine.store.blobs import open_objects
-from segengine.store.lock import KEY
+from segengine.store.keys import LOCK as KEY
 
 pytestmark = pytest.mark.system
 
