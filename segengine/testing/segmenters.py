@@ -19,9 +19,6 @@ from segengine.testing._laws import PluginTests, expected, name_of, require, sen
 from segengine.testing._pictures import picture
 from segengine.types import ChecksPixels, LabelsAlone, Linker, Pixels, Prediction, Scope, Segmenter
 
-_SIDES = (13, 32)
-"""Of the windows that a frame is cut into."""
-
 
 class _Labelling(PluginTests):
     """Laws of what labels: a segmenter, or what a surveyor fitted."""
@@ -32,6 +29,8 @@ class _Labelling(PluginTests):
     dtype: ClassVar[str] = "uint8"
     tolerance: ClassVar[float] = 0.0
     """By how much probabilities may depend on the cut: 1e-5 for networks."""
+    sides: ClassVar[tuple[int, ...]] = (13, 32)
+    """Of the windows that a frame is cut into, in pixels."""
     sent: ClassVar[bool] = True
     """False for what holds a model, and is made anew from its options on each worker."""
 
@@ -113,12 +112,12 @@ class _Labelling(PluginTests):
         """Labels do not depend on where a frame is cut, given halo and stride."""
         segmenter, pixels = self._segmenter(), self.pixels()
         if isinstance(segmenter, Linker):
-            _require_linked(segmenter, pixels)
+            _require_linked(segmenter, pixels, self.sides)
         elif segmenter.halo is not None:
             frames = pixels, pixels[:, :7, :5]
             for frame in frames:
                 whole = _labelled(segmenter, frame)
-                for side in _SIDES:
+                for side in self.sides:
                     self._require_tiled(segmenter, frame, whole, side)
 
     def test_labels_alone_are_the_labels(self) -> None:
@@ -314,7 +313,7 @@ class SurveyorTests(_Labelling):
         """Of the windows of all frames."""
         surveyor, pixels = self.make(), self.pixels()
         for frame in range(len(pixels)):
-            for rows, cols in _cut(pixels.shape[1:3], _SIDES[1]):
+            for rows, cols in _cut(pixels.shape[1:3], self.sides[-1]):
                 window = pixels[frame : frame + 1, rows, cols]
                 yield surveyor.survey(window, _all(window))
 
@@ -361,11 +360,11 @@ def _labelled(segmenter: Segmenter, pixels: Pixels) -> Prediction:
     return found.crop((slice(None), slice(0, pixels.shape[1]), slice(0, pixels.shape[2])))
 
 
-def _require_linked(segmenter: Linker, pixels: Pixels) -> None:
+def _require_linked(segmenter: Linker, pixels: Pixels, sides: tuple[int, ...]) -> None:
     """Drafts do not depend on the cut, and their pieces, joined and kept, are the labels."""
     __tracebackhide__ = True
     name, whole = name_of(segmenter), segmenter.draft(pixels)
-    for side in _SIDES:
+    for side in sides:
         for rows, cols in _cut(pixels.shape[1:3], side):
             window, inside = _window(segmenter, pixels, rows, cols)
             require(

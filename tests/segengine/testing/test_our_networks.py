@@ -1,0 +1,102 @@
+"""The segmenters that are networks pass the suite, with small random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from segengine import registry
+from segengine.commands.demo import BUNDLE
+from segengine.engines.tensorflow import library
+from segengine.reference import create_segmenter
+from segengine.testing import SegmenterTests
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+WINDOW = {"window": 64, "scale": {"divide": 255}}
+
+
+def unet(folder: Path) -> dict[str, Any]:
+    return {"kind": "unet", "weights": str(files("segengine") / BUNDLE)}
+
+
+def pooled(folder: Path) -> dict[str, Any]:
+    """A network that sees all of its window, so that windows fade into one another."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(6, 3, padding="same", activation="relu")(image)
+    gate = layers.Dense(6, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Conv2D(3, 1, activation="softmax")(layers.Multiply()([x, gate]))
+    keras.Model(image, x).save(folder / "pooled.keras")
+    return {"kind": "model", "path": str(folder / "pooled.keras"), **WINDOW}
+
+
+def architecture(kind: str, **options: Any) -> Callable[[Path], dict[str, Any]]:
+    def build(folder: Path) -> dict[str, Any]:
+        model = registry.create("models", kind, {"bands": 3, "classes": 3, **options})
+        path = folder / f"{kind}.weights.h5"
+        model.save_weights(path)
+        spec = {"kind": kind, "weights": str(path), "bands": 3, "classes": list("abc"), **WINDOW}
+        return {**spec, "options": options} if options else spec
+
+    return build
+
+
+NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "unet": unet,
+    "model": pooled,
+    "unet-mobilenetv2": architecture("unet-mobilenetv2"),
+    "deeplab": architecture("deeplab", backbone="mobilenetv2"),
+    "fastfcn": architecture("fastfcn"),
+    "gscnn": architecture("gscnn"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("networks")
+
+
+@cache
+def spec_of(name: str, folder: Path) -> dict[str, Any]:
+    library()
+    import keras
+
+    keras.utils.set_random_seed(5)
+    return NETWORKS[name](folder)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestNetworks(SegmenterTests):
+    size: ClassVar[tuple[int, int]] = (110, 90)
+    sides: ClassVar[tuple[int, ...]] = (64,)
+    tolerance: ClassVar[float] = 1e-5
+    sent: ClassVar[bool] = False
+
+    @pytest.fixture(autouse=True)
+    def _network(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.options = {"weights": "-"} if name != "model" else {"path": "-"}  # type: ignore[misc]
+
+    def make(self) -> Any:
+        return create_segmenter(spec_of(self.name, self.folder))
+
+    def factory(self) -> Any:
+        return registry.load("segmenters", self.name)
+
+    def test_workers_find_it_by_name(self) -> None:
+        assert self.name in registry.names("segmenters")  # a factory made by another
+
+
+def test_their_windows_are_several() -> None:
+    assert np.prod([-(-n // 64) for n in TestNetworks.size]) >= 4
