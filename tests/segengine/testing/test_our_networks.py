@@ -16,6 +16,8 @@ from segengine.commands.demo import BUNDLE
 from segengine.engines.tensorflow import library
 from segengine.reference import create_segmenter
 from segengine.testing import SegmenterTests
+from tests.segengine.models.maskrcnn import h5
+from tests.segengine.models.maskrcnn.drawn import draw_matterport
 
 pytestmark = [
     pytest.mark.system,
@@ -96,6 +98,57 @@ class TestNetworks(SegmenterTests):
 
     def test_workers_find_it_by_name(self) -> None:
         assert self.name in registry.names("segmenters")  # a factory made by another
+
+
+class TestCloudmask(SegmenterTests):
+    size: ClassVar[tuple[int, int]] = (300, 270)
+    sides: ClassVar[tuple[int, ...]] = (200,)
+    bands: ClassVar[int] = 4
+    dtype: ClassVar[str] = "uint16"
+    tolerance: ClassVar[float] = 1e-5
+    sent: ClassVar[bool] = False
+    options: ClassVar[dict[str, Any]] = {
+        "level": "l1c",
+        "bands": {name: i for i, name in enumerate(("blue", "green", "red", "nir"), 1)},
+    }
+    refused: ClassVar[dict[str, list[Any]]] = {"level": ["l3"]}
+
+    def make(self) -> Any:
+        return create_segmenter({"kind": "cloudmask", **self.options})
+
+    def factory(self) -> Any:
+        return registry.load("segmenters", "cloudmask")
+
+
+class TestMaskRcnn(SegmenterTests):
+    size: ClassVar[tuple[int, int]] = (96, 80)
+    sent: ClassVar[bool] = False
+    options: ClassVar[dict[str, Any]] = {"weights": "coco"}
+
+    @pytest.fixture(autouse=True)
+    def _weights(self, folder: Path) -> None:
+        self.path = mask_rcnn(folder)
+
+    def make(self) -> Any:
+        spec = {"kind": "mask-rcnn", "weights": self.path, "backbone": "resnet14"}
+        sizes = {"min_side": 64, "max_side": 64, "max_detections": 5, "min_score": 0.5}
+        return create_segmenter({**spec, **sizes, "classes": ["background", "a", "b", "c"]})
+
+    def factory(self) -> Any:
+        return registry.load("segmenters", "mask-rcnn")
+
+
+@cache
+def mask_rcnn(folder: Path) -> str:
+    library()
+    from segengine.models.maskrcnn import weights
+    from segengine.models.maskrcnn.config import preset
+    from segengine.models.maskrcnn.network import network
+
+    config = preset("matterport", 4, "resnet14")
+    slots = weights.slots(network(config), config)
+    h5.write(folder / "small.h5", {s.key: draw_matterport(s.key, s.shape) for s in slots})
+    return str(folder / "small.h5")
 
 
 def test_their_windows_are_several() -> None:
