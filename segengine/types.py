@@ -379,12 +379,14 @@ Plugin = Segmenter | Surveyor[Any]
 """What `segmenter.kind` names."""
 
 
+@runtime_checkable
 class ScoringLoss(Protocol):
     """A loss that is measured: its fold over probabilities (n, y, x, class) of these classes."""
 
     def statistic(self, classes: Sequence[str]) -> Metric[Any]: ...
 
 
+@runtime_checkable
 class TrainingLoss(Protocol):
     """A loss that networks are trained with; most losses are a `ScoringLoss` too."""
 

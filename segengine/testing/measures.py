@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import reduce
 from itertools import permutations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,12 +17,22 @@ from segengine.measuring.measures import WANTS, Fold
 from segengine.store.values import decode, encode
 from segengine.testing._laws import PluginTests, expected, name_of, require, sent
 from segengine.testing._pictures import picture, scored, together
-from segengine.types import Framed, Metric, Pixels, Prediction, Truth
+from segengine.types import Framed, Metric, Pixels, Prediction, ScoringLoss, TrainingLoss, Truth
 
 _SIZE = (14, 17)
 _CUTS = (slice(0, 5), slice(5, 6), slice(6, None))
 """Of both sides of a frame."""
 _WORDS = ("labels", *WANTS)
+
+
+@runtime_checkable
+class _Classed(Protocol):
+    """A metric that tells what it was made with."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def truth_classes(self) -> Sequence[str]: ...
 
 
 class _FoldTests(PluginTests):
@@ -226,10 +236,11 @@ class MetricTests(_FoldTests):
 
     def _sides(self) -> tuple[int, int]:
         """As many classes as the metric was made with."""
-        known = vars(type(self)).get("classes"), vars(type(self)).get("truth_classes")
-        metric = self._metric()
-        ours = known[0] or getattr(metric, "classes", None) or self.classes
-        theirs = known[1] or getattr(metric, "truth_classes", None) or ours
+        metric, own = self._metric(), vars(type(self))
+        ours, theirs = self.classes, self.truth_classes
+        if isinstance(metric, _Classed) and "classes" not in own:
+            ours, theirs = metric.classes, metric.truth_classes
+        theirs = theirs or ours
         return len(ours), len(theirs)
 
     def test_it_takes_the_classes_of_both_sides(self) -> None:
@@ -270,7 +281,7 @@ class LossTests(_FoldTests):
 
     def _metric(self) -> Metric[Any]:
         loss = self.make()
-        if not hasattr(loss, "statistic"):
+        if not isinstance(loss, ScoringLoss):
             return _Unmeasured()
         with expected(f"{name_of(loss)}.statistic", "it has to take any classes"):
             metric: Metric[Any] = loss.statistic(tuple(self.classes))
@@ -280,10 +291,10 @@ class LossTests(_FoldTests):
         """It can be measured, or trained with."""
         loss = self.make()
         require(
-            hasattr(loss, "statistic") or hasattr(loss, "keras"),
+            isinstance(loss, ScoringLoss | TrainingLoss),
             f"{name_of(loss)} is no loss; give it statistic(classes), keras() or both",
         )
-        if hasattr(loss, "statistic"):
+        if isinstance(loss, ScoringLoss):
             figures = self._figures(self._metric(), self._states(1)[0])
             require(
                 isinstance(figures.get("loss"), float),
@@ -293,7 +304,7 @@ class LossTests(_FoldTests):
     def test_training_makes_small_what_is_measured(self) -> None:
         """The Keras loss of a frame is its figure, and a number also where predictions are certain."""
         loss = self.make()
-        if not hasattr(loss, "keras"):
+        if not isinstance(loss, TrainingLoss):
             return
         name, classes = name_of(loss), len(self.classes)
         prediction, truth = scored(3, classes, classes, _SIZE)
@@ -311,7 +322,7 @@ class LossTests(_FoldTests):
                 f"{name}.keras() is {value} where predictions are {what}; clip what a logarithm or "
                 "a division gets",
             )
-        if not hasattr(loss, "statistic"):
+        if not isinstance(loss, ScoringLoss):
             return
         metric = self._metric()
         state = metric.update(metric.empty(), Prediction(prediction.labels, p), Truth(labels))

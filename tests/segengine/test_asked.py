@@ -25,7 +25,15 @@ PARTS = {
 }
 PROTOCOLS = {
     name
-    for protocol in (types.Segmenter, types.Surveyor, types.Linker, types.Source, types.Metric)
+    for protocol in (
+        types.Segmenter,
+        types.Surveyor,
+        types.Linker,
+        types.Source,
+        types.Metric,
+        types.ScoringLoss,
+        types.TrainingLoss,
+    )
     for name in (*Parts.of(protocol).values, *Parts.of(protocol).methods)
 }
 NO_PLUGIN = {"segmenters/_keras.py", "store/blobs.py"}

@@ -13,7 +13,7 @@ from segengine.progress import Summary
 from segengine.reader import SceneStore, Store
 from segengine.segmenters.edges import Canny, Contrast, Edges, Regions
 from segengine.segmenters.kmeans import KMeans, KMeansSurveyor
-from segengine.types import Bool, Linker, Pixels, Prediction, Segmenter, Surveyor
+from segengine.types import Bool, Linker, Pixels, Plugin, Prediction, Segmenter, Surveyor
 
 
 class Bright:
@@ -52,6 +52,7 @@ surveyors: tuple[type[Surveyor[Any]], ...] = (KMeansSurveyor, Contrast)
 def notebook(image: NDArray[np.uint8]) -> None:
     """What the README shows."""
     assert_type(segengine.segment(image, Bright()), NDArray[Any])
+    assert_type(segengine.create_segmenter({"kind": "threshold"}), Plugin)
     assert_type(segengine.predict(image, {"kind": "kmeans", "clusters": 3}), Prediction)
     assert_type(segengine.run({"segmenter": {"kind": "threshold"}}), Summary)
     store = segengine.open_store("masks.zarr")
