@@ -30,7 +30,7 @@ from segengine.store.blobs import zarr_store
 from segengine.types import FrameRef, Truth, TruthRef
 from segengine.urls import public
 
-VERSION = 3
+VERSION = 2
 """Raised when what is read of a truth can change."""
 _AND = "\0"
 """Between a frame's labels and the image of its objects; no path holds it."""
@@ -101,7 +101,7 @@ class LabelImages:
         size = ref.height, ref.width
         uri, _, ids = truth.uri.partition(_AND)
         own = replace(truth, uri=uri)
-        place = _place(ref)
+        place = place_of(ref)
         values, nodata = _values(own, place, size, rows, cols, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
         unknown = unknown_values(values, self.spec, labels, nodata)
@@ -237,7 +237,7 @@ def _objects(
     return images.objects(truth, ids, place, size)
 
 
-def _place(ref: FrameRef) -> int:
+def place_of(ref: FrameRef) -> int:
     """Which of a label file's maps is a frame's, where there are several: that of the same number.
 
     Of a TIFF's pages, without the thumbnails between them; of a video, by the source's frames.

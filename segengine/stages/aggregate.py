@@ -8,6 +8,7 @@ segmenting again.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -157,6 +158,8 @@ class Measurer:
         self.damaged: list[tuple[str, int, str]] = []
         """(scene, frame, what is damaged) of masks that cannot be measured."""
         self.computed = 0
+        self.told: list[str] = []
+        """What the truth of each frame is told by, of the scene at hand."""
 
     def measure(
         self, pool: Pool, faults: FaultsSpec, stale: list[MeasureTask]
@@ -214,6 +217,7 @@ class Measurer:
 
     def _tasks(self, layout: Layout, masks: _Masks, own: list[TruthRef]) -> Iterator[MeasureTask]:
         folds = self.spec.folds
+        self.told = _told(layout, own)
         whole = [f for f in folds if f.whole] if layout.cut else []
         if len(whole) < len(folds):
             key = self._key(whole=False if layout.cut else None)
@@ -264,7 +268,7 @@ class Measurer:
     ) -> MeasureTask:
         here = tuple(own[r.index] for r in refs) if own else ()
         pixels = "pixels" in self.spec.needs()
-        inputs = " ".join(t.fingerprint or "-" for t in here)
+        inputs = " ".join(self.told[r.index] for r in refs) if own else ""
         if pixels:
             inputs += " " + " ".join(r.fingerprint for r in refs)
         return MeasureTask(
@@ -355,6 +359,20 @@ class Measurer:
                 )
         found.unknown.update(whole)
         return found
+
+
+def _told(layout: Layout, own: list[TruthRef]) -> list[str]:
+    """What each frame's truth is told by: its fingerprint, and its map's number where frames share it.
+
+    Release 0.1 measured frames that share a file against its first map.
+    """
+    uses = Counter(truth.uri for truth in own)
+    told = []
+    for truth, ref in zip(own, layout.frames(), strict=False):
+        shared = truth.uri and uses[truth.uri] > 1
+        place = truths.place_of(ref) if shared else 0
+        told.append((truth.fingerprint or "-") + (f"#{place}" if place else ""))
+    return told
 
 
 def doubtful(unknown: Unknown, ref: FrameRef) -> bool:

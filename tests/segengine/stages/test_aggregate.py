@@ -20,8 +20,10 @@ from segengine.errors import JobError
 from segengine.job import TruthSpec
 from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.measuring.truth import candidates, map_labels, unknown_values
+from segengine.planning.layout import Cut, Probed, place
+from segengine.stages.aggregate import _told
 from segengine.stages.metrics_json import unknown_labels
-from segengine.types import FrameRef
+from segengine.types import Entry, FrameRef, Probe, TruthRef
 from segengine_flows.terminal import result
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -382,3 +384,16 @@ def test_seams_are_measured_unasked_unless_the_job_says_how() -> None:
     assert labels(["seams"]) == ["seams(every=64)"]
     assert labels([{"metric": "seams", "every": 8}]) == ["seams(every=8)"]
     assert labels(["all"]).count("seams(every=64)") == 1
+
+
+def test_frames_that_share_a_file_of_labels_are_told_by_their_map() -> None:
+    item = Probed(
+        Entry("a.tif", "/a.tif", "f"),
+        Probe("raster", 8, 8, 1, "uint8", positions=np.arange(3)),
+    )
+    (layout,) = place({}, {"a.tif": item.entry}, [item], Cut(16, 16)).values()
+    shared = [TruthRef("/t.tif", "t", "")] * 3
+    assert _told(layout, shared) == ["t", "t#1", "t#2"]
+    own = [TruthRef(f"/{i}.png", "t", "") for i in range(3)]
+    assert _told(layout, own) == ["t", "t", "t"]
+    assert _told(layout, [TruthRef("", "", "looked")] * 3) == ["-", "-", "-"]
