@@ -383,7 +383,9 @@ Plugin = Segmenter | Surveyor[Any]
 class ScoringLoss(Protocol):
     """A loss that is measured: its fold over probabilities (n, y, x, class) of these classes."""
 
-    def statistic(self, classes: Sequence[str]) -> Metric[Any]: ...
+    def statistic(self, classes: Sequence[str]) -> Metric[Any]:
+        """The fold of probabilities (n, y, x, class) of these classes, against labels (n, y, x)."""
+        ...
 
 
 @runtime_checkable
@@ -526,17 +528,34 @@ class Findings(Protocol):
     """Asked of what a surveyor fitted for scenes or the run, for the report; any of them or none."""
 
     @property
-    def centres(self) -> Any: ...
+    def centres(self) -> Any:
+        """(cluster, band) float: the centres that pixels go to."""
+        ...
+
     @property
-    def levels(self) -> Any: ...
+    def levels(self) -> Any:
+        """(level,) float: gray values that part the classes."""
+        ...
+
     @property
-    def thresholds(self) -> Any: ...
+    def thresholds(self) -> Any:
+        """(band,) float: a cut for each band."""
+        ...
+
     @property
-    def threshold(self) -> Any: ...
+    def threshold(self) -> Any:
+        """The one cut."""
+        ...
+
     @property
-    def inertia(self) -> float: ...
+    def inertia(self) -> float:
+        """Sum of squared distances of the pixels seen to their centres."""
+        ...
+
     @property
-    def pixels(self) -> Any: ...
+    def pixels(self) -> Any:
+        """How many pixels were seen."""
+        ...
 
 
 @runtime_checkable
@@ -690,7 +709,9 @@ class LowerIsBetter(Protocol):
     """Asked of metrics for a list of worst frames; without, higher is better (losses: lower)."""
 
     @property
-    def lower_is_better(self) -> bool: ...
+    def lower_is_better(self) -> bool:
+        """True: the worst frame has the highest figure."""
+        ...
 
 
 @runtime_checkable
@@ -698,7 +719,9 @@ class PerFrame(Protocol):
     """Asked of metrics for a list of worst frames; without, a frame has a figure."""
 
     @property
-    def per_frame(self) -> bool: ...
+    def per_frame(self) -> bool:
+        """False: a frame by itself has no figure."""
+        ...
 
 
 @runtime_checkable
