@@ -280,27 +280,9 @@ def make_plan(
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     keys = mask_keys(job, outputs)
-    fingerprint = digest(keys)
+    plan = _unread(job, objects, found, keys, digest(keys), outputs)
+    plan.broken = repair
     scope = asked.scope(job.plugin)
-    fitted_colors = None if scope is None else scope == "frame"
-    arrays = {
-        name: scene_arrays(layout, len(job.plugin.classes), outputs, fitted_colors)
-        for name, layout in found.layouts.items()
-    }
-    workers_source = source_json(job)
-    plan = Plan(
-        job=job,
-        objects=objects,
-        scan=found,
-        fingerprint=fingerprint,
-        keys=keys,
-        outputs=outputs,
-        arrays=arrays,
-        states={},
-        fits={},
-        source_json=workers_source,
-        broken=repair,
-    )
     if scope in ("run", "scene") and not refit:
         _take_committed_fits(plan)
     log = RecordLog(objects)
@@ -323,25 +305,8 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
         outputs = _outputs(job, found)
         keys = mask_keys(job, outputs)
         fingerprint = digest(keys)
+    plan = _unread(job, objects, found, keys, fingerprint, outputs)
     scope = asked.scope(job.plugin)
-    colors = None if scope is None else scope == "frame"
-    arrays = {
-        name: scene_arrays(layout, len(job.plugin.classes), outputs, colors)
-        for name, layout in layouts.items()
-    }
-    source = source_json(job)
-    plan = Plan(
-        job=job,
-        objects=objects,
-        scan=found,
-        fingerprint=fingerprint,
-        keys=keys,
-        outputs=outputs,
-        arrays=arrays,
-        states={},
-        fits={},
-        source_json=source,
-    )
     for layout in layouts.values():
         for frame in range(layout.shape[0]) if scope == "frame" and layout.cut else (0,):
             group = plan.group(layout, frame)
@@ -354,6 +319,35 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
             np.zeros(layout.grid, np.bool_),
         )
     return plan
+
+
+def _unread(
+    job: Job,
+    objects: SealedObjects,
+    found: Scan,
+    keys: dict[str, Any],
+    fingerprint: str,
+    outputs: tuple[str, ...],
+) -> Plan:
+    """A plan of what lies where; what is done is yet to be read."""
+    scope = asked.scope(job.plugin)
+    fitted_colors = None if scope is None else scope == "frame"
+    classes = len(job.plugin.classes)
+    return Plan(
+        job=job,
+        objects=objects,
+        scan=found,
+        fingerprint=fingerprint,
+        keys=keys,
+        outputs=outputs,
+        arrays={
+            name: scene_arrays(layout, classes, outputs, fitted_colors)
+            for name, layout in found.layouts.items()
+        },
+        states={},
+        fits={},
+        source_json=source_json(job),
+    )
 
 
 def _check_readers(job: Job, layouts: Mapping[str, Layout]) -> None:
