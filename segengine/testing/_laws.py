@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle  # noqa: TID251 - what travels to workers is tried here, and nothing is stored
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -68,13 +69,31 @@ def sent(value: Any, what: str) -> Any:
         return pickle.loads(pickle.dumps(value))  # noqa: S301 - made one line before
 
 
-class PluginTests:
-    """Laws of every plug-in: it is found by name, and refuses options that it does not know."""
+class RefusalTests(ABC):
+    """Laws of whatever takes options: it refuses those that it does not know, and bad values."""
 
     options: ClassVar[Mapping[str, Any]] = {}
     """Options without which it cannot be made."""
-    refused: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    refused: ClassVar[Mapping[str, Iterable[Any]]] = {}
     """By option, values that it has to refuse: each is tried."""
+
+    def test_an_unknown_option_is_refused(self) -> None:
+        """A typing error in a job is no silent default."""
+        self._require_refused(UNKNOWN, 1)
+
+    def test_bad_values_are_refused(self) -> None:
+        """Each value in `refused`, in an error that names the option."""
+        for option, values in self.refused.items():
+            for value in values:
+                self._require_refused(option, value)
+
+    @abstractmethod
+    def _require_refused(self, option: str, value: Any) -> None:
+        """Raise AssertionError where it takes an option with this value."""
+
+
+class PluginTests(RefusalTests):
+    """Laws of every plug-in: it is found by name, and refuses options that it does not know."""
 
     def make(self) -> Any:
         """The plug-in to try."""
@@ -87,16 +106,6 @@ class PluginTests:
     def test_workers_find_it_by_name(self) -> None:
         """Its class, or function, lies in a module under its name."""
         require_by_name(self.factory())
-
-    def test_an_unknown_option_is_refused(self) -> None:
-        """A typing error in a job is no silent default."""
-        self._require_refused(UNKNOWN, 1)
-
-    def test_bad_values_are_refused(self) -> None:
-        """Each value in `refused`, in an error that starts with the option's name."""
-        for option, values in self.refused.items():
-            for value in values:
-                self._require_refused(option, value)
 
     def _require_refused(self, option: str, value: Any) -> None:
         __tracebackhide__ = True

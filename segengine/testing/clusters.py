@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -13,23 +13,19 @@ from segengine.dispatch.clusters import Cluster
 from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.errors import JobError, StoreError
 from segengine.job import ClusterSpec
-from segengine.testing._laws import UNKNOWN, expected, name_of, require, require_by_name, said
+from segengine.testing._laws import RefusalTests, expected, name_of, require, require_by_name, said
 from segengine.testing._works import Conduct, Task, work
 
 _MANY = 2000
 """Works of which no pool may hold all."""
 
 
-class ClusterTests:
+class ClusterTests(RefusalTests):
     """The suite of a kind of cluster: `make` returns its factory, (spec, tasks) -> pool."""
 
     workers: ClassVar[int] = 2
     address: ClassVar[str | None] = None
     """Of the scheduler, for kinds that need one."""
-    options: ClassVar[Mapping[str, Any]] = {}
-    """The job's `cluster.options`."""
-    refused: ClassVar[Mapping[str, Iterable[Any]]] = {}
-    """By option, values that it has to refuse: each is tried."""
     starts: ClassVar[bool] = True
     """False for a kind whose workers run before, and after."""
     patience: ClassVar[float] = 600.0
@@ -154,16 +150,6 @@ class ClusterTests:
                 time.sleep(0.1)
             left = [pid for pid in here if psutil.pid_exists(pid)]
             require(not left, f"{name} leaves workers behind; end all that it started on exit")
-
-    def test_an_unknown_option_is_refused(self) -> None:
-        """A typing error in `cluster.options` is no silent default."""
-        self._require_refused(UNKNOWN, 1)
-
-    def test_bad_values_are_refused(self) -> None:
-        """Each value in `refused`."""
-        for option, values in self.refused.items():
-            for value in values:
-                self._require_refused(option, value)
 
     def _require_refused(self, option: str, value: Any) -> None:
         __tracebackhide__ = True
