@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from segengine import asked
 from segengine.dispatch.pool import Pool, Work
@@ -74,6 +74,14 @@ class _Merged:
     lacking: dict[int, str]
     """What its truth does not tell."""
     unknown: dict[int, Unknown]
+
+
+class _Told(NamedTuple):
+    """The truth of a frame."""
+
+    truth: TruthRef
+    told: str
+    """By what a record says which truth it was: a fingerprint, and where frames share it, whose map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +166,6 @@ class Measurer:
         self.damaged: list[tuple[str, int, str]] = []
         """(scene, frame, what is damaged) of masks that cannot be measured."""
         self.computed = 0
-        self.told: list[str] = []
-        """What the truth of each frame is told by, of the scene at hand."""
 
     def measure(
         self, pool: Pool, faults: FaultsSpec, stale: list[MeasureTask]
@@ -192,7 +198,7 @@ class Measurer:
                     found.append(task)
         return found
 
-    def _truths(self) -> Iterator[tuple[str, Layout, list[TruthRef]]]:
+    def _truths(self) -> Iterator[tuple[str, Layout, list[_Told]]]:
         """Every scene with the truth of its frames, all found in one pass."""
         refs = [(s, layout.frames()) for s, layout in self.layouts.items()]
         flat = [(scene, ref) for scene, frames in refs for ref in frames]
@@ -201,7 +207,7 @@ class Measurer:
         except ValueError as error:
             raise JobError(f"source.{error}") from error
         for scene, frames in refs:
-            own = [next(found) for _ in frames] if self.truth else []
+            own = _told(frames, [next(found) for _ in frames]) if self.truth else []
             yield scene, self.layouts[scene], own
 
     def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], MeasureRecord]]:
@@ -215,9 +221,8 @@ class Measurer:
                 measures[record.kind, record.shard] = record
         return masks, measures
 
-    def _tasks(self, layout: Layout, masks: _Masks, own: list[TruthRef]) -> Iterator[MeasureTask]:
+    def _tasks(self, layout: Layout, masks: _Masks, own: list[_Told]) -> Iterator[MeasureTask]:
         folds = self.spec.folds
-        self.told = _told(layout, own)
         whole = [f for f in folds if f.whole] if layout.cut else []
         if len(whole) < len(folds):
             key = self._key(whole=False if layout.cut else None)
@@ -236,7 +241,7 @@ class Measurer:
         return digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
 
     def _frame_task(
-        self, layout: Layout, frame: int, masks: _Masks, own: list[TruthRef], key: str
+        self, layout: Layout, frame: int, masks: _Masks, own: list[_Told], key: str
     ) -> MeasureTask | None:
         """One whole frame; None where a part of it has no mask, or where it is too large."""
         places = layout.frame_shards(frame // layout.shard[0])
@@ -262,13 +267,13 @@ class Measurer:
         place: Place,
         window: Window,
         refs: tuple[FrameRef, ...],
-        own: list[TruthRef],
+        own: list[_Told],
         checksum: str,
         key: str,
     ) -> MeasureTask:
-        here = tuple(own[r.index] for r in refs) if own else ()
+        here = tuple(own[r.index].truth for r in refs) if own else ()
         pixels = "pixels" in self.spec.needs()
-        inputs = " ".join(self.told[r.index] for r in refs) if own else ""
+        inputs = " ".join(own[r.index].told for r in refs) if own else ""
         if pixels:
             inputs += " " + " ".join(r.fingerprint for r in refs)
         return MeasureTask(
@@ -361,17 +366,14 @@ class Measurer:
         return found
 
 
-def _told(layout: Layout, own: list[TruthRef]) -> list[str]:
-    """What each frame's truth is told by: its fingerprint, and its map's number where frames share it.
-
-    Release 0.1 measured frames that share a file against its first map.
-    """
+def _told(frames: Sequence[FrameRef], own: list[TruthRef]) -> list[_Told]:
+    """Each frame's truth. Release 0.1 measured frames that share a file against its first map."""
     uses = Counter(truth.uri for truth in own)
     told = []
-    for truth, ref in zip(own, layout.frames(), strict=False):
+    for truth, ref in zip(own, frames, strict=True):
         shared = truth.uri and uses[truth.uri] > 1
         place = truths.place_of(ref) if shared else 0
-        told.append((truth.fingerprint or "-") + (f"#{place}" if place else ""))
+        told.append(_Told(truth, (truth.fingerprint or "-") + (f"#{place}" if place else "")))
     return told
 
 

@@ -392,8 +392,12 @@ def test_frames_that_share_a_file_of_labels_are_told_by_their_map() -> None:
         Probe("raster", 8, 8, 1, "uint8", positions=np.arange(3)),
     )
     (layout,) = place({}, {"a.tif": item.entry}, [item], Cut(16, 16)).values()
+
+    def told(truths: list[TruthRef]) -> list[str]:
+        return [each.told for each in _told(layout.frames(), truths)]
+
     shared = [TruthRef("/t.tif", "t", "")] * 3
-    assert _told(layout, shared) == ["t", "t#1", "t#2"]
+    assert told(shared) == ["t", "t#1", "t#2"]
     own = [TruthRef(f"/{i}.png", "t", "") for i in range(3)]
-    assert _told(layout, own) == ["t", "t", "t"]
-    assert _told(layout, [TruthRef("", "", "looked")] * 3) == ["-", "-", "-"]
+    assert told(own) == ["t", "t", "t"]
+    assert told([TruthRef("", "", "looked")] * 3) == ["-", "-", "-"]
