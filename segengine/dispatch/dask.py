@@ -360,7 +360,8 @@ class _DaskRun:
             return None
         if not message.heard and now - message.submitted > self.deadline:
             for worker, keys in self.client.processing().items():
-                if message.key in keys:
+                # What waits behind another of ours has not begun: its clock does not run yet.
+                if message.key == next((key for key in self.messages if key in keys), ""):
                     message.worker, message.heard = worker, now
         return last if message.heard and now - message.heard > self.deadline else None
 
@@ -382,7 +383,7 @@ class _DaskRun:
         running.message.future.cancel(force=True)
         try:
             self.client.restart_workers([running.message.worker], timeout=30, raise_for_error=False)
-        except (ValueError, TimeoutError, OSError):  # it is gone already, or has no nanny
+        except (KeyError, ValueError, TimeoutError, OSError):  # gone already, or without a nanny
             self.client.retire_workers([running.message.worker], close_workers=True)
 
     def _hang(self, running: _Running) -> Outcome:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from faulty import Task, counted, hold_at_once, nothing
 from harness import Job, job_of, write_photos
 
 from segengine.dispatch import clusters
+from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.pool import Work
 from segengine.job import ClusterSpec
 
@@ -107,6 +109,31 @@ def test_a_worker_that_blocks_before_it_can_say_so_is_found_all_the_same() -> No
         work = Work("held", hold_at_once, Task())
         (outcome,) = pool.dispatch([work], retries=0, deadline=1)
     assert (outcome.status, outcome.attempts) == ("hang", 1)
+
+
+def test_what_waits_behind_one_that_blocks_is_not_blamed_for_it() -> None:
+    with clusters.open_pool(ClusterSpec(workers=1), 1) as pool:
+        list(pool.dispatch([Work("warm", nothing, Task())], retries=0, deadline=60))
+        works = [Work("held", hold_at_once, Task()), Work("behind", nothing, Task())]
+        found = {o.work.key: o.status for o in pool.dispatch(works, retries=0, deadline=1)}
+    assert found == {"held": "hang", "behind": "done"}
+
+
+def test_a_worker_that_is_gone_when_it_is_to_be_stopped_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its address is asked for with the keys it works on; by then another has taken its place."""
+    with clusters.open_pool(ClusterSpec(workers=1), 1) as pool:
+        assert isinstance(pool, DaskPool)
+        list(pool.dispatch([Work("warm", nothing, Task())], retries=0, deadline=60))
+        processing = pool.client.processing
+        gone = "tcp://127.0.0.1:1"
+        monkeypatch.setattr(
+            pool.client, "processing", lambda: {gone: tuple(chain(*processing().values()))}
+        )
+        work = Work("held", hold_at_once, Task())
+        (outcome,) = pool.dispatch([work], retries=0, deadline=1)
+    assert outcome.status == "hang"
 
 
 def test_a_failure_that_passes_is_tried_again(make_job: Callable[..., Job], tmp_path: Path) -> None:
