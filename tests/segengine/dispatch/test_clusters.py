@@ -1,0 +1,66 @@
+"""Which workers a job gets, and which are refused before any work is handed to them."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from segengine.dispatch import clusters
+from segengine.dispatch.dask import DaskPool
+from segengine.errors import JobError, SegengineError
+from segengine.job import ClusterSpec
+
+
+class Client:
+    """Says of workers what a Dask client would."""
+
+    def __init__(self, threads: dict[str, int], **versions: Any) -> None:
+        self.threads, self.versions = threads, versions
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        assert n_workers == -1  # all of them, not the first five
+        return {"workers": {name: {"nthreads": n} for name, n in self.threads.items()}}
+
+    def run(self, function: Any, on_error: str) -> dict[str, Any]:
+        assert on_error == "return"
+        return {name: self.versions.get(name, function()) for name in self.threads}
+
+
+def test_workers_of_one_thread_and_our_version_are_taken() -> None:
+    pool = clusters.client_pool(Client({"a": 1, "b": 1}))
+    assert isinstance(pool, DaskPool)
+    assert (pool.workers, pool.lookahead) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("client", "kind", "said"),
+    [
+        (Client({}), SegengineError, "here has no workers; start some with `dask worker"),
+        (Client({"a": 1, "b": 3}), JobError, "here: worker b has 3 threads; start workers"),
+        (Client({"a": 1}, a=ImportError("none")), SegengineError, "cannot import segengine: none;"),
+        (Client({"a": 1, "b": 1}, b="0.0.1"), SegengineError, "worker b has segengine 0.0.1, this"),
+    ],
+)
+def test_what_cannot_work_for_us_is_refused_in_one_line(
+    client: Any, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        clusters.client_pool(client, "here")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("wanted", "tasks", "there"), [(2, 1, 1), (1, 9, 1), (2, 9, 2)])
+def test_no_more_workers_than_works(wanted: int, tasks: int, there: int) -> None:
+    with clusters.open_pool(ClusterSpec(workers=wanted), tasks) as pool:
+        assert pool.workers == there
+
+
+@pytest.mark.system
+def test_a_worker_never_hears_the_terminal(clients: Any) -> None:
+    masks = clients(2).run(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    assert len(masks) == 2
+    assert all(signal.SIGINT in mask for mask in masks.values())
