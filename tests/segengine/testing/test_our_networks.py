@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -78,8 +78,36 @@ def spec_of(name: str, folder: Path) -> dict[str, Any]:
     return NETWORKS[name](folder)
 
 
+MADE: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _let_go() -> Iterator[None]:
+    yield
+    MADE.clear()
+
+
+class OfNetworks(SegmenterTests):
+    """Made once for all laws that ask for no second one: to build a network takes seconds."""
+
+    another: ClassVar[bool] = False
+
+    def create(self) -> Any:
+        raise NotImplementedError
+
+    def make(self) -> Any:
+        key = f"{type(self).__name__} {getattr(self, 'name', '')}"
+        if self.another or key not in MADE:
+            MADE[key] = self.create()
+        return MADE[key]
+
+    def test_the_same_pixels_give_the_same_labels(self) -> None:
+        self.another = True  # type: ignore[misc]
+        super().test_the_same_pixels_give_the_same_labels()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-class TestNetworks(SegmenterTests):
+class TestNetworks(OfNetworks):
     size: ClassVar[tuple[int, int]] = (110, 90)
     sides: ClassVar[tuple[int, ...]] = (64,)
     tolerance: ClassVar[float] = 1e-5
@@ -90,7 +118,7 @@ class TestNetworks(SegmenterTests):
         self.name, self.folder = name, folder
         self.options = {"weights": "-"} if name != "model" else {"path": "-"}  # type: ignore[misc]
 
-    def make(self) -> Any:
+    def create(self) -> Any:
         return create_segmenter(spec_of(self.name, self.folder))
 
     def factory(self) -> Any:
@@ -100,7 +128,7 @@ class TestNetworks(SegmenterTests):
         assert self.name in registry.names("segmenters")  # a factory made by another
 
 
-class TestCloudmask(SegmenterTests):
+class TestCloudmask(OfNetworks):
     size: ClassVar[tuple[int, int]] = (300, 270)
     sides: ClassVar[tuple[int, ...]] = (200,)
     bands: ClassVar[int] = 4
@@ -113,14 +141,14 @@ class TestCloudmask(SegmenterTests):
     }
     refused: ClassVar[dict[str, list[Any]]] = {"level": ["l3"]}
 
-    def make(self) -> Any:
+    def create(self) -> Any:
         return create_segmenter({"kind": "cloudmask", **self.options})
 
     def factory(self) -> Any:
         return registry.load("segmenters", "cloudmask")
 
 
-class TestMaskRcnn(SegmenterTests):
+class TestMaskRcnn(OfNetworks):
     size: ClassVar[tuple[int, int]] = (96, 80)
     sent: ClassVar[bool] = False
     options: ClassVar[dict[str, Any]] = {"weights": "coco"}
@@ -129,7 +157,7 @@ class TestMaskRcnn(SegmenterTests):
     def _weights(self, folder: Path) -> None:
         self.path = mask_rcnn(folder)
 
-    def make(self) -> Any:
+    def create(self) -> Any:
         spec = {"kind": "mask-rcnn", "weights": self.path, "backbone": "resnet14"}
         sizes = {"min_side": 64, "max_side": 64, "max_detections": 5, "min_score": 0.5}
         return create_segmenter({**spec, **sizes, "classes": ["background", "a", "b", "c"]})
