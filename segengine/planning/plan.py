@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.errors import JobError, SegengineError, UntrustedError
@@ -18,21 +17,20 @@ from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.job import Job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scan
+from segengine.planning.state import SceneState, Wanted, read_state
 from segengine.planning.stored import StandIn
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
-from segengine.store.kinds import LOST, DraftRecord, FrameFailure, MaskRecord, VoidRecord
+from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout, load_layouts, load_unplaced
-from segengine.store.records import SCHEMA, RecordLog
+from segengine.store.records import RecordLog
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
-
-NOWHERE, SINGLE, PACKED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +40,6 @@ class Fit:
     key: str
     digest: str
     about: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class SceneState:
-    """What the records say of a scene's shards, each an array over the shard grid."""
-
-    done: NDArray[np.bool_]
-    """Committed with the fingerprints this run wants, and nothing in it worth another try."""
-    had: NDArray[np.uint8]
-    """Where a record lies: NOWHERE, SINGLE, PACKED."""
-    drafted: NDArray[np.bool_]
-    stale: int = 0
-    """Shards whose record no longer holds."""
-    retried: int = 0
-    """Shards that failed last time."""
-    singles: bool = False
-    """The scene is not packed: it has single records."""
-    records: dict[Place, MaskRecord] = field(default_factory=dict)
-    """Mask records with failures, and all single ones."""
-
-    @property
-    def pending(self) -> int:
-        """Shards left to do."""
-        return int(np.count_nonzero(~self.done))
 
 
 @dataclass(slots=True)
@@ -313,11 +287,7 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
             found_fit = read_committed(objects, fit_key(group)) if group else None
             if group is not None and found_fit is not None:
                 _take_fit(plan, group, found_fit)
-        plan.states[layout.scene] = SceneState(
-            np.ones(layout.grid, np.bool_),
-            np.zeros(layout.grid, np.uint8),
-            np.zeros(layout.grid, np.bool_),
-        )
+        plan.states[layout.scene] = SceneState.empty(layout.grid, done=True)
     return plan
 
 
@@ -471,128 +441,20 @@ def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:
     )
 
 
-_COLUMNS = ["kind", "f", "y", "x", "status", "inputs", "job", "weights", "fit", "failures"]
-
-
 def _state(
     plan: Plan, layout: Layout, log: RecordLog, has_singles: bool, packed: bool
 ) -> SceneState:
-    state = SceneState(
-        np.zeros(layout.grid, np.bool_),
-        np.zeros(layout.grid, np.uint8),
-        np.zeros(layout.grid, np.bool_),
-        singles=has_singles,
+    fit = plan.fits.get(plan.group(layout, 0) or "")
+    wanted = Wanted(
+        layout=layout,
+        job=plan.fingerprint,
+        weights=asked.weights(plan.plugin),
+        fits=asked.scope(plan.plugin) in ("run", "scene"),
+        fit="" if fit is None else fit.digest,
+        drafts=plan.drafts(layout),
+        broken=frozenset(place for scene, place in plan.broken if scene == layout.scene),
     )
-    wanted = _Wanted(plan, layout, plan.fits)
-    singles = log.singles(layout.scene) if has_singles else {}
-    table = log.table(layout.scene, _COLUMNS) if packed else None
-    if table is not None:
-        columns = {n: table.column(n).to_pylist() for n in SCHEMA.names if n in _COLUMNS}
-        for kind, f, y, x, status, inputs, job, weights, fit, failures in zip(
-            *(columns[n] for n in _COLUMNS), strict=True
-        ):
-            place = (f, y, x)
-            if kind == MaskRecord.KIND and (kind, place) not in singles:
-                retry = failures != "[]" and _worth_retry(layout, json.loads(failures))
-                wanted.judge(state, place, status, retry, (inputs, job, weights, fit), PACKED)
-    had = PACKED if table is not None else SINGLE
-    for (kind, place), record in singles.items():
-        if isinstance(record, MaskRecord):
-            retry = _worth_retry(layout, record.failures)
-            found = (record.inputs, record.job, record.weights, record.fit)
-            wanted.judge(state, place, record.status, retry, found, had)
-            state.records[place] = record
-        elif isinstance(record, VoidRecord) and kind == MaskRecord.KIND:
-            state.had[place] = had
-        elif isinstance(record, DraftRecord):
-            same = (record.inputs, record.job, record.weights) == wanted.expected(place)[:3]
-            state.drafted[place] = same and not any(f.kind != "corrupt" for f in record.failures)
-    for scene, place in plan.broken:
-        if scene != layout.scene:
-            continue
-        if not plan.drafts(layout) or layout.frame(place[0]).gone:  # that cannot be linked again
-            state.done[place] = False
-        else:
-            wanted.linked_again.add(place[0])
-            state.drafted[place[0]] = False
-    for frame in wanted.linked_again:
-        state.done[frame] = False
-    return state
-
-
-def _worth_retry(layout: Layout, failures: Iterable[tuple[int, str, str]]) -> bool:
-    """True where another try may go better: a mask that was lost waits for its input."""
-    return any(
-        not layout.frame(frame).gone if kind == LOST else kind != "corrupt"
-        for frame, kind, _ in failures
-    )
-
-
-class _Wanted:
-    """The fingerprints a shard's record must have to count as done."""
-
-    def __init__(self, plan: Plan, layout: Layout, fits: Mapping[str, Fit]) -> None:
-        self.plan, self.layout = plan, layout
-        self.weights = asked.weights(plan.plugin)
-        self.any_gone = bool(layout.gone.any())
-        scope = asked.scope(plan.plugin)
-        self.checks_fit = scope in ("run", "scene")
-        fit = fits.get(plan.group(layout, 0) or "")
-        self.fit = fit.digest if fit is not None else None
-        self.linked_again: set[int] = set()
-        """Frames with a failed shard: what it holds may link pieces of all the others."""
-
-    def expected(self, place: Place) -> tuple[str, str, str, str | None]:
-        window = self.layout.window(place)
-        inputs = self.layout.inputs(window.start[0], window.stop[0])
-        return inputs, self.plan.fingerprint, self.weights, self.fit
-
-    def judge(
-        self,
-        state: SceneState,
-        place: Place,
-        status: str,
-        retry: bool,
-        found: tuple[str, str, str, str],
-        had: int,
-    ) -> None:
-        """Note what a mask record means for its shard."""
-        if any(i >= n for i, n in zip(place, self.layout.grid, strict=True)):
-            return
-        state.had[place] = had
-        if self._all_gone(place):
-            state.done[place] = True  # its inputs have vanished: the mask stays as it is
-            return
-        if status != "done" or retry:
-            state.retried += 1
-            if self.plan.drafts(self.layout):
-                self.linked_again.add(place[0])
-            return
-        inputs, job, weights, fit = self.expected(place)
-        same = found[1:3] == (job, weights) and self._same_inputs(place, found[0], inputs)
-        if self.checks_fit and same:
-            # Without a committed fit nothing is done, but for shards that no fit could be made for.
-            same = found[3] == (fit or "")
-        state.done[place] = same
-        state.stale += not same
-
-    def _same_inputs(self, place: Place, found: str, wanted: str) -> bool:
-        if found == wanted:
-            return True
-        if not (self.any_gone and self.layout.stacked):
-            return False
-        first = self.layout.window(place).start[0]
-        old, new = found.split(" "), wanted.split(" ")
-        gone = self.layout.gone
-        return len(old) == len(new) and all(
-            a == b or gone[first + i] for i, (a, b) in enumerate(zip(old, new, strict=True))
-        )
-
-    def _all_gone(self, place: Place) -> bool:
-        if not self.layout.stacked:
-            return bool(self.layout.gone[0])
-        window = self.layout.window(place)
-        return bool(self.layout.gone[window.start[0] : window.stop[0]].all())
+    return read_state(wanted, log, has_singles, packed)
 
 
 def _unrecorded(plan: Plan) -> list[str]:
