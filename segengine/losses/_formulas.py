@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from segengine.losses._scored import Array, Scored
+from segengine.losses.scored import Array, Scored
 
 
 class Formula(Protocol):

@@ -16,7 +16,7 @@ from keras import ops
 from segengine import registry
 from segengine.guards.trust import named_by_store
 from segengine.losses._formulas import Formula, Sum
-from segengine.losses._scored import Array, Scored, smoothed
+from segengine.losses.scored import Array, Scored, smoothed
 
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 

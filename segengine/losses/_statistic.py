@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from segengine.fixed_point import ONE, to_fixed, to_float, total
 from segengine.losses._formulas import Formula, OfPixels, OfRegions
-from segengine.losses._scored import Scored, smoothed
+from segengine.losses.scored import Scored, smoothed
 from segengine.types import Framed, Labels, Metric, Prediction, Truth, Whole
 
 Sums = tuple[tuple[int, ...], ...]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from segengine.losses import _shape
-from segengine.losses._loss import ImageLoss, Loss
-from segengine.losses._scored import Array, Scored
 from segengine.losses.distribution import cross_entropy
+from segengine.losses.formula import ImageLoss, Loss
+from segengine.losses.scored import Array, Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from segengine import registry
 from segengine.errors import JobError
-from segengine.losses._loss import Loss, is_number
 from segengine.losses._statistic import CompoundStatistic, FramedCompoundStatistic
+from segengine.losses.formula import Loss, is_number
 from segengine.types import Framed
 
 _COMMON = ("from_logits", "label_smoothing", "class_weights", "ignore")

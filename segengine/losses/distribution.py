@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from segengine.losses._loss import Loss, PixelLoss, is_number
-from segengine.losses._scored import Array, Scored
+from segengine.losses.formula import Loss, PixelLoss, is_number
+from segengine.losses.scored import Array, Scored
 
 
 def cross_entropy(scored: Scored, positives: float | Array = 1.0) -> Array:

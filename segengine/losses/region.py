@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from segengine.losses import _shape
-from segengine.losses._loss import ImageLoss, Loss, RegionLoss
-from segengine.losses._scored import LOW, Array, Scored, ratio
 from segengine.losses.distribution import cross_entropy
+from segengine.losses.formula import ImageLoss, Loss, RegionLoss
+from segengine.losses.scored import LOW, Array, Scored, ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 
-from segengine.losses._scored import Array, Scored
 from segengine.losses._statistic import ImageStatistic, PixelStatistic, RegionStatistic
+from segengine.losses.scored import Array, Scored
 from segengine.types import Metric
 
 _REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
