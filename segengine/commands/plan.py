@@ -23,7 +23,7 @@ from segengine.store.layouts import Layout
 from segengine.store.root import check_place
 from segengine.store.seals import SealedObjects, damage_notices
 from segengine.types import Place
-from segengine.worker.fits import store_fit
+from segengine.worker.fits import as_surveyor, store_fit
 from segengine.worker.segment import segment_shard
 from segengine.worker.survey import survey_batch
 from segengine.worker.tasks import Retry, ShardTask, SurveyTask
@@ -172,7 +172,7 @@ def _work(plan: Plan, task: ShardTask, folder: str) -> LabelRecord | Retry:
         state: Any = decode(objects.get("trial-state") or b"", trusted)["state"]
         if state is None:
             return Retry("none of its frames can be read")
-        digest = store_fit(objects, "trial-fit", plan.plugin, state, {"inputs": {}})
+        digest = store_fit(objects, "trial-fit", as_surveyor(plan.plugin), state, {"inputs": {}})
         task = replace(task, segmenter=replace(task.segmenter, fit="trial-fit", digest=digest))
     return segment_shard(task)
 

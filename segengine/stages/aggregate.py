@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from segengine import asked
 from segengine.dispatch.pool import Pool, Work
@@ -30,7 +30,7 @@ from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord
 from segengine.store.layouts import Layout
 from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
-from segengine.types import FrameRef, Place, TruthRef, Window
+from segengine.types import FrameRef, Place, Plugin, TruthRef, Window
 from segengine.urls import public_values
 from segengine.worker.measure import LARGEST, MeasureTask, measure, read_payload
 from segengine.worker.tasks import Damaged
@@ -97,7 +97,7 @@ def measurer(
     objects: SealedObjects,
     layouts: Mapping[str, Layout],
     arrays: Mapping[str, SceneArrays],
-    plugin: Any,
+    plugin: Plugin,
 ) -> Measurer | None:
     """What measures a job's masks; None where nothing can be measured and nothing was asked for.
 
@@ -133,7 +133,7 @@ def measurer(
     return Measurer(objects, layouts, arrays, text, spec, json.dumps(job.source_options()), shown)
 
 
-def _seams(plugin: Any) -> tuple[Asked, ...]:
+def _seams(plugin: Plugin) -> tuple[Asked, ...]:
     every = asked.seams(plugin)
     return () if every is None else (Asked("metrics", "seams", json.dumps({"every": every})),)
 
@@ -262,7 +262,7 @@ class Measurer:
 
     def _task(
         self,
-        kind: Any,
+        kind: Literal["measure", "frame"],
         layout: Layout,
         place: Place,
         window: Window,

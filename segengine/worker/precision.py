@@ -16,7 +16,7 @@ from segengine import asked, tiling
 from segengine.store.kinds import Counts, FrameFailure, PrecisionRecord
 from segengine.types import Pixels, Segmenter
 from segengine.worker.attempts import recorded
-from segengine.worker.fits import plugin_of
+from segengine.worker.fits import segmenter_of
 from segengine.worker.reading import batches
 from segengine.worker.tasks import Damaged, Retry, ShardTask
 
@@ -59,7 +59,7 @@ def _compared(task: PrecisionTask) -> PrecisionRecord:
 
 def _counts(task: PrecisionTask) -> Counts:
     kind, options = task.shard.segmenter.kind, task.shard.segmenter.options
-    lower, exact = plugin_of(kind, options), plugin_of(kind, task.exact)
+    lower, exact = segmenter_of(kind, options), segmenter_of(kind, task.exact)
     same = pixels = 0
     lost: list[FrameFailure] = []
     for box, batch in batches(task.shard, lower.halo, lower.stride, False, lost):

@@ -22,7 +22,7 @@ from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import PROBABILITIES, draft_key
 from segengine.store.kinds import FrameFailure
 from segengine.store.values import decode
-from segengine.types import FrameRef, Prediction, Tile
+from segengine.types import FrameRef, Linker, Prediction, Segmenter, Surveyor, Tile
 from segengine.urls import public
 from segengine.worker.attempts import tried
 from segengine.worker.drafts import INVALID, read_objects_draft
@@ -109,21 +109,26 @@ class Computed:
 
 def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Retry:
     objects = open_objects(task.target or task.store, task.writer)
-    plugin = plugin_of(task.segmenter.kind, task.segmenter.options)
-    own_fit = asked.scope(plugin) is not None and not task.segmenter.fit
-    segmenter = plugin
-    if task.segmenter.fit:
-        spec = task.segmenter
+    spec = task.segmenter
+    plugin = plugin_of(spec.kind, spec.options)
+    segmenter: Segmenter | None = None
+    surveyor: Surveyor[Any] | None = None
+    if spec.fit:
         segmenter = fitted(task.store, spec.fit, spec.digest, spec.kind, spec.options)
+    elif asked.surveys(plugin):
+        surveyor = plugin  # each frame fits its own
+    else:
+        segmenter = plugin
     failures: list[FrameFailure] = list(task.lost)
     block = Block(task)
-    halo, stride = (0, 1) if own_fit else (segmenter.halo, segmenter.stride)
-    for box, batch in batches(task, halo, stride, own_fit, failures):
+    halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
+    for box, batch in batches(task, halo, stride, surveyor is not None, failures):
         pixels = _padded(batch.pixels(), box)
-        if own_fit:
-            segmenter = plugin.fit(plugin.survey(pixels, batch.valid()))
+        if surveyor is not None:
+            segmenter = surveyor.fit(surveyor.survey(pixels, batch.valid()))
             block.fitted(batch.frames[0], segmenter)
             pixels = tiling.pad_to(pixels, segmenter.stride)
+        assert segmenter is not None  # given, or just fitted
         for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
     if not task.last and any(f.kind == "error" for f in failures):
@@ -140,7 +145,7 @@ def _padded(pixels: NDArray[Any], box: Box) -> NDArray[Any]:
 
 def _predict(
     task: ShardTask,
-    segmenter: Any,
+    segmenter: Segmenter,
     pixels: NDArray[Any],
     batch: Batch,
     failures: list[FrameFailure],
@@ -162,13 +167,13 @@ def _predict(
             yield [ref], [tile], prediction
 
 
-def _call(task: ShardTask, segmenter: Any, pixels: NDArray[Any]) -> Prediction:
-    if task.cut and not task.draft and asked.links(segmenter):
+def _call(task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:
+    if task.cut and not task.draft and isinstance(segmenter, Linker):
         raise TypeError(
             f"{type(segmenter).__name__} links pieces across windows; its surveyor must name it as "
             "`segmenter`"
         )
-    if task.draft and asked.links(segmenter):
+    if task.draft and isinstance(segmenter, Linker):
         return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
     stored = PROBABILITIES in task.arrays
     found = segmenter.segment(pixels) if stored else asked.labels_alone(segmenter, pixels)

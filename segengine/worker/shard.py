@@ -28,7 +28,7 @@ from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
 from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
-from segengine.types import Color, FrameRef, Prediction, Tile
+from segengine.types import Color, FrameRef, Prediction, Segmenter, Tile
 from segengine.worker import vanished
 from segengine.worker.attempts import timed
 from segengine.worker.drafts import (
@@ -78,7 +78,7 @@ class Block:
         self.engine = ""
         """What ran the segmenter, where that is more than this package."""
 
-    def fitted(self, ref: FrameRef, segmenter: Any) -> None:
+    def fitted(self, ref: FrameRef, segmenter: Segmenter) -> None:
         """Note what a frame's own fit found."""
         self.colors[ref.index] = asked.colors(segmenter)
         inertia = asked.inertia(segmenter)
@@ -91,7 +91,7 @@ class Block:
         tiles: list[Tile],
         prediction: Prediction,
         box: Box,
-        segmenter: Any,
+        segmenter: Segmenter,
     ) -> None:
         """Crop a prediction to what the shard stores, and set void."""
         self.engine = asked.provenance(segmenter)
@@ -122,7 +122,7 @@ class Block:
         prediction: Prediction,
         i: int,
         box: Box,
-        segmenter: Any,
+        segmenter: Segmenter,
     ) -> None:
         """Ids and rows of frame i of a prediction; where frames are cut, as a draft."""
         assert self.instances is not None

@@ -10,7 +10,7 @@ from segengine.store.blobs import open_objects
 from segengine.store.kinds import FrameFailure
 from segengine.store.values import decode, encode
 from segengine.worker.attempts import tried
-from segengine.worker.fits import plugin_of, store_fit
+from segengine.worker.fits import store_fit, surveyor_of
 from segengine.worker.reading import batches
 from segengine.worker.tasks import (
     FitTask,
@@ -28,7 +28,7 @@ def survey_batch(task: SurveyTask) -> Surveyed | Retry:
 
 def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
     first = task.shards[0]
-    surveyor = plugin_of(first.segmenter.kind, first.segmenter.options)
+    surveyor = surveyor_of(first.segmenter.kind, first.segmenter.options)
     state: Any = None
     seen: dict[str, None] = {}
     lost: list[tuple[str, FrameFailure]] = []
@@ -58,7 +58,7 @@ def fit_states(task: FitTask) -> Fitted | Retry:
 
 def _fit_states(task: FitTask) -> Fitted | Retry:
     objects = open_objects(task.store, task.writer)
-    surveyor = plugin_of(task.segmenter.kind, task.segmenter.options)
+    surveyor = surveyor_of(task.segmenter.kind, task.segmenter.options)
     trusted = (type(surveyor).__module__.partition(".")[0],)
     state: Any = None
     for key in task.states:
