@@ -11,8 +11,8 @@ from segengine.segmenters._files import EngineName
 from segengine.segmenters._network import Activation, Network
 
 
-def factory(architecture: str) -> Callable[..., Network]:
-    """The factory of an architecture's segmenter."""
+def factory(architecture: str, module: str) -> Callable[..., Network]:
+    """The factory of an architecture's segmenter, which is `create` of a module."""
 
     def create(
         weights: str,
@@ -55,4 +55,5 @@ def factory(architecture: str) -> Callable[..., Network]:
         assert isinstance(found, Network)
         return found
 
+    create.__module__, create.__qualname__ = module, "create"
     return create

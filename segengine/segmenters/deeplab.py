@@ -2,4 +2,4 @@
 
 from segengine.segmenters._architecture import factory
 
-create = factory("deeplab")
+create = factory("deeplab", __name__)

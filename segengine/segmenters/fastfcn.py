@@ -2,4 +2,4 @@
 
 from segengine.segmenters._architecture import factory
 
-create = factory("fastfcn")
+create = factory("fastfcn", __name__)

@@ -2,4 +2,4 @@
 
 from segengine.segmenters._architecture import factory
 
-create = factory("gscnn")
+create = factory("gscnn", __name__)

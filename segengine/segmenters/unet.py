@@ -2,4 +2,4 @@
 
 from segengine.segmenters._architecture import factory
 
-create = factory("unet")
+create = factory("unet", __name__)

@@ -2,4 +2,4 @@
 
 from segengine.segmenters._architecture import factory
 
-create = factory("unet-mobilenetv2")
+create = factory("unet-mobilenetv2", __name__)

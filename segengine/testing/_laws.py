@@ -7,6 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from segengine import registry
@@ -41,12 +42,16 @@ def said(error: BaseException) -> str:
 
 def name_of(plugin: object) -> str:
     """What a plug-in is called in a message."""
+    while isinstance(plugin, partial):
+        plugin = plugin.func
     return str(getattr(plugin, "__qualname__", "") or type(plugin).__qualname__)
 
 
 def require_by_name(kind: Any) -> None:
-    """Workers find a class or function by its module and name."""
+    """Workers find a class or function by its module and name; of a partial, what it calls."""
     __tracebackhide__ = True
+    while isinstance(kind, partial):
+        kind = kind.func
     name = f"{kind.__module__}:{kind.__qualname__}"
     require(
         "<locals>" not in kind.__qualname__,
@@ -73,7 +78,7 @@ class RefusalTests(ABC):
     """Laws of whatever takes options: it refuses those that it does not know, and bad values."""
 
     options: ClassVar[Mapping[str, Any]] = {}
-    """Options without which it cannot be made."""
+    """Options of a job without which it cannot be made."""
     refused: ClassVar[Mapping[str, Iterable[Any]]] = {}
     """By option, values that it has to refuse: each is tried."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import reduce
 from itertools import permutations
@@ -32,7 +33,7 @@ class _Labelling(PluginTests):
     sides: ClassVar[tuple[int, ...]] = (13, 32)
     """Of the windows that a frame is cut into, in pixels."""
     sent: ClassVar[bool] = True
-    """False for what holds a model, and is made anew from its options on each worker."""
+    """False for what holds a model: no pickle, but its `options` travel, and it is made of them anew."""
 
     def pixels(self) -> Pixels:
         """Two frames (2, y, x, band) to try it on."""
@@ -132,14 +133,25 @@ class _Labelling(PluginTests):
 
     def test_it_labels_alike_on_a_worker(self) -> None:
         """What arrives there gives the same labels."""
-        if not self.sent:
-            return
         segmenter, pixels = self._segmenter(), self.pixels()
         name = name_of(segmenter)
-        again = sent(segmenter, name)
-        with expected(f"{name} after pickling", "let it hold what `segment` needs"):
+        if self.sent:
+            again, how = sent(segmenter, name), "after pickling"
+        else:
+            with expected(
+                f"making {name} from options that travelled as JSON",
+                "let this suite's `options` be all that a job gives, as plain values",
+            ):
+                again = self._made_anew(json.loads(json.dumps(dict(self.options))))
+            how = "made from its options"
+        with expected(f"{name} {how}", "let it hold what `segment` needs"):
             alike = self._same(_labelled(segmenter, pixels), _labelled(again, pixels))
-        require(alike, f"{name} gives other labels after pickling; let it hold what decides")
+        require(alike, f"{name} gives other labels {how}; let it hold what decides")
+
+    def _made_anew(self, options: dict[str, Any]) -> Segmenter:
+        """As a worker makes it."""
+        made: Segmenter = self._build(options)
+        return made
 
     def _same(self, a: Prediction, b: Prediction) -> bool:
         """Equal maps, up to the tolerance."""
@@ -192,6 +204,11 @@ class SurveyorTests(_Labelling):
 
     def _segmenter(self) -> Segmenter:
         surveyor, pixels = self.make(), self.pixels()
+        fitted: Segmenter = surveyor.fit(surveyor.survey(pixels, _all(pixels)))
+        return fitted
+
+    def _made_anew(self, options: dict[str, Any]) -> Segmenter:
+        surveyor, pixels = self._build(options), self.pixels()
         fitted: Segmenter = surveyor.fit(surveyor.survey(pixels, _all(pixels)))
         return fitted
 

@@ -18,6 +18,7 @@ from segengine.reference import create_segmenter
 from segengine.testing import SegmenterTests
 from tests.segengine.models.maskrcnn import h5
 from tests.segengine.models.maskrcnn.drawn import draw_matterport
+from tests.segengine.segmenters import test_kerashub as kerashub
 
 pytestmark = [
     pytest.mark.system,
@@ -54,6 +55,25 @@ def architecture(kind: str, **options: Any) -> Callable[[Path], dict[str, Any]]:
     return build
 
 
+def proposals(kind: str) -> Callable[[Path], dict[str, Any]]:
+    def build(folder: Path) -> dict[str, Any]:
+        path = folder / f"{kind}.weights.h5"
+        registry.create("models", kind, {"bands": 3}).save_weights(path)
+        found = {"pyramid": [0.5, 1.0], "min_score": 0.5, "most": 5}
+        return {"kind": kind, "weights": str(path), **found}
+
+    return build
+
+
+def preset(folder: Path) -> dict[str, Any]:
+    """Of keras-hub, as it saves one."""
+    import keras_hub
+
+    task = kerashub.deeplab(keras_hub.models, keras_hub.layers)
+    task.save_to_preset(str(folder / "preset"))
+    return {"kind": "keras-hub", "path": str(folder / "preset"), "window": 96}
+
+
 NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "unet": unet,
     "model": pooled,
@@ -61,6 +81,9 @@ NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "deeplab": architecture("deeplab", backbone="mobilenetv2"),
     "fastfcn": architecture("fastfcn"),
     "gscnn": architecture("gscnn"),
+    "deepmask": proposals("deepmask"),
+    "sharpmask": proposals("sharpmask"),
+    "keras-hub": preset,
 }
 
 
@@ -115,17 +138,15 @@ class TestNetworks(OfNetworks):
 
     @pytest.fixture(autouse=True)
     def _network(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
-        self.options = {"weights": "-"} if name != "model" else {"path": "-"}  # type: ignore[misc]
+        self.name = name
+        self.spec = spec_of(name, folder)
+        self.options = {k: v for k, v in self.spec.items() if k != "kind"}  # type: ignore[misc]
 
     def create(self) -> Any:
-        return create_segmenter(spec_of(self.name, self.folder))
+        return create_segmenter(self.spec)
 
     def factory(self) -> Any:
         return registry.load("segmenters", self.name)
-
-    def test_workers_find_it_by_name(self) -> None:
-        assert self.name in registry.names("segmenters")  # a factory made by another
 
 
 class TestCloudmask(OfNetworks):
@@ -151,16 +172,18 @@ class TestCloudmask(OfNetworks):
 class TestMaskRcnn(OfNetworks):
     size: ClassVar[tuple[int, int]] = (96, 80)
     sent: ClassVar[bool] = False
-    options: ClassVar[dict[str, Any]] = {"weights": "coco"}
 
     @pytest.fixture(autouse=True)
     def _weights(self, folder: Path) -> None:
-        self.path = mask_rcnn(folder)
+        self.options = {  # type: ignore[misc]
+            "weights": mask_rcnn(folder),
+            "backbone": "resnet14",
+            "classes": ["background", "a", "b", "c"],
+            **{"min_side": 64, "max_side": 64, "max_detections": 5, "min_score": 0.5},
+        }
 
     def create(self) -> Any:
-        spec = {"kind": "mask-rcnn", "weights": self.path, "backbone": "resnet14"}
-        sizes = {"min_side": 64, "max_side": 64, "max_detections": 5, "min_score": 0.5}
-        return create_segmenter({**spec, **sizes, "classes": ["background", "a", "b", "c"]})
+        return create_segmenter({"kind": "mask-rcnn", **self.options})
 
     def factory(self) -> Any:
         return registry.load("segmenters", "mask-rcnn")
