@@ -1,0 +1,56 @@
+"""No plug-in of ours is left out of the suites: what is registered is tried."""
+
+from __future__ import annotations
+
+from importlib.metadata import distribution
+
+import pytest
+
+from tests.segengine.testing import test_our_data_sets, test_our_networks, test_ours
+
+NAMED = {
+    name.removeprefix("Test").lower()
+    for name, value in vars(test_ours).items()
+    if isinstance(value, type) and value.__module__ == test_ours.__name__
+}
+"""What suites written out are named after."""
+TRIED = {
+    "segmenters": {
+        *(s["kind"] for s in test_ours.SEGMENTERS.values()),
+        *(s["kind"] for s in test_ours.SURVEYORS.values()),
+        *test_our_networks.NETWORKS,
+        *("cloudmask", "mask-rcnn"),
+    },
+    "sources": {*test_our_data_sets.SETS, *NAMED},
+    "clusters": NAMED,
+}
+LOOPED = {"metrics": "MetricTests", "losses": "LossTests", "exports": "ExportTests"}
+"""Groups of which one suite each is made in a loop over all names."""
+
+
+def registered(group: str) -> set[str]:
+    return {
+        point.name
+        for point in distribution("segengine").entry_points
+        if point.group == f"segengine.{group}"
+    }
+
+
+@pytest.mark.parametrize("group", TRIED)
+def test_each_is_the_subject_of_a_suite(group: str) -> None:
+    assert registered(group)
+    assert registered(group) - TRIED[group] == set()
+
+
+@pytest.mark.parametrize(("group", "suite"), LOOPED.items())
+def test_each_of_a_group_has_a_suite_of_its_own(group: str, suite: str) -> None:
+    found = {name for name in vars(test_ours) if name.endswith(f"_{suite}")}
+    wanted = {f"Test_{name.replace('-', '_')}_{suite}" for name in registered(group)}
+    assert wanted
+    assert wanted - found == set()
+
+
+def test_there_is_no_other_group() -> None:
+    groups = {p.group for p in distribution("segengine").entry_points}
+    plugins = {g for g in groups if g.startswith("segengine.")} - {"segengine.models"}
+    assert plugins == {f"segengine.{group}" for group in (*TRIED, *LOOPED)}
