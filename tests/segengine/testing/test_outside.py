@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,18 +173,31 @@ class TestCounts(ExportTests):
 """
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+CHAPTER = Path(__file__).parents[3] / "segengine" / "testing" / "README.md"
+PRINTED = {
+    "segmenter": ("segmenters", "mine-bright", "Bright"),
+    "source": ("sources", "mine-npy", "Npy"),
+    "metric": ("metrics", "mine-right", "Right"),
+    "export": ("exports", "mine-arrays", "arrays"),
+}
+"""By kind, the group, the name and the object of the chapter's example."""
+
+
+def installed(project: Path, site: Path) -> Path:
     """Where pip has installed it."""
-    project = tmp_path_factory.mktemp("acme")
-    (project / "pyproject.toml").write_text(PROJECT)
-    (project / "acme_segmenting.py").write_text(MODULE)
-    site = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     command = [*pip, "--no-build-isolation", "--target", str(site), str(project)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = tmp_path_factory.mktemp("acme")
+    (project / "pyproject.toml").write_text(PROJECT)
+    (project / "acme_segmenting.py").write_text(MODULE)
+    return installed(project, tmp_path_factory.mktemp("site"))
 
 
 def started(site: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -254,6 +268,56 @@ def test_a_job_uses_all_of_it_by_name(site: Path, tmp_path: Path) -> None:
     typo = started(site, tmp_path, cli, "run", "job.yaml", "--set", "segmenter.radius=-1")
     assert typo.returncode == 2
     assert "segmenter.radius: must be a whole number from 0, got -1" in typo.stderr
+
+
+def test_each_example_of_the_chapter_is_one_file_and_one_line_away_from_a_job(
+    tmp_path: Path,
+) -> None:
+    """A segmenter, a source, a metric and an export, as they are printed."""
+    package = tmp_path / "project" / "mine"
+    package.mkdir(parents=True)
+    lines = PROJECT.partition("[project.entry-points")[0].splitlines()
+    lines[lines.index('py-modules = ["acme_segmenting"]')] = 'packages = ["mine"]'
+    for kind, (group, name, attribute) in PRINTED.items():
+        (found,) = re.findall(
+            rf"^## (?:A|An) {kind}\n.*?```python\n(.*?)```",
+            CHAPTER.read_text(encoding="utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+        (package / f"{kind}.py").write_text(found)
+        lines += [
+            f'[project.entry-points."segengine.{group}"]',
+            f'{name} = "mine.{kind}:{attribute}"',
+        ]
+    (package.parent / "pyproject.toml").write_text("\n".join(lines))
+    site = installed(package.parent, tmp_path / "site")
+
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "labels").mkdir()
+    pixels = picture(1, (70, 45))
+    np.save(tmp_path / "arrays" / "a.npy", pixels)
+    bright = pixels.mean(axis=-1) > 100
+    _label(tmp_path / "labels" / "a.png", bright.astype(np.uint8))
+    job = {
+        "source": {"kind": "mine-npy", "paths": ["arrays/*.npy"]},
+        "truth": {"paths": ["labels/{stem}.png"], "classes": ["dark", "bright"]},
+        "segmenter": {"kind": "mine-bright", "level": 100},
+        "evaluate": {"metrics": ["mine-right"]},
+        "store": {"path": "masks.zarr", "chunk": 16, "shard": 32},
+        "cluster": {"workers": 1},
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    cli = "segengine_flows.start"
+    run = started(site, tmp_path, cli, "run", "job.yaml")
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "masks.zarr/metrics.json").read_text())
+    assert metrics["overall"]["mine-right"]["right"] == 1.0
+    to = ("--to", "mine-arrays", "--out", "o")
+    export = started(site, tmp_path, cli, "export", "masks.zarr", *to)
+    assert export.returncode == 0, export.stderr
+    (written,) = (tmp_path / "o").iterdir()
+    assert 0 < bright.sum() < bright.size
+    np.testing.assert_array_equal(np.load(written).reshape(-1, 70, 45)[0], bright)
 
 
 def _label(path: Path, values: Any) -> None:
