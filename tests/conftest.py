@@ -72,6 +72,19 @@ SLOW = (
 HERE = Path(__file__).parent
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not load what has no test of the kind that is asked for: it takes as long as many tests."""
+    asked, path = config.option.markexpr, collection_path
+    if asked == "quick" and path in {HERE / name for name in SLOW}:
+        return True
+    if asked not in ("quick", "system") or not (path.match("test_*.py") and path.is_file()):
+        return None
+    text = path.read_text(encoding="utf-8")
+    if asked == "quick":
+        return "\npytestmark = pytest.mark.system\n" in text or None
+    return "mark.system" not in text or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as quick what is neither of the system nor takes long: `pytest -m quick` has four minutes."""
     slow = [HERE / name for name in SLOW]

@@ -17,7 +17,6 @@ import numpy as np
 
 from segengine.types import Pixels, Prediction
 
-# Nothing waits where a search for doctests loads this.
 GATE, PLACE = Path(os.environ.get("WAIT_GATE", "gate")), os.environ.get("WAIT_AT", "")
 IS_DRIVER = multiprocessing.parent_process() is None
 
