@@ -19,10 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
+
+from segengine_flows.settings import home
 
 QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """Prefect keeps its records in its API, and leaves the terminal to the run."""
@@ -43,25 +43,6 @@ SERVER = {
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     **NO_ANALYTICS,
 }
-
-
-def home() -> Path:
-    """Prefect's folder: settings, and the database of the embedded API."""
-    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-
-
-def configured_url() -> str | None:
-    """The API that the environment or the active Prefect profile names, without loading Prefect."""
-    if "PREFECT_API_URL" in os.environ:
-        return os.environ["PREFECT_API_URL"] or None
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home() / "profiles.toml")
-    try:
-        profiles = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-        active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
-        url = profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return str(url) if url else None
 
 
 class EmbeddedApi:

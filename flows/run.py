@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from segengine.errors import JobError
 from segengine.job import Job, load_job
 from segengine_flows import terminal
-from segengine_flows.api import EmbeddedApi, configured_url, home, prepare_client
+from segengine_flows.api import EmbeddedApi, prepare_client
+from segengine_flows.settings import configured_url, home
 
 if TYPE_CHECKING:
     from segengine.progress import Summary

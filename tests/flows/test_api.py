@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segengine_flows.api import EmbeddedApi, configured_url, prepare_client
+from segengine_flows.api import EmbeddedApi, prepare_client
 
 
 @pytest.mark.system
@@ -77,34 +77,6 @@ def test_it_says_why_it_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyP
             api.wait(60)
     finally:
         api.stop()
-
-
-@pytest.fixture
-def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PREFECT_API_URL", "PREFECT_PROFILES_PATH", "PREFECT_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    return tmp_path / "profiles.toml"
-
-
-def test_the_environment_names_the_api(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert configured_url() is None
-    monkeypatch.setenv("PREFECT_API_URL", "")
-    assert configured_url() is None
-    monkeypatch.setenv("PREFECT_API_URL", "http://server:4200/api")
-    assert configured_url() == "http://server:4200/api"
-
-
-def test_the_active_profile_names_the_api(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    profiles.write_text(
-        'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://team:4200/api"\n'
-        "[profiles.alone]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = true\n"
-    )
-    assert configured_url() == "http://team:4200/api"
-    monkeypatch.setenv("PREFECT_PROFILE", "alone")
-    assert configured_url() is None
-    profiles.write_text("active = [broken")
-    assert configured_url() is None
 
 
 def test_the_client_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
