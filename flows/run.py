@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from segengine_flows.api import EmbeddedApi, prepare_client
 from segengine_flows.settings import configured_url, home
 
 if TYPE_CHECKING:
+    from segengine.dispatch.forked import Child
     from segengine.progress import Summary
     from segengine_tasks.session import Session
 
@@ -59,14 +61,23 @@ def run(
 def _run(job: Job, repair: bool, refit: bool, recorder: Recorder | None) -> int:
     from segengine_tasks.session import Session
 
-    session = Session(job, repair=repair, refit=refit)
-    if recorder is not None:
-        recorder.mirror(session)
-    summary = drive(session)
+    with _child(job) as child:
+        session = Session(job, repair=repair, refit=refit, child=child)
+        if recorder is not None:
+            recorder.mirror(session)
+        summary = drive(session)
     terminal.show_result(summary)
     if recorder is None:
         terminal.say(UNRECORDED)
     return summary.exit_code
+
+
+def _child(job: Job) -> AbstractContextManager[Child | None]:
+    """A worker that is there at once, for a job that may do with it; made before any thread."""
+    import segengine.runs  # noqa: F401 - what both of them need is loaded once
+    from segengine.dispatch.forked import fork
+
+    return (fork() if job.cluster.kind == "local" else None) or nullcontext()
 
 
 def drive(session: Session) -> Summary:

@@ -26,6 +26,7 @@ from segengine import asked, engines
 from segengine.ahead import each_of
 from segengine.dispatch import clusters
 from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import SegengineError
 from segengine.instances.rows import ROWS
@@ -86,14 +87,16 @@ class Run:
         refit: bool = False,
         client: Any = None,
         in_process: bool = False,
+        child: Child | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`.
+        """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`, for
+        which `child` stands in where one worker does for a moment.
 
         `stop`: set by another thread, it ends the wait for workers with StoppedError.
         """
         self.job, self.repair, self.refit = job, repair, refit
-        self.client, self.in_process = client, in_process
+        self.client, self.in_process, self.child = client, in_process, child
         base = open_objects(job.store.path, Writer(job.faults.fsync, clears=repair))
         self.objects = SealedObjects(base, heals=True)
         self.log = RecordLog(self.objects)
@@ -408,7 +411,7 @@ class Run:
 
         def start(opening: Future[Pool]) -> None:
             pool = None if opening.cancelled() or opening.exception() else opening.result()
-            if isinstance(pool, DaskPool) and libraries:
+            if isinstance(pool, DaskPool | ForkedPool) and libraries:
                 with suppress(Exception):  # without it they load what they need later
                     pool.prepare(prepare, libraries)
 
@@ -427,7 +430,7 @@ class Run:
 
     def _enter_pool(self, tasks: int) -> Pool:
         pool = self._make_pool(tasks)
-        if isinstance(pool, DaskPool):
+        if isinstance(pool, DaskPool | ForkedPool):
             pool.stop = self._stop
         return pool
 
@@ -439,7 +442,7 @@ class Run:
         spec, gpus = self.job.cluster, len(engines.gpus())
         if gpus and spec.workers == "auto" and "(gpu)" in asked.provenance(self.job.plugin):
             spec = spec.model_copy(update={"workers": gpus})  # more would share one's memory
-        return self._stack.enter_context(clusters.open_pool(spec, tasks))
+        return self._stack.enter_context(clusters.open_pool(spec, tasks, self.child))
 
     def _forget_empty(self) -> None:
         """Leave nothing behind where no store was made."""

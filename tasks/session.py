@@ -19,6 +19,7 @@ from segengine.job import Job
 from segengine.urls import public
 
 if TYPE_CHECKING:
+    from segengine.dispatch.forked import Child
     from segengine.progress import Progress, Summary
     from segengine.training.job import TrainJob
     from segengine.training.trainers import Trained
@@ -168,11 +169,18 @@ class Session(Driven["Summary"]):
     """A run of a job, each stage at most once and in order."""
 
     def __init__(
-        self, job: Job, *, repair: bool = False, refit: bool = False, in_process: bool = False
+        self,
+        job: Job,
+        *,
+        repair: bool = False,
+        refit: bool = False,
+        in_process: bool = False,
+        child: Child | None = None,
     ) -> None:
-        """`repair`, `refit` and `in_process` are those of `segengine.runs.Run`."""
+        """`repair`, `refit`, `in_process` and `child` are those of `segengine.runs.Run`."""
         super().__init__()
-        self.job, self.repair, self.refit, self.in_process = job, repair, refit, in_process
+        self.job, self.repair, self.refit = job, repair, refit
+        self.in_process, self.child = in_process, child
         self._notices: tuple[str, ...] = ()
 
     @property
@@ -188,6 +196,7 @@ class Session(Driven["Summary"]):
             repair=self.repair,
             refit=self.refit,
             in_process=self.in_process,
+            child=self.child,
             stop=self._stop,
         ) as run:
             for stage in STAGES:

@@ -52,7 +52,7 @@ def call_stamped(
     from distributed import get_worker
 
     worker = get_worker()
-    _prepare_worker(worker.name)
+    prepare_worker(worker.name)
     _end_with_parent()
 
     def send(values: Mapping[str, Any]) -> None:
@@ -87,7 +87,8 @@ def call_stamped(
         finish_waiting()
 
 
-def _prepare_worker(name: object) -> None:
+def prepare_worker(name: object) -> None:
+    """Set this process up for works; asked before each of them."""
     import cv2
 
     keep_freed_memory()
@@ -112,11 +113,17 @@ def _end_with_parent() -> None:
     interpreter's lock. Workers without a nanny belong to whoever started them.
     """
     parent = multiprocessing.parent_process()
-    if parent is None or not sys.platform.startswith("linux"):
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent ends, however that does."""
+    if not sys.platform.startswith("linux"):
         return
     import ctypes
 
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it went just before
+    if os.getppid() != parent:  # it went just before
         os._exit(1)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from segengine import registry
 from segengine.cores import cores
 from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.pool import Pool
 from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
@@ -30,10 +31,23 @@ class Cluster(Protocol):
         ...
 
 
-def open_pool(spec: ClusterSpec, tasks: int) -> contextlib.AbstractContextManager[Pool]:
-    """Workers of the job's kind for about `tasks` tasks."""
+def open_pool(
+    spec: ClusterSpec, tasks: int, child: Child | None = None
+) -> contextlib.AbstractContextManager[Pool]:
+    """Workers of the job's kind for about `tasks` tasks; for one task `child` is all it takes."""
+    if child is not None:
+        if spec.kind == "local" and tasks == 1:
+            return _forked(spec, child)
+        child.close()
     kind: Cluster = registry.load("clusters", spec.kind)
     return kind(spec, tasks)
+
+
+@contextlib.contextmanager
+def _forked(spec: ClusterSpec, child: Child) -> Iterator[Pool]:
+    _refuse_options(spec)
+    with contextlib.ExitStack() as stack, child:
+        yield ForkedPool(child, lambda: stack.enter_context(local(spec, 1)))
 
 
 SETTINGS: dict[str, Any] = {
@@ -53,7 +67,7 @@ SETTINGS: dict[str, Any] = {
 
 
 @contextlib.contextmanager
-def local(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
+def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
     """Worker processes on this machine, one thread each, reachable on loopback only."""
     _refuse_options(spec)
     import dask

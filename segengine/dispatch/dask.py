@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segengine.dispatch.child import call_stamped
-from segengine.dispatch.pool import MOST, SHORT, Outcome, Work, pause, settle
+from segengine.dispatch.pool import MOST, SHORT, Outcome, Work, hung, pause, settle
 from segengine.errors import SegengineError, StoppedError
 from segengine.store.values import decode
 from segengine.worker.tasks import Retry, retry_of
@@ -387,8 +387,7 @@ class _DaskRun:
             self.client.retire_workers([running.message.worker], close_workers=True)
 
     def _hang(self, running: _Running) -> Outcome:
-        reason = f"no result within {self.deadline:g} s (faults.deadline)"
-        return Outcome(running.work, "hang", None, reason, running.attempt)
+        return hung(running.work, running.attempt, self.deadline)
 
     def _alone(self, work: Work, attempt: int, deaths: int) -> Iterator[Outcome]:
         """Try a suspect with nothing beside it: now a dead worker is its own doing."""

@@ -74,6 +74,12 @@ def settle(work: Work, value: Any, attempt: int, last: bool) -> Outcome | None:
     return Outcome(work, "error", None, value.reason, attempt) if last else None
 
 
+def hung(work: Work, attempt: int, deadline: float) -> Outcome:
+    """The outcome of a work that never came to an end."""
+    reason = f"no result within {deadline:g} s (faults.deadline)"
+    return Outcome(work, "hang", None, reason, attempt)
+
+
 def pause(attempt: int) -> float:
     """Seconds before what failed so many times is tried again."""
     return float(PAUSE * 2 ** (attempt - 1))

@@ -1,11 +1,11 @@
 """`segengine run` as a process: Prefect beside it, interrupted, killed, gone on."""
 
+import json
 import re
 import signal
 import socket
 import sqlite3
 import subprocess
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,17 @@ import pytest
 
 import segengine
 
-from .conftest import Start
+from .conftest import SLOW, Start
 
 pytestmark = pytest.mark.system
 
 SLACK = 3.0
 """Seconds that a busy machine may add."""
+
+
+KILLER = SLOW.replace("time.sleep(self.seconds)", "os.kill(os.getpid(), 9)").replace(
+    "import time", "import os"
+)
 
 
 def rows(home: Path, query: str) -> list[tuple[Any, ...]]:
@@ -215,24 +220,43 @@ def test_a_run_that_fails_is_one_line_and_a_failed_flow(
 
 
 WATCHED = """
-import sys
+import json, sys
+import psutil
+from segengine import runs
 from segengine_flows import cli
 
-code = cli.main(sys.argv[1:])
-assert not any(name.partition(".")[0] == "prefect" for name in sys.modules), "Prefect was loaded"
-sys.exit(code)
+pool = runs.Run._pool
+others = []
+
+def watched(run, *tasks):
+    found = pool(run, *tasks)
+    others.extend(" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True))
+    return found
+
+if __name__ == "__main__":
+    runs.Run._pool = watched
+    code = cli.main(sys.argv[1:])
+    loaded = {name.partition(".")[0] for name in sys.modules} & {"prefect", "distributed"}
+    print(json.dumps([code, sorted(loaded), len(set(others))]))
 """
+ONE = ("--set", "source.paths=[photos/0.png]")
 
 
-def test_a_run_that_nobody_asked_to_record_is_one_process_without_prefect(
-    launch: Start, start: Start, job_file: Path, prefect_home: Path
+@pytest.mark.parametrize(
+    ("photo", "loaded"), [(ONE, []), ((), ["distributed"])], ids=["one photo", "two shards"]
+)
+def test_a_run_that_nobody_asked_to_record_is_without_prefect(
+    launch: Start, start: Start, job_file: Path, prefect_home: Path, photo: Any, loaded: list[str]
 ) -> None:
     script = job_file.parent / "watched.py"
-    script.write_text(f"if __name__ == '__main__':\n{textwrap.indent(WATCHED, '    ')}")
+    script.write_text(WATCHED)
     before = rows(prefect_home, "select count(*) from flow_run")
-    plain = launch("-P", str(script), "run", str(job_file))
-    _, err = plain.communicate(timeout=120)
-    assert plain.returncode == 0, err
+    job = ("run", str(job_file), *photo)
+    plain = launch("-P", str(script), *job)
+    out, err = plain.communicate(timeout=120)
+    code, found, others = json.loads(out.splitlines()[-1])
+    assert (code, found) == (0, loaded), err
+    assert others >= 1  # a worker is a process of its own
     recorded = [line for line in err.splitlines() if "Prefect" in line]
     assert recorded == [
         "segengine: Prefect does not record this run: --prefect does it here, "
@@ -240,12 +264,28 @@ def test_a_run_that_nobody_asked_to_record_is_one_process_without_prefect(
     ]
     assert rows(prefect_home, "select count(*) from flow_run") == before
     # The same stages, by the same function: not a byte differs.
-    flow = start("run", str(job_file), "--set", "store.path=flow.zarr", "--prefect")
+    flow = start(*job, "--set", "store.path=flow.zarr", "--prefect")
     _, err = flow.communicate(timeout=120)
     assert flow.returncode == 0, err
+    here = segengine.load_job(job_file, [*photo[1:], "store.path=here.zarr"])
+    segengine.run(here)
     assert scenes(job_file.parent / "masks.zarr") == scenes(job_file.parent / "flow.zarr") != {}
+    assert scenes(job_file.parent / "masks.zarr") == scenes(job_file.parent / "here.zarr")
     (count,) = rows(prefect_home, "select count(*) from flow_run where name='photos'")[0]
     assert count >= 1
+
+
+@pytest.mark.parametrize("how", [(), ("--prefect",)], ids=["plain", "flow"])
+def test_one_photo_that_kills_its_worker_ends_no_run(
+    start: Start, slow_job: Path, how: tuple[str, ...]
+) -> None:
+    (slow_job.parent / "slow_segmenter.py").write_text(KILLER)
+    photo = ("--set", "source.paths=[frames/00.png]", "--set", "faults.retries=1")
+    process = start("run", str(slow_job), *photo, *how)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "1 frame quarantined:\n  crash: 00.png: its worker died" in out
+    assert "Traceback" not in err
 
 
 def scenes(store: Path) -> dict[str, bytes]:
@@ -265,19 +305,29 @@ def test_an_api_that_never_starts_does_not_keep_the_terminal(
     assert err.count("Prefect does not show all of this run") == 1
 
 
-def test_one_long_shard_does_not_keep_an_interrupted_run(start: Start, slow_job: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("frames", ["frames", "frames/00.png"], ids=["40 frames", "one frame"])
+def test_one_long_shard_does_not_keep_an_interrupted_run(
+    start: Start, slow_job: Path, frames: str, signum: signal.Signals
+) -> None:
     store = slow_job.parent / "slow.zarr"
-    process = start("run", str(slow_job), "--set", "segmenter.seconds=60")
-    wait_for(lambda: (store / "zarr.json").exists() and len(family(process)) >= 1)
-    time.sleep(2)  # workers start, and one of them begins
+    begun = slow_job.parent / "begun"
+    (slow_job.parent / "slow_segmenter.py").write_text(
+        SLOW.replace("time.sleep", f"open({str(begun)!r}, 'w').close(); time.sleep")
+    )
+    paths = ("--set", f"source.paths=[{frames}]")
+    process = start("run", str(slow_job), "--set", "segmenter.seconds=60", *paths)
+    wait_for(begun.exists)
     others = family(process)
+    assert others
     began = time.monotonic()
-    process.terminate()
+    process.send_signal(signum)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 143, err
+    assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), err
     assert time.monotonic() - began < 5 + SLACK
+    assert "Traceback" not in err
     assert psutil.wait_procs(others, timeout=3)[1] == []
-    assert not (store / "run.lock").exists()
+    assert (store / "run.lock").exists() == (signum == signal.SIGKILL)
 
 
 DEMO = """
