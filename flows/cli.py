@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -56,11 +54,9 @@ def _main(argv: Sequence[str] | None) -> int:
 def _failed(error: Exception, job_file: str | None) -> int:
     """Say what went wrong on one line; the exit code."""
     from segengine.errors import JobError, SegengineError
-    from segengine.urls import public
 
-    trace = public("".join(traceback.format_exception(error)))
     if os.environ.get("SEGENGINE_DEBUG") == "1":
-        sys.stderr.write(trace)
+        sys.stderr.write(_trace(error))
     if isinstance(error, JobError) and job_file is not None:
         from segengine.job import located
 
@@ -68,13 +64,23 @@ def _failed(error: Exception, job_file: str | None) -> int:
     if isinstance(error, SegengineError):
         say(str(error))
         return error.exit_code
+    import tempfile
+
     what = f"{type(error).__name__}: {error}".partition("\n")[0]
     with tempfile.NamedTemporaryFile(
         "w", prefix="segengine-error-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
-        file.write(trace)
+        file.write(_trace(error))
     say(f"unexpected error: {what}; the full traceback is in {file.name}")
     return 1
+
+
+def _trace(error: Exception) -> str:
+    import traceback
+
+    from segengine.urls import public
+
+    return public("".join(traceback.format_exception(error)))
 
 
 # ---------------------------------------------------------------------------------------- commands
@@ -94,16 +100,16 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from segengine.job import load_job
-    from segengine.training.job import is_train_job
+    from segengine.job import is_train_job, load_job
 
     if is_train_job(args.job):
         from segengine_flows._train import planned
 
         return _show_lines(planned(args.job, args.set))
+    job = load_job(args.job, args.set)  # a mistake is told before anything heavy is loaded
     from segengine.commands.plan import plan
 
-    return _show_lines(plan(load_job(args.job, args.set)))
+    return _show_lines(plan(job))
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 from segengine.errors import JobError
 from segengine.job import Job, load_job
 from segengine_flows import terminal
-from segengine_flows.api import EmbeddedApi, prepare_client
 from segengine_flows.settings import configured_url, home
 
 if TYPE_CHECKING:
     from segengine.dispatch.forked import Child
     from segengine.progress import Summary
+    from segengine_flows.api import EmbeddedApi
     from segengine_tasks.session import Session
 
 START = 45.0
@@ -99,6 +99,8 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         if configured_url() is None:
+            from segengine_flows.api import EmbeddedApi
+
             try:
                 self._api = EmbeddedApi()
             except OSError as error:
@@ -112,6 +114,8 @@ class Recorder:
         """
         if self._trouble:
             return
+        from segengine_flows.api import prepare_client
+
         try:
             prepare_client(self._api.url if self._api is not None else None)
             # On this thread: two threads that import at once can see half a module.

@@ -421,6 +421,15 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
     return _checked(data, base=file.absolute().parent, file=str(file), lines=lines)
 
 
+def is_train_job(path: str | os.PathLike[str]) -> bool:
+    """True where a YAML file is a training job: it names an architecture, and no store."""
+    try:
+        data, _ = yamlfile.parse(yamlfile.read_text(path))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and "architecture" in data and "store" not in data
+
+
 def located(path: str | os.PathLike[str], error: JobError) -> JobError:
     """The same error with file and line in front, where it begins with a key of the job file.
 

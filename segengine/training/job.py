@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segengine import registry
 from segengine.errors import JobError
-from segengine.guards import yamlfile
 from segengine.guards.trust import refuse_forbidden
 from segengine.job import (
     ANNOTATIONS,
@@ -308,15 +307,6 @@ def parse_train_job(data: Mapping[str, Any] | TrainJob, base: Path | None = None
     if isinstance(data, TrainJob):
         return data.absolute(base)
     return _checked(dict(data), base=base, file="train job", lines={})
-
-
-def is_train_job(path: str | os.PathLike[str]) -> bool:
-    """True where a YAML file is a training job: it names an architecture, and no store."""
-    try:
-        data, _ = yamlfile.parse(yamlfile.read_text(path))
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and "architecture" in data and "store" not in data
 
 
 def _checked(

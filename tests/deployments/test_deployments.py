@@ -11,8 +11,8 @@ import yaml
 
 import segengine
 from segengine import registry
-from segengine.job import Job, load_job
-from segengine.training.job import is_train_job, load_train_job
+from segengine.job import Job, is_train_job, load_job
+from segengine.training.job import load_train_job
 
 from .conftest import SHIPPED, Site, until
 

@@ -11,8 +11,8 @@ import yaml
 
 from segengine.errors import JobError
 from segengine.guards.yamlfile import YamlError, parse, require_shallow
-from segengine.job import load_job, parse_job
-from segengine.training.job import is_train_job, load_train_job
+from segengine.job import is_train_job, load_job, parse_job
+from segengine.training.job import load_train_job
 from segengine_flows.cli import main
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from segengine.errors import JobError
-from segengine.training.job import TrainJob, is_train_job, load_train_job, parse_train_job
+from segengine.job import is_train_job
+from segengine.training.job import TrainJob, load_train_job, parse_train_job
 
 TRAINED = (
     "fields-unet",
