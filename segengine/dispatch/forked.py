@@ -161,7 +161,8 @@ class ForkedPool:
 
     def prepare(self, function: Callable[..., None], *args: Any) -> None:
         """Have it called before the first work; what it raises is ignored."""
-        self._child.send(function, *args, answers=False)
+        with suppress(LostError):  # the first work finds out
+            self._child.send(function, *args, answers=False)
 
     def dispatch(
         self, works: Iterable[Work], *, retries: int, deadline: float

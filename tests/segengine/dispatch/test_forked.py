@@ -127,6 +127,18 @@ def test_it_is_told_to_stop_while_it_works(tmp_path: Path) -> None:
     assert run(tmp_path, body) == 1
 
 
+@pytest.mark.system
+def test_one_that_is_gone_before_its_first_work_is_nobodys_fault(tmp_path: Path) -> None:
+    body = """
+        os.kill(child.pid, 9)
+        time.sleep(0.5)
+        pool.prepare(print)
+        print(json.dumps([told(o) for o in pool.dispatch(works("done"), retries=0, deadline=60)]))
+    """
+    (outcome,) = run(tmp_path, body)
+    assert outcome[:2] == ["0", "done"]
+
+
 ASIDE = """
 import json, threading, time
 from segengine.dispatch import clusters
