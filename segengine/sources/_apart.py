@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.store.values import decode, encode
-from segengine.types import Entry, FrameRef, Probe, Tile, Unreadable
+from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 SECONDS = 3
 """Of processor time a request."""
@@ -40,12 +40,12 @@ def inside() -> bool:
     return _inside
 
 
-def probe(source: Any, entry: Entry) -> Probe:
+def probe(source: Source, entry: Entry) -> Probe:
     """`source.probe(entry)` in the child; raises as that does."""
     return cast("Probe", _ask(("probe", source, entry)))
 
 
-def read(source: Any, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+def read(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
     """One frame's window, as `source.read` yields it, read in the child."""
     request = ("read", source, ref, (rows.start, rows.stop), (cols.start, cols.stop))
     return cast("Tile | Unreadable", _ask(request))
@@ -155,11 +155,11 @@ def _answer(call: Callable[..., Any], arguments: list[Any]) -> Any:
         return "memory", ""
 
 
-def _probe(source: Any, entry: Entry) -> Any:
+def _probe(source: Source, entry: Entry) -> Any:
     return source.probe(entry)
 
 
-def _read(source: Any, ref: FrameRef, rows: tuple[int, int], cols: tuple[int, int]) -> Any:
+def _read(source: Source, ref: FrameRef, rows: tuple[int, int], cols: tuple[int, int]) -> Any:
     (item,) = source.read([ref], slice(*rows), slice(*cols))
     return item
 
