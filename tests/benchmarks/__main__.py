@@ -13,6 +13,7 @@ from tests.benchmarks.table import Row, show
 
 NAMES = (
     "startup",
+    "onephoto",
     "orchestration",
     "records",
     "small",

@@ -1,6 +1,5 @@
-"""Start-up: importing segengine, and a cold run of one photo against a trivial Prefect flow."""
+"""Start-up: importing segengine, and what a run of photos loads."""
 
-import os
 import statistics
 import subprocess
 import sys
@@ -13,15 +12,6 @@ import skimage.data
 
 from tests.benchmarks.table import Row, show
 
-FLOW = """
-from prefect import flow
-
-@flow
-def nothing():
-    return 1
-
-nothing()
-"""
 HEAVY = ("tensorflow", "keras", "rasterio", "pycocotools")
 _LOADED = """
 import sys
@@ -37,14 +27,12 @@ def rows() -> list[Row]:
         folder = Path(name)
         photo = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / "photo.png"), photo)
-        return [_imports(), _cold(folder), _modules(folder)]
+        return [_imports(), _modules(folder)]
 
 
-def _seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
+def _seconds(command: list[str]) -> float:
     started = time.perf_counter()
-    subprocess.run(
-        command, check=True, capture_output=True, env={**os.environ, **(environment or {})}
-    )
+    subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
@@ -55,27 +43,6 @@ def _imports() -> Row:
         ours.append(_seconds([sys.executable, "-c", "import segengine"]))
     a, b = statistics.median(ours), statistics.median(theirs)
     return Row("import segengine / import numpy", a, b, "s", a / b, "<= 3")
-
-
-def _cold(folder: Path) -> Row:
-    (folder / "flow.py").write_text(FLOW)
-    ours, theirs = [], []
-    for i in range(4):
-        job = folder / f"job{i}.yaml"
-        job.write_text(
-            f"source: {{paths: [photo.png]}}\nsegmenter: {{kind: kmeans, clusters: 3}}\n"
-            f"store: {{path: cold{i}.zarr}}\n"
-        )
-        home = {"PREFECT_HOME": str(folder / "home")}
-        theirs.append(_seconds([sys.executable, str(folder / "flow.py")], home))
-        ours.append(
-            _seconds([sys.executable, "-P", "-m", "segengine_flows.cli", "run", str(job)], home)
-        )
-    # The first of each makes Prefect's database.
-    a, b = statistics.median(ours[1:]), statistics.median(theirs[1:])
-    return Row(
-        "cold `segengine run` of a photo / a trivial Prefect flow", a, b, "s", a / b, "<= 1.5"
-    )
 
 
 def _modules(folder: Path) -> Row:
