@@ -12,14 +12,16 @@ wide, each with the exact sum of its colours (8 and 16 bit); floating point data
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.segmenters._numbered import Rows
 from segengine.types import Bool, Pixels
 
 LIMIT = 1 << 16
@@ -28,7 +30,8 @@ FINEST = -1100
 """Level below, and -FINEST one above, that of every non-zero float64."""
 
 Ints = NDArray[np.int64]
-_BLOCK = 1 << 17  # pixels sorted at a time; small enough for the cache
+_BLOCK = 2 * LIMIT  # pixels counted at a time; a sample of as many shows when cells are too many
+_ODD = 0x9E3779B97F4A7C15  # its powers weigh the bands in a sum that tells rows apart
 _CHUNK = 1 << 22  # pixels of one calcHist: 3 * 2**22 is still exact in its float32 bins
 
 
@@ -158,20 +161,193 @@ class Cells:
 
 def count(pixels: Pixels, valid: Bool) -> Cells:
     """Cells of the pixels (n, y, x, band) that are valid (n, y, x) and finite."""
-    if pixels.dtype == np.uint8 and pixels.shape[-1] == 3 and pixels.size > 3 * LIMIT:
-        return _count_rgb8(pixels, valid)
     bands = pixels.shape[-1]
-    cells = empty(pixels.dtype, bands)
+    if exact(pixels.dtype) and bands == 1:
+        return _count_values(pixels, valid)
+    if pixels.dtype == np.uint8 and bands == 3 and pixels.size > 3 * LIMIT:
+        return _count_rgb8(pixels, valid)
     flat, keep = pixels.reshape(-1, bands), valid.reshape(-1)
+    tally = _Tally(pixels.dtype, bands)
+    if len(flat) > 2 * _BLOCK:
+        # A part has no finer level than the whole: from that of a sample on, few are left again.
+        spread = slice(None, None, -(-len(flat) // _BLOCK))
+        tally.begin(_Block.of(flat[spread], keep[spread]))
     for start in range(0, len(flat), _BLOCK):
-        block = flat[start : start + _BLOCK][keep[start : start + _BLOCK]]
-        if not exact(pixels.dtype):
-            block = block.astype(np.float64)
-            block = block[np.isfinite(block).all(axis=1)]
-        if len(block):
-            # The merge would coarsen a block to the level of the pixels so far; begin there.
-            cells = cells + _count_block(block, pixels.dtype, cells.level)
-    return cells
+        part = slice(start, start + _BLOCK)
+        tally.add(_Block.of(flat[part], keep[part]))
+    return tally.cells()
+
+
+class _Block(NamedTuple):
+    """Some of the pixels that count."""
+
+    rows: NDArray[np.float64]
+    """(m, band)"""
+    low: float
+    """Least value; 0 where there is no pixel."""
+    high: float
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any], keep: Bool) -> _Block:
+        """Those of pixels (m, band) that are to be kept and are finite."""
+        rows = (pixels if keep.all() else pixels[keep]).astype(np.float64)
+        if not rows.size:
+            return cls(rows, 0, 0)
+        low, high = float(rows.min()), float(rows.max())
+        if not (math.isfinite(low) and math.isfinite(high)):  # a NaN is both
+            finite: Bool = np.all(np.isfinite(rows), axis=1)
+            return cls.of(rows, finite)
+        return cls(rows, low, high)
+
+    def corners(self, level: int) -> NDArray[np.float64]:
+        """(m, band) lower corners of the pixels' cells, in cell edges."""
+        return _corners(self.rows, level)
+
+    def ends(self, level: int) -> tuple[int, int]:
+        """Least and greatest of `corners`."""
+        low, high = _corners(np.array([self.low, self.high]), level).tolist()
+        return int(low), int(high)
+
+    def reach(self) -> int:
+        """The least level at which an index fits 32 bits."""
+        top = max(-self.low, self.high)  # below 2**exponent
+        return math.frexp(top)[1] - 31 if top else FINEST
+
+
+def _corners(values: NDArray[np.float64], level: int) -> NDArray[np.float64]:
+    """The values in units of 2**level, rounded down."""
+    if abs(level) > 1000:  # a power of two that is no float64
+        return np.floor(np.ldexp(values, -level))
+    scaled = values * 2.0**-level
+    return np.floor(scaled, out=scaled)
+
+
+class _Tally:
+    """Pixels counted block by block, at the finest level at which the cells so far are few."""
+
+    def __init__(self, dtype: np.dtype[Any], bands: int) -> None:
+        self._load(empty(dtype, bands))
+
+    def begin(self, block: _Block) -> None:
+        """Go to the finest level at which a sample has few cells, without counting it."""
+        self._reach(block)
+        level = _finest(block, self._level, _coarsest(self._none.dtype))
+        if level == 1 and self._none.dtype == "uint8":
+            level = 2  # see `Cells.within`
+        self._load(self._none.at(level), block)
+
+    def add(self, block: _Block) -> None:
+        """Count a block."""
+        if not block.rows.size:
+            return
+        self._reach(block)
+        if not self._numbers.holds(*block.ends(self._level)):
+            self._load(self.cells(), block)
+        found = self._numbers.numbers(block.corners(self._level))
+        size = len(self._numbers)
+        self._counts[:size] += np.bincount(found, minlength=size)
+        if len(self._sums):
+            self._sums[:size] += _added(found, block.rows, size)
+            self._squares += _squared(block.rows)
+        if size > LIMIT:
+            self._load(self.cells().within(LIMIT), block)
+
+    def cells(self) -> Cells:
+        """What has been counted."""
+        size = len(self._numbers)
+        rows, counts, sums = self._numbers.rows(), self._counts[:size], self._sums[:size]
+        return _grouped(self._none.dtype, self._level, rows, counts, sums, self._squares)
+
+    def _reach(self, block: _Block) -> None:
+        if block.reach() > self._level:
+            self._load(self.cells().at(block.reach()))
+
+    def _load(self, cells: Cells, block: _Block | None = None) -> None:
+        """Begin with what `cells` counts; leave room for indices like those of a block."""
+        self._level, self._squares = cells.level, cells.squares
+        dtype = np.dtype(cells.dtype)
+        self._none = empty(dtype, cells.bands).at(cells.level)
+        ends = [int(cells.index.min(initial=0)), int(cells.index.max(initial=0))]
+        if block is not None:
+            low, high = block.ends(cells.level)
+            room = (high - low) // 4
+            ends += [low - room, high + room]
+        self._numbers = Rows(cells.bands, min(ends), (max(ends) - min(ends)).bit_length())
+        self._counts = np.zeros(LIMIT + _BLOCK, np.int64)
+        self._sums = np.zeros((len(self._counts) if exact(dtype) else 0, cells.bands), np.int64)
+        if len(cells.counts):
+            found = self._numbers.numbers(cells.index.astype(np.float64))
+            self._counts[found] = cells.counts
+            if len(self._sums):
+                self._sums[found] = cells.sums
+
+
+def _added(found: NDArray[np.intp], rows: NDArray[np.float64], size: int) -> Ints:
+    """(size, band) sums of the rows (m, band), 8 or 16 bit integers, of each number found (m,)."""
+    from scipy.sparse import csc_array
+
+    # Below 2**53: exact in any order.
+    each = (np.ones(len(found)), found, np.arange(len(found) + 1))
+    sums: NDArray[np.float64] = csc_array(each, shape=(size, len(found))) @ rows
+    return sums.astype(np.int64)
+
+
+def _squared(rows: NDArray[np.float64]) -> int:
+    """Sum of the squares of 8 or 16 bit integers."""
+    flat, total = rows.reshape(-1), 0
+    for start in range(0, len(flat), 1 << 21):
+        part = flat[start : start + (1 << 21)]
+        total += int(np.einsum("i,i", part, part))  # at most 2**53: exact in any order
+    return total
+
+
+def _finest(block: _Block, low: int, high: int) -> int:
+    """A level from `low` up to `high`, hardly ever finer than the finest with few cells."""
+
+    def few(level: int) -> bool:
+        return level >= high or _distinct(block.corners(level)) <= LIMIT
+
+    step = 1
+    if few(low):
+        return low
+    while not few(low + step):
+        low, step = low + step, 2 * step
+    high = min(low + step, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if few(middle) else (middle, high)
+    return high
+
+
+def _distinct(rows: NDArray[Any]) -> int:
+    """How many distinct rows (m, band) of integers there are, at the least."""
+    if not rows.size:
+        return 0
+    # Unequal sums are of unequal rows; the contrary is all but certain.
+    total = np.zeros(len(rows), np.int64)
+    for band, column in enumerate(rows.T):
+        total += column.astype(np.int64) * np.int64(pow(_ODD, band + 1, 1 << 62))
+    total.sort()
+    return 1 + int(np.count_nonzero(np.diff(total)))
+
+
+def _count_values(pixels: Pixels, valid: Bool) -> Cells:
+    """What `count` gives for one band of 8 or 16 bit integers: a cell a value."""
+    from segengine.segmenters._histogram import Histogram
+
+    histogram = Histogram.of(pixels, valid)
+    values = np.flatnonzero(histogram.counts)
+    counts = histogram.counts[values]
+    values += histogram.base or 0
+    sums = counts * values
+    return Cells(
+        dtype=pixels.dtype.name,
+        level=0,
+        index=values[:, None].astype(np.int32),
+        counts=counts,
+        sums=sums[:, None],
+        squares=int(sums @ values),
+    )
 
 
 def empty(dtype: np.dtype[Any], bands: int) -> Cells:
@@ -196,21 +372,6 @@ def exact(dtype: np.dtype[Any]) -> bool:
 def _coarsest(dtype: str) -> int:
     """The level from which on one cell holds everything."""
     return 17 if exact(np.dtype(dtype)) else -FINEST
-
-
-def _count_block(block: NDArray[Any], dtype: np.dtype[Any], level: int) -> Cells:
-    """Cells of (pixel, band) values at the given level or the finest above that can index them."""
-    if exact(dtype):
-        values = block.astype(np.int64)
-        squares, sums, index = int((values**2).sum()), values, values >> level
-    else:
-        # |value| < 2**exponent, so that at this level the index fits 32 bits.
-        exponent = int(np.frexp(np.abs(block).max())[1]) if block.any() else FINEST + 31
-        level = max(level, exponent - 31)
-        index = np.floor(np.ldexp(block, -level)).astype(np.int64)
-        squares, sums = 0, np.zeros((0, block.shape[1]), np.int64)
-    ones = np.ones(len(block), np.int64)
-    return _grouped(dtype.name, level, index, ones, sums, squares).within(LIMIT)
 
 
 def _grouped(
