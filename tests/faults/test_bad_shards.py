@@ -115,7 +115,7 @@ def test_what_waits_behind_one_that_blocks_is_not_blamed_for_it() -> None:
     with clusters.open_pool(ClusterSpec(workers=1), 1) as pool:
         list(pool.dispatch([Work("warm", nothing, Task())], retries=0, deadline=60))
         works = [Work("held", hold_at_once, Task()), Work("behind", nothing, Task())]
-        found = {o.work.key: o.status for o in pool.dispatch(works, retries=0, deadline=1)}
+        found = {o.work.key: o.status for o in pool.dispatch(works, retries=0, deadline=8)}
     assert found == {"held": "hang", "behind": "done"}
 
 
