@@ -44,7 +44,7 @@ class Crossings:
         radius = self.radius - 1
         padded = _kernels.pad(_gray.comparable(frame).astype(np.float64), radius)
         out = np.empty((frame.shape[0], 2, frame.shape[1]))
-        _kernels.by_strips(padded, radius, lambda s: np.stack(self._both(s), axis=1), out)
+        _kernels.by_rows(padded, radius, lambda s: np.stack(self._both(s), axis=1), out)
         return out
 
     def exceeds(self, frame: Pixels, fraction: float) -> NDArray[np.bool_]:
@@ -55,8 +55,10 @@ class Crossings:
         step = height(fraction, self.contrast, frame)
         bound = float(step) / (self.sigma**3 * math.sqrt(2 * math.pi))
         padded = _kernels.pad(_gray.comparable(frame).astype(np.float64), self.radius)
+        laplacian = np.empty((frame.shape[0] + 2, frame.shape[1] + 2))
+        _kernels.by_rows(padded, self.radius - 1, lambda s: np.add(*self._both(s)), laplacian)
         out = np.empty(frame.shape[:2], np.bool_)
-        _kernels.by_strips(padded, self.radius, lambda s: self._crossed(s, bound), out)
+        _kernels.by_strips(laplacian, 1, lambda s: self._crossed(s, bound), out)
         return out
 
     def _both(self, padded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -65,9 +67,8 @@ class Crossings:
         along_x = _kernels.bend(_kernels.smooth(padded, mean, 0), second, 1)
         return along_y, along_x
 
-    def _crossed(self, padded: NDArray[Any], bound: float) -> NDArray[np.bool_]:
-        along_y, along_x = self._both(padded)
-        laplacian = along_y + along_x  # with one pixel around
+    def _crossed(self, laplacian: NDArray[Any], bound: float) -> NDArray[np.bool_]:
+        """(y, x) of a Laplacian with one pixel around it."""
         found = np.zeros(laplacian.shape, np.bool_)
         if self.direction != "vertical":
             _mark(laplacian[:-1], laplacian[1:], found[:-1], found[1:], bound)

@@ -56,24 +56,23 @@ class Gradient:
 
         In units of `_gray.comparable`, weights as published.
         """
-        padded = _kernels.pad(self._values(frame), self.radius)
+        padded = self._padded(frame)
         out = np.empty((frame.shape[0], 2, frame.shape[1]), padded.dtype)
-        _kernels.by_strips(padded, self.radius, lambda s: np.stack(self._both(s), axis=1), out)
+        _kernels.by_strips(padded, 1, lambda s: np.stack(self._both(s), axis=1), out)
         return out
 
     def power(self, frame: Pixels) -> NDArray[Any]:
         """(y, x) squared magnitude of a frame (y, x, band), in the direction asked for."""
-        padded = _kernels.pad(self._values(frame), self.radius)
+        padded = self._padded(frame)
         out = np.empty(frame.shape[:2], padded.dtype)
-        _kernels.by_strips(padded, self.radius, self._power, out)
+        _kernels.by_strips(padded, 1, self._power, out)
         return out
 
     def exceeds(self, frame: Pixels, fraction: float) -> NDArray[np.bool_]:
         """(y, x) where the magnitude is above a fraction of the contrast."""
         bound = self.bound(fraction, frame)
-        padded = _kernels.pad(self._values(frame), self.radius)
         out = np.empty(frame.shape[:2], np.bool_)
-        _kernels.by_strips(padded, self.radius, lambda s: self._power(s) > bound, out)
+        _kernels.by_strips(self._padded(frame), 1, lambda s: self._power(s) > bound, out)
         return out
 
     def bound(self, fraction: float, frame: Pixels) -> float:
@@ -98,11 +97,13 @@ class Gradient:
         narrow = frame.dtype.kind in "bui" and frame.dtype.itemsize == 1 and frame.shape[-1] == 1
         return gray.astype(np.int32 if narrow and not self.sigma else np.float64)
 
+    def _padded(self, frame: Pixels) -> NDArray[Any]:
+        """Gray (y + 2, x + 2) of a frame (y, x, band), smoothed: with one pixel around it."""
+        padded = _kernels.pad(self._values(frame), self.radius)
+        return _kernels.blurred(padded, _kernels.gaussian(self.sigma)) if self.sigma else padded
+
     def _both(self, padded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Responses (y, x) across rows and across columns, from (y + 2 radius, x + 2 radius)."""
-        if self.sigma:
-            weights = _kernels.gaussian(self.sigma)
-            padded = _kernels.smooth(_kernels.smooth(padded, weights, 0), weights, 1)
+        """Responses (y, x) across rows and across columns, from (y + 2, x + 2)."""
         if self.operator == "roberts":
             upper, lower = padded[1:-1, 1:], padded[2:, 1:]
             down, total = lower - upper, lower + upper

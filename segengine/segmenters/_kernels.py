@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 _STRIP = 1 << 16
 """Pixels worked on at a time, so that the intermediates stay in the cache."""
+_FEW = 1 << 14
+"""The same where several passes are made over each intermediate."""
 
 
 def pad(image: Array, radius: int) -> Array:
@@ -26,25 +28,59 @@ def pad(image: Array, radius: int) -> Array:
     return np.pad(image, radius, mode="symmetric") if radius else image
 
 
-def by_strips(padded: Array, radius: int, work: Callable[[Array], Array], out: Array) -> None:
+def by_strips(
+    padded: Array,
+    radius: int,
+    work: Callable[[Array], Array],
+    out: Array,
+    pixels: int = _STRIP,
+) -> None:
     """Fill out (y, ...) with work on strips of rows of padded (y + 2 radius, x + 2 radius).
 
     `work` maps (rows + 2 radius, x + 2 radius) to (rows, ...).
     """
-    for rows in strips(out.shape[0], padded.shape[1], radius):
+    for rows in strips(out.shape[0], padded.shape[1], radius, pixels):
         out[rows] = work(padded[rows.start : rows.stop + 2 * radius])
 
 
-def strips(height: int, width: int, radius: int) -> Iterator[slice]:
+def by_rows(padded: Array, radius: int, work: Callable[[Array], Array], out: Array) -> None:
+    """`by_strips` for work whose first step goes along y, so that thin strips cost nothing."""
+    rows = max(1, _FEW // max(1, padded.shape[1]))
+    for start in range(0, len(out), rows):
+        stop = min(start + rows, len(out))
+        out[start:stop] = work(padded[start : stop + 2 * radius])
+
+
+def strips(height: int, width: int, radius: int, pixels: int = _STRIP) -> Iterator[slice]:
     """Cut rows so that a strip fits the cache and most of it is not its own margin."""
-    rows = max(4 * radius, _STRIP // max(1, width), 1)
+    rows = max(4 * radius, pixels // max(1, width), 1)
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
 
 
-def box_sum(image: Array, size: int) -> Array:
-    """Sum over each size x size box by some log2(size) additions an axis."""
-    return _run_sum(_run_sum(image, size, 0), size, 1)
+def box_sum(image: Array, size: int, exact: bool) -> Array:
+    """Sum over each size x size box of float64, or of int32 that holds every sum.
+
+    `exact`: known to be so in whatever order they are added; else it is found out. Exact sums are
+    running ones, others take log2(size) additions an axis.
+    """
+    if not (exact or _adds_exactly(image, size * size)):
+        return _run_sum(_run_sum(image, size, 0), size, 1)
+    import cv2
+
+    around = cv2.boxFilter(image, -1, (size, size), normalize=False)
+    radius = size // 2
+    return around[radius:-radius, radius:-radius]
+
+
+def _adds_exactly(image: Array, terms: int) -> bool:
+    """Whether sums of so many values are exact in any order: multiples of what 53 bits resolve."""
+    top = max(float(image.max()), -float(image.min()))
+    if not 1e-200 < top < 1e200:  # a NaN as well
+        return top == 0
+    unit = 2.0 ** (math.frexp(top)[1] + terms.bit_length() - 53)
+    steps = image / unit
+    return np.array_equal(steps, np.rint(steps))
 
 
 def _run_sum(image: Array, size: int, axis: int) -> Array:
@@ -112,6 +148,14 @@ def smooth(image: Array, weights: tuple[float, ...], axis: int) -> Array:
     """Symmetric mean along an axis, centre + `bend`, float64: a flat area keeps its value."""
     radius = len(weights)
     return bend(image, weights, axis) + _cut(image, radius, image.shape[axis] - 2 * radius, axis)
+
+
+def blurred(padded: Array, weights: tuple[float, ...]) -> Array:
+    """Symmetric mean along both axes, float64: (y, x) of (y + 2 radius, x + 2 radius)."""
+    radius = len(weights)
+    out = np.empty([length - 2 * radius for length in padded.shape])
+    by_rows(padded, radius, lambda rows: smooth(smooth(rows, weights, 0), weights, 1), out)
+    return out
 
 
 def _cut(image: Array, start: int, length: int, axis: int) -> Array:

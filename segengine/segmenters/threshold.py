@@ -39,6 +39,8 @@ Object = Literal["dark", "bright"]
 Weighting = Literal["mean", "gaussian"]
 State = Sums | Histogram
 _BINS = 256
+_STRIP = 1 << 20
+"""Pixels whose neighbourhoods are compared at a time."""
 """Bins of the triangle's histogram of float images, as in scikit-image."""
 
 
@@ -288,12 +290,20 @@ class Local:
         offset = _decimal(self.offset) * (_gray.scale(bands) if exact else 1)
         work = self._above_mean if self.weighting == "mean" else self._above_gaussian
         shift = float(offset * self.window**2 if self.weighting == "mean" else offset)
+        bits = 8 * pixels.dtype.itemsize + (_gray.scale(bands) * self.window**2).bit_length()
+        sums = exact and bits <= 53  # are exact
         labels = np.zeros(pixels.shape[:-1], np.uint8)
         with np.errstate(invalid="ignore", over="ignore"):
             for frame, out in zip(pixels, labels, strict=True):
                 gray = _gray.comparable(frame)
                 padded = _kernels.pad(gray.astype(self._working(pixels.dtype, bands)), self.halo)
-                _kernels.by_strips(padded, self.halo, lambda strip: work(strip, shift), out)
+                _kernels.by_strips(
+                    padded,
+                    self.halo,
+                    lambda strip: work(strip, shift, sums),
+                    out.view(np.bool_),
+                    _STRIP,
+                )
         return Prediction(labels)
 
     def _working(self, dtype: np.dtype[Any], bands: int) -> type[np.int32 | np.float64]:
@@ -308,16 +318,18 @@ class Local:
             return np.int32
         return np.float64
 
-    def _above_mean(self, strip: NDArray[Any], shift: float) -> NDArray[np.bool_]:
+    def _above_mean(self, strip: NDArray[Any], shift: float, exact: bool) -> NDArray[np.bool_]:
         """Where gray x window² exceeds the sum of the window and the shift."""
         centre = strip[self.halo : -self.halo, self.halo : -self.halo]
-        excess = centre * strip.dtype.type(self.window**2) - _kernels.box_sum(strip, self.window)
+        excess = centre * strip.dtype.type(self.window**2) - _kernels.box_sum(
+            strip, self.window, exact
+        )
         return self._side(excess, shift)
 
-    def _above_gaussian(self, strip: NDArray[Any], shift: float) -> NDArray[np.bool_]:
+    def _above_gaussian(self, strip: NDArray[Any], shift: float, _: bool) -> NDArray[np.bool_]:
         centre = strip[self.halo : -self.halo, self.halo : -self.halo]
         weights = self._weights
-        mean = _kernels.smooth(_kernels.smooth(strip, weights, 0), weights, 1)
+        mean = _kernels.blurred(strip, weights)
         return self._side(centre - mean, shift)
 
     def _side(self, excess: NDArray[Any], shift: float) -> NDArray[np.bool_]:
