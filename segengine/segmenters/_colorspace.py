@@ -12,6 +12,7 @@ Every value is computed from its own pixel alone, in float64, on contiguous arra
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -46,11 +47,13 @@ def check_bands(space: Space, bands: int, dtype: np.dtype[Any]) -> None:
 
 def embedded(values: NDArray[Any], space: Space, dtype: np.dtype[Any]) -> Floats:
     """(dimension, m) float64 of colours values (m, band), in the range of dtype, in the space."""
+    if space == "lab" and values.dtype == dtype:
+        return _lab(_linear_of(dtype.name).take(values.T))
     axes = values.T.astype(np.float64, order="C")
     if space in PLAIN:
         return axes
     axes /= np.iinfo(dtype).max
-    return _hsv(axes) if space == "hsv" else _lab(axes)
+    return _hsv(axes) if space == "hsv" else _lab(_linear(axes))
 
 
 def brightness(values: Floats) -> Floats:
@@ -77,9 +80,22 @@ def _hsv(rgb: Floats) -> Floats:
     return np.stack([saturation * np.cos(angle), saturation * np.sin(angle), value])
 
 
-def _lab(rgb: Floats) -> Floats:
-    """(L*, a*, b*) of sRGB (3, m) in 0..1."""
-    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+def _linear(rgb: Floats) -> Floats:
+    """Linear values of sRGB ones in 0..1."""
+    return np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+@lru_cache(maxsize=2)
+def _linear_of(dtype: str) -> Floats:
+    """Linear value of every value of an unsigned dtype."""
+    top = np.iinfo(dtype).max
+    table = _linear(np.arange(top + 1.0) / top)
+    table.flags.writeable = False
+    return table
+
+
+def _lab(linear: Floats) -> Floats:
+    """(L*, a*, b*) of linear sRGB (3, m)."""
     f = []
     for row, white in zip(_XYZ, _WHITE, strict=True):
         t = (linear[0] * row[0] + linear[1] * row[1] + linear[2] * row[2]) / white

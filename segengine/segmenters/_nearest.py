@@ -13,6 +13,7 @@ most pixels, and only those in boxes that a border crosses are compared themselv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -59,6 +60,22 @@ def label_points(axes: NDArray[Any], centres: Centres) -> Labels:
                 np.minimum(best, squared, out=best)
                 np.copyto(labels[part], label, where=closer)
     return labels
+
+
+def label_colors(pixels: Pixels, label: Callable[[Pixels], Labels]) -> Labels:
+    """Labels (n, y, x) of pixels (n, y, x, 3) uint8, where `label` is asked once for each colour."""
+    import cv2
+
+    rows = np.ascontiguousarray(pixels).reshape(-1, 1, 3)
+    codes = cv2.cvtColor(rows, cv2.COLOR_RGB2BGRA).view("<u4").reshape(-1)
+    codes &= np.uint32(0xFFFFFF)
+    present = np.zeros(1 << 24, np.bool_)
+    present[codes] = True
+    found = np.flatnonzero(present)
+    labels = label(np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8))
+    table = np.zeros(len(present), labels.dtype)
+    table[found] = labels
+    return table.take(codes).reshape(pixels.shape[:-1])
 
 
 @lru_cache(maxsize=8)

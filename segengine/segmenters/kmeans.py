@@ -29,11 +29,12 @@ from segengine.segmenters._colorspace import PLAIN, Space, brightness, check_ban
 from segengine.segmenters._nearest import (
     STEP,
     Centres,
+    label_colors,
     label_dtype,
     label_pixels,
     label_points,
 )
-from segengine.types import Bool, Color, Pixels, Prediction, Scope
+from segengine.types import Bool, Color, Labels, Pixels, Prediction, Scope
 
 Floats = NDArray[np.float64]
 COARSE = 256
@@ -46,7 +47,8 @@ POLISHED = 3
 """Best of those that go on to finer cells; the best of them ends on all."""
 FINER = 1024
 """Most cells a cluster of those."""
-_BLOCK = 1 << 16  # pixels converted to another space at a time
+_BLOCK = 1 << 14  # pixels converted to another space at a time
+_MANY = 1 << 19  # 8-bit pixels of which each colour is converted once; tables cost more for few
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,18 @@ class KMeans:
         """Labels (n, y, x) of pixels (n, y, x, band); a pixel with NaN gets label 0."""
         if self.space in PLAIN:
             return Prediction(label_pixels(pixels, self.centres))
-        flat = pixels.reshape(-1, pixels.shape[-1])
-        labels = np.zeros(len(flat), label_dtype(len(self.centres)))
-        for start in range(0, len(flat), _BLOCK):
+        if pixels.dtype == np.uint8 and pixels.size > 3 * _MANY:
+            return Prediction(label_colors(pixels, self._label))
+        return Prediction(self._label(pixels.reshape(-1, 3)).reshape(pixels.shape[:-1]))
+
+    def _label(self, colors: Pixels) -> Labels:
+        """(m,) labels of colours (m, 3), in another space."""
+        labels = np.zeros(len(colors), label_dtype(len(self.centres)))
+        for start in range(0, len(colors), _BLOCK):
             part = slice(start, start + _BLOCK)
-            labels[part] = label_points(
-                embedded(flat[part], self.space, pixels.dtype), self.centres
-            )
-        return Prediction(labels.reshape(pixels.shape[:-1]))
+            axes = embedded(colors[part], self.space, colors.dtype)
+            labels[part] = label_points(axes, self.centres)
+        return labels
 
 
 @dataclass(frozen=True, slots=True)

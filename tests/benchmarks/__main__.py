@@ -21,6 +21,7 @@ NAMES = (
     "memory",
     "engine",
     "kmeans",
+    "kernels",
     "stitching",
     "inference",
     "maskrcnn",
