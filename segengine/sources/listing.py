@@ -137,7 +137,7 @@ def list_entries(
         if not count:
             only = Counter(passed.values())
             but = f" (only what is skipped: {counted(only)})" if only else ""
-            raise ValueError(f"source.paths: {path} names no input{but}; check the path")
+            raise ValueError(f"source.paths: {path} names no input{but}; {_remedy(kind, only)}")
         skipped |= passed
     left = Counter(suffix for uri, suffix in skipped.items() if uri not in found)
     return _listing(found.values(), kind, dict(sorted(left.items())))
@@ -151,6 +151,14 @@ def counted(skipped: Mapping[str, int]) -> str:
     """
     ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in ordered)
+
+
+def _remedy(kind: str, only: Mapping[str, int]) -> str:
+    """What to do where a path names no input: a folder holds those of known suffixes alone."""
+    suffixes = sorted(filter(None, only), key=lambda suffix: -only[suffix])
+    if kind in ("auto", *_SUFFIXES) or not suffixes:
+        return "check the path"
+    return f"name the files of a source of your own by a glob, as *{suffixes[0]}"
 
 
 def is_named(real: str, path: str) -> bool:

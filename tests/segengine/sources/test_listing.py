@@ -224,6 +224,15 @@ def test_what_is_skipped_is_counted_by_suffix(
         memory.rm("/skips", recursive=True)
 
 
+def test_a_folder_of_suffixes_that_a_plugin_reads_is_named_by_a_glob(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.ppm", "in/b.ppm", "in/c", "in/d", "in/e")
+    with pytest.raises(ValueError, match=r"names no input \(.*\); name the files .*, as \*\.ppm$"):
+        listed(tmp_path, "in", kind="mine.ppm:Ppm")
+    assert listed(tmp_path, "in/*.ppm", kind="mine.ppm:Ppm") == ["a.ppm", "b.ppm"]
+    with pytest.raises(ValueError, match=r"names no input \(.*\); check the path$"):
+        listed(tmp_path, "in")
+
+
 def test_a_folder_that_may_not_be_entered_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
