@@ -236,7 +236,7 @@ def options_of(group: str, name: str) -> list[Option]:
 
 def _hints(function: Any) -> Mapping[str, Any]:
     """Annotations by name, of a function or of a class's fields; of those that resolve."""
-    scope = vars(sys.modules[function.__module__])
+    scope = getattr(function, "__globals__", None) or vars(sys.modules[function.__module__])
     found = {}
     for name, text in inspect.signature(function).parameters.items():
         try:
