@@ -26,8 +26,16 @@ NAMED = ("sources", "segmenters", "models", "metrics", "losses")
 
 
 @cache
+def _registered(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """What each name stands for; one, unless two packages want the same."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for point in entry_points(group=f"segengine.{group}"):
+        found.setdefault(point.name, {})[point.value] = point
+    return {name: tuple(points.values()) for name, points in found.items()}
+
+
 def _installed(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"segengine.{group}")}
+    return {name: points[0] for name, points in _registered(group).items()}
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -98,7 +106,7 @@ def load(group: str, name: str) -> Callable[..., Any]:
         factory: Callable[..., Any] = found
         return factory
     try:
-        point = _installed(group)[name]
+        point, *others = _registered(group)[name]
     except KeyError:
         close = difflib.get_close_matches(name, names(group), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -106,6 +114,11 @@ def load(group: str, name: str) -> Callable[..., Any]:
         raise JobError(
             f"{name!r} is not one of the {group} installed ({installed}){hint}"
         ) from None
+    if others:
+        values = ", ".join(sorted(p.value for p in (point, *others)))
+        raise JobError(
+            f"{name}: several packages register this name ({values}); uninstall all but one"
+        )
     try:
         return point.load()  # type: ignore[no-any-return]
     except ImportError as error:
