@@ -242,3 +242,42 @@ def test_what_only_trust_lets_be_read_is_no_difference(bench: Any, tmp_path: Pat
     assert (report.exit_code, report.problems, report.sampled) == (0, (), 0)
     assert "trust: true" in report.skipped[0]
     assert verify(str(bench.store), trust=True).sampled == 1
+
+
+UNSURE = """
+import os
+
+import numpy as np
+
+from segengine.types import Prediction
+
+
+class Unsure:
+    classes = ("dark", "bright")
+    outputs = ("labels", "probabilities")
+    halo, stride = 0, 1
+
+    def segment(self, pixels):
+        off = float(os.environ.get("OFF", "0"))
+        bright = np.float32(0.25) + pixels[..., 0].astype(np.float32) / 1024 + np.float32(off)
+        labels = (pixels[..., 0] > 127).astype(np.uint8)
+        return Prediction(labels, np.stack([1 - bright, bright], axis=-1))
+"""
+
+
+@pytest.mark.parametrize(("off", "alike"), [("3e-7", True), ("5e-6", True), ("1e-3", False)])
+def test_probabilities_are_compared_by_value(
+    off: str, alike: bool, bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network's sums depend on how many threads make them, and stores are looked at elsewhere."""
+    (bench.root / "unsure_of_verify.py").write_text(UNSURE)
+    monkeypatch.syspath_prepend(bench.root)
+    bench.put("a.png", noise(1, (60, 50, 3)))
+    spec = {"kind": "unsure_of_verify:Unsure"}
+    bench.run(spec, store={"probabilities": True})  # one shard
+    assert verify(bench.store, trust=True).problems == ()
+    monkeypatch.setenv("OFF", off)
+    found = verify(bench.store, trust=True)
+    assert found.sampled == 1
+    assert found.skipped == ()
+    assert bool(found.problems) is not alike
