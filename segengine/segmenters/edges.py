@@ -208,8 +208,7 @@ class Regions:
     """Fraction of the contrast up to which the ground is flat."""
     min_size: int
     """Pixels a flat piece must have to grow into a region."""
-    version: ClassVar[int] = 2
-    """2: the water rises in steps."""
+    version: ClassVar[int] = 1
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances")
     colors: ClassVar[tuple[Color, ...]] = ((24, 26, 34), (104, 160, 214))
 
@@ -246,10 +245,7 @@ class Contrast:
     segmenter: Edges | Canny | Regions
     """What to fit; its own contrast is not set."""
     scope: Scope
-
-    @property
-    def version(self) -> int:
-        return self.segmenter.version
+    version: ClassVar[int] = 1
 
     @property
     def classes(self) -> tuple[str, ...]:
