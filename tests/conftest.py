@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ from segengine.store.seals import sealed_report
 settings.register_profile("repeat", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeat")
+# Prefect's own server of a flow without an API has 20 s to start, which a busy machine may take.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 SLOW = (
     "deployments",
