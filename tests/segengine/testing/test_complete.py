@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import distribution
+from types import ModuleType
 
 import pytest
 
+from segengine.testing import ClusterTests, SegmenterTests, SourceTests
 from tests.segengine.testing import test_our_data_sets, test_our_networks, test_ours
 
-NAMED = {
-    name.removeprefix("Test").lower()
-    for name, value in vars(test_ours).items()
-    if isinstance(value, type) and value.__module__ == test_ours.__name__
-}
-"""What suites written out are named after."""
+
+def named(module: ModuleType, suite: type) -> set[str]:
+    """What the classes of a suite that are written out are named after."""
+    return {
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name.removeprefix("Test")).lower()
+        for name, value in vars(module).items()
+        if name.startswith("Test") and not name.startswith("Test_")
+        if isinstance(value, type) and value.__module__ == module.__name__
+        if issubclass(value, suite)
+    }
+
+
 TRIED = {
     "segmenters": {
         *(s["kind"] for s in test_ours.SEGMENTERS.values()),
         *(s["kind"] for s in test_ours.SURVEYORS.values()),
         *test_our_networks.NETWORKS,
-        *("cloudmask", "mask-rcnn"),
+        *named(test_our_networks, SegmenterTests),
     },
-    "sources": {*test_our_data_sets.SETS, *NAMED},
-    "clusters": NAMED,
+    "sources": {*test_our_data_sets.SETS, *named(test_ours, SourceTests)},
+    "clusters": named(test_ours, ClusterTests),
 }
 LOOPED = {"metrics": "MetricTests", "losses": "LossTests", "exports": "ExportTests"}
 """Groups of which one suite each is made in a loop over all names."""
@@ -54,3 +63,8 @@ def test_there_is_no_other_group() -> None:
     groups = {p.group for p in distribution("segengine").entry_points}
     plugins = {g for g in groups if g.startswith("segengine.")} - {"segengine.models"}
     assert plugins == {f"segengine.{group}" for group in (*TRIED, *LOOPED)}
+
+
+def test_the_tables_are_those_of_suites() -> None:
+    assert "networks" in named(test_our_networks, SegmenterTests)
+    assert "data-sets" in named(test_our_data_sets, SourceTests)
