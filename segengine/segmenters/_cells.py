@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters._numbered import Rows
+from segengine.segmenters._numbered import ODD, Rows, color_codes, colors_of
 from segengine.types import Bool, Pixels
 
 LIMIT = 1 << 16
@@ -31,7 +31,6 @@ FINEST = -1100
 
 Ints = NDArray[np.int64]
 _BLOCK = 2 * LIMIT  # pixels counted at a time; a sample of as many shows when cells are too many
-_ODD = 0x9E3779B97F4A7C15  # its powers weigh the bands in a sum that tells rows apart
 _CHUNK = 1 << 22  # pixels of one calcHist: 3 * 2**22 is still exact in its float32 bins
 
 
@@ -323,10 +322,10 @@ def _distinct(rows: NDArray[Any]) -> int:
     """How many distinct rows (m, band) of integers there are, at the least."""
     if not rows.size:
         return 0
-    # Unequal sums are of unequal rows; the contrary is all but certain.
+    # Bands weighed by powers of it: unequal sums are of unequal rows; the contrary is all but certain.
     total = np.zeros(len(rows), np.int64)
     for band, column in enumerate(rows.T):
-        total += column.astype(np.int64) * np.int64(pow(_ODD, band + 1, 1 << 62))
+        total += column.astype(np.int64) * np.int64(pow(ODD, band + 1, 1 << 62))
     total.sort()
     return 1 + int(np.count_nonzero(np.diff(total)))
 
@@ -437,12 +436,9 @@ def _count_rgb8(pixels: Pixels, valid: Bool) -> Cells:
 
 def _packed(rows: NDArray[np.uint8], keep: Bool | None) -> Iterator[NDArray[np.uint32]]:
     """The valid pixels as r << 16 | g << 8 | b, some rows at a time, spread over the picture."""
-    import cv2
-
     groups = max(1, rows.shape[0] * rows.shape[1] >> 18)
     for group in range(min(groups, len(rows))):
-        bgra = cv2.cvtColor(np.ascontiguousarray(rows[group::groups]), cv2.COLOR_RGB2BGRA)
-        code: NDArray[np.uint32] = bgra.view("<u4")[..., 0] & np.uint32(0xFFFFFF)
+        code = color_codes(rows[group::groups])
         yield code.ravel() if keep is None else code[keep[group::groups]]
 
 
@@ -463,7 +459,7 @@ def _count_colors(rows: NDArray[np.uint8], keep: Bool | None, colors: NDArray[np
     counts = np.zeros(len(colors), np.int64)
     for code in _packed(rows, keep):
         counts += np.bincount(place[code], minlength=len(colors))
-    index = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1)
+    index = colors_of(colors)
     sums = index * counts[:, None]
     return Cells(
         dtype="uint8",

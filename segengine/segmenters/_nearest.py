@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.segmenters._numbered import color_codes, colors_of
 from segengine.types import Labels, Pixels
 
 Centres = tuple[tuple[float, ...], ...]
@@ -64,15 +65,11 @@ def label_points(axes: NDArray[Any], centres: Centres) -> Labels:
 
 def label_colors(pixels: Pixels, label: Callable[[Pixels], Labels]) -> Labels:
     """Labels (n, y, x) of pixels (n, y, x, 3) uint8, where `label` is asked once for each colour."""
-    import cv2
-
-    rows = np.ascontiguousarray(pixels).reshape(-1, 1, 3)
-    codes = cv2.cvtColor(rows, cv2.COLOR_RGB2BGRA).view("<u4").reshape(-1)
-    codes &= np.uint32(0xFFFFFF)
+    codes = color_codes(pixels.reshape(-1, 1, 3)).reshape(-1)
     present = np.zeros(1 << 24, np.bool_)
     present[codes] = True
     found = np.flatnonzero(present)
-    labels = label(np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.uint8))
+    labels = label(colors_of(found).astype(np.uint8))
     table = np.zeros(len(present), labels.dtype)
     table[found] = labels
     return table.take(codes).reshape(pixels.shape[:-1])

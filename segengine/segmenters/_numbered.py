@@ -20,7 +20,8 @@ _DIRECT = 22
 """Bits of a code up to which the table has a place for each."""
 _SLOTS = 20
 """Binary logarithm of the places of a hashed table: several times what is numbered."""
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 by the golden ratio: spreads neighbours
+ODD = 0x9E3779B97F4A7C15
+"""2**64 by the golden ratio: a factor that spreads neighbours."""
 
 
 class Rows:
@@ -81,6 +82,20 @@ def packed(rows: NDArray[np.float64], width: int, base: int = 0) -> NDArray[np.f
     return codes.reshape(-1)
 
 
+def color_codes(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """r << 16 | g << 8 | b of colours (y, x, 3)."""
+    import cv2
+
+    bgra = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGRA)
+    code: NDArray[np.uint32] = bgra.view("<u4")[..., 0] & np.uint32(0xFFFFFF)
+    return code
+
+
+def colors_of(codes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(m, 3) colours of such codes (m,)."""
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+
+
 class _Codes:
     """Distinct non-negative integers of so many bits."""
 
@@ -120,7 +135,7 @@ class _Codes:
 
 def _places(codes: Ints, kept: Ints) -> NDArray[np.intp]:
     """Where in `kept` each positive code lies; those that are not there yet are put there."""
-    places = ((codes.view(np.uint64) * _ODD) >> np.uint64(64 - _SLOTS)).view(np.intp)
+    places = ((codes.view(np.uint64) * np.uint64(ODD)) >> np.uint64(64 - _SLOTS)).view(np.intp)
     away = np.flatnonzero(kept.take(places) != codes)
     code, place = codes[away], places[away]
     while len(away):

@@ -39,9 +39,9 @@ Object = Literal["dark", "bright"]
 Weighting = Literal["mean", "gaussian"]
 State = Sums | Histogram
 _BINS = 256
+"""Bins of the triangle's histogram of float images, as in scikit-image."""
 _STRIP = 1 << 20
 """Pixels whose neighbourhoods are compared at a time."""
-"""Bins of the triangle's histogram of float images, as in scikit-image."""
 
 
 def create(
