@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 import segengine
 from segengine.testing._pictures import picture
+from tests.segengine.testing.test_chapter import EXAMPLES
 
 pytestmark = pytest.mark.system
 PROJECT = """
@@ -173,7 +175,6 @@ class TestCounts(ExportTests):
 """
 
 
-CHAPTER = Path(__file__).parents[3] / "segengine" / "testing" / "README.md"
 PRINTED = {
     "segmenter": ("segmenters", "mine-bright", "Bright"),
     "source": ("sources", "mine-npy", "Npy"),
@@ -211,6 +212,43 @@ def started(site: Path, folder: Path, *command: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+CLI = "segengine_flows.start"
+
+
+def write_job(
+    folder: Path,
+    package: str,
+    inputs: Sequence[Any],
+    truth: Sequence[Any],
+    classes: list[str],
+    segmenter: dict[str, Any],
+) -> None:
+    """A job over inputs (y, x, band) with labels (y, x), by a package's source, metric and segmenter."""
+    for name in ("arrays", "labels"):
+        (folder / name).mkdir()
+    for i, (pixels, labels) in enumerate(zip(inputs, truth, strict=True)):
+        np.save(folder / f"arrays/{i}.npy", pixels)
+        assert cv2.imwrite(str(folder / f"labels/{i}.png"), labels)
+    job = {
+        "source": {"kind": f"{package}-npy", "paths": ["arrays/*.npy"]},
+        "truth": {"paths": ["labels/{stem}.png"], "classes": classes},
+        "segmenter": segmenter,
+        "evaluate": {"metrics": [f"{package}-right"]},
+        "store": {"path": "masks.zarr", "chunk": 16, "shard": 32},
+        "cluster": {"workers": 1},
+    }
+    (folder / "job.yaml").write_text(json.dumps(job))
+
+
+def run_and_export(site: Path, folder: Path, to: str) -> dict[str, Any]:
+    """Run the job, export its store to the folder `o`; the store's figures."""
+    for command in (("run", "job.yaml"), ("export", "masks.zarr", "--to", to, "--out", "o")):
+        done = started(site, folder, CLI, *command)
+        assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads((folder / "masks.zarr/metrics.json").read_text())
+    return found
+
+
 def test_its_own_suites_pass(site: Path, tmp_path: Path) -> None:
     (tmp_path / "test_acme.py").write_text(TESTS)
     done = started(site, tmp_path, "pytest", "-q", "-p", "no:cacheprovider", "test_acme.py")
@@ -233,39 +271,21 @@ def test_a_suite_says_in_one_line_what_is_wrong(site: Path, tmp_path: Path) -> N
 
 
 def test_a_job_uses_all_of_it_by_name(site: Path, tmp_path: Path) -> None:
-    for folder in ("arrays", "labels"):
-        (tmp_path / folder).mkdir()
-    for i in range(2):
-        pixels = picture(i, (70, 45 + i))
-        np.save(tmp_path / f"arrays/{i}.npy", pixels)
-        _label(tmp_path / f"labels/{i}.png", np.zeros(pixels.shape[:2], np.uint8))
-    job: dict[str, Any] = {
-        "source": {"kind": "acme-npy", "paths": ["arrays/*.npy"]},
-        "truth": {"paths": ["labels/{stem}.png"], "classes": ["other", "brightest"]},
-        "segmenter": {"kind": "acme-brightest", "radius": 2},
-        "evaluate": {"metrics": ["acme-right"]},
-        "store": {"path": "masks.zarr", "chunk": 16, "shard": 32},
-        "cluster": {"workers": 1},
-    }
-    (tmp_path / "job.yaml").write_text(json.dumps(job))
-    cli = "segengine_flows.start"
-    run = started(site, tmp_path, cli, "run", "job.yaml")
-    assert run.returncode == 0, run.stderr
+    inputs = [picture(i, (70, 45 + i)) for i in range(2)]
+    truth = [np.zeros(pixels.shape[:2], np.uint8) for pixels in inputs]
+    segmenter = {"kind": "acme-brightest", "radius": 2}
+    write_job(tmp_path, "acme", inputs, truth, ["other", "brightest"], segmenter)
+    metrics = run_and_export(site, tmp_path, "acme-counts")
     frames = segengine.open_store(tmp_path / "masks.zarr").frames
     assert frames.column("status").to_pylist() == ["done", "done"]
-    metrics = json.loads((tmp_path / "masks.zarr/metrics.json").read_text())
     share = metrics["overall"]["acme-right"]
-    export = started(
-        site, tmp_path, cli, "export", "masks.zarr", "--to", "acme-counts", "--out", "o"
-    )
-    assert export.returncode == 0, export.stderr
     rows = (tmp_path / "o/counts.csv").read_text().splitlines()
     assert rows[0] == "scene,other,brightest"
     other, brightest = (sum(int(row.split(",")[k]) for row in rows[1:]) for k in (1, 2))
     assert other + brightest == 70 * 45 + 70 * 46
     assert brightest > 0
     assert share == pytest.approx(other / (other + brightest))
-    typo = started(site, tmp_path, cli, "run", "job.yaml", "--set", "segmenter.radius=-1")
+    typo = started(site, tmp_path, CLI, "run", "job.yaml", "--set", "segmenter.radius=-1")
     assert typo.returncode == 2
     assert "segmenter.radius: must be a whole number from 0, got -1" in typo.stderr
 
@@ -279,12 +299,7 @@ def test_each_example_of_the_chapter_is_one_file_and_one_line_away_from_a_job(
     lines = PROJECT.partition("[project.entry-points")[0].splitlines()
     lines[lines.index('py-modules = ["acme_segmenting"]')] = 'packages = ["mine"]'
     for kind, (group, name, attribute) in PRINTED.items():
-        (found,) = re.findall(
-            rf"^## (?:A|An) {kind}\n.*?```python\n(.*?)```",
-            CHAPTER.read_text(encoding="utf-8"),
-            re.MULTILINE | re.DOTALL,
-        )
-        (package / f"{kind}.py").write_text(found)
+        (package / f"{kind}.py").write_text(EXAMPLES[kind])
         lines += [
             f'[project.entry-points."segengine.{group}"]',
             f'{name} = "mine.{kind}:{attribute}"',
@@ -292,35 +307,13 @@ def test_each_example_of_the_chapter_is_one_file_and_one_line_away_from_a_job(
     (package.parent / "pyproject.toml").write_text("\n".join(lines))
     site = installed(package.parent, tmp_path / "site")
 
-    (tmp_path / "arrays").mkdir()
-    (tmp_path / "labels").mkdir()
     pixels = picture(1, (70, 45))
-    np.save(tmp_path / "arrays" / "a.npy", pixels)
     bright = pixels.mean(axis=-1) > 100
-    _label(tmp_path / "labels" / "a.png", bright.astype(np.uint8))
-    job = {
-        "source": {"kind": "mine-npy", "paths": ["arrays/*.npy"]},
-        "truth": {"paths": ["labels/{stem}.png"], "classes": ["dark", "bright"]},
-        "segmenter": {"kind": "mine-bright", "level": 100},
-        "evaluate": {"metrics": ["mine-right"]},
-        "store": {"path": "masks.zarr", "chunk": 16, "shard": 32},
-        "cluster": {"workers": 1},
-    }
-    (tmp_path / "job.yaml").write_text(json.dumps(job))
-    cli = "segengine_flows.start"
-    run = started(site, tmp_path, cli, "run", "job.yaml")
-    assert run.returncode == 0, run.stderr
-    metrics = json.loads((tmp_path / "masks.zarr/metrics.json").read_text())
+    segmenter = {"kind": "mine-bright", "level": 100}
+    truth = bright.astype(np.uint8)
+    write_job(tmp_path, "mine", [pixels], [truth], ["dark", "bright"], segmenter)
+    metrics = run_and_export(site, tmp_path, "mine-arrays")
     assert metrics["overall"]["mine-right"]["right"] == 1.0
-    to = ("--to", "mine-arrays", "--out", "o")
-    export = started(site, tmp_path, cli, "export", "masks.zarr", *to)
-    assert export.returncode == 0, export.stderr
     (written,) = (tmp_path / "o").iterdir()
     assert 0 < bright.sum() < bright.size
     np.testing.assert_array_equal(np.load(written).reshape(-1, 70, 45)[0], bright)
-
-
-def _label(path: Path, values: Any) -> None:
-    import cv2
-
-    assert cv2.imwrite(str(path), values)
