@@ -99,10 +99,10 @@ def _leave(message: str, last: Callable[[], None] | None) -> None:
     if no_more_workers is not None:
         no_more_workers.set()
     _kill_children()
-    abandon_runs = _loaded("segengine.runs", "abandon_runs")
-    if abandon_runs is not None:
+    give_back_locks = _loaded("segengine.store.lock", "give_back_locks")
+    if give_back_locks is not None:
         # The workers are gone: nobody writes to the stores any more.
-        _in_time(abandon_runs)
+        _in_time(give_back_locks)
     if last is not None:
         _in_time(last)
     for stream in (sys.stdout, sys.stderr):

@@ -118,7 +118,6 @@ class Run:
     def __enter__(self) -> Self:
         check_place(self.objects.base)
         self._lock = self._locked.enter_context(run_lock(self.objects.base))
-        _OPEN.add(self)
         self.objects = SealedObjects(self._lock.objects, heals=True)
         self.log = RecordLog(self.objects)
         return self
@@ -129,20 +128,15 @@ class Run:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._opening is not None and not self._opening.cancel():
-            # Wait for workers that are just starting: they must be ended too.
-            self._opening.exception()
         try:
+            if self._opening is not None and not self._opening.cancel():
+                # Wait for workers that are just starting: they must be ended too.
+                self._opening.exception()
             self._stack.close()
         finally:
-            self.abandon()
+            self._locked.close()
         self.objects = self.objects.by(NOBODY)
         self._forget_empty()
-
-    def abandon(self) -> None:
-        """Give the lock back, whatever else is still open; the run's workers are gone."""
-        _OPEN.discard(self)
-        self._locked.close()
 
     def stage(self, name: str) -> Iterator[Progress]:
         """Run one stage; each once, in order. Raises SegengineError to stop the run."""
@@ -450,17 +444,6 @@ class Run:
             self.objects.delete_tree(WORK)
             with suppress(OSError):
                 os.rmdir(self.objects.root)
-
-
-_OPEN: set[Run] = set()
-"""Runs of this process that hold a lock."""
-
-
-def abandon_runs() -> None:
-    """Give the locks of this process's runs back, before it ends without closing them."""
-    for run in tuple(_OPEN):
-        with suppress(Exception):
-            run.abandon()
 
 
 def _is_mask(path: str) -> bool:

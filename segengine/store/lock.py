@@ -48,6 +48,8 @@ POLL = 1.0
 SETTLE = 1.0
 """Seconds after which a takeover is looked at again where a store may not know conditions."""
 _LOG = logging.getLogger(__name__)
+_HELD: dict[str, Objects] = {}
+"""Of each run of this process, from before its lock is taken until it is given back: its store."""
 
 
 @dataclass(slots=True)
@@ -77,16 +79,30 @@ def run_lock(objects: Objects) -> Iterator[HeldLock]:
         "place": _place(),
         "started": _start_of(os.getpid()),
     }
-    _acquire(objects, mine)
     stop = threading.Event()
     keeper = threading.Thread(target=_keep, args=(objects, mine, stop), daemon=True)
-    keeper.start()
+    # A signal may interrupt any line: who ends the process then finds the lock here.
+    _HELD[run] = objects
     try:
+        _acquire(objects, mine)
+    except Exception:
+        del _HELD[run]
+        raise
+    try:
+        keeper.start()
         yield HeldLock(run, objects.by(replace(objects.writer, run=run)))
     finally:
         stop.set()
-        keeper.join(timeout=5)
+        if keeper.ident is not None:
+            keeper.join(timeout=5)
         _give_back(objects, run)
+
+
+def give_back_locks() -> None:
+    """Give back what this process holds, before it ends without closing it."""
+    for run, objects in tuple(_HELD.items()):
+        with contextlib.suppress(Exception):
+            _give_back(objects, run)
 
 
 def _bytes(mine: dict[str, Any]) -> bytes:
@@ -234,3 +250,4 @@ def _give_back(objects: Objects, run: str) -> None:
         held = objects.get(LOCK)
         if held is not None and lock_fields(held).get("run") == run:
             objects.swap(LOCK, held, None)
+    _HELD.pop(run, None)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -378,3 +380,48 @@ def test_a_worker_whose_run_lost_its_lock_writes_no_more(
         assert found.fatal
         assert "taken over by run other on elsewhere" in found.reason
         assert tree(bench.store) == before
+
+
+def _interrupt_at(step: int) -> Any:
+    """A trace function that raises KeyboardInterrupt at a line of the lock's module, once."""
+    left = step
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != lock.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def _interrupted(objects: LocalObjects, step: int) -> bool:
+    """Whether taking a lock and giving it back gets as far as a line, where it is interrupted."""
+    before = sys.gettrace()
+    sys.settrace(_interrupt_at(step))
+    try:
+        with lock.run_lock(objects):
+            pass
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file just opened
+def test_an_interrupt_at_any_line_leaves_no_lock_to_a_process_that_ends(tmp_path: Path) -> None:
+    left = set()
+    for step in count(1):
+        objects = LocalObjects(str(tmp_path / str(step)))
+        if not _interrupted(objects, step):
+            break
+        left |= {step} if objects.get(LOCK) is not None else set()
+        lock.give_back_locks()
+        assert objects.get(LOCK) is None, step
+    assert left, "no interrupt left a lock to be given back"
+    assert step > 40
