@@ -27,6 +27,9 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("repeat")
 # Prefect's own server of a flow without an API has 20 s to start, which a busy machine may take.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+# Tests run beside each other: libraries that spin for threads of their own take the others' cores.
+for _threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 SLOW = (
     "deployments",
