@@ -30,7 +30,7 @@ from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import SegengineError
 from segengine.instances.rows import ROWS
-from segengine.job import Job, parse_job
+from segengine.job import FaultsSpec, Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
 from segengine.planning.plan import Plan, make_plan
 from segengine.progress import FailedFrame, Progress, Summary
@@ -306,12 +306,15 @@ class Run:
                     note_failures(plan, record, self.quarantine)
             del layout
         if plan.pending:
-            yield from segment(plan, self._pool(), self.job.faults, self.quarantine, self.counts)
+            yield from segment(plan, self._pool(), *self._about_labelling())
+
+    def _about_labelling(self) -> tuple[FaultsSpec, Quarantine, Counts, Measurer | None]:
+        return self.job.faults, self.quarantine, self.counts, self._measurer
 
     def _stage_stitch(self) -> Iterator[Progress]:
         plan = self.plan
         if any(plan.drafts(layout) for layout in plan.layouts.values()) and plan.pending:
-            yield from stitch(plan, self._pool(), self.job.faults, self.quarantine, self.counts)
+            yield from stitch(plan, self._pool(), *self._about_labelling())
         singles, _ = self.log.scenes()
         for scene, layout in plan.layouts.items():
             if plan.drafts(layout) and scene in singles:

@@ -1,5 +1,8 @@
 """The aggregate stage: measure masks, a record a shard or a frame, and merge them exactly.
 
+Most are measured as soon as they are stored, while mask and label are in memory (`measuring`); what
+is left is what needs whole frames, what an earlier run made, and what failed there.
+
 A measure record is keyed by the masks' checksums, the truth's fingerprints and the metrics' names,
 versions and options; one that no longer holds is made again from the stored mask, never by
 segmenting again.
@@ -11,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, Literal, NamedTuple
 
 from segengine import asked
@@ -32,8 +35,8 @@ from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.types import FrameRef, Place, Plugin, TruthRef, Window
 from segengine.urls import public_values
-from segengine.worker.measure import LARGEST, MeasureTask, measure, read_payload
-from segengine.worker.tasks import Damaged
+from segengine.worker.measure import LARGEST, MeasureTask, inputs_of, measure, read_payload
+from segengine.worker.tasks import Damaged, Measuring
 
 Unknown = Mapping[Any, int]
 """Pixels of each value."""
@@ -186,7 +189,8 @@ class Measurer:
         if not self.spec.folds:
             return []
         found: list[MeasureTask] = []
-        for scene, layout, own in self._truths():
+        for scene, own in self._truths.items():
+            layout = self.layouts[scene]
             masks, measures = self._records(scene)
             current = self.current.setdefault(scene, {})
             for task in self._tasks(layout, masks, own):
@@ -198,17 +202,39 @@ class Measurer:
                     found.append(task)
         return found
 
-    def _truths(self) -> Iterator[tuple[str, Layout, list[_Told]]]:
-        """Every scene with the truth of its frames, all found in one pass."""
+    def measuring(self, layout: Layout, window: Window) -> Measuring | None:
+        """How a shard's mask is measured as soon as it is stored; None: only whole frames are."""
+        if not any(not layout.cut or not fold.whole for fold in self.spec.folds):
+            return None
+        own = self._truths[layout.scene][window.start[0] : window.stop[0]]
+        return Measuring(
+            truths=tuple(one.truth for one in own),
+            told=tuple(one.told for one in own),
+            truth=self.truth,
+            spec=self.spec,
+            key=self._key(whole=False if layout.cut else None),
+            source=self._images(layout),
+        )
+
+    @cached_property
+    def _truths(self) -> dict[str, list[_Told]]:
+        """The truth of each scene's frames, all found in one pass; nothing where there is none."""
         refs = [(s, layout.frames()) for s, layout in self.layouts.items()]
         flat = [(scene, ref) for scene, frames in refs for ref in frames]
         try:
             found = iter(truths.from_json(self.truth).find(flat) if self.truth else [])
         except ValueError as error:
             raise JobError(f"source.{error}") from error
-        for scene, frames in refs:
-            own = _told(frames, [next(found) for _ in frames]) if self.truth else []
-            yield scene, self.layouts[scene], own
+        return {
+            scene: _told(frames, [next(found) for _ in frames]) if self.truth else []
+            for scene, frames in refs
+        }
+
+    def _images(self, layout: Layout) -> str:
+        """How the images are read, as JSON, where a metric needs them."""
+        if "pixels" not in self.spec.needs():
+            return ""
+        return json.dumps([layout.kind, json.loads(self.source)])
 
     def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], MeasureRecord]]:
         masks = _Masks({}, {})
@@ -272,10 +298,7 @@ class Measurer:
         key: str,
     ) -> MeasureTask:
         here = tuple(own[r.index].truth for r in refs) if own else ()
-        pixels = "pixels" in self.spec.needs()
-        inputs = " ".join(own[r.index].told for r in refs) if own else ""
-        if pixels:
-            inputs += " " + " ".join(r.fingerprint for r in refs)
+        told = [own[r.index].told for r in refs] if own else []
         return MeasureTask(
             kind=kind,
             store=self.objects.root,
@@ -288,11 +311,11 @@ class Measurer:
             spec=self.spec,
             arrays=self.arrays[layout.scene],
             places=(place,),
-            inputs=inputs,
+            inputs=inputs_of(refs, told, self.spec),
             checksum=checksum,
             key=key,
             cut=layout.cut,
-            source=json.dumps([layout.kind, json.loads(self.source)]) if pixels else "",
+            source=self._images(layout),
             writer=self.objects.writer,
         )
 

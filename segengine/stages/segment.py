@@ -13,6 +13,7 @@ from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame, Progress
+from segengine.stages.aggregate import Measurer
 from segengine.stages.outcomes import outcomes
 from segengine.stages.quarantine import Quarantine
 from segengine.store.keys import INSTANCES, MAPS, rows_key
@@ -21,7 +22,7 @@ from segengine.store.layouts import Layout
 from segengine.store.records import RecordLog
 from segengine.types import Place
 from segengine.worker.segment import compute_shard
-from segengine.worker.tasks import Hint, ShardTask
+from segengine.worker.tasks import Hint, Measuring, ShardTask
 
 
 @dataclass(slots=True)
@@ -33,10 +34,18 @@ class Counts:
 
 
 def segment(
-    plan: Plan, pool: Pool, faults: FaultsSpec, quarantine: Quarantine, counts: Counts
+    plan: Plan,
+    pool: Pool,
+    faults: FaultsSpec,
+    quarantine: Quarantine,
+    counts: Counts,
+    measurer: Measurer | None = None,
 ) -> Iterator[Progress]:
-    """Work on every shard left to do; what a later stage decides is only drafted."""
-    works = _segment_works(plan, pool.workers)
+    """Work on every shard left to do; what a later stage decides is only drafted.
+
+    measurer: what measures each mask as soon as it is stored.
+    """
+    works = _segment_works(plan, pool.workers, measurer)
     total = sum(
         int(np.count_nonzero(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted))
         if plan.drafts(layout)
@@ -58,7 +67,7 @@ def segment(
         yield Progress("segment", done, total, len(quarantine), counts.pixels)
 
 
-def _segment_works(plan: Plan, workers: int) -> Iterator[Work]:
+def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Iterator[Work]:
     for layout in plan.layouts.values():
         drafts = plan.drafts(layout)
         if drafts:
@@ -68,8 +77,19 @@ def _segment_works(plan: Plan, workers: int) -> Iterator[Work]:
             places = plan.pending_places(layout)
         overlaps = plan.overlaps(layout)
         for place, later in _with_later(places, workers if overlaps else 0):
-            task = plan.task(layout, place, draft=drafts, hint=_hint(layout, later))
+            task = plan.task(
+                layout,
+                place,
+                draft=drafts,
+                hint=_hint(layout, later),
+                measuring=None if drafts else measuring(measurer, layout, place),
+            )
             yield Work(f"{layout.scene}/{place}", compute_shard, task, solo=overlaps)
+
+
+def measuring(measurer: Measurer | None, layout: Layout, place: Place) -> Measuring | None:
+    """How a shard's mask is measured as soon as it is stored, where it is."""
+    return None if measurer is None else measurer.measuring(layout, layout.window(place))
 
 
 def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Place | None]]:

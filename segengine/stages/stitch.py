@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from segengine.instances.pieces import kept_pieces
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import Progress
+from segengine.stages.aggregate import Measurer
 from segengine.stages.outcomes import outcomes
 from segengine.stages.quarantine import Quarantine
-from segengine.stages.segment import Counts, note_failures, recorded_mask
+from segengine.stages.segment import Counts, measuring, note_failures, recorded_mask
 from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key, single_key, work_folder
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord
@@ -29,9 +31,17 @@ from segengine.worker.tasks import FinishTask, JoinedObjects, LinkedPieces, Shar
 
 
 def stitch(
-    plan: Plan, pool: Pool, faults: FaultsSpec, quarantine: Quarantine, counts: Counts
+    plan: Plan,
+    pool: Pool,
+    faults: FaultsSpec,
+    quarantine: Quarantine,
+    counts: Counts,
+    measurer: Measurer | None = None,
 ) -> Iterator[Progress]:
-    """Link drafted shards across their borders and write the final masks."""
+    """Link drafted shards across their borders and write the final masks.
+
+    measurer: what measures each mask as soon as it is stored.
+    """
     rows = [
         (layout, f)
         for layout in plan.layouts.values()
@@ -40,7 +50,7 @@ def stitch(
         if not plan.states[layout.scene].done[f].all()
     ]
     total = sum(int(np.count_nonzero(~plan.states[la.scene].done[f])) for la, f in rows)
-    works = (work for layout, f in rows for work in _finish_works(plan, layout, f))
+    works = (work for layout, f in rows for work in _finish_works(plan, layout, f, measurer))
     for done, outcome in enumerate(outcomes(pool, works, faults), 1):
         task: ShardTask = outcome.work.task.shard
         record = recorded_mask(plan, task, outcome)
@@ -51,9 +61,11 @@ def stitch(
         yield Progress("stitch", done, total, len(quarantine), counts.pixels)
 
 
-def _finish_works(plan: Plan, layout: Layout, f: int) -> Iterator[Work]:
+def _finish_works(plan: Plan, layout: Layout, f: int, measurer: Measurer | None) -> Iterator[Work]:
     """One piece of work for each shard of a frame that has no mask yet."""
     for task in finish_tasks(plan, layout, f, plan.objects, False):
+        how = measuring(measurer, layout, task.shard.place)
+        task = replace(task, shard=replace(task.shard, measuring=how))
         yield Work(f"{layout.scene}/{task.shard.place}", finish_shard, task)
 
 

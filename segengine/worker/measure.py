@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.errors import MissingTruthError
 from segengine.instances.rows import SCHEMA, merged, shard_rows
@@ -23,13 +25,13 @@ from segengine.registry import reader
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, array_folder
-from segengine.store.kinds import FrameMeasures, MeasureRecord, ShardMeasures
+from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord, ShardMeasures
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Pixels, Place, Prediction, Truth, TruthRef, Unreadable, Window
 from segengine.worker.attempts import recorded
 from segengine.worker.reading import read_frames
-from segengine.worker.tasks import Damaged, Retry
+from segengine.worker.tasks import Damaged, Retry, ShardTask
 
 LARGEST = 1 << 26
 """Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
@@ -81,12 +83,61 @@ class MeasureTask:
         )
 
 
-def measure(task: MeasureTask) -> MeasureRecord | Retry | Damaged:
-    """Parts of all folds for each frame of a task, committed as one record."""
-    return recorded(task.store, task.writer, task.attempt, lambda _: _measured(task))
+def measure(
+    task: MeasureTask, held: Mapping[str, NDArray[Any]] | None = None
+) -> MeasureRecord | Retry | Damaged:
+    """Parts of all folds for each frame of a task, committed as one record.
+
+    held: by path, maps of the whole window that are still in memory.
+    """
+    return recorded(task.store, task.writer, task.attempt, lambda _: _measured(task, held or {}))
 
 
-def _measured(task: MeasureTask) -> MeasureRecord:
+def measure_stored(
+    shard: ShardTask, record: MaskRecord, maps: Mapping[str, NDArray[Any]], writer: Writer
+) -> None:
+    """Measure a shard's mask that has just been committed.
+
+    What fails is left to the aggregate stage, which tries again and says whose fault it is. So is a
+    shard that is tried again: its first attempt may have ended in here.
+    """
+    how = shard.measuring
+    if how is None or shard.attempt > 1:
+        return
+    lost = {failure.frame for failure in record.failures}
+    here = [i for i, ref in enumerate(shard.frames) if ref.index not in lost]
+    frames = tuple(shard.frames[i] for i in here)
+    truths = tuple(how.truths[i] for i in here) if how.truths else ()
+    told = [how.told[i] for i in here] if how.told else []
+    task = MeasureTask(
+        kind="measure",
+        store=shard.store,
+        scene=shard.scene,
+        place=shard.place,
+        window=shard.window,
+        frames=frames,
+        truths=truths,
+        truth=how.truth,
+        spec=how.spec,
+        arrays=shard.arrays,
+        places=(shard.place,),
+        inputs=inputs_of(frames, told, how.spec),
+        checksum=record.checksum,
+        key=how.key,
+        cut=shard.cut,
+        source=how.source,
+        writer=writer,
+    )
+    measure(task, maps)
+
+
+def inputs_of(frames: Sequence[FrameRef], told: Sequence[str], spec: MeasureSpec) -> str:
+    """What a measure record says of what it was measured with: truth, and images where needed."""
+    pixels = [ref.fingerprint for ref in frames] if "pixels" in spec.needs() else None
+    return " ".join(told) + ("" if pixels is None else " " + " ".join(pixels))
+
+
+def _measured(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> MeasureRecord:
     kind = FrameMeasures if task.kind == "frame" else ShardMeasures
     return kind(
         scene=task.scene,
@@ -95,7 +146,7 @@ def _measured(task: MeasureTask) -> MeasureRecord:
         truth=task.inputs,
         metrics=task.key,
         masks=task.checksum,
-        states=base64.b64encode(encode(_payload(task))).decode(),
+        states=base64.b64encode(encode(_payload(task, held))).decode(),
     )
 
 
@@ -110,13 +161,13 @@ def read_payload(record: MeasureRecord) -> dict[str, Any]:
     return found
 
 
-def _payload(task: MeasureTask) -> dict[str, Any]:
+def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     states: dict[int, list[Any]] = {}
     missing: dict[int, str] = {}
     unknown: dict[int, dict[int | float | str, int]] = {}
     lacking: dict[int, str] = {}
     provider = truths.from_json(task.truth) if task.truth else None
-    folds, maps = task.folds, _Maps(task)
+    folds, maps = task.folds, _Maps(task, held)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
     for i, ref in enumerate(task.frames):
         rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
@@ -167,9 +218,10 @@ def _can(fold: Fold, truth: Truth | None) -> bool:
 class _Maps:
     """The stored maps of a task, read for as many of its frames at once as memory allows."""
 
-    def __init__(self, task: MeasureTask) -> None:
+    def __init__(self, task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> None:
         self.task = task
-        self._held: dict[str, tuple[int, Any]] = {}
+        first = task.window.start[0]
+        self._held: dict[str, tuple[int, Any]] = {p: (first, block) for p, block in held.items()}
         """By path: the first frame held, and its block."""
 
     def read(self, path: str, ref: FrameRef, rows: slice, cols: slice) -> Any:

@@ -20,7 +20,7 @@ from segengine import asked, tiling
 from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import PROBABILITIES, draft_key
-from segengine.store.kinds import FrameFailure
+from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.values import decode
 from segengine.types import FrameRef, Linker, Prediction, Segmenter, Surveyor, Tile
 from segengine.urls import public
@@ -76,8 +76,14 @@ class Computed:
         return self.block.nbytes
 
     def finish(self) -> Labelled | Retry:
-        """Write and commit it."""
-        return tried(lambda: self.block.commit(self.objects, self.failures, self.seconds))
+        """Write, commit and measure it."""
+        return tried(
+            lambda: _measured(
+                self.block,
+                self.objects,
+                self.block.commit(self.objects, self.failures, self.seconds),
+            )
+        )
 
     @staticmethod
     def finish_all(works: Sequence[Computed]) -> list[Labelled | Retry]:
@@ -100,11 +106,22 @@ class Computed:
             step(lambda work, _: work.block.drop(unflushed))
         step(lambda work, _: work.block.write(unflushed, work.failures, work.seconds))
         step(lambda work, record: work.block.vouch(unflushed, record))
+        if any(work.block.task.measuring for work in works):
+            step(lambda work, record: _measured(work.block, unflushed, record))
         for i, work in enumerate(works):
             if not isinstance(found[i], Retry):
                 forgot = tried(partial(work.block.forget_gone, objects))
                 found[i] = forgot or found[i]
         return found
+
+
+def _measured(block: Block, objects: Objects, record: Labelled) -> Labelled:
+    """The record of a mask, which is measured while it is in memory where that is asked for."""
+    if block.task.measuring is not None and isinstance(record, MaskRecord):
+        from segengine.worker.measure import measure_stored
+
+        measure_stored(block.task, record, dict(block.maps()), objects.writer)
+    return record
 
 
 def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Retry:
@@ -198,7 +215,8 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
             block.put_joined(read_objects_draft(data), task.decided)
         else:
             _put_linked(block, decode(data)[0], task.decided)
-        return block.commit(objects, task.failures, time.perf_counter() - started)
+        record = block.commit(objects, task.failures, time.perf_counter() - started)
+        return _measured(block, objects, record)
 
     return tried(finish)
 

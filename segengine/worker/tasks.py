@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from segengine.errors import StoreAccessError, StoreLockedError
 from segengine.ground import Ground
+from segengine.measuring.measures import MeasureSpec
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer
 from segengine.store.kinds import FrameFailure
-from segengine.types import FrameRef, Place, Window
+from segengine.types import FrameRef, Place, TruthRef, Window
 from segengine.urls import public
 
 
@@ -37,6 +38,23 @@ class Hint:
 
     window: Window
     frames: tuple[FrameRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How the mask of a shard is measured, as far as that is known before there is one."""
+
+    truths: tuple[TruthRef, ...]
+    """One a frame of the shard; none where nothing is measured against truth."""
+    told: tuple[str, ...]
+    """By what a record says which truth it was, one a frame."""
+    truth: str = field(repr=False)
+    """How truth is read, as JSON; empty: there is none."""
+    spec: MeasureSpec
+    key: str
+    """Of the metrics."""
+    source: str = field(default="", repr=False)
+    """How the images are read, as JSON, where a metric needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,8 @@ class ShardTask:
     """Write to this store instead (to compare with what is stored)."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""
+    measuring: Measuring | None = None
+    """Measure the mask as soon as it is stored, while it is in memory."""
     ground: Ground | None = None
     """Where the scene lies; None: nowhere, or nobody knows how large its pixels are."""
 
