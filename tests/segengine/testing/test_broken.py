@@ -155,6 +155,28 @@ def test_a_broken_segmenter_is_told_what_is_wrong(made: Any, pattern: str) -> No
     assert_says(failures(SegmenterTests, made), pattern)
 
 
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({}, r"gives other labels made from its options; let it hold what decides"),
+        ({"radius": np.int64(5)}, r"options that travelled as JSON raised TypeError"),
+        ({"radius": 5}, ""),
+    ],
+    ids=["not all of them", "no plain value", "sound"],
+)
+def test_what_a_worker_makes_from_its_options_is_compared(
+    options: dict[str, Any], pattern: str
+) -> None:
+    law = ["test_it_labels_alike_on_a_worker"]
+    said = failures(
+        SegmenterTests, lambda: Blur(5), law, sent=False, options=options, factory=lambda _: Blur
+    )
+    if not pattern:
+        assert said == []
+    else:
+        assert_says(said, pattern)
+
+
 def test_a_bad_value_that_is_taken_is_named() -> None:
     said = failures(SegmenterTests, Lax, refused={"radius": [-1]})
     assert_says(said, r"Lax takes radius=-1 without a word; raise ValueError\('radius: ")
