@@ -35,7 +35,7 @@ from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.types import FrameRef, Place, Plugin, TruthRef, Window
 from segengine.urls import public_values
-from segengine.worker.measure import LARGEST, MeasureTask, inputs_of, measure, read_payload
+from segengine.worker.measure import LARGEST, MeasureTask, measure, read_payload
 from segengine.worker.tasks import Damaged, Measuring
 
 Unknown = Mapping[Any, int]
@@ -203,8 +203,12 @@ class Measurer:
         return found
 
     def measuring(self, layout: Layout, window: Window) -> Measuring | None:
-        """How a shard's mask is measured as soon as it is stored; None: only whole frames are."""
-        if not any(not layout.cut or not fold.whole for fold in self.spec.folds):
+        """How a shard's mask is measured as soon as it is stored; None: that is not to be.
+
+        What sees whole frames waits for them, and images are no longer in memory by then.
+        """
+        here = [fold for fold in self.spec.folds if not (layout.cut and fold.whole)]
+        if not here or any("pixels" in fold.needs for fold in here):
             return None
         own = self._truths[layout.scene][window.start[0] : window.stop[0]]
         return Measuring(
@@ -213,7 +217,6 @@ class Measurer:
             truth=self.truth,
             spec=self.spec,
             key=self._key(whole=False if layout.cut else None),
-            source=self._images(layout),
         )
 
     @cached_property
@@ -229,12 +232,6 @@ class Measurer:
             scene: _told(frames, [next(found) for _ in frames]) if self.truth else []
             for scene, frames in refs
         }
-
-    def _images(self, layout: Layout) -> str:
-        """How the images are read, as JSON, where a metric needs them."""
-        if "pixels" not in self.spec.needs():
-            return ""
-        return json.dumps([layout.kind, json.loads(self.source)])
 
     def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], MeasureRecord]]:
         masks = _Masks({}, {})
@@ -298,7 +295,10 @@ class Measurer:
         key: str,
     ) -> MeasureTask:
         here = tuple(own[r.index].truth for r in refs) if own else ()
-        told = [own[r.index].told for r in refs] if own else []
+        pixels = "pixels" in self.spec.needs()
+        inputs = " ".join(own[r.index].told for r in refs) if own else ""
+        if pixels:
+            inputs += " " + " ".join(r.fingerprint for r in refs)
         return MeasureTask(
             kind=kind,
             store=self.objects.root,
@@ -311,11 +311,11 @@ class Measurer:
             spec=self.spec,
             arrays=self.arrays[layout.scene],
             places=(place,),
-            inputs=inputs_of(refs, told, self.spec),
+            inputs=inputs,
             checksum=checksum,
             key=key,
             cut=layout.cut,
-            source=self._images(layout),
+            source=json.dumps([layout.kind, json.loads(self.source)]) if pixels else "",
             writer=self.objects.writer,
         )
 

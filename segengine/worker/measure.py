@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -108,7 +108,6 @@ def measure_stored(
     here = [i for i, ref in enumerate(shard.frames) if ref.index not in lost]
     frames = tuple(shard.frames[i] for i in here)
     truths = tuple(how.truths[i] for i in here) if how.truths else ()
-    told = [how.told[i] for i in here] if how.told else []
     task = MeasureTask(
         kind="measure",
         store=shard.store,
@@ -121,20 +120,13 @@ def measure_stored(
         spec=how.spec,
         arrays=shard.arrays,
         places=(shard.place,),
-        inputs=inputs_of(frames, told, how.spec),
+        inputs=" ".join(how.told[i] for i in here) if how.told else "",
         checksum=record.checksum,
         key=how.key,
         cut=shard.cut,
-        source=how.source,
         writer=writer,
     )
     measure(task, maps)
-
-
-def inputs_of(frames: Sequence[FrameRef], told: Sequence[str], spec: MeasureSpec) -> str:
-    """What a measure record says of what it was measured with: truth, and images where needed."""
-    pixels = [ref.fingerprint for ref in frames] if "pixels" in spec.needs() else None
-    return " ".join(told) + ("" if pixels is None else " " + " ".join(pixels))
 
 
 def _measured(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> MeasureRecord:

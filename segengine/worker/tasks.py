@@ -53,8 +53,6 @@ class Measuring:
     spec: MeasureSpec
     key: str
     """Of the metrics."""
-    source: str = field(default="", repr=False)
-    """How the images are read, as JSON, where a metric needs them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[tuple[int, int], ..
         {"store": {"shard": 32}, "evaluate": {"metrics": ["confusion", "regions"]}},
         ((70, 90),),
     ),
-    "the image's pixels": (
-        OBJECTS,
-        {"evaluate": {"metrics": [{"metric": "regions", "intensity": True}]}},
-        ((40, 50), (64, 64)),
-    ),
 }
 
 
@@ -134,6 +129,16 @@ def test_probabilities_are_measured_as_they_are_stored(bench: Any, noise: Any, t
         assert later.states == at_once[task.scene, task.place].states
     run.__exit__(None, None, None)
     assert at_once
+
+
+def test_what_needs_the_images_waits_for_the_aggregate_stage(bench: Any, noise: Any) -> None:
+    write(bench, noise, (40, 50))
+    metrics = [{"metric": "regions", "intensity": True}]
+    run = up_to_stitching(with_truth(bench, OBJECTS, evaluate={"metrics": metrics}))
+    assert measured(run) == {}
+    list(run.stage("aggregate"))
+    assert len(measured(run)) == 1
+    run.__exit__(None, None, None)
 
 
 def test_no_mask_is_read_again_to_be_measured(
