@@ -125,7 +125,7 @@ class Site:
         return self._ask(request)
 
     def _ask(self, request: urllib.request.Request) -> Any:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             return json.load(answer)
 
     def add(self, name: str, job: dict[str, Any], environ: dict[str, str] | None = None) -> None:
