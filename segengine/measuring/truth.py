@@ -321,6 +321,8 @@ def unknown_values(
     labels: what `map_labels` made of them. Of windows, the smallest of all are among the smallest
     of each, so that their sum does not depend on the cuts.
     """
+    if not labels.size or labels.max() < np.iinfo(labels.dtype).max:
+        return {}
     if values.dtype == np.bool_:
         values = values.view(np.uint8)
     if values.dtype == np.uint8:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,15 +40,24 @@ def gallery(
     places = [(row["scene"], row["frame"]) for row in chosen]
     found = find_truths(store, places) if matching is not None else []
     objects = pictured(store, places)
-    for i, row in enumerate(chosen):
-        scene, frame = places[i]
-        truth = found[i] if found else None
-        try:
-            view = look(store[scene], frame, SIDE, truth=truth, most=MOST)
-        except DamagedStoreError:  # its picture would be a lie; `verify` names it
-            continue
-        cards.append(
-            {
+
+    def panels(view: View, shown: list[draw.Drawn]) -> list[dict[str, Any]]:
+        return [
+            {"title": title, "uri": _uri(title, picture), "shape": picture.shape}
+            for title, picture in _panels(view, shown, colors, clear, matching, len(truths))
+        ]
+
+    # Pictures are drawn and encoded beside the reading of the next frame.
+    with ThreadPoolExecutor(1, "segengine-drawing") as drawing:
+        for i, row in enumerate(chosen):
+            scene, frame = places[i]
+            truth = found[i] if found else None
+            try:
+                view = look(store[scene], frame, SIDE, truth=truth, most=MOST)
+            except DamagedStoreError:  # its picture would be a lie; `verify` names it
+                continue
+            shown = objects.of(store[scene], frame, view)
+            card = {
                 "name": row["name"],
                 "scene": scene,
                 "frame": frame,
@@ -55,20 +65,9 @@ def gallery(
                 "accuracy": row.get("accuracy"),
                 "note": _note(view, store[scene].layout.frame(frame)),
                 "small": max(view.labels.shape) < SIDE // 2,
-                "panels": [
-                    {"title": title, "uri": _uri(title, picture), "shape": picture.shape}
-                    for title, picture in _panels(
-                        view,
-                        objects.of(store[scene], frame, view),
-                        colors,
-                        clear,
-                        matching,
-                        len(truths),
-                    )
-                ],
             }
-        )
-    return cards
+            cards.append((card, drawing.submit(panels, view, shown)))
+    return [{**card, "panels": drawn.result()} for card, drawn in cards]
 
 
 def _chosen(metrics: Mapping[str, Any], frames: Any) -> list[dict[str, Any]]:
