@@ -170,6 +170,11 @@ class _FoldTests(PluginTests):
             f"{name} measures the same frame otherwise the second time; keep nothing in the metric, "
             "and seed what is random",
         )
+        figures = [json.dumps(self._figures(metric, states[0]), sort_keys=True) for _ in range(2)]
+        require(
+            figures[0] == figures[1] and self._bytes(states[0]) == self._bytes(states[1]),
+            f"{name}.compute changes the state that it is given; work on a copy",
+        )
         metric.update(metric.empty(), *frame, *self._more(metric, 0))
         require(
             np.array_equal(before[0], frame[0].labels)

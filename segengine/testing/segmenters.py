@@ -110,8 +110,11 @@ class _Labelling(PluginTests):
             )
 
     def test_tiled_equals_whole(self) -> None:
-        """Labels do not depend on where a frame is cut, given halo and stride."""
-        segmenter, pixels = self._segmenter(), self.pixels()
+        """Labels do not depend on where a frame is cut, given halo and stride.
+
+        Windows are labelled by another object than the whole, as another worker does.
+        """
+        segmenter, other, pixels = self._segmenter(), self._segmenter(), self.pixels()
         if isinstance(segmenter, Linker):
             _require_linked(segmenter, pixels, self.sides)
         elif segmenter.halo is not None:
@@ -119,7 +122,13 @@ class _Labelling(PluginTests):
             for frame in frames:
                 whole = _labelled(segmenter, frame)
                 for side in self.sides:
-                    self._require_tiled(segmenter, frame, whole, side)
+                    self._require_tiled(other, frame, whole, side)
+
+    def test_the_ends_of_the_range_are_labelled(self) -> None:
+        """Frames of nothing but the least, the greatest, or both of the values that pixels have."""
+        segmenter = self._segmenter()
+        for frame in _ends(self.pixels()):
+            _require_maps(segmenter, _labelled(segmenter, frame[None]), (1, *frame.shape[:2]))
 
     def test_labels_alone_are_the_labels(self) -> None:
         """Where it has `label`, that gives what `segment` does."""
@@ -300,6 +309,20 @@ class SurveyorTests(_Labelling):
             _bytes(both, name) == states[0],
             f"{name}.merge with a window of nodata alone changes the state; let its survey count nothing",
         )
+        with expected(f"{name}.fit of nodata alone", "give any segmenter: all of it becomes void"):
+            _labelled(surveyor.fit(nothing), pixels)
+
+    def test_the_ends_of_the_range_are_labelled(self) -> None:
+        """Also where nothing else is surveyed."""
+        super().test_the_ends_of_the_range_are_labelled()
+        surveyor = self.make()
+        for frame in _ends(self.pixels()):
+            with expected(
+                f"{name_of(surveyor)}.fit of a frame from {frame.min()} to {frame.max()}",
+                "let it fit what has one value, and the greatest there is",
+            ):
+                fitted = surveyor.fit(surveyor.survey(frame[None], _all(frame[None])))
+            _labelled(fitted, frame[None])
 
     def test_states_and_fits_can_be_committed(self) -> None:
         """Both are kept in the store as plain values, and label alike when read back."""
@@ -333,6 +356,16 @@ class SurveyorTests(_Labelling):
             for rows, cols in _cut(pixels.shape[1:3], self.sides[-1]):
                 window = pixels[frame : frame + 1, rows, cols]
                 yield surveyor.survey(window, _all(window))
+
+
+def _ends(pixels: Pixels) -> Pixels:
+    """Three frames like these: of zeros, of the greatest value (1 of floats), and half of each."""
+    low, high = np.zeros_like(pixels[0]), np.ones_like(pixels[0])
+    if pixels.dtype.kind != "f":
+        high *= np.iinfo(pixels.dtype).max
+    both = low.copy()
+    both[len(both) // 2 :] = high[len(both) // 2 :]
+    return np.stack([low, high, both])
 
 
 def _all(pixels: Pixels) -> NDArray[np.bool_]:

@@ -127,6 +127,24 @@ class Meddler(Blur):
         return replace(found, labels=found.labels ^ np.uint8(len(pixels) > 1))
 
 
+class Clinging(Blur):
+    """Keeps how large the first picture was."""
+
+    def segment(self, pixels: Any) -> Prediction:
+        self.__dict__.setdefault("first", pixels.shape[1] > 20)
+        found = super().segment(pixels)
+        return replace(found, labels=found.labels ^ np.uint8(self.__dict__["first"]))
+
+
+class Timid(Blur):
+    """Divides by the contrast."""
+
+    def segment(self, pixels: Any) -> Prediction:
+        if pixels.min() == pixels.max():
+            raise ZeroDivisionError("no contrast")
+        return super().segment(pixels)
+
+
 def hidden() -> Any:
     class Inner(Blur):
         pass
@@ -145,6 +163,8 @@ def test_a_sound_segmenter_passes() -> None:
         (Moody, r"Moody\.segment gives other labels when it is asked again; seed what is random"),
         (Scribbler, r"Scribbler\.segment changes the pixels that it is given; work on a copy"),
         (Signed, r"Signed\.segment .* int64 labels; they must be unsigned; return a Prediction"),
+        (Clinging, r"Clinging labels rows .* otherwise when a frame is cut there"),
+        (Timid, r"Timid\.segment of .* pixels raised ZeroDivisionError: no contrast"),
         (Meddler, r"Meddler\.segment labels a frame otherwise when others share its call"),
         (Anything, r"Anything takes no_such_option=1 without a word; name each option"),
         (hidden, r"Inner is made inside a function, where no worker can find it"),
@@ -250,6 +270,13 @@ class Handle(Mean):
         return iter(super().survey(pixels, valid))
 
 
+class Hungry(Mean):
+    """Asks for a pixel at least."""
+
+    def fit(self, state: Any) -> Above:
+        return Above(state[0] / state[1])
+
+
 class NoSurveyor(Mean):
     scope = "all"  # type: ignore[assignment]
 
@@ -264,6 +291,7 @@ def test_a_sound_surveyor_passes() -> None:
         (MeanOfMeans, r"MeanOfMeans\.merge gives other states in another order or grouping; add int"),
         (Blind, r"Blind\.survey looks at pixels where `valid` is False; take pixels\[valid\]"),
         (Greedy, r"Greedy\.merge changes a state that it is given; return a new one"),
+        (Hungry, r"Hungry\.fit of nodata alone raised ZeroDivisionError: .*all of it becomes void"),
         (Handle, r"storing Handle's state raised TypeError: .*; build it of numbers, strings"),
         (NoSurveyor, r"NoSurveyor\.scope is 'all'; it is one of frame, scene, run"),
         (Blur, r"Blur has no survey; subclass SegmenterTests"),
@@ -443,6 +471,23 @@ class Counted(Right):
         return self.merge(state, Count(len(prediction.labels), 1))
 
 
+class Spending(Right):
+    """Uses its state up."""
+
+    def empty(self) -> Any:
+        return [0, 0]
+
+    def update(self, state: Any, prediction: Prediction, truth: Any) -> Any:
+        return self.merge(state, Right().update(Count(), prediction, truth))
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return [a[0] + b[0], a[1] + b[1]]
+
+    def compute(self, state: Any) -> Mapping[str, Any]:
+        state[1] += 1
+        return {"right": state[0] / state[1]}
+
+
 class Nan(Right):
     def compute(self, state: Any) -> Mapping[str, Any]:
         return {"right": float(np.float64(state.right) / state.scored if state.scored else np.nan)}
@@ -472,6 +517,7 @@ def test_a_sound_metric_passes() -> None:
     [
         (Floats, r"Floats\.merge gives other states in another order or grouping; keep integers"),
         (Counted, r"Counted has another state when a frame is cut; say `whole = True`"),
+        (Spending, r"Spending\.compute changes the state that it is given; work on a copy"),
         (Nan, r"writing Nan's figures as JSON raised ValueError: .*None in place of NaN"),
         (
             Biased,
