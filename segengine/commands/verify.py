@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from segengine import asked
 from segengine.errors import HEAL, TransientInputError
 from segengine.guards.trust import UNTRUSTED, is_code, named_by_store
 from segengine.instances.rows import ROWS
 from segengine.job import Job
 from segengine.planning.damage import differences, misplaced, object_key, stored_records, unreadable
+from segengine.planning.plan import Plan, stored_plan
 from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
 from segengine.store.blobs import Objects, open_objects
@@ -184,17 +186,20 @@ def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> 
 
 def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> bool:
     """Segment a shard again into a folder of its own, and compare checksums; probabilities by value."""
-    from segengine.planning.plan import stored_plan
     from segengine.stages.stitch import finish_tasks
     from segengine.worker.segment import finish_shard, segment_shard
 
     plan = stored_plan(job, store.objects)
+    if reason := _made_otherwise(plan, record):
+        raise RuntimeError(reason)
     if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
     _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
     group = plan.group(layout, record.box[0])
     if record.fit and group is not None and group not in plan.fits:
         raise RuntimeError(f"the fit {group} cannot be read: {plan.unread.get(group, CHANGED)}")
+    if record.fit and group is not None and plan.fits[group].digest != record.fit:
+        raise RuntimeError("made by an earlier fit; not compared")
     with tempfile.TemporaryDirectory(prefix="segengine-verify-") as target:
         if plan.drafts(layout):
             for place in layout.frame_shards(record.shard[0]):
@@ -219,6 +224,19 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
         return not other or (
             other == {PROBABILITIES} and _alike(store, open_objects(target), task, record)
         )
+
+
+def _made_otherwise(plan: Plan, record: MaskRecord) -> str:
+    """Why a run would make a mask again, so that it is no difference. Empty: it would not."""
+    version, weights = asked.version(plan.plugin), asked.weights(plan.plugin)
+    if record.version != version:
+        made = f"made by version {record.version} of the segmenter"
+        return f"{made}, this release has version {version}; not compared"
+    if record.weights != weights:
+        return "made with other weights; not compared"
+    if record.job != plan.fingerprint:
+        return "made by the job as it was before; not compared"
+    return ""
 
 
 def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) -> bool:

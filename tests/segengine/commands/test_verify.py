@@ -155,6 +155,68 @@ def test_inputs_that_are_gone_or_changed_are_no_difference(bench: Any, noise: An
         verify(str(bench.root / "nowhere"))
 
 
+@pytest.mark.parametrize("name", ["linked", "instances"])
+def test_what_another_version_of_the_segmenter_made_is_no_difference(
+    name: str, bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stale, as a run says; it is not compared with what this version makes."""
+    import segengine
+    from segengine.segmenters import _canny, edges
+
+    fill(bench, noise)
+    given = job(bench, SPECS[name])
+    with monkeypatch.context() as former:  # a release whose masks were others
+        for kind in (edges.Canny, edges.Regions):
+            former.setattr(kind, "version", 0)
+        former.setattr(edges, "regions", lambda relief, *_: (relief > 0).astype(np.uint32))
+        former.setattr(_canny, "keep", lambda drafted: np.minimum(drafted, 1))
+        shards = segengine.run(given).shards
+    now = edges.Canny.version if name == "linked" else edges.Regions.version
+    report = verify(str(bench.store), sample=100)
+    assert (report.exit_code, report.problems, report.sampled) == (0, (), 0)
+    assert len(report.skipped) == shards
+    for line in report.skipped:
+        assert line.endswith(
+            f": made by version 0 of the segmenter, this release has version {now}; not compared"
+        )
+    summary = segengine.run(given)
+    assert summary.computed == shards
+    assert any(f"segmenter version: 0 -> {now}" in line for line in summary.messages)
+    report = verify(str(bench.store), sample=100)
+    assert (report.exit_code, report.sampled, report.skipped) == (0, shards, ())
+
+
+def test_what_the_job_was_before_is_no_difference(bench: Any, noise: Any) -> None:
+    """A run of a changed job was killed before its first mask."""
+    import segengine
+
+    bench.put("0.png", noise(0, (60, 50, 3)))
+    segengine.run(bench.job({"kind": "threshold"}))
+    with Run(parse_job(bench.job({"kind": "threshold", "offset": 40})), in_process=True) as run:
+        list(run.stage("plan"))
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.sampled) == (0, 0)
+    (said,) = report.skipped
+    assert said.endswith(": made by the job as it was before; not compared")
+
+
+def test_what_an_earlier_fit_made_is_no_difference(bench: Any, noise: Any) -> None:
+    """A run was killed between a new fit and its first mask."""
+    import segengine
+
+    bench.put("0.png", noise(0, (60, 50, 3)))
+    given = bench.job(SPECS["run-fit"])
+    segengine.run(given)
+    bench.put("1.png", noise(1, (66, 50, 3)) // 2)
+    with Run(parse_job(given), refit=True, in_process=True) as run:
+        for name in ("plan", "survey"):
+            list(run.stage(name))
+    report = verify(str(bench.store))
+    assert (report.exit_code, report.sampled) == (0, 0)
+    (said,) = report.skipped
+    assert said.endswith(": made by an earlier fit; not compared")
+
+
 def test_probabilities_are_compared_too(toys: str, bench: Any, noise: Any) -> None:
     import segengine
 
