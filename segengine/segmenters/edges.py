@@ -208,7 +208,8 @@ class Regions:
     """Fraction of the contrast up to which the ground is flat."""
     min_size: int
     """Pixels a flat piece must have to grow into a region."""
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    """2: the water rises in steps."""
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances")
     colors: ClassVar[tuple[Color, ...]] = ((24, 26, 34), (104, 160, 214))
 
@@ -245,7 +246,10 @@ class Contrast:
     segmenter: Edges | Canny | Regions
     """What to fit; its own contrast is not set."""
     scope: Scope
-    version: ClassVar[int] = 1
+
+    @property
+    def version(self) -> int:
+        return self.segmenter.version
 
     @property
     def classes(self) -> tuple[str, ...]:
