@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _gray, _kernels
+from segengine.segmenters import _gray, _kernels, _nearly
 from segengine.types import Pixels
 
 Operator = Literal["sobel", "prewitt", "roberts", "scharr"]
@@ -32,6 +32,9 @@ _SIDES = {"sobel": (1, 2), "prewitt": (1, 1), "scharr": (3, 10)}
 """Weights of the outer and of the middle row, or column."""
 _STEP = {"sobel": 4, "prewitt": 3, "scharr": 16, "roberts": 2}
 """Response to a step of height 1 along a row or a column."""
+
+_PLAIN, _SMOOTHED = 1 << 16, 1 << 18
+"""Pixels worked on at a time: intermediates fit the cache, and a smoothing's margins are small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,28 @@ class Gradient:
     def exceeds(self, frame: Pixels, fraction: float) -> NDArray[np.bool_]:
         """(y, x) where the magnitude is above a fraction of the contrast."""
         bound = self.bound(fraction, frame)
+        padded = _kernels.pad(self.gray(frame), self.radius)
         out = np.empty(frame.shape[:2], np.bool_)
-        _kernels.by_strips(self._padded(frame), 1, lambda s: self._power(s) > bound, out)
+        size = _SMOOTHED if self.sigma else _PLAIN
+        _kernels.by_strips(padded, self.radius, lambda s: self._exceeding(s, bound), out, size)
         return out
+
+    def _exceeding(self, gray: NDArray[Any], bound: float) -> NDArray[np.bool_]:
+        """(y, x) of gray with `radius` around it; smoothed, nearly, and exactly where in doubt."""
+        gy, gx, error = self.near(gray) if self.sigma else (gray, gray, math.inf)
+        if 100 * error * error < bound:
+            power = self._square(gy, gx)
+            margin = 2 * float(slack(bound, error))
+            found: NDArray[np.bool_] = power > bound + margin
+            doubtful = np.flatnonzero(found != (power > bound - margin))
+            if len(doubtful) * 2 * self.radius < found.size:  # less work than all of them
+                for part in _nearly.blocks(doubtful, 2 * self.radius + 1):
+                    y, x = np.divmod(part, found.shape[1])
+                    found[y, x] = self._square(*self.at(gray, y, x, 1))[0, :, 0] > bound
+                return found
+        if _nearly.is_flat(gray):
+            return np.zeros([length - 2 * self.radius for length in gray.shape], np.bool_)
+        return np.asarray(self._power(self._smoothed(gray)) > bound)
 
     def bound(self, fraction: float, frame: Pixels) -> float:
         """The squared magnitude that a step of a fraction of the contrast has in this frame."""
@@ -91,16 +113,63 @@ class Gradient:
             return np.zeros_like(gy), gx
         return gy, gx
 
-    def _values(self, frame: Pixels) -> NDArray[Any]:
-        """Gray (y, x) in a dtype that holds every response, and its square, without overflow."""
+    def near(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], float]:
+        """Responses (y, x) to gray with `radius` around it, nearly, and by how much they may be wrong.
+
+        That is infinite where it is not known.
+        """
+        near = _nearly.Near.of(image)
+        if near is None:
+            return np.empty(0), np.empty(0), math.inf
+        mean = _nearly.taps(_kernels.gaussian(self.sigma), 1)
+        flat, steep = (np.convolve(mean, weights) for weights in _taps(self.operator))
+        gy, error_y = near.filtered(steep, flat)
+        gx, error_x = near.filtered(flat, steep)
+        return *self.masked(gy, gx), max(error_y, error_x)
+
+    def at(
+        self, image: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], side: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Responses (side, m, side) around places, bit for bit as `field` has them.
+
+        `image`: gray with as much around it as these need; a place is that of a window's first pixel.
+        """
+        weights = _kernels.gaussian(self.sigma)
+        size = side + 2 * self.radius
+        around = _nearly.windows(image, rows, columns, size)
+        down = _nearly.across(_kernels.smooth(around, weights, 0), size)
+        smoothed = _kernels.smooth(down, weights, 1).reshape(side + 2, -1)
+        # Side by side they are one image; what spans two of them is cut off.
+        gy, gx = (
+            np.pad(part, ((0, 0), (0, 2))).reshape(side, len(rows), side + 2)[..., :side]
+            for part in self._both(smoothed)
+        )
+        return self.masked(gy, gx)
+
+    def gray(self, frame: Pixels) -> NDArray[Any]:
+        """Gray (y, x) in a dtype that holds every response, and its square, without overflow.
+
+        To be smoothed, which makes float64 of it, it stays as it is.
+        """
         gray = _gray.comparable(frame)
+        if self.sigma:
+            return gray
         narrow = frame.dtype.kind in "bui" and frame.dtype.itemsize == 1 and frame.shape[-1] == 1
-        return gray.astype(np.int32 if narrow and not self.sigma else np.float64)
+        return gray.astype(np.int32 if narrow else np.float64)
+
+    def responses(self, gray: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Responses (y, x) across rows and across columns, to gray with `radius` around it."""
+        return self.masked(*self._both(self._smoothed(gray)))
+
+    def _smoothed(self, gray: NDArray[Any]) -> NDArray[Any]:
+        """(y + 2, x + 2) of gray with `radius` around (y, x)."""
+        if not self.sigma:
+            return gray
+        return _kernels.blurred(gray.astype(np.float64), _kernels.gaussian(self.sigma))
 
     def _padded(self, frame: Pixels) -> NDArray[Any]:
         """Gray (y + 2, x + 2) of a frame (y, x, band), smoothed: with one pixel around it."""
-        padded = _kernels.pad(self._values(frame), self.radius)
-        return _kernels.blurred(padded, _kernels.gaussian(self.sigma)) if self.sigma else padded
+        return self._smoothed(_kernels.pad(self.gray(frame), self.radius))
 
     def _both(self, padded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Responses (y, x) across rows and across columns, from (y + 2, x + 2)."""
@@ -117,7 +186,9 @@ class Gradient:
         )
 
     def _power(self, padded: NDArray[Any]) -> NDArray[Any]:
-        gy, gx = self._both(padded)
+        return self._square(*self._both(padded))
+
+    def _square(self, gy: NDArray[Any], gx: NDArray[Any]) -> NDArray[Any]:
         out: NDArray[Any]
         if self.direction == "horizontal":
             out = gy * gy
@@ -126,6 +197,19 @@ class Gradient:
         else:
             out = gy * gy + gx * gx
         return out
+
+
+def _taps(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Weights along an edge and across it, of the kernels above."""
+    if operator == "roberts":
+        return (0, 1, 1), (0, -1, 1)
+    side, middle = _SIDES[operator]
+    return (side, middle, side), (-1, 0, 1)
+
+
+def slack(power: Any, error: float) -> Any:
+    """By how much a float32 sum of two squares may be wrong, of numbers that are so by `error`."""
+    return 2.83 * error * np.sqrt(power) + 2 * error * error + power * 2.0**-22
 
 
 def height(fraction: float, contrast: float | None, frame: Pixels) -> Fraction:

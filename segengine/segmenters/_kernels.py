@@ -1,10 +1,11 @@
 """Neighbourhood arithmetic that is fixed for each pixel, so that it cannot tell where a cut is.
 
 Sums of shifted copies in a fixed order: no running sums, no library filter whose vectorised and
-scalar parts round differently. Where the inputs are integers and the sums fit the dtype the result
-is exact as well. All work on (y, x), "valid" size: a radius r shrinks an axis by 2 r. `pad` goes
-before, with reflected borders (SciPy's `reflect`, OpenCV's `BORDER_REFLECT`: b a | a b c | c b);
-a frame's real border is then honoured, and a cut's false one lies in the halo.
+scalar parts round differently; `_nearly` asks one first, and these only of what it leaves open.
+Where the inputs are integers and the sums fit the dtype the result is exact as well. All work on
+(y, x), "valid" size: a radius r shrinks an axis by 2 r. `pad` goes before, with reflected borders
+(SciPy's `reflect`, OpenCV's `BORDER_REFLECT`: b a | a b c | c b); a frame's real border is then
+honoured, and a cut's false one lies in the halo.
 """
 
 from __future__ import annotations
@@ -58,22 +59,20 @@ def strips(height: int, width: int, radius: int, pixels: int = _STRIP) -> Iterat
         yield slice(start, min(start + rows, height))
 
 
-def box_sum(image: Array, size: int, exact: bool) -> Array:
-    """Sum over each size x size box of float64, or of int32 that holds every sum.
+def box_sum(image: Array, size: int, dtype: np.dtype[Any]) -> Array:
+    """Sum over each size x size box, in float32, int32 or float64: as running sums, by OpenCV.
 
-    `exact`: known to be so in whatever order they are added; else it is found out. Exact sums are
-    running ones, others take log2(size) additions an axis.
+    Exact, where the dtype holds every sum exactly.
     """
-    if not (exact or _adds_exactly(image, size * size)):
-        return _run_sum(_run_sum(image, size, 0), size, 1)
     import cv2
 
-    around = cv2.boxFilter(image, -1, (size, size), normalize=False)
+    depth = {"float32": cv2.CV_32F, "int32": cv2.CV_32S, "float64": cv2.CV_64F}[dtype.name]
+    around = cv2.boxFilter(image, depth, (size, size), normalize=False)
     radius = size // 2
     return around[radius:-radius, radius:-radius]
 
 
-def _adds_exactly(image: Array, terms: int) -> bool:
+def adds_exactly(image: Array, terms: int) -> bool:
     """Whether sums of so many values are exact in any order: multiples of what 53 bits resolve."""
     top = max(float(image.max()), -float(image.min()))
     if not 1e-200 < top < 1e200:  # a NaN as well
@@ -83,8 +82,8 @@ def _adds_exactly(image: Array, terms: int) -> bool:
     return np.array_equal(steps, np.rint(steps))
 
 
-def _run_sum(image: Array, size: int, axis: int) -> Array:
-    """Sums of `size` neighbours: runs of 1, 2, 4, ... put together as the bits of `size` say."""
+def run_sum(image: Array, size: int, axis: int) -> Array:
+    """Sums of `size` neighbours on an axis: runs of 1, 2, 4, ... together as the bits of `size` say."""
     length = image.shape[axis] - size + 1
     run, width, start = image, 1, 0
     total: Array | None = None

@@ -181,10 +181,8 @@ class Canny:
         out = np.empty(pixels.shape[:-1], np.uint8)
         with np.errstate(invalid="ignore", over="ignore"):
             for frame, drafted in zip(pixels, out, strict=True):
-                field = self.gradient.field(frame)
-                gy, gx = self.gradient.masked(field[:, 0], field[:, 1])
                 low, high = (self.gradient.bound(f, frame) for f in (self.low, self.high))
-                drafted[:] = _canny.draft(gy, gx, low, high)
+                drafted[:] = _canny.draft(self.gradient, frame, low, high)
         return out
 
     def segment(self, pixels: Pixels) -> Prediction:

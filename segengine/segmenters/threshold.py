@@ -24,12 +24,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _gray, _kernels, _levels
+from segengine.segmenters import _gray, _kernels, _levels, _nearly
 from segengine.segmenters._histogram import Histogram, Sums
 from segengine.types import Bool, Color, Pixels, Prediction, Scope, Segmenter, Surveyor
 
@@ -40,8 +41,8 @@ Weighting = Literal["mean", "gaussian"]
 State = Sums | Histogram
 _BINS = 256
 """Bins of the triangle's histogram of float images, as in scikit-image."""
-_STRIP = 1 << 20
-"""Pixels whose neighbourhoods are compared at a time."""
+_FEW, _MANY = 1 << 17, 1 << 20
+"""Pixels compared with their means at a time: intermediates fit the cache, or margins are small."""
 
 
 def create(
@@ -286,51 +287,118 @@ class Local:
     def segment(self, pixels: Pixels) -> Prediction:
         """Label pixels (n, y, x, band), any dtype."""
         bands = pixels.shape[-1]
-        exact = _gray.is_exact(pixels.dtype, bands)
-        offset = _decimal(self.offset) * (_gray.scale(bands) if exact else 1)
-        work = self._above_mean if self.weighting == "mean" else self._above_gaussian
-        shift = float(offset * self.window**2 if self.weighting == "mean" else offset)
-        bits = 8 * pixels.dtype.itemsize + (_gray.scale(bands) * self.window**2).bit_length()
-        sums = exact and bits <= 53  # are exact
+        unit = _gray.scale(bands) if _gray.is_exact(pixels.dtype, bands) else 1
+        offset = _decimal(self.offset) * unit
         labels = np.zeros(pixels.shape[:-1], np.uint8)
         with np.errstate(invalid="ignore", over="ignore"):
             for frame, out in zip(pixels, labels, strict=True):
                 gray = _gray.comparable(frame)
-                padded = _kernels.pad(gray.astype(self._working(pixels.dtype, bands)), self.halo)
-                _kernels.by_strips(
-                    padded,
-                    self.halo,
-                    lambda strip: work(strip, shift, sums),
-                    out.view(np.bool_),
-                    _STRIP,
-                )
+                if self.weighting == "mean":
+                    gray, sums = self._summed(gray, pixels.dtype, bands)
+                    shift = float(offset * self.window**2)
+                    above, size = partial(self._above_mean, shift=shift, sums=sums), _FEW
+                else:
+                    above, size = partial(self._above_gaussian, shift=float(offset)), _MANY
+                padded = _kernels.pad(gray, self.halo)
+                _kernels.by_strips(padded, self.halo, above, out.view(np.bool_), size)
         return Prediction(labels)
 
-    def _working(self, dtype: np.dtype[Any], bands: int) -> type[np.int32 | np.float64]:
-        """int32 where every sum of a window fits it, which is faster; else float64."""
-        fits = dtype.kind in "bui" and dtype.itemsize <= 2
-        bound = 1 << 8 * dtype.itemsize
-        if (
-            self.weighting == "mean"
-            and fits
-            and bound * _gray.scale(bands) * self.window**2 < 2**31
-        ):
-            return np.int32
-        return np.float64
+    def _summed(
+        self, gray: NDArray[Any], dtype: np.dtype[Any], bands: int
+    ) -> tuple[NDArray[Any], np.dtype[Any] | None]:
+        """Gray of pixels as it is to be summed, and the fastest dtype that holds every sum exactly.
 
-    def _above_mean(self, strip: NDArray[Any], shift: float, exact: bool) -> NDArray[np.bool_]:
+        None: there is none.
+        """
+        bits = 8 * dtype.itemsize + (_gray.scale(bands) * self.window**2).bit_length()
+        name = "" if not _gray.is_exact(dtype, bands) or bits > 53 else "float64"
+        if name and bits <= 31:
+            name = "float32" if bits <= 24 and gray.dtype == np.uint8 else "int32"
+        fitting = {"float32": "B", "int32": "BHh", "float64": "fd", "": "fd"}[name]
+        if gray.dtype.char not in fitting:  # OpenCV sums these
+            gray = gray.astype(name or np.float64)
+        return gray, np.dtype(name) if name else None
+
+    def _above_mean(
+        self, strip: NDArray[Any], shift: float, sums: np.dtype[Any] | None
+    ) -> NDArray[np.bool_]:
         """Where gray x window² exceeds the sum of the window and the shift."""
         centre = strip[self.halo : -self.halo, self.halo : -self.halo]
-        excess = centre * strip.dtype.type(self.window**2) - _kernels.box_sum(
-            strip, self.window, exact
-        )
-        return self._side(excess, shift)
+        dtype, area = sums or np.dtype(np.float64), self.window**2
+        excess: NDArray[Any] = np.multiply(centre, dtype.type(area), dtype=dtype)
+        excess -= _kernels.box_sum(strip, self.window, dtype)
+        if sums is not None:
+            return self._side(excess, math.floor(shift))  # of integers
+        return self._decided(strip, excess, shift)
 
-    def _above_gaussian(self, strip: NDArray[Any], shift: float, _: bool) -> NDArray[np.bool_]:
-        centre = strip[self.halo : -self.halo, self.halo : -self.halo]
-        weights = self._weights
-        mean = _kernels.blurred(strip, weights)
-        return self._side(centre - mean, shift)
+    def _decided(
+        self, strip: NDArray[Any], excess: NDArray[Any], shift: float
+    ) -> NDArray[np.bool_]:
+        """The same of sums that may be rounded, exactly where they leave it in doubt."""
+        size = self.window
+        greatest = max(float(strip.max()), -float(strip.min()))
+        # A running sum is rounded at most twice a pixel on its way along x and along y.
+        error = 2.0**-50 * sum(strip.shape) * (size + 1) ** 2 * greatest + 2.0**-50 * abs(shift)
+        found, doubtful = self._clear(strip, excess, shift, error)
+        if len(doubtful) * size > excess.size:  # as much work as all of them
+            gray = strip.astype(np.float64)
+            if _kernels.adds_exactly(gray, size * size):
+                return self._side(excess, shift)
+            total = _kernels.run_sum(_kernels.run_sum(gray, size, 0), size, 1)
+            centre = gray[self.halo : -self.halo, self.halo : -self.halo]
+            return self._side(centre * float(size**2) - total, shift)
+        for part in _nearly.blocks(doubtful, size):
+            y, x = np.divmod(part, excess.shape[1])
+            around = _nearly.windows(strip, y, x, size)
+            down = _nearly.across(_kernels.run_sum(around, size, 0), size)
+            total = _kernels.run_sum(down, size, 1)[:, 0]
+            centre = strip[y + self.halo, x + self.halo].astype(np.float64)
+            found[y, x] = self._side(centre * float(size**2) - total, shift)
+        return found
+
+    def _above_gaussian(self, strip: NDArray[Any], shift: float) -> NDArray[np.bool_]:
+        """Where gray exceeds the mean around it and the shift: nearly, and exactly where in doubt."""
+        weights, halo = self._weights, self.halo
+        kernel = _nearly.taps(weights, 1)
+        for dtype in (np.float32, np.float64):
+            near = _nearly.Near.of(strip, dtype)
+            if near is None:
+                break
+            mean, error = near.filtered(kernel, kernel)
+            excess = np.subtract(near.image[halo:-halo, halo:-halo], mean, out=mean)
+            error += near.rounding * (near.greatest + 4 * near.top + 3 * abs(shift))
+            found, doubtful = self._clear(strip, excess, shift, error)
+            if len(doubtful) * halo > excess.size:  # as much work as all of them
+                continue
+            for part in _nearly.blocks(doubtful, len(kernel)):
+                y, x = np.divmod(part, excess.shape[1])
+                around = _nearly.windows(strip, y, x, len(kernel))
+                down = _nearly.across(_kernels.smooth(around, weights, 0), len(kernel))
+                mean = _kernels.smooth(down, weights, 1)[:, 0]
+                found[y, x] = self._side(strip[y + halo, x + halo] - mean, shift)
+            return found
+        centre = strip[halo:-halo, halo:-halo]
+        if _nearly.is_flat(strip):
+            return np.full(centre.shape, self._side(np.zeros(()), shift))
+        return self._side(centre - _kernels.blurred(strip.astype(np.float64), weights), shift)
+
+    def _clear(
+        self, strip: NDArray[Any], excess: NDArray[Any], shift: float, error: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """`_side` of what may be wrong by so much, and the flattened places where it leaves that open."""
+        above = excess > shift + error
+        found = above if self.object == "bright" else ~above
+        if not math.isfinite(error):
+            return found, np.arange(excess.size)
+        doubtful = np.flatnonzero(above != (excess > shift - error))
+        sure = (
+            self.weighting == "gaussian" or strip.dtype == np.float32
+        )  # that k x c has no rounding
+        if sure and len(doubtful) * self.halo > excess.size:
+            flat = _nearly.flat(strip, 2 * self.halo + 1)
+            found[flat] = self._side(np.zeros(()), shift)
+            doubtful = doubtful[~flat.reshape(-1)[doubtful]]
+        return found, doubtful
 
     def _side(self, excess: NDArray[Any], shift: float) -> NDArray[np.bool_]:
         return excess > shift if self.object == "bright" else excess <= shift
