@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _kernels, _nearly
+from segengine.segmenters import _gray, _kernels, _nearly
 from segengine.segmenters._gradient import Gradient, slack
 from segengine.types import Pixels
 
@@ -111,12 +111,12 @@ def draft(gradient: Gradient, frame: Pixels, low: float, high: float) -> NDArray
     pixel depends on its 3 x 3 neighbours.
     """
     margin, bounds = gradient.radius + 1, _Bounds(low, high)
-    gray = _kernels.pad(gradient.gray(frame), margin)
+    gray = _kernels.pad(_gray.comparable(frame), margin)
     out: NDArray[np.uint8] = np.empty(frame.shape[:2], np.uint8)
     for rows in _kernels.strips(out.shape[0], out.shape[1], margin, _STRIP):
         part = gray[rows.start : rows.stop + 2 * margin]
         strip = _Strip(part, rows.start == 0, rows.stop == len(out))
-        found = _nearly_drafted(gradient, strip, bounds) if gradient.sigma else None
+        found = _nearly_drafted(gradient, strip, bounds)
         out[rows] = _drafted(gradient, strip, bounds) if found is None else found
     return out
 

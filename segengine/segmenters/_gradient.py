@@ -74,15 +74,15 @@ class Gradient:
     def exceeds(self, frame: Pixels, fraction: float) -> NDArray[np.bool_]:
         """(y, x) where the magnitude is above a fraction of the contrast."""
         bound = self.bound(fraction, frame)
-        padded = _kernels.pad(self.gray(frame), self.radius)
+        padded = _kernels.pad(_gray.comparable(frame), self.radius)
         out = np.empty(frame.shape[:2], np.bool_)
         size = _SMOOTHED if self.sigma else _PLAIN
         _kernels.by_strips(padded, self.radius, lambda s: self._exceeding(s, bound), out, size)
         return out
 
     def _exceeding(self, gray: NDArray[Any], bound: float) -> NDArray[np.bool_]:
-        """(y, x) of gray with `radius` around it; smoothed, nearly, and exactly where in doubt."""
-        gy, gx, error = self.near(gray) if self.sigma else (gray, gray, math.inf)
+        """(y, x) of gray with `radius` around it: nearly, and exactly where that is in doubt."""
+        gy, gx, error = self.near(gray)
         if 100 * error * error < bound:
             power = self._square(gy, gx)
             margin = 2 * float(slack(bound, error))
@@ -121,7 +121,7 @@ class Gradient:
         near = _nearly.Near.of(image)
         if near is None:
             return np.empty(0), np.empty(0), math.inf
-        mean = _nearly.taps(_kernels.gaussian(self.sigma), 1)
+        mean = _nearly.taps(_kernels.gaussian(self.sigma), 1) if self.sigma else np.ones(1)
         flat, steep = (np.convolve(mean, weights) for weights in _taps(self.operator))
         gy, error_y = near.filtered(steep, flat)
         gx, error_x = near.filtered(flat, steep)
@@ -134,11 +134,12 @@ class Gradient:
 
         `image`: gray with as much around it as these need; a place is that of a window's first pixel.
         """
-        weights = _kernels.gaussian(self.sigma)
         size = side + 2 * self.radius
-        around = _nearly.windows(image, rows, columns, size)
-        down = _nearly.across(_kernels.smooth(around, weights, 0), size)
-        smoothed = _kernels.smooth(down, weights, 1).reshape(side + 2, -1)
+        smoothed = _nearly.windows(image, rows, columns, size)
+        if self.sigma:
+            weights = _kernels.gaussian(self.sigma)
+            down = _nearly.across(_kernels.smooth(smoothed, weights, 0), size)
+            smoothed = _kernels.smooth(down, weights, 1).reshape(side + 2, -1)
         # Side by side they are one image; what spans two of them is cut off.
         gy, gx = (
             np.pad(part, ((0, 0), (0, 2))).reshape(side, len(rows), side + 2)[..., :side]
@@ -146,30 +147,19 @@ class Gradient:
         )
         return self.masked(gy, gx)
 
-    def gray(self, frame: Pixels) -> NDArray[Any]:
-        """Gray (y, x) in a dtype that holds every response, and its square, without overflow.
-
-        To be smoothed, which makes float64 of it, it stays as it is.
-        """
-        gray = _gray.comparable(frame)
-        if self.sigma:
-            return gray
-        narrow = frame.dtype.kind in "bui" and frame.dtype.itemsize == 1 and frame.shape[-1] == 1
-        return gray.astype(np.int32 if narrow else np.float64)
-
     def responses(self, gray: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Responses (y, x) across rows and across columns, to gray with `radius` around it."""
         return self.masked(*self._both(self._smoothed(gray)))
 
     def _smoothed(self, gray: NDArray[Any]) -> NDArray[Any]:
-        """(y + 2, x + 2) of gray with `radius` around (y, x)."""
+        """(y + 2, x + 2) of gray with `radius` around (y, x), in a dtype that holds every square."""
         if not self.sigma:
-            return gray
+            return gray.astype(np.int32 if gray.dtype.itemsize == 1 else np.float64)
         return _kernels.blurred(gray.astype(np.float64), _kernels.gaussian(self.sigma))
 
     def _padded(self, frame: Pixels) -> NDArray[Any]:
         """Gray (y + 2, x + 2) of a frame (y, x, band), smoothed: with one pixel around it."""
-        return self._smoothed(_kernels.pad(self.gray(frame), self.radius))
+        return self._smoothed(_kernels.pad(_gray.comparable(frame), self.radius))
 
     def _both(self, padded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Responses (y, x) across rows and across columns, from (y + 2, x + 2)."""
@@ -195,7 +185,8 @@ class Gradient:
         elif self.direction == "vertical":
             out = gx * gx
         else:
-            out = gy * gy + gx * gx
+            out = gy * gy
+            out += gx * gx
         return out
 
 

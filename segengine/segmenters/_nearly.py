@@ -67,7 +67,7 @@ class Near:
         error = terms * self.rounding * self.top + self.rounding * self.greatest
         # `_kernels` adds differences to twice and four times the greatest, in float64.
         error += 16 * terms * _ROUNDING[np.dtype(np.float64)] * self.greatest
-        return np.ascontiguousarray(full[y : height - y, x : width - x]), gain * error
+        return full[y : height - y, x : width - x], gain * error
 
 
 def flat(image: Array, size: int) -> NDArray[np.bool_]:

@@ -22,6 +22,8 @@ JOBS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "log of columns": (edges.create, {"operator": "log", "direction": "vertical", "sigma": 1.0}),
     "canny": (edges.create, {"operator": "canny", "low": 0.01, "high": 0.04}),
     "canny of rows": (edges.create, {"operator": "canny", "direction": "horizontal", "sigma": 0.7}),
+    "plain": (edges.create, {"operator": "prewitt", "threshold": 0.03}),
+    "plain canny": (edges.create, {"operator": "canny", "sigma": 0, "low": 0.02, "high": 0.05}),
     "sobel": (edges.create, {"operator": "sobel", "sigma": 1.4, "threshold": 0.03}),
     "roberts": (edges.create, {"operator": "roberts", "sigma": 0.5, "threshold": 0.03}),
 }
