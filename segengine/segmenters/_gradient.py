@@ -33,8 +33,8 @@ _SIDES = {"sobel": (1, 2), "prewitt": (1, 1), "scharr": (3, 10)}
 _STEP = {"sobel": 4, "prewitt": 3, "scharr": 16, "roberts": 2}
 """Response to a step of height 1 along a row or a column."""
 
-_PLAIN, _SMOOTHED = 1 << 16, 1 << 18
-"""Pixels worked on at a time: intermediates fit the cache, and a smoothing's margins are small."""
+_STRIP = 1 << 18
+"""Pixels whose magnitude is compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,7 @@ class Gradient:
         bound = self.bound(fraction, frame)
         padded = _kernels.pad(_gray.comparable(frame), self.radius)
         out = np.empty(frame.shape[:2], np.bool_)
-        size = _SMOOTHED if self.sigma else _PLAIN
-        _kernels.by_strips(padded, self.radius, lambda s: self._exceeding(s, bound), out, size)
+        _kernels.by_strips(padded, self.radius, lambda s: self._exceeding(s, bound), out, _STRIP)
         return out
 
     def _exceeding(self, gray: NDArray[Any], bound: float) -> NDArray[np.bool_]:
