@@ -84,6 +84,9 @@ class Gradient:
         gy, gx, error = self.near(gray)
         if 100 * error * error < bound:
             power = self._square(gy, gx)
+            whole = not self.sigma and gray.dtype.itemsize == 1
+            if whole and 2 * (_STEP[self.operator] * 255) ** 2 < 2**24:  # float32 holds all exactly
+                return np.asarray(power > bound)
             margin = 2 * float(slack(bound, error))
             found: NDArray[np.bool_] = power > bound + margin
             doubtful = np.flatnonzero(found != (power > bound - margin))
