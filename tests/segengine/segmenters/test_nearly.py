@@ -126,6 +126,21 @@ def test_what_is_in_doubt_would_be_wrong(job: str, monkeypatch: pytest.MonkeyPat
     assert not np.array_equal(result(segmenter, pixels), wanted)
 
 
+@pytest.mark.parametrize("side", ["dark", "bright"])
+def test_running_sums_bear_no_trace_of_what_they_have_passed(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bright spot rounds all sums that ran over it, which its own window alone may tell."""
+    pixels = (np.mgrid[:60, :90][1] * 0.1).astype(np.float32)
+    pixels[5:9, 2:6] = 1e12
+    pixels[20:24, 40:43] = 3e10
+    segmenter = threshold.create("local", window=9, weighting="mean", object=side)
+    shown = pixels[None, ..., None]
+    got = result(segmenter, shown)
+    assert 0 < got[0, 30:, 50:-9].sum() < got[0, 30:, 50:-9].size
+    np.testing.assert_array_equal(got, fixed(segmenter, shown, monkeypatch))
+
+
 @pytest.mark.parametrize("job", ["gaussian", "mean", "log", "canny", "sobel"])
 def test_few_pixels_of_a_photo_are_in_doubt(job: str, worked_out: list[int]) -> None:
     create, options = JOBS[job]

@@ -487,6 +487,27 @@ def test_gray_is_the_weighted_sum() -> None:
             assert np.array_equal(_gray.rounded(image), np.round(expected / 10000))
 
 
+@pytest.mark.parametrize("bands", [2, 4, 8, 100, 300])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32"])
+def test_gray_of_many_bands_is_their_mean_however_long_the_image(dtype: str, bands: int) -> None:
+    rng = np.random.default_rng(0)
+    shape = (1, 7, 5000, bands) if bands < 10 else (1, 3, 50, bands)
+    if dtype == "float32":
+        image = rng.normal(0, 1e6, shape).astype(dtype)
+        total = np.zeros(shape[:3])
+        for band in range(bands):
+            total += image[..., band]
+        assert np.array_equal(_gray.single(image), (total / bands).astype(dtype))
+        return
+    info = np.iinfo(dtype)
+    image = rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+    image[:, :, :9] = info.max
+    expected = image.astype(np.int64).sum(axis=-1)
+    assert np.array_equal(_gray.exact(image).astype(np.int64), expected)
+    if info.bits <= 16:
+        assert np.array_equal(_gray.rounded(image), np.rint(expected / bands))
+
+
 # ----------------------------------------------------------------------------------------- options
 
 
