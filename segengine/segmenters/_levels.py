@@ -35,7 +35,7 @@ def multiotsu(counts: Counts, values: Values, classes: int) -> list[int]:
     score[1:] = moment[1:] ** 2 / weight[1:]
     starts = []
     for runs in range(2, classes + 1):
-        score, start = _extend(score, weight, moment, runs)
+        score, start = _extend(score, weight, moment, runs, whole=runs == classes)
         starts.append(start)
     levels, end = [], bins
     for start in reversed(starts):
@@ -45,11 +45,12 @@ def multiotsu(counts: Counts, values: Values, classes: int) -> list[int]:
 
 
 def _extend(
-    score: Values, weight: Values, moment: Values, runs: int
+    score: Values, weight: Values, moment: Values, runs: int, *, whole: bool
 ) -> tuple[Values, NDArray[np.int64]]:
     """Best score of the first i bins in `runs` runs, and where the last run starts, for every i.
 
-    `score` (m+1,) is that for one run less; entries with fewer bins than runs mean nothing.
+    `score` (m+1,) is that for one run less; entries with fewer bins than runs mean nothing. `whole`:
+    only that of all bins is asked for, and only what leads to it is decided.
     """
     size = len(score)
     best, start = np.zeros(size), np.full(size, runs - 1, np.int64)
@@ -67,10 +68,9 @@ def _extend(
         winners = np.where(total == np.repeat(greatest, lengths), candidates, size)
         chosen = np.minimum.reduceat(winners, offsets)
         best[middle], start[middle] = greatest, chosen
-        spans = np.concatenate(
-            (np.stack((first, middle, low, chosen)), np.stack((middle + 1, last, chosen, high))),
-            axis=1,
-        )
+        above = np.stack((middle + 1, last, chosen, high))
+        below = np.stack((first, middle, low, chosen))
+        spans = above if whole else np.concatenate((below, above), axis=1)
         first, last, low, high = spans[:, spans[0] < spans[1]]
     return best, start
 
