@@ -103,6 +103,21 @@ def _hevc(data: bytes, length: int | None) -> bool:
     return False
 
 
+def is_forward_vop(data: bytes) -> bool:
+    """Whether a packet of MPEG-4 is one intra-coded or predicted VOP, surely with a picture.
+
+    One that is marked as not coded yields no frame. It is a header and no more (ISO/IEC 14496-2,
+    6.2.5): its type, a bit for each second that has gone by, and at most 19 bits up to the mark.
+    """
+    place = data.find(b"\0\0\1\xb6")
+    if place < 0 or data.find(b"\0\0\1", place + 4) >= 0 or _bits(data, 8 * place + 32, 2) > 1:
+        return False
+    seconds = 0
+    while _bits(data, 8 * place + 34 + seconds, 1) == 1:
+        seconds += 1
+    return 8 * (len(data) - place - 4) >= 3 + seconds + 19 + 8
+
+
 # Other codecs: the type of the picture, where it is intra and all that it needs is in the packet.
 
 

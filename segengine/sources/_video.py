@@ -15,7 +15,7 @@ from segengine.sources._damage import Listener, broken_test, reason_of
 from segengine.sources._ending import MOST_BYTES, ends_silently, is_cut, with_last
 from segengine.sources._files import open_input
 from segengine.sources._jpeg import is_damaged
-from segengine.sources._keyframes import key_frame_test
+from segengine.sources._keyframes import is_forward_vop, key_frame_test
 from segengine.sources._sure import PRIMERS, Doubles, is_sure
 from segengine.sources._upright import Turn, turn_of
 from segengine.types import FrameRef
@@ -174,7 +174,15 @@ class Video:
         if "asf" in self.formats and self.codec in ("h264", "hevc"):
             return False
         # AVI stores no presentation times: frames that are shown in another order have none.
-        return self.codec in _INTRA or (self.codec in _REORDERED and "avi" not in self.formats)
+        return self.codec in _INTRA or (
+            self.codec in _REORDERED and ("avi" not in self.formats or self.codec == "mpeg4")
+        )
+
+    def is_predicted(self, packet: Any) -> bool:
+        """Whether it is as `predictable` takes for granted: in AVI, shown where it is stored."""
+        if self.codec != "mpeg4" or "avi" not in self.formats:
+            return True
+        return is_forward_vop(bytes(packet))
 
     @property
     def seekable(self) -> bool:

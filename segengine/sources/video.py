@@ -150,7 +150,7 @@ def _predicted(uri: str) -> _Index | None:
         packets = []
         for packet in video.packets():
             packets.append(video.described(packet))
-            if packets[-1] is None:
+            if packets[-1] is None or not video.is_predicted(packet):
                 return None
             if len(packets) > MOST_FRAMES:
                 raise CorruptInputError(f"more than {MOST_FRAMES:,} frames, which is the limit")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._color import gray
-from segengine.sources._keyframes import exact_start
-from segengine.sources.video import VideoSource
+from segengine.sources._keyframes import exact_start, is_forward_vop
+from segengine.sources.video import VideoSource, _decoded, _predicted
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 HEIGHT, WIDTH = 48, 64
@@ -207,6 +207,36 @@ def test_a_gradual_refresh_is_no_place_to_start(folder: Path) -> None:
     path = encode(folder / "refresh-only.mp4", **VIDEOS["refresh.mp4"])
     found = probe(path)
     assert found.gop == 40
+
+
+def test_only_what_is_shown_as_it_is_stored_is_planned_without_decoding_all(folder: Path) -> None:
+    found = {}
+    for name in ("mpeg4.avi", "mpeg4-b.avi", "mpeg4-b.mp4"):
+        path = folder / name
+        if not path.exists():
+            encode(path, **VIDEOS[name])
+        found[name] = _predicted(str(path))
+    assert found["mpeg4-b.avi"] is None
+    for name in ("mpeg4.avi", "mpeg4-b.mp4"):
+        index, decoded = found[name], _decoded(str(folder / name))
+        assert index is not None
+        np.testing.assert_allclose(index.times, decoded.times)
+        np.testing.assert_array_equal(index.keys, decoded.keys)
+
+
+def test_vops_that_come_as_they_are_shown() -> None:
+    intra, predicted, both_ways = (b"\0\0\1\xb6" + bytes([kind << 6]) for kind in range(3))
+    picture = bytes(range(1, 100))
+    assert is_forward_vop(intra + picture)
+    assert is_forward_vop(picture + predicted + picture)
+    assert not is_forward_vop(both_ways + picture)
+    assert not is_forward_vop(predicted + picture + both_ways + picture)  # packed
+    assert is_forward_vop(predicted + picture[:3])
+    assert not is_forward_vop(predicted + picture[:2])  # may be a header that says: not coded
+    late = predicted[:4] + b"\x7f" + b"\xff" * 30  # after 240 seconds
+    assert not is_forward_vop(late + b"\0" + picture[:2])
+    assert is_forward_vop(late + b"\0" + picture[:3])
+    assert not is_forward_vop(picture)
 
 
 def test_nal_units_of_both_framings() -> None:
