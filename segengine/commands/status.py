@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from segengine.ahead import several
 from segengine.progress import FailedFrame
-from segengine.reader import open_store
+from segengine.reader import Store, open_store
 from segengine.stages.tables import SceneFigures
+from segengine.store.keys import LAYOUTS, layout_key, pack_key, table_key
 from segengine.store.kinds import MaskRecord
-from segengine.store.layouts import load_layouts, load_unplaced
-from segengine.store.seals import damage_notices
+from segengine.store.layouts import load_layout, load_unplaced
+from segengine.store.parquet import read_parquet
+from segengine.store.seals import SealedObjects, damage_notices
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +84,78 @@ class StatusReport:
 def status(path: str) -> StatusReport:
     """Read a store's records. Raises StoreError, JobError where there is no store."""
     store = open_store(path)
-    layouts = load_layouts(store.objects)
+    objects = store.objects
+    done = _all_done(store)
     scenes: list[SceneStatus] = []
-    failed: list[FailedFrame] = []
-    unplaced = load_unplaced(store.objects)
-    failed += [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
-    for name, layout in layouts.items():
-        figures = SceneFigures(layout, len(store.classes))
-        done = bad = 0
-        for record in store.log.read(name, MaskRecord):
-            if any(i >= n for i, n in zip(record.shard, layout.grid, strict=True)):
-                continue
-            figures.add(record)
-            done += record.status == "done"
-            bad += record.status != "done"
-        gone = int(layout.gone.sum())
-        scenes.append(
-            SceneStatus(
-                scene=name,
-                frames=layout.shape[0],
-                shards=layout.shards,
-                done=done,
-                failed=bad,
-                gone=gone,
-            )
-        )
-        failed += list(figures.failed())
-    notices = tuple(damage_notices(store.objects))
+    unplaced = load_unplaced(objects)
+    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
+    _, names = objects.children(LAYOUTS)
+    look = partial(_scene_status, store, done)
+    for found in several(names, look, far=True) if "://" in objects.root else map(look, names):
+        if found is not None:
+            scenes.append(found[0])
+            failed += found[1]
+    notices = tuple(damage_notices(objects))
     return StatusReport(store.path, tuple(scenes), tuple(failed), notices)
+
+
+def _scene_status(
+    store: Store, done: Mapping[str, SceneStatus], name: str
+) -> tuple[SceneStatus, list[FailedFrame]] | None:
+    """What a scene's records say; None where its layout is lost."""
+    if name in done and all(_is_sealed(store.objects, key(name)) for key in (layout_key, pack_key)):
+        return done[name], []
+    layout = load_layout(store.objects, name)
+    if layout is None:
+        return None
+    figures = SceneFigures(layout, len(store.classes))
+    statuses: list[str] = []
+    for record in store.log.read(name, MaskRecord):
+        if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
+            figures.add(record)
+            statuses.append(record.status)
+    found = SceneStatus(
+        scene=name,
+        frames=layout.shape[0],
+        shards=layout.shards,
+        done=statuses.count("done"),
+        failed=len(statuses) - statuses.count("done"),
+        gone=int(layout.gone.sum()),
+    )
+    return found, list(figures.failed())
+
+
+def _all_done(store: Store) -> dict[str, SceneStatus]:
+    """Scenes of which the published tables say that every frame is done.
+
+    They say what the layouts and records said that were sealed when they were published: as long as
+    those are there unchanged, nothing of them needs to be read.
+    """
+    objects = store.objects
+    frames, shards = (
+        objects.get(table_key(name)) if objects.published else None for name in ("frames", "shards")
+    )
+    if frames is None or shards is None:
+        return {}
+    with_singles, _ = store.log.scenes()
+    count = dict(_counts(shards, "scene"))
+    found: dict[str, SceneStatus] = {}
+    undone = set(with_singles)
+    for scene, status, n in _counts(frames, "scene", "status"):
+        if status != "done" or scene not in count:
+            undone.add(scene)
+        else:
+            found[scene] = SceneStatus(scene, n, count[scene], count[scene], failed=0, gone=0)
+    return {scene: one for scene, one in found.items() if scene not in undone}
+
+
+def _counts(table: bytes, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Each combination of values in columns of a stored table, and in how many rows it is."""
+    found = read_parquet(table, columns).group_by(columns, use_threads=False)
+    counted = found.aggregate([([], "count_all")])
+    return zip(*(counted.column(name).to_pylist() for name in (*columns, "count_all")), strict=True)
+
+
+def _is_sealed(objects: SealedObjects, key: str) -> bool:
+    """Whether an object is there as it was sealed."""
+    return key in objects.book.seals and objects.get(key) is not None and key not in objects.damaged

@@ -10,10 +10,12 @@ import pytest
 
 import segengine
 from segengine.commands.plan import plan
-from segengine.commands.status import status
+from segengine.commands.status import _all_done, status
 from segengine.errors import JobError
 from segengine.job import parse_job
+from segengine.reader import open_store
 from segengine.store.blobs import LocalObjects
+from segengine.store.keys import pack_key
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 MEAN = {"kind": "threshold", "method": "mean"}
@@ -113,6 +115,37 @@ def test_status_while_a_run_is_under_way(
     bench.run(MEAN)
     assert status(str(bench.store)).scenes[0].gone == 1
     assert "1 gone" in "\n".join(status(str(bench.store)).lines())
+
+
+def test_scenes_that_are_all_done_are_told_by_the_published_tables_as_by_the_records(
+    bench: Any, noise: Any
+) -> None:
+    for i in range(4):
+        bench.put(f"{i}.zarr", noise(i, (96 + 40 * i, 96, 3)))
+    broken = bench.put("4.zarr", noise(4, (96, 96, 3)))
+    chunk = next(path for path in sorted(broken.rglob("c/0/0/*")) if path.is_file())
+    chunk.write_bytes(b"\0" * 40)
+    bench.run({**MEAN, "scope": "frame"}, store={"shard": 64, "chunk": 32})
+    store = str(bench.store)
+    quick = status(store)
+    done = _all_done(open_store(store))
+    assert sorted(done) == ["0", "1", "2", "3"]
+    assert [f.name for f in quick.failed] == ["4.zarr"]
+    table = bench.store / "tables/shards.parquet"
+    data = table.read_bytes()
+    table.write_bytes(b"PAR1")
+    slow = status(store)
+    assert _all_done(open_store(store)) == {}
+    assert (slow.scenes, slow.failed) == (quick.scenes, quick.failed)
+    table.write_bytes(data)
+
+    pack = bench.store / pack_key("1")
+    pack.unlink()
+    report = status(store)
+    assert [(s.done, s.left) for s in report.scenes if s.scene != "1"] == [
+        (s.done, s.left) for s in quick.scenes if s.scene != "1"
+    ]
+    assert pack_key("1") in "\n".join(report.notices)
 
 
 def test_status_of_nothing(tmp_path: Path) -> None:
