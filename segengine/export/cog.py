@@ -94,7 +94,8 @@ def _write_tiled(path: Path, target: Target, classes: tuple[str, ...]) -> None:
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
-        "compress": "lzw",  # GDAL has it always
+        "compress": "deflate",  # GDAL has it always; at this level it is quicker than LZW
+        "zlevel": 1,
         "bigtiff": "if_safer",
         **_georeference(placing),
     }
