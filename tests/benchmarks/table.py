@@ -15,14 +15,20 @@ class Row(NamedTuple):
     target: str
 
 
+_WIDTHS = (100, 9, 9, 8, 8, 0)
+"""Of columns: a line is printed before the next is known."""
+HEADING = ("what", "ours", "theirs", "unit", "ratio", "target")
+
+
 def show(rows: Iterable[Row]) -> None:
-    """Print an aligned table."""
-    cells = [("what", "ours", "theirs", "unit", "ratio", "target")]
-    cells += [
-        (r.what, f"{r.ours:.4g}", f"{r.theirs:.4g}", r.unit, f"{r.ratio:.4g}", r.target)
-        for r in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        columns = zip(row, widths, "<>><><", strict=True)
-        print("  ".join(f"{cell:{side}{width}}" for cell, width, side in columns).rstrip())
+    """Print each row as it is measured."""
+    print(line(HEADING))
+    for row in rows:
+        print(line(row), flush=True)
+
+
+def line(row: Iterable[object]) -> str:
+    """A row of the table."""
+    cells = (f"{cell:.4g}" if isinstance(cell, float | int) else str(cell) for cell in row)
+    columns = zip(cells, _WIDTHS, "<>><><", strict=True)
+    return "  ".join(f"{cell:{side}{width}}" for cell, width, side in columns).rstrip()
