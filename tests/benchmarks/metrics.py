@@ -5,7 +5,7 @@ import io
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ Objects = list[dict[str, Any]]
 """Rows of objects of one image, masks as pycocotools has them."""
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     """Seconds and megabytes."""
-    return [*cost_of_truth(), *average_precision()]
+    yield from cost_of_truth()
+    yield from average_precision()
 
 
 # ------------------------------------------------------------------------------------- a whole run

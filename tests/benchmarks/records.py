@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,11 @@ print(count, time.perf_counter() - started, resource.getrusage(resource.RUSAGE_S
 """
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     """Seconds, shards computed, gigabytes."""
     with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name:
-        return [*_rerun(Path(name)), *_listing(Path(name) / "listed")]
+        yield from _rerun(Path(name))
+        yield from _listing(Path(name) / "listed")
 
 
 def _rerun(folder: Path) -> list[Row]:
