@@ -8,6 +8,7 @@ from typing import Any
 from segengine.job import parse_job
 from segengine.runs import Run
 from tests.benchmarks import folder, satellite, video
+from tests.benchmarks.memory import resident_peak
 from tests.benchmarks.table import Row, show
 
 LIMIT = 400.0
@@ -39,13 +40,7 @@ def peaks(store: Path, job: Mapping[str, Any], workers: int) -> list[float]:
             for _ in run.stage(stage):
                 pass
         client = run.wait_for_workers().client  # type: ignore[attr-defined]
-        return [kilobytes / 1e3 for kilobytes in client.run(_peak).values()]
-
-
-def _peak() -> int:
-    """Kilobytes; `ru_maxrss` would be that of the process which started this one, where it is more."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        return list(client.run(resident_peak).values())
 
 
 if __name__ == "__main__":
