@@ -262,14 +262,26 @@ def first_example() -> None:
     given(none())(lambda _: None)()
 
 
+LOADED = 200
+"""Modules of a library that is worth freezing."""
+
+
+@pytest.fixture(scope="session")
+def libraries() -> list[int]:
+    """How many modules there were each time that what was there was frozen."""
+    return [0]
+
+
 @pytest.fixture(autouse=True, scope="module")
-def without_old_networks() -> Iterator[None]:
+def without_old_networks(libraries: list[int]) -> Iterator[None]:
     """Let the networks of one file's tests go before the next file's are built."""
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
         gc.collect()
-        gc.freeze()  # what is left are libraries: to look at them again takes two seconds each time
+        if len(sys.modules) > libraries[-1] + LOADED:
+            gc.freeze()  # libraries stay: to look at them again takes two seconds each time
+            libraries.append(len(sys.modules))
 
 
 @dataclass(frozen=True, slots=True)
