@@ -216,7 +216,7 @@ class Measurer:
             told=tuple(one.told for one in own),
             truth=self.truth,
             spec=self.spec,
-            key=self._key(whole=False if layout.cut else None),
+            key=self._keys[False if layout.cut else None],
         )
 
     @cached_property
@@ -248,20 +248,25 @@ class Measurer:
         folds = self.spec.folds
         whole = [f for f in folds if f.whole] if layout.cut else []
         if len(whole) < len(folds):
-            key = self._key(whole=False if layout.cut else None)
+            key = self._keys[False if layout.cut else None]
             for place, checksum in sorted(masks.checksums.items()):
                 window = layout.window(place)
                 refs = self._here(layout, window, masks.lost[place])
                 yield self._task("measure", layout, place, window, refs, own, checksum, key)
         if whole:
-            key = self._key(whole=True)
+            key = self._keys[True]
             for frame in range(layout.shape[0]):
                 task = self._frame_task(layout, frame, masks, own, key)
                 if task is not None:
                     yield task
 
-    def _key(self, whole: bool | None) -> str:
-        return digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
+    @cached_property
+    def _keys(self) -> dict[bool | None, str]:
+        """Of the metrics that see whole frames, of those that do not, and of all: what records say."""
+        return {
+            whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
+            for whole in (True, False, None)
+        }
 
     def _frame_task(
         self, layout: Layout, frame: int, masks: _Masks, own: list[_Told], key: str
