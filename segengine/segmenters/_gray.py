@@ -86,7 +86,11 @@ def rounded(pixels: Pixels) -> NDArray[Any]:
     pixels = plain(pixels)
     if pixels.shape[-1] == 1:
         return pixels[..., 0]
-    return np.asarray(np.rint(_mean(pixels)), pixels.dtype)
+    out: NDArray[Any] = np.empty(pixels.shape[:-1], pixels.dtype)
+    for part, gray in _parts(pixels, out):
+        mean = _mean(part)
+        gray[:] = np.rint(mean, out=mean)
+    return out
 
 
 def single(pixels: Pixels) -> NDArray[np.float32]:

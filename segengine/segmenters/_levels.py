@@ -33,6 +33,9 @@ def multiotsu(counts: Counts, values: Values, classes: int) -> list[int]:
     moment = np.concatenate(([0.0], np.cumsum(counts * (values - centre))))
     score = np.zeros(bins + 1)
     score[1:] = moment[1:] ** 2 / weight[1:]
+    if classes == 2:  # one start is asked for: each is looked at
+        gain = (moment[-1] - moment[1:-1]) ** 2 / (weight[-1] - weight[1:-1])
+        return [int(np.argmax(score[1:-1] + gain))]
     starts = []
     for runs in range(2, classes + 1):
         score, start = _extend(score, weight, moment, runs, whole=runs == classes)
