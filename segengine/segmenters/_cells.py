@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters._numbered import ODD, Rows, color_codes, colors_of
+from segengine.segmenters._numbered import ODD, Rows, color_codes, colors_of, packed
 from segengine.types import Bool, Pixels
 
 LIMIT = 1 << 16
@@ -31,6 +31,7 @@ FINEST = -1100
 
 Ints = NDArray[np.int64]
 _BLOCK = 2 * LIMIT  # pixels counted at a time; a sample of as many shows when cells are too many
+_DENSE = 22  # bits of a code up to which cells are put in their order without sorting them
 _CHUNK = 1 << 22  # pixels of one calcHist: 3 * 2**22 is still exact in its float32 bins
 
 
@@ -98,8 +99,10 @@ class Cells:
             return self
         low, high = self.level, min(self.level + 32, _coarsest(self.dtype))
         found: Cells | None = None  # at level `high`, unless that is where the search began
+        step = 1  # mostly the next level will do
         while high - low > 1:
-            middle = (low + high) // 2
+            middle = min(low + step, (low + high) // 2)
+            step *= 2
             cells = self.at(middle)
             if len(cells.counts) <= limit:
                 high, found = middle, cells
@@ -180,8 +183,8 @@ def count(pixels: Pixels, valid: Bool) -> Cells:
 class _Block(NamedTuple):
     """Some of the pixels that count."""
 
-    rows: NDArray[np.float64]
-    """(m, band)"""
+    rows: NDArray[Any]
+    """(m, band) integers of 8 or 16 bits, or float64."""
     low: float
     """Least value; 0 where there is no pixel."""
     high: float
@@ -189,7 +192,11 @@ class _Block(NamedTuple):
     @classmethod
     def of(cls, pixels: NDArray[Any], keep: Bool) -> _Block:
         """Those of pixels (m, band) that are to be kept and are finite."""
-        rows = (pixels if keep.all() else pixels[keep]).astype(np.float64)
+        rows = pixels if keep.all() else pixels[keep]
+        if rows.dtype == np.bool_:
+            rows = rows.view(np.uint8)
+        elif not exact(rows.dtype):
+            rows = rows.astype(np.float64)
         if not rows.size:
             return cls(rows, 0, 0)
         low, high = float(rows.min()), float(rows.max())
@@ -198,9 +205,11 @@ class _Block(NamedTuple):
             return cls.of(rows, finite)
         return cls(rows, low, high)
 
-    def corners(self, level: int) -> NDArray[np.float64]:
+    def corners(self, level: int) -> NDArray[Any]:
         """(m, band) lower corners of the pixels' cells, in cell edges."""
-        return _corners(self.rows, level)
+        if not exact(self.rows.dtype):
+            return _corners(self.rows, level)
+        return self.rows >> level if level else self.rows
 
     def ends(self, level: int) -> tuple[int, int]:
         """Least and greatest of `corners`."""
@@ -244,9 +253,12 @@ class _Tally:
             self._load(self.cells(), block)
         found = self._numbers.numbers(block.corners(self._level))
         size = len(self._numbers)
-        self._counts[:size] += np.bincount(found, minlength=size)
-        if len(self._sums):
-            self._sums[:size] += _added(found, block.rows, size)
+        counts = np.bincount(found, minlength=size)
+        self._counts[:size] += counts
+        if len(self._rests):
+            if self._level:
+                rests = block.rows & ((1 << self._level) - 1)
+                self._rests[:size] += _added(found, rests, int(counts.max()) << self._level, size)
             self._squares += _squared(block.rows)
         if size > LIMIT:
             self._load(self.cells().within(LIMIT), block)
@@ -254,7 +266,9 @@ class _Tally:
     def cells(self) -> Cells:
         """What has been counted."""
         size = len(self._numbers)
-        rows, counts, sums = self._numbers.rows(), self._counts[:size], self._sums[:size]
+        rows, counts, sums = self._numbers.rows(), self._counts[:size], self._rests[:size]
+        if len(sums):
+            sums = sums + (rows << self._level) * counts[:, None]
         return _grouped(self._none.dtype, self._level, rows, counts, sums, self._squares)
 
     def _reach(self, block: _Block) -> None:
@@ -269,33 +283,42 @@ class _Tally:
         ends = [int(cells.index.min(initial=0)), int(cells.index.max(initial=0))]
         if block is not None:
             low, high = block.ends(cells.level)
-            room = (high - low) // 4
+            # Of integers the power of two above them leaves room, and few bits need no hashing.
+            room = 0 if exact(dtype) else (high - low) // 4
             ends += [low - room, high + room]
+        if exact(dtype):
+            ends.append(0)
         self._numbers = Rows(cells.bands, min(ends), (max(ends) - min(ends)).bit_length())
         self._counts = np.zeros(LIMIT + _BLOCK, np.int64)
-        self._sums = np.zeros((len(self._counts) if exact(dtype) else 0, cells.bands), np.int64)
+        self._rests = np.zeros((len(self._counts) if exact(dtype) else 0, cells.bands), np.int64)
+        """Sums of what the values are above the lower corners of their cells."""
         if len(cells.counts):
             found = self._numbers.numbers(cells.index.astype(np.float64))
             self._counts[found] = cells.counts
-            if len(self._sums):
-                self._sums[found] = cells.sums
+            if len(self._rests):
+                corners = cells.index.astype(np.int64) << cells.level
+                self._rests[found] = cells.sums - corners * cells.counts[:, None]
 
 
-def _added(found: NDArray[np.intp], rows: NDArray[np.float64], size: int) -> Ints:
-    """(size, band) sums of the rows (m, band), 8 or 16 bit integers, of each number found (m,)."""
-    from scipy.sparse import csc_array
+def _added(found: NDArray[np.intp], rests: NDArray[Any], most: int, size: int) -> Ints:
+    """(size, band) sums of the rests (m, band) of each number found (m,), all of them below `most`."""
+    bits = most.bit_length()
+    bands = max(1, 53 // bits)  # whose sums share a float64: exact in any order
+    sums = np.empty((size, rests.shape[1]), np.int64)
+    for start in range(0, rests.shape[1], bands):
+        part = rests[:, start : start + bands]
+        total = np.bincount(found, packed(part, bits), size).astype(np.int64)
+        for band in range(start + part.shape[1] - 1, start - 1, -1):
+            sums[:, band] = total & ((1 << bits) - 1)
+            total >>= bits
+    return sums
 
-    # Below 2**53: exact in any order.
-    each = (np.ones(len(found)), found, np.arange(len(found) + 1))
-    sums: NDArray[np.float64] = csc_array(each, shape=(size, len(found))) @ rows
-    return sums.astype(np.int64)
 
-
-def _squared(rows: NDArray[np.float64]) -> int:
+def _squared(rows: NDArray[Any]) -> int:
     """Sum of the squares of 8 or 16 bit integers."""
     flat, total = rows.reshape(-1), 0
     for start in range(0, len(flat), 1 << 21):
-        part = flat[start : start + (1 << 21)]
+        part = flat[start : start + (1 << 21)].astype(np.float64)
         total += int(np.einsum("i,i", part, part))  # at most 2**53: exact in any order
     return total
 
@@ -386,13 +409,50 @@ def _grouped(
             sums=sums,
             squares=squares,
         )
-    order, first = _sorted(index.astype(np.int64))
+    wide = index.astype(np.int64)
+    if len(sums) and not int(counts.sum()) >> 53 - 16:
+        width = int(wide.max()).bit_length()
+        if not int(wide.min()) < 0 and width * wide.shape[1] <= _DENSE:
+            return _placed(dtype, level, packed(wide, width), width, counts, sums, squares)
+    order, first = _sorted(wide)
     return Cells(
         dtype=dtype,
         level=level,
         index=index[order[first]].astype(np.int32),
         counts=np.add.reduceat(counts[order], first),
         sums=np.add.reduceat(sums[order], first, axis=0) if len(sums) else sums,
+        squares=squares,
+    )
+
+
+def _placed(
+    dtype: str,
+    level: int,
+    codes: NDArray[np.float64],
+    width: int,
+    counts: Ints,
+    sums: Ints,
+    squares: int,
+) -> Cells:
+    """What `_grouped` gives, for rows whose bands are side by side in codes of `width` bits each."""
+    place = codes.astype(np.intp)
+    bands = sums.shape[1]
+    number = np.zeros(1 << width * bands, np.int32)
+    number[place] = 1
+    there = np.flatnonzero(number)
+    number[there] = np.arange(len(there))
+    found = number.take(place)
+
+    def added(column: Ints) -> Ints:
+        return np.bincount(found, column, len(there)).astype(np.int64)  # below 2**53: exact
+
+    shifts = width * np.arange(bands)[::-1]
+    return Cells(
+        dtype=dtype,
+        level=level,
+        index=(there[:, None] >> shifts & ((1 << width) - 1)).astype(np.int32),
+        counts=added(counts),
+        sums=np.stack([added(column) for column in sums.T], axis=1),
         squares=squares,
     )
 

@@ -45,7 +45,7 @@ class Rows:
         """Whether values from low to high can be numbered."""
         return self.base <= low and high < self.base + (1 << self.width)
 
-    def numbers(self, rows: NDArray[np.float64]) -> NDArray[np.intp]:
+    def numbers(self, rows: NDArray[Any]) -> NDArray[np.intp]:
         """(m,) number of each of rows (m, band), integers."""
         found: NDArray[np.intp] | None = None
         for group, codes in zip(self._groups, self._codes, strict=True):
@@ -71,14 +71,17 @@ class Rows:
         return out
 
 
-def packed(rows: NDArray[np.float64], width: int, base: int = 0) -> NDArray[np.float64]:
+def packed(rows: NDArray[Any], width: int, base: int = 0) -> NDArray[Any]:
     """(m,) the values less base of rows (m, band), side by side in `width` bits; 53 in all."""
     import cv2
 
     weights = np.ldexp(1.0, width * np.arange(rows.shape[1])[::-1])
-    # Integers below 2**53 are exact in whatever order they are added.
-    matrix = np.append(weights, -base * weights.sum())[None]
-    codes: NDArray[Any] = cv2.transform(np.ascontiguousarray(rows)[:, None], matrix)
+    # Integers of so many bits are exact in whatever order they are added.
+    narrow = ((1 << width) + 2 * abs(base)) * weights.sum() < 1 << 24
+    floats: NDArray[np.floating[Any]]
+    floats = np.ascontiguousarray(rows, np.float32 if narrow else np.float64)
+    matrix = np.append(weights, -base * weights.sum())[None].astype(floats.dtype)
+    codes: NDArray[Any] = cv2.transform(floats[:, None], matrix)
     return codes.reshape(-1)
 
 

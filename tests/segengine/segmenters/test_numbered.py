@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,3 +71,22 @@ def test_cells_are_those_that_sorting_finds(
                 cells.sums[:, band], np.bincount(place.reshape(-1), column)
             )
         assert cells.squares == int((rows.astype(np.int64) ** 2).sum())
+
+
+@pytest.mark.parametrize("width", [2, 7])
+def test_cells_are_merged_without_sorting_as_by_sorting(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    rng = np.random.default_rng(width)
+    pixels = rng.integers(0, 1 << width + 3, (2, 200, 700, 3)).astype(np.uint16)
+    parts = [_cells.count(half[None], np.ones((1, 200, 700), np.bool_)) for half in pixels]
+    placed = parts[0] + parts[1]
+    monkeypatch.setattr(_cells, "_DENSE", 0)
+    assert placed == parts[0] + parts[1]
+    np.testing.assert_array_equal(placed.sums.sum(axis=0), pixels.sum(axis=(0, 1, 2)))
+
+
+def test_sums_that_float64_does_not_hold_are_merged_exactly() -> None:
+    few = _cells.count(np.full((1, 1, 1, 2), 65535, np.uint16), np.ones((1, 1, 1), np.bool_))
+    many = replace(few, counts=few.counts << 40, sums=(few.sums << 40) + 1)
+    assert (many + few).sums.tolist() == (many.sums + few.sums).tolist()
