@@ -8,7 +8,9 @@ C = 256 c the value `C.C - 512 x.C`, the squared distance less what all centres 
 that float64 holds exactly. Times 2**16 plus the label it still does (below 2**51), and its minimum
 is the nearest centre, lowest on ties. A box of colours lies wholly in one centre's region if all
 its corners do, because such regions are convex; so one look-up in a table of 5-6-5 bit boxes labels
-most pixels, and only those in boxes that a border crosses are compared themselves.
+most pixels, and only those in boxes that a border crosses are compared themselves. So it is with
+many pixels of 16 bits, or of 8 and other than three bands, whose boxes reach as far as the centres:
+their values are below 2**52, but there is no room for a label beside them.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters._numbered import color_codes, colors_of
+from segengine.segmenters._numbered import color_codes, colors_of, packed
 from segengine.types import Labels, Pixels
 
 Centres = tuple[tuple[float, ...], ...]
 STEP = 256
 """Centres of integer pixels are multiples of 1 / STEP."""
 _BLOCK = 1 << 14  # pixels compared at a time
+_BOX_BITS = 18, 15  # of a code of a box of values; finer ones take longer to label
 _SCORES = 1 << 17  # scores held at a time; they stay in the cache
 
 
@@ -42,6 +45,9 @@ def label_pixels(pixels: Pixels, centres: Centres) -> Labels:
         return _label_rgb8(pixels, centres)
     if pixels.dtype in (np.uint8, np.uint16) and bands == 1:
         return _value_table(pixels.dtype.name, centres)[pixels[..., 0]]
+    if pixels.dtype in (np.uint8, np.uint16) and bands <= 4 and _boxing(pixels, centres):
+        labels = _label_boxed(pixels.reshape(-1, bands), centres)
+        return labels.reshape(pixels.shape[:-1])
     return label_points(pixels.reshape(-1, bands).T, centres).reshape(pixels.shape[:-1])
 
 
@@ -102,6 +108,62 @@ def _label_rgb8(pixels: Pixels, centres: Centres) -> Labels:
             scores = _scores(colors.take(block, axis=0).T.astype(np.float64, order="C"), affine)
             flat[block] = scores.min(axis=0).astype(np.int64) & 0xFFFF
     return labels
+
+
+def _boxing(pixels: Pixels, centres: Centres) -> int:
+    """Bits of a code of a box for which so many pixels pay; 0 where they pay for none."""
+    each = pixels.size // pixels.shape[-1] // len(centres)
+    return next((bits for bits in _BOX_BITS if each >> bits), 0)
+
+
+def _label_boxed(pixels: Pixels, centres: Centres) -> Labels:
+    """What `label_points` gives, for pixels (m, band) of 8 or 16 bits and centres as described above."""
+    bands = pixels.shape[1]
+    bits = _boxing(pixels, centres) // bands
+    top = int(max(map(max, centres)) * 1.1)  # what is brighter shares the last boxes
+    shift = max(0, top.bit_length() - bits)
+    table, open_ = _boxes_of(centres, bits, shift, pixels.dtype.name)
+    labels = np.empty(len(pixels), table.dtype)
+    last = pixels.dtype.type(min((1 << bits) - 1, np.iinfo(pixels.dtype).max))
+    for start in range(0, len(pixels), 4 * _BLOCK):
+        block, out = pixels[start : start + 4 * _BLOCK], labels[start : start + 4 * _BLOCK]
+        boxes = block >> shift
+        np.minimum(boxes, last, out=boxes)
+        np.take(table, packed(boxes, bits).astype(np.intp), out=out, mode="clip")
+        undecided = np.flatnonzero(out == open_)
+        out[undecided] = label_points(block.take(undecided, axis=0).T, centres)
+    return labels
+
+
+@lru_cache(maxsize=8)
+def _boxes_of(centres: Centres, bits: int, shift: int, dtype: str) -> tuple[Labels, int]:
+    """Label of each box of values, `bits` of each band side by side, as `_box_table` has it.
+
+    A box is 2**shift values wide; the last of a band goes on to the greatest value.
+    """
+    c = np.rint(np.asarray(centres) * STEP)
+    side, bands = 1 << bits, c.shape[1]
+    low = np.arange(side) << shift
+    high = np.append(low[1:] - 1, max(int(low[-1]), np.iinfo(dtype).max))
+    middle, half = (low + high) / 2, (high - low) / 2
+    kind = label_dtype(len(c))
+    open_ = int(np.iinfo(kind).max)
+    table = np.empty(side**bands, kind)
+    step = max(64, _SCORES // len(c))
+    for start in range(0, len(table), step):
+        code = np.arange(start, min(start + step, len(table)))
+        places = [code >> bits * band & (side - 1) for band in reversed(range(bands))]
+        margin = np.repeat((c**2).sum(axis=1)[:, None], len(code), axis=1)
+        for slope, place in zip(c.T, places, strict=True):
+            margin -= (2 * STEP * slope)[:, None] * middle[place]
+        best, every = margin.argmin(axis=0), np.arange(len(code))
+        margin -= margin[best, every]
+        for slope, place in zip(c.T, places, strict=True):
+            margin -= 2 * STEP * np.abs(slope[:, None] - slope[best]) * half[place]
+        margin[best, every] = 1
+        table[code] = np.where((margin > 0).all(axis=0), best, open_)
+    table.flags.writeable = False
+    return table, open_
 
 
 def _affine(centres: Centres) -> NDArray[np.float64]:

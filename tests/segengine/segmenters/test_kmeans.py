@@ -174,6 +174,39 @@ def test_every_pixel_gets_the_nearest_centre(space: str, dtype: Any, bands: int)
     np.testing.assert_array_equal(segmenter.segment(pixels).labels.reshape(-1), want)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "bands", "top", "size"),
+    [
+        (np.uint16, 3, 2047, 80),
+        (np.uint16, 3, 65535, 740),
+        (np.uint16, 2, 30, 80),
+        (np.uint16, 4, 9000, 80),
+        (np.uint8, 4, 255, 80),
+        (np.uint8, 2, 255, 740),
+    ],
+)
+def test_boxes_of_values_label_as_every_pixel_by_itself(
+    dtype: Any, bands: int, top: int, size: int
+) -> None:
+    rng = np.random.default_rng(top + size)
+    whole = np.array(rng.integers(0, top, (2, bands), endpoint=True), np.float64)
+    # Two as near to what lies between them, one that repeats another, and one out of the way.
+    centres = np.vstack([whole, whole[:1] + 2, whole[1:], np.zeros((1, bands))])
+    centres[4, 0] = rng.integers(0, top * 256) / 256
+    given = tuple(map(tuple, np.minimum(centres, top).tolist()))
+    pixels = rng.integers(0, top, (1, 3 * size, size, bands), dtype=dtype, endpoint=True)
+    near = pixels.reshape(-1, bands)[: size * size]
+    near[:] = np.clip(whole[0] + 1 + rng.integers(-3, 4, near.shape), 0, top)
+    pixels[0, -1, -5:] = np.iinfo(dtype).max  # hot pixels, far above all centres
+    assert bool(_nearest._boxing(pixels, given)) == (size > 80)
+    big = np.tile(pixels, (1, 10, 1, 1))
+    assert _nearest._boxing(big, given)
+    want = brute(pixels.reshape(-1, bands).T.astype(np.float64), given).reshape(pixels.shape[:-1])
+    assert len(np.unique(want)) >= 3
+    np.testing.assert_array_equal(_nearest.label_pixels(pixels, given), want)
+    np.testing.assert_array_equal(_nearest.label_pixels(big, given), np.tile(want, (1, 10, 1)))
+
+
 def test_label_dtype_leaves_room_for_void() -> None:
     ramp = np.arange(300, dtype=np.uint16).reshape(1, 15, 20, 1)
     assert fitted(ramp, 255).segment(ramp).labels.dtype == np.uint8
