@@ -233,6 +233,12 @@ def _corners(values: NDArray[np.float64], level: int) -> NDArray[np.float64]:
 class _Tally:
     """Pixels counted block by block, at the finest level at which the cells so far are few."""
 
+    _level: int
+    _numbers: Rows
+    _counts: Ints
+    _rests: Ints
+    """Sums of what the values are above the lower corners of their cells."""
+
     def __init__(self, dtype: np.dtype[Any], bands: int) -> None:
         self._load(empty(dtype, bands))
 
@@ -240,9 +246,9 @@ class _Tally:
         """Go to the finest level at which a sample has few cells, without counting it."""
         self._reach(block)
         level = _finest(block, self._level, _coarsest(self._none.dtype))
-        if level == 1 and self._none.dtype == "uint8":
-            level = 2  # see `Cells.within`
         self._load(self._none.at(level), block)
+        if self._is_skipped():
+            self._load(self._none.at(2), block)
 
     def add(self, block: _Block) -> None:
         """Count a block."""
@@ -260,8 +266,33 @@ class _Tally:
                 rests = block.rows & ((1 << self._level) - 1)
                 self._rests[:size] += _added(found, rests, int(counts.max()) << self._level, size)
             self._squares += _squared(block.rows)
-        if size > LIMIT:
+        while len(self._rests) and (len(self._numbers) > LIMIT or self._is_skipped()):
+            self._coarsen()
+        if len(self._numbers) > LIMIT:
             self._load(self.cells().within(LIMIT), block)
+
+    def _is_skipped(self) -> bool:
+        return self._level == 1 and self._none.dtype == "uint8"  # see `Cells.within`
+
+    def _coarsen(self) -> None:
+        """Go to the next level, of integers, as `Cells.within` would; order is of no matter yet."""
+        size, bands = len(self._numbers), self._none.bands
+        rows, counts, rests = self._numbers.rows(), self._counts[:size].copy(), self._rests[:size]
+        if self._level + 1 == _coarsest(self._none.dtype):
+            self._load(self.cells().within(LIMIT))
+            return
+        rests = rests + ((rows & 1) << self._level) * counts[:, None]
+        base = self._numbers.base >> 1
+        self._numbers = Rows(bands, base, max(0, self._numbers.width - 1) + (base < 0))
+        self._level += 1
+        found = self._numbers.numbers((rows >> 1).astype(np.float64))
+        self._counts[:size] = 0
+        self._rests[:size] = 0
+        size = len(self._numbers)
+        # Below 2**53: exact.
+        self._counts[:size] = np.bincount(found, counts, size)
+        for band in range(bands):
+            self._rests[:size, band] = np.bincount(found, rests[:, band], size)
 
     def cells(self) -> Cells:
         """What has been counted."""
@@ -291,7 +322,6 @@ class _Tally:
         self._numbers = Rows(cells.bands, min(ends), (max(ends) - min(ends)).bit_length())
         self._counts = np.zeros(LIMIT + _BLOCK, np.int64)
         self._rests = np.zeros((len(self._counts) if exact(dtype) else 0, cells.bands), np.int64)
-        """Sums of what the values are above the lower corners of their cells."""
         if len(cells.counts):
             found = self._numbers.numbers(cells.index.astype(np.float64))
             self._counts[found] = cells.counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segengine.segmenters import _cells
+from segengine.segmenters._cells import Cells
 from segengine.segmenters._numbered import Rows
 
 
@@ -90,3 +92,15 @@ def test_sums_that_float64_does_not_hold_are_merged_exactly() -> None:
     few = _cells.count(np.full((1, 1, 1, 2), 65535, np.uint16), np.ones((1, 1, 1), np.bool_))
     many = replace(few, counts=few.counts << 40, sums=(few.sums << 40) + 1)
     assert (many + few).sums.tolist() == (many.sums + few.sums).tolist()
+
+
+@pytest.mark.parametrize(("dtype", "level"), [(np.uint8, 2), (np.int8, 1), (np.uint16, 1)])
+def test_too_many_cells_are_coarsened_as_a_histogram_is(dtype: Any, level: int) -> None:
+    rng = np.random.default_rng(0)
+    low = 0 if np.dtype(dtype).kind == "u" else -11
+    pixels = rng.integers(low, low + 21, (1, 500, 500, 4)).astype(dtype)
+    cells = _cells.count(pixels, np.ones((1, 500, 500), np.bool_))
+    assert cells.level == level
+    few = [_cells.count(p, np.ones(p.shape[:3], np.bool_)) for p in np.split(pixels, 10, axis=1)]
+    assert all(part.level == 0 for part in few)
+    assert reduce(Cells.__add__, few) == cells
