@@ -80,9 +80,7 @@ class Ground:
                 if len(part) and weights.min() < 0:
                     return None
                 known = 0
-                for label in np.unique(part)[:classes].tolist() if part.size else ():
-                    if label >= classes:
-                        continue
+                for label in _present(part, classes):
                     seen = (part == label).view(np.uint8)
                     counts = cv2.reduce(seen, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
                     area = int(counts[:, 0].astype(np.int64) @ weights)
@@ -91,6 +89,15 @@ class Ground:
                 found[classes] += int(weights.sum()) * part.shape[1] - known
                 left = right
         return tuple(found)
+
+
+def _present(labels: NDArray[Any], classes: int) -> list[int]:
+    """Which of the classes there are, ascending."""
+    if labels.dtype.itemsize > 2:
+        return [label for label in np.unique(labels).tolist() if label < classes]
+    there = np.zeros(np.iinfo(labels.dtype).max + 1, np.bool_)
+    there[labels] = True
+    return np.flatnonzero(there[:classes]).tolist()
 
 
 @lru_cache(_SCENES)
