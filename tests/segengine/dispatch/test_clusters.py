@@ -64,3 +64,19 @@ def test_a_worker_never_hears_the_terminal(clients: Any) -> None:
     masks = clients(2).run(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []))
     assert len(masks) == 2
     assert all(signal.SIGINT in mask for mask in masks.values())
+
+
+@pytest.mark.system
+def test_who_waits_for_work_looks_up_seldom(clients: Any) -> None:
+    """A worker, and the scheduler in the driver's process, which is there while all of them work."""
+
+    def rates(node: Any) -> dict[str, float]:
+        return {name: 1000 / each.callback_time for name, each in node.periodic_callbacks.items()}
+
+    client = clients(2)
+    found = [client.run_on_scheduler(lambda dask_scheduler: rates(dask_scheduler))]
+    found += client.run(lambda dask_worker: rates(dask_worker)).values()
+    assert len(found) == 3
+    for node in found:
+        assert {"tick", "monitor"} <= node.keys()
+        assert sum(node.values()) < 20, node
