@@ -40,10 +40,11 @@ def puts(part: str) -> Callable[[str, str], bool]:
     return lambda method, path: method == "PUT" and part in path
 
 
-@pytest.fixture
-def clean(make_job: Callable[..., Job], tmp_path: Path) -> dict[str, bytes]:
-    photos = write_photos(tmp_path / "photos", 1)
-    local = make_job(job_of(photos, tmp_path / "m.zarr", {"kind": "faulty:Surveyed"}))
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("clean")
+    photos = write_photos(folder / "photos", 1)
+    local = Job(folder, job_of(photos, folder / "m.zarr", {"kind": "faulty:Surveyed"}))
     local.run(0, "--in-process")
     return local.scenes()
 

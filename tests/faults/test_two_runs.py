@@ -77,9 +77,11 @@ def gated(make_job: Callable[..., Job], photos: Path, tmp_path: Path) -> Callabl
     return make
 
 
-@pytest.fixture
-def clean(make_job: Callable[..., Job], photos: Path, tmp_path: Path) -> dict[str, bytes]:
-    job = make_job(job_of(photos, tmp_path / "clean.zarr", {"kind": "faulty:Trapped"}))
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("clean")
+    photos = write_photos(folder / "photos", 2)
+    job = Job(folder, job_of(photos, folder / "clean.zarr", {"kind": "faulty:Trapped"}))
     job.run(0, "--in-process")
     return job.scenes()
 
