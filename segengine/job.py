@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segengine import registry
+from segengine import batch, registry
 from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
@@ -269,13 +269,29 @@ class EvaluateSpec(Model):
         return [value] if isinstance(value, str | dict) else value
 
 
+class WorkersSpec(Model):
+    """Workers that come and go with the work there is"""
+
+    min: int = Field(0, ge=0, description="So many stay")
+    max: int = Field(ge=1, description="Never more")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> WorkersSpec:
+        if self.min > self.max:
+            raise ValueError(f"min: {self.min} is more than max, {self.max}")
+        return self
+
+
 class ClusterSpec(Model):
     """Where shards are worked on."""
 
-    kind: str = Field("local", description="local, address, or a kind that another package adds")
-    workers: int | Literal["auto"] = Field(
+    kind: str = Field(
+        "local", description="local, address, jobqueue, or a kind that another package adds"
+    )
+    workers: int | Literal["auto"] | WorkersSpec = Field(
         "auto",
-        description="Local worker processes, one thread each; auto: as many as there are cores",
+        description="Worker processes, one thread each; auto: as many as there are cores here; "
+        "jobqueue: a number, or the least and the most",
     )
     address: str | None = Field(
         None, description="Scheduler of a running cluster, tcp://...; goes with kind: address"
@@ -290,10 +306,28 @@ class ClusterSpec(Model):
             raise ValueError("address: goes with `kind: address`, and only there")
         if isinstance(self.workers, int) and self.workers < 1:
             raise ValueError(f"workers: must be at least 1, got {self.workers}")
+        if self.kind in ("local", "address") and isinstance(self.workers, WorkersSpec):
+            raise ValueError(f"workers: {self.kind} takes a number; min and max go with jobqueue")
         if self.kind not in registry.names("clusters"):
             kinds = ", ".join(registry.names("clusters"))
             raise ValueError(f"kind: {self.kind!r} is not installed; choose from {kinds}")
+        if self.kind == "jobqueue":
+            self._check_jobqueue()
         return self
+
+    def _check_jobqueue(self) -> None:
+        if self.workers == "auto":
+            raise ValueError("workers: jobqueue needs a number, or {min: 2, max: 50}")
+        try:
+            batch.options_of(self.options)
+        except ValueError as error:
+            raise ValueError(f"options: {error}") from None
+
+    def most(self, cores: int) -> int:
+        """Workers there may be at a time; `cores`: of this machine."""
+        if isinstance(self.workers, WorkersSpec):
+            return self.workers.max
+        return cores if self.workers == "auto" else self.workers
 
 
 class FaultsSpec(Model):

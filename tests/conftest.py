@@ -21,6 +21,7 @@ import segengine
 from segengine.progress import Summary
 from segengine.store.blobs import open_objects
 from segengine.store.seals import sealed_report
+from tests.slurm import Slurm, missing
 
 # A busy machine is no failure, and what passed passes again. To look for more: --hypothesis-profile=explore
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -106,18 +107,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     asked, path = config.option.markexpr, collection_path
     if asked == "quick" and path in {HERE / name for name in SLOW}:
         return True
-    if asked not in ("quick", "system") or not (path.match("test_*.py") and path.is_file()):
+    marks = {"system": "mark.system", "system and not slurm": "mark.system", "slurm": "mark.slurm"}
+    if asked not in ("quick", *marks) or not (path.match("test_*.py") and path.is_file()):
         return None
     text = path.read_text(encoding="utf-8")
     if asked == "quick":
         return "\npytestmark = pytest.mark.system\n" in text or None
-    return "mark.system" not in text or None
+    return marks[asked] not in text or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as quick what is neither of the system nor takes long: `pytest -m quick` has four minutes."""
+    """Mark as quick what is neither of the system nor takes long: `pytest -m quick` has four minutes.
+
+    Skip what needs a Slurm where there is none, unless REQUIRE_SLURM says that there must be one.
+    """
     slow = [HERE / name for name in SLOW]
+    lacking = "" if os.environ.get("REQUIRE_SLURM") else missing()
     for item in items:
+        if lacking and item.get_closest_marker("slurm") is not None:
+            item.add_marker(pytest.mark.skip(reason=lacking))
         lies = {item.path, *item.path.parents}
         if item.get_closest_marker("system") is None and lies.isdisjoint(slow):
             item.add_marker("quick")
@@ -390,6 +398,24 @@ def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
         open_objects(store).put("report/index.html", sealed_report("<!doctype html>"))
 
     monkeypatch.setattr("segengine.runs.build_report", build)
+
+
+@pytest.fixture(scope="session")
+def slurm_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A Slurm of one node, started once."""
+    site = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        site.start()
+        yield site
+    finally:
+        site.end()
+
+
+@pytest.fixture
+def slurm(slurm_site: Slurm) -> Iterator[Slurm]:
+    """That Slurm, without a job before and after."""
+    yield slurm_site
+    slurm_site.clear()
 
 
 @pytest.fixture(scope="session")

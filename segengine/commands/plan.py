@@ -94,7 +94,7 @@ def plan(job: Job) -> PlanReport:
     check_place(objects.base)
     found = make_plan(job, objects)
     measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
-    workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
+    workers = job.cluster.most(cores())
     pending = [(la, p) for la in found.layouts.values() for p in found.pending_places(la)]
     pixels = sum(_pixels(layout, place) for layout, place in pending)
     seconds = size = None

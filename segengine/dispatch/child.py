@@ -40,6 +40,11 @@ class _Storing:
 _STORING = _Storing()
 
 
+def is_storing() -> bool:
+    """True while this worker stores what it has computed."""
+    return _STORING.before is not None and not _STORING.before.done()
+
+
 def call_stamped(
     calls: Sequence[tuple[str, Callable[[Any], Any], Any]], topic: str, key: str, beside: bool
 ) -> None:

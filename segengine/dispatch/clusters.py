@@ -78,7 +78,7 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
 
     from segengine.dispatch.nannies import DeafNanny
 
-    wanted = cores() if spec.workers == "auto" else spec.workers
+    wanted = spec.most(cores())
     count = max(1, min(wanted, tasks))
     for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,8 +84,20 @@ class _Running:
 class DaskPool:
     """A Dask client's workers, each with one thread."""
 
-    def __init__(self, client: Any, *, lookahead: int = 1) -> None:
-        self.client = client
+    def __init__(
+        self,
+        client: Any,
+        *,
+        lookahead: int = 1,
+        expected: int = 0,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """`expected`: workers that there may be, once they have started.
+
+        `check`: asked while nothing ends; raises SegengineError where no worker will come. Without it
+        a run ends that has none for a while.
+        """
+        self.client, self.expected, self.check = client, expected, check
         self.lookahead = lookahead
         """Tasks that wait at the scheduler, a worker. 0 where its settings are not ours."""
         self.stop = threading.Event()
@@ -94,8 +106,8 @@ class DaskPool:
 
     @property
     def workers(self) -> int:
-        """Workers there are now."""
-        return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        """Workers there are now, or are to come."""
+        return max(1, self.expected, len(self.client.scheduler_info(n_workers=-1)["workers"]))
 
     def prepare(self, function: Callable[..., None], *args: Any) -> None:
         """Have each worker that is there call it before its first work; what it raises is ignored."""
@@ -109,7 +121,7 @@ class DaskPool:
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`."""
         window = self.workers * (1 + self.lookahead)
-        run = _DaskRun(self.client, window, retries, deadline, self.stop)
+        run = _DaskRun(self.client, window, retries, deadline, self.stop, self.check)
         try:
             yield from run.outcomes(iter(works))
         finally:
@@ -118,9 +130,16 @@ class DaskPool:
 
 class _DaskRun:
     def __init__(
-        self, client: Any, window: int, retries: int, deadline: float, stop: threading.Event
+        self,
+        client: Any,
+        window: int,
+        retries: int,
+        deadline: float,
+        stop: threading.Event,
+        check: Callable[[], None] | None,
     ) -> None:
         self.client, self.window, self.stop = client, window, stop
+        self.check = check or self._refuse_no_workers
         self.retries, self.deadline = retries, deadline
         self.topic = f"segengine-{uuid.uuid4().hex}"
         self.messages: dict[str, _Message] = {}
@@ -134,6 +153,9 @@ class _DaskRun:
         """What a work takes, as the last few did."""
         self.count = 0
         self.alive = self.looked = time.monotonic()
+        self.asked = 0.0
+        self.in_hand: Mapping[str, Any] = {}
+        """Keys of what each worker has, when that was asked for last."""
         client.subscribe_topic(self.topic, self._stamped)
 
     def close(self) -> None:
@@ -244,7 +266,7 @@ class _DaskRun:
         if self.stop.is_set():
             raise StoppedError
         if ended is None:
-            self._refuse_no_workers()
+            self.check()
         return ended
 
     def _refuse_no_workers(self) -> None:
@@ -359,11 +381,17 @@ class _DaskRun:
         if last is None:
             return None
         if not message.heard and now - message.submitted > self.deadline:
-            for worker, keys in self.client.processing().items():
+            for worker, keys in self._in_hand().items():
                 # What waits behind another of ours has not begun: its clock does not run yet.
                 if message.key == next((key for key in self.messages if key in keys), ""):
                     message.worker, message.heard = worker, now
         return last if message.heard and now - message.heard > self.deadline else None
+
+    def _in_hand(self) -> Mapping[str, Any]:
+        """What each worker has; asked for once a tick, however many wait at the scheduler."""
+        if time.monotonic() - self.asked > TICK:
+            self.in_hand, self.asked = self.client.processing(), time.monotonic()
+        return self.in_hand
 
     def _hung(self, running: _Running) -> Iterator[Outcome]:
         message = running.message

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from segengine import asked
+from segengine.batch import options_of
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
 from segengine.guards.trust import UNTRUSTED, is_code
@@ -404,8 +405,9 @@ def _worker_memory(job: Job) -> float:
 
     from segengine.cores import cores
 
-    workers = cores() if job.cluster.workers == "auto" else job.cluster.workers
-    return float(psutil.virtual_memory().total) / max(1, workers)
+    if job.cluster.kind == "jobqueue":
+        return float(options_of(job.cluster.options).worker_bytes)
+    return float(psutil.virtual_memory().total) / job.cluster.most(cores())
 
 
 def _take_committed_fits(plan: Plan) -> None:

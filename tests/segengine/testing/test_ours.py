@@ -26,6 +26,7 @@ from segengine.testing import (
     SurveyorTests,
 )
 from segengine.testing._pictures import picture
+from tests.slurm import Slurm
 
 SEGMENTERS: dict[str, dict[str, Any]] = {
     "fixed": {"kind": "threshold", "method": "fixed", "levels": [60, 150]},
@@ -134,6 +135,21 @@ class TestAddress(ClusterTests):
 
     def make(self) -> Any:
         return clusters.address
+
+
+@pytest.mark.system
+@pytest.mark.slurm
+class TestJobqueue(ClusterTests):
+    options: ClassVar[Any] = {"system": "slurm", "memory": "1GB"}
+    refused: ClassVar[Any] = {"system": ["cron"], "memory": ["much"], "cores": [0]}
+
+    @pytest.fixture(autouse=True)
+    def _site(self, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for name, value in {**slurm.environment, "XDG_STATE_HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+
+    def make(self) -> Any:
+        return registry.load("clusters", "jobqueue")
 
 
 class TestImages(SourceTests):
