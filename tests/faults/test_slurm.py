@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +16,13 @@ from typing import Any
 
 import pytest
 from faulty import counted
-from harness import Job, Process, differing, job_of, until, write_photos
+from harness import HERE, Job, Process, differing, job_of, until, write_photos
 
 from tests.slurm import CPUS, Slurm
 
 pytestmark = [pytest.mark.system, pytest.mark.slurm]
 
+SHIPPED = Path(__file__).parents[2] / "deployments/slurm"
 SHARDS = 200
 WORKERS = 4
 OPTIONS = {"system": "slurm", "memory": "500MB", "walltime": "1h"}
@@ -180,6 +186,87 @@ def test_no_job_is_left_when_the_driver_is_ended(
     assert job.summary()["computed"] == SHARDS - len(done)
     assert done.items() <= job.records().items()
     assert differing(job.scenes(), clean) == []
+
+
+@pytest.fixture
+def login(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """A login node: what is typed there, in a folder with the batch file as it ships."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {
+        "PATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(HERE),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "SEGENGINE_PAUSE": "4",
+        **slurm.environment,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shutil.copy(SHIPPED / "segengine.sbatch", tmp_path)
+
+    def typed(text: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-euc", text]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+
+    return typed
+
+
+def said_by_driver(tmp_path: Path) -> str:
+    return "".join(file.read_text() for file in tmp_path.glob("segengine-*.log"))
+
+
+@pytest.mark.parametrize("how", ["scontrol requeue", "scancel --batch --signal=USR1"])
+def test_a_driver_that_is_requeued_goes_on(
+    make: Make,
+    slurm: Slurm,
+    clean: dict[str, bytes],
+    log: Path,
+    login: Callable[[str], subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    how: str,
+) -> None:
+    """By its site, and by itself before its time is over."""
+    job = make(pause=0.2, workers=2)
+    done = login(f"sbatch --parsable segengine.sbatch {job.file}")
+    number = done.stdout.strip()
+    assert number, done.stderr
+    until(lambda: len(counted(log)) > 30, said_by_driver(tmp_path) or "no work")
+    assert login(f"{how} {number}").returncode == 0
+    until(lambda: slurm.jobs("PD") == [number] == slurm.jobs(), "it is not requeued, or not alone")
+    before = job.records()
+    assert 0 < len(before) < SHARDS
+    time.sleep(3)  # in the same second its node still refuses it: "Job credential revoked"
+    login(f"scontrol update JobId={number} StartTime=now")  # else it waits two minutes
+    until(lambda: not slurm.jobs(), "the driver does not end")
+    rest = f"{SHARDS - len(before)} shards computed, {len(before)} done before"
+    assert rest in said_by_driver(tmp_path)
+    assert before.items() <= job.records().items()
+    assert SHARDS <= len(counted(log)) <= SHARDS + 2
+    assert differing(job.scenes(), clean) == []
+
+
+def test_the_chapter_does_what_it_says(
+    slurm: Slurm, login: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    text = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    (job,) = re.findall(r"^```yaml\n(# slurm\.yaml\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "slurm.yaml").write_text(job)
+    write_photos(tmp_path / "photos", 2)
+    install, *steps = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert "segengine[hpc]" in install  # it is
+    assert len(steps) == 3
+    for step in steps:
+        done = login(step)
+        assert done.returncode == 0, done.stderr
+    slurm.until_empty(60)
+    assert "2 frames in 1 scene; 0 shards computed" in said_by_driver(tmp_path)  # all was done
+    shipped = (SHIPPED / "segengine.sbatch").read_text(encoding="utf-8")
+    assert "\n#SBATCH --requeue\n" in shipped
+    assert shipped.count("# change: ") == 4
 
 
 # ------------------------------------------------------------------------------------- bad settings
