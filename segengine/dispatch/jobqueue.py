@@ -300,8 +300,10 @@ def _adapt(cluster: Any, cores: int, least: int, most: int) -> None:
         """Workers come and go with their job."""
 
         async def target(self) -> int:
-            wanted: int = await super().target()
-            return math.ceil(wanted / cores) * cores
+            # Dask's own would reckon with how long tasks take, and few of ours are with it at a time.
+            tasks = cluster.scheduler.tasks.values()
+            undone = sum(task.state in ("queued", "no-worker", "processing") for task in tasks)
+            return math.ceil(undone / cores) * cores
 
         async def workers_to_close(self, target: int) -> list[str]:
             there = [worker.name for worker in cluster.scheduler.workers.values()]

@@ -28,8 +28,8 @@ SHARE = 0.1
 """Of the walltime that is kept back where nothing is known of works yet; and what chance may add."""
 LEAST = 10.0
 """Seconds kept back at least: batch systems do not end a job to the second."""
-LAST = 5.0
-"""Seconds before the walltime at which what still runs will not end."""
+LAST = 10.0
+"""Seconds before the walltime at which what still runs is not expected to end."""
 FRESH = 0.6
 """Who had this share of the walltime for one work, and did not end it, would not in another job."""
 
@@ -70,10 +70,11 @@ class Leaving(WorkerPlugin):  # type: ignore[misc] # Dask tells no types
             await asyncio.sleep(1.0)
         # One that runs goes on, what waits behind it goes to others, and nothing new comes.
         self.worker.status = Status.paused
-        while self._works():
-            if self.end - time.time() < LAST:
+        told = False
+        while self._works():  # killed where it is, it is done again elsewhere
+            if not told and self.end - time.time() < LAST:
                 self._tell()
-                return  # killed where it is, it is done again elsewhere
+                told = True
             await asyncio.sleep(0.2)
         await asyncio.sleep(1.0)  # its last results are on their way
         await self.worker.close_gracefully(reason="its job ends soon")
