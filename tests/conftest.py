@@ -21,7 +21,7 @@ import segengine
 from segengine.progress import Summary
 from segengine.store.blobs import open_objects
 from segengine.store.seals import sealed_report
-from tests.slurm import Slurm, missing
+from tests.slurm import Account, Slurm, missing
 
 # A busy machine is no failure, and what passed passes again. To look for more: --hypothesis-profile=explore
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -412,10 +412,11 @@ def slurm_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 
 @pytest.fixture
-def slurm(slurm_site: Slurm) -> Iterator[Slurm]:
-    """That Slurm, without a job before and after."""
-    yield slurm_site
-    slurm_site.clear()
+def slurm(slurm_site: Slurm) -> Iterator[Account]:
+    """An account of one's own there, without a job before and after."""
+    account = Account(slurm_site)
+    yield account
+    account.clear()
 
 
 @pytest.fixture(scope="session")

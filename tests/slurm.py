@@ -11,14 +11,18 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from uuid import uuid4
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
-CPUS, MEMORY = 4, 16000
+CPUS, MEMORY = 16, 16000
 """Of the node, in MB; more than there is: it is only counted."""
 NODE = "node1"
 LONG = 60.0
+LOOK = 0.2
+"""Seconds before a look at the queue, which costs as much as a shard."""
 
 CONF = """
 ClusterName=tests
@@ -50,6 +54,7 @@ SwitchType=switch/none
 NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory}
 PartitionName=main Nodes={name} Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes={name} MaxTime=5 State=UP
+PartitionName=narrow Nodes={name} MaxCPUsPerNode=1 State=UP
 """
 
 
@@ -89,7 +94,9 @@ class Slurm:
         self._configure()
         self._daemon("slurmctld", "-D", "-i")
         self._daemon("slurmd", "-D", "-N", NODE)
-        self._until(lambda: "idle" in self.said("sinfo", "-h", "-n", NODE, "-o", "%T"), "the node")
+        account = Account(self, "")
+        states = ("sinfo", "-h", "-n", NODE, "-o", "%T")
+        self._until(lambda: "idle" in account.said(*states), "the node")
 
     def _configure(self) -> None:
         with ExitStack() as held:
@@ -121,6 +128,28 @@ class Slurm:
         )
         self._stack.callback(_end, process)
 
+    def end(self) -> None:
+        """End its jobs and all of its processes."""
+        with suppress(AssertionError, subprocess.SubprocessError):
+            Account(self, "").clear()
+        self._stack.close()
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + LONG
+        while not condition():
+            words = [p.read_text(errors="replace") for p in sorted(self.folder.glob("*.out"))]
+            assert time.monotonic() < end, f"{what} does not come: {words}"
+            time.sleep(0.2)
+
+
+class Account:
+    """Whose jobs are counted together: several tests may have some at a time."""
+
+    def __init__(self, slurm: Slurm, name: str | None = None) -> None:
+        """Without a name one of its own; an empty one stands for all there are."""
+        self.name = uuid4().hex if name is None else name
+        self.environment = {**slurm.environment, "SBATCH_ACCOUNT": self.name}
+
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
         """One of Slurm's commands."""
         environment = os.environ | self.environment
@@ -133,8 +162,12 @@ class Slurm:
 
     def jobs(self, *states: str) -> list[str]:
         """Numbers of the jobs that wait or run."""
+        time.sleep(LOOK)
         only = ["-t", ",".join(states)] if states else []
-        return self.said("squeue", "-h", "-o", "%A", *only).split()
+        whose = ["-A", self.name] if self.name else []
+        done = self.call("squeue", "-h", "-o", "%A", *only, *whose)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
 
     def update_node(self, *settings: str) -> None:
         """Drain it, or resume it."""
@@ -146,27 +179,12 @@ class Slurm:
         end = time.monotonic() + seconds
         while self.jobs():
             assert time.monotonic() < end, self.said("squeue")
-            time.sleep(0.2)
 
     def clear(self) -> None:
-        """As a test found it: no jobs, a node that takes some."""
+        """End all of its jobs."""
         for job in self.jobs():
             self.call("scancel", job)
-        self.call("scontrol", "update", f"NodeName={NODE}", "State=RESUME")
         self.until_empty()
-
-    def end(self) -> None:
-        """End its jobs and all of its processes."""
-        with suppress(AssertionError, subprocess.SubprocessError):
-            self.clear()
-        self._stack.close()
-
-    def _until(self, condition: object, what: str) -> None:
-        end = time.monotonic() + LONG
-        while not condition():  # type: ignore[operator]
-            words = [p.read_text(errors="replace") for p in sorted(self.folder.glob("*.out"))]
-            assert time.monotonic() < end, f"{what} does not come: {words}"
-            time.sleep(0.2)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

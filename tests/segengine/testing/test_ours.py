@@ -26,7 +26,7 @@ from segengine.testing import (
     SurveyorTests,
 )
 from segengine.testing._pictures import picture
-from tests.slurm import Slurm
+from tests.slurm import Account
 
 SEGMENTERS: dict[str, dict[str, Any]] = {
     "fixed": {"kind": "threshold", "method": "fixed", "levels": [60, 150]},
@@ -144,7 +144,7 @@ class TestJobqueue(ClusterTests):
     refused: ClassVar[Any] = {"system": ["cron"], "memory": ["much"], "cores": [0]}
 
     @pytest.fixture(autouse=True)
-    def _site(self, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def _site(self, slurm: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         for name, value in {**slurm.environment, "XDG_STATE_HOME": str(tmp_path)}.items():
             monkeypatch.setenv(name, value)
 
