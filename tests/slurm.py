@@ -72,7 +72,7 @@ class Slurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
-        self._stack = ExitStack()
+        self._stack, self._up = ExitStack(), False
         self._path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
     def start(self) -> None:
@@ -97,6 +97,7 @@ class Slurm:
         account = Account(self, "")
         states = ("sinfo", "-h", "-n", NODE, "-o", "%T")
         self._until(lambda: "idle" in account.said(*states), "the node")
+        self._up = True
 
     def _configure(self) -> None:
         with ExitStack() as held:
@@ -131,7 +132,8 @@ class Slurm:
     def end(self) -> None:
         """End its jobs and all of its processes."""
         with suppress(AssertionError, subprocess.SubprocessError):
-            Account(self, "").clear()
+            if self._up:
+                Account(self, "").clear()
         self._stack.close()
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
