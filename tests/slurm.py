@@ -51,10 +51,10 @@ KillWait=5
 MinJobAge=30
 MpiDefault=none
 SwitchType=switch/none
+Licenses=single:1
 NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory}
 PartitionName=main Nodes={name} Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes={name} MaxTime=5 State=UP
-PartitionName=narrow Nodes={name} MaxCPUsPerNode=1 State=UP
 """
 
 
