@@ -204,6 +204,7 @@ def test_workers_come_with_the_work_and_go_without_it(one: Trial) -> None:
     one.plan(workers={"min": 0, "max": 3}, pause=0.5, trap="sleep")
     run = one.job.start()
     run.until(lambda: len(one.slurm.jobs("R")) == 3, "no more are asked for")
+    assert one.job.steps("segment") < FEW - 4, "they come when there is little left to do"
     one.steps(run, FEW - 1)
     run.until(lambda: len(one.slurm.jobs()) == 1, "who has no work stays")
     assert run.wait() == 0, run.stderr
