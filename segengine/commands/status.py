@@ -11,6 +11,7 @@ from segengine.ahead import several
 from segengine.progress import FailedFrame
 from segengine.reader import Store, open_store
 from segengine.stages.tables import SceneFigures
+from segengine.store.columns import counted
 from segengine.store.keys import LAYOUTS, layout_key, pack_key, table_key
 from segengine.store.kinds import MaskRecord
 from segengine.store.layouts import load_layout, load_unplaced
@@ -151,9 +152,8 @@ def _all_done(store: Store) -> dict[str, SceneStatus]:
 
 def _counts(table: bytes, *columns: str) -> Iterator[tuple[Any, ...]]:
     """Each combination of values in columns of a stored table, and in how many rows it is."""
-    found = read_parquet(table, columns).group_by(columns, use_threads=False)
-    counted = found.aggregate([([], "count_all")])
-    return zip(*(counted.column(name).to_pylist() for name in (*columns, "count_all")), strict=True)
+    for values, count in counted(read_parquet(table, columns), columns).items():
+        yield (*values, count)
 
 
 def _is_sealed(objects: SealedObjects, key: str) -> bool:

@@ -55,14 +55,16 @@ def pictured(store: Store, places: Sequence[tuple[str, int]]) -> Pictured:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from segengine.store.columns import arrow_column
+
     data = store.objects.get(INSTANCE_TABLE)
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     if data is not None and places:
         scenes, frames = (sorted(set(values)) for values in zip(*places, strict=True))
         rows = read_parquet(data)
         chosen = pc.and_(
-            pc.is_in(rows.column("scene"), pa.array(scenes)),
-            pc.is_in(rows.column("frame"), pa.array(frames, rows.column("frame").type)),
+            pc.is_in(rows.column("scene"), arrow_column(scenes, pa.string())),
+            pc.is_in(rows.column("frame"), arrow_column(frames, rows.column("frame").type)),
         )
         for row in rows.filter(chosen).to_pylist():
             found.setdefault((row["scene"], row["frame"]), []).append(row)

@@ -14,6 +14,7 @@ from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
 from segengine.report import _figures, _measures
+from segengine.store.columns import arrow_column, counted
 from segengine.store.kinds import LOST
 from segengine.urls import public, public_values
 
@@ -87,7 +88,8 @@ def _quarantine(frames: Any) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    chosen = frames.filter(pc.is_in(frames.column("status"), pa.array(FAILED)))
+    failed = arrow_column(FAILED, pa.string())
+    chosen = frames.filter(pc.is_in(frames.column("status"), failed))
     columns = ["name", "scene", "frame", "status", "reason"]
     rows: list[dict[str, Any]] = public_values(chosen.select(columns).to_pylist())
     return rows
@@ -171,10 +173,9 @@ def _scenes(
 ) -> list[dict[str, Any]]:
     """One row a scene: the worst first where there is truth, else those with failed frames."""
     counts: dict[str, dict[str, int]] = {}
-    grouped = frames.group_by(["scene", "status"]).aggregate([([], "count_all")])
-    for row in grouped.to_pylist():
-        if row["scene"] is not None:
-            counts.setdefault(row["scene"], {})[row["status"]] = row["count_all"]
+    for (scene, status), count in counted(frames, ("scene", "status")).items():
+        if scene is not None:
+            counts.setdefault(scene, {})[status] = count
     rows = []
     for name, by_status in counts.items():
         own = figures.get(name, {})

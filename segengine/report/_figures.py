@@ -15,6 +15,7 @@ from segengine.pictures import draw
 from segengine.pictures.objects import pictured
 from segengine.pictures.view import View, find_truths, look
 from segengine.reader import Store
+from segengine.store.columns import arrow_column, arrow_scalar, numbers_of
 
 FRAMES = 12
 SIDE = 512
@@ -74,11 +75,14 @@ def _chosen(metrics: Mapping[str, Any], frames: Any) -> list[dict[str, Any]]:
     measured = [row for row in metrics.get("frames", []) if row.get("iou") is not None]
     if measured:
         return measured[:FRAMES]
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    done = frames.filter(pc.equal(frames.column("status"), "done"))
+    done = frames.filter(pc.equal(frames.column("status"), arrow_scalar("done", pa.string())))
     places = np.unique(np.linspace(0, done.num_rows - 1, FRAMES).round().astype(int))
-    rows: list[dict[str, Any]] = done.take(places[places >= 0]).to_pylist() if done.num_rows else []
+    if not done.num_rows:
+        return []
+    rows: list[dict[str, Any]] = done.take(arrow_column(places.tolist(), pa.int64())).to_pylist()
     return rows
 
 
@@ -123,16 +127,17 @@ def _uri(title: str, picture: draw.RGB) -> str:
 
 def throughput(shards: Any) -> dict[str, Any] | None:
     """Pixels a second over the last run, by when shards were finished; None before the first."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    done = shards.filter(pc.greater(shards.column("pixels"), 0))
-    ends = np.asarray(done.column("finished"), np.float64)
-    if not ends.size:
+    done = shards.filter(pc.greater(shards.column("pixels"), arrow_scalar(0, pa.int64())))
+    if not done.num_rows:
         return None
+    ends, pixels, seconds = (
+        numbers_of(done.column(name).combine_chunks()) for name in ("finished", "pixels", "seconds")
+    )
     order = np.argsort(ends)
-    ends = ends[order]
-    pixels = np.asarray(done.column("pixels"), np.float64)[order]
-    seconds = np.asarray(done.column("seconds"), np.float64)[order]
+    ends, pixels, seconds = ends[order], pixels[order].astype(np.float64), seconds[order]
     first = int(np.flatnonzero(np.diff(ends, prepend=-np.inf) > GAP)[-1])
     earlier, ends, pixels, seconds = first, ends[first:], pixels[first:], seconds[first:]
     start, stop = float((ends - seconds).min()), float(ends[-1])

@@ -17,6 +17,7 @@ from segengine.instances.rows import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_ro
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.stages.metrics_json import text
+from segengine.store.columns import arrow_table
 from segengine.store.keys import (
     CUT_INSTANCES,
     INSTANCE_TABLE,
@@ -218,8 +219,8 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
         row = (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
         for column, value in zip(frames.values(), row, strict=True):
             column.append(value)
-    put_table(plan, "frames", pa.table(frames, schema=FRAMES_SCHEMA))
-    put_table(plan, "shards", pa.table(shards, schema=SHARDS_SCHEMA))
+    put_table(plan, "frames", arrow_table(frames, FRAMES_SCHEMA))
+    put_table(plan, "shards", arrow_table(shards, SHARDS_SCHEMA))
 
 
 def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:

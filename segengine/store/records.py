@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from segengine.store.blobs import Objects
+from segengine.store.columns import arrow_column, arrow_table, numbers_of
 from segengine.store.keys import (
     MASK,
     PACKED,
@@ -168,7 +169,7 @@ SMALL = 64
 
 def to_table(records: Iterable[Record]) -> pa.Table:
     """Packed form of records, in (kind, shard) order."""
-    return pa.table(_columns(records), schema=SCHEMA)
+    return arrow_table(_columns(records), SCHEMA)
 
 
 def _columns(records: Iterable[Record]) -> dict[str, list[Any]]:
@@ -191,7 +192,7 @@ def pack_records(records: Iterable[Record]) -> bytes:
     """Packed records as the parquet file that is stored."""
     columns, sink = _columns(records), io.BytesIO()
     if len(columns["kind"]) > SMALL:
-        pq.write_table(pa.table(columns, schema=SCHEMA), sink, compression="zstd")
+        pq.write_table(arrow_table(columns, SCHEMA), sink, compression="zstd")
         return sink.getvalue()
     names = tuple(
         name
@@ -200,7 +201,7 @@ def pack_records(records: Iterable[Record]) -> bytes:
     )
     schema = _small_schema(names)
     pq.write_table(
-        pa.table({name: columns[name] for name in names}, schema=schema),
+        arrow_table(columns, schema),
         sink,
         compression="none",
         use_dictionary=False,
@@ -226,8 +227,9 @@ def _completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
         if name not in table.column_names:
             kind = SCHEMA.field(name).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            default = pa.repeat(pa.scalar(_DEFAULTS[name], kind), table.num_rows)
-            table = table.append_column(name, default)
+            table = table.append_column(
+                name, arrow_column([_DEFAULTS[name]] * table.num_rows, kind)
+            )
     return table.select(names)
 
 
@@ -293,12 +295,12 @@ def _plain(column: pa.Array) -> list[Any]:
     """A column as Python values; several times as fast as `to_pylist` where it can be."""
     if pa.types.is_dictionary(column.type):
         words = column.dictionary.to_pylist()
-        return [words[i] for i in column.indices.to_numpy().tolist()]
+        return [words[i] for i in numbers_of(column.indices).tolist()]
     found: list[Any]
     if pa.types.is_fixed_size_list(column.type):
-        found = column.flatten().to_numpy().reshape(-1, column.type.list_size).tolist()
+        found = numbers_of(column.flatten()).reshape(-1, column.type.list_size).tolist()
     elif pa.types.is_primitive(column.type):
-        found = column.to_numpy().tolist()
+        found = numbers_of(column).tolist()
     else:
         found = column.to_pylist()
     return found
