@@ -30,6 +30,8 @@ ANNOTATIONS = "annotations"
 """The one option of a data set that is a path."""
 FILES = ("path", "weights")
 """Options of a segmenter that may name a file."""
+CERTIFICATES = ("ca", "cert", "key")
+"""Options of `cluster: {kind: address}`, which name files."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
@@ -297,7 +299,8 @@ class ClusterSpec(Model):
         None, description="Scheduler of a running cluster, tcp://...; goes with kind: address"
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="What an installed kind takes beyond these"
+        default_factory=dict,
+        description="What the kind takes beyond these; address: ca, cert and key of a tls:// address",
     )
 
     @model_validator(mode="after")
@@ -415,6 +418,14 @@ class Job(Model):
         }
         if files:
             updates["segmenter"] = self.segmenter.model_copy(update=files)
+        shown = {
+            name: _absolute(value, base, f"cluster.options.{name}")
+            for name, value in self.cluster.options.items()
+            if self.cluster.kind == "address" and name in CERTIFICATES and isinstance(value, str)
+        }
+        if shown:
+            options = {"options": {**self.cluster.options, **shown}}
+            updates["cluster"] = self.cluster.model_copy(update=options)
         if self.truth is not None:
             truth: dict[str, Any] = {
                 "paths": [_absolute(p, base, "truth.paths") for p in self.truth.paths]

@@ -80,6 +80,8 @@ def _shown(match: re.Match[str]) -> str:
     scheme, authority, path = match["scheme"], match["authority"], match["path"]
     rest = match["rest"] or ""
     host = authority.rpartition("@")[2]
+    if not path and re.search(r":\d+:$", authority):
+        host, rest = host[:-1], ":"  # the text's: `tcp://host:8786: it does not answer`
     if not _HOST.fullmatch(host):
         return f"{scheme}{_UNKNOWN}{_closing(match[0])}"
     if ":/" in path:

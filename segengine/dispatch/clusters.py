@@ -9,15 +9,19 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segengine import registry
 from segengine.cores import cores
+from segengine.dispatch import tls
 from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.pool import Pool
 from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
+
+if TYPE_CHECKING:
+    from distributed import Client, Security
 
 
 class Cluster(Protocol):
@@ -115,17 +119,29 @@ def _share(workers: int) -> int:
 @contextlib.contextmanager
 def address(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
     """The workers of a scheduler that already runs; at most one shard a worker is under way."""
-    _refuse_options(spec)
+    place = str(spec.address)
+    security = tls.security_of(place, spec.options)
+    if security is not None:
+        tls.shake_hands(place, security, spec.options)
+    with _connected(place, security) as client:
+        yield client_pool(client, f"cluster.address: {place}")
+
+
+def _connected(place: str, security: Security | None) -> Client:
+    """A client of the scheduler there. Raises SegengineError where it does not answer."""
     from distributed import Client
 
     try:
-        client = Client(spec.address, timeout="15s", set_as_default=False)
+        return Client(place, timeout="15s", set_as_default=False, security=security)
     except (OSError, ValueError) as error:
+        where = f"cluster.address: {place}"
+        if security is None and tls.speaks_tls(place):
+            raise SegengineError(
+                f"{where} speaks TLS; write tls://, and name ca, cert and key in cluster.options"
+            ) from error
         raise SegengineError(
-            f"cluster.address: {spec.address} does not answer: {error}; is the scheduler running?"
+            f"{where} does not answer: {error}; is the scheduler running?"
         ) from error
-    with client:
-        yield client_pool(client, f"cluster.address: {spec.address}")
 
 
 def client_pool(client: Any, where: str = "client") -> Pool:

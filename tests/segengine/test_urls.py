@@ -39,6 +39,9 @@ SIGNED = "https://b.s3.amazonaws.com/k.png?X-Amz-Credential=SECRET&X-Amz-Signatu
         ("gs://b/{stem}.png", "gs://b/{stem}.png"),
         ("postgresql+asyncpg://me:SECRET@db:5432/x", "postgresql+asyncpg://db:5432/x"),
         ("tcp://10.0.0.1:8786", "tcp://10.0.0.1:8786"),
+        ("tls://me:SECRET@h:8786: gone", "tls://h:8786: gone"),
+        ("tls://me:SECRET: gone", "tls://...: gone"),
+        ("https://h:81/a:2: gone", "https://h:81/a:2: gone"),
         # what cannot be told from a password is not shown
         ("https://me:SEC/RET@h/a", "https://..."),
         ("https://me:p@SECRET@h/a", "https://h/a"),
