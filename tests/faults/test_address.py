@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faulty import counted
 from harness import Job, Process, differing, job_of, kill, write_photos
@@ -119,5 +120,28 @@ def test_workers_that_lack_segengine_are_refused_at_once(
         (line,) = job.run(1).stderr.splitlines()
         assert "cannot import segengine" in line
         assert line.endswith("install it there, or start workers in this environment")
+    finally:
+        worker.end()
+
+
+def test_a_worker_of_another_environment_is_refused_before_the_first_shard(
+    scheduler: Process, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    other = "import distributed.versions as v; real = v.version; "
+    other += "v.version = lambda name: '1.0.0' if name == 'numpy' else real(name); "
+    command = ["-c", other + "from distributed.cli.dask_worker import main; main()"]
+    command += ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--no-nanny"]
+    command += ["--scheduler-file", str(tmp_path / "scheduler.json")]
+    worker = Process(tmp_path / "workers", command)
+    try:
+        worker.until(lambda: "Registered to" in worker.stderr, "no worker")
+        log = tmp_path / "log"
+        photos = write_photos(tmp_path / "photos", 1)
+        spec = {"kind": "faulty:Trapped", "log": str(log)}
+        job = make_job(job_of(photos, tmp_path / "m.zarr", spec, cluster=block(tmp_path)))
+        (line,) = job.run(1).stderr.splitlines()
+        assert f"has numpy 1.0.0 (here {np.__version__}); install one version everywhere" in line
+        assert line.startswith(f"cluster.address: {block(tmp_path)['address']}: worker tcp://127")
+        assert counted(log) == []
     finally:
         worker.end()
