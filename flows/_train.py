@@ -22,7 +22,7 @@ def run(job_file: str, overrides: Sequence[str] = ()) -> int:
     hush()
     from segengine.training.trainers import train
 
-    display = terminal.Display()
+    display = terminal.display(lambda: "")
     try:
         trained = train(job, display.update, display.note)
     finally:

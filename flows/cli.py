@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from segengine_flows.early import asks_for_json
 from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
 from segengine_flows.terminal import say, write
 
@@ -35,6 +36,10 @@ def _main(argv: Sequence[str] | None) -> int:
         # A name that the terminal's encoding lacks must not end the run.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if asks_for_json(sys.argv[1:] if argv is None else argv):
+        from segengine_flows.jsonlog import begin
+
+        begin()  # bad usage is a message as well
     args = _parser().parse_args(argv)
     catch_signals()
     try:
@@ -62,7 +67,7 @@ def _failed(error: Exception, job_file: str | None) -> int:
 
         error = located(job_file, error)
     if isinstance(error, SegengineError):
-        say(str(error))
+        say(str(error), "error")
         return error.exit_code
     import tempfile
 
@@ -71,7 +76,7 @@ def _failed(error: Exception, job_file: str | None) -> int:
         "w", prefix="segengine-error-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         file.write(_trace(error))
-    say(f"unexpected error: {what}; the full traceback is in {file.name}")
+    say(f"unexpected error: {what}; the full traceback is in {file.name}", "error")
     return 1
 
 
@@ -288,7 +293,7 @@ class _Parser(argparse.ArgumentParser):
     """Bad usage is one line, as every error."""
 
     def error(self, message: str) -> NoReturn:
-        say(f"{message}; see `{self.prog} --help`")
+        say(f"{message}; see `{self.prog} --help`", "error")
         sys.exit(2)
 
 
@@ -329,6 +334,14 @@ def _parser() -> argparse.ArgumentParser:
     def add_trust(command: argparse.ArgumentParser, help_: str) -> None:
         command.add_argument("--trust", action="store_true", help=help_)
 
+    def add_log(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--log",
+            choices=("text", "json"),
+            default="text",
+            help="what stderr gets: text and a progress bar, or one JSON object a line",
+        )
+
     own = "use code that the store's own job names as package.module:Class"
     demo = add("demo", _demo, "Segment real images that come with a dependency; needs no network.")
     demo.add_argument(
@@ -342,6 +355,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--prefect", action="store_true", help="record the run with Prefect, also without a server"
     )
+    add_log(run)
     add_trust(run, "as `trust: true`: use code and files that inputs and models name")
     add_job(add("plan", _plan, "Dry run: what would be done, and what it needs."))
     add_store(add("status", _status, "What is done, failed and left, from the store's records."))
@@ -397,6 +411,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--set", metavar="A.B=C", action="append", default=[], help="change a key of the job"
     )
+    add_log(train)
+    add_log(demo)
     for group in LISTS:
         add(group, _list, f"List the {group} that are installed.")
     return parser

@@ -94,7 +94,7 @@ def leave(code: int, message: str = "", last: Callable[[], None] | None = None) 
 def _leave(message: str, last: Callable[[], None] | None) -> None:
     if message:
         with contextlib.suppress(OSError, ValueError):
-            stderr.write(f"segengine: {message}\n")
+            stderr.say(message, "error")
     no_more_workers = _loaded("segengine.dispatch.nannies", "LEAVING")
     if no_more_workers is not None:
         no_more_workers.set()

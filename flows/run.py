@@ -82,9 +82,11 @@ def _child(job: Job) -> AbstractContextManager[Child | None]:
 
 def drive(session: Session) -> Summary:
     """Drive a session in this thread, showing its progress."""
-    display = terminal.Display()
+    display = terminal.display(lambda: session.run_id)
     try:
-        return session.drive(display.update, display.note)
+        summary = session.drive(display.update, display.note)
+        display.end(summary)
+        return summary
     finally:
         display.close()
 
@@ -219,4 +221,6 @@ def _flush() -> None:
 
 
 def _warn(trouble: str) -> None:
-    terminal.say(f"Prefect does not show all of this run, which is not affected: {trouble}")
+    terminal.say(
+        f"Prefect does not show all of this run, which is not affected: {trouble}", "warning"
+    )

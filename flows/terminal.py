@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from segengine import stderr
@@ -13,6 +13,7 @@ from segengine_tasks.words import count
 
 if TYPE_CHECKING:
     from segengine.progress import FailedFrame, Progress, Summary
+    from segengine_flows.jsonlog import JsonLog
 
 EVERY = 30.0
 """Seconds between two lines about one stage where no terminal shows a bar."""
@@ -37,15 +38,21 @@ def printable(text: str) -> str:
     )
 
 
-def say(text: str) -> None:
-    """One line on stderr, as every message of the command: `segengine: ...`."""
-    stderr.write(f"segengine: {printable(text)}\n")
+def say(text: str, level: str = "info") -> None:
+    """One line on stderr, as every message of the command: `segengine: ...`, or JSON."""
+    stderr.say(printable(text), level)
 
 
 def write(text: str) -> None:
     """One line on stdout."""
     sys.stdout.write(f"{printable(text)}\n")
     sys.stdout.flush()
+
+
+def display(run: Callable[[], str]) -> Display | JsonLog:
+    """What shows a run's progress: JSON where that was asked for; `run`: its id, once it has one."""
+    jsonlog = sys.modules.get("segengine_flows.jsonlog")
+    return jsonlog.JsonLog(run) if jsonlog is not None and jsonlog.is_on() else Display()
 
 
 class Display:
@@ -81,6 +88,9 @@ class Display:
             self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
             self._line(text)
+
+    def end(self, summary: Summary) -> None:
+        """Nothing: what came of a run is on stdout."""
 
     def close(self) -> None:
         """End the bar; what it showed stays."""

@@ -10,6 +10,25 @@ from segengine.urls import public
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A shard, or a batch of them, of which the work has just ended."""
+
+    scene: str
+    shard: tuple[int, int, int] | None = None
+    """Place in the shard grid; None where it is no single shard."""
+    status: str = "done"
+    """done, error, crash or hang"""
+    attempts: int = 1
+    seconds: float = 0.0
+    bytes: int = 0
+    """Stored bytes."""
+    failed: int = 0
+    """Frames of it that are void."""
+    reason: str = ""
+    """Why the first of them is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a stage is."""
 
@@ -22,6 +41,8 @@ class Progress:
     pixels: int = 0
     """Pixels worked on so far."""
     message: str = ""
+    piece: Piece | None = None
+    """What has just ended, where that is of a scene."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,11 @@ class Run:
         return (*notices, moved) if aside else notices
 
     @property
+    def id(self) -> str:
+        """The run's own, as its lock has it; empty before the run is entered."""
+        return self._lock.run if self._lock is not None else ""
+
+    @property
     def plan(self) -> Plan:
         """The plan, after its stage."""
         if self._plan is None:

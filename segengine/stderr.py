@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _STDERR = 2
 
@@ -24,6 +24,13 @@ class _State:
         """How many ask for silence now."""
         self.muted = False
         self.owed = ""
+        self.shape: Callable[[str, str], str] = plain
+        """What a message of a level looks like."""
+
+
+def plain(text: str, level: str) -> str:
+    """A message as people read it; its level is in its words."""
+    return f"segengine: {text}"
 
 
 _state = _State()
@@ -36,6 +43,16 @@ def write(text: str) -> None:
         sys.stderr.flush()
     elif _state.kept is not None:
         os.write(_state.kept, text.encode(errors="backslashreplace"))
+
+
+def say(text: str, level: str = "info") -> None:
+    """A message on a line of its own, in the form that was asked for. Raises OSError, ValueError."""
+    write(f"{_state.shape(text, level)}\n")
+
+
+def shape(form: Callable[[str, str], str]) -> None:
+    """From now on a message looks as `form(text, level)` has it."""
+    _state.shape = form
 
 
 def mute() -> None:

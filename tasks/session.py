@@ -182,6 +182,12 @@ class Session(Driven["Summary"]):
         self.job, self.repair, self.refit = job, repair, refit
         self.in_process, self.child = in_process, child
         self._notices: tuple[str, ...] = ()
+        self._run_id = ""
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; empty before it holds its store."""
+        return self._run_id
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -199,6 +205,7 @@ class Session(Driven["Summary"]):
             child=self.child,
             stop=self._stop,
         ) as run:
+            self._run_id = run.id
             for stage in STAGES:
                 self._go_on_or_stop()
                 for progress in run.stage(stage):

@@ -12,7 +12,7 @@ import numpy as np
 from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
-from segengine.progress import FailedFrame, Progress
+from segengine.progress import FailedFrame, Piece, Progress
 from segengine.stages.aggregate import Measurer
 from segengine.stages.outcomes import outcomes
 from segengine.stages.quarantine import Quarantine
@@ -64,7 +64,8 @@ def segment(
             state.done[task.place] = True
             counts.computed += 1
             counts.pixels += record.pixels
-        yield Progress("segment", done, total, len(quarantine), counts.pixels)
+        piece = ended(record, outcome)
+        yield Progress("segment", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
 def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Iterator[Work]:
@@ -149,6 +150,21 @@ def recorded_mask(plan: Plan, task: ShardTask, outcome: Outcome) -> MaskRecord |
     record = given_up(base, outcome.status, reason, outcome.attempts)
     log.write(record)
     return record
+
+
+def ended(record: LabelRecord, outcome: Outcome) -> Piece:
+    """How a shard ended, for who follows the run."""
+    failures = record.failures
+    return Piece(
+        scene=record.scene,
+        shard=record.shard,
+        status=outcome.status,
+        attempts=outcome.attempts,
+        seconds=record.seconds,
+        bytes=sum(stored.bytes for stored in record.objects),
+        failed=len(failures),
+        reason=failures[0].reason if failures else outcome.reason,
+    )
 
 
 def note_failures(plan: Plan, record: LabelRecord, quarantine: Quarantine) -> None:

@@ -18,7 +18,7 @@ from segengine.progress import Progress
 from segengine.stages.aggregate import Measurer
 from segengine.stages.outcomes import outcomes
 from segengine.stages.quarantine import Quarantine
-from segengine.stages.segment import Counts, measuring, note_failures, recorded_mask
+from segengine.stages.segment import Counts, ended, measuring, note_failures, recorded_mask
 from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key, single_key, work_folder
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord
@@ -58,7 +58,8 @@ def stitch(
         plan.states[task.scene].done[task.place] = True
         counts.computed += 1
         counts.pixels += record.pixels if isinstance(record, MaskRecord) else 0
-        yield Progress("stitch", done, total, len(quarantine), counts.pixels)
+        piece = ended(record, outcome)
+        yield Progress("stitch", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
 def _finish_works(plan: Plan, layout: Layout, f: int, measurer: Measurer | None) -> Iterator[Work]:

@@ -21,6 +21,7 @@ JOB = Job.model_validate(
 class Run:
     """A run without images: 100 steps a stage, which can fail, or be let on step by step."""
 
+    id: ClassVar = "a-run"
     STAGES: ClassVar = STAGES
     fail: ClassVar[BaseException | None] = None
     gate: ClassVar[threading.Semaphore | None] = None
