@@ -95,7 +95,14 @@ def _run(args: argparse.Namespace) -> int:
     from segengine_flows.run import run
 
     changes = [*args.set, "trust=true"] if args.trust else args.set
-    return run(args.job, changes, repair=args.repair, refit=args.refit, prefect=args.prefect)
+    return run(
+        args.job,
+        changes,
+        repair=args.repair,
+        refit=args.refit,
+        prefect=args.prefect,
+        metrics_file=args.metrics_file,
+    )
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -354,6 +361,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--refit", action="store_true", help="fit the segmenter again")
     run.add_argument(
         "--prefect", action="store_true", help="record the run with Prefect, also without a server"
+    )
+    run.add_argument(
+        "--metrics-file",
+        metavar="PATH",
+        type=_path,
+        help="keep the run's figures there for Prometheus' node exporter, as text",
     )
     add_log(run)
     add_trust(run, "as `trust: true`: use code and files that inputs and models name")

@@ -45,6 +45,7 @@ def run(
     repair: bool = False,
     refit: bool = False,
     prefect: bool = False,
+    metrics_file: str | None = None,
 ) -> int:
     """Run a job file with progress on stderr and the result on stdout; returns the exit code.
 
@@ -52,17 +53,19 @@ def run(
     """
     recorded = prefect or configured_url() is not None
     if not recorded:
-        return _run(load_job(job_file, overrides), repair, refit, None)
+        return _run(load_job(job_file, overrides), repair, refit, None, metrics_file)
     # First of all: it needs longer to start than anything else here.
     with Recorder() as recorder:
-        return _run(load_job(job_file, overrides), repair, refit, recorder)
+        return _run(load_job(job_file, overrides), repair, refit, recorder, metrics_file)
 
 
-def _run(job: Job, repair: bool, refit: bool, recorder: Recorder | None) -> int:
+def _run(
+    job: Job, repair: bool, refit: bool, recorder: Recorder | None, metrics_file: str | None
+) -> int:
     from segengine_tasks.session import Session
 
     with _child(job) as child:
-        session = Session(job, repair=repair, refit=refit, child=child)
+        session = Session(job, repair=repair, refit=refit, child=child, metrics_file=metrics_file)
         if recorder is not None:
             recorder.mirror(session)
         summary = drive(session)

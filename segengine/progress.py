@@ -26,6 +26,8 @@ class Piece:
     """Frames of it that are void."""
     reason: str = ""
     """Why the first of them is."""
+    final: bool = True
+    """False for a shard that a later stage decides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ nothing. Imports neither Prefect nor Dask.
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,8 +22,10 @@ from segengine.urls import public
 if TYPE_CHECKING:
     from segengine.dispatch.forked import Child
     from segengine.progress import Progress, Summary
+    from segengine.runs import Run
     from segengine.training.job import TrainJob
     from segengine.training.trainers import Trained
+    from segengine.watching.watchers import Watchers
 
 T = TypeVar("T")
 Show = Callable[["Progress"], None]
@@ -176,13 +179,17 @@ class Session(Driven["Summary"]):
         refit: bool = False,
         in_process: bool = False,
         child: Child | None = None,
+        metrics_file: str | None = None,
     ) -> None:
-        """`repair`, `refit`, `in_process` and `child` are those of `segengine.runs.Run`."""
+        """`metrics_file`: a text file for Prometheus; default: as SEGENGINE_METRICS_FILE says.
+
+        `repair`, `refit`, `in_process` and `child` are those of `segengine.runs.Run`."""
         super().__init__()
         self.job, self.repair, self.refit = job, repair, refit
         self.in_process, self.child = in_process, child
         self._notices: tuple[str, ...] = ()
         self._run_id = ""
+        self.metrics_file = metrics_file or os.environ.get("SEGENGINE_METRICS_FILE")
 
     @property
     def run_id(self) -> str:
@@ -197,6 +204,7 @@ class Session(Driven["Summary"]):
     def _drive(self, show: Show, note: Note) -> Summary:
         from segengine.runs import Run
 
+        summary: Summary | None = None
         with Run(
             self.job,
             repair=self.repair,
@@ -206,18 +214,41 @@ class Session(Driven["Summary"]):
             stop=self._stop,
         ) as run:
             self._run_id = run.id
-            for stage in STAGES:
-                self._go_on_or_stop()
-                for progress in run.stage(stage):
+            watch = self._watchers()
+            try:
+                for stage in STAGES:
                     self._go_on_or_stop()
-                    self._publish(stage, progress)
-                    show(progress)
-                if stage == "plan":
-                    self._notices = run.notices()
-                    for line in self._notices:
-                        note(line)
-                self._end(stage)
-            return run.summary()
+                    self._follow_stage(run, stage, show, watch)
+                    if stage == "plan":
+                        self._notices = run.notices()
+                        for line in self._notices:
+                            note(line)
+                    self._end(stage)
+                summary = run.summary()
+            finally:
+                if watch is not None:
+                    watch.finish(summary)
+        return summary
+
+    def _follow_stage(self, run: Run, stage: str, show: Show, watch: Watchers | None) -> None:
+        if watch is not None:
+            watch.begin(stage)
+        for progress in run.stage(stage):
+            self._go_on_or_stop()
+            self._publish(stage, progress)
+            show(progress)
+            if watch is not None:
+                watch.update(progress)
+        if watch is not None:
+            watch.end(stage)
+
+    def _watchers(self) -> Watchers | None:
+        """Who else follows; nothing of it is loaded where nobody does."""
+        if not self.metrics_file:
+            return None
+        from segengine.watching.watchers import watchers
+
+        return watchers(self.job.name, self.metrics_file)
 
 
 class Training(Driven["Trained"]):

@@ -164,6 +164,7 @@ def ended(record: LabelRecord, outcome: Outcome) -> Piece:
         bytes=sum(stored.bytes for stored in record.objects),
         failed=len(failures),
         reason=failures[0].reason if failures else outcome.reason,
+        final=not isinstance(record, DraftRecord),
     )
 
 

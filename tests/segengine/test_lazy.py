@@ -55,3 +55,19 @@ def test_a_run_on_photos_loads_what_it_uses(spec: Any, bench: Any, noise: Any) -
     found = modules_after(RUN, json.dumps(bench.job(spec)))
     assert not found & HEAVY
     assert not found & {"dask", "distributed", "skimage", "s3fs", "aiohttp"}
+
+
+DRIVE = """
+import json, sys
+from segengine.job import Job
+from segengine_tasks.session import Session
+assert Session(Job.model_validate(json.loads(sys.argv[1])), in_process=True).drive().computed
+loaded = [m for m in sys.modules if m.startswith("segengine.watching")]
+assert loaded == [], loaded
+"""
+
+
+def test_a_run_that_nobody_watches_pays_nothing_for_it(bench: Any, noise: Any) -> None:
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    found = modules_after(DRIVE, json.dumps(bench.job({"kind": "threshold"})))
+    assert not found & (HEAVY | {"opentelemetry", "requests", "bokeh", "segengine_flows"})
