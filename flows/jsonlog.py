@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from segengine import stderr
 from segengine.urls import public
+from segengine_tasks.pace import Pace
 
 if TYPE_CHECKING:
     from segengine.progress import Piece, Progress, Summary
@@ -59,6 +60,10 @@ def _line(text: str, level: str, **about: Any) -> str:
     return json.dumps({k: v for k, v in (line | about).items() if v is not None})
 
 
+def _far(progress: Progress) -> str:
+    return f"{progress.done:,} of {progress.total:,}"
+
+
 class _Handler(logging.Handler):
     """Log records of libraries."""
 
@@ -77,17 +82,18 @@ class JsonLog:
         """`run`: the run's id, once it has one."""
         _State.run = staticmethod(run)
         self._stage, self._said = "", 0.0
+        self._pace = Pace()
 
     def update(self, progress: Progress) -> None:
         """Say what is worth it: a stage's begin and end, how far it is, what went wrong."""
-        now, piece = time.monotonic(), progress.piece
+        now, piece, pace = time.monotonic(), progress.piece, self._pace(progress)
         if piece is not None and (piece.attempts > 1 or piece.failed or piece.status != "done"):
             self._of(progress, piece)
         ended = progress.done >= progress.total
         if progress.stage != self._stage or ended or now - self._said >= EVERY:
             self._stage, self._said = progress.stage, now
             log(
-                progress.message or f"{progress.done:,} of {progress.total:,}",
+                progress.message or ", ".join(filter(None, (_far(progress), pace))),
                 stage=progress.stage,
                 done=progress.done,
                 total=progress.total,

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from segengine.errors import JobError
 from segengine.job import Job, load_job
+from segengine.urls import public
 from segengine_flows import terminal
 from segengine_flows.settings import configured_url, home
 
@@ -134,6 +135,15 @@ class Recorder:
         before = self._mirrors[-1] if self._mirrors else None
         self._mirrors.append(Mirror(session, self._api, before))
         self._mirrors[-1].start()
+        if self._api is None:
+            terminal.say(f"this run is recorded: {self.page()}")
+
+    def page(self) -> str:
+        """The address of the configured server's page of runs; without credentials."""
+        from prefect.settings import get_current_settings
+
+        shown = get_current_settings().ui_url or (configured_url() or "").removesuffix("/api")
+        return f"{public(shown).rstrip('/')}/runs"
 
     def where(self) -> str:
         """Where the runs can be looked at, in words; without credentials."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from segengine import stderr
 from segengine.urls import public
+from segengine_tasks.pace import Pace
 from segengine_tasks.words import count
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Display:
         self._stream = stream if stream is not None else sys.stderr
         self._stage, self._said = "", 0.0
         self._latest: Progress | None = None
+        self._pace = Pace()
         self._bar: Any = None
         self._task: Any = None
         if self._stream.isatty():
@@ -72,12 +74,12 @@ class Display:
         if self._bar is not None:
             self._update_bar(progress)
             return
-        now = time.monotonic()
+        now, pace = time.monotonic(), self._pace(progress)
         if progress.stage != self._stage:
             self._stage, self._said = progress.stage, now
         elif now - self._said >= EVERY:
             self._said = now
-            self._line(describe(progress))
+            self._line(", ".join(filter(None, (describe(progress), pace))))
         if progress.total and progress.done >= progress.total and progress != self._latest:
             self._line(describe(progress))
         self._latest = progress
@@ -112,7 +114,7 @@ class Display:
             self._bar.start()
             self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
         notes = [f"{progress.failed:,} failed"] if progress.failed else []
-        notes += [printable(progress.message)] if progress.message else []
+        notes += [printable(word) for word in (progress.message, self._pace(progress)) if word]
         self._bar.update(
             self._task, completed=progress.done, total=progress.total, note=", ".join(notes)
         )
@@ -126,7 +128,6 @@ def _bar(stream: TextIO) -> Any:
         Progress,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     return Progress(
@@ -134,7 +135,6 @@ def _bar(stream: TextIO) -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=stream),
         refresh_per_second=4,

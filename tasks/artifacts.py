@@ -54,24 +54,25 @@ class StageProgress:
         self._sent, self._shown = float("-inf"), -1.0
         self._latest: Progress | None = None
 
-    def update(self, progress: Progress) -> None:
-        """Show a progress, now or later."""
+    def update(self, progress: Progress, pace: str = "") -> None:
+        """Show a progress, now or later; `pace`: how fast it is, in words."""
         self._latest = progress
         if time.monotonic() - self._sent >= EVERY:
-            self._send(progress)
+            self._send(progress, pace)
 
     def close(self) -> None:
         """Show the last progress, whenever the one before was sent."""
         if self._latest is not None and percent(self._latest) != self._shown:
             self._send(self._latest)
 
-    def _send(self, progress: Progress) -> None:
+    def _send(self, progress: Progress, pace: str = "") -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         shown = percent(progress)
         text = f"{self._stage}: {progress.done:,} of {progress.total:,}"
         if progress.failed:
             text += f", {progress.failed:,} failed"
+        text += f", {pace}" if pace else ""
         if self._artifact is None:
             self._artifact = self._publish(create_progress_artifact, shown, description=text)
         else:

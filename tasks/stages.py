@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 
 from segengine.urls import public
 from segengine_tasks.artifacts import Publisher, StageProgress
+from segengine_tasks.pace import Pace
 from segengine_tasks.session import STAGES, Session
 from segengine_tasks.words import count
 
@@ -28,13 +29,14 @@ Follow = Task[[Session, Publisher], Any]
 def follow(stage: str, session: Session, publish: Publisher) -> State[None]:
     """Follow one stage to its end: a progress artifact, sparse log lines, a final state."""
     logger, said = get_run_logger(), time.monotonic()
-    artifact, last = StageProgress(publish, stage), None
+    artifact, last, pace = StageProgress(publish, stage), None, Pace()
     for progress in session.follow(stage):
-        artifact.update(progress)
+        words = pace(progress)
+        artifact.update(progress, words)
         last = progress
         if time.monotonic() - said >= EVERY:
             said = time.monotonic()
-            logger.info("%s", _line(progress))
+            logger.info("%s", ", ".join(filter(None, (_line(progress), public(words)))))
     artifact.close()
     if stage == "plan":
         for notice in session.notices:

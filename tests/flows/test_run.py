@@ -154,6 +154,14 @@ def test_an_api_that_goes_away_in_mid_run_costs_seconds_and_no_exit_code(
     assert not api.is_running() or api.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_run_says_where_a_server_shows_it(start: Start, job_file: Path, api: Any) -> None:
+    process = start("run", str(job_file), PREFECT_API_URL=api.url)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    page = f"{api.url.removesuffix('/api')}/runs"
+    assert err.splitlines().count(f"segengine: this run is recorded: {page}") == 1
+
+
 def test_an_api_that_was_never_there_costs_seconds_and_no_exit_code(
     start: Start, job_file: Path
 ) -> None:

@@ -2,11 +2,13 @@
 
 import io
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segengine.progress import FailedFrame, Progress, Summary
+from segengine.progress import FailedFrame, Piece, Progress, Summary
 from segengine_flows.terminal import UNSCORED, Display, failures, printable, result, unscored
+from segengine_tasks.pace import Pace
 
 
 @given(st.text(st.characters(), max_size=40))
@@ -86,3 +88,37 @@ def test_on_a_terminal_there_is_a_bar_and_notes_stay() -> None:
     assert "publish" in text
     assert r"[red]stale\x07" in text
     assert "\x1b]0;" not in text
+
+
+def test_progress_names_scene_rate_and_time_left() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    assert pace(Progress("segment", 0, 1000)) == ""
+    for second in range(1, 101):
+        now = float(second)
+        words = pace(Progress("segment", second * 2, 1000, piece=Piece(scene="tile-7")))
+    assert words == "tile-7, 2/s, 7 min left"
+    for second in range(101, 201):  # twice as fast from now on: the last minute tells
+        now = float(second)
+        words = pace(Progress("segment", 200 + (second - 100) * 4, 1000, piece=Piece(scene="b")))
+    assert words == "b, 4/s, 2 min left"
+    assert pace(Progress("publish", 1, 3)) == ""  # another stage, of which nothing is known yet
+    assert pace(Progress("segment", 9, 9, piece=Piece(scene="b"))) == "b"
+
+
+def test_a_bar_shows_the_scene_and_a_line_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    display = Display(stream)
+    display.update(Progress("segment", 3, 4, piece=Piece(scene="tile-7")))
+    display.close()
+    assert "tile-7" in stream.getvalue()
+    monkeypatch.setattr("segengine_flows.terminal.EVERY", 0.0)
+    lines = io.StringIO()
+    display = Display(lines)
+    for done in range(1, 4):
+        display.update(Progress("segment", done, 4, piece=Piece(scene="tile-7")))
+    assert lines.getvalue().splitlines()[0].startswith("segment: 2 of 4, tile-7")
