@@ -34,6 +34,13 @@ Note = Callable[[str], None]
 STAGES = ("plan", "survey", "segment", "stitch", "aggregate", "publish")
 """Names of the engine's stages, in order (`segengine.runs.Run.STAGES`, without loading it)."""
 
+COLLECTOR = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+)
+"""What names a collector of traces and metrics, by OpenTelemetry's standard."""
+
 TRAIN = "train"
 """The one stage of a training."""
 
@@ -244,11 +251,12 @@ class Session(Driven["Summary"]):
 
     def _watchers(self) -> Watchers | None:
         """Who else follows; nothing of it is loaded where nobody does."""
-        if not self.metrics_file:
+        telemetry = any(map(os.environ.get, COLLECTOR)) and not os.environ.get("OTEL_SDK_DISABLED")
+        if not (self.metrics_file or telemetry):
             return None
         from segengine.watching.watchers import watchers
 
-        return watchers(self.job.name, self.metrics_file)
+        return watchers(self.job.name, self._run_id, self.metrics_file, telemetry)
 
 
 class Training(Driven["Trained"]):

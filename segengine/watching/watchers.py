@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from segengine.progress import Progress, Summary
 
 
-def watchers(name: str, metrics_file: str | None) -> Watchers:
-    """Those of a job by its name. Raises JobError where one cannot do what it is asked."""
+def watchers(name: str, run: str, metrics_file: str | None, telemetry: bool) -> Watchers:
+    """Those of a run by its job's name and its id. Raises SegengineError where one cannot do what
+    it is asked."""
     found: list[Watcher] = []
     if metrics_file:
         from segengine.watching.textfile import TextFile
 
         found.append(TextFile(metrics_file, name))
+    if telemetry:
+        from segengine.watching.otel import Telemetry
+
+        found.append(Telemetry(name, run))
     return Watchers(found)
 
 
