@@ -154,7 +154,7 @@ class Run:
         """What the plan has to say before work starts: what is stale, gone or damaged, and why."""
         aside = sorted(self.objects.base.keys(ASIDE)) if self.repair else ()
         moved = f"what lay in the place of stored objects was moved aside: {named(aside)}"
-        notices = (*self.plan.notices, *damage_notices(self.objects))
+        notices = (*self.plan.notices, *damage_notices(self.objects), *self._dashboard())
         return (*notices, moved) if aside else notices
 
     @property
@@ -425,6 +425,13 @@ class Run:
         self._open_pool(tasks)
         assert self._opening is not None
         return self._opening.result()
+
+    def _dashboard(self) -> Iterator[str]:
+        """Where Dask's pages are, where the job asks for them: known once workers are there."""
+        if self._opening is not None and self.job.cluster.options.get("dashboard"):
+            pool = self._pool()
+            if isinstance(pool, DaskPool) and pool.dashboard:
+                yield f"Dask shows its workers while this runs: {pool.dashboard}"
 
     def wait_for_workers(self) -> Pool:
         """The run's workers, once they are there; a second or two where they are still to start."""

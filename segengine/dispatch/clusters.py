@@ -6,6 +6,7 @@ Another package adds a kind (Kubernetes, Slurm) by registering a `Cluster` under
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -41,7 +42,7 @@ def open_pool(
 ) -> contextlib.AbstractContextManager[Pool]:
     """Workers of the job's kind for about `tasks` tasks; for one task `child` is all it takes."""
     if child is not None:
-        if spec.kind == "local" and tasks == 1:
+        if spec.kind == "local" and tasks == 1 and not spec.options.get("dashboard"):
             return _forked(spec, child)
         child.close()
     kind: Cluster = registry.load("clusters", spec.kind)
@@ -77,7 +78,8 @@ SETTINGS: dict[str, Any] = {
 @contextlib.contextmanager
 def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
     """Worker processes on this machine, one thread each, reachable on loopback only."""
-    _refuse_options(spec)
+    _refuse_options(spec, "dashboard")
+    dashboard = _dashboard(spec)
     import dask
     from distributed import Client, LocalCluster
 
@@ -94,7 +96,7 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
             threads_per_worker=1,
             worker_class=DeafNanny,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0" if dashboard else None,
             # Else its HTTP server asks for port 8787, and a second run warns that it is in use.
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
@@ -102,12 +104,29 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield DaskPool(client)
+        pool = DaskPool(client)
+        pool.dashboard = client.dashboard_link if dashboard else ""
+        yield pool
 
 
-def _refuse_options(spec: ClusterSpec) -> None:
+def _refuse_options(spec: ClusterSpec, *taken: str) -> None:
+    takes = f"takes {', '.join(taken)}" if taken else "takes none"
     for option in spec.options:
-        raise JobError(f"cluster.options: {option}: {spec.kind} takes none; leave the key out")
+        if option not in taken:
+            raise JobError(f"cluster.options: {option}: {spec.kind} {takes}; leave the key out")
+
+
+def _dashboard(spec: ClusterSpec) -> bool:
+    """Whether Dask's pages are asked for. Raises JobError where they cannot be served."""
+    asked = spec.options.get("dashboard", False)
+    if not isinstance(asked, bool):
+        raise JobError(f"cluster.options: dashboard: must be true or false, got {asked!r}")
+    if asked and importlib.util.find_spec("bokeh") is None:
+        raise JobError(
+            "cluster.options: dashboard: bokeh is not installed; pip install 'segengine[dashboard]', "
+            "or leave the key out"
+        )
+    return asked
 
 
 def _share(workers: int) -> int:

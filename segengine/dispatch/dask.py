@@ -102,6 +102,8 @@ class DaskPool:
         """Tasks that wait at the scheduler, a worker. 0 where its settings are not ours."""
         self.stop = threading.Event()
         """Set from any thread: what is dispatched raises StoppedError instead of waiting on."""
+        self.dashboard = ""
+        """Address of Dask's pages; empty where they are not served."""
         self._prepared: set[Any] = set()
 
     @property
