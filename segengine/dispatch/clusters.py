@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from segengine import registry
 from segengine.cores import cores
 from segengine.dispatch import tls
-from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.dask import NO_WORKERS, DaskPool
 from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.pool import Pool
 from segengine.dispatch.versions import require_one_environment
@@ -156,7 +156,7 @@ def _connected(place: str, security: Security | None) -> Client:
 
     warnings.simplefilter("ignore", VersionMismatchWarning)  # a table; what differs is said by us
     try:
-        return Client(place, timeout="15s", set_as_default=False, security=security)
+        client = Client(place, timeout="15s", set_as_default=False, security=security)
     except (OSError, ValueError) as error:
         where = f"cluster.address: {place}"
         if security is None and tls.speaks_tls(place):
@@ -166,6 +166,10 @@ def _connected(place: str, security: Security | None) -> Client:
         raise SegengineError(
             f"{where} does not answer: {error}; is the scheduler running?"
         ) from error
+    client._timeout = (
+        NO_WORKERS  # seconds in which it connects anew, of which Dask makes no argument
+    )
+    return client
 
 
 def client_pool(client: Any, where: str = "client") -> Pool:

@@ -23,6 +23,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,12 @@ TICK = 0.5
 
 NO_WORKERS = 120.0
 """Seconds without any worker after which a run ends with an error instead of waiting on."""
+
+
+GONE = (
+    f"the scheduler is gone, and was not back within {NO_WORKERS:g} s; start it and its workers, and "
+    "run again: what is done is kept"
+)
 
 
 @dataclass(slots=True)
@@ -123,9 +130,13 @@ class DaskPool:
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`."""
         window = self.workers * (1 + self.lookahead)
+        from distributed.client import ClosedClientError
+
         run = _DaskRun(self.client, window, retries, deadline, self.stop, self.check)
         try:
             yield from run.outcomes(iter(works))
+        except ClosedClientError as error:  # it tried for as long, and gave up
+            raise SegengineError(GONE) from error
         finally:
             run.close()
 
@@ -158,19 +169,32 @@ class _DaskRun:
         self.asked = 0.0
         self.in_hand: Mapping[str, Any] = {}
         """Keys of what each worker has, when that was asked for last."""
-        client.subscribe_topic(self.topic, self._stamped)
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        self.connection = self.client.scheduler_comm
+        """What works are handed out on; Dask makes another where it breaks."""
+        self.client.subscribe_topic(self.topic, self._stamped)
 
     def close(self) -> None:
         """Give up what still runs."""
+        if self._is_cut():
+            return  # the scheduler has given it up
         if self.messages:
             self.client.cancel([m.future for m in self.messages.values()], force=True)
             self.messages.clear()
         self.client.unsubscribe_topic(self.topic)
 
+    def _is_cut(self) -> bool:
+        """Whether that is gone, and with it all futures and what nobody heard."""
+        return self.connection is None or self.client.scheduler_comm is not self.connection
+
     def outcomes(self, works: Iterator[Work]) -> Iterator[Outcome]:
         """The loop."""
         more = True
         while True:
+            if self._is_cut():
+                yield from self._begin_again()
             while self._computing() < self.window and (more or self._due()):
                 if self._due():
                     _, _, work, attempt = heapq.heappop(self.again)
@@ -267,9 +291,41 @@ class _DaskRun:
             ended = None
         if self.stop.is_set():
             raise StoppedError
-        if ended is None:
+        if ended is None and not self._is_cut():
             self.check()
         return ended
+
+    def _begin_again(self) -> Iterator[Outcome]:
+        """Once a scheduler is back, hand out anew what was on its way: nobody is to blame for it."""
+        end = time.monotonic() + NO_WORKERS
+        while self.client.status != "running" or self.client.scheduler_comm is None:
+            if self.stop.wait(TICK):
+                raise StoppedError
+            if self.client.status not in ("running", "connecting") or time.monotonic() > end:
+                raise SegengineError(GONE)
+        self._subscribe()
+        for event in self._missed():
+            self._stamped(event)
+        for running in list(self.running.values()):
+            if running.value:
+                yield from self._done(running)
+        for message in list(self.messages.values()):
+            lost = message.lost
+            message.future.cancel(
+                force=True
+            )  # where it is the same scheduler, or it was told since
+            self._forget(message)
+            for member in lost:
+                self._once_more(member, member.attempt - 1)
+        self.alive = time.monotonic()
+
+    def _missed(self) -> Iterable[Any]:
+        """What workers have told a scheduler that is still the same, while we could not hear it."""
+        try:
+            found: Iterable[Any] = self.client.get_events(self.topic)
+        except OSError:  # gone again
+            return ()
+        return found
 
     def _refuse_no_workers(self) -> None:
         """Raise where nobody has been there to do the work for a while."""
@@ -283,6 +339,8 @@ class _DaskRun:
     def _step(self) -> Iterator[Outcome]:
         """Wait for one end, or for the next look at the deadlines."""
         ended = self._wait()
+        if self._is_cut():
+            return
         if ended in self.running:
             yield from self._done(self.running[ended])
         elif ended in self.messages:
@@ -392,7 +450,9 @@ class _DaskRun:
     def _in_hand(self) -> Mapping[str, Any]:
         """What each worker has; asked for once a tick, however many wait at the scheduler."""
         if time.monotonic() - self.asked > TICK:
-            self.in_hand, self.asked = self.client.processing(), time.monotonic()
+            with suppress(OSError):  # the scheduler is gone, which is found out elsewhere
+                self.in_hand = self.client.processing()
+            self.asked = time.monotonic()
         return self.in_hand
 
     def _hung(self, running: _Running) -> Iterator[Outcome]:
@@ -414,7 +474,8 @@ class _DaskRun:
         try:
             self.client.restart_workers([running.message.worker], timeout=30, raise_for_error=False)
         except (KeyError, ValueError, TimeoutError, OSError):  # gone already, or without a nanny
-            self.client.retire_workers([running.message.worker], close_workers=True)
+            with suppress(OSError):
+                self.client.retire_workers([running.message.worker], close_workers=True)
 
     def _hang(self, running: _Running) -> Outcome:
         return hung(running.work, running.attempt, self.deadline)
@@ -427,8 +488,15 @@ class _DaskRun:
             attempt += 1
             message = self._submit([work], attempt, alone=True)
             (running,) = message.members
-            while not (running.value or message.future.done() or self._overdue(message)):
+            while not (
+                running.value or message.future.done() or self._is_cut() or self._overdue(message)
+            ):
                 self._wait()
+            if self._is_cut() and not running.value:
+                self._forget(message)
+                yield from self._begin_again()
+                attempt -= 1
+                continue
             if running.value:
                 yield from self._done(running)
                 return
