@@ -166,9 +166,8 @@ def _connected(place: str, security: Security | None) -> Client:
         raise SegengineError(
             f"{where} does not answer: {error}; is the scheduler running?"
         ) from error
-    client._timeout = (
-        NO_WORKERS  # seconds in which it connects anew, of which Dask makes no argument
-    )
+    # Seconds in which it connects anew, of which Dask makes no argument.
+    client._timeout = NO_WORKERS
     return client
 
 

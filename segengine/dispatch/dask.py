@@ -39,8 +39,6 @@ TICK = 0.5
 
 NO_WORKERS = 120.0
 """Seconds without any worker after which a run ends with an error instead of waiting on."""
-
-
 GONE = (
     f"the scheduler is gone, and was not back within {NO_WORKERS:g} s; start it and its workers, and "
     "run again: what is done is kept"
@@ -311,9 +309,8 @@ class _DaskRun:
                 yield from self._done(running)
         for message in list(self.messages.values()):
             lost = message.lost
-            message.future.cancel(
-                force=True
-            )  # where it is the same scheduler, or it was told since
+            # Where it is the same scheduler, or it was told since.
+            message.future.cancel(force=True)
             self._forget(message)
             for member in lost:
                 self._once_more(member, member.attempt - 1)
