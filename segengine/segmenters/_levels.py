@@ -33,27 +33,25 @@ def multiotsu(counts: Counts, values: Values, classes: int) -> list[int]:
     moment = np.concatenate(([0.0], np.cumsum(counts * (values - centre))))
     score = np.zeros(bins + 1)
     score[1:] = moment[1:] ** 2 / weight[1:]
-    if classes == 2:  # one start is asked for: each is looked at
-        gain = (moment[-1] - moment[1:-1]) ** 2 / (weight[-1] - weight[1:-1])
-        return [int(np.argmax(score[1:-1] + gain))]
     starts = []
-    for runs in range(2, classes + 1):
-        score, start = _extend(score, weight, moment, runs, whole=runs == classes)
+    for runs in range(2, classes):
+        score, start = _extend(score, weight, moment, runs)
         starts.append(start)
-    levels, end = [], bins
+    # Of the last run only the start that suits all bins is asked for: each is looked at.
+    last = slice(classes - 1, bins)
+    gain = (moment[-1] - moment[last]) ** 2 / (weight[-1] - weight[last])
+    levels = [classes - 2 + int(np.argmax(score[last] + gain))]
     for start in reversed(starts):
-        end = int(start[end])
-        levels.append(end - 1)
+        levels.append(int(start[levels[-1] + 1]) - 1)
     return levels[::-1]
 
 
 def _extend(
-    score: Values, weight: Values, moment: Values, runs: int, *, whole: bool
+    score: Values, weight: Values, moment: Values, runs: int
 ) -> tuple[Values, NDArray[np.int64]]:
     """Best score of the first i bins in `runs` runs, and where the last run starts, for every i.
 
-    `score` (m+1,) is that for one run less; entries with fewer bins than runs mean nothing. `whole`:
-    only that of all bins is asked for, and only what leads to it is decided.
+    `score` (m+1,) is that for one run less; entries with fewer bins than runs mean nothing.
     """
     size = len(score)
     best, start = np.zeros(size), np.full(size, runs - 1, np.int64)
@@ -73,7 +71,7 @@ def _extend(
         best[middle], start[middle] = greatest, chosen
         above = np.stack((middle + 1, last, chosen, high))
         below = np.stack((first, middle, low, chosen))
-        spans = above if whole else np.concatenate((below, above), axis=1)
+        spans = np.concatenate((below, above), axis=1)
         first, last, low, high = spans[:, spans[0] < spans[1]]
     return best, start
 
