@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segengine.runs import Run
     from segengine.training.job import TrainJob
     from segengine.training.trainers import Trained
-    from segengine.watching.watchers import Watchers
+    from segengine.watching.tally import Watcher
 
 T = TypeVar("T")
 Show = Callable[["Progress"], None]
@@ -221,11 +221,11 @@ class Session(Driven["Summary"]):
             stop=self._stop,
         ) as run:
             self._run_id = run.id
-            watch = self._watchers()
+            watching = self._watchers()
             try:
                 for stage in STAGES:
                     self._go_on_or_stop()
-                    self._follow_stage(run, stage, show, watch)
+                    self._follow_stage(run, stage, show, watching)
                     if stage == "plan":
                         self._notices = run.notices()
                         for line in self._notices:
@@ -233,27 +233,29 @@ class Session(Driven["Summary"]):
                     self._end(stage)
                 summary = run.summary()
             finally:
-                if watch is not None:
-                    watch.finish(summary)
+                for watcher in watching:
+                    watcher.finish(summary)
         return summary
 
-    def _follow_stage(self, run: Run, stage: str, show: Show, watch: Watchers | None) -> None:
-        if watch is not None:
-            watch.begin(stage)
+    def _follow_stage(
+        self, run: Run, stage: str, show: Show, watching: tuple[Watcher, ...]
+    ) -> None:
+        for watcher in watching:
+            watcher.begin(stage)
         for progress in run.stage(stage):
             self._go_on_or_stop()
             self._publish(stage, progress)
             show(progress)
-            if watch is not None:
-                watch.update(progress)
-        if watch is not None:
-            watch.end(stage)
+            for watcher in watching:
+                watcher.update(progress)
+        for watcher in watching:
+            watcher.end(stage)
 
-    def _watchers(self) -> Watchers | None:
+    def _watchers(self) -> tuple[Watcher, ...]:
         """Who else follows; nothing of it is loaded where nobody does."""
         telemetry = any(map(os.environ.get, COLLECTOR)) and not os.environ.get("OTEL_SDK_DISABLED")
         if not (self.metrics_file or telemetry):
-            return None
+            return ()
         from segengine.watching.watchers import watchers
 
         return watchers(self.job.name, self._run_id, self.metrics_file, telemetry)
