@@ -32,8 +32,10 @@ def scheduler(tmp_path: Path) -> Iterator[Process]:
 def start_worker(scheduler: Process, tmp_path: Path) -> Iterator[Start]:
     started: list[Process] = []
 
-    def start(*options: str) -> Process:
-        command = ["-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--no-dashboard"]
+    def start(*options: str, first: str = "") -> Process:
+        """`first`: Python that runs in the worker before anything else."""
+        main = "from distributed.cli.dask_worker import main; main()"
+        command = ["-c", f"{first}{main}", "--host", "127.0.0.1", "--no-dashboard"]
         command += ["--scheduler-file", str(tmp_path / "scheduler.json"), *options]
         worker = Process(tmp_path / "workers", command)
         started.append(worker)
@@ -103,45 +105,27 @@ def test_an_address_where_nobody_listens_is_said(
 
 
 def test_workers_that_lack_segengine_are_refused_at_once(
-    scheduler: Process, make_job: Callable[..., Job], tmp_path: Path
+    start_worker: Start, make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     without = "import sys; sys.modules['segengine'] = None; "
-    command = ["-c", without + "from distributed.cli.dask_worker import main; main()"]
-    command += ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--no-nanny"]
-    command += ["--scheduler-file", str(tmp_path / "scheduler.json")]
-    worker = Process(tmp_path / "workers", command)
-    try:
-        worker.until(lambda: "Registered to" in worker.stderr, "no worker")
-        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
-        photos = write_photos(tmp_path / "photos", 1)
-        cluster = {"kind": "address", "address": address}
-        spec = {"kind": "faulty:Trapped"}
-        job = make_job(job_of(photos, tmp_path / "m.zarr", spec, cluster=cluster))
-        (line,) = job.run(1).stderr.splitlines()
-        assert "cannot import segengine" in line
-        assert line.endswith("install it there, or start workers in this environment")
-    finally:
-        worker.end()
+    start_worker("--nthreads", "1", "--no-nanny", first=without)
+    photos, spec = write_photos(tmp_path / "photos", 1), {"kind": "faulty:Trapped"}
+    job = make_job(job_of(photos, tmp_path / "m.zarr", spec, cluster=block(tmp_path)))
+    (line,) = job.run(1).stderr.splitlines()
+    assert "cannot import segengine" in line
+    assert line.endswith("install it there, or start workers in this environment")
 
 
 def test_a_worker_of_another_environment_is_refused_before_the_first_shard(
-    scheduler: Process, make_job: Callable[..., Job], tmp_path: Path
+    start_worker: Start, make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     other = "import distributed.versions as v; real = v.version; "
     other += "v.version = lambda name: '1.0.0' if name == 'numpy' else real(name); "
-    command = ["-c", other + "from distributed.cli.dask_worker import main; main()"]
-    command += ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--no-nanny"]
-    command += ["--scheduler-file", str(tmp_path / "scheduler.json")]
-    worker = Process(tmp_path / "workers", command)
-    try:
-        worker.until(lambda: "Registered to" in worker.stderr, "no worker")
-        log = tmp_path / "log"
-        photos = write_photos(tmp_path / "photos", 1)
-        spec = {"kind": "faulty:Trapped", "log": str(log)}
-        job = make_job(job_of(photos, tmp_path / "m.zarr", spec, cluster=block(tmp_path)))
-        (line,) = job.run(1).stderr.splitlines()
-        assert f"has numpy 1.0.0 (here {np.__version__}); install one version everywhere" in line
-        assert line.startswith(f"cluster.address: {block(tmp_path)['address']}: worker tcp://127")
-        assert counted(log) == []
-    finally:
-        worker.end()
+    start_worker("--nthreads", "1", "--no-nanny", first=other)
+    log, photos = tmp_path / "log", write_photos(tmp_path / "photos", 1)
+    spec = {"kind": "faulty:Trapped", "log": str(log)}
+    job = make_job(job_of(photos, tmp_path / "m.zarr", spec, cluster=block(tmp_path)))
+    (line,) = job.run(1).stderr.splitlines()
+    assert f"has numpy 1.0.0 (here {np.__version__}); install one version everywhere" in line
+    assert line.startswith(f"cluster.address: {block(tmp_path)['address']}: worker tcp://127")
+    assert counted(log) == []

@@ -53,14 +53,20 @@ def address_of(tmp_path: Path, scheduler: Process) -> str:
     return str(json.loads(file.read_text())["address"])
 
 
+@pytest.fixture
+def place(authority: Authority, start: Callable[..., Process], tmp_path: Path) -> str:
+    """Address of a scheduler that shows a certificate, and asks for one."""
+    scheduler = start("scheduler", "--port", "0", *shown(authority, "scheduler"))
+    return address_of(tmp_path, scheduler)
+
+
 def test_a_run_over_tls(
+    place: str,
     authority: Authority,
     start: Callable[..., Process],
     make_job: Callable[..., Job],
     tmp_path: Path,
 ) -> None:
-    scheduler = start("scheduler", "--port", "0", *shown(authority, "scheduler"))
-    place = address_of(tmp_path, scheduler)
     assert place.startswith("tls://")
     for name in ("one", "two"):
         worker = start("worker", "--nthreads", "1", *shown(authority, name))
@@ -85,13 +91,12 @@ def test_a_run_over_tls(
 
 
 def test_who_does_not_fit_is_told_in_seconds(
+    place: str,
     authority: Authority,
     start: Callable[..., Process],
     make_job: Callable[..., Job],
     tmp_path: Path,
 ) -> None:
-    scheduler = start("scheduler", "--port", "0", *shown(authority, "scheduler"))
-    place = address_of(tmp_path, scheduler)
     photos = write_photos(tmp_path / "photos", 1)
     ours, theirs = authority.options("driver"), Authority(tmp_path / "theirs").options("stranger")
 
