@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from segengine import stderr
 from segengine.urls import public
+from segengine_flows.terminal import EVERY
 from segengine_tasks.pace import Pace
 
 if TYPE_CHECKING:
     from segengine.progress import Piece, Progress, Summary
-
-EVERY = 30.0
-"""Seconds between two lines of how far a stage is."""
 
 
 class _State:

@@ -100,6 +100,8 @@ def _minutes(seconds: int) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
+_OF_QSUB = ("-S /bin/bash", "-r n")
+"""Else the shell is the one that the user logs in with, and a job whose node fails starts again."""
 SYSTEMS: Mapping[str, System] = {
     "slurm": System(
         title="Slurm",
@@ -119,7 +121,7 @@ SYSTEMS: Mapping[str, System] = {
         listing=("qselect", "-N", "{name}"),
         ending="qselect -N {name} | xargs -r qdel",
         walltime=_clock,
-        directives=("-S /bin/bash", "-r n"),  # else the shell is the one that the user logs in with
+        directives=_OF_QSUB,
     ),
     "lsf": System(
         title="LSF",
@@ -139,6 +141,6 @@ SYSTEMS: Mapping[str, System] = {
         listing=("qstat",),
         ending="qdel {name}",
         walltime=_clock,
-        directives=("-S /bin/bash", "-r n"),  # else the shell is the one that the user logs in with
+        directives=_OF_QSUB,
     ),
 }
