@@ -253,7 +253,8 @@ class Session(Driven["Summary"]):
 
     def _watchers(self) -> tuple[Watcher, ...]:
         """Who else follows; nothing of it is loaded where nobody does."""
-        telemetry = any(map(os.environ.get, COLLECTOR)) and not os.environ.get("OTEL_SDK_DISABLED")
+        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        telemetry = any(map(os.environ.get, COLLECTOR)) and not disabled
         if not (self.metrics_file or telemetry):
             return ()
         from segengine.watching.watchers import watchers

@@ -99,6 +99,16 @@ def test_a_run_is_spans_and_metrics(collector: Collector, bench: Any, noise: Any
     assert {p.attributes[0].value.string_value for p in points} == set(STAGES)
 
 
+@pytest.mark.parametrize(("said", "sent"), [("true", False), ("True", False), ("false", True)])
+def test_only_the_word_true_turns_it_off(
+    said: str, sent: bool, collector: Collector, bench: Any, noise: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", said)
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    Session(parse_job(bench.job({"kind": "threshold"})), in_process=True).drive()
+    assert bool(collector.spans) is sent
+
+
 def test_a_lost_shard_and_a_run_that_fails_are_errors(collector: Collector) -> None:
     watcher = Telemetry("name", "run-id")
     watcher.begin("segment")
