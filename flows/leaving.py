@@ -94,7 +94,8 @@ def leave(code: int, message: str = "", last: Callable[[], None] | None = None) 
 def _leave(message: str, last: Callable[[], None] | None) -> None:
     if message:
         with contextlib.suppress(OSError, ValueError):
-            stderr.say(message, "error")
+            # Who still works may see its workers die, and has nothing to say about it.
+            stderr.say_last(message, "error")
     no_more_workers = _loaded("segengine.dispatch.nannies", "LEAVING")
     if no_more_workers is not None:
         no_more_workers.set()

@@ -23,6 +23,8 @@ class _State:
         self.silences = 0
         """How many ask for silence now."""
         self.muted = False
+        self.ended = False
+        """Whether the last word is said."""
         self.owed = ""
         self.shape: Callable[[str, str], str] = plain
         """What a message of a level looks like."""
@@ -38,6 +40,12 @@ _state = _State()
 
 def write(text: str) -> None:
     """Write to stderr, also where nobody else may any more. Raises OSError, ValueError."""
+    with _state.lock:
+        if not _state.ended:
+            _write(text)
+
+
+def _write(text: str) -> None:
     if not _state.muted:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -48,6 +56,21 @@ def write(text: str) -> None:
 def say(text: str, level: str = "info") -> None:
     """A message on a line of its own, in the form that was asked for. Raises OSError, ValueError."""
     write(f"{_state.shape(text, level)}\n")
+
+
+def say_last(text: str, level: str = "info", patience: float = 1.0) -> None:
+    """A message after which nobody else has a say. Raises OSError, ValueError.
+
+    patience: seconds to wait for another thread's line to be out.
+    """
+    held = _state.lock.acquire(timeout=patience)
+    try:
+        if not _state.ended:
+            _state.ended = True
+            _write(f"{_state.shape(text, level)}\n")
+    finally:
+        if held:
+            _state.lock.release()
 
 
 def shape(form: Callable[[str, str], str]) -> None:

@@ -144,6 +144,24 @@ def test_a_signal_before_anything_is_loaded_is_json_too(launch: Start) -> None:
     assert line["message"].startswith("interrupted")
 
 
+def test_nobody_has_a_say_after_the_last_word(launch: Start) -> None:
+    # As who waits for workers that this process kills on its way out.
+    code = (
+        "import threading; from segengine_flows import jsonlog, leaving; jsonlog.begin()\n"
+        "began = threading.Event()\n"
+        "def work():\n"
+        "    while True: jsonlog.log('crash', 'warning'); began.set()\n"
+        "threading.Thread(target=work, daemon=True).start(); began.wait()\n"
+        "leaving.leave(143, 'the last word')"
+    )
+    process = launch("-c", code)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    said = [line["message"] for line in lines_of(err)]
+    assert said[0] == "crash"
+    assert said.index("the last word") == len(said) - 1
+
+
 def test_warnings_and_log_records_of_libraries_are_lines(launch: Start) -> None:
     code = (
         "import logging, os, sys, warnings; from segengine_flows import jsonlog; jsonlog.begin();"
