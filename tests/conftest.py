@@ -21,7 +21,8 @@ import segengine
 from segengine.progress import Summary
 from segengine.store.blobs import open_objects
 from segengine.store.seals import sealed_report
-from tests.slurm import Account, Slurm, missing
+from tests.needs import lacking
+from tests.slurm import Account, Slurm
 
 # A busy machine is no failure, and what passed passes again. To look for more: --hypothesis-profile=explore
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -119,13 +120,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as quick what is neither of the system nor takes long: `pytest -m quick` has four minutes.
 
-    Skip what needs a Slurm where there is none, unless REQUIRE_SLURM says that there must be one.
+    Skip what needs a tool that is not there.
     """
-    slow = [HERE / name for name in SLOW]
-    lacking = "" if os.environ.get("REQUIRE_SLURM") else missing()
+    slow, without = [HERE / name for name in SLOW], lacking()
     for item in items:
-        if lacking and item.get_closest_marker("slurm") is not None:
-            item.add_marker(pytest.mark.skip(reason=lacking))
+        for marker, reason in without.items():
+            if item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
         lies = {item.path, *item.path.parents}
         if item.get_closest_marker("system") is None and lies.isdisjoint(slow):
             item.add_marker("quick")

@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 MARK = "SEGENGINE_TEST_PROCESS"
 LONG = 120.0
 """Seconds after which a test gives up on something that takes a few."""
+AGAIN = ("sh", "-c", 'while :; do "$@"; sleep 0.3; done', "sh")
+"""What systemd does for a service: where it ends, it is started anew."""
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = LONG) -> Any:

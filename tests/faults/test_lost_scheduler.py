@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faulty import Numbered, counted, numbered
-from harness import Job, Process, differing, job_of, write_photos
+from harness import AGAIN, Job, Process, differing, job_of, write_photos
 
 from segengine.dispatch import clusters, dask
 from segengine.dispatch.pool import Work
@@ -17,9 +17,6 @@ from segengine.errors import SegengineError
 from segengine.job import ClusterSpec
 
 pytestmark = pytest.mark.system
-
-AGAIN = ("sh", "-c", 'while :; do "$@"; sleep 0.3; done', "sh")
-"""What systemd does for a service: where it ends, it is started anew."""
 
 
 class Cluster:
