@@ -48,7 +48,7 @@ def build_pyramid(
         sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
         for (f, y, x), checksum in checksums.items():
             sources[f, y // 2, x // 2].append(((f, y, x), checksum))
-        works, checksums, below_it = [], {}, frozenset(stored)
+        works, checksums, below_it = [], {}, stored
         stored = set()
         for place, parts in sorted(sources.items()):
             inputs = digest(sorted(parts))
@@ -67,7 +67,7 @@ def build_pyramid(
                 spec=spec,
                 below=below,
                 inputs=inputs,
-                stored=below_it,
+                stored=frozenset(part for part, _ in parts if part in below_it),
                 had=lies,
                 writer=objects.writer,
             )

@@ -57,7 +57,7 @@ class LevelTask:
     below: ArraySpec
     inputs: str
     stored: frozenset[Place]
-    """Shards of the level below that records vouch for."""
+    """Shards of the level below, under this one, that records vouch for."""
     had: str = ""
     """Where a record of this shard lies now: `single`, `packed`, or nowhere."""
     writer: Writer = NOBODY

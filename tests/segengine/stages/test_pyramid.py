@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from distributed.protocol.pickle import dumps
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from segengine.worker.pyramid import halve
+from segengine.worker.pyramid import build_level_shard, halve
 
 LABELS = npst.arrays(
     st.sampled_from([np.uint8, np.uint16]),
@@ -39,6 +40,24 @@ def test_halve_is_the_mode(labels: np.ndarray) -> None:
     void = np.iinfo(labels.dtype).max
     labels = np.where(labels == 255, void, labels).astype(labels.dtype)
     np.testing.assert_array_equal(halve(labels, void), mode_of_blocks(labels, void))
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_what_a_task_carries_does_not_grow_with_its_scene(
+    bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def seen(task: Any) -> Any:
+        sizes.append(len(dumps(task)))
+        return build_level_shard(task)
+
+    monkeypatch.setattr("segengine.stages.pyramid.build_level_shard", seen)
+    bench.put("a.zarr", noise(3, (1, 500, 500, 3)))
+    paths = {"paths": [str(bench.inputs / "a.zarr")]}
+    bench.run({"kind": "threshold"}, source=paths, store={"shard": 16, "chunk": 16})
+    assert len(sizes) > 300  # of 32 x 32 shards
+    assert max(sizes) < min(sizes) + 200
 
 
 @pytest.mark.usefixtures("plain_report")
