@@ -178,9 +178,8 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
 
 
 def _throughput(scenes: Mapping[str, SceneFigures]) -> dict[str, Any]:
-    done = [row for figures in scenes.values() for row in figures.rows if row[2] == "done"]
-    pixels = sum(row[6] for row in done)
-    seconds = math.fsum(row[4] for row in done)
+    pixels = sum(figures.done_pixels for figures in scenes.values())
+    seconds = math.fsum(s for figures in scenes.values() for s in figures.done_seconds)
     return {
         "pixels": pixels,
         "worker_seconds": round(seconds, 3),

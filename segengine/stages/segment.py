@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +23,9 @@ from segengine.store.records import RecordLog
 from segengine.types import Place
 from segengine.worker.segment import compute_shard
 from segengine.worker.tasks import Hint, Measuring, ShardTask
+
+PACKED_TOGETHER = 1 << 15
+"""Records of a scene that are packed while it is worked on; of fewer the last stage takes care."""
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ def segment(
     measurer: what measures each mask as soon as it is stored.
     """
     works = _segment_works(plan, pool.workers, measurer)
+    unpacked = _Unpacked(plan)
     total = sum(
         int(np.count_nonzero(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted))
         if plan.drafts(layout)
@@ -62,10 +66,43 @@ def segment(
             state.drafted[task.place] = True
         else:
             state.done[task.place] = True
+            unpacked.add(record)
             counts.computed += 1
             counts.pixels += record.pixels
         piece = ended(record, outcome)
         yield Progress("segment", done, total, len(quarantine), counts.pixels, piece=piece)
+
+
+class _Unpacked:
+    """Records of this run that lie by themselves; packed where a scene has very many of them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.log = plan, RecordLog(plan.objects)
+        self.left = {
+            scene: pending
+            for scene, state in plan.states.items()
+            if (pending := state.pending) >= PACKED_TOGETHER
+        }
+        """Shards that are still to come, of scenes that have very many."""
+        self.found: dict[str, list[MaskRecord]] = {}
+        self.packed: Counter[str] = Counter()
+
+    def add(self, record: MaskRecord) -> None:
+        """Note a record that is final: its shard is not written again in this run."""
+        scene = record.scene
+        if scene not in self.left:
+            return
+        self.left[scene] -= 1
+        found = self.found.setdefault(scene, [])
+        found.append(record)
+        if not self.left[scene]:
+            del self.left[scene], self.found[scene]  # the last stage packs what is left
+        # What is packed is read and written again with it: less often, the more there is.
+        elif len(found) >= max(PACKED_TOGETHER, self.packed[scene] // 4):
+            self.log.move_to_pack(scene, found)
+            self.plan.objects.commit()
+            self.packed[scene] += len(found)
+            found.clear()
 
 
 def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Iterator[Work]:

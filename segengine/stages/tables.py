@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from segengine.instances.rows import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_ro
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.stages.metrics_json import text
-from segengine.store.columns import arrow_table
+from segengine.store.columns import arrow_table, numbers_of, taken
 from segengine.store.keys import (
     CUT_INSTANCES,
     INSTANCE_TABLE,
@@ -63,6 +64,42 @@ SHARDS_SCHEMA = pa.schema(
 )
 
 
+class _ShardRows:
+    """Rows of `tables/shards.parquet` of a scene: as Python's objects, a million would take a GB."""
+
+    TOGETHER = 1 << 12
+
+    def __init__(self, scene: str) -> None:
+        self.scene = scene
+        self._tables: list[pa.Table] = []
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, place: Place, *row: Any) -> None:
+        """A shard: its place, box, status, attempts, seconds, bytes, pixels, finished, reason."""
+        self._rows.append((*place, self.scene, *row))
+        if len(self._rows) == self.TOGETHER:
+            self._columns()
+
+    def table(self) -> pa.Table:
+        """All of them, in the order of their places."""
+        self._columns()
+        if not self._tables:
+            return _NO_SHARDS
+        table = pa.concat_tables(self._tables).combine_chunks()
+        axes = [numbers_of(table.column(axis).combine_chunks()) for axis in "xyf"]
+        return taken(table.select(SHARDS_SCHEMA.names), np.lexsort(axes))
+
+    def _columns(self) -> None:
+        if self._rows:
+            columns = dict(zip(_PLACED_SCHEMA.names, zip(*self._rows, strict=True), strict=True))
+            self._tables.append(arrow_table(columns, _PLACED_SCHEMA))
+            self._rows = []
+
+
+_NO_SHARDS = arrow_table(dict.fromkeys(SHARDS_SCHEMA.names, ()), SHARDS_SCHEMA)
+_PLACED_SCHEMA = pa.schema([*((axis, pa.int64()) for axis in "fyx"), *SHARDS_SCHEMA])
+
+
 class SceneFigures:
     """What the mask records of a scene add up to."""
 
@@ -79,25 +116,28 @@ class SceneFigures:
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.instances: set[Place] = set()
         """Shards with instances, whose rows are stored."""
-        self.rows: list[tuple[Any, ...]] = []
-        """(shard, box, status, attempts, seconds, bytes, pixels, finished, reason)"""
+        self.shards = _ShardRows(layout.scene)
+        self.done_pixels = 0
+        self.done_seconds = array("d")
+        """Of the shards that are done."""
 
     def add(self, record: MaskRecord) -> None:
         """Add a mask record."""
         size = sum(o.bytes for o in record.objects)
-        self.rows.append(
-            (
-                record.shard,
-                record.box,
-                record.status,
-                record.attempts,
-                record.seconds,
-                size,
-                record.pixels,
-                record.finished,
-                text(public(record.reason)),
-            )
+        self.shards.add(
+            record.shard,
+            record.box,
+            record.status,
+            record.attempts,
+            record.seconds,
+            size,
+            record.pixels,
+            record.finished,
+            text(public(record.reason)),
         )
+        if record.status == "done":
+            self.done_pixels += record.pixels
+            self.done_seconds.append(record.seconds)
         if any(o.array == INSTANCES for o in record.objects):
             self.instances.add(record.shard)
         first, last = record.box[0], record.box[3]
@@ -181,7 +221,6 @@ def scene_figures(log: RecordLog, layout: Layout, classes: int) -> SceneFigures:
     for record in log.read(layout.scene, MaskRecord):
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)
-    figures.rows.sort()
     return figures
 
 
@@ -193,7 +232,7 @@ def unplaced_failures(plan: Plan) -> list[FailedFrame]:
 def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """`tables/frames.parquet`, `tables/shards.parquet` and `tables/instances.parquet`."""
     frames: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
-    shards: dict[str, list[Any]] = {name: [] for name in SHARDS_SCHEMA.names}
+    shards = [_NO_SHARDS]
     for scene, figures in sorted(scenes.items()):
         layout = figures.layout
         for ref in layout.frames():
@@ -212,15 +251,13 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
             )
             for column, value in zip(frames.values(), row, strict=True):
                 column.append(value)
-        for _, box, *values in figures.rows:
-            for column, value in zip(shards.values(), (scene, list(box), *values), strict=True):
-                column.append(value)
+        shards.append(figures.shards.table())
     for u in plan.scan.unplaced:
         row = (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
         for column, value in zip(frames.values(), row, strict=True):
             column.append(value)
     put_table(plan, "frames", arrow_table(frames, FRAMES_SCHEMA))
-    put_table(plan, "shards", arrow_table(shards, SHARDS_SCHEMA))
+    put_table(plan, "shards", pa.concat_tables(shards).combine_chunks())
 
 
 def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:

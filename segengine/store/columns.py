@@ -68,6 +68,12 @@ def numbers_of(column: pa.Array) -> NDArray[Any]:
     return held[column.offset : column.offset + len(column)]
 
 
+def taken(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """`table.take` of these rows."""
+    held = pa.py_buffer(np.ascontiguousarray(rows, np.int64).tobytes())
+    return table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, held]))
+
+
 def counted(table: pa.Table, names: Sequence[str]) -> dict[tuple[Any, ...], int]:
     """How many rows have the same values in columns of words, in the order of the first of them."""
     together = np.zeros(table.num_rows, np.int64)

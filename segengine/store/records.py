@@ -1,8 +1,9 @@
 """Commit records: the only truth about what is done.
 
 One JSON object a shard while a scene is worked on, packed into one parquet file a scene when it is
-finished. A single record always stands above a packed one; a single `void` record says that the
-packed one no longer holds.
+finished; of a scene of very many shards also while it is worked on, so that a run which is killed
+near its end does not leave them all to be read one by one. A single record always stands above a
+packed one; a single `void` record says that the packed one no longer holds.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, TypeVar, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
+from numpy.typing import NDArray
 
 from segengine.store.blobs import Objects
-from segengine.store.columns import arrow_column, arrow_table, numbers_of
+from segengine.store.columns import arrow_column, arrow_table, numbers_of, taken
 from segengine.store.keys import (
     MASK,
     PACKED,
@@ -188,12 +191,56 @@ def _as_text(value: tuple[Any, ...]) -> str:
     return json.dumps(value, separators=(",", ":")) if value else _EMPTY_TEXT
 
 
-def pack_records(records: Iterable[Record]) -> bytes:
-    """Packed records as the parquet file that is stored."""
-    columns, sink = _columns(records), io.BytesIO()
-    if len(columns["kind"]) > SMALL:
-        pq.write_table(arrow_table(columns, SCHEMA), sink, compression="zstd")
-        return sink.getvalue()
+def pack_records(records: Iterable[Record], packed: pa.Table | None = None) -> bytes:
+    """Packed records as the parquet file that is stored.
+
+    packed: those that are packed already; of them hold only those that `records` do not replace.
+    """
+    records = list(records)
+    if packed is not None:
+        packed = taken(packed, _rows_but(packed, {(r.kind, r.shard) for r in records}))
+        if packed.num_rows + len(records) > SMALL:
+            return _large([packed, to_table(r for r in records if not isinstance(r, VoidRecord))])
+        records += from_table(packed, Record)
+    records = [record for record in records if not isinstance(record, VoidRecord)]
+    if len(records) > SMALL:
+        return _large([to_table(records)])
+    return _small(_columns(records))
+
+
+def _rows_but(packed: pa.Table, known: Collection[tuple[str, Place]]) -> NDArray[np.int64]:
+    """Where other records than the known ones lie."""
+    kinds = packed.column("kind").to_pylist()
+    places = zip(*(_plain(packed.column(axis).combine_chunks()) for axis in "fyx"), strict=True)
+    keys = zip(kinds, places, strict=True)
+    return np.array([row for row, key in enumerate(keys) if key not in known], np.int64)
+
+
+def _large(tables: Sequence[pa.Table]) -> bytes:
+    """Those of tables, in (kind, shard) order."""
+    table = pa.concat_tables(map(_alike, tables)).unify_dictionaries().combine_chunks()
+    kinds = table.column("kind").combine_chunks()
+    ranks = np.argsort(np.argsort(np.array(kinds.dictionary.to_pylist())))
+    axes = [numbers_of(table.column(axis).combine_chunks()) for axis in "xyf"]
+    order = np.lexsort([*axes, ranks[numbers_of(kinds.indices)]])
+    if (order[1:] < order[:-1]).any():
+        table = taken(table, order)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _alike(table: pa.Table) -> pa.Table:
+    """With the types of today: a small pack, or one of an earlier release, has plain texts."""
+    columns = {field.name: table.column(field.name) for field in SCHEMA}
+    for field in SCHEMA:
+        if columns[field.name].type != field.type:
+            columns[field.name] = arrow_column(columns[field.name].to_pylist(), field.type)
+    return pa.Table.from_arrays(list(columns.values()), schema=SCHEMA)
+
+
+def _small(columns: Mapping[str, list[Any]]) -> bytes:
+    sink = io.BytesIO()
     names = tuple(
         name
         for name, column in columns.items()
@@ -406,8 +453,18 @@ class RecordLog:
 
         Killed between the two, the singles still say the same as the pack.
         """
-        packed = [record for record in self.read(scene) if not isinstance(record, DraftRecord)]
-        self.objects.put(pack_key(scene), pack_records(packed))
+        singles = self.singles(scene).values()
+        final = (record for record in singles if not isinstance(record, DraftRecord))
+        self.objects.put(pack_key(scene), pack_records(final, self.table(scene)))
+
+    def move_to_pack(self, scene: str, records: Collection[Record]) -> None:
+        """Put some single records of a scene, which nobody writes any more, into its parquet file.
+
+        Killed in between, the singles still say the same as the pack.
+        """
+        self.objects.put(pack_key(scene), pack_records(records, self.table(scene)))
+        for record in records:
+            self.objects.delete(record.key)
 
     def clear(self, scene: str) -> None:
         """Delete the single records of a scene, once it is packed."""

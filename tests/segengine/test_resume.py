@@ -141,6 +141,32 @@ def test_killed_at_every_write(name: str, new_bench: Any, noise: Any, worked: An
     assert shards > 4 or name == "instances"
 
 
+def test_killed_while_records_of_a_large_scene_are_packed(
+    new_bench: Any, noise: Any, worked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"kind": "threshold"}
+    clean = make(new_bench(), noise)
+    segengine.run(job(clean, spec))
+    wanted = facts(clean)
+    monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
+    probe = make(new_bench(), noise)
+    with killed(1 << 30) as counter:
+        segengine.run(job(probe, spec))
+    assert facts(probe) == wanted
+    packs = [i for i, key in enumerate(counter.keys) if key == "records/a.parquet"]
+    last = max(i for i, key in enumerate(counter.keys) if key.startswith("scenes/a/mask/0/c/"))
+    assert len([i for i in packs if i < last]) == 2
+    for after in range(packs[0] - 2, packs[1] + 8):
+        bench = make(new_bench(), noise)
+        worked.clear()
+        with pytest.raises(Killed), killed(after):
+            segengine.run(job(bench, spec))
+        (bench.store / "run.lock").unlink(missing_ok=True)
+        segengine.run(job(bench, spec))
+        assert facts(bench) == wanted, counter.keys[after]
+        assert len(worked) - len(set(worked)) <= 1, (counter.keys[after], worked)
+
+
 def test_killed_again_and_again(bench: Any, new_bench: Any, noise: Any, worked: Any) -> None:
     spec = JOBS["stitch"]
     clean = make(new_bench(), noise)

@@ -228,6 +228,40 @@ def test_a_pack_reads_as_what_was_packed(values: list[Record]) -> None:
         assert table.num_rows == len(values)
 
 
+@pytest.mark.parametrize("more", [0, 1, SMALL, 3 * SMALL])
+@pytest.mark.parametrize("count", [2, SMALL, 2 * SMALL])
+def test_what_is_added_to_a_pack_reads_as_what_was_packed_at_once(
+    log: RecordLog, count: int, more: int
+) -> None:
+    old = [record((i, 0, 0), reason="old") for i in range(count)]
+    # Every other one stands in the place of an old one; between them are some of another kind.
+    new = [record((2 * i, 0, 0), reason="new") for i in range(more)]
+    new += [
+        LevelRecord(scene="s", shard=(i, 0, 0), level=2, box=(0,) * 6, below="")
+        for i in range(more)
+    ]
+    for value in (*old, *new):
+        log.write(value)
+    log.objects.put(pack_key("s"), pack_records(old))
+    log.move_to_pack("s", [*new, VoidRecord(of="mask", scene="s", shard=(count - 1, 0, 0))])
+    log.clear("s")
+    wanted = {(r.kind, r.shard): r for r in (*old, *new)}
+    wanted.pop(("mask", (count - 1, 0, 0)))
+    assert list(log.read("s")) == [wanted[key] for key in sorted(wanted)]
+
+
+def test_a_pack_without_columns_of_today_is_added_to(log: RecordLog) -> None:
+    old = to_table([record((i, 0, 0)) for i in range(2 * SMALL)])
+    sink = io.BytesIO()
+    pq.write_table(old.drop_columns(["payload", "weights", "ground"]), sink)
+    log.objects.put(pack_key("s"), sink.getvalue())
+    new = [record((i, 1, 0)) for i in range(2 * SMALL)]
+    log.move_to_pack("s", new)
+    found = list(log.read("s"))
+    assert [r.shard for r in found] == sorted((i, y, 0) for i in range(2 * SMALL) for y in (0, 1))
+    assert [r for r in found if r.shard[1]] == new
+
+
 @pytest.mark.parametrize("count", [0, 1, SMALL, SMALL + 1])
 def test_a_pack_of_an_earlier_release_reads_the_same(log: RecordLog, count: int) -> None:
     values = [record((i, 0, 0), reason="é" * i, areas=((i, 2),)) for i in range(count)]
