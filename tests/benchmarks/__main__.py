@@ -21,6 +21,7 @@ NAMES = (
     "stores",
     "workers",
     "orchestration",
+    "scale",
     "records",
     "small",
     "fsync",

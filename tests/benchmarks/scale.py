@@ -1,0 +1,173 @@
+"""What a driver takes where shards are very many, and how many workers it keeps at work.
+
+    benchmark -- starts --> scheduler, workers      workers of one thread that sleep where others label;
+              -- starts --> driver                  64 of them are a process, so that there can be many
+
+All else is real: scheduler, driver, masks, records. `SCALE=1000000 python -m tests.benchmarks scale`
+takes so many shards instead of 20,000.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from segengine.job import parse_job
+from segengine.runs import Run
+from segengine.types import Pixels, Prediction
+from tests.benchmarks.memory import resident_peak
+from tests.benchmarks.table import Row, show
+
+SIDE = 16
+"""Pixels of a shard's side."""
+SHARDS = int(os.environ.get("SCALE", "20000"))
+TOGETHER = 64
+"""Simulated workers a process."""
+CROWDS = (16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Sleeping:
+    """Takes its time, and finds nothing."""
+
+    seconds: float = 0.0
+    classes = ("nothing", "something")
+    halo = 0
+    stride = 1
+    outputs = ("labels",)
+
+    def segment(self, pixels: Pixels) -> Prediction:
+        """All is of the first class."""
+        time.sleep(self.seconds)
+        return Prediction(np.zeros(pixels.shape[:3], np.uint8))
+
+
+def rows() -> Iterator[Row]:
+    """Seconds of a plan; milliseconds and megabytes of a driver; a rerun; efficiency by workers."""
+    with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name:
+        place = Path(name)
+        million = _drive(place, "million", 1_000_000, "", stages=1)
+        yield Row("scale: plan of 1,000,000 shards", million["seconds"], 60, "s",
+                  million["seconds"] / 60, "<= 1")  # fmt: skip
+        with _standing(2, place) as address:
+            run = _drive(place, "many", SHARDS, address)
+            cost = 1000 * run["cpu"] / run["shards"]
+            what = f"{run['shards']:,} shards"
+            yield Row(f"scale: driver's processor time a shard, {what}", cost, 3, "ms",
+                      cost / 3, "<= 1")  # fmt: skip
+            yield Row(f"scale: driver's memory, {what}", run["peak"], 1500, "MB",
+                      run["peak"] / 1500, "<= 1")  # fmt: skip
+            again = _drive(place, "many", SHARDS, address)["seconds"]
+            yield Row(f"scale: rerun of a finished run, {what}", again, 60, "s",
+                      again / 60, "<= 1")  # fmt: skip
+        for workers in CROWDS:
+            with _standing(workers, place) as address:
+                run = _drive(place, f"crowd{workers}", 8 * workers, address, seconds=1.0)
+                ideal = run["shards"] / workers
+                yield Row(f"scale: {workers} simulated workers at 1 s a shard, against none waiting",
+                          run["segment"], ideal, "s", ideal / run["segment"], ">= 0.9")  # fmt: skip
+
+
+@contextmanager
+def _standing(workers: int, folder: Path) -> Iterator[str]:
+    """The address of a scheduler with so many workers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    with ExitStack() as stack:
+
+        def start(*command: str) -> None:
+            with open(folder / "log", "ab") as log:
+                process = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+
+        host, port = ("--host", "127.0.0.1"), ("--port", address.rpartition(":")[2])
+        start("distributed.cli.dask_scheduler", *host, *port, "--no-dashboard")
+        for first in range(0, workers, TOGETHER):
+            start(__spec__.name, "work", address, str(min(TOGETHER, workers - first)))
+        from distributed import Client
+
+        with Client(address, timeout="120s", set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=300)
+        yield address
+
+
+async def _work(address: str, count: int) -> None:
+    from distributed import Worker
+
+    workers = [Worker(address, nthreads=1, host="127.0.0.1", memory_limit=0) for _ in range(count)]
+    await asyncio.gather(*workers)
+    await asyncio.gather(*(worker.finished() for worker in workers))
+
+
+def _drive(
+    folder: Path, name: str, shards: int, address: str, *, seconds: float = 0.0, stages: int = 0
+) -> dict[str, float]:
+    """What a process says that has run this; `stages`: only so many of them."""
+    spec = [str(folder), name, str(shards), address, str(seconds), str(stages)]
+    command = [sys.executable, "-m", __spec__.name, "drive", *spec]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def _driven(folder: Path, name: str, shards: int, address: str, seconds: float, stages: int) -> Any:
+    grid = round(shards**0.5)
+    side = grid * SIDE
+    source = folder / f"{grid}.zarr"
+    if not source.exists():  # of nothing but its fill value
+        zarr.create_array(source, shape=(1, side, side, 1), chunks=(1, 1024, 1024, 1),
+                          dtype="uint8", fill_value=7)  # fmt: skip
+    job = {
+        "name": name,
+        "source": {"kind": "zarr", "paths": [str(source)]},
+        "segmenter": {"kind": f"{__spec__.name}:Sleeping", "seconds": seconds},
+        "store": {"path": str(folder / f"{name}.out"), "chunk": SIDE, "shard": SIDE, "frames": 1},
+        "cluster": {"kind": "address", "address": address} if address else {"workers": 1},
+    }
+    begun, spent, took = time.monotonic(), time.process_time(), 0.0
+    with Run(parse_job(job), in_process=not address) as run:
+        for stage in Run.STAGES[: stages or None]:
+            before = time.monotonic()
+            for _ in run.stage(stage):
+                pass
+            if stage == "segment":
+                took = time.monotonic() - before
+    return {
+        "shards": grid * grid,
+        "seconds": time.monotonic() - begun,
+        "segment": took,
+        "cpu": time.process_time() - spent,
+        "peak": resident_peak(),
+    }
+
+
+def main(what: str, *rest: str) -> None:
+    """What the benchmark starts."""
+    if what == "work":
+        asyncio.run(_work(rest[0], int(rest[1])))
+    else:
+        folder, name, shards, address, seconds, stages = rest
+        found = _driven(Path(folder), name, int(shards), address, float(seconds), int(stages))
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        main(*sys.argv[1:])
+    else:
+        show(rows())
