@@ -140,7 +140,7 @@ class Container:
             f' sh -c \'cd {self.config["WorkingDir"]} && exec "$@"\' sh "$@"'
         )
         given = dict(item.split("=", 1) for item in self.config["Env"])
-        spaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+        spaces = ["--mount", "--propagation", "private", "--pid", "--fork"]
         said = self.config["Entrypoint"] if entrypoint else []
         return subprocess.Popen(
             ["unshare", *spaces, "sh", "-c", "\n".join(script), "sh", *said, *words],
@@ -153,13 +153,13 @@ class Container:
     @staticmethod
     def stop(process: subprocess.Popen[str]) -> tuple[int, str]:
         """Send SIGTERM to the first process of a container; its exit code and what was said."""
-        for first in psutil.Process(process.pid).children():
-            first.terminate()
+        (first,) = psutil.Process(process.pid).children()
+        first.terminate()
         try:
             said, _ = process.communicate(timeout=20)
         except subprocess.TimeoutExpired:
-            process.kill()  # and with it all of its name space
-            said, _ = process.communicate()
+            first.kill()  # and with it all of its name space
+            said, _ = process.communicate(timeout=20)
         return process.returncode, said
 
     def run(self, *words: str, **options: Any) -> tuple[int, str]:
