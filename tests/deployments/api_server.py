@@ -24,6 +24,25 @@ PLACE = re.compile(
     r"/apis?/(?:(?P<group>[a-z.]+\.[a-z.]+)/)?v1/namespaces/(?P<namespace>[\w-]+)"
     r"/(?P<resource>\w+)(?:/(?P<name>[\w.-]+)(?:/(?P<part>\w+))?)?"
 )
+OPEN: dict[str, Any] = {
+    "/version": {"major": "1", "minor": "32", "gitVersion": "v1.32.0"},
+    "/api": {"versions": ["v1"]},
+    "/api/v1": {
+        "groupVersion": "v1",
+        "resources": [
+            {
+                "name": "pods",
+                "singularName": "pod",
+                "kind": "Pod",
+                "namespaced": True,
+                "shortNames": ["po"],
+                "verbs": ["get", "list"],
+            }
+        ],
+    },
+    "/apis": {"groups": []},
+}
+"""What anybody may ask who has a name: which resources there are."""
 VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "PUT": "update"}
 
 
@@ -82,6 +101,8 @@ class ApiServer:
 
     def _answer(self, method: str, url: str, body: Any) -> tuple[int, Any]:
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
+        if path.rstrip("/") in OPEN:
+            return 200, OPEN[path.rstrip("/")]
         place = PLACE.fullmatch(path)
         if place is None or place["namespace"] != self.namespace:
             return 404, error(404, f"{method} {path}")
