@@ -145,8 +145,10 @@ class ApiServer:
         made["metadata"] |= {"namespace": self.namespace, "uid": name}
         self.objects[resource, name] = made
         if resource == "daskclusters":
-            made["status"] = {"phase": "Running"}
+            made["status"] = {"phase": "Created"}
             self._operate(name, made["spec"])
+            # as long as an operator would take at least: the client looks at all of it meanwhile
+            threading.Timer(1, made["status"].update, [{"phase": "Running"}]).start()
         return made
 
     def _operate(self, cluster: str, spec: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -20,10 +21,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from distributed import LocalCluster
 
 from .api_server import ApiServer, Right, rights
-from .conftest import SHIPPED
+from .conftest import SHIPPED, until
 
 KUBERNETES = SHIPPED / "kubernetes"
 BUILT = ("overlays/laptop", "overlays/cluster", "dask")
@@ -307,11 +307,26 @@ TOLD = {("", "events", "list")}
 """Asked by a run that waits for a pod, to say what it waits for."""
 
 
+@contextmanager
+def scheduler(file: Path) -> Iterator[int]:
+    """The port of a Dask scheduler of its own on loopback."""
+    serve = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    words = [sys.executable, *serve, "--no-dashboard", "--scheduler-file", str(file)]
+    with file.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: file.exists() and file.stat().st_size, 60, "the scheduler does not start")
+        yield int(json.loads(file.read_text())["address"].rpartition(":")[2])
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def life(folder: Path, allowed: set[Right]) -> tuple["subprocess.CompletedProcess[str]", ApiServer]:
     """A Dask cluster made, scaled and deleted by the operator's own client, with these rights alone."""
     (folder / "life.py").write_text(LIFE)
-    with LocalCluster(n_workers=0, dashboard_address=":0") as scheduler:
-        server = ApiServer("segengine", allowed, int(scheduler.scheduler.port))
+    with scheduler(folder / "scheduler.json") as port:
+        server = ApiServer("segengine", allowed, port)
         with server.serve() as url:
             entry = {
                 "clusters": [{"name": "here", "cluster": {"server": url}}],
