@@ -157,7 +157,9 @@ class ApiServer:
         ready = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
         status = {"phase": "Running", "conditions": ready}
         self._add("pods", f"{cluster}-scheduler", labels, spec={}, status=status)
-        ports = [{"name": p["name"], "port": p["port"]} for p in spec["scheduler"]["service"]["ports"]]
+        ports = [
+            {"name": p["name"], "port": p["port"]} for p in spec["scheduler"]["service"]["ports"]
+        ]
         ports[0]["port"] = self._port
         service = {"type": "LoadBalancer", "ports": ports, "selector": labels}
         status = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}

@@ -28,7 +28,10 @@ from .conftest import SHIPPED, until
 KUBERNETES = SHIPPED / "kubernetes"
 BUILT = ("overlays/laptop", "overlays/cluster", "dask")
 VERSION = "1.32"
-SECRETS = {"secrets.env": "database-password=one\napi-auth=admin:two\n", "credentials": "[default]\n"}
+SECRETS = {
+    "secrets.env": "database-password=one\napi-auth=admin:two\n",
+    "credentials": "[default]\n",
+}
 """What a user writes beside an overlay, as its README has it."""
 Manifest = dict[str, Any]
 
@@ -90,7 +93,9 @@ def test_every_file_belongs_to_a_kustomization_and_every_overlay_is_built() -> N
 # ------------------------------------------------------------------------------------- schemas
 def operator_schema(kind: str) -> dict[str, Any]:
     """What the operator's own definition says of a resource; a field that it does not name is refused."""
-    chart = "operator/deployment/helm/dask-kubernetes-operator"  # whose definitions refer to nothing
+    chart = (
+        "operator/deployment/helm/dask-kubernetes-operator"  # whose definitions refer to nothing
+    )
     file = files("dask_kubernetes") / chart / f"crds/{kind.lower()}.yaml"
     definition = yaml.safe_load(file.read_text(encoding="utf-8"))
     (version,) = definition["spec"]["versions"]
@@ -192,10 +197,14 @@ def test_what_is_named_is_there(built: dict[str, list[Manifest]]) -> None:
 def test_policies_choose_pods_that_are_there(built: dict[str, list[Manifest]]) -> None:
     found = built["overlays/cluster"]
     labels = [
-        m["spec"]["template"]["metadata"]["labels"] for m in found if "template" in m.get("spec", {})
+        m["spec"]["template"]["metadata"]["labels"]
+        for m in found
+        if "template" in m.get("spec", {})
     ]
     policies = [m["spec"] for m in found if m["kind"] == "NetworkPolicy"]
-    assert {"podSelector": {}, "policyTypes": ["Ingress"]} in policies, "what is not said is refused"
+    assert {"podSelector": {}, "policyTypes": ["Ingress"]} in policies, (
+        "what is not said is refused"
+    )
     selectors = [
         *(p["podSelector"] for p in policies),
         *(
@@ -339,7 +348,9 @@ def life(folder: Path, allowed: set[Right]) -> tuple["subprocess.CompletedProces
                 ],
                 "current-context": "here",
             }
-            (folder / "config").write_text(json.dumps({"apiVersion": "v1", "kind": "Config"} | entry))
+            (folder / "config").write_text(
+                json.dumps({"apiVersion": "v1", "kind": "Config"} | entry)
+            )
             done = subprocess.run(
                 [sys.executable, str(folder / "life.py")],
                 env=os.environ | {"KUBECONFIG": str(folder / "config"), "HOME": str(folder)},
