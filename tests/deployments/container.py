@@ -1,8 +1,8 @@
 """The container file, built by a real builder, and containers of it, with what this machine has.
 
-Nothing is pulled: the base is an image of links to this machine's `/usr`, Python and installed packages, which are
-bind-mounted while it is built and while it runs; so the build installs segengine alone. A container is a process in
-name spaces of its own, with a root that cannot be written and the image's user, environment and words.
+Nothing is pulled: the base is an image of links to this machine's `/usr`, Python and installed packages, which
+are bind-mounted while it is built and while it runs; so the build installs segengine alone. A container is a
+process in name spaces of its own, with a root that cannot be written and the image's user, environment and words.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class Builder:
 class Container:
     """Starts commands as an image's configuration says: its user, environment and folder.
 
-    What stands for a container's runtime: name spaces of mounts and processes, no capability, a root that cannot be
-    written, a /tmp, and a folder at /data.
+    What stands for a container's runtime: name spaces of mounts and processes, no capability, a root that
+    cannot be written, a /tmp, and a folder at /data.
     """
 
     def __init__(self, root: Path, config: dict[str, Any], mounts: dict[str, str]) -> None:
@@ -128,11 +128,10 @@ class Container:
         root = self.root
         user, group = self.config["User"].split(":")
         binds = {**self._mounts, "/dev": "/dev", str(data): "/data", str(tmp): "/tmp"}
+        sealed = [f"{root}{there}" for there in ("", *self._mounts.values())]
         script = ["set -e", f"mount --bind {root} {root}"]
-        for here, there in binds.items():
-            script.append(f"mount --rbind {here} {root}{there}")
-        for there in ("", *self._mounts.values()):
-            script.append(f"mount -o remount,bind,ro {root}{there}")
+        script += [f"mount --rbind {here} {root}{there}" for here, there in binds.items()]
+        script += [f"mount -o remount,bind,ro {place}" for place in sealed]
         script.append(f"mount -t proc proc {root}/proc")
         bare = f"setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs"
         script.append(

@@ -1,5 +1,4 @@
-"""The manifests: what kustomize makes of them fits the schemas of Kubernetes and of the Dask operator, and no more is allowed
-than is needed."""
+"""The manifests: what kustomize makes of them has the form it must have, and no more is allowed than is needed."""
 
 from __future__ import annotations
 
@@ -108,9 +107,9 @@ def closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     new = {key: closed(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            new.setdefault("additionalProperties", False)
+    named = schema.get("type") == "object" and isinstance(schema.get("properties"), dict)
+    if named and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        new.setdefault("additionalProperties", False)
     if new.pop("x-kubernetes-int-or-string", False):
         new.pop("type", None)
     return new
@@ -239,7 +238,7 @@ def test_no_secret_is_in_the_repository() -> None:
 
 
 def test_every_pod_is_kept_from_all_that_it_does_not_need(built: dict[str, list[Manifest]]) -> None:
-    """Pod Security's level `restricted`, which the namespace enforces; and a root that cannot be written."""
+    """Pod Security's level `restricted`, which the namespace enforces; and a read-only root."""
     for spec in pods(built):
         pod = spec["securityContext"]
         assert pod["runAsNonRoot"] is True
@@ -331,7 +330,7 @@ def scheduler(file: Path) -> Iterator[int]:
         process.wait(30)
 
 
-def life(folder: Path, allowed: set[Right]) -> tuple["subprocess.CompletedProcess[str]", ApiServer]:
+def life(folder: Path, allowed: set[Right]) -> tuple[subprocess.CompletedProcess[str], ApiServer]:
     """A Dask cluster made, scaled and deleted by the operator's own client, with these rights alone."""
     (folder / "life.py").write_text(LIFE)
     with scheduler(folder / "scheduler.json") as port:
