@@ -1,10 +1,10 @@
 """A stand-in for Kubernetes' API server and the Dask operator, as far as the operator's client goes.
 
-It keeps objects of one namespace, answers as the API's conventions say (lists by selector, merge patches,
-404, 403), allows what the rules of a Role allow and nothing else, and notes what was asked. A DaskCluster that
-is made is at once what the operator would make of it, a worker group, the scheduler's pod and service, whose
-address is that of a scheduler that the test runs, and is said to be running a second later. It does not watch,
-and starts nothing.
+It keeps objects of one namespace, answers as the API's conventions say (lists by selector, merge
+patches, 404, 403), allows what the rules of a Role allow and nothing else, and notes what was asked. A
+DaskCluster that is made is at once what the operator would make of it, a worker group, the scheduler's
+pod and service, whose address is that of a scheduler that the test runs, and is said to be running a
+second later. It does not watch, and starts nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The container file, built by a real builder, and containers of it, with what this machine has.
 
-Nothing is pulled: the base is an image of links to this machine's `/usr`, Python and installed packages, which
-are bind-mounted while it is built and while it runs; so the build installs segengine alone. A container is a
-process in name spaces of its own, with a root that cannot be written and the image's user, environment and words.
+Nothing is pulled: the base is an image of links to this machine's `/usr`, Python and installed
+packages, which are bind-mounted while it is built and while it runs; so the build installs segengine
+alone. A container is a process in name spaces of its own, with a root that cannot be written and the
+image's user, environment and words.
 """
 
 from __future__ import annotations
