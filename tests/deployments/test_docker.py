@@ -1,4 +1,4 @@
-"""The container file: what it says; and an image of it, made by a real builder, without root on a read-only root."""
+"""The container file: what it says; and an image of it by a real builder, which works on a read-only root."""
 
 from __future__ import annotations
 
@@ -185,9 +185,8 @@ def test_an_image_is_built_and_works_without_root_on_a_read_only_root(tmp_path: 
     owner = (masks / "zarr.json").stat()
     assert (owner.st_uid, owner.st_gid) == (10001, 10001)
 
-    here = segengine.load_job(
-        data / "job.yaml", [f"store.path={tmp_path / 'here.zarr'}", "cluster.workers=1"]
-    )
+    changes = [f"store.path={tmp_path / 'here.zarr'}", "cluster.workers=1"]
+    here = segengine.load_job(data / "job.yaml", changes)
     segengine.run(here)
     assert tree(masks) == tree(tmp_path / "here.zarr")
     assert len(tree(masks)) >= 3

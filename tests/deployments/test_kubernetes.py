@@ -1,4 +1,4 @@
-"""The manifests: what kustomize makes of them has the form it must have, and no more is allowed than is needed."""
+"""The manifests: what kustomize makes of them has its kind's form, and allows no more than is needed."""
 
 from __future__ import annotations
 
