@@ -39,7 +39,7 @@ ROOT = manual.ROOT
 README = ROOT / "README.md"
 CHAPTERS = manual.chapters()
 SUITES = ROOT / "segengine/testing/README.md"
-OUTSIDE = {".", "pre-commit", "python3.11", "napari", "sbatch", "squeue"}
+OUTSIDE = {".", "pre-commit", "python3.11", "napari", "sbatch", "squeue", "docker", "kubectl"}
 """Commands that are not ours, nor of what we bring."""
 SCRIPTS = {point.name for point in entry_points(group="console_scripts")}
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

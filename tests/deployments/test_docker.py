@@ -1,4 +1,4 @@
-"""The container file: what it says; and an image of it by a real builder, which works on a read-only root."""
+"""The container file: what it says; an image of it by a real builder, which works on a read-only root."""
 
 from __future__ import annotations
 
