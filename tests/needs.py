@@ -14,6 +14,11 @@ from tests.slurm import NEEDED
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 NEEDS = {
     "slurm": (NEEDED, (), "Slurm's daemons: apt-get install slurm-wlm munge"),
+    "containers": (
+        ("buildah", "unshare", "setpriv", "chroot"),
+        (),
+        "a builder of images: apt-get install buildah",
+    ),
     "hosts": (("ip",), ("/dev/net/tun",), "network namespaces: apt-get install iproute2"),
 }
 """By marker: programs, devices, and what they are. All of it needs root."""

@@ -22,7 +22,7 @@ from dockerfile_parse import DockerfileParser
 import segengine
 
 from .conftest import until
-from .container import FILE, ROOT, Builder, missing
+from .container import FILE, ROOT, Builder
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION, EXTRAS = PROJECT["version"], PROJECT["optional-dependencies"]
@@ -132,7 +132,7 @@ def answer(url: str) -> bytes | None:
 
 
 @pytest.mark.system
-@pytest.mark.skipif(bool(missing()) and not os.environ.get("REQUIRE_TOOLS"), reason=missing())
+@pytest.mark.containers
 def test_an_image_is_built_and_works_without_root_on_a_read_only_root(tmp_path: Path) -> None:
     builder = Builder(tmp_path)
     with pytest.raises(RuntimeError, match=r"EXTRAS: \['hpcc'\]: no such extra; there are"):
