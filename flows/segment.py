@@ -12,10 +12,11 @@ if __name__ == "__main__":
         sys.executable, [sys.executable, "-P", "-m", "segengine_flows.start", "run", *sys.argv[1:]]
     )
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -24,24 +25,41 @@ from prefect.states import Cancelled, Completed, Failed
 from segengine.errors import SegengineError, StoppedError
 from segengine.job import Job, parse_job
 from segengine.progress import Summary
+from segengine.registry.options import outlined
 from segengine_flows.guard import driving, guard
 from segengine_tasks.artifacts import Publisher, publish_results
 from segengine_tasks.session import Session
 from segengine_tasks.stages import TASKS
 from segengine_tasks.words import count
 
+Made = TypeVar("Made")
+Result = TypeVar("Result")
+
 driven: ContextVar[Session | None] = ContextVar("driven", default=None)
 """The session that the command line drives itself; a deployed flow has none and drives its own."""
 
 
-@flow(
-    name="segment",
-    flow_run_name="{job.name}",
-    description="Segment the images, video or scenes of a job; masks, figures and a report "
-    "go to its store. What is done already is not done again.",
-    retries=0,
-    persist_result=False,
-    validate_parameters=True,
+def _outlined(make: Callable[[Made], Result]) -> Callable[[Made], Result]:
+    """A decorator that loads no plug-in: Prefect asks for parameters' schemas here, where a run
+    begins, and again where the flow is deployed, which is when a form needs them in full."""
+
+    def made(function: Made) -> Result:
+        with outlined():
+            return make(function)
+
+    return made
+
+
+@_outlined(
+    flow(
+        name="segment",
+        flow_run_name="{job.name}",
+        description="Segment the images, video or scenes of a job; masks, figures and a report "
+        "go to its store. What is done already is not done again.",
+        retries=0,
+        persist_result=False,
+        validate_parameters=True,
+    )
 )
 def segment(job: Job, repair: bool = False, refit: bool = False) -> dict[str, Any]:
     """Run a job.

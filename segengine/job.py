@@ -20,6 +20,7 @@ from segengine import batch, registry
 from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
+from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.urls import public_values
 
 if TYPE_CHECKING:
@@ -252,6 +253,41 @@ class StoreSpec(Model):
         return self
 
 
+class Sources:
+    """The JSON schema of a `source` block: one of the kinds, each with its own options.
+
+    In the place of a reference: Prefect's form has choices for what it finds there, and there only.
+    """
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Any:
+        found = handler.resolve_ref_schema(handler(core))
+        if are_outlined():
+            return found
+        keys = found["properties"]
+        always = {key: keys[key] for key in ("kind", "paths")}
+        choices = kinds("sources", always, hidden=("trust",), known=keys)
+        for choice in choices:
+            # A stored job spells out what its kind has no use for.
+            rest = {
+                key: keys[key].get("default") for key in keys if key not in choice["properties"]
+            }
+            choice["patternProperties"] = {f"^{key}$": {"const": rest[key]} for key in sorted(rest)}
+        auto = {**found, "title": "auto", "additionalProperties": False}
+        auto["properties"] = {**keys, "kind": {**keys["kind"], "const": "auto"}}
+        files = [auto, *(c for c in choices if not c["properties"].keys() - keys.keys())]
+        return one_of("Source", found, [auto, *choices], together={"files": files})
+
+
+class Segmenters:
+    """The same of a `segmenter` block."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Any:
+        found = handler.resolve_ref_schema(handler(core))
+        if are_outlined():
+            return found
+        return one_of("Segmenter", found, kinds("segmenters", found["properties"]))
+
+
 class EvaluateSpec(Model):
     """What is measured at the end."""
 
@@ -367,9 +403,9 @@ class Job(Model):
     """
 
     name: str = Field("segengine", description="Shown in reports and by Prefect")
-    source: SourceSpec
+    source: Annotated[SourceSpec, Sources()]
     truth: TruthSpec | None = None
-    segmenter: SegmenterSpec
+    segmenter: Annotated[SegmenterSpec, Segmenters()]
     store: StoreSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()

@@ -10,11 +10,9 @@ python -m tests.manual        writes each into its chapter, between its markers
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import json
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from segengine import registry
 from segengine.job import Job
+from segengine.registry import options
 from segengine.training.job import TrainJob
 
 ROOT = Path(__file__).parents[1]
@@ -204,7 +203,7 @@ def listed(group: str, without: Sequence[str] = ()) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a plug-in."""
+    """One option of a plug-in, in words."""
 
     name: str
     values: str
@@ -220,34 +219,15 @@ class Option:
 
 def options_of(group: str, name: str) -> list[Option]:
     """The options of a plug-in, as its signature and its docstring have them."""
-    factory = registry.load(group, name)
-    function = factory.func if isinstance(factory, functools.partial) else factory
-    hints = _hints(function)
-    said = meanings(group, name)
-    found = []
-    for option, parameter in inspect.signature(factory).parameters.items():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        empty = parameter.default is parameter.empty
-        default = "needed" if empty else _value(parameter.default)
-        found.append(Option(option, _plain(hints.get(option)), default, said.get(option, "")))
-    return found
-
-
-def _hints(function: Any) -> Mapping[str, Any]:
-    """Annotations by name, of a function or of a class's fields; of those that resolve."""
-    scope = getattr(function, "__globals__", None) or vars(sys.modules[function.__module__])
-    found = {}
-    for name, text in inspect.signature(function).parameters.items():
-        try:
-            found[name] = (
-                eval(text.annotation, scope)  # our own annotations
-                if isinstance(text.annotation, str)
-                else text.annotation
-            )
-        except NameError:
-            continue
-    return found
+    return [
+        Option(
+            option.name,
+            _plain(option.annotation),
+            "needed" if option.needed else _value(option.default),
+            option.meaning,
+        )
+        for option in options.options_of(group, name)
+    ]
 
 
 def _plain(annotation: Any) -> str:
@@ -263,27 +243,6 @@ def _plain(annotation: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return "list"
     return WORDS.get(annotation, "")
-
-
-def meanings(group: str, name: str) -> dict[str, str]:
-    """What the docstring says of each option: `name, name: text.`, or a list item of such."""
-    factory = registry.load(group, name)
-    function = factory.func if isinstance(factory, functools.partial) else factory
-    options = tuple(inspect.signature(factory).parameters)
-    text = " ".join((inspect.getdoc(function) or "").split())
-    one = "|".join(map(re.escape, options)) or "(?!)"
-    begin = re.compile(rf"(?:^|(?<=[.:] )|(?<=\. - ))(?:- )?`?((?:{one})`?(?:, `?(?:{one})`?)*): ")
-    found: dict[str, str] = {}
-    marks = list(begin.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    for mark, end in zip(marks, ends, strict=False):
-        what = text[mark.end() : end].strip(" -")
-        for option in re.findall(r"[\w-]+", mark[1]):
-            found[option] = re.sub(r" The (others|rest) as for `\w+`\.$", "", what)
-    other = re.search(r"(?:as for|see) `([\w-]+)`", text)
-    if other and other[1] in registry.names(group) and other[1] != name:
-        found = {**meanings(group, other[1]), **found}
-    return found
 
 
 # ---------------------------------------------------------------------------------------------- tables

@@ -1,5 +1,7 @@
 """What ships: jobs that are valid, deployments whose flow and parameters are, a scheduled run."""
 
+import json
+import urllib.error
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -165,6 +167,7 @@ def test_from_nothing_to_a_night_that_happens_by_itself(site: Site, tmp_path: Pa
         "0 shards computed, 2 done before",
     )
     assert written(store.path) == first_files
+    assert_mistakes_are_refused(site)
     keys = {a["key"] for a in site.ask("artifacts/filter", {})}
     assert keys >= {"scenes-metrics", "scenes-summary"}
     tasks = site.ask("task_runs/filter", {})
@@ -176,6 +179,31 @@ def test_from_nothing_to_a_night_that_happens_by_itself(site: Site, tmp_path: Pa
         "aggregate",
         "publish",
     }
+
+
+def assert_mistakes_are_refused(site: Site) -> None:
+    """Before anything is queued, and by the key that is wrong."""
+    (deployed,) = site.ask(
+        "deployments/filter", {"deployments": {"name": {"any_": ["nightly-scenes"]}}}
+    )
+    assert deployed["enforce_parameter_schema"]
+    job = deployed["parameter_openapi_schema"]["definitions"]["Job"]["properties"]
+    choices = {choice["title"]: choice for choice in job["segmenter"]["anyOf"]}
+    assert choices["kmeans"]["properties"]["clusters"]["description"] == "how many"
+    before = len(site.runs("nightly-scenes"))
+    given = deployed["parameters"]["job"]
+    for segmenter, said in (
+        ({"kind": "kmeans", "clusters": "eight"}, "'job.segmenter.clusters'"),
+        ({"kind": "kmeans", "clusters": 8, "spaec": "bands"}, "'spaec' was unexpected"),
+        ({"kind": "kmeanz", "clusters": 8}, "'kmeanz' is not one of"),
+        ({"kind": "kmeans"}, "'clusters' is a required property"),
+    ):
+        body = {"parameters": {"job": {**given, "segmenter": segmenter}}}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            site.ask(f"deployments/{deployed['id']}/create_flow_run", body)
+        assert refused.value.code == 409
+        assert said in json.load(refused.value)["detail"]
+    assert len(site.runs("nightly-scenes")) == before
 
 
 def written(store: str) -> list[tuple[Path, int]]:

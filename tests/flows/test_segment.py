@@ -1,20 +1,32 @@
 """The flow as Prefect runs it: a form from its schema, driven in a thread, guarded."""
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 import segengine
-from segengine.job import Job
+from segengine import registry
+from segengine.errors import JobError
+from segengine.job import Job, is_train_job, parse_job
 
 from .conftest import Start
+
+JOBS = [
+    file
+    for file in sorted((Path(__file__).parents[2] / "deployments/jobs").glob("*.yaml"))
+    if not is_train_job(file)
+]
 
 SCRIPT = """
 import json, sys
@@ -29,22 +41,169 @@ if __name__ == "__main__":
 """
 
 
-def test_prefect_can_show_the_job_as_a_form() -> None:
+@pytest.fixture(scope="module")
+def form() -> dict[str, Any]:
+    """The schema that a deployment gives to Prefect."""
     from prefect.utilities.callables import parameter_schema
 
     from segengine_flows.segment import segment
 
-    schema = parameter_schema(segment).model_dump_for_openapi()
-    assert schema["required"] == ["job"]
-    assert set(schema["properties"]) == {"job", "repair", "refit"}
-    assert all(p["description"] for p in schema["properties"].values())
-    definitions = schema["definitions"]
-    job = definitions[schema["properties"]["job"]["$ref"].rpartition("/")[2]]
+    return parameter_schema(segment).model_dump_for_openapi()
+
+
+def of_job(form: dict[str, Any]) -> dict[str, Any]:
+    job: dict[str, Any] = form["definitions"]["Job"]
+    assert form["properties"]["job"]["$ref"] == "#/definitions/Job"
+    return job
+
+
+def test_prefect_can_show_the_job_as_a_form(form: dict[str, Any]) -> None:
+    from prefect.utilities.schema_tools.validation import is_valid_schema
+
+    is_valid_schema(form)
+    assert form["required"] == ["job"]
+    assert set(form["properties"]) == {"job", "repair", "refit"}
+    assert all(p["description"] for p in form["properties"].values())
+    job = of_job(form)
     assert set(job["properties"]) == set(Job.model_fields)
     assert set(job["required"]) == {"source", "segmenter", "store"}
     assert job["additionalProperties"] is False
+    definitions = form["definitions"]
     store = definitions[job["properties"]["store"]["$ref"].rpartition("/")[2]]
     assert store["properties"]["chunk"]["description"]
+
+
+def test_the_form_has_a_choice_for_each_segmenter_with_its_own_options(
+    form: dict[str, Any],
+) -> None:
+    """By the signatures themselves: what a run calls with these options."""
+    choices = {c["title"]: c for c in of_job(form)["properties"]["segmenter"]["anyOf"]}
+    assert tuple(choices) == (*registry.names("segmenters"), "class")
+    for name in registry.names("segmenters"):
+        choice, signature = choices[name], inspect.signature(registry.load("segmenters", name))
+        keys = choice["properties"]
+        assert keys["kind"]["const"] == keys["kind"]["default"] == name
+        assert choice["description"] == registry.summary("segmenters", name)
+        assert keys.keys() == {"kind", "instances", *signature.parameters}
+        for option, parameter in signature.parameters.items():
+            assert keys[option]["title"]
+            assert keys[option]["description"], (name, option)
+            if parameter.default is parameter.empty:
+                assert option in choice["required"]
+            else:
+                default = parameter.default
+                assert keys[option]["default"] == default
+    kmeans = choices["kmeans"]["properties"]
+    assert kmeans["space"]["enum"] == ["rgb", "hsv", "lab", "bands"]
+    assert kmeans["clusters"]["type"] == "integer"
+    assert kmeans["attempts"]["description"] == "starts the best is taken of"
+    assert "const" not in choices["class"]["properties"]["kind"]
+
+
+def test_the_form_has_the_kinds_of_sources(form: dict[str, Any]) -> None:
+    choices = {c["title"]: c for c in of_job(form)["properties"]["source"]["anyOf"]}
+    files = choices["files"]["properties"]
+    assert files["kind"]["enum"] == ["auto", "images", "raster", "video", "zarr"]
+    assert files.keys() == {"kind", "paths", "bands", "color", "every"}
+    assert choices["coco"]["properties"].keys() == {
+        *("kind", "paths", "split", "classes", "color", "task", "annotations")
+    }
+    assert {*files["kind"]["enum"], *choices} == {
+        *("auto", "files", "class", *registry.names("sources"))
+    }
+
+
+THRESHOLD: dict[str, Any] = {"kind": "threshold"}
+BLOCKS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"segmenter": THRESHOLD}, ""),
+    ({"segmenter": {"kind": "threshold", "levels": None, "instances": None}}, ""),
+    ({"segmenter": {"kind": "threshold", "method": "fixed", "levels": [10, 20.5]}}, ""),
+    ({"segmenter": {"kind": "kmeans", "clusters": 3, "space": "lab"}}, ""),
+    ({"segmenter": {"kind": "kmeans", "clusters": "3"}}, "job.segmenter.clusters"),
+    ({"segmenter": {"kind": "kmeans", "clusters": 3, "space": "cmyk"}}, "job.segmenter.space"),
+    ({"segmenter": {"kind": "kmeans", "clusters": 3, "spce": "lab"}}, "'spce' was unexpected"),
+    ({"segmenter": {"kind": "kmeans"}}, "'clusters' is a required property"),
+    ({"segmenter": {"kind": "kmeanz", "clusters": 3}}, "'kmeanz' is not one of ['cloudmask', "),
+    ({"segmenter": {"clusters": 3}}, "'kind' is a required property"),
+    ({"segmenter": {"kind": "threshold", "clusters": 3}}, "'clusters' was unexpected"),
+    ({"source": {"kind": "raster", "bands": [5, 3, 2], "every": 1, "color": None}}, ""),
+    ({"source": {"kind": "video", "every": 2}}, ""),
+    ({"source": {"every": 2}}, ""),
+    ({"source": {"kind": "coco", "split": "val"}}, ""),
+    ({"source": {"split": "val"}}, "'split' was unexpected"),
+    ({"source": {"kind": "raster", "every": 2}}, "job.source.every"),
+    ({"source": {"kind": "raster", "bands": ["red"]}}, "job.source"),
+    ({"source": {"kind": "rester"}}, "'rester' is not one of ['auto', "),
+    ({"nmae": "x"}, "'nmae' was unexpected"),
+)
+
+
+@pytest.mark.parametrize(("blocks", "said"), BLOCKS, ids=lambda value: str(value)[:50])
+def test_prefect_refuses_what_the_job_file_would_be_refused_for(
+    form: dict[str, Any], blocks: dict[str, Any], said: str
+) -> None:
+    """By the check that Prefect's API makes, and by the one that a job file gets."""
+    from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+    job = {"segmenter": THRESHOLD, "store": {"path": "/s"}} | blocks
+    job["source"] = {"paths": ["/x"]} | blocks.get("source", {})
+    if not said:
+        validate({"job": job}, form, raise_on_error=True)
+        assert parse_job(job)
+        return
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        validate({"job": job}, form, raise_on_error=True)
+    with pytest.raises(JobError):
+        parse_job(job)
+
+
+def test_a_class_of_ones_own_may_take_anything(form: dict[str, Any]) -> None:
+    from prefect.utilities.schema_tools.validation import validate
+
+    job = {
+        "source": {"kind": "mine.sources:Tiles", "paths": ["/x"], "zoom": 7},
+        "segmenter": {"kind": "mine.more:Segmenter", "depth": {"a": 1}},
+        "store": {"path": "/s"},
+    }
+    validate({"job": job}, form, raise_on_error=True)
+
+
+@pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
+def test_the_form_takes_every_job_that_ships_as_it_is_stored(
+    form: dict[str, Any], file: Path
+) -> None:
+    from prefect.utilities.schema_tools.validation import validate
+
+    job = yaml.safe_load(file.read_text())
+    validate({"job": job}, form, raise_on_error=True)
+    stored = Job.model_validate(job).as_json()
+    validate({"job": stored}, form, raise_on_error=True)
+
+
+def test_a_plugin_that_is_installed_in_part_leaves_the_form_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = registry.load
+
+    def load(group: str, name: str) -> Any:
+        if name == "kmeans":
+            raise JobError("kmeans: needs a package that is not installed: No module named 'x'")
+        return real(group, name)
+
+    monkeypatch.setattr(registry, "load", load)
+    segmenter = Job.model_json_schema()["properties"]["segmenter"]
+    (kmeans,) = [c for c in segmenter["anyOf"] if c["title"] == "kmeans"]
+    assert "No module named 'x'" in kmeans["description"]
+    assert kmeans.get("additionalProperties") is not False
+
+
+def test_a_run_loads_no_plugin_for_the_form() -> None:
+    modules = {registry.module(g, n) for g in ("segmenters", "sources") for n in registry.names(g)}
+    ask = f"import sys, segengine_flows.segment; print([m for m in sys.modules if m in {modules}])"
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", ask], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
 
 
 def test_parameters_are_checked_as_the_job_file_is() -> None:
