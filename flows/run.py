@@ -113,8 +113,9 @@ class Recorder:
                 self._give_up(str(error))
         return self
 
-    def mirror(self, session: Session) -> None:
-        """Start to mirror a session, after those before it, once an embedded API is there.
+    def mirror(self, session: Session, tell: bool = True) -> None:
+        """Start to mirror a session, after those before it, once an embedded API is there; `tell`: say
+        where it is seen.
 
         Who asks for that waits for it here, and not when the session has ended.
         """
@@ -133,17 +134,20 @@ class Recorder:
             self._give_up(f"{type(error).__name__}: {error}".partition("\n")[0])
             return
         before = self._mirrors[-1] if self._mirrors else None
-        self._mirrors.append(Mirror(session, self._api, before))
+        self._mirrors.append(Mirror(session, self._api, before, self._say_page if tell else _keep))
         self._mirrors[-1].start()
-        if self._api is None:
-            terminal.say(f"this run is recorded: {self.page()}")
 
-    def page(self) -> str:
-        """The address of the configured server's page of runs; without credentials."""
+    def _say_page(self, run: str) -> None:
+        """Say where a flow run is seen; without credentials."""
+        page = f"runs/flow-run/{run}"
+        if self._api is not None:  # of which there is no page
+            where = f"in {home()}; `prefect server start` shows it at /{page}"
+            terminal.say(f"this run is recorded {where}")
+            return
         from prefect.settings import get_current_settings
 
         shown = get_current_settings().ui_url or (configured_url() or "").removesuffix("/api")
-        return f"{public(shown).rstrip('/')}/runs"
+        terminal.say(f"this run is recorded: {public(shown).rstrip('/')}/{page}")
 
     def where(self) -> str:
         """Where the runs can be looked at, in words; without credentials."""
@@ -172,10 +176,17 @@ class Recorder:
 class Mirror:
     """Runs the flow that follows a session, in a daemon thread, and gives up on it in time."""
 
-    def __init__(self, session: Session, api: EmbeddedApi | None, before: Mirror | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        api: EmbeddedApi | None,
+        before: Mirror | None,
+        begun: Callable[[str], None],
+    ) -> None:
+        """`begun`: is told the flow run's id."""
         from segengine_flows.guard import Pulse
 
-        self._session, self._api, self._before = session, api, before
+        self._session, self._api, self._before, self._begun = session, api, before, begun
         self._thread = threading.Thread(target=self._run, name="segengine-prefect", daemon=True)
         self._pulse: Pulse = before._pulse if before is not None else Pulse()
         self._trouble: str | None = None
@@ -215,12 +226,16 @@ class Mirror:
             self._trouble = f"{type(error).__name__}: {error}".partition("\n")[0]
 
     def _follow(self) -> None:
-        from segengine_flows.segment import driven, segment
+        from segengine_flows.segment import Driven, driven, segment
 
-        driven.set(self._session)
+        driven.set(Driven(self._session, self._begun))
         # What Prefect stores must not hold the credentials that a URL may carry.
         public = Job.model_validate(self._session.job.as_json())
         segment(public, self._session.repair, self._session.refit, return_state=True)
+
+
+def _keep(run: str) -> None:
+    """Say nothing of a flow run."""
 
 
 def _flush() -> None:

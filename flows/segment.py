@@ -15,10 +15,10 @@ if __name__ == "__main__":
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
@@ -35,8 +35,18 @@ from segengine_tasks.words import count
 Made = TypeVar("Made")
 Result = TypeVar("Result")
 
-driven: ContextVar[Session | None] = ContextVar("driven", default=None)
-"""The session that the command line drives itself; a deployed flow has none and drives its own."""
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """A session that another thread drives, and that this flow follows."""
+
+    session: Session
+    begun: Callable[[str], None]
+    """Is told the flow run's id, once there is one."""
+
+
+driven: ContextVar[Driven | None] = ContextVar("driven", default=None)
+"""The command line's own; a deployed flow has none and drives its own."""
 
 
 def _outlined(make: Callable[[Made], Result]) -> Callable[[Made], Result]:
@@ -80,9 +90,10 @@ def segment(job: Job, repair: bool = False, refit: bool = False) -> dict[str, An
 
 def _session(job: Job, repair: bool, refit: bool) -> AbstractContextManager[Session]:
     """The session to follow. One of our own is driven in a thread."""
-    session = driven.get()
-    if session is not None:
-        return nullcontext(session)
+    followed = driven.get()
+    if followed is not None:
+        followed.begun(str(runtime.flow_run.id))
+        return nullcontext(followed.session)
     return driving(Session(parse_job(job), repair=repair, refit=refit))
 
 

@@ -89,11 +89,13 @@ def test_a_run_is_a_flow_with_stages_artifacts_and_quarantine(
     assert "\x1b" not in out
     assert "Prefect does not" not in err
     # The embedded API flushed before it ended: flow, tasks and artifacts are in its database.
+    (seen,) = re.findall(r"recorded in (\S+); `prefect server start` shows it at (\S+)", err)
     flow = rows(
         prefect_home,
         "select id, state_type, state_name from flow_run where name='photos' order by created",
     )[-1]
     assert flow[1:] == ("COMPLETED", "Quarantined")
+    assert seen == (str(prefect_home), f"/runs/flow-run/{flow[0]}")
     tasks = rows(
         prefect_home, f"select state_type, name from task_run where flow_run_id='{flow[0]}'"
     )
@@ -154,12 +156,24 @@ def test_an_api_that_goes_away_in_mid_run_costs_seconds_and_no_exit_code(
     assert not api.is_running() or api.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_run_says_where_a_server_shows_it(start: Start, job_file: Path, api: Any) -> None:
-    process = start("run", str(job_file), PREFECT_API_URL=api.url)
+def test_a_run_says_at_its_start_where_a_server_shows_it(
+    start: Start, slow_job: Path, api: Any, prefect_home: Path
+) -> None:
+    """The page of this very run, while it works."""
+    process = start("run", str(slow_job), "--set=segmenter.seconds=0.1", PREFECT_API_URL=api.url)
+    line = process.stderr.readline()
+    assert process.poll() is None
+    said = re.fullmatch(
+        rf"segengine: this run is recorded: {api.url[:-4]}/runs/flow-run/(\S+)\n", line
+    )
+    assert said, line
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    page = f"{api.url.removesuffix('/api')}/runs"
-    assert err.splitlines().count(f"segengine: this run is recorded: {page}") == 1
+    assert "this run is recorded" not in err
+    ((name, state),) = rows(
+        prefect_home, f"select name, state_type from flow_run where id='{said[1]}'"
+    )
+    assert (name, state) == ("slow", "COMPLETED")
 
 
 def test_an_api_that_was_never_there_costs_seconds_and_no_exit_code(
