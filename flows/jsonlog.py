@@ -58,8 +58,12 @@ def _line(text: str, level: str, **about: Any) -> str:
     return json.dumps({k: v for k, v in (line | about).items() if v is not None})
 
 
-def _far(progress: Progress) -> str:
-    return f"{progress.done:,} of {progress.total:,}"
+def _words(progress: Progress, pace: str) -> str:
+    """How far it is, or what else there is to say."""
+    if progress.message and not progress.unit:
+        return progress.message
+    far = f"{progress.done:,} of {progress.total:,} {progress.unit}".rstrip()
+    return ", ".join(filter(None, (far, progress.message, pace)))
 
 
 class _Handler(logging.Handler):
@@ -79,7 +83,7 @@ class JsonLog:
     def __init__(self, run: Callable[[], str]) -> None:
         """`run`: the run's id, once it has one."""
         _State.run = staticmethod(run)
-        self._stage, self._said = "", 0.0
+        self._counted, self._said = ("", ""), 0.0
         self._pace = Pace()
 
     def update(self, progress: Progress) -> None:
@@ -88,10 +92,11 @@ class JsonLog:
         if piece is not None and (piece.attempts > 1 or piece.failed or piece.status != "done"):
             self._of(progress, piece)
         ended = progress.done >= progress.total
-        if progress.stage != self._stage or ended or now - self._said >= EVERY:
-            self._stage, self._said = progress.stage, now
+        counted = progress.stage, progress.unit
+        if counted != self._counted or ended or now - self._said >= EVERY:
+            self._counted, self._said = counted, now
             log(
-                progress.message or ", ".join(filter(None, (_far(progress), pace))),
+                _words(progress, pace),
                 stage=progress.stage,
                 done=progress.done,
                 total=progress.total,

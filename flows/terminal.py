@@ -61,7 +61,7 @@ class Display:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
-        self._stage, self._said = "", 0.0
+        self._counted, self._said = ("", ""), 0.0
         self._latest: Progress | None = None
         self._pace = Pace()
         self._bar: Any = None
@@ -75,8 +75,8 @@ class Display:
             self._update_bar(progress)
             return
         now, pace = time.monotonic(), self._pace(progress)
-        if progress.stage != self._stage:
-            self._stage, self._said = progress.stage, now
+        if (progress.stage, progress.unit) != self._counted:
+            self._counted, self._said = (progress.stage, progress.unit), now
         elif now - self._said >= EVERY:
             self._said = now
             self._line(", ".join(filter(None, (describe(progress), pace))))
@@ -106,14 +106,15 @@ class Display:
         self._stream.flush()
 
     def _update_bar(self, progress: Progress) -> None:
-        if progress.stage != self._stage:
-            self._stage = progress.stage
+        if (progress.stage, progress.unit) != self._counted:
+            self._counted = progress.stage, progress.unit
             if self._task is not None:
                 self._bar.stop_task(self._task)
             stderr.owe(f"\n{SHOW_CURSOR}")
             self._bar.start()
             self._task = self._bar.add_task(progress.stage, total=progress.total, note="")
-        notes = [f"{progress.failed:,} failed"] if progress.failed else []
+        notes = [progress.unit] if progress.unit else []
+        notes += [f"{progress.failed:,} failed"] if progress.failed else []
         notes += [printable(word) for word in (progress.message, self._pace(progress)) if word]
         self._bar.update(
             self._task, completed=progress.done, total=progress.total, note=", ".join(notes)
@@ -149,6 +150,7 @@ def describe(progress: Progress) -> str:
     'segment: 40 of 1,200, 3 frames failed'
     """
     text = f"{progress.stage}: {progress.done:,} of {progress.total:,}"
+    text += f" {progress.unit}" if progress.unit else ""
     if progress.failed:
         text += f", {count(progress.failed, 'frame')} failed"
     return f"{text}, {progress.message}" if progress.message else text

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from segengine.urls import public
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Progress:
 
     stage: str
     done: int
-    """Pieces of work ended: shards, batches, tables."""
+    """Pieces of work ended: shards, batches, tables; inputs looked at, where `unit` says so."""
     total: int
     failed: int = 0
     """Frames quarantined so far in this run."""
@@ -45,6 +48,37 @@ class Progress:
     message: str = ""
     piece: Piece | None = None
     """What has just ended, where that is of a scene."""
+    unit: str = ""
+    """What is counted, where a stage counts several things: inputs, before the plan's shards."""
+
+
+def result_of(steps: Generator[Progress, None, T]) -> T:
+    """What a generator of progress returns at its end, for those whom its progress is nothing to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+class NowAndThen:
+    """Tells when it is time to say again how far one is: not for what takes no time at all."""
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`every`: seconds from one time to the next, and before the first."""
+        self._every, self._clock = every, clock
+        self._next = clock() + every
+        self.said = False
+        """Whether it has been time at all."""
+
+    def __call__(self) -> bool:
+        """True where it is time."""
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next, self.said = now + self._every, True
+        return True
 
 
 @dataclass(frozen=True, slots=True)

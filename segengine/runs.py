@@ -32,7 +32,7 @@ from segengine.errors import SegengineError
 from segengine.instances.rows import ROWS
 from segengine.job import FaultsSpec, Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
-from segengine.planning.plan import Plan, make_plan
+from segengine.planning.plan import Plan, planning
 from segengine.progress import FailedFrame, Progress, Summary
 from segengine.report import build as build_report
 from segengine.stages import precision, publish, tables
@@ -210,7 +210,7 @@ class Run:
         if self.repair:
             self._mend()
         repair = frozenset((scene, place) for scene, path, place in self._broken if _is_mask(path))
-        plan = make_plan(self.job, self.objects, refit=self.refit, repair=repair)
+        plan = yield from planning(self.job, self.objects, refit=self.refit, repair=repair)
         self._plan = plan
         self._skipped = plan.shards - plan.pending
         self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)

@@ -69,10 +69,10 @@ class StageProgress:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         shown = percent(progress)
-        text = f"{self._stage}: {progress.done:,} of {progress.total:,}"
+        text = f"{self._stage}: {progress.done:,} of {progress.total:,} {progress.unit}".rstrip()
         if progress.failed:
             text += f", {progress.failed:,} failed"
-        text += f", {pace}" if pace else ""
+        text += "".join(f", {words}" for words in (progress.message, pace) if words)
         if self._artifact is None:
             self._artifact = self._publish(create_progress_artifact, shown, description=text)
         else:
@@ -81,13 +81,15 @@ class StageProgress:
 
 
 def percent(progress: Progress) -> float:
-    """Share done, 0 to 100; a stage with nothing to do is done.
+    """Share done, 0 to 100; a stage with nothing to do is done, and a plan that counts its shards.
 
     >>> from segengine.progress import Progress
     >>> percent(Progress("segment", 1, 3)), percent(Progress("survey", 0, 0))
     (33.3, 100.0)
+    >>> percent(Progress("plan", 1, 4, unit="inputs")), percent(Progress("plan", 0, 40))
+    (25.0, 100.0)
     """
-    if progress.total <= 0:
+    if progress.total <= 0 or (progress.stage == "plan" and not progress.unit):
         return 100.0
     return round(100.0 * min(progress.done, progress.total) / progress.total, 1)
 

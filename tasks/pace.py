@@ -21,14 +21,14 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._stage = ""
+        self._counted = ("", "")
         self._looks: deque[tuple[float, int]] = deque()
 
     def __call__(self, progress: Progress) -> str:
         """Scene, pieces a second and time left, in words; what is not known is left out."""
         now = self._clock()
-        if progress.stage != self._stage:
-            self._stage = progress.stage
+        if (progress.stage, progress.unit) != self._counted:
+            self._counted = progress.stage, progress.unit
             self._looks.clear()
         if not self._looks or now - self._looks[-1][0] >= STEP:
             self._looks.append((now, progress.done))

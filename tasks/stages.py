@@ -51,7 +51,8 @@ def follow(stage: str, session: Session, publish: Publisher) -> State[None]:
 def _line(progress: Progress) -> str:
     failed = f", {count(progress.failed, 'frame')} failed" if progress.failed else ""
     note = f", {progress.message}" if progress.message else ""
-    return public(f"{progress.done:,} of {progress.total:,}{failed}{note}")
+    unit = f" {progress.unit}" if progress.unit else ""
+    return public(f"{progress.done:,} of {progress.total:,}{unit}{failed}{note}")
 
 
 def _task(stage: str) -> Follow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,9 +17,10 @@ from segengine.fingerprint import changes, digest, mask_keys
 from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.job import Job
 from segengine.planning.layout import Cut
-from segengine.planning.scan import Scan, scan
+from segengine.planning.scan import Scan, scanning
 from segengine.planning.state import SceneState, Wanted, read_state
 from segengine.planning.stored import StandIn
+from segengine.progress import Progress, result_of
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
@@ -227,7 +228,18 @@ def make_plan(
     refit: bool = False,
     repair: frozenset[tuple[str, Place]] = frozenset(),
 ) -> Plan:
-    """Scan the inputs, lay them out, and read from the records what is done.
+    """As `planning`, for those whom its progress is nothing to."""
+    return result_of(planning(job, objects, refit=refit, repair=repair))
+
+
+def planning(
+    job: Job,
+    objects: SealedObjects,
+    *,
+    refit: bool = False,
+    repair: frozenset[tuple[str, Place]] = frozenset(),
+) -> Generator[Progress, None, Plan]:
+    """Scan the inputs, lay them out, and read from the records what is done; yields how far it is.
 
     `repair`: shards whose stored bytes are not those of their record. Raises JobError.
     """
@@ -251,7 +263,7 @@ def make_plan(
         old_source.get("paths", ())
     ) == set(source["paths"])
     unplaced = load_unplaced(objects) if old and same_reach else ()
-    found = scan(source, previous, unplaced, cut, same_source)
+    found = yield from scanning(source, previous, unplaced, cut, same_source)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     keys = mask_keys(job, outputs)

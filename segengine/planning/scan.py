@@ -5,7 +5,7 @@ Listing reads no pixels, and an input whose fingerprint is known is not opened a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from segengine import asked
 from segengine.ahead import several
 from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
+from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import reader
 from segengine.store.layouts import Layout, Unplaced
 from segengine.store.values import encode
@@ -21,6 +22,11 @@ from segengine.types import Entry, Source
 
 if TYPE_CHECKING:
     from segengine.sources.listing import Listing
+
+EVERY = 0.25
+"""Seconds between two words on how many inputs have been looked at."""
+INPUTS = "inputs"
+"""What is counted then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,18 @@ def scan(
     cut: Cut,
     unchanged_source: bool = True,
 ) -> Scan:
-    """List the inputs and lay them out.
+    """As `scanning`, for those whom its progress is nothing to."""
+    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source))
+
+
+def scanning(
+    spec: Mapping[str, Any],
+    previous: Mapping[str, Layout],
+    unplaced: Sequence[Unplaced],
+    cut: Cut,
+    unchanged_source: bool = True,
+) -> Generator[Progress, None, Scan]:
+    """List the inputs and lay them out; yields how many of those to be looked at have been.
 
     `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
     known fingerprint spares reading the header. Raises JobError for a path that matches nothing.
@@ -84,12 +101,17 @@ def scan(
             bad.append(old)
         elif known.get(entry.name) != entry.fingerprint or not unchanged_source:
             todo.append(entry)
-    for entry, outcome in _probe_all(todo, listing, spec):
+    due = NowAndThen(EVERY)
+    for done, (entry, outcome) in enumerate(_probe_all(todo, listing, spec), 1):
+        if due():
+            yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
         if isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
                 bad.append(outcome)
         else:
             probes.append(Probed(entry, outcome))
+    if due.said:
+        yield Progress("plan", len(todo), len(todo), len(bad), unit=INPUTS)
     cannot_stat = {name for name, _, _ in listing.unlisted}
     for layout in previous.values():  # not gone: it is still listed, only unreadable
         for i, name in enumerate(layout.names):

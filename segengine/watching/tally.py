@@ -65,7 +65,7 @@ class Tally:
     def update(self, progress: Progress) -> None:
         """Count a progress."""
         self.seconds[self.stage] = time.monotonic() - self._began
-        if progress.stage == "plan":
+        if progress.stage == "plan" and not progress.unit:
             self.skipped, self.total = progress.done, progress.total
         self.quarantined = max(self.quarantined, progress.failed)
         self.pixels = max(self.pixels, progress.pixels if progress.stage != "survey" else 0)

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segengine.progress import FailedFrame, Piece, Progress, Summary
-from segengine_flows.terminal import UNSCORED, Display, failures, printable, result, unscored
+from segengine_flows.terminal import (
+    UNSCORED,
+    Display,
+    describe,
+    failures,
+    printable,
+    result,
+    unscored,
+)
 from segengine_tasks.pace import Pace
 
 
@@ -122,3 +130,34 @@ def test_a_bar_shows_the_scene_and_a_line_does(monkeypatch: pytest.MonkeyPatch) 
     for done in range(1, 4):
         display.update(Progress("segment", done, 4, piece=Piece(scene="tile-7")))
     assert lines.getvalue().splitlines()[0].startswith("segment: 2 of 4, tile-7")
+
+
+def test_inputs_and_shards_of_a_plan_are_two_bars_or_lines() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    steps = [
+        Progress("plan", 500, 2000, message="tile-7.tif", unit="inputs"),
+        Progress("plan", 2000, 2000, unit="inputs"),
+        Progress("plan", 12, 40),
+    ]
+    stream, lines = Terminal(), io.StringIO()
+    for display in (Display(stream), Display(lines)):
+        for step in steps:
+            display.update(step)
+        display.close()
+    text = stream.getvalue()
+    assert "2000/2000" in text
+    assert "12/40" in text
+    assert "inputs" in text
+    assert lines.getvalue().splitlines() == ["plan: 2,000 of 2,000 inputs"]
+    assert describe(steps[0]) == "plan: 500 of 2,000 inputs, tile-7.tif"
+    now = 0.0
+    pace = Pace(lambda: now)
+    words = ""
+    for second in range(11):
+        now = float(second)
+        words = pace(Progress("plan", second * 100, 2000, message="a", unit="inputs"))
+    assert words == "100/s, 10 s left"
+    assert pace(Progress("plan", 12, 40)) == ""  # of shards nothing is known yet

@@ -105,6 +105,26 @@ def test_progress_is_sent_every_five_seconds_and_at_the_end(
     assert prefect.calls[-1][1][0] == "the id"
 
 
+def test_the_bar_of_a_plan_moves_with_its_inputs_and_ends_full(
+    prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: clock[0])
+    progress = StageProgress(Publisher(), "plan")
+    for second in (0, 5, 10):
+        clock[0] = float(second)
+        at = Progress("plan", second * 100, 2000, message=f"{second}.tif", unit="inputs")
+        progress.update(at, "100/s" if second else "")
+    progress.update(Progress("plan", 0, 40))
+    progress.close()
+    assert [(arguments[-1], options["description"]) for _, arguments, options in prefect.calls] == [
+        (0.0, "plan: 0 of 2,000 inputs, 0.tif"),
+        (25.0, "plan: 500 of 2,000 inputs, 5.tif, 100/s"),
+        (50.0, "plan: 1,000 of 2,000 inputs, 10.tif, 100/s"),
+        (100.0, "plan: 0 of 40"),
+    ]
+
+
 def test_a_stage_without_progress_leaves_no_artifact(prefect: Prefect) -> None:
     StageProgress(Publisher(), "survey").close()
     assert prefect.calls == []
