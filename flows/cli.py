@@ -102,6 +102,7 @@ def _run(args: argparse.Namespace) -> int:
         refit=args.refit,
         prefect=args.prefect,
         metrics_file=args.metrics_file,
+        lineage=args.lineage,
     )
 
 
@@ -367,6 +368,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         type=_path,
         help="keep the run's figures there for Prometheus' node exporter, as text",
+    )
+    run.add_argument(
+        "--lineage",
+        metavar="FILE|URL",
+        type=_path,
+        help="send the run's events of OpenLineage there",
     )
     add_log(run)
     add_trust(run, "as `trust: true`: use code and files that inputs and models name")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from segengine.errors import JobError
@@ -47,26 +47,31 @@ def run(
     refit: bool = False,
     prefect: bool = False,
     metrics_file: str | None = None,
+    lineage: str | None = None,
 ) -> int:
     """Run a job file with progress on stderr and the result on stdout; returns the exit code.
 
     Raises SegengineError where the run cannot go on, KeyboardInterrupt where it was interrupted.
     """
+    options = {
+        "repair": repair,
+        "refit": refit,
+        "metrics_file": metrics_file,
+        "lineage": lineage,
+    }
     recorded = prefect or configured_url() is not None
     if not recorded:
-        return _run(load_job(job_file, overrides), repair, refit, None, metrics_file)
+        return _run(load_job(job_file, overrides), None, options)
     # First of all: it needs longer to start than anything else here.
     with Recorder() as recorder:
-        return _run(load_job(job_file, overrides), repair, refit, recorder, metrics_file)
+        return _run(load_job(job_file, overrides), recorder, options)
 
 
-def _run(
-    job: Job, repair: bool, refit: bool, recorder: Recorder | None, metrics_file: str | None
-) -> int:
+def _run(job: Job, recorder: Recorder | None, options: Mapping[str, Any]) -> int:
     from segengine_tasks.session import Session
 
     with _child(job) as child:
-        session = Session(job, repair=repair, refit=refit, child=child, metrics_file=metrics_file)
+        session = Session(job, child=child, **options)
         if recorder is not None:
             recorder.mirror(session)
         summary = drive(session)

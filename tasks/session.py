@@ -10,6 +10,7 @@ nothing. Imports neither Prefect nor Dask.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -40,6 +41,9 @@ COLLECTOR = (
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
 )
 """What names a collector of traces and metrics, by OpenTelemetry's standard."""
+
+RECEIVER = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT__")
+"""What the names of variables begin with that name a receiver of lineage, as its client has them."""
 
 TRAIN = "train"
 """The one stage of a training."""
@@ -187,8 +191,10 @@ class Session(Driven["Summary"]):
         in_process: bool = False,
         child: Child | None = None,
         metrics_file: str | None = None,
+        lineage: str | None = None,
     ) -> None:
         """`metrics_file`: a text file for Prometheus; default: as SEGENGINE_METRICS_FILE says.
+        `lineage`: a file or address for events of OpenLineage; default: as its variables say.
 
         `repair`, `refit`, `in_process` and `child` are those of `segengine.runs.Run`."""
         super().__init__()
@@ -197,6 +203,7 @@ class Session(Driven["Summary"]):
         self._notices: tuple[str, ...] = ()
         self._run_id = ""
         self.metrics_file = metrics_file or os.environ.get("SEGENGINE_METRICS_FILE")
+        self.lineage = lineage
 
     @property
     def run_id(self) -> str:
@@ -234,7 +241,7 @@ class Session(Driven["Summary"]):
                 summary = run.summary()
             finally:
                 for watcher in watching:
-                    watcher.finish(summary)
+                    watcher.finish(summary, sys.exception() if summary is None else None)
         return summary
 
     def _follow_stage(
@@ -253,13 +260,25 @@ class Session(Driven["Summary"]):
 
     def _watchers(self) -> tuple[Watcher, ...]:
         """Who else follows; nothing of it is loaded where nobody does."""
-        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-        telemetry = any(map(os.environ.get, COLLECTOR)) and not disabled
-        if not (self.metrics_file or telemetry):
+        telemetry = any(map(os.environ.get, COLLECTOR)) and not _is_true("OTEL_SDK_DISABLED")
+        lineage = bool(self.lineage or any(name.startswith(RECEIVER) for name in os.environ))
+        lineage = lineage and not _is_true("OPENLINEAGE_DISABLED")
+        if not (self.metrics_file or telemetry or lineage):
             return ()
         from segengine.watching.watchers import watchers
 
-        return watchers(self.job.name, self._run_id, self.metrics_file, telemetry)
+        return watchers(
+            self.job.as_json(),
+            self._run_id,
+            metrics_file=self.metrics_file,
+            telemetry=telemetry,
+            lineage=lineage,
+            lineage_to=self.lineage,
+        )
+
+
+def _is_true(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() == "true"
 
 
 class Training(Driven["Trained"]):

@@ -77,7 +77,7 @@ class Telemetry:
         self._stage.end()
         self._stage = None
 
-    def finish(self, summary: Summary | None) -> None:
+    def finish(self, summary: Summary | None, error: BaseException | None = None) -> None:
         """As Watcher's."""
         from opentelemetry.trace import Status, StatusCode
 

@@ -24,8 +24,8 @@ class Watcher(Protocol):
         """It has ended."""
         ...
 
-    def finish(self, summary: Summary | None) -> None:
-        """The run has ended; without a summary where an error or a signal ended it."""
+    def finish(self, summary: Summary | None, error: BaseException | None = None) -> None:
+        """The run has ended; without a summary where an error or a signal ended it: which one."""
         ...
 
 

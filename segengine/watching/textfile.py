@@ -57,7 +57,7 @@ class TextFile:
         """As Watcher's."""
         self._tally.end(stage)
 
-    def finish(self, summary: Summary | None) -> None:
+    def finish(self, summary: Summary | None, error: BaseException | None = None) -> None:
         """As Watcher's."""
         self._summary, self._ended = summary, time.time()
         self._keep_up()
