@@ -9,11 +9,10 @@ import html
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from segengine.urls import public, public_values
+from segengine_tasks.links import link, mistakes
 from segengine_tasks.words import count
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def markdown(summary: Summary) -> str:
         "",
         f"- masks: {_link(summary.store)}",
         f"- report: {_link(summary.report)}",
-        *(f"- {_escaped(message)}" for message in summary.messages),
+        *(f"- {_escaped(message)}" for message in (*mistakes(), *summary.messages)),
     ]
     if summary.failed:
         lines += ["", "## Quarantined", ""]
@@ -209,6 +208,8 @@ def _escaped(text: str) -> str:
 
 
 def _link(place: str) -> str:
-    """A markdown link to a local path or a URL."""
-    url = quote(place, safe=":/") if "://" in place else Path(place).absolute().as_uri()
+    """A markdown link to a local path or a URL; its text alone where a browser would not open it."""
+    url = link(place)
+    if url is None:
+        return _escaped(place)
     return f"[{_escaped(place)}]({url.replace('(', '%28').replace(')', '%29')})"

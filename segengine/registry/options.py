@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from segengine import registry
 from segengine.errors import JobError
@@ -236,8 +235,8 @@ def schema(option: Option) -> dict[str, Any]:
     if option.meaning:
         found["description"] = option.meaning.rstrip(".")
     if not option.needed:
-        with suppress(PydanticSerializationError):
-            found["default"] = to_jsonable_python(option.default)
+        with suppress(ValueError):  # what JSON cannot hold
+            found["default"] = TypeAdapter(Any).dump_python(option.default, mode="json")
     return found
 
 

@@ -2,6 +2,11 @@
 
 import html
 import re
+import threading
+import urllib.request
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,14 +180,62 @@ def test_a_key_is_what_prefect_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "link"),
+    ("place", "address"),
     [
-        ("/data/my masks.zarr", "(file:///data/my%20masks.zarr)"),
-        ("s3://bucket/masks (1).zarr", "(s3://bucket/masks%20%281%29.zarr)"),
+        ("/data/my masks.zarr", "https://files.example.org/seg/my%20masks.zarr"),
+        ("/data/deep/a.zarr", "http://deep.example.org:8080/a.zarr"),
+        ("/data", "https://files.example.org/seg"),
+        ("/database/a.zarr", None),
+        ("s3://masks/a (1)#b.zarr", "https://masks.example.org/a%20%281%29%23b.zarr"),
+        ("s3://other/a.zarr", None),
     ],
 )
-def test_the_summary_links_to_store_and_report(place: str, link: str) -> None:
-    assert link in markdown(summary(store=place))
+def test_a_place_is_a_link_where_the_deployment_says_who_serves_it(
+    place: str, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"- masks: {artifacts._escaped(place)}\n" in markdown(summary(store=place))
+    monkeypatch.setenv(
+        "SEGENGINE_LINKS",
+        "/data/=https://files.example.org/seg/; s3://masks=https://masks.example.org;"
+        " /data/deep=http://deep.example.org:8080",
+    )
+    shown = artifacts._escaped(place)
+    link = shown if address is None else f"[{shown}]({address})"
+    assert f"- masks: {link}\n" in markdown(summary(store=place))
+
+
+def test_the_links_of_a_summary_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a browser asks for them, of a server that is there."""
+    report = tmp_path / "a b=c#1 (ü).zarr/report/index.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("the report")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("SEGENGINE_LINKS", f"{tmp_path}=http://127.0.0.1:{server.server_port}")
+        text = markdown(summary(store=str(report.parents[1]), report=str(report)))
+        (url,) = re.findall(r"^- report: \[.*\]\((\S+)\)$", text, re.MULTILINE)
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found = answer.read()
+        server.shutdown()
+    assert found == b"the report"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["/data", "/data=ftp://x", "=https://x", "/data=files.example.org"]
+)
+def test_what_is_no_pair_is_said_in_the_summary(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGENGINE_LINKS", f"/a=https://x;{wrong}")
+    (line,) = [line for line in markdown(summary()).splitlines() if "LINKS" in line]
+    assert line.startswith(r"- SEGENGINE\_LINKS: ")
+    assert "write PLACE=https://" in line
+    monkeypatch.setenv("SEGENGINE_LINKS", "/a=https://x;")
+    assert "LINKS" not in markdown(summary())
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
