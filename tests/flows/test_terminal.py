@@ -1,12 +1,14 @@
 """Progress and results as text: safe to print, nothing cut."""
 
 import io
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segengine.progress import FailedFrame, Piece, Progress, Summary
+from segengine_flows import jsonlog
 from segengine_flows.terminal import (
     UNSCORED,
     Display,
@@ -161,3 +163,18 @@ def test_inputs_and_shards_of_a_plan_are_two_bars_or_lines() -> None:
         words = pace(Progress("plan", second * 100, 2000, message="a", unit="inputs"))
     assert words == "100/s, 10 s left"
     assert pace(Progress("plan", 12, 40)) == ""  # of shards nothing is known yet
+
+
+def test_the_json_log_counts_inputs_and_then_shards(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonlog._State, "run", staticmethod(lambda: ""))  # put back afterwards
+    log = jsonlog.JsonLog(lambda: "a-run")
+    log.update(Progress("plan", 500, 2000, message="tile-7.tif", unit="inputs"))
+    log.update(Progress("plan", 501, 2000, message="tile-8.tif", unit="inputs"))
+    log.update(Progress("plan", 12, 40))
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["message"], line["done"]) for line in said] == [
+        ("500 of 2,000 inputs, tile-7.tif", 500),
+        ("12 of 40", 12),
+    ]
