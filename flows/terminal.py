@@ -80,7 +80,8 @@ class Display:
         elif now - self._said >= EVERY:
             self._said = now
             self._line(", ".join(filter(None, (describe(progress), pace))))
-        if progress.total and progress.done >= progress.total and progress != self._latest:
+        ended = progress.total and progress.done >= progress.total and not progress.unit
+        if ended and progress != self._latest:
             self._line(describe(progress))
         self._latest = progress
 

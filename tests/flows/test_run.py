@@ -161,12 +161,12 @@ def test_a_run_says_at_its_start_where_a_server_shows_it(
 ) -> None:
     """The page of this very run, while it works."""
     process = start("run", str(slow_job), "--set=segmenter.seconds=0.1", PREFECT_API_URL=api.url)
-    line = process.stderr.readline()
-    assert process.poll() is None
     said = re.fullmatch(
-        rf"segengine: this run is recorded: {api.url[:-4]}/runs/flow-run/(\S+)\n", line
+        rf"segengine: this run is recorded: {api.url[:-4]}/runs/flow-run/(\S+)\n",
+        process.stderr.readline(),
     )
-    assert said, line
+    assert process.poll() is None
+    assert said
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "this run is recorded" not in err
