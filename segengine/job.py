@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segengine import batch, registry
+from segengine import registry
 from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
 from segengine.registry.options import are_outlined, kinds, one_of
+from segengine.terms import Terms
 from segengine.urls import public_values
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ ANNOTATIONS = "annotations"
 """The one option of a data set that is a path."""
 FILES = ("path", "weights")
 """Options of a segmenter that may name a file."""
-CERTIFICATES = ("ca", "cert", "key")
-"""Options of `cluster: {kind: address}`, which name files."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
@@ -324,43 +323,68 @@ class ClusterSpec(Model):
     """Where shards are worked on."""
 
     kind: str = Field(
-        "local", description="local, address, jobqueue, or a kind that another package adds"
+        "local",
+        description="local, address, jobqueue, gateway, or a kind that another package adds",
     )
     workers: int | Literal["auto"] | WorkersSpec = Field(
         "auto",
         description="Worker processes, one thread each; auto: as many as there are cores here; "
-        "jobqueue: a number, or the least and the most",
+        "where they are started elsewhere: a number, or the least and the most",
     )
     address: str | None = Field(
-        None, description="Scheduler of a running cluster, tcp://...; goes with kind: address"
+        None,
+        description="address: scheduler of a running cluster, tcp://... or tls://...; gateway: http://...",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="What the kind takes beyond these; address: ca, cert and key of a tls:// address",
+        description="What the kind takes beyond these",
     )
 
     @model_validator(mode="after")
-    def _address_goes_with_its_kind(self) -> ClusterSpec:
-        if (self.kind == "address") != (self.address is not None):
-            raise ValueError("address: goes with `kind: address`, and only there")
-        if isinstance(self.workers, int) and self.workers < 1:
-            raise ValueError(f"workers: must be at least 1, got {self.workers}")
-        if self.kind in ("local", "address") and isinstance(self.workers, WorkersSpec):
-            raise ValueError(f"workers: {self.kind} takes a number; min and max go with jobqueue")
+    def _is_what_its_kind_takes(self) -> ClusterSpec:
         if self.kind not in registry.names("clusters"):
             kinds = ", ".join(registry.names("clusters"))
             raise ValueError(f"kind: {self.kind!r} is not installed; choose from {kinds}")
-        if self.kind == "jobqueue":
-            self._check_jobqueue()
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise ValueError(f"workers: must be at least 1, got {self.workers}")
+        kind = self._terms()
+        if kind is not None:
+            try:
+                refusal = kind.of(self.options).refusal(self.workers, self.address)
+            except ValueError as error:
+                raise ValueError(f"options: {error}") from None
+            if refusal:
+                raise ValueError(refusal)
         return self
 
-    def _check_jobqueue(self) -> None:
+    def _terms(self) -> type[Terms] | None:
+        """What the kind says of itself; None: nothing, and it looks at its options when opened."""
+        if self.kind not in registry.names("terms"):
+            return None
+        return registry.load("terms", self.kind)  # type: ignore[return-value] # what is registered
+
+    @property
+    def worker_bytes(self) -> int | None:
+        """Memory of a worker; None: not known before it is there."""
+        terms = self._terms()
+        return terms.of(self.options).worker_bytes if terms else None
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Options that name files."""
+        terms = self._terms()
+        named = {name: self.options.get(name) for name in (terms.files if terms else ())}
+        return {name: value for name, value in named.items() if isinstance(value, str)}
+
+    def bounds(self, tasks: int) -> tuple[int, int]:
+        """The least and the most workers for so many tasks, of a kind that starts them elsewhere."""
         if self.workers == "auto":
-            raise ValueError("workers: jobqueue needs a number, or {min: 2, max: 50}")
-        try:
-            batch.options_of(self.options)
-        except ValueError as error:
-            raise ValueError(f"options: {error}") from None
+            raise JobError(f"cluster.workers: {self.kind} needs a number, or {{min: 2, max: 50}}")
+        workers = self.workers
+        if isinstance(workers, int):
+            workers = WorkersSpec(min=workers, max=workers)
+        least, most = workers.min, workers.max
+        return min(least, tasks), max(1, min(most, tasks))
 
     def most(self, cores: int) -> int:
         """Workers there may be at a time; `cores`: of this machine."""
@@ -456,8 +480,7 @@ class Job(Model):
             updates["segmenter"] = self.segmenter.model_copy(update=files)
         shown = {
             name: _absolute(value, base, f"cluster.options.{name}")
-            for name, value in self.cluster.options.items()
-            if self.cluster.kind == "address" and name in CERTIFICATES and isinstance(value, str)
+            for name, value in self.cluster.files.items()
         }
         if shown:
             options = {"options": {**self.cluster.options, **shown}}

@@ -27,6 +27,7 @@ from segengine.ahead import each_of
 from segengine.dispatch import clusters
 from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.forked import Child, ForkedPool
+from segengine.dispatch.patience import ending_told_by
 from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import SegengineError
 from segengine.instances.rows import ROWS
@@ -104,6 +105,7 @@ class Run:
         self.counts = Counts()
         self._lock: HeldLock | None = None
         self._stop = stop or threading.Event()
+        self._leaving = threading.Event()
         self._stack = ExitStack()
         self._locked = ExitStack()
         self._opening: Future[Pool] | None = None
@@ -130,7 +132,8 @@ class Run:
     ) -> None:
         try:
             if self._opening is not None and not self._opening.cancel():
-                # Wait for workers that are just starting: they must be ended too.
+                # Workers that are just starting are not waited for, and must be ended too.
+                self._leaving.set()
                 self._opening.exception()
             self._stack.close()
         finally:
@@ -438,7 +441,8 @@ class Run:
         return self._pool()
 
     def _enter_pool(self, tasks: int) -> Pool:
-        pool = self._make_pool(tasks)
+        with ending_told_by(lambda: self._stop.is_set() or self._leaving.is_set()):
+            pool = self._make_pool(tasks)
         if isinstance(pool, DaskPool | ForkedPool):
             pool.stop = self._stop
         return pool

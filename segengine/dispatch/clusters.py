@@ -10,7 +10,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from segengine import registry
 from segengine.cores import cores
@@ -21,9 +21,13 @@ from segengine.dispatch.pool import Pool
 from segengine.dispatch.versions import require_one_environment
 from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
+from segengine.terms import Terms
+from segengine.terms.dask import Address, Local
 
 if TYPE_CHECKING:
     from distributed import Client, Security
+
+T = TypeVar("T", bound=Terms)
 
 
 class Cluster(Protocol):
@@ -51,7 +55,7 @@ def open_pool(
 
 @contextlib.contextmanager
 def _forked(spec: ClusterSpec, child: Child) -> Iterator[Pool]:
-    _refuse_options(spec)
+    options_of(Local, spec)
     with contextlib.ExitStack() as stack, child:
         yield ForkedPool(child, lambda: stack.enter_context(local(spec, 1)))
 
@@ -78,8 +82,9 @@ SETTINGS: dict[str, Any] = {
 @contextlib.contextmanager
 def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
     """Worker processes on this machine, one thread each, reachable on loopback only."""
-    _refuse_options(spec, "dashboard")
-    dashboard = _dashboard(spec)
+    dashboard = options_of(Local, spec).dashboard
+    if dashboard:
+        _require_bokeh()
     import dask
     from distributed import Client, LocalCluster
 
@@ -109,24 +114,21 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
         yield pool
 
 
-def _refuse_options(spec: ClusterSpec, *taken: str) -> None:
-    takes = f"takes {', '.join(taken)}" if taken else "takes none"
-    for option in spec.options:
-        if option not in taken:
-            raise JobError(f"cluster.options: {option}: {spec.kind} {takes}; leave the key out")
+def options_of(terms: type[T], spec: ClusterSpec) -> T:
+    """The options of a kind's block. Raises JobError naming the one that is wrong."""
+    try:
+        return terms.of(spec.options)
+    except ValueError as error:
+        raise JobError(f"cluster.options: {error}") from None
 
 
-def _dashboard(spec: ClusterSpec) -> bool:
-    """Whether Dask's pages are asked for. Raises JobError where they cannot be served."""
-    asked = spec.options.get("dashboard", False)
-    if not isinstance(asked, bool):
-        raise JobError(f"cluster.options: dashboard: must be true or false, got {asked!r}")
-    if asked and importlib.util.find_spec("bokeh") is None:
+def _require_bokeh() -> None:
+    """Raise JobError where Dask's pages cannot be served."""
+    if importlib.util.find_spec("bokeh") is None:
         raise JobError(
             "cluster.options: dashboard: bokeh is not installed; pip install 'segengine[dashboard]', "
             "or leave the key out"
         )
-    return asked
 
 
 def _share(workers: int) -> int:
@@ -140,6 +142,7 @@ def _share(workers: int) -> int:
 def address(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
     """The workers of a scheduler that already runs; at most one shard a worker is under way."""
     place = str(spec.address)
+    options_of(Address, spec)
     security = tls.security_of(place, spec.options)
     if security is not None:
         tls.shake_hands(place, security, spec.options)
@@ -172,10 +175,14 @@ def _connected(place: str, security: Security | None) -> Client:
 
 
 def client_pool(client: Any, where: str = "client") -> Pool:
-    """A pool of a client's workers.
+    """A pool of a client's workers. Raises as `require_fit`."""
+    require_fit(client, where, "start workers with `dask worker --nthreads 1`")
+    return DaskPool(client, lookahead=0)
 
-    Raises JobError where they have several threads, SegengineError where they cannot work for us: a
-    task that a worker cannot import would end the worker.
+
+def require_fit(client: Any, where: str, remedy: str) -> None:
+    """Raise JobError where workers have several threads, SegengineError where there are none, or
+    they cannot work for us: a task that a worker cannot import would end the worker.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
@@ -183,8 +190,8 @@ def client_pool(client: Any, where: str = "client") -> Pool:
     for name, worker in workers.items():
         if worker["nthreads"] != 1:
             raise JobError(
-                f"{where}: worker {name} has {worker['nthreads']} threads; start workers with "
-                "`dask worker --nthreads 1`, so that a failure has one suspect"
+                f"{where}: worker {name} has {worker['nthreads']} threads; {remedy}, so that a failure "
+                "has one suspect"
             )
     require_one_environment(client, where)
     for name, found in client.run(worker_version, on_error="return").items():
@@ -193,7 +200,6 @@ def client_pool(client: Any, where: str = "client") -> Pool:
                 f"{where}: worker {name} cannot import segengine: {found}; install it there, or start "
                 "workers in this environment"
             )
-    return DaskPool(client, lookahead=0)
 
 
 def worker_version() -> str:

@@ -110,6 +110,13 @@ class DaskPool:
         self.dashboard = ""
         """Address of Dask's pages; empty where they are not served."""
         self._prepared: set[Any] = set()
+        self._run: _DaskRun | None = None
+
+    @property
+    def undone(self) -> int:
+        """Works that are handed out, or are to be tried again: so many workers would have some."""
+        run = self._run
+        return run.undone() if run is not None else 0
 
     @property
     def workers(self) -> int:
@@ -131,11 +138,13 @@ class DaskPool:
         from distributed.client import ClosedClientError
 
         run = _DaskRun(self.client, window, retries, deadline, self.stop, self.check)
+        self._run = run
         try:
             yield from run.outcomes(iter(works))
         except ClosedClientError as error:  # it tried for as long, and gave up
             raise SegengineError(GONE) from error
         finally:
+            self._run = None
             run.close()
 
 
@@ -234,6 +243,11 @@ class _DaskRun:
 
     def _computing(self) -> int:
         return sum(not message.storing for message in self.messages.values())
+
+    def undone(self) -> int:
+        """Messages that hold a worker, or would; called from any thread."""
+        computing = sum(not message.storing for message in list(self.messages.values()))
+        return computing + len(self.again) + (1 if self.suspects else 0)
 
     def _due(self) -> bool:
         return bool(self.again) and self.again[0][0] <= time.monotonic()

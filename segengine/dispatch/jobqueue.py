@@ -31,16 +31,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segengine import batch
-from segengine.dispatch.clusters import SETTINGS
+from segengine.dispatch.clusters import SETTINGS, options_of
 from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.keeper import IDLE, LOOK, Keeper
 from segengine.dispatch.leaving import BEGAN, TOPIC, Leaving
+from segengine.dispatch.patience import pause
 from segengine.dispatch.systems import SYSTEMS, System, never_starts
 from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
+from segengine.terms.jobqueue import Jobqueue
 
-LOOK = 5.0
-"""Seconds between looks at the queue."""
 SETTLE = 5.0
 """Seconds after which a job that was submitted is in the system's list."""
 BARREN = 3
@@ -51,20 +51,15 @@ ALONE = 60
 """Seconds that a worker looks for its scheduler, before it ends."""
 FIRST = 45.0
 """Seconds in which the system says whether it takes a job."""
-IDLE = 6
-"""Looks of Dask, five seconds apart, at which a job must have been idle before it is ended."""
 
 
 @contextlib.contextmanager
 def jobqueue(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
     """Jobs of a batch system, each with `cores` workers of one thread."""
-    try:
-        options = batch.options_of(spec.options)
-    except ValueError as error:
-        raise JobError(f"cluster.options: {error}") from None
+    options = options_of(Jobqueue, spec)
     system = SYSTEMS[options.system]
     system.require(options)
-    least, most = (math.ceil(n / options.cores) for n in _bounds(spec, tasks))
+    least, most = (math.ceil(n / options.cores) for n in spec.bounds(tasks))
     name = f"seg-{uuid.uuid4().hex[:8]}"
     logs, submissions = _log_folder(name), _Submissions()
     with contextlib.ExitStack() as stack:
@@ -84,15 +79,6 @@ def jobqueue(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
             _adapt(cluster, options.cores, least, most)
         stack.enter_context(keeper)
         yield DaskPool(client, expected=most * options.cores, check=keeper.check)
-
-
-def _bounds(spec: ClusterSpec, tasks: int) -> tuple[int, int]:
-    """The least and the most workers; not more than tasks."""
-    workers: Any = spec.workers
-    if workers == "auto":
-        raise JobError("cluster.workers: jobqueue needs a number, or {min: 2, max: 50}")
-    least, most = (workers, workers) if isinstance(workers, int) else (workers.min, workers.max)
-    return min(least, tasks), max(1, min(most, tasks))
 
 
 def _log_folder(name: str) -> Path:
@@ -140,7 +126,7 @@ def load_dask_jobqueue() -> Any:
 
 def _open(
     stack: contextlib.ExitStack,
-    options: batch.Options,
+    options: Jobqueue,
     name: str,
     logs: Path,
     submissions: _Submissions,
@@ -165,7 +151,7 @@ def _open(
     return cluster
 
 
-def _settings(options: batch.Options, system: System, name: str, logs: Path) -> dict[str, Any]:
+def _settings(options: Jobqueue, system: System, name: str, logs: Path) -> dict[str, Any]:
     """What dask_jobqueue takes. Nothing of weight is left to its own configuration files."""
     meeting = {"interface": options.interface} if options.interface else {"host": "127.0.0.1"}
     special: dict[str, Any] = {"lsf": {"use_stdin": True}}.get(options.system, {})
@@ -204,7 +190,7 @@ def _preparations() -> Iterator[str]:
 
 def job_script(spec: ClusterSpec) -> str:
     """What is handed to the batch system for one job; nothing is submitted."""
-    options = batch.options_of(spec.options)
+    options = options_of(Jobqueue, spec)
     system = SYSTEMS[options.system]
     kind = getattr(load_dask_jobqueue(), system.cluster).job_cls
     settings = _settings(options, system, "seg-name", Path(tempfile.gettempdir()))
@@ -319,7 +305,7 @@ def _adapt(cluster: Any, cores: int, least: int, most: int) -> None:
         Adaptive=WholeJobs,
         minimum=least * cores,
         maximum=most * cores,
-        interval="5s",
+        interval=LOOK,
         wait_count=IDLE,
     )
 
@@ -332,13 +318,13 @@ def _job_of(worker: str, cores: int) -> str:
 # --------------------------------------------------------------------------------------- who looks on
 
 
-class _Keeper:
+class _Keeper(Keeper):
     """Looks at the queue: what ended is asked for anew, and what never starts ends the run."""
 
     def __init__(
         self,
         cluster: Any,
-        options: batch.Options,
+        options: Jobqueue,
         name: str,
         logs: Path,
         submissions: _Submissions,
@@ -348,23 +334,8 @@ class _Keeper:
         self.cluster, self.options, self.submissions = cluster, options, submissions
         self.name, self.logs, self.jobs = name, logs, jobs
         self.system = SYSTEMS[options.system]
-        self.trouble = ""
-        """Why the run cannot go on, in one line."""
         self.barren = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="segengine-keeper", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(2.0)
-
-    def check(self) -> None:
-        """Raise SegengineError where no worker will come, or none can do the work."""
-        if self.trouble:
-            raise SegengineError(self.trouble)
+        super().__init__(self._look_at_queue, LOOK)
 
     def hear(self, event: Any) -> None:
         """A worker says that a job's time is not enough for one shard."""
@@ -381,7 +352,7 @@ class _Keeper:
                 return
             if self.submissions.refused:
                 raise SegengineError(self._refused())
-            time.sleep(0.05)
+            pause(0.05)
         raise SegengineError(
             f"{self.system.title} did not answer within {FIRST:g} s; run again later"
         )
@@ -392,25 +363,19 @@ class _Keeper:
             f"{self.submissions.refused}"
         )
 
-    def _run(self) -> None:
-        while not self._stop.wait(LOOK):
-            try:
-                self._look()
-            except (TimeoutError, RuntimeError, OSError):  # a busy loop: the next look is soon
-                continue
-
-    def _look(self) -> None:
+    def _look_at_queue(self) -> str:
         listed = self.system.listed(self.name)
         there = {str(worker.name) for worker in list(self.cluster.scheduler.workers.values())}
         jobs = dict(self.cluster.workers)
         ended = [key for key, job in jobs.items() if self._has_ended(key, job, listed, there)]
         self._judge(listed or {}, there, {key: jobs[key] for key in ended})
         if self._stop.is_set() or self.trouble:
-            return
+            return self.trouble
         if ended:
             self.cluster.sync(self.cluster.scale_down, ended, callback_timeout=60)
         if self.jobs is not None and len(self.cluster.worker_spec) < self.jobs:
             self.cluster.scale(jobs=self.jobs)
+        return self.trouble
 
     def _workers(self, key: str) -> set[str]:
         return (

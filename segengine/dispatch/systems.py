@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from segengine.batch import Options
 from segengine.errors import SegengineError
+from segengine.terms.jobqueue import Jobqueue
 
 ANSWER = 30.0
 """Seconds in which a command of the system answers, or is not waited for."""
@@ -42,7 +42,7 @@ class System:
     directives: tuple[str, ...] = ()
     """Told for each job before the user's own."""
 
-    def require(self, options: Options) -> None:
+    def require(self, options: Jobqueue) -> None:
         """Raise SegengineError where its commands are not here."""
         if shutil.which(self.submit) is None:
             raise SegengineError(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from segengine import asked
-from segengine.batch import options_of
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
 from segengine.guards.trust import UNTRUSTED, is_code
@@ -417,8 +416,9 @@ def _worker_memory(job: Job) -> float:
 
     from segengine.cores import cores
 
-    if job.cluster.kind == "jobqueue":
-        return float(options_of(job.cluster.options).worker_bytes)
+    told = job.cluster.worker_bytes
+    if told is not None:
+        return float(told)
     return float(psutil.virtual_memory().total) / job.cluster.most(cores())
 
 

@@ -45,15 +45,15 @@ def test_nobody_asked_and_nothing_is_served() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dashboard": "yes"}, "must be true or false"),
-        ({"dashbord": True}, "local takes dashboard; leave the key out"),
+        ({"dashboard": "yes"}, "dashboard: must be true or false"),
+        ({"dashbord": True}, "dashbord: local has no such option; it takes dashboard"),
     ],
 )
 def test_a_mistake_is_told(options: dict[str, Any], message: str) -> None:
-    with (
-        pytest.raises(JobError, match=message),
-        clusters.open_pool(ClusterSpec(workers=1, options=options), 2),
-    ):
+    with pytest.raises(ValueError, match=f"options: {message}"):
+        ClusterSpec(workers=1, options=options)
+    spec = ClusterSpec.model_construct(kind="local", workers=1, options=options)
+    with pytest.raises(JobError, match=f"cluster.options: {message}"), clusters.open_pool(spec, 2):
         pass
 
 

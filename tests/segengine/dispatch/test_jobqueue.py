@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from segengine import batch
 from segengine.dispatch import jobqueue
 from segengine.dispatch.leaving import Leaving
 from segengine.dispatch.systems import SYSTEMS, never_starts
 from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
+from segengine.terms.jobqueue import Jobqueue
 
 FULL = {
     "queue": "long",
@@ -73,7 +73,7 @@ def test_a_job_starts_workers_of_one_thread_after_the_users_own_lines(system: st
     [("90m", 5400), ("1.5h", 5400), ("01:30:00", 5400), (5400, 5400), ("2-01:00:00", 176400)],
 )
 def test_a_walltime_is_a_duration_or_a_clock(walltime: Any, seconds: int) -> None:
-    options = batch.options_of({"system": "slurm", "memory": "1GB", "walltime": walltime})
+    options = Jobqueue.of({"system": "slurm", "memory": "1GB", "walltime": walltime})
     assert options.seconds == seconds
 
 
@@ -106,11 +106,11 @@ def test_commands_are_refused_where_a_deployment_forbids_code(
 ) -> None:
     monkeypatch.setenv("SEGENGINE_ALLOW_CODE", "0")
     with pytest.raises(ValueError, match=r"prologue: runs commands, which this deployment forbids"):
-        batch.options_of({"system": "slurm", "memory": "1GB", "prologue": ["id"]})
+        Jobqueue.of({"system": "slurm", "memory": "1GB", "prologue": ["id"]})
 
 
 def test_memory_is_shared_by_the_workers_of_a_job() -> None:
-    assert batch.options_of({"system": "slurm", "memory": "8GiB", "cores": 4}).worker_bytes == 2**31
+    assert Jobqueue.of({"system": "slurm", "memory": "8GiB", "cores": 4}).worker_bytes == 2**31
 
 
 # ---------------------------------------------------------------------------------------- what is there

@@ -214,8 +214,8 @@ class TestZarr(SourceTests):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (clusters.local, "mine takes dashboard; leave the key out"),
-        (clusters.address, "address has no such option; it takes ca, cert and key"),
+        (clusters.local, "local has no such option; it takes dashboard"),
+        (clusters.address, "address has no such option; it takes ca, cert, key"),
     ],
 )
 def test_no_cluster_takes_options_that_it_does_not_know(kind: Any, said: str) -> None:

@@ -1,0 +1,62 @@
+"""Sizes and durations as people write them: 16GB, 90m, 01:30:00."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) *([KMGT])(i?)B?", re.IGNORECASE)
+_CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def bytes_of(text: str) -> int:
+    """A size in bytes. Raises ValueError for what is none.
+
+    >>> bytes_of("16GB"), bytes_of("1.5 GiB")
+    (16000000000, 1610612736)
+    """
+    match = _MEMORY.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("must be a size as 16GB or 500M")
+    power = "KMGT".index(match[2].upper()) + 1
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def seconds_of(value: str | float) -> float:
+    """A duration in seconds; a number is seconds, as YAML reads 1:30:00. Raises ValueError.
+
+    >>> seconds_of("90m"), seconds_of("1-00:00:30")
+    (5400.0, 86430.0)
+    """
+    if isinstance(value, int | float):
+        return float(value)
+    if match := _DURATION.fullmatch(value.strip()):
+        return float(match[1]) * _SECONDS[match[2]]
+    if match := _CLOCK.fullmatch(value.strip()):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    raise ValueError("must be a duration as 90m, 4h or 01:30:00")
+
+
+def _is_size(value: str) -> str:
+    bytes_of(value)
+    return value
+
+
+def _is_duration(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("must be a duration as 90m, 4h or 01:30:00")
+    seconds_of(value)
+    return value
+
+
+Size = Annotated[str, AfterValidator(_is_size)]
+"""Of memory, as `16GB`."""
+Duration = Annotated[str | int | float, BeforeValidator(_is_duration)]
+"""As `90m`, `4h`, `01:30:00`, or seconds."""
+Line = Annotated[str, Field(pattern=r"^[^\r\n]*$")]
+"""What stands on a line of a script, and starts no other."""
