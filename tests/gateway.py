@@ -16,7 +16,9 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+MARK = "SEGENGINE_TEST_PROCESS"
 PASSWORD = "0123"
 """Dask's own reading of variables would make it a number."""
 LONG = 60.0
@@ -29,7 +31,7 @@ c.DaskGateway.address = "127.0.0.1:0"
 c.Proxy.address = f"127.0.0.1:{{port}}"
 c.SimpleAuthenticator.password = {password!r}
 c.UnsafeLocalBackend.clusters_directory = folder
-c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", "SEGENGINE_TEST_PROCESS"]
+c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", {mark!r}]
 c.UnsafeLocalBackend.sigint_timeout = 2
 c.UnsafeLocalBackend.cluster_heartbeat_period = 1
 c.UnsafeLocalBackend.cluster_status_period = 1
@@ -69,14 +71,16 @@ class Gateway:
         (folder / "clusters").mkdir()
         config = folder / "config.py"
         config.write_text(
-            CONFIG.format(folder=str(folder / "clusters"), port=self.port, password=PASSWORD)
+            CONFIG.format(
+                folder=str(folder / "clusters"), port=self.port, password=PASSWORD, mark=MARK
+            )
         )
-        self.log = folder / "log"
+        self.log, self.mark = folder / "log", uuid4().hex
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dask_gateway_server", "-f", str(config)],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path), MARK: self.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -159,7 +159,7 @@ class _DaskRun:
         check: Callable[[], None] | None,
     ) -> None:
         self.client, self.window, self.stop = client, window, stop
-        self.check = check or self._refuse_no_workers
+        self.told, self.check = check, check or self._refuse_no_workers
         self.retries, self.deadline = retries, deadline
         self.topic = f"segengine-{uuid.uuid4().hex}"
         self.messages: dict[str, _Message] = {}
@@ -313,6 +313,8 @@ class _DaskRun:
         while self.client.status != "running" or self.client.scheduler_comm is None:
             if self.stop.wait(TICK):
                 raise StoppedError
+            if self.told is not None:
+                self.told()  # who started the scheduler may know that it will not be back
             if self.client.status not in ("running", "connecting") or time.monotonic() > end:
                 raise SegengineError(GONE)
         self._subscribe()

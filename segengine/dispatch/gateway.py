@@ -13,7 +13,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from segengine.dispatch.clusters import options_of, require_fit
@@ -37,6 +39,8 @@ TURN = 0.5
 """Seconds between looks at what is just starting."""
 IDLE_TIMEOUT = 1800
 """Seconds without work after which the gateway ends a cluster, where it lets us say so."""
+_CREDENTIALS = {"basic": ("username", "password"), "jupyterhub": ("api_token",), "kerberos": ()}
+"""What Dask's setting `gateway.auth.kwargs` holds for each kind."""
 _GONE = ("STOPPING", "STOPPED", "FAILED")
 
 
@@ -92,7 +96,9 @@ def load_dask_gateway() -> Any:
     try:
         import dask_gateway
     except ImportError as error:
-        raise JobError(f"cluster.kind: gateway: {error}; pip install 'segengine[gateway]'") from error
+        raise JobError(
+            f"cluster.kind: gateway: {error}; pip install 'segengine[gateway]'"
+        ) from error
     return dask_gateway
 
 
@@ -107,9 +113,15 @@ class _Door:
     def __enter__(self) -> _Door:
         for logger in ("distributed", "distributed.client"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="segengine-gateway", daemon=True
+        )
+        self._thread.start()
         try:
-            self.gateway = self.loaded.Gateway(self.address, auth=self.options.auth)
+            self.gateway = self._within(self._opened()).result()
         except (ValueError, TypeError, ImportError) as error:
+            self._end_loop()
             raise JobError(f"cluster.options: auth: {error}") from error
         for part in ("username", "password"):
             # As it was written: Dask takes 0123 and 1e5 for numbers.
@@ -126,9 +138,29 @@ class _Door:
     def __exit__(self, *_: object) -> None:
         self._close()
 
+    async def _opened(self) -> Any:
+        # In a loop of ours: a client with one of its own closes it twice, and complains at the end.
+        import dask
+
+        kind = self.options.auth
+        told = dask.config.get("gateway.auth.kwargs", None) or {}
+        if kind is not None:  # Dask's settings may be for another kind
+            told = {name: told[name] for name in _CREDENTIALS[kind] if name in told}
+        with dask.config.set({"gateway.auth.kwargs": told}):
+            return self.loaded.Gateway(self.address, auth=kind, asynchronous=True)
+
+    def _within(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def _close(self) -> None:
         with contextlib.suppress(Exception):
-            self.gateway.close()
+            self._within(self.gateway._cleanup()).result(BYE)
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(BYE)
+        self._loop.close()
 
     def _no_gateway(self, said: str) -> SegengineError:
         return SegengineError(f"{self.where} is no Dask gateway: {said}; name where one listens")
@@ -150,8 +182,7 @@ class _Door:
         """
         from aiohttp import ClientError, ClientResponseError
 
-        asked = asyncio.wait_for(ask(*args), seconds)
-        future = asyncio.run_coroutine_threadsafe(asked, self.gateway.loop.asyncio_loop)
+        future = self._within(asyncio.wait_for(ask(*args), seconds))
         try:
             return future.result() if whole else result_of(future)
         except StoppedError:
@@ -201,7 +232,9 @@ class _Door:
         for option in given:
             if option not in known:
                 takes = f"it takes {', '.join(known)}" if known else "it takes none"
-                raise JobError(f"cluster.options: {option}: the gateway has no such option; {takes}")
+                raise JobError(
+                    f"cluster.options: {option}: the gateway has no such option; {takes}"
+                )
         chosen = _with(known, given)
         if "idle_timeout" not in given and "idle_timeout" in known and not known["idle_timeout"]:
             with contextlib.suppress(JobError):  # it allows less
@@ -216,7 +249,7 @@ class _Door:
             if report.status.name == "RUNNING":
                 return report
             if report.status.name in _GONE:
-                raise SegengineError(self._ended(name, report))
+                raise SegengineError(self._ended(name))
             pause(TURN)
 
     def _no_cluster(self, name: str) -> Callable[[str], SegengineError]:
@@ -230,13 +263,12 @@ class _Door:
         except SegengineError as error:
             # Its scheduler does without the gateway for a while.
             return str(error) if "does not answer" not in str(error) else ""
-        return self._ended(name, report) if report.status.name in _GONE else ""
+        return self._ended(name) if report.status.name in _GONE else ""
 
-    def _ended(self, name: str, report: Any) -> str:
-        what = "has failed" if report.status.name == "FAILED" else "was ended there"
+    def _ended(self, name: str) -> str:
         return (
-            f"{self.where}: cluster {name} {what}; the gateway's log says why: workers that do not "
-            "start, a limit, or idle_timeout"
+            f"{self.where}: the gateway has ended cluster {name}; its log says why: workers that do not "
+            "start, a limit, idle_timeout, or somebody's word"
         )
 
     def scale(self, name: str, size: int) -> None:
@@ -250,7 +282,9 @@ class _Door:
     def end(self, name: str) -> None:
         """End a cluster."""
         with contextlib.suppress(SegengineError):
-            self._call(self.gateway._stop_cluster, self._no_cluster(name), name, seconds=BYE, whole=True)
+            self._call(
+                self.gateway._stop_cluster, self._no_cluster(name), name, seconds=BYE, whole=True
+            )
 
     def client(self, report: Any) -> Client:
         """A client of a cluster's scheduler."""

@@ -335,7 +335,7 @@ class _Keeper(Keeper):
         self.name, self.logs, self.jobs = name, logs, jobs
         self.system = SYSTEMS[options.system]
         self.barren = 0
-        super().__init__(self._look_at_queue, LOOK)
+        super().__init__(self._look_at_queue)
 
     def hear(self, event: Any) -> None:
         """A worker says that a job's time is not enough for one shard."""

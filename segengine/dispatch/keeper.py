@@ -50,10 +50,10 @@ class Sizing:
 class Keeper:
     """A thread that looks every few seconds, until its context ends."""
 
-    def __init__(self, look: Callable[[], str], every: float = LOOK) -> None:
+    def __init__(self, look: Callable[[], str]) -> None:
         """`look` says why the run cannot go on; empty: it can. What it raises of the network is
         taken for a look that failed."""
-        self._look, self._every = look, every
+        self._look = look
         self.trouble = ""
         """Why the run cannot go on, in one line."""
         self._stop = threading.Event()
@@ -73,7 +73,7 @@ class Keeper:
             raise SegengineError(self.trouble)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every):
+        while not self._stop.wait(LOOK):
             try:
                 trouble = self._look()
             except (TimeoutError, RuntimeError, OSError):  # a busy place: the next look is soon

@@ -55,7 +55,7 @@ class Terms(BaseModel):
         except ValidationError as error:
             found = error.errors(include_url=False)
             first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-            name = ".".join(str(part) for part in first["loc"] if not _is_choice(part))
+            name = ".".join(part for part in first["loc"] if isinstance(part, str))
             raise ValueError(f"{name or cls.kind}: {cls._said(first)}") from None
 
     @classmethod
@@ -71,8 +71,3 @@ class Terms(BaseModel):
         if error["type"].startswith("bool"):
             return f"must be true or false, got {error['input']!r}"
         return f"{error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
-
-
-def _is_choice(part: Any) -> bool:
-    """True for what pydantic adds to a place where several types are allowed."""
-    return isinstance(part, str) and not part.isidentifier()

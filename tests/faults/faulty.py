@@ -146,6 +146,8 @@ TRAPS: dict[str, Callable[[], None]] = {
     "spin": _spin,
     "raise": _raise,
     "storing": _kill_storing,
+    "nap": lambda: time.sleep(0.4),
+    "doze": lambda: time.sleep(12),
 }
 
 

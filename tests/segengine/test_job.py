@@ -64,7 +64,12 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
         ("name: good", "cluster: {kind: cloud}", 1, ["cluster.kind", "not installed", "local"]),
         ("name: good", "cluster: {workers: 0}", 1, ["cluster.workers", "at least 1"]),
         ("name: good", "cluster: {kind: address}", 1, ["cluster.address"]),
-        ("name: good", "cluster: {address: 'tcp://a:1'}", 1, ["cluster.address", "local takes none"]),
+        (
+            "name: good",
+            "cluster: {address: 'tcp://a:1'}",
+            1,
+            ["cluster.address", "local takes none"],
+        ),
         (
             "name: good",
             "cluster: {kind: address, address: 'tls://a:1', options: {key: 7}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from segengine.testing import (
     SurveyorTests,
 )
 from segengine.testing._pictures import picture
+from tests.gateway import Gateway
 from tests.slurm import Account
 
 SEGMENTERS: dict[str, dict[str, Any]] = {
@@ -150,6 +152,34 @@ class TestJobqueue(ClusterTests):
 
     def make(self) -> Any:
         return registry.load("clusters", "jobqueue")
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
+    """A server, and the name of a cluster that runs there."""
+    server = Gateway(tmp_path_factory.mktemp("gateway"), [str(Path(__file__).parents[3])])
+    try:
+        yield server, server.new_cluster(2)
+    finally:
+        server.end()
+
+
+@pytest.mark.system
+class TestGateway(ClusterTests):
+    """On a cluster that runs there, which all of its laws share."""
+
+    starts: ClassVar[bool] = False
+    refused: ClassVar[Any] = {"auth": ["letter"], "threads": [1]}  # it has its options
+
+    @pytest.fixture(autouse=True)
+    def _let_in(self, gateway: tuple[Gateway, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        server, name = gateway
+        type(self).address, type(self).options = server.address, {"name": name}
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+
+    def make(self) -> Any:
+        return registry.load("clusters", "gateway")
 
 
 class TestImages(SourceTests):
