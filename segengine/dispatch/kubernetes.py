@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -101,22 +102,22 @@ def _client(place: _Place) -> Client:
     from distributed import Client
 
     address = place.scheduler_address()
-    with dask.config.set(SETTINGS):
-        end = time.monotonic() + ANSWER
-        while True:
-            try:
+    end = time.monotonic() + ANSWER
+    while True:
+        try:
+            with dask.config.set(SETTINGS):
                 client = Client(address, timeout="5s", set_as_default=False)
-                break
-            except (OSError, ValueError) as error:
-                place.require_hope()
-                if time.monotonic() > end:
-                    raise SegengineError(
-                        f"cluster.options: namespace: {place.namespace}: the scheduler of {place.name} "
-                        f"does not answer at {address}: {place.noted or error}"
-                    ) from error
-                pause(TURN)
-    client._timeout = NO_WORKERS  # seconds in which it connects anew
-    return client
+        except (OSError, ValueError) as error:
+            place.require_hope()
+            if time.monotonic() > end:
+                raise SegengineError(
+                    f"cluster.options: namespace: {place.namespace}: the scheduler of {place.name} does "
+                    f"not answer at {address}: {place.noted or error}"
+                ) from error
+            pause(TURN)
+            continue
+        client._timeout = NO_WORKERS  # seconds in which it connects anew
+        return client
 
 
 def load_kr8s() -> Any:
@@ -363,8 +364,9 @@ class _Place:
                 yield option, f"{of}pod {name}: {reason}: {said}", HOPE
         for deployment in self._seen("apps/v1", "deployments", labelSelector=self._selector()):
             if message := pods.refused(deployment):
-                option = "service_account" if "service account" in message else "namespace"
-                of = self.namespace if option == "namespace" else self.options.service_account
+                option, of = "namespace", self.namespace
+                if "service account" in message:
+                    option, of = "service_account", str(self.options.service_account)
                 yield option, f"{of}: Kubernetes makes no pod: {_line(message)}", HOPE
         pending = {
             p["metadata"]["uid"] for p in found if p.get("status", {}).get("phase") == "Pending"
@@ -384,7 +386,7 @@ class _Place:
             raise
 
     def _last_words(self, pod: str) -> str:
-        """The last line that a pod has written."""
+        """What a pod said when it ended: its last error, else its last line."""
 
         async def read() -> str:
             async with self.api.call_api(
@@ -395,7 +397,8 @@ class _Place:
 
         with contextlib.suppress(SegengineError):
             lines = self._answer(read(), "read its log").strip().splitlines()
-            return str(lines[-1].strip()) if lines else ""
+            errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+            return str((errors or lines or [""])[-1].strip())
         return ""
 
     def scheduler_address(self) -> str:

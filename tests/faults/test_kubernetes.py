@@ -177,8 +177,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["cluster.options: volumes: pod seg-", 'FailedMount: ', 'secret "nosuch" not found'],
     ),
     "crash": (
-        {"env": {"DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME": "nosuch"}},
-        [f"cluster.options: image: {IMAGE}: pod seg-", "CrashLoopBackOff: ", "nosuch"],
+        {"env": {"PYTHONHOME": "/nowhere"}},
+        [f"cluster.options: image: {IMAGE}: pod seg-", "CrashLoopBackOff: ", "No module named"],
     ),
 }  # fmt: skip
 """Options that cannot be, and what the line says of each."""

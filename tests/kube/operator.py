@@ -13,13 +13,16 @@ import yaml
 _real = socket.getaddrinfo
 
 
-def _found(host: Any, *args: Any, **kwargs: Any) -> Any:
+def _found(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
     match = re.fullmatch(r"([\w-]+-scheduler)\.([\w-]+)(\.svc.*)?", str(host))
-    return _real(_address(match[1], match[2]) if match else host, *args, **kwargs)
+    if match and not (host := _address(match[1], match[2])):
+        # As where a service has nobody behind it: refused at once, whoever else listens here.
+        host, port = "127.0.0.1", 1
+    return _real(host, port, *args, **kwargs)
 
 
 def _address(service: str, namespace: str) -> str:
-    """What the name of a service stands for: its first pod's address."""
+    """What the name of a service stands for: its first pod's address; empty: it has none."""
     import json
     import urllib.request
 
@@ -35,9 +38,10 @@ def _address(service: str, namespace: str) -> str:
     with urllib.request.urlopen(request, timeout=10) as answer:
         pods = json.loads(answer.read())["items"]
     for pod in pods:
-        if "podIP" in pod.get("status", {}):
+        ready = {"type": "Ready", "status": "True"} in pod.get("status", {}).get("conditions", ())
+        if ready:
             return str(pod["status"]["podIP"])
-    return "127.8.0.1"  # the service is there, and nobody behind it
+    return ""
 
 
 if __name__ == "__main__":
