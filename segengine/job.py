@@ -324,7 +324,7 @@ class ClusterSpec(Model):
 
     kind: str = Field(
         "local",
-        description="local, address, jobqueue, gateway, or a kind that another package adds",
+        description="local, address, jobqueue, gateway, kubernetes, or a kind that another package adds",
     )
     workers: int | Literal["auto"] | WorkersSpec = Field(
         "auto",

@@ -36,8 +36,8 @@ class Sizing:
         """The size at this look, where so many works are not done.
 
         >>> sizing = Sizing(0, 4)
-        >>> [sizing.next(undone) for undone in (9, 1, 2, 1, 1, 1, 1, 1)]
-        [4, 4, 4, 4, 4, 4, 2, 1]
+        >>> [sizing.next(undone) for undone in (9, 1, 2, 1, 1, 1, 1, 1, 1)]
+        [4, 4, 4, 4, 4, 4, 2, 2, 1]
         """
         self._wanted.append(max(self.least, min(undone, self.most)))
         if len(self._wanted) < IDLE:
