@@ -19,8 +19,8 @@ from typing import Any
 from uuid import uuid4
 
 MARK = "SEGENGINE_TEST_PROCESS"
-PASSWORD = "0123"
-"""Dask's own reading of variables would make it a number."""
+PASSWORD = "1e5"
+"""Which Dask, where it reads variables itself, takes for a number."""
 LONG = 60.0
 CONFIG = """
 import sys

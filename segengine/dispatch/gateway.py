@@ -124,7 +124,7 @@ class _Door:
             self._end_loop()
             raise JobError(f"cluster.options: auth: {error}") from error
         for part in ("username", "password"):
-            # As it was written: Dask takes 0123 and 1e5 for numbers.
+            # As it was written: Dask takes 1234 and 1e5 for numbers.
             told = os.environ.get(f"DASK_GATEWAY__AUTH__KWARGS__{part.upper()}")
             if told is not None and hasattr(self.gateway.auth, part):
                 setattr(self.gateway.auth, part, told)
