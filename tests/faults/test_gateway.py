@@ -86,7 +86,7 @@ def test_a_run_has_the_bytes_of_a_local_one_however_often_it_is_ended(
     local.run(0, "--in-process")
     log = tmp_path / "log"
     slow = {**segmenter, "log": str(log), "pause": 0.1}
-    there = block(gateway, idle_timeout=4)
+    there = block(gateway, idle_timeout=12)  # what starts slowly is idle, too
     job = Job(
         tmp_path / "job",
         job_of(photos, tmp_path / "m.zarr", slow, cluster=there),
