@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -21,8 +19,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from .api_server import ApiServer, Right, rights
-from .conftest import SHIPPED, until
+from .conftest import SHIPPED
 
 KUBERNETES = SHIPPED / "kubernetes"
 BUILT = ("overlays/laptop", "overlays/cluster", "dask")
@@ -293,85 +290,6 @@ def test_what_pods_call_can_be_called(built: dict[str, list[Manifest]]) -> None:
             command.make_context(name, words)  # raises UsageError
         else:
             prefect.parse_args([name, *words], print_error=False, exit_on_error=False)
-
-
-# ---------------------------------------------------------------------------------- least rights
-LIFE = """
-import json, sys
-from dask_kubernetes.operator import KubeCluster, make_cluster_spec
-
-if __name__ == "__main__":
-    spec = make_cluster_spec(name="run", n_workers=1, image="segengine")
-    cluster = KubeCluster(name="run", namespace="segengine", custom_cluster_spec=spec, quiet=True)
-    cluster.scale(2)
-    cluster.adapt(minimum=1, maximum=3)
-    cluster.adapt(minimum=1, maximum=4)
-    cluster.scale(1)
-    logs = cluster.get_logs()
-    cluster.close()
-    print(json.dumps(list(logs)))
-"""
-TOLD = {("", "events", "list")}
-"""Asked by a run that waits for a pod, to say what it waits for."""
-
-
-@contextmanager
-def scheduler(file: Path) -> Iterator[int]:
-    """The port of a Dask scheduler of its own on loopback."""
-    serve = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    words = [sys.executable, *serve, "--no-dashboard", "--scheduler-file", str(file)]
-    with file.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        until(lambda: file.exists() and file.stat().st_size, 60, "the scheduler does not start")
-        yield int(json.loads(file.read_text())["address"].rpartition(":")[2])
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def life(folder: Path, allowed: set[Right]) -> tuple[subprocess.CompletedProcess[str], ApiServer]:
-    """A Dask cluster made, scaled and deleted by the operator's own client, with these rights alone."""
-    (folder / "life.py").write_text(LIFE)
-    with scheduler(folder / "scheduler.json") as port:
-        server = ApiServer("segengine", allowed, port)
-        with server.serve() as url:
-            entry = {
-                "clusters": [{"name": "here", "cluster": {"server": url}}],
-                "users": [{"name": "driver", "user": {"token": "none"}}],
-                "contexts": [
-                    {
-                        "name": "here",
-                        "context": {"cluster": "here", "user": "driver", "namespace": "segengine"},
-                    }
-                ],
-                "current-context": "here",
-            }
-            (folder / "config").write_text(
-                json.dumps({"apiVersion": "v1", "kind": "Config"} | entry)
-            )
-            done = subprocess.run(
-                [sys.executable, str(folder / "life.py")],
-                env=os.environ | {"KUBECONFIG": str(folder / "config"), "HOME": str(folder)},
-                capture_output=True,
-                text=True,
-                timeout=90,
-            )
-    return done, server
-
-
-def test_a_run_may_do_what_its_dask_cluster_needs_and_nothing_else(
-    built: dict[str, list[Manifest]], tmp_path: Path
-) -> None:
-    rules = one(built["overlays/cluster"], "Role", "segengine-driver")["rules"]
-    allowed = rights(rules)
-    assert not [right for right in allowed if "*" in right]
-    done, server = life(tmp_path, allowed)
-    assert server.refused == set()
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["run-scheduler"]
-    assert ("daskclusters", "run") not in server.objects
-    assert allowed - server.asked == TOLD
 
 
 # ------------------------------------------------------------------------------------- the manual

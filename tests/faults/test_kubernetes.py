@@ -24,6 +24,7 @@ from segengine.dispatch.pool import Work
 from segengine.errors import SegengineError
 from segengine.job import ClusterSpec
 from tests.kube import IMAGE, Cluster
+from tests.kube.cluster import ROLE
 
 pytestmark = pytest.mark.system
 
@@ -276,3 +277,9 @@ def test_no_cluster_at_all_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_what_a_killed_driver_left_is_ended_by_the_operator(kube: Cluster, killed: str) -> None:
     """It looks every five seconds, and after a look at a scheduler that works once a minute."""
     kube.until(lambda: not any(killed in name for name in kube.left()), "it is left", 90)
+
+
+def test_the_role_that_is_shipped_has_no_right_that_these_runs_did_without(kube: Cluster) -> None:
+    """After all of the above, which ended as they should with no other rights."""
+    used = {(v, r) for user, v, r in kube.server.used if user.endswith("dask:driver")}
+    assert used >= ROLE, f"of the whole file's tests nobody asks for {sorted(ROLE - used)}"

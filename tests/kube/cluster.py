@@ -29,6 +29,23 @@ LONG = 60.0
 OURS = {"daskclusters", "daskworkergroups", "deployments", "pods", "services"}
 """What a run's cluster consists of."""
 ROOT = Path(__file__).parents[2]
+OUTSIDE = {("list", "services"), ("get", "pods"), ("get", "pods/portforward")}
+"""What a driver outside the cluster may do besides, to reach a scheduler."""
+
+
+def _role() -> set[tuple[str, str]]:
+    text = (ROOT / "deployments/kubernetes/base/rbac.yaml").read_text()
+    (role,) = [m for m in yaml.safe_load_all(text) if m["kind"] == "Role"]
+    return {
+        (verb, resource)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+    }
+
+
+ROLE = _role()
+"""Verbs and resources of the role that is shipped: a test's driver has it, and nothing else."""
 
 
 class Cluster:
@@ -71,10 +88,7 @@ class Cluster:
             "admin": ("admin", ALL),
             "driver": (
                 "system:serviceaccount:dask:driver",
-                {(v, "daskclusters") for v in ("create", "get", "delete")}
-                | {("patch", "daskworkergroups"), ("get", "pods")}
-                | {("list", r) for r in ("pods", "services", "events", "deployments")}
-                | {("get", "pods/log"), ("get", "pods/portforward")},
+                ROLE | OUTSIDE,
             ),
             "reader": ("reader", {(v, "*") for v in ("get", "list", "watch")}),
         }  # fmt: skip

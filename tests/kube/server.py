@@ -61,6 +61,8 @@ class Server:
         self.resources = {(r.group, r.plural): r for r in CORE}
         self.rights: dict[str, tuple[str, set[tuple[str, str]]]] = {}
         """By token: the user's name, and what it may do."""
+        self.used: set[tuple[str, str, str]] = set()
+        """Users, verbs and resources of what was granted so far."""
         self.app = web.Application(middlewares=[self._answered], client_max_size=1 << 24)
         self.app.router.add_get("/version{slash:/?}", self._version)
         self.app.router.add_get("/api{slash:/?}", self._versions)
@@ -113,6 +115,7 @@ class Server:
                 f'{resource.full} is forbidden: User "{self.user}" cannot {verb} resource '
                 f'"{resource.plural}" in API group "{resource.group}"{where}',
             )
+        self.used.add((self.user, verb, resource.plural))
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
