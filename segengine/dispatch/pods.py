@@ -12,6 +12,9 @@ ALONE = 60
 """Seconds that a worker looks for its scheduler, before it ends."""
 DAY = 86400
 """Seconds."""
+POD = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""What Kubernetes' Pod Security Standards ask of the level `restricted`: a namespace may enforce it."""
 SCHEDULER = {"cpu": "1", "memory": "2G"}
 """What a scheduler may take: it holds records, and no pixel."""
 
@@ -69,6 +72,8 @@ def _variables(options: Kubernetes, part: str) -> list[dict[str, str]]:
 
 def _furnish(pod: Any, container: Any, options: Kubernetes, part: str) -> None:
     """Add what both kinds of pods have, and what only workers need."""
+    pod["securityContext"], container["securityContext"] = POD, CONTAINER
+    pod["automountServiceAccountToken"] = False  # none of them asks Kubernetes anything
     if options.service_account:
         pod["serviceAccountName"] = options.service_account
     if options.pull_secrets:
@@ -99,6 +104,8 @@ def _source(volume: Volume) -> Mapping[str, Any]:
 
 # ------------------------------------------------------------------------------- why pods do not start
 
+AS_ROOT = "RunAsNonRoot"
+"""An image whose user is root, or has a name and no number."""
 HOPELESS = {
     "ErrImagePull": "image",
     "ImagePullBackOff": "image",
@@ -107,6 +114,7 @@ HOPELESS = {
     "CreateContainerConfigError": "env_from",
     "CreateContainerError": "image",
     "CrashLoopBackOff": "image",
+    AS_ROOT: "image",
 }
 """A container's reasons to wait that do not pass by themselves, or seldom; and the option to look at."""
 EVENTS = {"FailedMount", "FailedAttachVolume", "FailedCreate", "FailedCreatePodSandBox"}
@@ -120,7 +128,9 @@ def waits(pod: Mapping[str, Any]) -> tuple[str, str]:
     for container in status.get("containerStatuses", ()):
         waiting = container.get("state", {}).get("waiting")
         if waiting and waiting.get("reason") in HOPELESS:
-            return waiting["reason"], str(waiting.get("message", ""))
+            message = str(waiting.get("message", ""))
+            # The same reason as that of a secret that is missing.
+            return AS_ROOT if "runAsNonRoot" in message else waiting["reason"], message
     for condition in status.get("conditions", ()):
         message = str(condition.get("message", ""))
         if condition.get("reason") == "Unschedulable" and "Insufficient" not in message:

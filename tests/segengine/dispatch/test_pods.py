@@ -45,6 +45,23 @@ def test_the_resource_is_what_the_operator_takes(options: Kubernetes) -> None:
     jsonschema.Draft7Validator(schema).validate(spec(options))
 
 
+@pytest.mark.parametrize("part", ["scheduler", "worker"])
+def test_pods_keep_to_the_level_restricted_of_pod_security(part: str) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    pod = spec()["spec"][part]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost")
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+    assert all(volume.keys() <= allowed for volume in pod.get("volumes", ()))
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert not context.get("privileged")
+    assert pod["automountServiceAccountToken"] is False
+
+
 def test_a_worker_is_a_pod_of_one_thread_and_of_what_was_asked() -> None:
     worker = spec()["spec"]["worker"]
     (container,) = worker["spec"]["containers"]
@@ -90,8 +107,8 @@ def test_only_the_operator_ends_what_is_idle() -> None:
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
 
 
-def waiting(reason: str) -> dict[str, Any]:
-    state = {"waiting": {"reason": reason, "message": "why"}}
+def waiting(reason: str, message: str = "why") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
     return {"status": {"phase": "Pending", "containerStatuses": [{"state": state}]}}
 
 
@@ -105,6 +122,13 @@ def unplaced(message: str) -> dict[str, Any]:
     [
         (waiting("ErrImagePull"), "ErrImagePull"),
         (waiting("CreateContainerConfigError"), "CreateContainerConfigError"),
+        (
+            waiting(
+                "CreateContainerConfigError",
+                "container has runAsNonRoot and image will run as root",
+            ),
+            pods.AS_ROOT,
+        ),
         (waiting("ContainerCreating"), ""),
         ({"metadata": {}}, ""),
         (unplaced("0/3 nodes are available: 3 Insufficient cpu."), ""),
