@@ -25,6 +25,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
+from inspect import signature
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from segengine.errors import HEAL, SegengineError, StoreAccessError, StoreError, StoreLockedError
@@ -634,6 +635,15 @@ def _filesystem(url: str, pid: int) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
+def _in_one_request(filesystem: Any) -> dict[str, int]:
+    """Options that have a filesystem read an object as it is: s3fs would ask for its size before, to
+    read a large one in parts, and of one that is not there whether it is a folder."""
+    if not hasattr(filesystem, "call_s3"):
+        return {}
+    takes = "max_concurrency" in signature(filesystem._cat_file).parameters
+    return {"max_concurrency": 1} if takes else {}
+
+
 _NOT_MET = ("PreconditionFailed", "ConditionalRequestConflict")
 """An object store's codes where a condition does not hold, or another write is under way."""
 
@@ -658,14 +668,21 @@ class RemoteObjects:
     def get(self, key: str) -> bytes | None:
         filesystem, path = self._at(key)
         try:
-            return bytes(filesystem.cat_file(path))
+            return bytes(filesystem.cat_file(path, **_in_one_request(filesystem)))
         except (FileNotFoundError, IsADirectoryError):
             return None
 
     @_owned
     def exists(self, key: str) -> bool:
         filesystem, path = self._at(key)
-        return bool(filesystem.exists(path))
+        if not hasattr(filesystem, "call_s3"):
+            return bool(filesystem.exists(path))
+        bucket, name, _ = filesystem.split_path(path)
+        try:  # what is no object might be a folder for s3fs, which asks for that too
+            filesystem.call_s3("head_object", Bucket=bucket, Key=name)
+        except FileNotFoundError:
+            return False
+        return True
 
     def obstacle(self, key: str) -> str:
         """Nothing: a key is no path, and there are no folders."""

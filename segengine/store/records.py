@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from segengine.ahead import several
 from segengine.store.blobs import Objects
 from segengine.store.columns import arrow_column, arrow_table, numbers_of, taken
 from segengine.store.keys import (
@@ -406,8 +407,10 @@ class RecordLog:
         may have taken back, does not hold.
         """
         found: dict[tuple[str, Place], Record] = {}
-        for key in self.objects.keys(records_folder(scene)):
-            data = self.objects.get(key)
+        keys = list(self.objects.keys(records_folder(scene)))
+        far = "://" in self.objects.root
+        read = several(keys, self.objects.get, far=True) if far else map(self.objects.get, keys)
+        for key, data in zip(keys, read, strict=True):
             if data is None:
                 continue
             try:

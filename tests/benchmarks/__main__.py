@@ -19,6 +19,7 @@ NAMES = (
     "video",
     "satellite",
     "stores",
+    "objectstore",
     "workers",
     "orchestration",
     "scale",
