@@ -70,7 +70,7 @@ class Kubernetes(Terms):
     """What pods are made of."""
 
     kind: ClassVar[str] = "kubernetes"
-    image: Line
+    image: Annotated[Line, Field(min_length=1)]
     """Has segengine and Python, of the driver's versions."""
     namespace: Name | None = None
     """Omitted: that of the context, or of the pod that the driver runs in."""

@@ -28,6 +28,7 @@ from segengine.testing import (
 )
 from segengine.testing._pictures import picture
 from tests.gateway import Gateway
+from tests.kube import IMAGE, Cluster
 from tests.slurm import Account
 
 SEGMENTERS: dict[str, dict[str, Any]] = {
@@ -180,6 +181,27 @@ class TestGateway(ClusterTests):
 
     def make(self) -> Any:
         return registry.load("clusters", "gateway")
+
+
+@pytest.fixture(scope="module")
+def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    found = Cluster(tmp_path_factory.mktemp("kube"), [str(Path(__file__).parents[3])])
+    yield found
+    found.end()
+
+
+@pytest.mark.system
+class TestKubernetes(ClusterTests):
+    options: ClassVar[Any] = {"image": IMAGE, "resources": {"memory": "1GB"}}
+    refused: ClassVar[Any] = {"image": [""], "threads": [1], "resources": [{}]}
+
+    @pytest.fixture(autouse=True)
+    def _let_in(self, kube: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        for variable, value in kube.environment().items():
+            monkeypatch.setenv(variable, value)
+
+    def make(self) -> Any:
+        return registry.load("clusters", "kubernetes")
 
 
 class TestImages(SourceTests):
