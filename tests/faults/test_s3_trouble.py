@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,3 +133,27 @@ def test_a_store_that_is_away_does_not_answer(
     (line,) = away.run(1).stderr.splitlines()
     assert "the store did not answer: " in line
     assert open_objects(bucket).get("m.zarr/zarr.json") is None
+
+
+def test_an_object_is_asked_for_in_one_request(proxy: Proxy, bucket: str) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def note(method: str, path: str) -> bool:
+        asked.append((method, path.rpartition("/")[2]))
+        return False
+
+    proxy.rules = [Rule("SlowDown", note)]
+    code = (
+        "import sys; from segengine.store.blobs import open_objects; o = open_objects(sys.argv[1])\n"
+        "o.put('there', b'x'); print(o.get('there'), o.get('away'), o.exists('there'), o.exists('away'))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, f"{bucket}/m.zarr"],
+        env=os.environ | {"AWS_ENDPOINT_URL": proxy.url},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.split() == ["b'x'", "None", "True", "False"]
+    gets = [("GET", "there"), ("GET", "away"), ("HEAD", "there"), ("HEAD", "away")]
+    assert asked == [("PUT", "there"), *gets]
