@@ -1,38 +1,57 @@
 """Which tests need what a machine may lack: a marker each, skipped with the remedy where it does.
 
-With REQUIRE_TOOLS in the environment nothing is skipped: what lacks then fails.
+With REQUIRE_TOOLS in the environment what a package would bring must be there: without it tests fail.
+What only a kernel could allow is skipped all the same, by name.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
+import subprocess
+from typing import NamedTuple
 
 from tests.slurm import NEEDED
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+class Need(NamedTuple):
+    """What the tests of a marker need, beside root."""
+
+    programs: tuple[str, ...]
+    remedy: str
+    trial: str = ":"
+    """Shell words that work where the kernel allows what they do."""
+
+
 NEEDS = {
-    "slurm": (NEEDED, (), "Slurm's daemons: apt-get install slurm-wlm munge"),
-    "containers": (
+    "slurm": Need(NEEDED, "Slurm's daemons: apt-get install slurm-wlm munge"),
+    "containers": Need(
         ("buildah", "unshare", "setpriv", "chroot"),
-        (),
         "a builder of images: apt-get install buildah",
+        "unshare --mount --pid --fork true",
     ),
-    "hosts": (("ip",), ("/dev/net/tun",), "network namespaces: apt-get install iproute2"),
+    "hosts": Need(
+        ("ip", "unshare"),
+        "network namespaces: apt-get install iproute2",
+        "unshare --net true && exec 3<>/dev/net/tun",
+    ),
 }
-"""By marker: programs, devices, and what they are. All of it needs root."""
+"""By marker."""
 
 
 def lacking() -> dict[str, str]:
     """By marker, why its tests cannot run here; without those that can."""
-    if os.environ.get("REQUIRE_TOOLS"):
-        return {}
     found = {}
-    for marker, (programs, devices, remedy) in NEEDS.items():
-        there = [shutil.which(program, path=PATH) for program in programs]
-        if not all(there) or not all(Path(device).exists() for device in devices):
-            found[marker] = f"needs {remedy}"
+    for marker, need in NEEDS.items():
+        there = all(shutil.which(program, path=PATH) for program in need.programs)
+        if os.environ.get("REQUIRE_TOOLS") and not (there and os.geteuid() == 0):
+            continue
+        if not there:
+            found[marker] = f"needs {need.remedy}"
         elif os.geteuid() != 0:
             found[marker] = f"needs root: sudo pytest -m {marker}"
+        elif subprocess.run(["sh", "-c", need.trial], check=False, capture_output=True).returncode:
+            found[marker] = f"the kernel does not allow: {need.trial}"
     return found
