@@ -167,6 +167,32 @@ def test_killed_while_records_of_a_large_scene_are_packed(
         assert len(worked) - len(set(worked)) <= 1, (counter.keys[after], worked)
 
 
+def test_killed_while_records_of_a_large_scene_are_packed_over_those_of_another_job(
+    new_bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = {"kind": "threshold"}, {"kind": "threshold", "object": "dark"}
+    clean = make(new_bench(), noise)
+    segengine.run(job(clean, one))
+    segengine.run(job(clean, two))
+    wanted = facts(clean)
+    monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
+    probe = make(new_bench(), noise)
+    segengine.run(job(probe, one))
+    with killed(1 << 30) as counter:
+        segengine.run(job(probe, two))
+    assert facts(probe) == wanted
+    packs = [i for i, key in enumerate(counter.keys) if key == "records/a.parquet"]
+    assert len(packs) == 3
+    for after in range(packs[0] - 5, packs[1] + 8, 2):
+        bench = make(new_bench(), noise)
+        segengine.run(job(bench, one))
+        with pytest.raises(Killed), killed(after):
+            segengine.run(job(bench, two))
+        (bench.store / "run.lock").unlink(missing_ok=True)
+        segengine.run(job(bench, two))
+        assert facts(bench) == wanted, counter.keys[after]
+
+
 def test_killed_again_and_again(bench: Any, new_bench: Any, noise: Any, worked: Any) -> None:
     spec = JOBS["stitch"]
     clean = make(new_bench(), noise)
