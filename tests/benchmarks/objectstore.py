@@ -5,17 +5,13 @@ The server is moto's, on loopback; what stands before it waits, and counts reque
 
 from __future__ import annotations
 
-import http.client
 import os
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import zarr
@@ -23,6 +19,7 @@ import zarr
 from segengine.job import parse_job
 from segengine.runs import Run
 from tests.benchmarks.table import Row, show
+from tests.faults.proxy import Rule, proxied
 
 DELAY = 0.05
 """Seconds."""
@@ -30,88 +27,46 @@ SHARDS = {1.0: 40, 0.1: 200}
 """How many, by the seconds that each takes."""
 AIMS = {1.0: 0.8, 0.1: 0.5}
 SIDE = 256
-_HOP = ("connection", "transfer-encoding", "keep-alive", "content-length")
-
-
-class _Slow(ThreadingHTTPServer):
-    """Passes requests on after a while, and counts them."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, server: str) -> None:
-        self.server = urlsplit(server)
-        self.seen: Counter[str] = Counter()
-        self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Slow
-    protocol_version = "HTTP/1.1"
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        time.sleep(DELAY)
-        with self.server.lock:
-            what = "LIST" if "list-type" in self.path else self.command
-            self.server.seen[what] += 1
-        upstream = self.server.server
-        link = http.client.HTTPConnection(str(upstream.hostname), upstream.port or 80)
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP}
-        link.request(self.command, self.path, body or None, headers)
-        found = link.getresponse()
-        data = found.read()
-        self.send_response(found.status)
-        for name, value in found.getheaders():
-            if name.lower() not in _HOP:
-                self.send_header(name, value)
-        size = found.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(data))
-        self.send_header("Content-Length", size)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-        link.close()
-
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager
-def _bucket() -> Iterator[tuple[str, _Slow]]:
-    """URL of a fresh bucket of a slow S3, which the environment names."""
+def _bucket() -> Iterator[tuple[str, Counter[str]]]:
+    """URL of a fresh bucket of a slow S3, which the environment names; requests so far by kind."""
     import s3fs
     from moto.server import ThreadedMotoServer
 
+    seen: Counter[str] = Counter()
+
+    def count(method: str, path: str) -> bool:
+        seen["LIST" if method == "GET" and path.strip("/") == "bench" else method] += 1
+        return False
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    slow = _Slow("http://{}:{}".format(*server.get_host_and_port()))
-    threading.Thread(target=slow.serve_forever, daemon=True).start()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{slow.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("s3://bench")
-    yield "s3://bench", slow
-    slow.shutdown()
+    with proxied("http://{}:{}".format(*server.get_host_and_port())) as proxy:
+        proxy.delay, proxy.rules = DELAY, [Rule("never", count)]
+        os.environ |= {
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("s3://bench")
+        yield "s3://bench", seen
     server.stop()
 
 
 def rows() -> Iterator[Row]:
     """Throughput on S3 against that on disk; requests a shard."""
-    with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name, _bucket() as (url, slow):
+    with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name, _bucket() as (url, seen):
         place = Path(name)
         for seconds, shards in SHARDS.items():
             source = place / f"{shards}.zarr"
             zarr.save_array(source, np.full((1, SIDE, SIDE * shards, 1), 7, np.uint8))
             disk, _ = _timed(source, f"{place}/{shards}.out", seconds)
-            before = Counter(slow.seen)
+            before = Counter(seen)
             far, whole = _timed(source, f"{url}/{shards}", seconds)
-            asked = slow.seen - before
+            asked = seen - before
             kinds = ", ".join(f"{n / shards:.2g} {kind}" for kind, n in sorted(asked.items()))
             aim = AIMS[seconds]
             yield Row(f"object store: shards of {seconds:g} s a minute on S3, against on disk",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self, server: str) -> None:
         self.server = urlsplit(server)
         self.rules: list[Rule] = []
+        self.delay = 0.0
+        """Seconds before a request is looked at."""
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -58,6 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(self.server.delay)
         rule = self.server.rule(self.command, urlsplit(self.path).path)
         if rule is None:
             self._forward(body)
