@@ -29,6 +29,7 @@ import zarr
 from numcodecs.zstd import decompress
 
 import segengine
+from segengine.store.lock import _place
 from segengine.store.tags import FORMER
 
 pytestmark = pytest.mark.system
@@ -110,6 +111,7 @@ def olds(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
             shutil.copytree(made / "in", folder / "in")
             shutil.copy(made / "job.yaml", folder)
             shutil.copytree(made / "stores" / moment, folder / "masks.zarr")
+            _hold_here(folder / "masks.zarr/run.lock")
         folders["read"] = places / "read"
         works = dict.fromkeys(folders, RESUME) | {"read": reading(made)}
         done = worked([[str(folders[m]), *work] for m in works for work in works[m]])
@@ -117,6 +119,14 @@ def olds(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         return Old(made, folders, results, all(version(p) == v for p, v in versions.items()))
 
     return old
+
+
+def _hold_here(lock: Path) -> None:
+    """As if the run that was killed had worked on this machine since it was booted, and its number
+    were another process's now: of one elsewhere a run waits a minute, to see whether it lives."""
+    if lock.exists():
+        here = {"place": _place(), "pid": os.getpid(), "started": 0}
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | here))
 
 
 RESUME = (("run",), ("verify", "masks.zarr"))
