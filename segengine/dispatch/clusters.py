@@ -79,6 +79,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def variable(setting: str) -> str:
+    """The environment's name of one of Dask's settings.
+
+    >>> variable("distributed.scheduler.worker-ttl")
+    'DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL'
+    """
+    return f"DASK_{setting.upper().replace('.', '__').replace('-', '_')}"
+
+
 @contextlib.contextmanager
 def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
     """Worker processes on this machine, one thread each, reachable on loopback only."""
@@ -115,11 +124,14 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
 
 
 def options_of(terms: type[T], spec: ClusterSpec) -> T:
-    """The options of a kind's block. Raises JobError naming the one that is wrong."""
+    """The options of a kind's block. Raises JobError naming what is wrong in it."""
     try:
-        return terms.of(spec.options)
+        options = terms.of(spec.options)
     except ValueError as error:
         raise JobError(f"cluster.options: {error}") from None
+    if refusal := options.refusal(spec.workers, spec.address):
+        raise JobError(f"cluster.{refusal}")
+    return options
 
 
 def _require_bokeh() -> None:

@@ -9,21 +9,19 @@ that has been idle for a while, where it is set to.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from segengine.dispatch.aside import ANSWER, BYE, TURN, Aside, NoAnswerError, line
 from segengine.dispatch.clusters import options_of, require_fit
 from segengine.dispatch.dask import NO_WORKERS, DaskPool
 from segengine.dispatch.keeper import Keeper, Sizing
-from segengine.dispatch.patience import pause, result_of
+from segengine.dispatch.patience import pause
 from segengine.dispatch.pool import Pool
-from segengine.errors import JobError, SegengineError, StoppedError
+from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
 from segengine.terms.gateway import Gateway
 from segengine.urls import public
@@ -31,12 +29,6 @@ from segengine.urls import public
 if TYPE_CHECKING:
     from distributed import Client
 
-ANSWER = 20.0
-"""Seconds in which a gateway answers."""
-BYE = 4.0
-"""Seconds in which it takes word that a cluster is to end."""
-TURN = 0.5
-"""Seconds between looks at what is just starting."""
 IDLE_TIMEOUT = 1800
 """Seconds without work after which the gateway ends a cluster, where it lets us say so."""
 _CREDENTIALS = {"basic": ("username", "password"), "jupyterhub": ("api_token",), "kerberos": ()}
@@ -48,9 +40,6 @@ _GONE = ("STOPPING", "STOPPED", "FAILED")
 def gateway(spec: ClusterSpec, tasks: int) -> Iterator[Pool]:
     """Workers of a gateway's cluster, each with one thread."""
     options = options_of(Gateway, spec)
-    refusal = options.refusal(spec.workers, spec.address)
-    if refusal:
-        raise JobError(f"cluster.{refusal}")
     sizing = None if spec.workers == "auto" else Sizing(*spec.bounds(tasks))
     with contextlib.ExitStack() as stack:
         door = stack.enter_context(_Door(str(spec.address), options))
@@ -113,15 +102,11 @@ class _Door:
     def __enter__(self) -> _Door:
         for logger in ("distributed", "distributed.client"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="segengine-gateway", daemon=True
-        )
-        self._thread.start()
+        self._aside = Aside("segengine-gateway")
         try:
-            self.gateway = self._within(self._opened()).result()
+            self.gateway = self._aside.begin(self._opened()).result()
         except (ValueError, TypeError, ImportError) as error:
-            self._end_loop()
+            self._aside.end()
             raise JobError(f"cluster.options: auth: {error}") from error
         for part in ("username", "password"):
             # As it was written: Dask takes 1234 and 1e5 for numbers.
@@ -131,12 +116,12 @@ class _Door:
         try:
             self._call(self.gateway._get_versions, self._no_gateway)
         except BaseException:
-            self._close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._aside.end(self.gateway._cleanup())
 
     async def _opened(self) -> Any:
         # In a loop of ours: a client with one of its own closes it twice, and complains at the end.
@@ -148,19 +133,6 @@ class _Door:
             told = {name: told[name] for name in _CREDENTIALS[kind] if name in told}
         with dask.config.set({"gateway.auth.kwargs": told}):
             return self.loaded.Gateway(self.address, auth=kind, asynchronous=True)
-
-    def _within(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def _close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._within(self.gateway._cleanup()).result(BYE)
-        self._end_loop()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(BYE)
-        self._loop.close()
 
     def _no_gateway(self, said: str) -> SegengineError:
         return SegengineError(f"{self.where} is no Dask gateway: {said}; name where one listens")
@@ -182,14 +154,10 @@ class _Door:
         """
         from aiohttp import ClientError, ClientResponseError
 
-        future = self._within(asyncio.wait_for(ask(*args), seconds))
         try:
-            return future.result() if whole else result_of(future)
-        except StoppedError:
-            future.cancel()
-            raise
+            return self._aside.answer(ask(*args), seconds, whole=whole)
         except TimeoutError as error:
-            raise SegengineError(
+            raise NoAnswerError(
                 f"{self.where} does not answer within {seconds:g} s; is the gateway running?"
             ) from error
         except ClientResponseError as error:
@@ -197,13 +165,13 @@ class _Door:
                 raise self._unknown(error) from error
             raise refused(f"{error.status} {error.message}") from error
         except ClientError as error:
-            raise SegengineError(
-                f"{self.where} does not answer: {public(_line(error))}; is the gateway running?"
+            raise NoAnswerError(
+                f"{self.where} does not answer: {public(line(error))}; is the gateway running?"
             ) from error
         except (ValueError, self.loaded.GatewayClusterError) as error:
-            raise refused(_line(error)) from error
+            raise refused(line(error)) from error
         except self.loaded.GatewayServerError as error:
-            raise SegengineError(f"{self.where}: the gateway has failed: {_line(error)}") from error
+            raise SegengineError(f"{self.where}: the gateway has failed: {line(error)}") from error
         except ImportError as error:
             raise JobError(f"cluster.options: auth: {self._auth}: {error}") from error
 
@@ -260,9 +228,10 @@ class _Door:
         """Why a cluster that ran is of no more use, in one line; empty: it is."""
         try:
             report = self._call(self.gateway._cluster_report, self._no_cluster(name), name)
+        except NoAnswerError:  # its scheduler does without the gateway for a while
+            return ""
         except SegengineError as error:
-            # Its scheduler does without the gateway for a while.
-            return str(error) if "does not answer" not in str(error) else ""
+            return str(error)
         return self._ended(name) if report.status.name in _GONE else ""
 
     def _ended(self, name: str) -> str:
@@ -296,7 +265,7 @@ class _Door:
         except (OSError, ValueError) as error:
             raise SegengineError(
                 f"{self.where}: its proxy of schedulers does not answer at {place.rpartition('/')[0]}: "
-                f"{_line(error)}; set DASK_GATEWAY__PROXY_ADDRESS"
+                f"{line(error)}; set DASK_GATEWAY__PROXY_ADDRESS"
             ) from error
         client._timeout = NO_WORKERS  # seconds in which it connects anew
         return client
@@ -308,11 +277,5 @@ def _with(known: Any, given: Mapping[str, Any]) -> Any:
         try:
             known[option] = value
         except (TypeError, ValueError) as error:
-            raise JobError(f"cluster.options: {option}: {_line(error)}") from error
+            raise JobError(f"cluster.options: {option}: {line(error)}") from error
     return known
-
-
-def _line(error: BaseException) -> str:
-    """What an error says, in one line and not at length."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) < 300 else f"{said[:300]}..."

@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segengine.dispatch.clusters import SETTINGS, options_of
+from segengine.dispatch.clusters import SETTINGS, options_of, variable
 from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.keeper import IDLE, LOOK, Keeper
 from segengine.dispatch.leaving import BEGAN, TOPIC, Leaving
@@ -182,8 +182,7 @@ def _preparations() -> Iterator[str]:
     yield "unset DASK_INTERNAL_INHERIT_CONFIG"
     for key, value in SETTINGS.items():
         if key.startswith(("distributed.worker.", "distributed.admin.")):
-            name = key.upper().replace(".", "__").replace("-", "_")
-            yield f"export DASK_{name}={shlex.quote(str(value))}"
+            yield f"export {variable(key)}={shlex.quote(str(value))}"
     if os.environ.get("PYTHONPATH"):
         yield f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}"
 

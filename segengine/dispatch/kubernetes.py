@@ -17,33 +17,26 @@ import logging
 import os
 import re
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segengine.dispatch import pods
+from segengine.dispatch.aside import ANSWER, BYE, TURN, Aside, NoAnswerError, line
 from segengine.dispatch.clusters import SETTINGS, options_of, require_fit
 from segengine.dispatch.dask import NO_WORKERS, DaskPool
 from segengine.dispatch.keeper import Keeper, Sizing
-from segengine.dispatch.patience import pause, result_of
+from segengine.dispatch.patience import pause
 from segengine.dispatch.pool import Pool
-from segengine.errors import JobError, SegengineError, StoppedError
+from segengine.errors import JobError, SegengineError
 from segengine.job import ClusterSpec
 from segengine.terms.kubernetes import Kubernetes
 
 if TYPE_CHECKING:
     from distributed import Client
 
-ANSWER = 20.0
-"""Seconds in which the API server answers."""
-BYE = 4.0
-"""Seconds in which it takes word that a cluster is to end."""
-TURN = 0.5
-"""Seconds between looks at what is just starting."""
 OPERATOR = 20.0
 """Seconds in which an operator that is there sees a new cluster."""
 HOPE = 15.0
@@ -90,9 +83,10 @@ def _look(place: _Place, sizing: Sizing, pool: DaskPool) -> str:
             place.require_hope()
         else:
             place.require_there()
+    except NoAnswerError:  # the scheduler does without the API server for a while
+        return ""
     except SegengineError as error:
-        # The scheduler does without the API server for a while.
-        return str(error) if "does not answer" not in str(error) else ""
+        return str(error)
     return ""
 
 
@@ -132,6 +126,15 @@ def load_kr8s() -> Any:
     return kr8s
 
 
+class _RefusedError(SegengineError):
+    """The API server says no."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+        """Of HTTP."""
+
+
 class _Place:
     """A namespace, and one cluster in it. Each answer comes in time, or is an error in one line."""
 
@@ -148,12 +151,7 @@ class _Place:
     def __enter__(self) -> _Place:
         for logger in ("distributed", "distributed.client", "httpx", "kr8s"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(self._note)
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="segengine-kubernetes", daemon=True
-        )
-        self._thread.start()
+        self._aside = Aside("segengine-kubernetes", self._note)
         try:
             self._answer(self._opened(), "find out who we are")
         except BaseException:
@@ -163,19 +161,11 @@ class _Place:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(Exception):
-            self._within(self._closed()).result(BYE)
-        self._end_loop()
+        self._aside.end(self._closed())
 
     def _note(self, _: Any, context: Mapping[str, Any]) -> None:
         """A connection that is not forwarded is Dask's to make anew: told only where none is made."""
-        self.noted = _line(context.get("exception") or context.get("message"))
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(BYE)
-        if not self._thread.is_alive():
-            self._loop.close()
+        self.noted = line(context.get("exception") or context.get("message"))
 
     async def _opened(self) -> None:
         import warnings
@@ -197,9 +187,6 @@ class _Place:
 
     # ----------------------------------------------------------------------------------- requests
 
-    def _within(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
     def _answer(
         self,
         coroutine: Coroutine[Any, Any, Any],
@@ -211,27 +198,23 @@ class _Place:
         """Of the API server. `whole`: it is waited for also where the run is ending."""
         import httpx
 
-        future = self._within(asyncio.wait_for(coroutine, seconds))
         try:
-            return future.result() if whole else result_of(future)
-        except StoppedError:
-            future.cancel()
-            raise
+            return self._aside.answer(coroutine, seconds, whole=whole)
         except self.kr8s.ServerError as error:
             raise self._refused(error, what) from error
         except (TimeoutError, self.kr8s.APITimeoutError) as error:
-            raise SegengineError(
+            raise NoAnswerError(
                 f"cluster.kind: kubernetes: {self._server} does not answer within {seconds:g} s; look at "
                 "kubectl version"
             ) from error
         except httpx.HTTPError as error:
-            raise SegengineError(
-                f"cluster.kind: kubernetes: {self._server} does not answer: {_line(error)}; look at "
+            raise NoAnswerError(
+                f"cluster.kind: kubernetes: {self._server} does not answer: {line(error)}; look at "
                 "kubectl version"
             ) from error
         except (ValueError, KeyError, OSError) as error:
             raise SegengineError(
-                f"cluster.kind: kubernetes: no cluster is known here: {_line(error)}; set KUBECONFIG, or "
+                f"cluster.kind: kubernetes: no cluster is known here: {line(error)}; set KUBECONFIG, or "
                 "run in a pod"
             ) from error
 
@@ -241,7 +224,7 @@ class _Place:
 
     def _refused(self, error: Any, what: str) -> SegengineError:
         """What it said no to, in words of the job."""
-        said, code = _line(error), getattr(error.response, "status_code", 0)
+        said, code = line(error), getattr(error.response, "status_code", 0)
         space = f"cluster.options: namespace: {getattr(self, 'namespace', '')}"
         if code == 401:
             return SegengineError(
@@ -249,7 +232,7 @@ class _Place:
                 "look at KUBECONFIG"
             )
         if code == 403 and "exceeded quota" not in said:
-            return SegengineError(f"{space}: may not {what}: {said}")
+            return _RefusedError(f"{space}: may not {what}: {said}", code)
         if code == 404 and "namespaces" in said:
             return JobError(f"{space}: there is no such namespace: {said}")
         if code == 404 and "could not find the requested resource" in said:
@@ -258,7 +241,7 @@ class _Place:
             )
         if code == 422:
             return JobError(f"cluster.options: Kubernetes refuses them: {said}")
-        return SegengineError(f"{space}: cannot {what}: {said}")
+        return _RefusedError(f"{space}: cannot {what}: {said}", code)
 
     async def _call(self, method: str, version: str, url: str, **kwargs: Any) -> Any:
         async with self.api.call_api(
@@ -302,8 +285,8 @@ class _Place:
         call = self._call("GET", DASK, f"daskclusters/{self.name}")
         try:
             found: Mapping[str, Any] = self._answer(call, "look at the cluster")
-        except SegengineError as error:
-            if "not found" in str(error):
+        except _RefusedError as error:
+            if error.code == 404:
                 raise SegengineError(
                     f"cluster.options: namespace: {self.namespace}: somebody, or idle_timeout, has "
                     f"deleted the cluster {self.name}; run again: what is done is kept"
@@ -356,10 +339,10 @@ class _Place:
             reason, message = pods.waits(pod)
             name = pod["metadata"]["name"]
             if reason == "Unschedulable":
-                yield "resources", f"no node takes pod {name}: {_line(message)}", NODES
+                yield "resources", f"no node takes pod {name}: {line(message)}", NODES
             elif reason:
                 last = self._last_words(name) if reason == "CrashLoopBackOff" else ""
-                option, said = pods.HOPELESS[reason], _line(last or message or reason)
+                option, said = pods.HOPELESS[reason], line(last or message or reason)
                 of = f"{self.options.image}: " if option == "image" else ""
                 yield option, f"{of}pod {name}: {reason}: {said}", HOPE
         for deployment in self._seen("apps/v1", "deployments", labelSelector=self._selector()):
@@ -367,21 +350,21 @@ class _Place:
                 option, of = "namespace", self.namespace
                 if "service account" in message:
                     option, of = "service_account", str(self.options.service_account)
-                yield option, f"{of}: Kubernetes makes no pod: {_line(message)}", HOPE
+                yield option, f"{of}: Kubernetes makes no pod: {line(message)}", HOPE
         pending = {
             p["metadata"]["uid"] for p in found if p.get("status", {}).get("phase") == "Pending"
         }
         for event in self._seen("v1", "events") if pending else ():
             if event["involvedObject"].get("uid") in pending and event["reason"] in pods.EVENTS:
-                name, message = event["involvedObject"]["name"], _line(event.get("message", ""))
+                name, message = event["involvedObject"]["name"], line(event.get("message", ""))
                 yield "volumes", f"pod {name}: {event['reason']}: {message}", HOPE
 
     def _seen(self, version: str, plural: str, **selectors: str) -> list[Mapping[str, Any]]:
         """As `_get`; nothing where we may not look: it only helps to say why."""
         try:
             return self._get(version, plural, **selectors)
-        except SegengineError as error:
-            if "may not" in str(error):
+        except _RefusedError as error:
+            if error.code == 403:
                 return []
             raise
 
@@ -397,7 +380,7 @@ class _Place:
 
         with contextlib.suppress(SegengineError):
             lines = self._answer(read(), "read its log").strip().splitlines()
-            errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+            errors = [one for one in lines if re.match(r"[\w.]*(Error|Exception)\b", one)]
             return str((errors or lines or [""])[-1].strip())
         return ""
 
@@ -436,9 +419,3 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
 
 def _is_worker(pod: Mapping[str, Any]) -> bool:
     return bool(pod["metadata"].get("labels", {}).get("dask.org/component") == "worker")
-
-
-def _line(error: Any) -> str:
-    """What is said, in one line and not at length."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) < 300 else f"{said[:300]}..."

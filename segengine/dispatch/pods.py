@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from segengine.dispatch.clusters import SETTINGS
+from segengine.dispatch.clusters import SETTINGS, variable
 from segengine.terms.kubernetes import Kubernetes, Volume
 
 ALONE = 60
@@ -58,14 +58,11 @@ def _asked(options: Kubernetes) -> dict[str, str]:
 
 def _variables(options: Kubernetes, part: str) -> list[dict[str, str]]:
     """Dask's settings are the run's, as on one machine."""
-    found = {
-        "DASK_" + key.upper().replace(".", "__").replace("-", "_"): str(value)
-        for key, value in SETTINGS.items()
-    }
+    found = {variable(key): str(value) for key, value in SETTINGS.items()}
     if part == "scheduler":
         # The operator is to end an idle cluster, not the scheduler itself, which would only start anew.
         # To one without a time the operator gives five minutes where it asks whether it is idle.
-        found["DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT"] = f"{options.idle_seconds + DAY}s"
+        found[variable("distributed.scheduler.idle-timeout")] = f"{options.idle_seconds + DAY}s"
     found |= options.env
     return [{"name": name, "value": value} for name, value in found.items()]
 
