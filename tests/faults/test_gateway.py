@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from elastic import refusal, sizes_while_working
 from faulty import Numbered, counted, numbered
 from harness import HERE, Job, differing, job_of, kill, marked, until, write_photos
 
@@ -154,26 +155,10 @@ def test_workers_come_with_the_work_and_go_without_it(
 ) -> None:
     monkeypatch.setattr(keeper, "LOOK", 0.5)
     spec = ClusterSpec(**block(let_in, {"min": 0, "max": 5}))  # it grants three
-    sizes: list[int] = []
-    stop = threading.Event()
     with clusters.open_pool(spec, 1000) as pool:
         assert isinstance(pool, DaskPool)
         assert (pool.workers, pool.lookahead) == (5, 0)
-
-        def watch() -> None:
-            while not stop.wait(0.2):
-                sizes.append(len(pool.client.scheduler_info(n_workers=-1)["workers"]))
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        slow = [Work(str(i), numbered, Numbered(i, i, "nap")) for i in range(24)]
-        slow += [Work("24", numbered, Numbered(24, 24, "doze"))]
-        try:
-            found = [o.value for o in pool.dispatch(slow, retries=0, deadline=60)]
-        finally:
-            stop.set()
-            watching.join()
-    assert sorted(found) == list(range(25))
+        sizes = sizes_while_working(pool)
     assert sizes[0] == 1
     assert max(sizes) == 3
     assert sizes[-1] == 1
@@ -236,12 +221,7 @@ def test_bad_options_end_in_one_line_within_a_minute(let_in: Gateway, name: str)
 
 def refusal_at(address: str, **options: Any) -> str:
     spec = ClusterSpec(kind="gateway", workers=2, address=address, options=options)
-    began = time.monotonic()
-    with pytest.raises(SegengineError) as caught, clusters.open_pool(spec, 10):
-        pass
-    assert time.monotonic() - began < 60
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal(spec)
 
 
 class _Other(BaseHTTPRequestHandler):

@@ -6,22 +6,20 @@ What stands in for a cluster's control plane and its nodes: tests/kube.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import Numbered, counted, numbered
+from elastic import refusal, sizes_while_working
+from faulty import counted
 from harness import HERE, Job, differing, job_of, marked, until, write_photos
 
 import segengine
 from segengine.dispatch import clusters, keeper
 from segengine.dispatch import kubernetes as kind
 from segengine.dispatch.dask import DaskPool
-from segengine.dispatch.pool import Work
-from segengine.errors import SegengineError
 from segengine.job import ClusterSpec
 from tests.kube import IMAGE, Cluster
 from tests.kube.cluster import ROLE
@@ -115,26 +113,10 @@ def test_workers_come_with_the_work_and_go_without_it(
     let_in: Cluster, killed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "LOOK", 0.5)
-    sizes: list[int] = []
-    stop = threading.Event()
     with clusters.open_pool(ClusterSpec(**block({"min": 0, "max": 3})), 1000) as pool:
         assert isinstance(pool, DaskPool)
         assert (pool.workers, pool.lookahead) == (3, 1)
-
-        def watch() -> None:
-            while not stop.wait(0.2):
-                sizes.append(len(pool.client.scheduler_info(n_workers=-1)["workers"]))
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        slow = [Work(str(i), numbered, Numbered(i, i, "nap")) for i in range(24)]
-        slow += [Work("24", numbered, Numbered(24, 24, "doze"))]
-        try:
-            found = [o.value for o in pool.dispatch(slow, retries=0, deadline=60)]
-        finally:
-            stop.set()
-            watching.join()
-    assert sorted(found) == list(range(25))
+        sizes = sizes_while_working(pool)
     assert (sizes[0], max(sizes), sizes[-1]) == (1, 3, 1)
     let_in.until_empty(20, but=killed)
 
@@ -183,15 +165,6 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
 }  # fmt: skip
 """Options that cannot be, and what the line says of each."""
-
-
-def refusal(spec: ClusterSpec) -> str:
-    began = time.monotonic()
-    with pytest.raises(SegengineError) as caught, clusters.open_pool(spec, 10):
-        pass
-    assert time.monotonic() - began < 60
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture
