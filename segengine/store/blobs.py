@@ -635,13 +635,16 @@ def _filesystem(url: str, pid: int) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
-def _in_one_request(filesystem: Any) -> dict[str, int]:
+@lru_cache(maxsize=16)
+def _in_one_request(read: Callable[..., Any]) -> dict[str, int]:
     """Options that have a filesystem read an object as it is: s3fs would ask for its size before, to
     read a large one in parts, and of one that is not there whether it is a folder."""
-    if not hasattr(filesystem, "call_s3"):
-        return {}
-    takes = "max_concurrency" in signature(filesystem._cat_file).parameters
-    return {"max_concurrency": 1} if takes else {}
+    return {"max_concurrency": 1} if "max_concurrency" in signature(read).parameters else {}
+
+
+def _is_s3(filesystem: Any) -> bool:
+    """Whether it lets us make requests of our own."""
+    return hasattr(filesystem, "call_s3")
 
 
 _NOT_MET = ("PreconditionFailed", "ConditionalRequestConflict")
@@ -667,15 +670,16 @@ class RemoteObjects:
     @_owned
     def get(self, key: str) -> bytes | None:
         filesystem, path = self._at(key)
+        options = _in_one_request(type(filesystem)._cat_file) if _is_s3(filesystem) else {}
         try:
-            return bytes(filesystem.cat_file(path, **_in_one_request(filesystem)))
+            return bytes(filesystem.cat_file(path, **options))
         except (FileNotFoundError, IsADirectoryError):
             return None
 
     @_owned
     def exists(self, key: str) -> bool:
         filesystem, path = self._at(key)
-        if not hasattr(filesystem, "call_s3"):
+        if not _is_s3(filesystem):
             return bool(filesystem.exists(path))
         bucket, name, _ = filesystem.split_path(path)
         try:  # what is no object might be a folder for s3fs, which asks for that too
@@ -715,7 +719,7 @@ class RemoteObjects:
     @_owned
     def swap(self, key: str, old: bytes, new: bytes | None) -> bool:
         filesystem, path = self._at(key)
-        if not hasattr(filesystem, "call_s3"):  # no conditions to be had
+        if not _is_s3(filesystem):  # no conditions to be had
             if self.get(key) != old:
                 return False
             self._overwrite(key, new)

@@ -198,15 +198,13 @@ def pack_records(records: Iterable[Record], packed: pa.Table | None = None) -> b
     packed: those that are packed already; of them hold only those that `records` do not replace.
     """
     records = list(records)
+    final = [record for record in records if not isinstance(record, VoidRecord)]
+    kept = []
     if packed is not None:
-        packed = taken(packed, _rows_but(packed, {(r.kind, r.shard) for r in records}))
-        if packed.num_rows + len(records) > SMALL:
-            return _large([packed, to_table(r for r in records if not isinstance(r, VoidRecord))])
-        records += from_table(packed, Record)
-    records = [record for record in records if not isinstance(record, VoidRecord)]
-    if len(records) > SMALL:
-        return _large([to_table(records)])
-    return _small(_columns(records))
+        kept.append(taken(packed, _rows_but(packed, {(r.kind, r.shard) for r in records})))
+    if len(final) + sum(table.num_rows for table in kept) > SMALL:
+        return _large([*kept, to_table(final)])
+    return _small(_columns([*final, *(r for table in kept for r in from_table(table, Record))]))
 
 
 def _rows_but(packed: pa.Table, known: Collection[tuple[str, Place]]) -> NDArray[np.int64]:

@@ -141,56 +141,39 @@ def test_killed_at_every_write(name: str, new_bench: Any, noise: Any, worked: An
     assert shards > 4 or name == "instances"
 
 
+@pytest.mark.parametrize("before", [None, {"kind": "threshold"}], ids=["first", "over another"])
 def test_killed_while_records_of_a_large_scene_are_packed(
-    new_bench: Any, noise: Any, worked: Any, monkeypatch: pytest.MonkeyPatch
+    before: Any, new_bench: Any, noise: Any, worked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = {"kind": "threshold"}
-    clean = make(new_bench(), noise)
+    spec = {"kind": "threshold", "object": "dark"}
+
+    def begun() -> Any:
+        bench = make(new_bench(), noise)
+        if before is not None:
+            segengine.run(job(bench, before))
+        worked.clear()
+        return bench
+
+    clean = begun()
     segengine.run(job(clean, spec))
     wanted = facts(clean)
     monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
-    probe = make(new_bench(), noise)
+    probe = begun()
     with killed(1 << 30) as counter:
         segengine.run(job(probe, spec))
     assert facts(probe) == wanted
     packs = [i for i, key in enumerate(counter.keys) if key == "records/a.parquet"]
     last = max(i for i, key in enumerate(counter.keys) if key.startswith("scenes/a/mask/0/c/"))
+    assert len(packs) == 3
     assert len([i for i in packs if i < last]) == 2
-    for after in range(packs[0] - 2, packs[1] + 8):
-        bench = make(new_bench(), noise)
-        worked.clear()
+    for after in range(packs[0] - 5, packs[1] + 8):
+        bench = begun()
         with pytest.raises(Killed), killed(after):
             segengine.run(job(bench, spec))
         (bench.store / "run.lock").unlink(missing_ok=True)
         segengine.run(job(bench, spec))
         assert facts(bench) == wanted, counter.keys[after]
         assert len(worked) - len(set(worked)) <= 1, (counter.keys[after], worked)
-
-
-def test_killed_while_records_of_a_large_scene_are_packed_over_those_of_another_job(
-    new_bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, two = {"kind": "threshold"}, {"kind": "threshold", "object": "dark"}
-    clean = make(new_bench(), noise)
-    segengine.run(job(clean, one))
-    segengine.run(job(clean, two))
-    wanted = facts(clean)
-    monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
-    probe = make(new_bench(), noise)
-    segengine.run(job(probe, one))
-    with killed(1 << 30) as counter:
-        segengine.run(job(probe, two))
-    assert facts(probe) == wanted
-    packs = [i for i, key in enumerate(counter.keys) if key == "records/a.parquet"]
-    assert len(packs) == 3
-    for after in range(packs[0] - 5, packs[1] + 8, 2):
-        bench = make(new_bench(), noise)
-        segengine.run(job(bench, one))
-        with pytest.raises(Killed), killed(after):
-            segengine.run(job(bench, two))
-        (bench.store / "run.lock").unlink(missing_ok=True)
-        segengine.run(job(bench, two))
-        assert facts(bench) == wanted, counter.keys[after]
 
 
 def test_killed_again_and_again(bench: Any, new_bench: Any, noise: Any, worked: Any) -> None:
