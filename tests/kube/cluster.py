@@ -69,9 +69,8 @@ class Cluster:
 
     async def _start(self, environment: dict[str, str]) -> int:
         self.store = Store()
-        self.server = Server(self.store)
-        self.node = Node(self.server, self.folder / "pods", environment, {IMAGE})
-        self.server.log_of = self.node.log_of  # type: ignore[method-assign] # the node has them
+        self.server = Server(self.store, self.folder / "pods")
+        self.node = Node(self.server, environment, {IMAGE})
         self.runner = web.AppRunner(self.server.app, shutdown_timeout=1)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,11 +30,9 @@ def resource(server: Server, plural: str) -> Resource:
 class Node:
     """One, with room for some pods, and images that it can pull."""
 
-    def __init__(
-        self, server: Server, folder: Path, environment: dict[str, str], images: set[str]
-    ) -> None:
-        folder.mkdir()
-        self.server, self.store, self.folder = server, server.store, folder
+    def __init__(self, server: Server, environment: dict[str, str], images: set[str]) -> None:
+        server.logs.mkdir()
+        self.server, self.store = server, server.store
         self.environment, self.images = environment, images
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """By uid of the pod."""
@@ -53,10 +50,6 @@ class Node:
         self.task.cancel()
         for uid in list(self.processes):
             self._stop(uid)
-
-    def log_of(self, uid: str) -> str:
-        file = self.folder / uid
-        return file.read_text(errors="replace") if file.exists() else ""
 
     async def _run(self) -> None:
         while True:
@@ -150,7 +143,7 @@ class Node:
         elif (
             process.poll() is None
             and not self._is_told(pod, "Running")
-            and ("readinessProbe" not in container or "Scheduler at:" in self.log_of(uid))
+            and ("readinessProbe" not in container or "Scheduler at:" in self.server.log_of(uid))
         ):  # its own word, since a stranger may listen where a probe looks
             self._tell(pod, "Running", {"running": {"startedAt": now()}})
 
@@ -202,7 +195,7 @@ class Node:
             words[0] = sys.executable
         if "distributed.cli.dask_scheduler" in words:  # its ports are its own
             words += ["--dashboard-address", f"{self.addresses[uid]}:8787"]
-        with (self.folder / uid).open("ab") as log:
+        with (self.server.logs / uid).open("ab") as log:
             self.processes[uid] = subprocess.Popen(
                 words,
                 env={**self.environment, **own},

@@ -56,8 +56,9 @@ def plain(schema: Any) -> Any:
 class Server:
     """Answers requests, all in one event loop."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, logs: Path) -> None:
+        """`logs`: the folder where nodes keep what pods write, by their uid."""
+        self.store, self.logs = store, logs
         self.resources = {(r.group, r.plural): r for r in CORE}
         self.rights: dict[str, tuple[str, set[tuple[str, str]]]] = {}
         """By token: the user's name, and what it may do."""
@@ -241,7 +242,8 @@ class Server:
 
     def log_of(self, uid: str) -> str:
         """What a pod has written."""
-        raise NotImplementedError
+        file = self.logs / uid
+        return file.read_text(errors="replace") if file.exists() else ""
 
     async def _forward(self, request: web.Request, pod: Any) -> web.StreamResponse:
         """A port of a pod, by a web socket: channel 0 is data, 1 errors; each begins with the port."""
