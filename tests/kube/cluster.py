@@ -140,8 +140,11 @@ class Cluster:
         )  # type: ignore[no-any-return] # fmt: skip
 
     def left(self, but: str = "no name") -> list[str]:
-        """Names of all that runs' clusters consist of, without those of one."""
+        """Names of all that runs' clusters consist of, without those of one; a pod that is deleted may
+        work until its node has noticed."""
         found = [f"{p}/{o['metadata']['name']}" for p in sorted(OURS) for o in self.objects(p)]
+        pods = {o["metadata"]["uid"] for o in self.objects("pods")}
+        found += [f"process of {uid}" for uid in list(self.node.processes) if uid not in pods]
         return [name for name in found if but not in name]
 
     def workers(self) -> list[Any]:

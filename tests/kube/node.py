@@ -277,7 +277,8 @@ class Node:
             )
 
     def _stop(self, uid: str) -> None:
-        process = self.processes.pop(uid)
+        process = self.processes[uid]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        del self.processes[uid]
