@@ -174,6 +174,8 @@ class _DaskRun:
         self.count = 0
         self.alive = self.looked = time.monotonic()
         self.asked = 0.0
+        self.restarts: dict[str, float] = {}
+        """When a worker of an address was last restarted."""
         self.in_hand: Mapping[str, Any] = {}
         """Keys of what each worker has, when that was asked for last."""
         self._subscribe()
@@ -324,12 +326,9 @@ class _DaskRun:
             if running.value:
                 yield from self._done(running)
         for message in list(self.messages.values()):
-            lost = message.lost
             # Where it is the same scheduler, or it was told since.
             message.future.cancel(force=True)
-            self._forget(message)
-            for member in lost:
-                self._once_more(member, member.attempt - 1)
+            self._free(message)
         self.alive = time.monotonic()
 
     def _missed(self) -> Iterable[Any]:
@@ -405,28 +404,36 @@ class _DaskRun:
             message.storing = True
         elif status == "error":
             error = message.future.exception()
-            if isinstance(error, KilledWorker):
-                self._suspect(message, 1)
-            else:
+            if not isinstance(error, KilledWorker):
                 yield from self._failed(message, retry_of(error))
+            elif self._waited_behind(message, error.last_worker.address):
+                self._free(message)
+            else:
+                self._suspect(message, 1)
         elif status not in ("pending", "lost"):  # cancelled: the scheduler forgot it
             yield from self._failed(message, Retry(f"the scheduler lost the task ({status})"))
         elif message.starts > 1 and len(message.members) > 1:
             # What it has done would be done again: the rest goes out anew, each by itself.
-            lost = message.lost
             message.future.cancel(force=True)
-            self._forget(message)
-            for member in lost:
-                self._once_more(member, member.attempt - 1)
+            self._free(message)
+
+    def _waited_behind(self, message: _Message, worker: str) -> bool:
+        """Whether it had not begun when its worker was restarted because of another."""
+        return not message.starts and message.submitted <= self.restarts.get(worker, 0.0)
 
     def _suspect(self, message: _Message, deaths: int) -> None:
         """Its worker died: what was begun last is suspected, the rest is free of blame."""
-        lost, last = message.lost, message.last
+        last = message.last
+        self._free(message, but=last)
+        if last is not None:
+            self.suspects.append((last.work, last.attempt, deaths))
+
+    def _free(self, message: _Message, *, but: _Running | None = None) -> None:
+        """Expect nothing of it: what is not done of it goes out anew, each by itself, unblamed."""
+        lost = message.lost
         self._forget(message)
         for member in lost:
-            if member is last:
-                self.suspects.append((member.work, member.attempt, deaths))
-            else:
+            if member is not but:
                 self._once_more(member, member.attempt - 1)
 
     def _failed(self, message: _Message, why: Retry) -> Iterator[Outcome]:
@@ -469,13 +476,8 @@ class _DaskRun:
         return self.in_hand
 
     def _hung(self, running: _Running) -> Iterator[Outcome]:
-        message = running.message
-        lost = message.lost
         self._restart(running)
-        self._forget(message)
-        for member in lost:
-            if member is not running:
-                self._once_more(member, member.attempt - 1)
+        self._free(running.message, but=running)
         if running.last:
             yield self._hang(running)
         else:
@@ -483,12 +485,14 @@ class _DaskRun:
 
     def _restart(self, running: _Running) -> None:
         """Stop the attempt and the worker it holds."""
+        worker = running.message.worker
         running.message.future.cancel(force=True)
         try:
-            self.client.restart_workers([running.message.worker], timeout=30, raise_for_error=False)
+            self.client.restart_workers([worker], timeout=30, raise_for_error=False)
         except (KeyError, ValueError, TimeoutError, OSError):  # gone already, or without a nanny
             with suppress(OSError):
-                self.client.retire_workers([running.message.worker], close_workers=True)
+                self.client.retire_workers([worker], close_workers=True)
+        self.restarts[worker] = time.monotonic()
 
     def _hang(self, running: _Running) -> Outcome:
         return hung(running.work, running.attempt, self.deadline)
