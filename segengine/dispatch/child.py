@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -45,18 +46,29 @@ def is_storing() -> bool:
     return _STORING.before is not None and not _STORING.before.done()
 
 
-def call_stamped(
-    calls: Sequence[tuple[str, Callable[[Any], Any], Any]], topic: str, key: str, beside: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A message to a worker."""
+
+    calls: Sequence[tuple[str, Callable[[Any], Any], Any]]
+    """Stamp, function, task."""
+    topic: str
+    """Of the events that tell of them."""
+    key: str
+    beside: bool
+    """Store each beside what comes next."""
+
+
+def call_stamped(message: Calls) -> None:
     """What a Dask worker runs: for each call say that it starts, do the work, send the result.
 
     Records are small, so they come back as events: fetching each as a Dask result would be a round
     trip to the worker and twice the cost of the whole hand-out. What can be finished later is
-    finished with its mates, all at once; or `beside` the next message's call.
+    finished with its mates, all at once; or `beside` the next call.
     """
     from distributed import get_worker
 
-    worker = get_worker()
+    worker, topic = get_worker(), message.topic
     prepare_worker(worker.name)
     _end_with_parent()
 
@@ -66,7 +78,7 @@ def call_stamped(
     def send_one(stamp: str, value: Any) -> None:
         send({stamp: value})
 
-    worker.log_event(topic, {"message": key, "worker": worker.address})
+    worker.log_event(topic, {"message": message.key, "worker": worker.address})
     waiting: dict[str, Later] = {}
 
     def finish_waiting() -> None:
@@ -75,14 +87,14 @@ def call_stamped(
         waiting.clear()
 
     said = float("-inf")
-    for stamp, function, task in calls:
+    for stamp, function, task in message.calls:
         if time.monotonic() - said > PROMPT:
             worker.log_event(topic, {"begun": stamp})
             said = time.monotonic()
         value = tried(partial(function, task))
         if not is_later(value):
             send_one(stamp, value)
-        elif beside:
+        elif message.beside:
             _STORING.start(value, partial(send_one, stamp))
         else:
             waiting[stamp] = value

@@ -10,8 +10,9 @@ The clock of the deadline starts when the worker says that it starts (an event o
 attempt), so waiting in a queue counts for nothing. Where that event does not come, because native code
 holds the worker's interpreter from its first line on, the clock starts when the scheduler is asked.
 
-Short works share a message: what a message costs is then paid once for many. Results come as events, so
-that what is done stays done when their worker dies, and so do starts: what was begun last is suspected.
+Short works share a message: what a message costs is then paid once for many; so do longer ones where
+workers are very many. Results come as events, so that what is done stays done when their worker dies,
+and so do starts: what was begun last is suspected.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from typing import Any
 
-from segengine.dispatch.child import call_stamped
+from segengine.dispatch.child import Calls, call_stamped
 from segengine.dispatch.pool import MOST, SHORT, Outcome, Work, hung, pause, settle
 from segengine.errors import SegengineError, StoppedError
 from segengine.store.values import decode
@@ -36,7 +38,9 @@ from segengine.worker.tasks import Retry, retry_of
 TICK = 0.5
 """Seconds between looks at the deadlines."""
 
-
+MESSAGE = 0.004
+"""Seconds from one message to the next at which a scheduler and a driver are half busy: each takes
+up to 2 ms of a core for one."""
 NO_WORKERS = 120.0
 """Seconds without any worker after which a run ends with an error instead of waiting on."""
 GONE = (
@@ -134,10 +138,12 @@ class DaskPool:
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
         """As `Pool.dispatch`."""
-        window = self.workers * (1 + self.lookahead)
+        workers = self.workers
         from distributed.client import ClosedClientError
 
-        run = _DaskRun(self.client, window, retries, deadline, self.stop, self.check)
+        run = _DaskRun(
+            self.client, workers, self.lookahead, retries, deadline, self.stop, self.check
+        )
         self._run = run
         try:
             yield from run.outcomes(iter(works))
@@ -152,13 +158,14 @@ class _DaskRun:
     def __init__(
         self,
         client: Any,
-        window: int,
+        workers: int,
+        lookahead: int,
         retries: int,
         deadline: float,
         stop: threading.Event,
         check: Callable[[], None] | None,
     ) -> None:
-        self.client, self.window, self.stop = client, window, stop
+        self.client, self.window, self.stop = client, workers * (1 + lookahead), stop
         self.told, self.check = check, check or self._refuse_no_workers
         self.retries, self.deadline = retries, deadline
         self.topic = f"segengine-{uuid.uuid4().hex}"
@@ -167,8 +174,14 @@ class _DaskRun:
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.again: list[tuple[float, int, Work, int]] = []
         self.suspects: deque[tuple[Work, int, int]] = deque()
-        self.first: Work | None = None
+        self.ahead: deque[Work] = deque()
         """Taken from the works, and not yet handed out."""
+        self.fill = max(SHORT, workers * MESSAGE)
+        """Seconds of work that share a message."""
+        self.crowded = self.fill > SHORT
+        """There are so many workers that messages must be few, whatever they hold."""
+        self.computing = 0
+        """Messages that hold a worker, or would."""
         self.seconds = SHORT
         """What a work takes, as the last few did."""
         self.count = 0
@@ -190,7 +203,8 @@ class _DaskRun:
         if self._is_cut():
             return  # the scheduler has given it up
         if self.messages:
-            self.client.cancel([m.future for m in self.messages.values()], force=True)
+            futures = [m.future for m in self.messages.values() if m.future is not None]
+            self.client.cancel(futures, force=True)
             self.messages.clear()
         self.client.unsubscribe_topic(self.topic)
 
@@ -204,16 +218,19 @@ class _DaskRun:
         while True:
             if self._is_cut():
                 yield from self._begin_again()
-            while self._computing() < self.window and (more or self._due()):
+            free: list[_Message] = []
+            while self.computing < self.window and (more or self._due()):
                 if self._due():
                     _, _, work, attempt = heapq.heappop(self.again)
-                    self._submit([work], attempt + 1, alone=False)
+                    free.append(self._message([work], attempt + 1))
                     continue
                 found = self._next(works)
                 if found:
-                    self._submit(found, 1, alone=False)
+                    free.append(self._message(found, 1))
                 else:
                     more = False
+            if free:
+                self._hand_out(free)
             if not self.messages:
                 if self.again:
                     time.sleep(max(0.0, self.again[0][0] - time.monotonic()))
@@ -228,52 +245,64 @@ class _DaskRun:
     def _next(self, works: Iterator[Work]) -> list[Work]:
         """What the next message holds: as many as fill it. None of them is at its last attempt,
         where being suspected for another's fault would be the end of it."""
-        size = max(1, min(MOST, int(SHORT / self.seconds))) if self.retries else 1
+        size = max(1, min(MOST, int(self.fill / self.seconds))) if self.retries else 1
+        # Where messages are long, the last ones are shorter and shorter, so that all end together
+        # (guided self-scheduling; Polychronopoulos and Kuck, 1987, doi:10.1109/TC.1987.5009495).
+        share = 2 * self.window if self.crowded else 1
+        self.ahead.extend(islice(works, max(0, size * share - len(self.ahead))))
+        size = min(size, max(1, len(self.ahead) // share))
         found: list[Work] = []
-        while len(found) < size:
-            work = self.first or next(works, None)
-            self.first = None
-            if work is None:
+        while self.ahead and len(found) < size:
+            work = self.ahead[0]
+            if found and (work.follow or found[0].follow) and not self._joins(work, found[0]):
                 break
-            if work.solo and found:
-                self.first = work
-                break
-            found.append(work)
-            if work.solo:
-                break
+            found.append(self.ahead.popleft())
         return found
 
-    def _computing(self) -> int:
-        return sum(not message.storing for message in self.messages.values())
+    def _joins(self, work: Work, first: Work) -> bool:
+        """Whether it may share a message that begins so, though one of them looks ahead."""
+        return self.crowded and work.follow is first.follow
 
     def undone(self) -> int:
         """Messages that hold a worker, or would; called from any thread."""
-        computing = sum(not message.storing for message in list(self.messages.values()))
-        return computing + len(self.again) + (1 if self.suspects else 0)
+        return self.computing + len(self.again) + (1 if self.suspects else 0)
 
     def _due(self) -> bool:
         return bool(self.again) and self.again[0][0] <= time.monotonic()
 
-    def _submit(self, works: list[Work], attempt: int, *, alone: bool) -> _Message:
+    def _message(self, works: list[Work], attempt: int) -> _Message:
+        """What is to hand out: known before it is, for a quick worker's events come before that returns."""
         last = attempt > self.retries
         message = _Message(f"{works[0].function.__name__}-{uuid.uuid4().hex}")
         for i, work in enumerate(works):
             running = _Running(f"{message.key}-{i}", work, message, attempt, last)
             message.members.append(running)
-            # Known before it is handed out: a quick worker's events come before `submit` returns.
             self.running[running.stamp] = running
         self.messages[message.key] = message
-        message.future = self.client.submit(
+        self.computing += 1
+        return message
+
+    def _hand_out(self, messages: list[_Message], *, alone: bool = False) -> None:
+        """All at once: to a scheduler, each graph costs more than a task does."""
+        futures = self.client.map(
             call_stamped,
-            [(r.stamp, r.work.function, r.work.at(attempt, last)) for r in message.members],
-            self.topic,
-            message.key,
-            works[0].solo and not alone,
-            key=message.key,
+            [self._calls(message, alone) for message in messages],
+            key=[message.key for message in messages],
             pure=False,
         )
-        message.future.add_done_callback(lambda _, key=message.key: self.ended.put(key))
-        return message
+        for message, future in zip(messages, futures, strict=True):
+            message.future = future
+            future.add_done_callback(lambda _, key=message.key: self.ended.put(key))
+
+    def _calls(self, message: _Message, alone: bool) -> Calls:
+        members, tasks = message.members, []
+        for member, then in zip_longest(members, members[1:]):
+            task, work = member.work.at(member.attempt, member.last), member.work
+            if work.follow is not None and len(members) > 1:
+                task = work.follow(task, then.work.task if then else None)
+            tasks.append((member.stamp, work.function, task))
+        beside = members[0].work.follow is not None and not alone
+        return Calls(tasks, self.topic, message.key, beside)
 
     def _stamped(self, event: Any) -> None:
         """Called by the client's loop when a worker starts or ends an attempt."""
@@ -351,12 +380,17 @@ class _DaskRun:
     def _step(self) -> Iterator[Outcome]:
         """Wait for one end, or for the next look at the deadlines."""
         ended = self._wait()
+        for left in reversed(range(self.window)):
+            if ended is None or self._is_cut():
+                break
+            if ended in self.running:
+                yield from self._done(self.running[ended])
+            elif ended in self.messages:
+                yield from self._ended(self.messages[ended])
+            # Several are answered before the next are handed out, which is cheaper all at once.
+            ended = self.ended.get() if left and not self.ended.empty() else None
         if self._is_cut():
             return
-        if ended in self.running:
-            yield from self._done(self.running[ended])
-        elif ended in self.messages:
-            yield from self._ended(self.messages[ended])
         if time.monotonic() - self.looked > TICK:
             self.looked = time.monotonic()
             for message in list(self.messages.values()):
@@ -364,6 +398,8 @@ class _DaskRun:
 
     def _late(self, message: _Message) -> Iterator[Outcome]:
         """What is not done in time, or never will be."""
+        if message.key not in self.messages:
+            return
         if message.storing and (
             message.starts > 2 or message.future.status in ("error", "cancelled")
         ):  # a worker that stored a shard died, and so did the one that began it again
@@ -389,8 +425,15 @@ class _DaskRun:
         """Nothing more is expected of it."""
         if self.messages.pop(message.key, None) is not None:
             message.future.release()
+            self._computed(message)
         for member in message.lost:
             self.running.pop(member.stamp, None)
+
+    def _computed(self, message: _Message) -> None:
+        """Its worker is free for the next."""
+        if not message.storing:
+            message.storing = True
+            self.computing -= 1
 
     def _ended(self, message: _Message) -> Iterator[Outcome]:
         """A message's call has begun, has returned, or never will.
@@ -401,7 +444,7 @@ class _DaskRun:
 
         status = message.future.status
         if status == "finished":
-            message.storing = True
+            self._computed(message)
         elif status == "error":
             error = message.future.exception()
             if not isinstance(error, KilledWorker):
@@ -503,7 +546,8 @@ class _DaskRun:
 
         while True:
             attempt += 1
-            message = self._submit([work], attempt, alone=True)
+            message = self._message([work], attempt)
+            self._hand_out([message], alone=True)
             (running,) = message.members
             while not (
                 running.value or message.future.done() or self._is_cut() or self._overdue(message)

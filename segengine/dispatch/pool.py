@@ -28,8 +28,9 @@ class Work:
     key: str
     function: Callable[[Any], Any]
     task: Any
-    solo: bool = False
-    """It foresees which one its worker gets next: it shares no message."""
+    follow: Callable[[Any, Any], Any] | None = None
+    """Given: its task foresees which one its worker gets next, so it shares no message; except where
+    that is known, by this: its task, and the next one's or None, make the task that foresees it."""
 
     def run(self, attempt: int, last: bool) -> Any:
         """Call it here."""

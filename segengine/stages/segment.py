@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -126,7 +126,8 @@ def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Itera
                 hint=_hint(layout, later),
                 measuring=None if drafts else measuring(measurer, layout, place),
             )
-            yield Work(f"{layout.scene}/{place}", compute_shard, task, solo=overlaps)
+            follow = _foreseeing if overlaps else None
+            yield Work(f"{layout.scene}/{place}", compute_shard, task, follow)
 
 
 def _largest_shard(layout: Layout) -> int:
@@ -157,6 +158,12 @@ def _hint(layout: Layout, place: Place | None) -> Hint | None:
         return None
     window = layout.window(place)
     return Hint(window, layout.frames(window.start[0], window.stop[0]))
+
+
+def _foreseeing(task: ShardTask, then: ShardTask | None) -> ShardTask:
+    """With the hint of what comes next, where it is known."""
+    known = then is not None and then.scene == task.scene
+    return replace(task, hint=Hint(then.window, then.frames) if then and known else None)
 
 
 def _rows_pending(plan: Plan, layout: Layout) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -118,6 +118,11 @@ def numbered(task: Numbered) -> int:
     return task.number
 
 
+def foreseen(task: Numbered) -> int:
+    """For a pool: what the task was told comes next."""
+    return task.bad
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A `Later` that counts how many were finished with it."""

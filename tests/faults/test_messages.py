@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import Numbered, counted, numbered, prepared, stored_later
+from faulty import Numbered, counted, foreseen, numbered, prepared, stored_later
 
 from segengine.dispatch import clusters
 from segengine.dispatch.dask import DaskPool
@@ -33,14 +34,19 @@ def pool() -> Iterator[DaskPool]:
 def messages(pool: DaskPool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many works each message held."""
     sizes: list[int] = []
-    submit = pool.client.submit
+    hand_out = pool.client.map
 
-    def counted_submit(function: Any, calls: Any, *rest: Any, **options: Any) -> Any:
-        sizes.append(len(calls))
-        return submit(function, calls, *rest, **options)
+    def counted_map(function: Any, messages: Any, **options: Any) -> Any:
+        sizes.extend(len(message.calls) for message in messages)
+        return hand_out(function, messages, **options)
 
-    monkeypatch.setattr(pool.client, "submit", counted_submit)
+    monkeypatch.setattr(pool.client, "map", counted_map)
     return sizes
+
+
+def foreseeing(task: Any, then: Any) -> Any:
+    """The next one's number, as its own `bad`: so it is seen."""
+    return replace(task, bad=then.number if then else -1)
 
 
 def works(function: Callable[[Any], Any] = numbered, **options: Any) -> Iterator[Work]:
@@ -114,9 +120,26 @@ def test_without_retries_none_shares_a_message(
 
 
 def test_one_that_looks_ahead_shares_no_message(pool: DaskPool, messages: list[int]) -> None:
-    alone = (Work(str(i), numbered, Numbered(i), solo=True) for i in range(COUNT))
+    alone = (Work(str(i), numbered, Numbered(i), follow=foreseeing) for i in range(COUNT))
     by_number(pool.dispatch(alone, retries=1, deadline=60))
     assert set(messages) == {1}
+
+
+def test_among_many_workers_they_share_one_and_know_what_follows(
+    pool: DaskPool, messages: list[int]
+) -> None:
+    """Where each message would keep the scheduler too busy. The last ones are short, to end together."""
+    crowd = DaskPool(pool.client, expected=64)
+    count = 10 * COUNT
+    works = (Work(str(i), foreseen, Numbered(i), follow=foreseeing) for i in range(count))
+    found = {int(o.work.key): o.value for o in crowd.dispatch(works, retries=1, deadline=60)}
+    assert sorted(found) == list(range(count))
+    assert sum(messages) == count
+    assert max(messages) > 8
+    assert set(messages[-64:]) == {1}
+    ends = [number for number, then in found.items() if then == -1]
+    assert len(ends) == len(messages)
+    assert all(found[n] == n + 1 for n in set(found) - set(ends))
 
 
 @pytest.mark.parametrize("here", [True, False])
