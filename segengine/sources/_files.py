@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Self, cast
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.guards.schemes import filesystem
+from segengine.sources._ranges import open_ranged
 from segengine.types import FrameRef, Unreadable
 
 _SAFE = 2**20
@@ -159,10 +160,7 @@ class GuardedFile:
 def _open(uri: str) -> Any:
     try:
         if is_url(uri):
-            system, path = filesystem(uri)
-            # Headers are read in small steps; the default of 5 MB a step would fetch whole photos.
-            file = system.open(path, "rb", block_size=2**18)
-            return file if file.seekable() else _whole(uri, 0)
+            return open_ranged(*filesystem(uri)) or _whole(uri, 0)
         # A FIFO or a device would block for ever, or never end.
         mode = os.stat(uri).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
