@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -154,8 +155,20 @@ class Site:
         return found
 
     def end_of(self, run: str, seconds: float = 300.0) -> dict[str, Any]:
-        """Wait for the state that a flow run ends in."""
-        return until(lambda: terminal(self.state(run)), seconds, f"run {run} does not end")
+        """Wait for the state that a flow run ends in; why it is no success is shown with a failing test."""
+        found: dict[str, Any] = until(
+            lambda: terminal(self.state(run)), seconds, f"run {run} does not end"
+        )
+        if found["type"] != "COMPLETED":
+            told = self.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+            log = self.folder / "worker.log"
+            lines = [
+                f"{found['name']}: {found['message']}",
+                *(each["message"] for each in told[-20:]),
+            ]
+            lines += log.read_text(errors="replace").splitlines()[-60:] if log.exists() else []
+            logging.getLogger(__name__).error("run %s: %s", run, "\n".join(lines))
+        return found
 
     def runs(self, deployment: str, **filters: Any) -> list[dict[str, Any]]:
         """Its flow runs, by the time at which they were to start."""
