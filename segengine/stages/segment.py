@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 
+from segengine.ahead import FEW
 from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
@@ -74,17 +75,24 @@ def segment(
         yield Progress("segment", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
+def _is_far(root: str) -> bool:
+    """Whether each object of a store is a request."""
+    return "://" in root
+
+
 class _Unpacked:
-    """Records of this run that lie by themselves; packed where a scene has very many of them."""
+    """Records of this run that lie by themselves, packed where many are to be read one by one: of a
+    scene of very many, and of any that is done where each of them is a request."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.log = plan, RecordLog(plan.objects)
+        self.far = _is_far(plan.objects.root)
         self.left = {
             scene: pending
             for scene, state in plan.states.items()
-            if (pending := state.pending) >= PACKED_TOGETHER
+            if (pending := state.pending) >= (FEW if self.far else PACKED_TOGETHER)
         }
-        """Shards that are still to come, of scenes that have very many."""
+        """Shards that are still to come, of scenes that have so many."""
         self.found: dict[str, list[MaskRecord]] = {}
         self.packed: Counter[str] = Counter()
 
@@ -97,13 +105,18 @@ class _Unpacked:
         found = self.found.setdefault(scene, [])
         found.append(record)
         if not self.left[scene]:
+            if self.far:
+                self._pack(scene, found[:-1])  # the last says that the scene is not yet published
             del self.left[scene], self.found[scene]  # the last stage packs what is left
         # What is packed is read and written again with it: less often, the more there is.
         elif len(found) >= max(PACKED_TOGETHER, self.packed[scene] // 4):
-            self.log.move_to_pack(scene, found)
-            self.plan.objects.commit()
+            self._pack(scene, found)
             self.packed[scene] += len(found)
             found.clear()
+
+    def _pack(self, scene: str, records: list[MaskRecord]) -> None:
+        self.log.move_to_pack(scene, records)
+        self.plan.objects.commit()
 
 
 def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Iterator[Work]:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from segengine.ahead import several
+from segengine.ahead import each_of, several
 from segengine.store.blobs import Objects
 from segengine.store.columns import arrow_column, arrow_table, numbers_of, taken
 from segengine.store.keys import (
@@ -464,8 +464,7 @@ class RecordLog:
         Killed in between, the singles still say the same as the pack.
         """
         self.objects.put(pack_key(scene), pack_records(records, self.table(scene)))
-        for record in records:
-            self.objects.delete(record.key)
+        each_of(records, lambda record: self.objects.delete(record.key), self.objects.root)
 
     def clear(self, scene: str) -> None:
         """Delete the single records of a scene, once it is packed."""

@@ -142,8 +142,9 @@ def test_killed_at_every_write(name: str, new_bench: Any, noise: Any, worked: An
 
 
 @pytest.mark.parametrize("before", [None, {"kind": "threshold"}], ids=["first", "over another"])
-def test_killed_while_records_of_a_large_scene_are_packed(
-    before: Any, new_bench: Any, noise: Any, worked: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("far", [False, True], ids=["very many", "far away"])
+def test_killed_while_records_are_packed_before_the_last_stage(
+    far: bool, before: Any, new_bench: Any, noise: Any, worked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = {"kind": "threshold", "object": "dark"}
 
@@ -157,16 +158,19 @@ def test_killed_while_records_of_a_large_scene_are_packed(
     clean = begun()
     segengine.run(job(clean, spec))
     wanted = facts(clean)
-    monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
+    if far:
+        monkeypatch.setattr("segengine.stages.segment._is_far", lambda root: True)
+    else:
+        monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
     probe = begun()
     with killed(1 << 30) as counter:
         segengine.run(job(probe, spec))
     assert facts(probe) == wanted
     packs = [i for i, key in enumerate(counter.keys) if key == "records/a.parquet"]
     last = max(i for i, key in enumerate(counter.keys) if key.startswith("scenes/a/mask/0/c/"))
-    assert len(packs) == 3
-    assert len([i for i in packs if i < last]) == 2
-    for after in range(packs[0] - 5, packs[1] + 8):
+    assert len(packs) == (2 if far else 3)
+    assert len([i for i in packs if i < last]) == (0 if far else 2)
+    for after in range(packs[0] - 5, packs[0] + 16 if far else packs[1] + 8):
         bench = begun()
         with pytest.raises(Killed), killed(after):
             segengine.run(job(bench, spec))
