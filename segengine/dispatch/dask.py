@@ -252,16 +252,22 @@ class _DaskRun:
         self.ahead.extend(islice(works, max(0, size * share - len(self.ahead))))
         size = min(size, max(1, len(self.ahead) // share))
         found: list[Work] = []
-        while self.ahead and len(found) < size:
-            work = self.ahead[0]
-            if found and (work.follow or found[0].follow) and not self._joins(work, found[0]):
+        while len(found) < size:
+            self.ahead.extend(islice(works, 0 if self.ahead else 1))
+            if not self.ahead or (found and not self._joins(self.ahead[0], found[0])):
                 break
             found.append(self.ahead.popleft())
+            if found[0].together is not None and self.retries:
+                size = MOST
         return found
 
     def _joins(self, work: Work, first: Work) -> bool:
-        """Whether it may share a message that begins so, though one of them looks ahead."""
-        return self.crowded and work.follow is first.follow
+        """Whether it may share a message that begins so."""
+        if work.together is not None or first.together is not None:
+            return bool(work.together == first.together)
+        if work.follow or first.follow:
+            return self.crowded and work.follow is first.follow
+        return True
 
     def undone(self) -> int:
         """Messages that hold a worker, or would; called from any thread."""

@@ -215,7 +215,7 @@ class ForkedPool:
 
     def _again(self, work: Work, before: int, retries: int, deadline: float) -> Outcome:
         """How a work ends, elsewhere, that was tried before."""
-        again = _Again(work.key, work.function, work.task, work.follow, before)
+        again = _Again(work.key, work.function, work.task, work.follow, before=before)
         (found,) = self._elsewhere().dispatch([again], retries=retries, deadline=deadline)
         return replace(found, work=work, attempts=before + found.attempts)
 

@@ -31,6 +31,9 @@ class Work:
     follow: Callable[[Any, Any], Any] | None = None
     """Given: its task foresees which one its worker gets next, so it shares no message; except where
     that is known, by this: its task, and the next one's or None, make the task that foresees it."""
+    together: Any = None
+    """Given: those of the same, one after another, share a message, for each is quickest where the one
+    before it was done."""
 
     def run(self, attempt: int, last: bool) -> Any:
         """Call it here."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -63,18 +65,20 @@ class VideoSource:
     def read(
         self, frames: Sequence[FrameRef], rows: slice, cols: slice
     ) -> Iterator[Tile | Unreadable]:
-        """One item a frame, decoding forward; a step back, or past a key frame, seeks anew."""
-        for uri, group in groupby(frames, key=lambda ref: ref.uri):
+        """One item a frame, decoding forward; a step back, or past a key frame, seeks anew.
+
+        What is read next goes on from there, where that is of the same file.
+        """
+        for (uri, fingerprint), group in groupby(frames, key=lambda r: (r.uri, r.fingerprint)):
             refs = list(group)
             done = 0
             try:
-                with open_video(uri) as video:
-                    decoder = None
+                with _standing(uri, fingerprint) as at:
                     for ref in refs:
-                        if decoder is None or decoder.must_seek(ref):
-                            decoder = Decoder.start(video, ref)
-                        with video.listener:
-                            item = self._tile(video, decoder.find(ref), ref, rows, cols)
+                        if at.decoder is None or at.decoder.must_seek(ref):
+                            at.decoder = Decoder.start(at.video, ref)
+                        with at.video.listener:
+                            item = self._tile(at.video, at.decoder.find(ref), ref, rows, cols)
                         yield item
                         done += 1
             except (CorruptInputError, TransientInputError) as error:
@@ -112,6 +116,57 @@ class VideoSource:
 
 
 _: type[Source] = VideoSource
+
+
+@dataclass(slots=True)
+class _Standing:
+    """An open video, and where it stands."""
+
+    of: tuple[str, str]
+    """URI and fingerprint."""
+    video: Video
+    closing: ExitStack
+    decoder: Decoder | None = None
+
+
+class _Kept:
+    """The video that this process read last."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()  # a shard may be read ahead
+        self.held: _Standing | None = None
+
+    def exchange(self, standing: _Standing | None) -> _Standing | None:
+        """Keep it, and no longer the one before, which is returned."""
+        with self.lock:
+            self.held, before = standing, self.held
+        return before
+
+
+_KEPT = _Kept()
+
+
+@contextmanager
+def _standing(uri: str, fingerprint: str) -> Iterator[_Standing]:
+    """A video that is kept open afterwards, unless that raised, or nothing tells that it is the same.
+
+    Raises as `open_video`.
+    """
+    found = _KEPT.exchange(None)
+    if found is not None and (not fingerprint or found.of != (uri, fingerprint)):
+        found.closing.close()
+        found = None
+    if found is None:
+        closing = ExitStack()
+        found = _Standing((uri, fingerprint), closing.enter_context(open_video(uri)), closing)
+    with ExitStack() as failed:
+        failed.push(found.closing)
+        yield found
+        if fingerprint:
+            failed.pop_all()
+            before = _KEPT.exchange(found)
+            if before is not None:
+                before.closing.close()
 
 
 def _resized(ref: FrameRef, height: int, width: int) -> Unreadable:

@@ -131,6 +131,7 @@ def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Itera
         else:
             places = plan.pending_places(layout)
         overlaps = plan.overlaps(layout)
+        groups = None if layout.seeks is None else _KeyFrames(plan, layout, workers)
         for place, later in _with_later(places, workers if overlaps else 0):
             task = plan.task(
                 layout,
@@ -140,7 +141,34 @@ def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Itera
                 measuring=None if drafts else measuring(measurer, layout, place),
             )
             follow = _foreseeing if overlaps else None
-            yield Work(f"{layout.scene}/{place}", compute_shard, task, follow)
+            together = None if groups is None else groups.of(task)
+            yield Work(f"{layout.scene}/{place}", compute_shard, task, follow, together)
+
+
+class _KeyFrames:
+    """Shards of a video between two key frames: in one worker's hands no frame is decoded twice."""
+
+    def __init__(self, plan: Plan, layout: Layout, workers: int) -> None:
+        self.scene = layout.scene
+        self.most = math.ceil(plan.states[layout.scene].pending / max(1, workers))
+        """So that there is some for each worker, though they then decode what lies between."""
+        self.end: tuple[int, int] | None = None
+        """First frame's time after which the last shard's frames are decoded, and that shard's last."""
+        self.count = self.number = 0
+
+    def of(self, task: ShardTask) -> tuple[str, int]:
+        """What shards have in common that are to be worked on one after another."""
+        first, last = task.frames[0], task.frames[-1]
+        goes_on = (
+            self.end is not None
+            and first.seek is not None
+            and self.end == (first.seek[0], first.index - 1)
+        )
+        self.count += 1
+        if not goes_on or self.count >= self.most:
+            self.number, self.count = self.number + 1, 0
+        self.end = None if last.seek is None else (last.seek[0], last.index)
+        return self.scene, self.number
 
 
 def _largest_shard(layout: Layout) -> int:

@@ -142,6 +142,20 @@ def test_among_many_workers_they_share_one_and_know_what_follows(
     assert all(found[n] == n + 1 for n in set(found) - set(ends))
 
 
+def test_those_that_belong_together_share_a_message_however_long_they_take(
+    pool: DaskPool, messages: list[int]
+) -> None:
+    sizes = [3, 1, 5, 2] * 3
+    works = [
+        Work(f"{group}.{i}", numbered, Numbered(i), together=group)
+        for group, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    found = list(pool.dispatch(iter(works), retries=1, deadline=60))
+    assert sorted(o.work.key for o in found) == sorted(work.key for work in works)
+    assert messages == sizes
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_mates_are_stored_together(here: bool, pool: DaskPool, messages: list[int]) -> None:
     where = InProcess() if here else pool

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._color import gray
 from segengine.sources._keyframes import exact_start, is_forward_vop
-from segengine.sources.video import VideoSource, _decoded, _predicted
+from segengine.sources._video import Decoder
+from segengine.sources.video import _KEPT, VideoSource, _decoded, _predicted
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 HEIGHT, WIDTH = 48, 64
@@ -175,6 +176,52 @@ def test_every_third(name: str, folder: Path) -> None:
     assert every_frame.times is not None
     np.testing.assert_array_equal(found.times, every_frame.times[::3])
     assert found.gop == every_frame.gop  # in frames of the file
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Places of the frames for which a decoder started anew."""
+    found: list[int] = []
+    start = Decoder.start
+
+    def noted(video: Any, ref: FrameRef) -> Decoder:
+        found.append(ref.position)
+        return start(video, ref)
+
+    monkeypatch.setattr(Decoder, "start", noted)
+    return found
+
+
+def test_what_is_read_next_goes_on_from_there(video: Path, started: list[int]) -> None:
+    expected = sequential(video)
+    all_refs = [replace(ref, fingerprint="1") for ref in refs(video, probe(video))]
+    started.clear()
+    for part in (slice(0, 7), slice(7, 8), slice(8, 30), slice(30, 40), slice(5, 9), slice(9, 33)):
+        assert_equal(read(all_refs[part]), expected[part])
+    assert started == [0, 5]
+
+
+def test_a_video_in_the_place_of_another_is_opened_anew(tmp_path: Path, started: list[int]) -> None:
+    path = encode(tmp_path / "a.mp4", "libx264")
+    before = refs(path, probe(path))
+    assert_equal(read([replace(ref, fingerprint="1") for ref in before[:9]]), sequential(path)[:9])
+    other = encode(tmp_path / "b.mp4", "libx264", grain=60)
+    other.replace(path)
+    for fingerprint in ("2", ""):  # without one nobody knows whether it is the same
+        after = [replace(ref, fingerprint=fingerprint) for ref in refs(path, probe(path))]
+        started.clear()
+        assert_equal(read(after[9:15]), sequential(path)[9:15])
+        assert_equal(read(after[15:20]), sequential(path)[15:20])
+        assert started == ([9] if fingerprint else [9, 15])
+
+
+def test_one_that_failed_is_not_kept(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", "libx264")
+    frames = [replace(ref, fingerprint="1") for ref in refs(path, probe(path))]
+    reading = VideoSource().read(frames, slice(0, HEIGHT), slice(0, WIDTH))
+    next(reading)
+    reading.close()  # type: ignore[attr-defined]
+    assert _KEPT.held is None
 
 
 @given(st.lists(st.integers(0, 39), min_size=1, max_size=8))
