@@ -108,8 +108,9 @@ class _Unpacked:
             if self.far:
                 self._pack(scene, found[:-1])  # the last says that the scene is not yet published
             del self.left[scene], self.found[scene]  # the last stage packs what is left
-        # What is packed is read and written again with it: less often, the more there is.
-        elif len(found) >= max(PACKED_TOGETHER, self.packed[scene] // 4):
+        # What is packed is read and written again with it: less often, the more there is; yet what is
+        # held until then must not be much.
+        elif len(found) >= min(max(PACKED_TOGETHER, self.packed[scene] // 4), 2 * PACKED_TOGETHER):
             self._pack(scene, found)
             self.packed[scene] += len(found)
             found.clear()
