@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.compiled import compiled
+
+Array = NDArray[Any]
 _STEPS = 256
 """Levels of the water above the flat ground."""
 _CLOSED = 1 << 14
@@ -33,7 +36,10 @@ def regions(relief: NDArray[Any], limit: float, least: int) -> NDArray[np.uint32
     seeds = _seeds(relief <= limit, least)
     if not seeds.any():
         seeds = _seeds(relief == relief.min(), 1)
-    return _numbered(_flooded(relief, seeds))
+    ids = np.ascontiguousarray(_flooded(relief, seeds))
+    out = np.empty(ids.shape, np.uint32)
+    _number(ids.reshape(-1), np.zeros(int(ids.max(initial=0)) + 1, np.uint32), out.reshape(-1))
+    return out
 
 
 def _seeds(flat: NDArray[np.bool_], least: int) -> NDArray[np.int32]:
@@ -61,7 +67,11 @@ def _flooded(relief: NDArray[Any], seeds: NDArray[np.int32]) -> NDArray[np.int32
     level = np.full(ids.shape, _CLOSED, np.int16)
     dry = seeds == 0
     level[1:-1, 1 : width + 1][dry] = _steps(relief[dry])
-    _rise(ids.reshape(-1), level.reshape(-1), across)
+    flat = level.reshape(-1)
+    places = np.flatnonzero(flat != _CLOSED)
+    steps = flat[places]
+    begins = np.concatenate(([0], np.cumsum(np.bincount(steps, minlength=1))))
+    _rise(ids.reshape(-1), flat, across, places[np.argsort(steps, kind="stable")], begins)
     return inside
 
 
@@ -74,55 +84,63 @@ def _steps(heights: NDArray[Any]) -> NDArray[np.int64]:
     return np.searchsorted(np.unique(ascending[places[1:]]), heights)
 
 
-def _rise(ids: NDArray[np.int32], level: NDArray[np.int16], across: int) -> None:
-    """Flood ids (place,), step by step, where the level (place,) is not closed."""
-    dry = np.flatnonzero(level != _CLOSED)
-    steps = level[dry]
-    by_step = np.split(dry[np.argsort(steps, kind="stable")], np.cumsum(np.bincount(steps))[:-1])
-    beside = np.array([[-1], [1], [-across], [across]])
-    turn = np.zeros(len(ids), np.int32)  # of equal places the one whose turn is kept here counts
-    for step, places in enumerate(by_step):
-        places = places[level.take(places) == step]
-        shore = places[ids.take(places + beside).any(axis=0)]
-        level[shore] = _CLOSED
-        while len(shore):
-            odd = (shore & 1).astype(np.bool_)
-            wet = np.concatenate(
-                [_spread(ids, part, beside) for part in (shore[~odd], shore[odd]) if len(part)]
-            )
-            near = (wet + beside).reshape(-1)
-            near = near[level.take(near) <= step]
-            order = np.arange(len(near), dtype=np.int32)
-            turn[near] = order
-            shore = near[turn.take(near) == order]
-            level[shore] = _CLOSED
+@compiled
+def _rise(ids: Array, level: Array, across: int, places: Array, begins: Array) -> None:
+    """Flood ids (place,), step by step, where the level (place,) is not closed.
+
+    `places` are those by their step, whose first are at `begins` (step + 1,).
+    """
+    beside = (-1, 1, -across, across)
+    shore, later = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+    for step in range(len(begins) - 1):
+        size = 0
+        for at in range(begins[step], begins[step + 1]):
+            place = places[at]
+            if level[place] == step:
+                for side in beside:
+                    if ids[place + side]:
+                        shore[size] = place
+                        size += 1
+                        level[place] = _CLOSED
+                        break
+        while size:
+            count = 0
+            for parity in range(2):
+                for at in range(size):
+                    place = shore[at]
+                    if place & 1 == parity:
+                        # The one region that it touches, or none: then it is line.
+                        region = 0
+                        for side in beside:
+                            other = ids[place + side]
+                            if other and region == 0:
+                                region = other
+                            elif other and other != region:
+                                region = -1
+                        if region > 0:
+                            ids[place] = region
+                            later[count] = place
+                            count += 1
+            size = 0
+            for at in range(count):
+                for side in beside:
+                    place = later[at] + side
+                    if level[place] <= step:
+                        shore[size] = place
+                        size += 1
+                        level[place] = _CLOSED
 
 
-def _spread(
-    ids: NDArray[np.int32], places: NDArray[np.intp], beside: NDArray[np.intp]
-) -> NDArray[np.intp]:
-    """Flood those places, none beside another, that touch one region; the others become line."""
-    around = ids.take(places + beside).view(np.uint32)
-    most = around.max(axis=0)
-    around -= np.uint32(1)  # dry ones become the greatest
-    one = around.min(axis=0) == most - np.uint32(1)
-    wet: NDArray[np.intp] = places[one]
-    ids[wet] = most[one].view(np.int32)
-    return wet
-
-
-def _numbered(ids: NDArray[np.int32]) -> NDArray[np.uint32]:
-    """The same partition numbered 1, 2, ... by first pixel in raster order; 0 stays."""
-    flat = ids.ravel()
-    # Where a run of equal ids begins: the first pixel of each is one of these places.
-    begins = np.flatnonzero(np.diff(flat, prepend=-1))
-    found = flat[begins]
-    first = np.full(int(found.max(initial=0)) + 1, flat.size)
-    # Of equal indices the last assignment holds: backwards, the first pixel.
-    first[found[::-1]] = begins[::-1]
-    occurring = np.flatnonzero(first < flat.size)
-    occurring = occurring[occurring != 0]
-    order = occurring[np.argsort(first[occurring])]
-    number = np.zeros(len(first), np.uint32)
-    number[order] = np.arange(1, len(order) + 1, dtype=np.uint32)
-    return number.take(ids)
+@compiled
+def _number(ids: Array, number: Array, out: Array) -> None:
+    """The same partition (place,) numbered 1, 2, ... as ids are met; 0 stays. `number` (id,) is 0."""
+    last = 0
+    for place in range(len(ids)):
+        region = ids[place]
+        if region:
+            if number[region] == 0:
+                last += 1
+                number[region] = last
+            out[place] = number[region]
+        else:
+            out[place] = 0
