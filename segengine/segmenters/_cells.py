@@ -14,25 +14,25 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters._numbered import ODD, Rows, color_codes, colors_of, packed
+from segengine.segmenters._counting import MOST, Table
+from segengine.segmenters._numbered import packed
 from segengine.types import Bool, Pixels
 
-LIMIT = 1 << 16
+LIMIT = MOST
 """Most cells a histogram holds."""
 FINEST = -1100
 """Level below, and -FINEST one above, that of every non-zero float64."""
 
 Ints = NDArray[np.int64]
-_BLOCK = 2 * LIMIT  # pixels counted at a time; a sample of as many shows when cells are too many
+_SAMPLE = 2 * LIMIT  # pixels that show when cells are too many
+_BLOCK = 1 << 20  # pixels brought to another dtype at a time
 _DENSE = 22  # bits of a code up to which cells are put in their order without sorting them
-_CHUNK = 1 << 22  # pixels of one calcHist: 3 * 2**22 is still exact in its float32 bins
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,221 +166,176 @@ def count(pixels: Pixels, valid: Bool) -> Cells:
     bands = pixels.shape[-1]
     if exact(pixels.dtype) and bands == 1:
         return _count_values(pixels, valid)
-    if pixels.dtype == np.uint8 and bands == 3 and pixels.size > 3 * LIMIT:
-        return _count_rgb8(pixels, valid)
-    flat, keep = pixels.reshape(-1, bands), valid.reshape(-1)
-    tally = _Tally(pixels.dtype, bands)
-    if len(flat) > 2 * _BLOCK:
-        # A part has no finer level than the whole: from that of a sample on, few are left again.
-        spread = slice(None, None, -(-len(flat) // _BLOCK))
-        tally.begin(_Block.of(flat[spread], keep[spread]))
+    flat, keep = pixels.reshape(-1, bands), np.ascontiguousarray(valid).reshape(-1)
+    cells = empty(pixels.dtype, bands)
+    if len(flat) <= LIMIT:  # no more cells than pixels
+        return _count_few(flat, keep, cells)
+    # A part has no finer level than the whole: from that of a sample on, few are left again.
+    every = -(-len(flat) // _SAMPLE)
+    sample = _kept(flat[::every], keep[::every])
+    low, high = _span(sample)
+    cells = cells.at(_finest(sample, low, high, pixels.dtype))
+    table: Table | None = None
     for start in range(0, len(flat), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        tally.add(_Block.of(flat[part], keep[part]))
-    return tally.cells()
+        block, there = _plain(flat[start : start + _BLOCK]), keep[start : start + _BLOCK]
+        done = 0
+        while done < len(block):
+            if table is None and not _tabled(cells):
+                part = slice(done, done + LIMIT)
+                cells = _count_few(block[part], there[part], cells)
+                done = part.stop
+                continue
+            if table is None:
+                table = _table(bands, cells.level, low, high, block.dtype, sums=True)
+            done += table.add(block[done:], there[done:])
+            if done < len(block):
+                low, high = min(low, float(block[done].min())), max(high, float(block[done].max()))
+                table, other = _roomier(table, low, high, pixels.dtype, block.dtype), table
+                if table is None:
+                    part = slice(done, done + 1)
+                    cells = _count_few(block[part], there[part], _counted(other, cells))
+                    done += 1
+    return cells if table is None else _counted(table, cells)
 
 
-class _Block(NamedTuple):
-    """Some of the pixels that count."""
-
-    rows: NDArray[Any]
-    """(m, band) integers of 8 or 16 bits, or float64."""
-    low: float
-    """Least value; 0 where there is no pixel."""
-    high: float
-
-    @classmethod
-    def of(cls, pixels: NDArray[Any], keep: Bool) -> _Block:
-        """Those of pixels (m, band) that are to be kept and are finite."""
-        rows = pixels if keep.all() else pixels[keep]
-        if rows.dtype == np.bool_:
-            rows = rows.view(np.uint8)
-        elif not exact(rows.dtype):
-            rows = rows.astype(np.float64)
-        if not rows.size:
-            return cls(rows, 0, 0)
-        low, high = float(rows.min()), float(rows.max())
-        if not (math.isfinite(low) and math.isfinite(high)):  # a NaN is both
-            finite: Bool = np.all(np.isfinite(rows), axis=1)
-            return cls.of(rows, finite)
-        return cls(rows, low, high)
-
-    def corners(self, level: int) -> NDArray[Any]:
-        """(m, band) lower corners of the pixels' cells, in cell edges."""
-        if not exact(self.rows.dtype):
-            return _corners(self.rows, level)
-        return self.rows >> level if level else self.rows
-
-    def ends(self, level: int) -> tuple[int, int]:
-        """Least and greatest of `corners`."""
-        low, high = _corners(np.array([self.low, self.high]), level).tolist()
-        return int(low), int(high)
-
-    def reach(self) -> int:
-        """The least level at which an index fits 32 bits."""
-        top = max(-self.low, self.high)  # below 2**exponent
-        return math.frexp(top)[1] - 31 if top else FINEST
+def _roomier(
+    table: Table, low: float, high: float, dtype: np.dtype[Any], kind: np.dtype[Any]
+) -> Table | None:
+    """One with what this one, which is full or too narrow, counts; None where there is no such."""
+    level = table.level
+    if kind.kind == "f":
+        level = max(level, _reach(low, high))
+        ends = [math.ldexp(end, table.level) for end in table.ends()]
+        low, high = min(low, *ends), max(high, *ends)
+    if table.full:
+        level = max(level, table.level + 1)
+    while level < _coarsest(dtype.name) and abs(level) <= 1000:
+        level += level == 1 and dtype == np.uint8  # see `Cells.within`
+        other = _table(table.bands, level, low, high, kind, sums=True)
+        if table.moved_to(other):
+            return other
+        level += 1
+    return None
 
 
-def _corners(values: NDArray[np.float64], level: int) -> NDArray[np.float64]:
-    """The values in units of 2**level, rounded down."""
-    if abs(level) > 1000:  # a power of two that is no float64
-        return np.floor(np.ldexp(values, -level))
-    scaled = values * 2.0**-level
-    return np.floor(scaled, out=scaled)
+def _counted(table: Table, cells: Cells) -> Cells:
+    """Both together."""
+    index, counts, sums = table.cells()
+    if exact(np.dtype(cells.dtype)):
+        sums = sums + (index << table.level) * counts[:, None]
+    else:
+        sums = sums[:0]
+    new = Cells(
+        dtype=cells.dtype,
+        level=table.level,
+        index=index.astype(np.int32),
+        counts=counts,
+        sums=sums,
+        squares=table.squares,
+    )
+    return cells + new if len(cells.counts) else new
 
 
-class _Tally:
-    """Pixels counted block by block, at the finest level at which the cells so far are few."""
-
-    _level: int
-    _numbers: Rows
-    _counts: Ints
-    _rests: Ints
-    """Sums of what the values are above the lower corners of their cells."""
-
-    def __init__(self, dtype: np.dtype[Any], bands: int) -> None:
-        self._load(empty(dtype, bands))
-
-    def begin(self, block: _Block) -> None:
-        """Go to the finest level at which a sample has few cells, without counting it."""
-        self._reach(block)
-        level = _finest(block, self._level, _coarsest(self._none.dtype))
-        self._load(self._none.at(level), block)
-        if self._is_skipped():
-            self._load(self._none.at(2), block)
-
-    def add(self, block: _Block) -> None:
-        """Count a block."""
-        if not block.rows.size:
-            return
-        self._reach(block)
-        if not self._numbers.holds(*block.ends(self._level)):
-            self._load(self.cells(), block)
-        found = self._numbers.numbers(block.corners(self._level))
-        size = len(self._numbers)
-        counts = np.bincount(found, minlength=size)
-        self._counts[:size] += counts
-        if len(self._rests):
-            if self._level:
-                rests = block.rows & ((1 << self._level) - 1)
-                self._rests[:size] += _added(found, rests, int(counts.max()) << self._level, size)
-            self._squares += _squared(block.rows)
-        while len(self._rests) and (len(self._numbers) > LIMIT or self._is_skipped()):
-            self._coarsen()
-        if len(self._numbers) > LIMIT:
-            self._load(self.cells().within(LIMIT), block)
-
-    def _is_skipped(self) -> bool:
-        return self._level == 1 and self._none.dtype == "uint8"  # see `Cells.within`
-
-    def _coarsen(self) -> None:
-        """Go to the next level, of integers, as `Cells.within` would; order is of no matter yet."""
-        size, bands = len(self._numbers), self._none.bands
-        rows, counts, rests = self._numbers.rows(), self._counts[:size].copy(), self._rests[:size]
-        if self._level + 1 == _coarsest(self._none.dtype):
-            self._load(self.cells().within(LIMIT))
-            return
-        rests = rests + ((rows & 1) << self._level) * counts[:, None]
-        base = self._numbers.base >> 1
-        self._numbers = Rows(bands, base, max(0, self._numbers.width - 1) + (base < 0))
-        self._level += 1
-        found = self._numbers.numbers((rows >> 1).astype(np.float64))
-        self._counts[:size] = 0
-        self._rests[:size] = 0
-        size = len(self._numbers)
-        # Below 2**53: exact.
-        self._counts[:size] = np.bincount(found, counts, size)
-        for band in range(bands):
-            self._rests[:size, band] = np.bincount(found, rests[:, band], size)
-
-    def cells(self) -> Cells:
-        """What has been counted."""
-        size = len(self._numbers)
-        rows, counts, sums = self._numbers.rows(), self._counts[:size], self._rests[:size]
-        if len(sums):
-            sums = sums + (rows << self._level) * counts[:, None]
-        return _grouped(self._none.dtype, self._level, rows, counts, sums, self._squares)
-
-    def _reach(self, block: _Block) -> None:
-        if block.reach() > self._level:
-            self._load(self.cells().at(block.reach()))
-
-    def _load(self, cells: Cells, block: _Block | None = None) -> None:
-        """Begin with what `cells` counts; leave room for indices like those of a block."""
-        self._level, self._squares = cells.level, cells.squares
-        dtype = np.dtype(cells.dtype)
-        self._none = empty(dtype, cells.bands).at(cells.level)
-        ends = [int(cells.index.min(initial=0)), int(cells.index.max(initial=0))]
-        if block is not None:
-            low, high = block.ends(cells.level)
-            # Of integers the power of two above them leaves room, and few bits need no hashing.
-            room = 0 if exact(dtype) else (high - low) // 4
-            ends += [low - room, high + room]
-        if exact(dtype):
-            ends.append(0)
-        self._numbers = Rows(cells.bands, min(ends), (max(ends) - min(ends)).bit_length())
-        self._counts = np.zeros(LIMIT + _BLOCK, np.int64)
-        self._rests = np.zeros((len(self._counts) if exact(dtype) else 0, cells.bands), np.int64)
-        if len(cells.counts):
-            found = self._numbers.numbers(cells.index.astype(np.float64))
-            self._counts[found] = cells.counts
-            if len(self._rests):
-                corners = cells.index.astype(np.int64) << cells.level
-                self._rests[found] = cells.sums - corners * cells.counts[:, None]
+def _count_few(pixels: NDArray[Any], keep: Bool, cells: Cells) -> Cells:
+    """`cells` and at most LIMIT pixels (m, band) together."""
+    rows = _kept(pixels, keep)
+    low, high = _span(rows)
+    level = cells.level if exact(np.dtype(cells.dtype)) else max(cells.level, _reach(low, high))
+    whole = exact(np.dtype(cells.dtype))
+    if level >= _coarsest(cells.dtype):
+        index = np.zeros(rows.shape, np.int64)
+    elif whole:
+        index = rows.astype(np.int64) >> level
+    else:
+        index = np.floor(np.ldexp(rows, -level)).astype(np.int64)
+    sums = rows.astype(np.int64) if whole else index[:0]
+    squares = int((sums**2).sum()) if whole else 0
+    new = _grouped(cells.dtype, level, index, np.ones(len(rows), np.int64), sums, squares)
+    return cells + new if len(cells.counts) else new
 
 
-def _added(found: NDArray[np.intp], rests: NDArray[Any], most: int, size: int) -> Ints:
-    """(size, band) sums of the rests (m, band) of each number found (m,), all of them below `most`."""
-    bits = most.bit_length()
-    bands = max(1, 53 // bits)  # whose sums share a float64: exact in any order
-    sums = np.empty((size, rests.shape[1]), np.int64)
-    for start in range(0, rests.shape[1], bands):
-        part = rests[:, start : start + bands]
-        total = np.bincount(found, packed(part, bits), size).astype(np.int64)
-        for band in range(start + part.shape[1] - 1, start - 1, -1):
-            sums[:, band] = total & ((1 << bits) - 1)
-            total >>= bits
-    return sums
+def _plain(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The same values in a dtype that there is a count for, contiguous."""
+    kind = pixels.dtype
+    if kind == np.int8:
+        kind = np.dtype(np.int16)
+    elif kind == np.bool_:
+        kind = np.dtype(np.uint8)
+    elif (
+        (kind.kind != "f" and kind.itemsize > 2) or kind.itemsize not in (1, 2, 4, 8) or kind == "e"
+    ):
+        kind = np.dtype(np.float64)
+    return np.ascontiguousarray(pixels, kind.newbyteorder("="))
 
 
-def _squared(rows: NDArray[Any]) -> int:
-    """Sum of the squares of 8 or 16 bit integers."""
-    flat, total = rows.reshape(-1), 0
-    for start in range(0, len(flat), 1 << 21):
-        part = flat[start : start + (1 << 21)].astype(np.float64)
-        total += int(np.einsum("i,i", part, part))  # at most 2**53: exact in any order
-    return total
+def _kept(pixels: NDArray[Any], keep: Bool) -> NDArray[Any]:
+    """Those of pixels (m, band) that are to be kept and are finite: integers, or float64."""
+    rows = _plain(pixels[keep])
+    if rows.dtype.kind != "f":
+        return rows
+    rows = rows.astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    return rows if finite.all() else rows[finite]
 
 
-def _finest(block: _Block, low: int, high: int) -> int:
-    """A level from `low` up to `high`, hardly ever finer than the finest with few cells."""
+def _span(rows: NDArray[Any]) -> tuple[float, float]:
+    """Least and greatest value; 0 where there is none."""
+    return (float(rows.min()), float(rows.max())) if rows.size else (0.0, 0.0)
+
+
+def _reach(low: float, high: float) -> int:
+    """The least level at which the index of such floats fits 32 bits."""
+    top = max(-low, high)  # below 2**exponent
+    return math.frexp(top)[1] - 31 if top else FINEST
+
+
+def _tabled(cells: Cells) -> bool:
+    """Whether a table does: not where one cell holds all, or a cell's edge is hardly a float64."""
+    return cells.level < _coarsest(cells.dtype) and abs(cells.level) <= 1000
+
+
+def _table(
+    bands: int, level: int, low: float, high: float, dtype: np.dtype[Any], *, sums: bool
+) -> Table:
+    """For pixels of a dtype that there is a count for, of floats those from `low` to `high`."""
+    if dtype.kind == "f":
+        ends = (math.floor(math.ldexp(low, -level)), math.floor(math.ldexp(high, -level)))
+    else:
+        ends = (int(np.iinfo(dtype).min) >> level, int(np.iinfo(dtype).max) >> level)
+    return Table(bands, level, *ends, sums=sums and dtype.kind != "f")
+
+
+def _finest(rows: NDArray[Any], low: float, high: float, dtype: np.dtype[Any]) -> int:
+    """The finest level at which pixels (m, band) from `low` to `high` have few cells."""
+    least = 0 if exact(dtype) else _reach(low, high)
+    if abs(least) > 1000 or len(rows) <= LIMIT:
+        return least
+    keep = np.ones(len(rows), np.bool_)
 
     def few(level: int) -> bool:
-        return level >= high or _distinct(block.corners(level)) <= LIMIT
+        if level > 1000 or level >= _coarsest(dtype.name):  # not looked at: no table does
+            return True
+        table = _table(rows.shape[1], level, low, high, rows.dtype, sums=False)
+        return table.add(rows, keep) == len(rows)
 
+    # Where as many cells as the limit would fill the span; from there on in growing steps.
+    guess = max(least, math.frexp(high - low)[1] - 1 - (LIMIT.bit_length() - 1) // rows.shape[1])
     step = 1
-    if few(low):
-        return low
-    while not few(low + step):
-        low, step = low + step, 2 * step
-    high = min(low + step, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if few(middle) else (middle, high)
-    return high
-
-
-def _distinct(rows: NDArray[Any]) -> int:
-    """How many distinct rows (m, band) of integers there are, at the least."""
-    if not rows.size:
-        return 0
-    # Bands weighed by powers of it: unequal sums are of unequal rows; the contrary is all but certain.
-    total = np.zeros(len(rows), np.int64)
-    for band, column in enumerate(rows.T):
-        total += column.astype(np.int64) * np.int64(pow(ODD, band + 1, 1 << 62))
-    total.sort()
-    return 1 + int(np.count_nonzero(np.diff(total)))
+    if few(guess):
+        top, bottom = guess, least - 1
+        while top > least and few(max(least, top - step)):
+            top, step = max(least, top - step), 2 * step
+        bottom = max(least - 1, top - step)
+    else:
+        bottom = guess
+        while not few(bottom + step):
+            bottom, step = bottom + step, 2 * step
+        top = bottom + step
+    while top - bottom > 1:
+        middle = (top + bottom) // 2
+        top, bottom = (middle, bottom) if few(middle) else (top, middle)
+    top = min(top, _coarsest(dtype.name))
+    return 2 if top == 1 and dtype == np.uint8 else top  # see `Cells.within`
 
 
 def _count_values(pixels: Pixels, valid: Bool) -> Cells:
@@ -506,88 +461,3 @@ def _sorted(index: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     for key in keys:
         changed[1:] |= np.diff(key[order]) != 0
     return order, np.flatnonzero(changed)
-
-
-def _count_rgb8(pixels: Pixels, valid: Bool) -> Cells:
-    """What `count` gives for (n, y, x, 3) uint8, without sorting pixels."""
-    x = pixels.shape[2]
-    rows = np.ascontiguousarray(pixels).reshape(-1, x, 3)
-    keep = None if valid.all() else valid.reshape(-1, x)
-    colors = _few_colors(rows, keep)
-    if colors is not None:
-        return _count_colors(rows, keep, colors)
-    cells = empty(pixels.dtype, 3).at(2)
-    step = max(1, _CHUNK // x)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        cells = cells + _count_cells(rows[part], None if keep is None else keep[part])
-    return cells
-
-
-def _packed(rows: NDArray[np.uint8], keep: Bool | None) -> Iterator[NDArray[np.uint32]]:
-    """The valid pixels as r << 16 | g << 8 | b, some rows at a time, spread over the picture."""
-    groups = max(1, rows.shape[0] * rows.shape[1] >> 18)
-    for group in range(min(groups, len(rows))):
-        code = color_codes(rows[group::groups])
-        yield code.ravel() if keep is None else code[keep[group::groups]]
-
-
-def _few_colors(rows: NDArray[np.uint8], keep: Bool | None) -> NDArray[np.intp] | None:
-    """The distinct packed colours, ascending; None as soon as they are more than LIMIT."""
-    present = np.zeros(1 << 24, np.bool_)
-    for code in _packed(rows, keep):
-        present[code] = True
-        if np.count_nonzero(present) > LIMIT:
-            return None
-    return np.flatnonzero(present)
-
-
-def _count_colors(rows: NDArray[np.uint8], keep: Bool | None, colors: NDArray[np.intp]) -> Cells:
-    """One cell a colour."""
-    place = np.zeros(1 << 24, np.uint16)
-    place[colors] = np.arange(len(colors))
-    counts = np.zeros(len(colors), np.int64)
-    for code in _packed(rows, keep):
-        counts += np.bincount(place[code], minlength=len(colors))
-    index = colors_of(colors)
-    sums = index * counts[:, None]
-    return Cells(
-        dtype="uint8",
-        level=0,
-        index=index.astype(np.int32),
-        counts=counts,
-        sums=sums,
-        squares=int((sums * index).sum()),
-    )
-
-
-def _count_cells(rows: NDArray[np.uint8], keep: Bool | None) -> Cells:
-    """Cells of level 2 of at most _CHUNK pixels.
-
-    Three histograms of 6 bits in two channels and 8 in the third: each gives the counts of the
-    6-bit cells and, from the two bits more, the sum of one channel.
-    """
-    import cv2
-
-    mask = None if keep is None else keep.astype(np.uint8)
-    counts, sums, squares = np.zeros(0), [], 0
-    for channel in range(3):
-        bins = [64, 64, 64]
-        bins[channel] = 256
-        h = cv2.calcHist([rows], [0, 1, 2], mask, bins, [0, 256] * 3)
-        shape = [64, 64, 64]
-        shape.insert(channel + 1, 4)
-        low = np.moveaxis(h.reshape(shape), channel + 1, 0)  # (4, 64, 64, 64)
-        counts = (low[0] + low[1] + low[2] + low[3]).reshape(-1)
-        sums.append((low[1] + 2 * low[2] + 3 * low[3]).reshape(-1))
-        others = tuple(axis for axis in range(3) if axis != channel)
-        marginal = h.sum(axis=others, dtype=np.float64)
-        squares += int(marginal @ np.arange(256.0) ** 2)
-    occupied = np.flatnonzero(counts)
-    index = np.stack([occupied >> 12, occupied >> 6 & 63, occupied & 63], axis=1)
-    n = counts[occupied].astype(np.int64)
-    rest = np.stack([s[occupied] for s in sums], axis=1).astype(np.int64)
-    sums_ = 4 * index * n[:, None] + rest
-    return Cells(
-        dtype="uint8", level=2, index=index.astype(np.int32), counts=n, sums=sums_, squares=squares
-    ).within(LIMIT)

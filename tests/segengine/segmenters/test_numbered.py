@@ -1,4 +1,4 @@
-"""Numbers of rows and the cells counted by them, against sorting."""
+"""Pixels counted in cells, against sorting."""
 
 from __future__ import annotations
 
@@ -11,31 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segengine.segmenters import _cells
+from segengine.segmenters import _cells, _counting
 from segengine.segmenters._cells import Cells
-from segengine.segmenters._numbered import Rows
-
-
-@pytest.mark.parametrize(
-    ("bands", "low", "width"), [(1, 0, 5), (3, -40, 7), (2, -(1 << 31), 32), (9, 3, 11), (40, 0, 0)]
-)
-def test_equal_rows_have_one_number_and_unlike_ones_two(bands: int, low: int, width: int) -> None:
-    rng = np.random.default_rng(width)
-    known = rng.integers(low, low + (1 << width), (30_000, bands))
-    numbers = Rows(bands, low, width)
-    for _ in range(3):
-        rows = known[rng.integers(0, len(known), 50_000)]
-        found = numbers.numbers(rows.astype(np.float64))
-        np.testing.assert_array_equal(numbers.rows()[found], rows)
-    assert len(np.unique(numbers.rows(), axis=0)) == len(numbers)
-
-
-def test_codes_that_want_one_place_get_each_their_own() -> None:
-    # More than half as many codes as there are places: most have to move on at least once.
-    codes = np.ldexp(np.arange(600_000.0)[:, None], 30)
-    numbers = Rows(1, 0, 50)
-    found = numbers.numbers(codes)
-    np.testing.assert_array_equal(numbers.rows()[found], codes)
+from segengine.segmenters._counting import Table
 
 
 @settings(max_examples=6)
@@ -104,3 +82,52 @@ def test_too_many_cells_are_coarsened_as_a_histogram_is(dtype: Any, level: int) 
     few = [_cells.count(p, np.ones(p.shape[:3], np.bool_)) for p in np.split(pixels, 10, axis=1)]
     assert all(part.level == 0 for part in few)
     assert reduce(Cells.__add__, few) == cells
+
+
+@pytest.mark.parametrize("level", [0, 3])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+def test_a_table_counts_as_its_loop_run_by_python_does(
+    monkeypatch: pytest.MonkeyPatch, dtype: Any, level: int
+) -> None:
+    rng = np.random.default_rng(level)
+    pixels = rng.integers(0, 40, (900, 5)).astype(dtype)
+    keep = rng.random(900) < 0.8
+    found = []
+    for plain in (False, True):
+        if plain:
+            for name in ("_integers", "_floats", "_put"):
+                monkeypatch.setattr(_counting, name, getattr(_counting, name).plain)
+        table = Table(5, level, 0, 1 << 16, sums=np.dtype(dtype).kind != "f")
+        with np.errstate(over="ignore"):  # a hash keeps the lower bits
+            assert table.add(pixels, keep) == len(pixels)
+            other = Table(5, level + 1, 0, 1 << 16, sums=np.dtype(dtype).kind != "f")
+            assert table.moved_to(other)
+        found += [[*t.cells(), np.array(t.squares)] for t in (table, other)]
+    for compiled, python in zip(found[:2], found[2:], strict=True):
+        for a, b in zip(compiled, python, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_floats_far_from_the_sample_and_hidden_nans_are_counted_as_by_sorting() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(0, 1, (1, 300, 600, 8)).astype(np.float32)
+    pixels[0, 1, 7, 3] = 1e9  # farther than the sample, which takes each second pixel
+    pixels[0, 2, 9, 2] = -1e6
+    pixels[0, 3, 9, 1], pixels[0, 3, 9, 5] = np.nan, 1e30
+    valid = rng.random(pixels.shape[:3]) < 0.99
+    cells = _cells.count(pixels, valid)
+    rows = pixels[valid & np.isfinite(pixels).all(axis=3)].astype(np.float64)
+    index, counts = np.unique(np.floor(np.ldexp(rows, -cells.level)), axis=0, return_counts=True)
+    np.testing.assert_array_equal(cells.index, index)
+    np.testing.assert_array_equal(cells.counts, counts)
+    assert len(np.unique(np.floor(np.ldexp(rows, 1 - cells.level)), axis=0)) > _cells.LIMIT
+
+
+def test_sums_that_32_bits_have_no_room_for_are_exact() -> None:
+    pixels = np.random.default_rng(0).integers(0, 1 << 16, (200_000, 2)).astype(np.uint16)
+    table = Table(2, 15, 0, 1, sums=True)
+    assert table.add(pixels, np.ones(len(pixels), np.bool_)) == len(pixels)
+    index, counts, sums = table.cells()
+    total = (sums + (index << 15) * counts[:, None]).sum(axis=0)
+    np.testing.assert_array_equal(total, pixels.sum(axis=0, dtype=np.int64))
+    assert table.squares == int((pixels.astype(np.int64) ** 2).sum())
