@@ -190,11 +190,12 @@ def count(pixels: Pixels, valid: Bool) -> Cells:
             done += table.add(block[done:], there[done:])
             if done < len(block):
                 low, high = min(low, float(block[done].min())), max(high, float(block[done].max()))
-                table, other = _roomier(table, low, high, pixels.dtype, block.dtype), table
-                if table is None:
+                other = _roomier(table, low, high, pixels.dtype, block.dtype)
+                if other is None:
                     part = slice(done, done + 1)
-                    cells = _count_few(block[part], there[part], _counted(other, cells))
+                    cells = _count_few(block[part], there[part], _counted(table, cells))
                     done += 1
+                table = other
     return cells if table is None else _counted(table, cells)
 
 
@@ -221,10 +222,8 @@ def _roomier(
 def _counted(table: Table, cells: Cells) -> Cells:
     """Both together."""
     index, counts, sums = table.cells()
-    if exact(np.dtype(cells.dtype)):
-        sums = sums + (index << table.level) * counts[:, None]
-    else:
-        sums = sums[:0]
+    whole = exact(np.dtype(cells.dtype))
+    sums = sums + (index << table.level) * counts[:, None] if whole else sums[:0]
     new = Cells(
         dtype=cells.dtype,
         level=table.level,

@@ -24,12 +24,12 @@ PLAIN: tuple[Space, ...] = ("rgb", "bands")
 Floats = NDArray[np.float64]
 
 # Linear sRGB to XYZ, and the white point, IEC 61966-2-1 and CIE 15.
-_XYZ = (
+XYZ = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
     (0.019334, 0.119193, 0.950227),
 )
-_WHITE = (0.95047, 1.0, 1.08883)
+WHITE = (0.95047, 1.0, 1.08883)
 
 
 def check_bands(space: Space, bands: int, dtype: np.dtype[Any]) -> None:
@@ -48,7 +48,7 @@ def check_bands(space: Space, bands: int, dtype: np.dtype[Any]) -> None:
 def embedded(values: NDArray[Any], space: Space, dtype: np.dtype[Any]) -> Floats:
     """(dimension, m) float64 of colours values (m, band), in the range of dtype, in the space."""
     if space == "lab" and values.dtype == dtype:
-        return _lab(_linear_of(dtype.name).take(values.T))
+        return _lab(linear_of(dtype.name).take(values.T))
     axes = values.T.astype(np.float64, order="C")
     if space in PLAIN:
         return axes
@@ -86,7 +86,7 @@ def _linear(rgb: Floats) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def _linear_of(dtype: str) -> Floats:
+def linear_of(dtype: str) -> Floats:
     """Linear value of every value of an unsigned dtype."""
     top = np.iinfo(dtype).max
     table = _linear(np.arange(top + 1.0) / top)
@@ -96,9 +96,14 @@ def _linear_of(dtype: str) -> Floats:
 
 def _lab(linear: Floats) -> Floats:
     """(L*, a*, b*) of linear sRGB (3, m)."""
+    x, y, z = roots(linear)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def roots(linear: Floats) -> Floats:
+    """(3, m) cube roots of X, Y and Z of linear sRGB (3, m), as parts of the white; linear when dark."""
     f = []
-    for row, white in zip(_XYZ, _WHITE, strict=True):
+    for row, white in zip(XYZ, WHITE, strict=True):
         t = (linear[0] * row[0] + linear[1] * row[1] + linear[2] * row[2]) / white
         f.append(np.where(t > 216 / 24389, np.cbrt(t), (24389 / 27 * t + 16) / 116))
-    x, y, z = f
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+    return np.stack(f)

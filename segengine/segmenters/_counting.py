@@ -132,7 +132,7 @@ class Table:
 def _integers(
     pixels: Array, keep: Array, level: int, low: int, width: int, each: int,
     first: Array, more: Array, recent: Array, size: int,
-) -> tuple[int, int, int]:  # fmt: skip
+) -> tuple[int, int, Any]:  # fmt: skip
     """Pixels looked at, cells of the table after them, and the sum of the squares of their values."""
     bands, words = pixels.shape[1], more.shape[1]
     others = np.zeros(words, np.uint64)
@@ -186,7 +186,7 @@ def _integers(
 def _floats(
     pixels: Array, keep: Array, scale: float, low: int, width: int, each: int,
     first: Array, more: Array, recent: Array, size: int,
-) -> tuple[int, int, int]:  # fmt: skip
+) -> tuple[int, int, Any]:  # fmt: skip
     """The same of floats, without squares."""
     bands, words = pixels.shape[1], more.shape[1]
     others = np.zeros(words, np.uint64)
@@ -195,14 +195,14 @@ def _floats(
     for i in range(len(pixels)):
         if not keep[i]:
             continue
-        code, mixed, inside = np.uint64(0), np.uint64(0), True
+        code, mixed, inside = np.uint64(0), np.uint64(0), 1
         for word in range(words + 1):
             other = np.uint64(0)
             for band in range(word * each, min(bands, (word + 1) * each)):
                 scaled = np.float64(pixels[i, band]) * scale
                 above = np.floor(scaled) - base
                 near = above >= 0.0 and above < span and abs(scaled) < _FAR  # not a NaN
-                inside &= near
+                inside &= int(near)
                 other = (other << shift) | np.uint64(above if near else 0.0)
             if word == 0:
                 code = other + np.uint64(1)
@@ -211,9 +211,9 @@ def _floats(
                 others[word - 1] = other
                 mixed = ((mixed >> np.uint64(32)) ^ mixed ^ other) * np.uint64(_ODD)
         if not inside:
-            finite = True
+            finite = 1
             for band in range(bands):
-                finite &= np.isfinite(pixels[i, band])
+                finite &= int(np.isfinite(pixels[i, band]))
             if finite:
                 return i, size, 0
             continue

@@ -1,16 +1,13 @@
 """The nearest centre of every pixel, exactly, whatever the window it comes in.
 
-Plain pixels are compared by float64 arithmetic in a fixed order, element by element: no BLAS
-product, whose rounding depends on the shape of the block. Ties go to the lowest label.
+Pixels are compared by float64 arithmetic in a fixed order, each by itself: no BLAS product, whose
+rounding depends on the shape of the block. Ties go to the lowest label.
 
-8-bit colours take a shorter way to the same labels. Their centres are multiples of 1/256, so with
-C = 256 c the value `C.C - 512 x.C`, the squared distance less what all centres share, is an integer
-that float64 holds exactly. Times 2**16 plus the label it still does (below 2**51), and its minimum
-is the nearest centre, lowest on ties. A box of colours lies wholly in one centre's region if all
-its corners do, because such regions are convex; so one look-up in a table of 5-6-5 bit boxes labels
-most pixels, and only those in boxes that a border crosses are compared themselves. So it is with
-many pixels of 16 bits, or of 8 and other than three bands, whose boxes reach as far as the centres:
-their values are below 2**52, but there is no room for a label beside them.
+Many pixels of 8 or 16 bits take a shorter way to the same labels. Their centres are multiples of
+1/256, so with C = 256 c the value `C.C - 512 x.C`, the squared distance less what all centres share,
+is an integer that float64 holds exactly. A box of colours lies wholly in one centre's region if all
+its corners do, because such regions are convex; so one look-up in a table of boxes labels most
+pixels, and one in a box that a border crosses is compared with the centres of the regions there.
 """
 
 from __future__ import annotations
@@ -22,15 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters._numbered import color_codes, colors_of, packed
+from segengine.compiled import compiled
+from segengine.segmenters._numbered import color_codes, colors_of
 from segengine.types import Labels, Pixels
 
+Array = NDArray[Any]
 Centres = tuple[tuple[float, ...], ...]
 STEP = 256
 """Centres of integer pixels are multiples of 1 / STEP."""
-_BLOCK = 1 << 14  # pixels compared at a time
+_BLOCK = 1 << 12  # pixels compared at a time
 _BOX_BITS = 18, 15  # of a code of a box of values; finer ones take longer to label
-_SCORES = 1 << 17  # scores held at a time; they stay in the cache
+_FEW = 1 << 16  # points for which a compiled loop is not worth its loading
+_NEAR = 16  # most centres listed for a box; where there are more, all are compared
 
 
 def label_dtype(clusters: int) -> np.dtype[Any]:
@@ -41,8 +41,6 @@ def label_dtype(clusters: int) -> np.dtype[Any]:
 def label_pixels(pixels: Pixels, centres: Centres) -> Labels:
     """Label (n, y, x) of pixels (n, y, x, band) among centres of such values; 0 where NaN."""
     bands = pixels.shape[-1]
-    if pixels.dtype == np.uint8 and bands == 3 and pixels.size:
-        return _label_rgb8(pixels, centres)
     if pixels.dtype in (np.uint8, np.uint16) and bands == 1:
         return _value_table(pixels.dtype.name, centres)[pixels[..., 0]]
     if pixels.dtype in (np.uint8, np.uint16) and bands <= 4 and _boxing(pixels, centres):
@@ -54,19 +52,25 @@ def label_pixels(pixels: Pixels, centres: Centres) -> Labels:
 def label_points(axes: NDArray[Any], centres: Centres) -> Labels:
     """Label (m,) of points axes (dimension, m), any real dtype; a point with NaN gets label 0."""
     labels = np.zeros(axes.shape[1], label_dtype(len(centres)))
+    few, places = axes.shape[1] <= _FEW, np.array(centres)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, axes.shape[1], _BLOCK):
             part = slice(start, start + _BLOCK)
             block = axes[:, part].astype(np.float64, order="C")
-            best = np.full(block.shape[1], np.inf)
-            for label, centre in enumerate(centres):
-                squared = (block[0] - centre[0]) ** 2
-                for axis, c in zip(block[1:], centre[1:], strict=True):
-                    squared += (axis - c) ** 2
-                closer = squared < best
-                np.minimum(best, squared, out=best)
-                np.copyto(labels[part], label, where=closer)
+            (_compare_few if few else _compare)(block, places, labels[part])
     return labels
+
+
+def _compare_few(axes: Array, centres: Array, labels: Labels) -> None:
+    """Fill labels (m,), 0 before, of points axes (dimension, m)."""
+    best = np.full(axes.shape[1], np.inf)
+    for label, centre in enumerate(centres):
+        squared = (axes[0] - centre[0]) ** 2
+        for axis, c in zip(axes[1:], centre[1:], strict=True):
+            squared += (axis - c) ** 2
+        closer = squared < best
+        np.minimum(best, squared, out=best)
+        np.copyto(labels, label, where=closer)
 
 
 def label_colors(pixels: Pixels, label: Callable[[Pixels], Labels]) -> Labels:
@@ -90,26 +94,6 @@ def _value_table(dtype: str, centres: Centres) -> Labels:
     return table
 
 
-def _label_rgb8(pixels: Pixels, centres: Centres) -> Labels:
-    """What `label_points` gives, for pixels (n, y, x, 3) uint8 and centres as described above."""
-    import cv2
-
-    n, y, x, bands = pixels.shape
-    table, open_ = _box_table(centres)
-    affine, size = _affine(centres), max(64, _SCORES // len(centres))
-    labels = np.empty((n, y, x), table.dtype)
-    for frame, out in zip(np.ascontiguousarray(pixels), labels, strict=True):
-        boxes = cv2.cvtColor(frame, cv2.COLOR_BGR2BGR565).view("<u2")[..., 0]
-        np.take(table, boxes, out=out, mode="clip")  # "clip" spares a copy; no code is out of range
-        undecided = np.flatnonzero(out.reshape(-1) == open_)
-        flat, colors = out.reshape(-1), frame.reshape(-1, bands)
-        for start in range(0, len(undecided), size):
-            block = undecided[start : start + size]
-            scores = _scores(colors.take(block, axis=0).T.astype(np.float64, order="C"), affine)
-            flat[block] = scores.min(axis=0).astype(np.int64) & 0xFFFF
-    return labels
-
-
 def _boxing(pixels: Pixels, centres: Centres) -> int:
     """Bits of a code of a box for which so many pixels pay; 0 where they pay for none."""
     each = pixels.size // pixels.shape[-1] // len(centres)
@@ -118,96 +102,134 @@ def _boxing(pixels: Pixels, centres: Centres) -> int:
 
 def _label_boxed(pixels: Pixels, centres: Centres) -> Labels:
     """What `label_points` gives, for pixels (m, band) of 8 or 16 bits and centres as described above."""
-    bands = pixels.shape[1]
-    bits = _boxing(pixels, centres) // bands
+    bits = _boxing(pixels, centres) // pixels.shape[1]
     top = int(max(map(max, centres)) * 1.1)  # what is brighter shares the last boxes
+    top = min(top, int(np.iinfo(pixels.dtype).max))
     shift = max(0, top.bit_length() - bits)
-    table, open_ = _boxes_of(centres, bits, shift, pixels.dtype.name)
-    labels = np.empty(len(pixels), table.dtype)
-    last = pixels.dtype.type(min((1 << bits) - 1, np.iinfo(pixels.dtype).max))
-    for start in range(0, len(pixels), 4 * _BLOCK):
-        block, out = pixels[start : start + 4 * _BLOCK], labels[start : start + 4 * _BLOCK]
-        boxes = block >> shift
-        np.minimum(boxes, last, out=boxes)
-        np.take(table, packed(boxes, bits).astype(np.intp), out=out, mode="clip")
-        undecided = np.flatnonzero(out == open_)
-        out[undecided] = label_points(block.take(undecided, axis=0).T, centres)
+    table, near = _boxes_of(centres, bits, shift, pixels.dtype.name)
+    labels = np.empty(len(pixels), label_dtype(len(centres)))
+    _label_by_boxes(
+        np.ascontiguousarray(pixels), bits, shift, table, near, _affine(centres), labels
+    )
     return labels
 
 
 @lru_cache(maxsize=8)
-def _boxes_of(centres: Centres, bits: int, shift: int, dtype: str) -> tuple[Labels, int]:
-    """Label of each box of values, `bits` of each band side by side, as `_box_table` has it.
+def _boxes_of(
+    centres: Centres, bits: int, shift: int, dtype: str
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Label of each box of values, `bits` of each band side by side, and what is near to others.
 
-    A box is 2**shift values wide; the last of a band goes on to the greatest value.
+    A box is 2**shift values wide; the last of a band goes on to the greatest value. One in which a
+    border lies has -1 - i, where near[i] centres follow in `near`, in ascending order.
     """
-    c = np.rint(np.asarray(centres) * STEP)
-    side, bands = 1 << bits, c.shape[1]
+    bands, side = len(centres[0]), 1 << bits
     low = np.arange(side) << shift
     high = np.append(low[1:] - 1, max(int(low[-1]), np.iinfo(dtype).max))
-    middle, half = (low + high) / 2, (high - low) / 2
-    kind = label_dtype(len(c))
-    open_ = int(np.iinfo(kind).max)
-    table = np.empty(side**bands, kind)
-    step = max(64, _SCORES // len(c))
-    for start in range(0, len(table), step):
-        code = np.arange(start, min(start + step, len(table)))
-        places = [code >> bits * band & (side - 1) for band in reversed(range(bands))]
-        margin = np.repeat((c**2).sum(axis=1)[:, None], len(code), axis=1)
-        for slope, place in zip(c.T, places, strict=True):
-            margin -= (2 * STEP * slope)[:, None] * middle[place]
-        best, every = margin.argmin(axis=0), np.arange(len(code))
-        margin -= margin[best, every]
-        for slope, place in zip(c.T, places, strict=True):
-            margin -= 2 * STEP * np.abs(slope[:, None] - slope[best]) * half[place]
-        margin[best, every] = 1
-        table[code] = np.where((margin > 0).all(axis=0), best, open_)
-    table.flags.writeable = False
-    return table, open_
+    affine = _affine(centres)
+    table = np.empty(side**bands, np.int32)
+    every = np.append(len(centres), np.arange(len(centres)))
+    near = np.empty(len(every) + len(table) * (_NEAR + 1), np.int32)
+    near[: len(every)] = every
+    places = np.indices((side,) * bands).reshape(bands, -1).T
+    middle, half = ((low + high) / 2)[places], ((high - low) / 2)[places]
+    used = _fill_boxes(middle, half, affine, table, near, len(every))
+    near = near[:used].copy()
+    table.flags.writeable = near.flags.writeable = False
+    return table, near
 
 
 def _affine(centres: Centres) -> NDArray[np.float64]:
-    """(cluster, 4): constant and three slopes of a colour's score, all integers."""
+    """(cluster, 1 + band): constant and slopes of a colour's score, all integers."""
     c = np.rint(np.asarray(centres) * STEP)
-    constant = (c**2).sum(axis=1) * 65536 + np.arange(len(c))
-    return np.column_stack([constant, c * (-2 * STEP * 65536)])
+    return np.column_stack([(c**2).sum(axis=1), c * (-2 * STEP)])
 
 
-def _scores(axes: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(cluster, m) score << 16 | label of colours axes (3, m)."""
-    constant, *slopes = affine.T[:, :, None]
-    scores: NDArray[np.float64] = slopes[0] * axes[0]
-    scores += constant
-    product = np.empty_like(scores)
-    for slope, axis in zip(slopes[1:], axes[1:], strict=True):
-        scores += np.multiply(slope, axis, out=product)
-    return scores
+@compiled
+def _fill_boxes(
+    middle: Array, half: Array, affine: Array, table: Array, near: Array, used: int
+) -> int:
+    """Fill a table (box,) of boxes whose points are within `half` of `middle`, (box, band) each.
 
-
-@lru_cache(maxsize=8)
-def _box_table(centres: Centres) -> tuple[Labels, int]:
-    """(65536,) label of each 5-6-5 bit box of colours; the second value where a border crosses.
-
-    A box b << 11 | g << 5 | r (as OpenCV packs the channels it calls r, g, b) keeps the label of
-    its middle if, against every other centre, even the corner that favours that one most does.
+    A box keeps the label of its middle if, against every other centre, even the corner that favours
+    that one most does; the scores are `affine` (cluster, 1 + band). Else it has -1 - i, where near[i]
+    centres follow, of which the nearest is one; i is 0 where they are more than `_NEAR`. `near` is
+    filled from `used` on; how much of it is used then.
     """
-    code = np.arange(65536)
-    low = np.stack([(code & 31) << 3, (code >> 5 & 63) << 2, code >> 11 << 3]).astype(np.float64)
-    half = np.array([3.5, 1.5, 3.5])  # of the highest less the lowest colour in a box
-    dtype = label_dtype(len(centres))
-    open_ = int(np.iinfo(dtype).max)
-    table = np.empty(65536, dtype)
-    affine = _affine(centres)
-    step = max(64, _SCORES // len(centres))
-    for start in range(0, 65536, step):
-        part = slice(start, start + step)
-        margin = _scores(low[:, part] + half[:, None], affine)
-        middle = margin.argmin(axis=0)
-        every = np.arange(len(middle))
-        margin -= margin[middle, every]
-        for slope, reach in zip(affine.T[1:], half, strict=True):
-            margin -= np.abs(slope[:, None] - slope[middle]) * reach
-        margin[middle, every] = 1
-        table[part] = np.where((margin > 0).all(axis=0), middle, open_)
-    table.flags.writeable = False
-    return table, open_
+    bands = affine.shape[1] - 1
+    scores = np.empty(len(affine))
+    for box in range(len(table)):
+        best = 0
+        for label in range(len(affine)):
+            score = affine[label, 0]
+            for band in range(bands):
+                score += affine[label, 1 + band] * middle[box, band]
+            scores[label] = score
+            if score < scores[best]:
+                best = label
+        count = 0
+        for label in range(len(affine)):
+            margin = scores[label] - scores[best]
+            for band in range(bands):
+                slope = affine[label, 1 + band] - affine[best, 1 + band]
+                margin -= abs(slope) * half[box, band]
+            if margin <= 0 or label == best:
+                count += 1
+                if count <= _NEAR:
+                    near[used + count] = label
+        if count == 1:
+            table[box] = best
+        elif count > _NEAR:
+            table[box] = -1
+        else:
+            table[box] = -1 - used
+            near[used] = count
+            used += count + 1
+    return used
+
+
+@compiled
+def _label_by_boxes(
+    pixels: Array, bits: int, shift: int, table: Array, near: Array, affine: Array, labels: Array
+) -> None:
+    """Fill labels (m,) of pixels (m, band)."""
+    bands = pixels.shape[1]
+    last = np.int64((1 << bits) - 1)
+    for i in range(len(pixels)):
+        box = np.int64(0)
+        for band in range(bands):
+            box = box << bits | min(np.int64(pixels[i, band]) >> shift, last)
+        label = np.int64(table[box])
+        if label < 0:
+            start = -1 - label
+            least = np.inf
+            for at in range(start + 1, start + 1 + near[start]):
+                other = np.int64(near[at])
+                score = affine[other, 0]
+                for band in range(bands):
+                    score += affine[other, 1 + band] * np.float64(pixels[i, band])
+                if score < least:
+                    least, label = score, other
+        labels[i] = label
+
+
+@compiled
+def _compare(axes: Array, centres: Array, labels: Array) -> None:
+    """What `_compare_few` does."""
+    size = axes.shape[1]
+    squared, best = np.empty(size), np.full(size, np.inf)
+    nearest = np.zeros(size, np.int64)
+    for label in range(len(centres)):
+        for i in range(size):
+            away = axes[0, i] - centres[label, 0]
+            squared[i] = away * away
+        for axis in range(1, len(axes)):
+            for i in range(size):
+                away = axes[axis, i] - centres[label, axis]
+                squared[i] += away * away
+        for i in range(size):
+            closer = squared[i] < best[i]
+            best[i] = squared[i] if closer else best[i]
+            nearest[i] = label if closer else nearest[i]
+    for i in range(size):
+        labels[i] = nearest[i]

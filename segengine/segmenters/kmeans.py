@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from segengine.segmenters import _cells, _lloyd
 from segengine.segmenters._cells import Cells
 from segengine.segmenters._colorspace import PLAIN, Space, brightness, check_bands, embedded
+from segengine.segmenters._labboxes import WORTH, label_lab16
 from segengine.segmenters._nearest import (
     STEP,
     Centres,
@@ -89,7 +90,12 @@ class KMeans:
             return Prediction(label_pixels(pixels, self.centres))
         if pixels.dtype == np.uint8 and pixels.size > 3 * _MANY:
             return Prediction(label_colors(pixels, self._label))
-        return Prediction(self._label(pixels.reshape(-1, 3)).reshape(pixels.shape[:-1]))
+        flat = pixels.reshape(-1, 3)
+        if self.space == "lab" and len(flat) > WORTH:
+            labels = label_lab16(flat, self.centres, self._label)
+        else:
+            labels = self._label(flat)
+        return Prediction(labels.reshape(pixels.shape[:-1]))
 
     def _label(self, colors: Pixels) -> Labels:
         """(m,) labels of colours (m, 3), in another space."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans as SklearnKMeans
 
-from segengine.segmenters import _cells, _nearest
+from segengine.segmenters import _cells, _labboxes, _nearest
 from segengine.segmenters._cells import LIMIT, Cells
 from segengine.segmenters._colorspace import embedded
 from segengine.segmenters.kmeans import KMeans, KMeansSurveyor, create
@@ -205,6 +206,39 @@ def test_boxes_of_values_label_as_every_pixel_by_itself(
     assert len(np.unique(want)) >= 3
     np.testing.assert_array_equal(_nearest.label_pixels(pixels, given), want)
     np.testing.assert_array_equal(_nearest.label_pixels(big, given), np.tile(want, (1, 10, 1)))
+
+
+@pytest.mark.parametrize(("clusters", "top"), [(1, 900), (3, 2047), (8, 65535), (40, 65535)])
+def test_boxes_of_16_bit_colours_label_in_lab_as_every_colour_by_itself(
+    clusters: int, top: int
+) -> None:
+    rng = np.random.default_rng(clusters)
+    side = 730
+    pixels = rng.integers(0, top, (1, side, side, 3), np.uint16, endpoint=True)
+    pixels[0, :, :200] = rng.integers(0, top, (side, 200, 1), np.uint16, endpoint=True)  # grays
+    # About where both curves, to linear and to the root, have their two parts meet.
+    pixels[0, :, 200:300] = np.clip(rng.normal(0.04, 0.02, (side, 100, 3)), 0, 1) * min(top, 65535)
+    assert side * side > _labboxes.WORTH
+    segmenter = fitted(pixels[:, ::8, ::8], clusters, space="lab")
+    want = brute(embedded(pixels.reshape(-1, 3), "lab", pixels.dtype), segmenter.centres)
+    np.testing.assert_array_equal(segmenter.segment(pixels).labels.reshape(-1), want)
+    # Two equal centres, between which the lower label decides: neither has a box.
+    twins = replace(segmenter, centres=(*segmenter.centres, segmenter.centres[0]))
+    assert twins.segment(pixels).labels.max() < clusters
+
+
+@given(seed=st.integers(0, 10**6), clusters=st.integers(1, 60), bands=st.integers(1, 9))
+@settings(max_examples=8, deadline=None)
+def test_many_floats_are_compared_as_few_are(seed: int, clusters: int, bands: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Of few values, so that there are ties.
+    axes = rng.integers(-9, 9, (bands, _nearest._FEW + 77)).astype(np.float32)
+    axes[:, rng.integers(0, axes.shape[1], 500)] = [[np.nan]] * bands
+    axes[0, rng.integers(0, axes.shape[1], 500)] = np.inf
+    centres = tuple(map(tuple, rng.integers(-9, 9, (clusters, bands)).astype(float).tolist()))
+    labels = _nearest.label_points(axes, centres)
+    halves = [_nearest.label_points(half, centres) for half in np.array_split(axes, 2, axis=1)]
+    np.testing.assert_array_equal(labels, np.concatenate(halves))
 
 
 def test_label_dtype_leaves_room_for_void() -> None:
