@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from segengine.segmenters._counting import MOST, Table
 from segengine.segmenters._numbered import packed
+from segengine.segmenters._worth import compiled_pays
 from segengine.types import Bool, Pixels
 
 LIMIT = MOST
@@ -168,8 +169,11 @@ def count(pixels: Pixels, valid: Bool) -> Cells:
         return _count_values(pixels, valid)
     flat, keep = pixels.reshape(-1, bands), np.ascontiguousarray(valid).reshape(-1)
     cells = empty(pixels.dtype, bands)
-    if len(flat) <= LIMIT:  # no more cells than pixels
-        return _count_few(flat, keep, cells)
+    if len(flat) <= LIMIT or not compiled_pays(len(flat)):
+        for start in range(0, len(flat), LIMIT):  # no more cells than pixels
+            part = slice(start, start + LIMIT)
+            cells = _count_few(flat[part], keep[part], cells)
+        return cells
     # A part has no finer level than the whole: from that of a sample on, few are left again.
     every = -(-len(flat) // _SAMPLE)
     sample = _kept(flat[::every], keep[::every])

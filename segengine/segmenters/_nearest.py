@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from segengine.compiled import compiled
 from segengine.segmenters._numbered import color_codes, colors_of
+from segengine.segmenters._worth import compiled_pays
 from segengine.types import Labels, Pixels
 
 Array = NDArray[Any]
@@ -43,7 +44,12 @@ def label_pixels(pixels: Pixels, centres: Centres) -> Labels:
     bands = pixels.shape[-1]
     if pixels.dtype in (np.uint8, np.uint16) and bands == 1:
         return _value_table(pixels.dtype.name, centres)[pixels[..., 0]]
-    if pixels.dtype in (np.uint8, np.uint16) and bands <= 4 and _boxing(pixels, centres):
+    if (
+        pixels.dtype in (np.uint8, np.uint16)
+        and bands <= 4
+        and _boxing(pixels, centres)
+        and compiled_pays(pixels[..., 0].size)
+    ):
         labels = _label_boxed(pixels.reshape(-1, bands), centres)
         return labels.reshape(pixels.shape[:-1])
     return label_points(pixels.reshape(-1, bands).T, centres).reshape(pixels.shape[:-1])
@@ -52,7 +58,8 @@ def label_pixels(pixels: Pixels, centres: Centres) -> Labels:
 def label_points(axes: NDArray[Any], centres: Centres) -> Labels:
     """Label (m,) of points axes (dimension, m), any real dtype; a point with NaN gets label 0."""
     labels = np.zeros(axes.shape[1], label_dtype(len(centres)))
-    few, places = axes.shape[1] <= _FEW, np.array(centres)
+    few = axes.shape[1] <= _FEW or not compiled_pays(axes.shape[1])
+    places = np.array(centres)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, axes.shape[1], _BLOCK):
             part = slice(start, start + _BLOCK)

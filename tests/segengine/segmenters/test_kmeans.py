@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans as SklearnKMeans
 
-from segengine.segmenters import _cells, _labboxes, _nearest
+from segengine.segmenters import _cells, _labboxes, _nearest, _worth
 from segengine.segmenters._cells import LIMIT, Cells
 from segengine.segmenters._colorspace import embedded
 from segengine.segmenters.kmeans import KMeans, KMeansSurveyor, create
@@ -31,6 +32,14 @@ PLAIN = [
 CASES = [("bands", *case) for case in PLAIN] + [
     (space, dtype, 3) for space in ("rgb", "hsv", "lab") for dtype in (np.uint8, np.uint16)
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def enough() -> Iterator[None]:
+    """Compiled loops, whatever this process has met."""
+    before, _worth.ENOUGH = _worth.ENOUGH, 0
+    yield
+    _worth.ENOUGH = before
 
 
 def everywhere(pixels: NDArray[Any]) -> NDArray[np.bool_]:
