@@ -178,12 +178,12 @@ class _DaskRun:
         """Taken from the works, and not yet handed out."""
         self.fill = max(SHORT, workers * MESSAGE)
         """Seconds of work that share a message."""
+        self.seconds = self.fill
+        """What a work takes, as the last few did; at first as much as fills a message."""
         self.crowded = self.fill > SHORT
         """There are so many workers that messages must be few, whatever they hold."""
         self.computing = 0
         """Messages that hold a worker, or would."""
-        self.seconds = SHORT
-        """What a work takes, as the last few did."""
         self.count = 0
         self.alive = self.looked = time.monotonic()
         self.asked = 0.0

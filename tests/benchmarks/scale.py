@@ -78,7 +78,8 @@ def rows() -> Iterator[Row]:
                       again / 60, "<= 1")  # fmt: skip
         for workers in CROWDS:
             with _standing(workers, place) as address:
-                run = _drive(place, f"crowd{workers}", ROUNDS * workers, address, seconds=1.0)
+                run = _drive(place, f"crowd{workers}", ROUNDS * workers, address, seconds=1.0,
+                             rows=workers)  # fmt: skip
                 ideal = run["shards"] / workers
                 yield Row(f"scale: {workers} simulated workers at 1 s a shard, against none waiting",
                           run["segment"], ideal, "s", ideal / run["segment"], ">= 0.9")  # fmt: skip
@@ -115,30 +116,47 @@ def _load() -> None:
 
 
 async def _work(address: str, count: int) -> None:
+    import dask
     from distributed import Worker
 
+    # What each worker watches of its process, once a process would do: 64 that do are busy with it.
+    dask.config.set(
+        {
+            "distributed.worker.profile.enabled": False,
+            "distributed.admin.system-monitor.interval": "10s",
+            "distributed.admin.tick.interval": "1s",
+        }
+    )
     workers = [Worker(address, nthreads=1, host="127.0.0.1", memory_limit=0) for _ in range(count)]
     await asyncio.gather(*workers)
     await asyncio.gather(*(worker.finished() for worker in workers))
 
 
 def _drive(
-    folder: Path, name: str, shards: int, address: str, *, seconds: float = 0.0, stages: int = 0
+    folder: Path,
+    name: str,
+    shards: int,
+    address: str,
+    *,
+    seconds: float = 0.0,
+    stages: int = 0,
+    rows: int = 0,
 ) -> dict[str, float]:
-    """What a process says that has run this; `stages`: only so many of them."""
-    spec = [str(folder), name, str(shards), address, str(seconds), str(stages)]
+    """What a process says that has run this; `stages`: only so many of them; `rows` of shards."""
+    rows = rows or round(shards**0.5)
+    spec = [str(folder), name, str(rows), str(shards // rows), address, str(seconds), str(stages)]
     command = [sys.executable, "-m", __spec__.name, "drive", *spec]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(said.splitlines()[-1])
     return found
 
 
-def _driven(folder: Path, name: str, shards: int, address: str, seconds: float, stages: int) -> Any:
-    grid = round(shards**0.5)
-    side = grid * SIDE
-    source = folder / f"{grid}.zarr"
+def _driven(
+    folder: Path, name: str, rows: int, cols: int, address: str, seconds: float, stages: int
+) -> Any:
+    source = folder / f"{rows}x{cols}.zarr"
     if not source.exists():  # of nothing but its fill value
-        zarr.create_array(source, shape=(1, side, side, 1), chunks=(1, 1024, 1024, 1),
+        zarr.create_array(source, shape=(1, rows * SIDE, cols * SIDE, 1), chunks=(1, 1024, 1024, 1),
                           dtype="uint8", fill_value=7)  # fmt: skip
     job = {
         "name": name,
@@ -156,7 +174,7 @@ def _driven(folder: Path, name: str, shards: int, address: str, seconds: float, 
             if stage == "segment":
                 took = time.monotonic() - before
     return {
-        "shards": grid * grid,
+        "shards": rows * cols,
         "seconds": time.monotonic() - begun,
         "segment": took,
         "cpu": time.process_time() - spent,
@@ -169,8 +187,10 @@ def main(what: str, *rest: str) -> None:
     if what == "work":
         asyncio.run(_work(rest[0], int(rest[1])))
     else:
-        folder, name, shards, address, seconds, stages = rest
-        found = _driven(Path(folder), name, int(shards), address, float(seconds), int(stages))
+        folder, name, high, wide, address, seconds, stages = rest
+        found = _driven(
+            Path(folder), name, int(high), int(wide), address, float(seconds), int(stages)
+        )
         print(json.dumps(found))
 
 
