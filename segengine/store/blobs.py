@@ -25,11 +25,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
-from inspect import signature
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from segengine.errors import HEAL, SegengineError, StoreAccessError, StoreError, StoreLockedError
 from segengine.guards import schemes
+from segengine.store.filesystems import FilesystemSpace, Space, open_filesystem
 from segengine.store.keys import ASIDE, GUARD, LOCK, TMP, WORK, is_provisional
 
 RECHECK = 1.0
@@ -628,38 +628,28 @@ def zarr_store(path: str) -> Any:
 @lru_cache(maxsize=16)
 def _filesystem(url: str, pid: int) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, once a process: its event loop does not survive a fork."""
-    try:
-        filesystem, path = schemes.filesystem(url, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
-        raise StoreError(f"{url}: {error}") from error
-    return filesystem, str(path)
+    del pid
+    return open_filesystem(url)
 
 
 @lru_cache(maxsize=16)
-def _in_one_request(read: Callable[..., Any]) -> dict[str, int]:
-    """Options that have a filesystem read an object as it is: s3fs would ask for its size before, to
-    read a large one in parts, and of one that is not there whether it is a folder."""
-    return {"max_concurrency": 1} if "max_concurrency" in signature(read).parameters else {}
+def _space(url: str, pid: int) -> Space:
+    """What the objects below a URL are asked through, once a process."""
+    if url.partition("://")[0] in ("s3", "s3a"):
+        if (reason := schemes.refusal(url)) is not None:
+            raise StoreError(f"{url}: {reason}")
+        from segengine.store.s3 import open_bucket
 
-
-def _is_s3(filesystem: Any) -> bool:
-    """Whether it lets us make requests of our own."""
-    return hasattr(filesystem, "call_s3")
-
-
-_NOT_MET = ("PreconditionFailed", "ConditionalRequestConflict")
-"""An object store's codes where a condition does not hold, or another write is under way."""
-
-
-def _not_met(error: OSError) -> bool:
-    return any(code in f"{error} {error.__cause__}" for code in _NOT_MET)
+        if (bucket := open_bucket(url)) is not None:
+            return bucket
+    return FilesystemSpace(*_filesystem(url, pid))
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteObjects:
-    """Objects below a URL, through fsspec. A put of an object store is atomic by nature."""
+    """Objects below a URL. A put of an object store is atomic by nature."""
 
-    PAUSES: ClassVar[tuple[float, ...]] = (0.25, 1.0)
+    PAUSES: ClassVar[tuple[float, ...]] = (0.25, 1.0, 2.5)
     """Seconds before a call that failed is made again."""
     root: str
     writer: Writer = NOBODY
@@ -669,24 +659,11 @@ class RemoteObjects:
 
     @_owned
     def get(self, key: str) -> bytes | None:
-        filesystem, path = self._at(key)
-        options = _in_one_request(type(filesystem)._cat_file) if _is_s3(filesystem) else {}
-        try:
-            return bytes(filesystem.cat_file(path, **options))
-        except (FileNotFoundError, IsADirectoryError):
-            return None
+        return self._space().get(key)
 
     @_owned
     def exists(self, key: str) -> bool:
-        filesystem, path = self._at(key)
-        if not _is_s3(filesystem):
-            return bool(filesystem.exists(path))
-        bucket, name, _ = filesystem.split_path(path)
-        try:  # what is no object might be a folder for s3fs, which asks for that too
-            filesystem.call_s3("head_object", Bucket=bucket, Key=name)
-        except FileNotFoundError:
-            return False
-        return True
+        return self._space().exists(key)
 
     def obstacle(self, key: str) -> str:
         """Nothing: a key is no path, and there are no folders."""
@@ -699,56 +676,26 @@ class RemoteObjects:
     @_owned
     def put(self, key: str, data: bytes) -> None:
         require_lock(self)
-        filesystem, path = self._at(key)
-        filesystem.pipe_file(path, bytes(data))
+        self._space().put(key, bytes(data))
 
     @_owned
     def create(self, key: str, data: bytes) -> bool:
-        filesystem, path = self._at(key)
-        try:
-            # s3fs and gcsfs send `If-None-Match: *`.
-            filesystem.pipe_file(path, bytes(data), mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _not_met(error):
-                return False
-            raise
-        return True
+        return self._space().create(key, bytes(data))
 
     @_owned
     def swap(self, key: str, old: bytes, new: bytes | None) -> bool:
-        filesystem, path = self._at(key)
-        if not _is_s3(filesystem):  # no conditions to be had
-            if self.get(key) != old:
-                return False
-            self._overwrite(key, new)
-            return True
-        bucket, name, _ = filesystem.split_path(path)
-        try:
-            # The tag first: it is that of `old`, or of something older, which the store refuses.
-            tag = filesystem.call_s3("head_object", Bucket=bucket, Key=name)["ETag"]
-            if self.get(key) != old:
-                return False
-            # A deletion takes no condition everywhere: it follows a write of ours that had one.
-            body = old + b"\n" if new is None else new
-            filesystem.call_s3("put_object", Bucket=bucket, Key=name, Body=body, IfMatch=tag)
-        except FileNotFoundError:
+        space = self._space()
+        found = space.tagged(key)
+        if found is None or found[0] != old:
             return False
-        except OSError as error:
-            if _not_met(error):
-                return False
-            raise
+        tag = found[1]
+        # A deletion takes no condition everywhere: it follows a write of ours that had one.
+        body = old + b"\n" if new is None else new
+        if (tag or new is not None) and not space.replace(key, body, tag):
+            return False
         if new is None:
-            filesystem.rm_file(path)
+            space.delete(key)
         return True
-
-    def _overwrite(self, key: str, data: bytes | None) -> None:
-        filesystem, path = self._at(key)
-        if data is None:
-            filesystem.rm_file(path)
-        else:
-            filesystem.pipe_file(path, data)
 
     def flush(self) -> None:
         """Nothing: each object is there once its call returns."""
@@ -756,45 +703,24 @@ class RemoteObjects:
     @_owned
     def delete(self, key: str) -> None:
         require_lock(self)
-        filesystem, path = self._at(key)
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.rm_file(path)
+        self._space().delete(key)
 
     @_owned
     def delete_tree(self, prefix: str) -> None:
         require_lock(self)
-        filesystem, path = self._at(prefix)
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.rm(path, recursive=True)
+        self._space().delete_tree(prefix)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        base = _filesystem(self.root, os.getpid())[0]._strip_protocol(self.root).rstrip("/") + "/"
-        for item in self._found(prefix):
-            yield str(item).removeprefix(base)
+        yield from self._found(prefix)
 
     @_owned
     def _found(self, prefix: str) -> list[str]:
-        filesystem, path = self._at(prefix)
-        try:
-            return list(filesystem.find(path))
-        except FileNotFoundError:
-            return []
+        return self._space().keys(prefix)
 
     @_owned
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
-        filesystem, path = self._at(prefix)
-        folders, files = [], []
-        try:
-            for item in filesystem.ls(path, detail=True):
-                name = str(item["name"]).rstrip("/").rpartition("/")[2]
-                if item["type"] == "directory":
-                    folders.append(name)
-                elif not str(item["name"]).endswith("/"):
-                    files.append(name)
-        except FileNotFoundError:
-            pass
-        return sorted(folders), sorted(files)
+        folders, objects = self._space().children(prefix)
+        return sorted(folders), sorted(objects)
 
-    def _at(self, key: str) -> tuple[Any, str]:
-        filesystem, path = _filesystem(self.root, os.getpid())
-        return filesystem, f"{path.rstrip('/')}/{key}".rstrip("/")
+    def _space(self) -> Space:
+        return _space(self.root, os.getpid())
