@@ -53,6 +53,8 @@ _BARE = "Received redirect without LOCATION"
 _REFUSED = ("ExpiredToken", "TokenRefreshRequired", "NotSignedUp", "AccountProblem")
 """Codes of credentials that have another status than 401 and 403."""
 _FULL = ("QuotaExceeded", "StorageFull")
+_NOT_MET = ("", "PreconditionFailed", "ConditionalRequestConflict")
+"""Codes of a condition that does not hold, or of another write under way; without a body, none."""
 _NUMBERS = {
     301: errno.EREMCHG, 307: errno.EREMCHG, 405: errno.EPERM, 409: errno.EBUSY, 501: errno.ENOSYS,
     507: errno.ENOSPC,
@@ -337,11 +339,11 @@ def failure(error: Exception) -> Exception:
     from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
     said, _, tree = str(error).partition("\n\nDebug source:")
-    if isinstance(error, AlreadyExistsError | PreconditionError):
-        return _NotMetError(errno.EINVAL, "PreconditionFailed: another has written it meanwhile")
     code, message = _CODE.search(said), _MESSAGE.search(said)
     status = _STATUS.search(said)
     name = code[1] if code else ""
+    if isinstance(error, AlreadyExistsError | PreconditionError) and name in _NOT_MET:
+        return _NotMetError(errno.EINVAL, f"{name}: another has written it meanwhile")
     words = f"{name}: {message[1]}" if code and message else name
     if status is None and not isinstance(error, NotFoundError | FileNotFoundError):
         if said.find(_BARE) >= 0:
@@ -353,10 +355,10 @@ def failure(error: Exception) -> Exception:
         return _MovedError(OSError(errno.EINVAL, words))
     if number == 404:
         return FileNotFoundError(errno.ENOENT, words)
-    if number in (401, 403) or name in _REFUSED:
-        return PermissionError(errno.EACCES, words)
     if any(part in name for part in _FULL):
         return OSError(errno.ENOSPC, words)
+    if number in (401, 403) or name in _REFUSED:
+        return PermissionError(errno.EACCES, words)
     if name == "RequestTimeout":
         return TimeoutError(errno.ETIMEDOUT, words)
     if number in _NUMBERS:
