@@ -324,6 +324,7 @@ def test_ctrl_c_ends_a_wait_and_what_is_asked_then_is_answered(odd: str) -> None
     objects: RemoteObjects = RemoteObjects(f"{odd}/ctrl-c")
     space = _space(objects.root, os.getpid())
     assert isinstance(space, s3.Bucket)
+    assert objects.exists("200-there")  # a thread has answered before
     began = time.monotonic()
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
