@@ -44,3 +44,11 @@ def test_one_that_fails_is_told_and_the_others_are_measured(
 def test_a_name_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmarks.main(["startup", "no"]) == 2
     assert "no benchmark named no; there are startup, onephoto" in capsys.readouterr().out
+
+
+def test_where_no_gpu_is_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert benchmarks.main(["gpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("gpu: no GPU is here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -116,10 +117,10 @@ def prepare_worker(name: object) -> None:
 
 @cache
 def _take_gpu(name: object) -> None:
-    """Let a local cluster's worker, whose name is its number, see one GPU: each its own."""
-    found = engines.gpus()
-    if isinstance(name, int) and len(found) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = found[name % len(found)]
+    """Let a worker whose name ends in its number, here or in its batch job, see one GPU: its own."""
+    found, number = engines.gpus(), re.search(r"\d+$", str(name))
+    if number and len(found) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = found[int(number[0]) % len(found)]
 
 
 @cache

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from segengine import registry
+from segengine import engines, registry
 from segengine.cores import cores
 from segengine.dispatch import tls
 from segengine.dispatch.dask import NO_WORKERS, DaskPool
@@ -46,7 +46,8 @@ def open_pool(
 ) -> contextlib.AbstractContextManager[Pool]:
     """Workers of the job's kind for about `tasks` tasks; for one task `child` is all it takes."""
     if child is not None:
-        if spec.kind == "local" and tasks == 1 and not spec.options.get("dashboard"):
+        plain = not spec.options.get("dashboard") and spec.options.get("gpus") is None
+        if spec.kind == "local" and tasks == 1 and plain:
             return _forked(spec, child)
         child.close()
     kind: Cluster = registry.load("clusters", spec.kind)
@@ -91,7 +92,8 @@ def variable(setting: str) -> str:
 @contextlib.contextmanager
 def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
     """Worker processes on this machine, one thread each, reachable on loopback only."""
-    dashboard = options_of(Local, spec).dashboard
+    options = options_of(Local, spec)
+    dashboard = options.dashboard
     if dashboard:
         _require_bokeh()
     import dask
@@ -99,7 +101,8 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
 
     from segengine.dispatch.nannies import DeafNanny
 
-    wanted = spec.most(cores())
+    most = _require_gpus(spec) if options.gpus else cores()
+    wanted = spec.most(most)
     count = max(1, min(wanted, tasks))
     for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -114,6 +117,8 @@ def local(spec: ClusterSpec, tasks: int) -> Iterator[DaskPool]:
             # Else its HTTP server asks for port 8787, and a second run warns that it is in use.
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
+            # Before a worker starts, also anew: what loads CUDA reads it once.
+            env={"CUDA_VISIBLE_DEVICES": "-1"} if options.gpus == 0 else None,
             memory_limit="auto" if wanted >= cores() else _share(wanted),
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -132,6 +137,19 @@ def options_of(terms: type[T], spec: ClusterSpec) -> T:
     if refusal := options.refusal(spec.workers, spec.address):
         raise JobError(f"cluster.{refusal}")
     return options
+
+
+def _require_gpus(spec: ClusterSpec) -> int:
+    """How many GPUs are here. Raises JobError where not every worker has one of its own."""
+    found = len(engines.gpus())
+    if not found:
+        raise JobError("cluster.options: gpus: 1, and no GPU is here; leave the key out")
+    if spec.workers != "auto" and spec.most(found) > found:
+        raise JobError(
+            f"cluster.workers: {spec.workers} workers with a GPU each, and {found} here; ask for "
+            f"{found} at most, or leave out cluster.options: gpus"
+        )
+    return found
 
 
 def _require_bokeh() -> None:

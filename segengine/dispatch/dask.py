@@ -41,6 +41,8 @@ TICK = 0.5
 MESSAGE = 0.004
 """Seconds from one message to the next at which a scheduler and a driver are half busy: each takes
 up to 2 ms of a core for one."""
+AT_ONCE = 256
+"""Works that are handed out at once: Dask warns of graphs of 10 MB."""
 NO_WORKERS = 120.0
 """Seconds without any worker after which a run ends with an error instead of waiting on."""
 GONE = (
@@ -289,7 +291,16 @@ class _DaskRun:
         return message
 
     def _hand_out(self, messages: list[_Message], *, alone: bool = False) -> None:
-        """All at once: to a scheduler, each graph costs more than a task does."""
+        """Many at once: to a scheduler, each graph costs more than a task does."""
+        while messages:
+            count, works = 0, 0
+            while count < len(messages) and works < AT_ONCE:
+                works += len(messages[count].members)
+                count += 1
+            self._hand_out_at_once(messages[:count], alone=alone)
+            messages = messages[count:]
+
+    def _hand_out_at_once(self, messages: list[_Message], *, alone: bool) -> None:
         futures = self.client.map(
             call_stamped,
             [self._calls(message, alone) for message in messages],

@@ -155,6 +155,9 @@ def _settings(options: Jobqueue, system: System, name: str, logs: Path) -> dict[
     """What dask_jobqueue takes. Nothing of weight is left to its own configuration files."""
     meeting = {"interface": options.interface} if options.interface else {"host": "127.0.0.1"}
     special: dict[str, Any] = {"lsf": {"use_stdin": True}}.get(options.system, {})
+    if options.gpus and not system.gpus:
+        chunk = f"ncpus={options.cores}:mem={math.ceil(options.bytes / 2**20)}MB"
+        special = {"resource_spec": f"select=1:{chunk}:ngpus={options.cores}"}
     return {
         "cores": options.cores,
         "processes": options.cores,
@@ -168,7 +171,7 @@ def _settings(options: Jobqueue, system: System, name: str, logs: Path) -> dict[
         "python": shlex.quote(sys.executable),
         "log_directory": str(logs),
         "job_script_prologue": [*_preparations(), *options.prologue],
-        "job_extra_directives": [*system.directives, *options.directives],
+        "job_extra_directives": system.told(options),
         "worker_extra_args": ["--no-dashboard"],
         "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0", **meeting},
         "silence_logs": logging.CRITICAL,

@@ -39,8 +39,16 @@ class System:
     """A line of shell that ends the jobs of a name."""
     walltime: Callable[[int], str]
     """Seconds as the system writes them."""
+    gpus: str = ""
+    """Asks for GPUs, `{count}` a job; empty: they are named with cores and memory."""
     directives: tuple[str, ...] = ()
     """Told for each job before the user's own."""
+
+    def told(self, options: Jobqueue) -> list[str]:
+        """What a job's script says beside what dask_jobqueue writes."""
+        asked = options.gpus and self.gpus
+        gpus = [self.gpus.format(count=options.cores)] if asked else []
+        return [*self.directives, *gpus, *options.directives]
 
     def require(self, options: Jobqueue) -> None:
         """Raise SegengineError where its commands are not here."""
@@ -111,6 +119,7 @@ SYSTEMS: Mapping[str, System] = {
         listing=("squeue", "-h", "-n", "{name}", "-o", "%A %T %r"),
         ending="scancel --name={name}",
         walltime=_clock,
+        gpus="--gres=gpu:{count}",
         directives=("--no-requeue",),  # what a node's end takes is asked for anew
     ),
     "pbs": System(
@@ -131,6 +140,7 @@ SYSTEMS: Mapping[str, System] = {
         listing=("bjobs", "-noheader", "-J", "{name}", "-o", "jobid stat"),
         ending="bkill -J {name} 0",
         walltime=_minutes,
+        gpus="-gpu num={count}",
         directives=("-rn",),
     ),
     "sge": System(
@@ -141,6 +151,7 @@ SYSTEMS: Mapping[str, System] = {
         listing=("qstat",),
         ending="qdel {name}",
         walltime=_clock,
+        gpus="-l gpu={count}",
         directives=_OF_QSUB,
     ),
 }

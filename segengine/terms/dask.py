@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import StrictBool
 
@@ -17,6 +17,8 @@ class Local(Terms):
     auto: ClassVar[bool] = True
     dashboard: StrictBool = False
     """Dask's pages are served on loopback."""
+    gpus: Literal[0, 1] | None = None
+    """Of each worker; 1: one of its own, 0: none; omitted: what is here is shared out."""
 
 
 class Address(Terms):

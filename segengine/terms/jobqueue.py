@@ -28,6 +28,8 @@ class Jobqueue(Terms):
     """Of a job: so many workers."""
     memory: Size
     """Of a job, as `16GB`."""
+    gpus: Literal[0, 1] = 0
+    """Of each worker: a job has as many as it has cores."""
     walltime: Duration = "1h"
     """Of a job: `90m`, `4h`, `01:30:00`, or seconds."""
     prologue: tuple[str, ...] = ()

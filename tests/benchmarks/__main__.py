@@ -32,6 +32,7 @@ NAMES = (
     "kernels",
     "stitching",
     "inference",
+    "gpu",
     "maskrcnn",
     "metrics",
 )

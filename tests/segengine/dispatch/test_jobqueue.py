@@ -35,6 +35,24 @@ def script(system: str, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("system", "line"),
+    [
+        # sbatch(1): generic resources a node, of which a job has one
+        ("slurm", "#SBATCH --gres=gpu:4"),
+        # pbs_resources(7B): GPUs are asked for in the chunk
+        ("pbs", "#PBS -l select=1:ncpus=4:mem=16384MB:ngpus=4"),
+        # bsub -gpu: a host
+        ("lsf", "#BSUB -gpu num=4"),
+        # the complex that most sites name so
+        ("sge", "#$ -l gpu=4"),
+    ],
+)
+def test_a_job_asks_for_a_gpu_a_worker(system: str, line: str) -> None:
+    assert line in script(system, gpus=1)
+    assert not any("gpu" in each for each in script(system))
+
+
+@pytest.mark.parametrize(
     ("system", "lines"),
     [
         # sbatch(1): partition, tasks and cores a task, memory, time as hours:minutes:seconds
