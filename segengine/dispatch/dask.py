@@ -18,6 +18,7 @@ and so do starts: what was begun last is suspected.
 from __future__ import annotations
 
 import heapq
+import math
 import queue
 import threading
 import time
@@ -247,7 +248,9 @@ class _DaskRun:
     def _next(self, works: Iterator[Work]) -> list[Work]:
         """What the next message holds: as many as fill it. None of them is at its last attempt,
         where being suspected for another's fault would be the end of it."""
-        size = max(1, min(MOST, int(self.fill / self.seconds))) if self.retries else 1
+        fills = self.fill / self.seconds
+        size = max(1, min(MOST, math.ceil(fills) if self.crowded else int(fills)))
+        size = size if self.retries else 1
         # Where messages are long, the last ones are shorter and shorter, so that all end together
         # (guided self-scheduling; Polychronopoulos and Kuck, 1987, doi:10.1109/TC.1987.5009495).
         share = 2 * self.window if self.crowded else 1

@@ -4,13 +4,15 @@
               -- starts --> driver                  64 of them are a process, so that there can be many
 
 All else is real: scheduler, driver, masks, records. `SCALE=1000000 python -m tests.benchmarks scale`
-takes so many shards instead of 20,000.
+takes so many shards instead of 20,000. `python -m tests.benchmarks.scale chart` draws what follows for
+clusters of any size: deployments/sizing.svg.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 import subprocess
@@ -26,6 +28,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from segengine.dispatch.dask import MESSAGE
+from segengine.dispatch.pool import MOST, SHORT
 from segengine.job import parse_job
 from segengine.runs import Run
 from segengine.types import Pixels, Prediction
@@ -182,9 +186,64 @@ def _driven(
     }
 
 
+def busy(workers: float, seconds: float) -> tuple[float, float]:
+    """Share of a core that scheduler and driver are busy with shards of so many seconds."""
+    fills = max(SHORT, MESSAGE * workers) / seconds
+    together = max(1, min(MOST, math.ceil(fills) if MESSAGE * workers > SHORT else int(fills)))
+    rate = workers / seconds / 1000
+    return rate * (0.15 + 1.3 / together), rate * (0.3 + 0.5 / together)
+
+
+def chart() -> str:
+    """An SVG of the busier one's share by workers, for shards of 0.1, 1 and 10 s."""
+    left, top, wide, high, decades = 60, 20, 520, 240, 4
+
+    def at(workers: float, share: float) -> str:
+        x = left + wide * math.log10(workers) / decades
+        return f"{x:.1f},{top + high * (1 - share):.1f}"
+
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="680" height="320" font-family="sans-serif" '
+        'font-size="12"><rect width="680" height="320" fill="white"/>'
+    ]
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = top + high * (1 - share)
+        dash = ' stroke-dasharray="6 4"' if share == 0.5 else ""
+        color = "#c33" if share == 0.5 else "#ddd"
+        parts.append(f'<path d="M{left} {y:.1f}h{wide}" stroke="{color}"{dash}/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{share:.2g}</text>')
+    for decade in range(decades + 1):
+        x = left + wide * decade / decades
+        parts.append(f'<path d="M{x:.1f} {top}v{high}" stroke="#ddd"/>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{top + high + 16}" text-anchor="middle">{10**decade:,}</text>'
+        )
+    for seconds, color in ((0.1, "#1f77b4"), (1.0, "#2a8f3c"), (10.0, "#8a4fbf")):
+        steps = [10 ** (i / 100) for i in range(100 * decades + 1)]
+        line = [(w, max(busy(w, seconds))) for w in steps]
+        shown = [at(w, share) for w, share in line if share <= 1]
+        parts.append(
+            f'<polyline points="{" ".join(shown)}" fill="none" stroke="{color}" stroke-width="2"/>'
+        )
+        x, y = shown[-1].split(",")
+        place = f'x="{float(x) + 6:.1f}" y="{max(float(y), 32):.1f}"'
+        parts.append(f'<text {place} fill="{color}">{seconds:g} s</text>')
+    parts.append(
+        f'<text x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">workers</text>'
+    )
+    middle = top + high / 2
+    parts.append(
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">share of a core, '
+        "scheduler or driver</text></svg>"
+    )
+    return "\n".join(parts) + "\n"
+
+
 def main(what: str, *rest: str) -> None:
     """What the benchmark starts."""
-    if what == "work":
+    if what == "chart":
+        sys.stdout.write(chart())
+    elif what == "work":
         asyncio.run(_work(rest[0], int(rest[1])))
     else:
         folder, name, high, wide, address, seconds, stages = rest
