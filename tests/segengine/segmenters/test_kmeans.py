@@ -51,6 +51,21 @@ def fitted(pixels: NDArray[Any], clusters: int, **options: Any) -> KMeans:
     return surveyor.fit(surveyor.survey(pixels, everywhere(pixels)))
 
 
+@pytest.mark.parametrize(("space", "dtype", "bands"), CASES)
+def test_few_pixels_are_surveyed_and_labelled_as_many_are(
+    space: str, dtype: Any, bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled loops are loaded once a process has met many; what it met changes nothing."""
+    pixels = values(np.random.default_rng(bands), (1, 90, 70, bands), dtype, few=False)
+    found = []
+    for enough in (0, 1 << 60):
+        monkeypatch.setattr(_worth, "ENOUGH", enough)
+        segmenter = fitted(pixels, 5, space=space)
+        found.append((segmenter, segmenter.segment(pixels).labels))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 def inertia(points: NDArray[Any], labels: NDArray[Any], centres: Any) -> float:
     spread = points.reshape(-1, points.shape[-1]) - np.asarray(centres, float)[labels.reshape(-1)]
     return float((spread**2).sum())

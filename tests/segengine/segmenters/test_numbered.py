@@ -54,10 +54,10 @@ def test_cells_are_those_that_sorting_finds(
         assert cells.squares == int((rows.astype(np.int64) ** 2).sum())
 
 
-@pytest.fixture(autouse=True, scope="module")
-def enough() -> Iterator[None]:
-    """Compiled loops, whatever this process has met."""
-    before, _worth.ENOUGH = _worth.ENOUGH, 0
+@pytest.fixture(autouse=True, scope="module", params=[0, 1 << 60], ids=["compiled", "few pixels"])
+def enough(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiled loops, or none, whatever this process has met."""
+    before, _worth.ENOUGH = _worth.ENOUGH, request.param
     yield
     _worth.ENOUGH = before
 
