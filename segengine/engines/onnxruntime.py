@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from segengine.engines import (
     run_once,
     threads,
 )
+from segengine.engines._parts import Parts
 from segengine.guards import onnx
 
 _DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"} | {
@@ -25,6 +27,12 @@ _DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2
 }
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
+
+
+_FULL = re.compile(
+    r"Failed to allocate memory|out of memory|bad_alloc|CUDA failure 2\b", re.IGNORECASE
+)
+"""It has no error of its own for that."""
 
 
 def ending(path: Path) -> str | None:
@@ -72,6 +80,7 @@ class OnnxEngine:
             o.name for o in self._session.get_outputs() if o.type not in _FLOATS
         )
         self.ending = ending(path)
+        self._parts = Parts(lambda error: _FULL.search(str(error)) is not None)
 
     @property
     def provenance(self) -> str:
@@ -81,6 +90,9 @@ class OnnxEngine:
         return f"onnxruntime {onnxruntime.__version__} ({device})"
 
     def run(self, batch: NDArray[Any]) -> Outputs:
+        return self._parts.run(self._run, batch)
+
+    def _run(self, batch: NDArray[Any]) -> Outputs:
         found = self._session.run(list(self.outputs), {self._name: batch})
         return {n: as_float(v) for n, v in zip(self.outputs, found, strict=True)}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -31,6 +30,7 @@ from segengine.engines import (
     run_once,
     threads,
 )
+from segengine.engines._parts import Parts
 from segengine.guards import tensorflow as saved_models
 from segengine.guards import tflite
 
@@ -99,27 +99,14 @@ class KerasEngine:
             )
         )
         self._any_size = True
-        self._most = sys.maxsize
-        """Windows at once that memory, a GPU's above all, has room for."""
+        self._parts = Parts(_is_full)
 
     @property
     def provenance(self) -> str:
         return provenance()
 
     def run(self, batch: NDArray[Any]) -> Outputs:
-        found: list[NDArray[Any]] = []
-        done = 0
-        while done < len(batch):
-            part = batch[done : done + self._most]
-            try:
-                found.append(self._run(part))
-            except library().errors.ResourceExhaustedError:
-                if len(part) == 1:
-                    raise
-                self._most = len(part) // 2  # from now on: memory will not grow
-            else:
-                done += len(part)
-        return {"output": found[0] if len(found) == 1 else np.concatenate(found)}
+        return self._parts.run(lambda part: {"output": self._run(part)}, batch)
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         if self._any_size:
@@ -170,6 +157,7 @@ class SavedModelEngine:
         made = self._call.structured_outputs
         self.integers = frozenset(n for n in self.outputs if not made[n].dtype.is_floating)
         self.ending = _ending(self._call)
+        self._parts = Parts(_is_full)
         for variable in getattr(self._loaded, "variables", ()):
             check_finite(variable.name, variable.numpy())
 
@@ -178,6 +166,9 @@ class SavedModelEngine:
         return provenance()
 
     def run(self, batch: NDArray[Any]) -> Outputs:
+        return self._parts.run(self._run, batch)
+
+    def _run(self, batch: NDArray[Any]) -> Outputs:
         found = self._call(**{self._name: library().constant(batch)})
         return {name: as_float(value.numpy()) for name, value in found.items()}
 
@@ -239,6 +230,10 @@ class LiteEngine:
 
     def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return run_once(self, shape)
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, library().errors.ResourceExhaustedError)
 
 
 def _ending(call: Any) -> str | None:

@@ -56,6 +56,69 @@ def test_keras(model: Any, batch: np.ndarray, expected: np.ndarray) -> None:
     assert engine.provenance.startswith(f"tensorflow {LIBRARY.__version__} (")
 
 
+NO_ROOM = RuntimeError(
+    "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv "
+    "node. bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 4294967296"
+)
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved", "onnx"])
+def test_a_batch_that_memory_has_no_room_for_is_run_in_parts(
+    kind: str,
+    model: Any,
+    saved: Path,
+    batch: np.ndarray,
+    expected: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engines are real; that there is room for two windows only is not."""
+    engine: Any
+    no_room: Exception = LIBRARY.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    if kind == "onnx":
+        weights = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
+        engine = onnxruntime.OnnxEngine(onnx_file(tmp_path / "m.onnx", weights))
+        batch, no_room = np.ascontiguousarray(batch.transpose(0, 3, 1, 2)), NO_ROOM
+        expected = np.einsum("cb,nbyx->ncyx", weights, batch)
+    elif kind == "saved":
+        engine = tensorflow.SavedModelEngine(saved)
+    else:
+        engine = tensorflow.KerasEngine(model)
+    tried: list[int] = []
+    run = engine._run
+    room = 2
+
+    def cramped(part: np.ndarray) -> Any:
+        tried.append(len(part))
+        if len(part) > room:
+            raise no_room
+        return run(part)
+
+    monkeypatch.setattr(engine, "_run", cramped)
+    (found,) = engine.run(batch).values()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert tried == [5, 2, 2, 1]
+    engine.run(batch)
+    assert tried[4:] == [2, 2, 1]  # it is not tried again
+    room = 0
+    with pytest.raises(type(no_room)):
+        engine.run(batch)
+    assert tried[7:] == [2, 1]
+
+
+def test_what_is_no_matter_of_memory_is_raised(
+    model: Any, batch: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tensorflow.KerasEngine(model)
+
+    def failing(part: np.ndarray) -> Any:
+        raise ValueError("another fault")
+
+    monkeypatch.setattr(engine, "_run", failing)
+    with pytest.raises(ValueError, match="another fault"):
+        engine.run(batch)
+
+
 def test_keras_is_traced_once(model: Any) -> None:
     engine = tensorflow.KerasEngine(model)
     for shape in ((1, 16, 16, 3), (3, 16, 16, 3), (2, 32, 16, 3)):
