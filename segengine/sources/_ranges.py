@@ -129,7 +129,7 @@ def open_ranged(system: Any, path: str) -> RangedFile | None:
     if not file.seekable() or file.size is None:
         file.close()
         return None
-    told = told or file.details
+    told = told or getattr(file, "details", None) or system.info(path)
     states = tuple(str(told[name]) for name in _STATES if told.get(name))
     state = (system.unstrip_protocol(path), file.size, states) if states else object()
     return RangedFile(file, file.size, state)
