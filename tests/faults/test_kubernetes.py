@@ -47,6 +47,10 @@ def let_in(kube: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return kube
 
 
+ENDED = 90.0
+"""Seconds in which the operator has followed a deletion; by itself it ends a cluster after half an hour."""
+
+
 def block(workers: Any = 2, **options: Any) -> dict[str, Any]:
     return {"kind": "kubernetes", "workers": workers, "options": {**OPTIONS, **options}}
 
@@ -87,7 +91,7 @@ def test_a_run_has_the_bytes_of_a_local_one(kube: Cluster, killed: str, tmp_path
         run.popen.send_signal(number)
         assert run.wait() == code, run.stderr
         assert time.monotonic() - began < 5
-        kube.until_empty(20, but=killed)
+        kube.until_empty(ENDED, but=killed)
         assert len(done) < len(job.records()) < SHARDS
         assert done.items() <= job.records().items()
         done = job.records()
@@ -104,7 +108,7 @@ def test_a_run_has_the_bytes_of_a_local_one(kube: Cluster, killed: str, tmp_path
     assert job.summary()["computed"] == SHARDS - len(done)
     assert SHARDS <= len(counted(log)) <= SHARDS + 6  # each time what workers had in hand
     assert differing(job.scenes(), local.scenes()) == []
-    kube.until_empty(20, but=killed)
+    kube.until_empty(ENDED, but=killed)
     for each in job.started:
         each.assert_nobody_left()
 
@@ -118,7 +122,7 @@ def test_workers_come_with_the_work_and_go_without_it(
         assert (pool.workers, pool.lookahead) == (3, 1)
         sizes = sizes_while_working(pool)
     assert (sizes[0], max(sizes), sizes[-1]) == (1, 3, 1)
-    let_in.until_empty(20, but=killed)
+    let_in.until_empty(ENDED, but=killed)
 
 
 def test_ctrl_c_before_there_is_a_worker_leaves_nothing(
@@ -135,7 +139,7 @@ def test_ctrl_c_before_there_is_a_worker_leaves_nothing(
     run.popen.send_signal(signal.SIGINT)
     assert run.wait() == 130
     assert time.monotonic() - began < 5
-    kube.until_empty(20, but=killed)
+    kube.until_empty(ENDED, but=killed)
     run.assert_nobody_left()
 
 
@@ -184,7 +188,7 @@ def test_bad_options_end_in_one_line_within_a_minute(
     found = refusal(ClusterSpec(**block(1, **options)))
     assert found.startswith(said[0])
     assert all(part in found for part in said), found
-    let_in.until_empty(20, but=killed)
+    let_in.until_empty(ENDED, but=killed)
 
 
 @pytest.mark.usefixtures("soon")
@@ -195,7 +199,7 @@ def test_a_quota_is_said_where_it_leaves_no_worker(let_in: Cluster, killed: str)
     found = refusal(ClusterSpec(**block(1, namespace="tight")))
     assert found.startswith("cluster.options: namespace: tight: Kubernetes makes no pod: ")
     assert "exceeded quota: small" in found
-    let_in.until_empty(20, but=killed)
+    let_in.until_empty(ENDED, but=killed)
 
 
 @pytest.mark.parametrize(
