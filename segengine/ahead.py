@@ -32,6 +32,15 @@ FEW = 8
 """Items that are not worth starting threads for."""
 
 
+def is_far(root: str) -> bool:
+    """Whether each object of a store is a request to a network.
+
+    >>> is_far("s3://bucket/masks"), is_far("/data/masks")
+    (True, False)
+    """
+    return "://" in root
+
+
 def several(
     items: Sequence[_Item], work: Callable[[_Item], _Found], *, far: bool
 ) -> Iterator[_Found]:
@@ -55,5 +64,5 @@ def several(
 
 def each_of(items: Iterable[_Item], work: Callable[[_Item], object], root: str) -> None:
     """Do it for each item, several at once; `root`: of the store that it waits for."""
-    for _ in several(list(items), work, far="://" in root):
+    for _ in several(list(items), work, far=is_far(root)):
         pass

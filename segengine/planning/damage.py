@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from segengine.ahead import is_far
 from segengine.instances.rows import ROWS
 from segengine.store.blobs import Objects
 from segengine.store.keys import FOLDERS, LAYOUTS, LOCK, layout_key, pack_key, rows_key, shard_key
@@ -45,7 +46,7 @@ def differences(objects: Objects) -> Iterator[tuple[Record, str, str]]:
         return None if digest(data) == stored.checksum else (record, stored.array, CHANGED)
 
     pairs = ((record, stored) for record in stored_records(objects) for stored in record.objects)
-    remote = "://" in objects.root
+    remote = is_far(objects.root)
     with ThreadPoolExecutor(16 if remote else 2) as pool:
         for batch in _chunks(pairs, 256):
             yield from (found for found in pool.map(check, batch) if found is not None)

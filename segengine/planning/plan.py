@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from segengine import asked
+from segengine.ahead import is_far
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
 from segengine.guards.trust import UNTRUSTED, is_code
@@ -123,7 +124,7 @@ class Plan:
     def overlaps(self, layout: Layout) -> bool:
         """True where a worker reads and stores while it computes: it would wait for a network, or its
         segmenter for both."""
-        remote = "://" in layout.uris[0] or "://" in self.objects.root
+        remote = "://" in layout.uris[0] or is_far(self.objects.root)
         return remote or asked.is_slow(self.plugin)
 
     def group(self, layout: Layout, frame: int) -> str | None:

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from segengine.ahead import FEW
+from segengine.ahead import FEW, is_far
 from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
@@ -75,18 +75,13 @@ def segment(
         yield Progress("segment", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
-def _is_far(root: str) -> bool:
-    """Whether each object of a store is a request."""
-    return "://" in root
-
-
 class _Unpacked:
     """Records of this run that lie by themselves, packed where many are to be read one by one: of a
     scene of very many, and of any that is done where each of them is a request."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.log = plan, RecordLog(plan.objects)
-        self.far = _is_far(plan.objects.root)
+        self.far = is_far(plan.objects.root)
         self.left = {
             scene: pending
             for scene, state in plan.states.items()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from inspect import signature
 from typing import Any, Protocol
@@ -77,8 +77,16 @@ _NOT_MET = ("PreconditionFailed", "ConditionalRequestConflict")
 """An object store's codes where a condition does not hold, or another write is under way."""
 
 
-def _not_met(error: OSError) -> bool:
-    return any(code in f"{error} {error.__cause__}" for code in _NOT_MET)
+@contextlib.contextmanager
+def _unless_refused(by: type[OSError]) -> Iterator[list[bool]]:
+    """A write on a condition; the list stays empty where that does not hold, which `by` may tell."""
+    try:
+        yield []
+    except OSError as error:
+        if not isinstance(error, by) and not any(
+            code in f"{error} {error.__cause__}" for code in _NOT_MET
+        ):
+            raise
 
 
 class FilesystemSpace:
@@ -120,30 +128,20 @@ class FilesystemSpace:
         self._system.pipe_file(self._at(key), data)
 
     def create(self, key: str, data: bytes) -> bool:
-        try:
+        with _unless_refused(FileExistsError) as done:
             # s3fs and gcsfs send `If-None-Match: *`.
             self._system.pipe_file(self._at(key), data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _not_met(error):
-                return False
-            raise
-        return True
+            done.append(True)
+        return bool(done)
 
     def replace(self, key: str, data: bytes, tag: str) -> bool:
         if not tag:
             self.put(key, data)
             return True
-        try:
+        with _unless_refused(FileNotFoundError) as done:
             self._ask("put_object", key, Body=data, IfMatch=tag)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if _not_met(error):
-                return False
-            raise
-        return True
+            done.append(True)
+        return bool(done)
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import tiling
-from segengine.ahead import several
+from segengine.ahead import is_far, several
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
@@ -151,7 +151,7 @@ class Unplaced:
 def load_layouts(objects: Objects) -> dict[str, Layout]:
     """The committed layouts of a store, by scene; one that is damaged for good counts as none."""
     _, files = objects.children(LAYOUTS)
-    found = several(files, partial(load_layout, objects), far="://" in objects.root)
+    found = several(files, partial(load_layout, objects), far=is_far(objects.root))
     return {layout.scene: layout for layout in found if layout is not None}
 
 

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from segengine.ahead import each_of, several
+from segengine.ahead import each_of, is_far, several
 from segengine.store.blobs import Objects
 from segengine.store.columns import arrow_column, arrow_table, numbers_of, taken
 from segengine.store.keys import (
@@ -406,7 +406,7 @@ class RecordLog:
         """
         found: dict[tuple[str, Place], Record] = {}
         keys = list(self.objects.keys(records_folder(scene)))
-        far = "://" in self.objects.root
+        far = is_far(self.objects.root)
         read = several(keys, self.objects.get, far=True) if far else map(self.objects.get, keys)
         for key, data in zip(keys, read, strict=True):
             if data is None:

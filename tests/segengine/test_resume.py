@@ -159,7 +159,7 @@ def test_killed_while_records_are_packed_before_the_last_stage(
     segengine.run(job(clean, spec))
     wanted = facts(clean)
     if far:
-        monkeypatch.setattr("segengine.stages.segment._is_far", lambda root: True)
+        monkeypatch.setattr("segengine.stages.segment.is_far", lambda root: True)
     else:
         monkeypatch.setattr("segengine.stages.segment.PACKED_TOGETHER", 3)
     probe = begun()
