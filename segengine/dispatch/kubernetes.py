@@ -95,18 +95,19 @@ def _client(place: _Place) -> Client:
     import dask
     from distributed import Client
 
-    address = place.scheduler_address()
     end = time.monotonic() + ANSWER
     while True:
         try:
+            # Anew each time: a port that was free when it was chosen may be somebody's by now.
+            address = place.scheduler_address()
             with dask.config.set(SETTINGS):
                 client = Client(address, timeout="5s", set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, NoAnswerError) as error:
             place.require_hope()
             if time.monotonic() > end:
                 raise SegengineError(
                     f"cluster.options: namespace: {place.namespace}: the scheduler of {place.name} does "
-                    f"not answer at {address}: {place.noted or error}"
+                    f"not answer: {place.noted or error}"
                 ) from error
             pause(TURN)
             continue
@@ -401,7 +402,9 @@ class _Place:
             f"{self.name}-scheduler", namespace=self.namespace, api=self.api
         )
         if not await service.async_ready_pods():
-            raise ValueError(f"{self.name} has no scheduler that is ready")
+            raise NoAnswerError(f"{self.name} has no scheduler that is ready")
+        if self._forward is not None:
+            await self._forward.async_stop()
         self._forward = service.portforward(remote_port=PORT, local_port="auto")
         return int(await self._forward.async_start())
 

@@ -6,6 +6,7 @@ What stands in for a cluster's control plane and its nodes: tests/kube.
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,27 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
 }  # fmt: skip
 """Options that cannot be, and what the line says of each."""
+
+
+def test_a_forwarded_port_that_somebody_took_is_chosen_anew(
+    let_in: Cluster, killed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs on one machine may choose the same, or one that a connection goes out by."""
+    from kr8s.asyncio.portforward import PortForward
+
+    choose = PortForward._find_available_port
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", 0))
+        taken = [somebody.getsockname()[1]]
+        monkeypatch.setattr(
+            PortForward,
+            "_find_available_port",
+            lambda self: taken.pop() if taken else choose(self),
+        )
+        with clusters.open_pool(ClusterSpec(**block(1)), 2) as pool:
+            assert not taken
+            assert pool.workers == 1
+    let_in.until_empty(ENDED, but=killed)
 
 
 @pytest.fixture
