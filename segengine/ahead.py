@@ -62,6 +62,14 @@ def several(
             raise
 
 
+def requested(
+    items: Sequence[_Item], work: Callable[[_Item], _Found], root: str
+) -> Iterator[_Found]:
+    """As `several` where each is a request to the store at `root`; here one after another, for then
+    the interpreter is what they wait for."""
+    yield from several(items, work, far=True) if is_far(root) else map(work, items)
+
+
 def each_of(items: Iterable[_Item], work: Callable[[_Item], object], root: str) -> None:
     """Do it for each item, several at once; `root`: of the store that it waits for."""
     for _ in several(list(items), work, far=is_far(root)):

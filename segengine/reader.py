@@ -139,9 +139,9 @@ class Store:
         self, scene: str | None = None, kind: str | None = "mask"
     ) -> Iterator[MaskRecord] | Iterator[Record]:
         """Commit records, one at a time; of one scene or all, of one kind or (None) all."""
-        singles, packed = self.log.scenes()
         only = Record if kind is None else type_of(kind)
-        for name in [scene] if scene is not None else sorted(singles | packed):
+        names = [scene] if scene is not None else sorted(set[str]().union(*self.log.scenes()))
+        for name in names:
             for record in () if only is None else self.log.read(name, only):
                 if kind in (None, record.kind):
                     yield record

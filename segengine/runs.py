@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -38,7 +38,7 @@ from segengine.progress import FailedFrame, Progress, Summary
 from segengine.report import build as build_report
 from segengine.stages import precision, publish, tables
 from segengine.stages.aggregate import Measurer, measurer
-from segengine.stages.pyramid import build_pyramid
+from segengine.stages.pyramid import Pyramid, build_pyramids
 from segengine.stages.quarantine import Quarantine
 from segengine.stages.segment import Counts, note_failures, segment
 from segengine.stages.stitch import clear_drafts, stitch
@@ -59,9 +59,10 @@ from segengine.store.keys import (
     metadata_key,
     scene_folder,
 )
+from segengine.store.kinds import LevelRecord
 from segengine.store.layouts import commit_layout, load_layout
 from segengine.store.lock import HeldLock, run_lock
-from segengine.store.records import RecordLog
+from segengine.store.records import RecordLog, SceneRecords
 from segengine.store.root import (
     attributes_or_lost,
     check_place,
@@ -342,28 +343,17 @@ class Run:
         steps = len(plan.layouts) + 3
         if self._is_published():
             self._metrics = self._stored_metrics()
-            self._figures = {
-                scene: tables.scene_figures(self.log, layout, plan.classes)
-                for scene, layout in plan.layouts.items()
-            }
+            for batch in self.log.together(plan.counts):
+                self._add_figures(batch)
             self.objects.delete_tree(WORK)
             yield Progress("publish", steps, steps, message="nothing has changed")
             return
         self.objects.open(publish.OBJECTS)
-        for done, (scene, layout) in enumerate(plan.layouts.items()):
-            arrays = plan.arrays[scene]
-            if arrays.levels and self._is_touched(scene):
-                for _ in build_pyramid(
-                    self.objects,
-                    layout,
-                    arrays.levels,
-                    arrays[MASK],
-                    self._pool(),
-                    self.job.faults,
-                    self._broken,
-                ):
-                    yield Progress("publish", done, steps, message=f"pyramid of {scene}")
-            self._figures[scene] = tables.scene_figures(self.log, layout, plan.classes)
+        for batch in self.log.together(plan.counts):
+            done = len(self._figures)
+            for made in self._build_pyramids(batch):
+                yield Progress("publish", done, steps, message=f"pyramid of {made.scene}")
+            self._add_figures(batch)
         publish.write_colors(plan, self._figures)
         tables.write_tables(plan, self._figures)
         tables.write_instances(plan, self._figures)
@@ -381,9 +371,22 @@ class Run:
         publish.finish(plan, self.log)
         yield Progress("publish", steps, steps)
 
-    def _is_touched(self, scene: str) -> bool:
-        singles, _ = self.log.scenes()
-        return scene in singles or any(broken[0] == scene for broken in self._broken)
+    def _build_pyramids(self, batch: Mapping[str, SceneRecords]) -> Iterator[LevelRecord]:
+        """Of the scenes of which anything has changed."""
+        broken = {scene for scene, _, _ in self._broken}
+        pyramids = [
+            Pyramid(scene, arrays[MASK], arrays.levels, records)
+            for scene, records in batch.items()
+            if (arrays := self.plan.arrays[scene]).levels and (records.singles or scene in broken)
+        ]
+        if pyramids:
+            of = self.objects, pyramids, self._pool(), self.job.faults, self._broken
+            yield from build_pyramids(*of)
+
+    def _add_figures(self, batch: Mapping[str, SceneRecords]) -> None:
+        for scene, records in batch.items():
+            layout = self.plan.layouts[scene]
+            self._figures[scene] = tables.scene_figures(records, layout, self.plan.classes)
 
     def _is_published(self) -> bool:
         """True where nothing has changed since the last complete publish."""

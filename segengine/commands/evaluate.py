@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from segengine.ahead import each_of
 from segengine.dispatch import clusters
 from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import JobError
@@ -107,17 +108,16 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
             pass
     log = RecordLog(objects)
     figures = {
-        scene: tables.scene_figures(log, layout, plan.classes)
-        for scene, layout in plan.layouts.items()
+        scene: tables.scene_figures(records, plan.layouts[scene], plan.classes)
+        for batch in log.together(plan.counts)
+        for scene, records in batch.items()
     }
     metrics = publish.write_metrics(plan, figures, measures)
     singles = log.scenes()[0] & set(plan.layouts) if published else set()
     objects.open(map(pack_key, singles))
-    for scene in singles:
-        log.write_pack(scene)
+    each_of(singles, log.write_pack, objects.root)
     objects.commit(published)
-    for scene in singles:
-        log.clear(scene)
+    each_of(singles, log.clear, objects.root)
     build(objects.root, objects.writer, **publish.unshown(plan, measures))
     return EvaluateReport(
         store.path,

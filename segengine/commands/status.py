@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from segengine.ahead import is_far, several
+from segengine.ahead import requested
 from segengine.progress import FailedFrame
 from segengine.reader import Store, open_store
 from segengine.stages.tables import SceneFigures
@@ -92,7 +92,7 @@ def status(path: str) -> StatusReport:
     failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
     _, names = objects.children(LAYOUTS)
     look = partial(_scene_status, store, done)
-    for found in several(names, look, far=True) if is_far(objects.root) else map(look, names):
+    for found in requested(names, look, objects.root):
         if found is not None:
             scenes.append(found[0])
             failed += found[1]

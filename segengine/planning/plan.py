@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segengine import asked
-from segengine.ahead import is_far
+from segengine.ahead import is_far, requested
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import changes, digest, mask_keys
 from segengine.guards.trust import UNTRUSTED, is_code
@@ -26,7 +26,7 @@ from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
 from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout, load_layouts, load_unplaced
-from segengine.store.records import RecordLog
+from segengine.store.records import RecordLog, batches
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Plugin, Segmenter, Unreadable
@@ -94,6 +94,11 @@ class Plan:
     def shards(self) -> int:
         """Shards of all scenes."""
         return sum(layout.shards for layout in self.layouts.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Shards of each scene."""
+        return {scene: layout.shards for scene, layout in self.layouts.items()}
 
     @property
     def pending(self) -> int:
@@ -274,8 +279,12 @@ def planning(
         _take_committed_fits(plan)
     log = RecordLog(objects)
     singles, packed = log.scenes()
-    for name, layout in found.layouts.items():
-        plan.states[name] = _state(plan, layout, log, name in singles, name in packed)
+    for batch in batches(plan.counts):
+
+        def look(name: str) -> SceneState:
+            return _state(plan, plan.layouts[name], log, name in singles, name in packed)
+
+        plan.states |= zip(batch, requested(batch, look, objects.root), strict=True)
     plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
     plan.notices = tuple(_notices(plan, old))
     return plan

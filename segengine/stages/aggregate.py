@@ -29,9 +29,9 @@ from segengine.progress import Progress
 from segengine.stages.outcomes import needed
 from segengine.store.arrays import SceneArrays
 from segengine.store.keys import INSTANCES, MASK, PROBABILITIES
-from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord
+from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord, Record
 from segengine.store.layouts import Layout
-from segengine.store.records import RecordLog
+from segengine.store.records import RecordLog, SceneRecords
 from segengine.store.seals import SealedObjects
 from segengine.types import FrameRef, Place, Plugin, TruthRef, Window
 from segengine.urls import public_values
@@ -145,6 +145,18 @@ def _called(work: Work) -> str:
     return f"aggregate: {work.task.scene} {work.task.place}"
 
 
+def _read(records: SceneRecords) -> tuple[_Masks, dict[tuple[str, Place], MeasureRecord]]:
+    masks = _Masks({}, {})
+    measures: dict[tuple[str, Place], MeasureRecord] = {}
+    for record in records.of(Record):
+        if isinstance(record, MaskRecord) and record.status == "done":
+            masks.checksums[record.shard] = record.checksum
+            masks.lost[record.shard] = frozenset(f.frame for f in record.failures)
+        elif isinstance(record, MeasureRecord):
+            measures[record.kind, record.shard] = record
+    return masks, measures
+
+
 class Measurer:
     """Measures what has no current measure record, and merges all records."""
 
@@ -189,18 +201,25 @@ class Measurer:
         if not self.spec.folds:
             return []
         found: list[MeasureTask] = []
-        for scene, own in self._truths.items():
-            layout = self.layouts[scene]
-            masks, measures = self._records(scene)
-            current = self.current.setdefault(scene, {})
-            for task in self._tasks(layout, masks, own):
-                old = measures.get((task.kind, task.place))
-                wanted = (task.inputs, task.key, task.checksum)
-                if old is not None and (old.truth, old.metrics, old.masks) == wanted:
-                    current[task.kind, task.place] = old
-                else:
-                    found.append(task)
+        shards = {scene: self.layouts[scene].shards for scene in self._truths}
+        for batch in self.log.together(shards):
+            for scene, records in batch.items():
+                found += self._stale(self.layouts[scene], records, self._truths[scene])
         return found
+
+    def _stale(
+        self, layout: Layout, records: SceneRecords, own: list[_Told]
+    ) -> Iterator[MeasureTask]:
+        """Those of a scene; what fits is kept."""
+        masks, measures = _read(records)
+        current = self.current.setdefault(layout.scene, {})
+        for task in self._tasks(layout, masks, own):
+            old = measures.get((task.kind, task.place))
+            wanted = (task.inputs, task.key, task.checksum)
+            if old is not None and (old.truth, old.metrics, old.masks) == wanted:
+                current[task.kind, task.place] = old
+            else:
+                yield task
 
     def measuring(self, layout: Layout, window: Window) -> Measuring | None:
         """How a shard's mask is measured as soon as it is stored; None: that is not to be.
@@ -232,17 +251,6 @@ class Measurer:
             scene: _told(frames, [next(found) for _ in frames]) if self.truth else []
             for scene, frames in refs
         }
-
-    def _records(self, scene: str) -> tuple[_Masks, dict[tuple[str, Place], MeasureRecord]]:
-        masks = _Masks({}, {})
-        measures: dict[tuple[str, Place], MeasureRecord] = {}
-        for record in self.log.read(scene):
-            if isinstance(record, MaskRecord) and record.status == "done":
-                masks.checksums[record.shard] = record.checksum
-                masks.lost[record.shard] = frozenset(f.frame for f in record.failures)
-            elif isinstance(record, MeasureRecord):
-                measures[record.kind, record.shard] = record
-        return masks, measures
 
     def _tasks(self, layout: Layout, masks: _Masks, own: list[_Told]) -> Iterator[MeasureTask]:
         folds = self.spec.folds

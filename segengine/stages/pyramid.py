@@ -1,9 +1,9 @@
-"""The pyramid of the mask, on the driver: level by level, each of the one below."""
+"""Pyramids of masks, on the driver: level by level, each of the one below."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from segengine.dispatch.pool import Pool, Work
 from segengine.fingerprint import digest
@@ -11,18 +11,72 @@ from segengine.job import FaultsSpec
 from segengine.stages.outcomes import needed
 from segengine.store.arrays import ArraySpec
 from segengine.store.kinds import LevelRecord, MaskRecord
-from segengine.store.layouts import Layout
-from segengine.store.records import RecordLog
+from segengine.store.records import SceneRecords
 from segengine.store.seals import SealedObjects
 from segengine.types import Place
 from segengine.worker.pyramid import LevelTask, build_level_shard
 
 
-def build_pyramid(
+class Pyramid:
+    """A scene's, as far as it is built."""
+
+    def __init__(
+        self, scene: str, base: ArraySpec, levels: tuple[ArraySpec, ...], records: SceneRecords
+    ) -> None:
+        self.scene, self.levels = scene, levels
+        self.had = "packed" if records.packed else "single"
+        self.below = base
+        self.checksums: dict[Place, str] = {}
+        """By shard of the level that was built last."""
+        self.stored: set[Place] = set()
+        """Those of them that lie in the store."""
+        self.old: dict[tuple[int, Place], LevelRecord] = {}
+        for record in records.of(MaskRecord):
+            self.checksums[record.shard] = record.checksum or record.status
+            if record.objects:
+                self.stored.add(record.shard)
+        for level in records.of(LevelRecord):
+            self.old[level.level, level.shard] = level
+
+    def works(
+        self, level: int, objects: SealedObjects, broken: frozenset[tuple[str, str, Place]]
+    ) -> Iterator[Work]:
+        """What there is to do of the next level."""
+        spec, below, below_it = self.levels[level - 1], self.below, self.stored
+        sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
+        for (f, y, x), checksum in self.checksums.items():
+            sources[f, y // 2, x // 2].append(((f, y, x), checksum))
+        self.below, self.checksums, self.stored = spec, {}, set()
+        for place, parts in sorted(sources.items()):
+            inputs = digest(sorted(parts))
+            now = self.old.get((level, place))
+            spoiled = (self.scene, spec.path, place) in broken
+            if now is not None and now.below == inputs and not spoiled:
+                self.add(now)
+                continue
+            task = LevelTask(
+                store=objects.root,
+                scene=self.scene,
+                level=level,
+                place=place,
+                spec=spec,
+                below=below,
+                inputs=inputs,
+                stored=frozenset(part for part, _ in parts if part in below_it),
+                had="" if now is None else self.had,
+                writer=objects.writer,
+            )
+            yield Work(f"{self.scene}/{spec.path}/{place}", build_level_shard, task)
+
+    def add(self, record: LevelRecord) -> None:
+        """Note a shard of the level that is being built."""
+        self.checksums[record.shard] = record.checksum
+        self.stored.add(record.shard)
+
+
+def build_pyramids(
     objects: SealedObjects,
-    layout: Layout,
-    levels: tuple[ArraySpec, ...],
-    base: ArraySpec,
+    pyramids: Sequence[Pyramid],
     pool: Pool,
     faults: FaultsSpec,
     broken: frozenset[tuple[str, str, Place]] = frozenset(),
@@ -31,50 +85,20 @@ def build_pyramid(
 
     What lies above a damaged shard stays as it is, and is named in `objects.damaged`.
     """
-    log = RecordLog(objects)
-    checksums: dict[Place, str] = {}
-    stored: set[Place] = set()
-    old: dict[tuple[int, Place], LevelRecord] = {}
-    for record in log.read(layout.scene):
-        if isinstance(record, MaskRecord):
-            checksums[record.shard] = record.checksum or record.status
-            if record.objects:
-                stored.add(record.shard)
-        elif isinstance(record, LevelRecord):
-            old[record.level, record.shard] = record
-    had = "packed" if layout.scene in log.scenes()[1] else "single"
-    below = base
-    for level, spec in enumerate(levels, start=1):
-        sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
-        for (f, y, x), checksum in checksums.items():
-            sources[f, y // 2, x // 2].append(((f, y, x), checksum))
-        works, checksums, below_it = [], {}, stored
-        stored = set()
-        for place, parts in sorted(sources.items()):
-            inputs = digest(sorted(parts))
-            record_now = old.get((level, place))
-            spoiled = (layout.scene, spec.path, place) in broken
-            if record_now is not None and record_now.below == inputs and not spoiled:
-                checksums[place] = record_now.checksum
-                stored.add(place)
-                continue
-            lies = had if record_now is not None else ""
-            task = LevelTask(
-                store=objects.root,
-                scene=layout.scene,
-                level=level,
-                place=place,
-                spec=spec,
-                below=below,
-                inputs=inputs,
-                stored=frozenset(part for part, _ in parts if part in below_it),
-                had=lies,
-                writer=objects.writer,
-            )
-            works.append(Work(f"{layout.scene}/{spec.path}/{place}", build_level_shard, task))
+    found = {pyramid.scene: pyramid for pyramid in pyramids}
+    for level in range(1, 1 + max((len(pyramid.levels) for pyramid in pyramids), default=0)):
+        works = _works([p for p in pyramids if level <= len(p.levels)], level, objects, broken)
         for _, made in needed(pool, works, faults, objects, lambda w: f"publish: {w.key}"):
             if isinstance(made, LevelRecord):
-                checksums[made.shard] = made.checksum
-                stored.add(made.shard)
+                found[made.scene].add(made)
                 yield made
-        below = spec
+
+
+def _works(
+    pyramids: Iterable[Pyramid],
+    level: int,
+    objects: SealedObjects,
+    broken: frozenset[tuple[str, str, Place]],
+) -> Iterator[Work]:
+    for pyramid in pyramids:
+        yield from pyramid.works(level, objects, broken)

@@ -27,7 +27,7 @@ from segengine.store.keys import (
 )
 from segengine.store.kinds import LOST, MaskRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import RecordLog
+from segengine.store.records import SceneRecords
 from segengine.types import Color, Place
 from segengine.urls import public
 
@@ -215,10 +215,10 @@ class SceneFigures:
                 yield FailedFrame(name, self.layout.scene, frame, status, reason)
 
 
-def scene_figures(log: RecordLog, layout: Layout, classes: int) -> SceneFigures:
+def scene_figures(records: SceneRecords, layout: Layout, classes: int) -> SceneFigures:
     """The figures of a scene, from its mask records."""
     figures = SceneFigures(layout, classes)
-    for record in log.read(layout.scene, MaskRecord):
+    for record in records.of(MaskRecord):
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)
     return figures

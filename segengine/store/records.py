@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from segengine.ahead import each_of, is_far, several
+from segengine.ahead import each_of, requested
 from segengine.store.blobs import Objects
 from segengine.store.columns import arrow_column, arrow_table, numbers_of, taken
 from segengine.store.keys import (
@@ -356,6 +356,30 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+ASKED_TOGETHER = 1 << 14
+"""Shards of scenes whose records are asked for, and held, at a time; of one scene there may be more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRecords:
+    """A scene's records as they were when they were read."""
+
+    singles: Mapping[tuple[str, Place], Record]
+    table: pa.Table | None
+    packed: bool
+    """Whether there is a pack, be it damaged."""
+
+    def of(self, only: type[R]) -> Iterator[R]:
+        """Those of a type: single ones first, then the packed ones they do not replace."""
+        for record in self.singles.values():
+            if isinstance(record, only) and not isinstance(record, VoidRecord):
+                yield record
+        if self.table is not None:
+            for record in from_table(self.table, only):
+                if (record.kind, record.shard) not in self.singles:
+                    yield record
+
+
 @dataclass(frozen=True, slots=True)
 class RecordLog:
     """Reads and writes the records of a store."""
@@ -406,8 +430,7 @@ class RecordLog:
         """
         found: dict[tuple[str, Place], Record] = {}
         keys = list(self.objects.keys(records_folder(scene)))
-        far = is_far(self.objects.root)
-        read = several(keys, self.objects.get, far=True) if far else map(self.objects.get, keys)
+        read = requested(keys, self.objects.get, self.objects.root)
         for key, data in zip(keys, read, strict=True):
             if data is None:
                 continue
@@ -437,17 +460,28 @@ class RecordLog:
     @overload
     def read(self, scene: str, only: type[R]) -> Iterator[R]: ...
     def read(self, scene: str, only: type[Record] = Record) -> Iterator[Record]:
-        """Records of a scene, all or of one type: single ones first, then the packed ones they do
-        not replace."""
-        singles = self.singles(scene)
-        for record in singles.values():
-            if isinstance(record, only) and not isinstance(record, VoidRecord):
-                yield record
+        """Records of a scene, all or of one type: as `SceneRecords.of`."""
+        singles = self.singles(scene)  # first: a run that ends meanwhile moves them to the pack
         table = self.table(scene)
-        if table is not None:
-            for record in from_table(table, only):
-                if (record.kind, record.shard) not in singles:
-                    yield record
+        yield from SceneRecords(singles, table, table is not None).of(only)
+
+    def together(self, shards: Mapping[str, int]) -> Iterator[dict[str, SceneRecords]]:
+        """The records of scenes, in their order, several scenes at a time; `shards`: of each scene.
+
+        For who holds the lock: one listing tells of all scenes what there is. Where each object is a
+        request, those of several scenes are on their way at once.
+        """
+        singles, packed = self.scenes()
+
+        def read(scene: str) -> SceneRecords:
+            return SceneRecords(
+                self.singles(scene) if scene in singles else {},
+                self.table(scene) if scene in packed else None,
+                scene in packed,
+            )
+
+        for batch in batches(shards):
+            yield dict(zip(batch, requested(batch, read, self.objects.root), strict=True))
 
     def write_pack(self, scene: str) -> None:
         """Put a finished scene's records into its parquet file, ahead of `clear`.
@@ -474,6 +508,24 @@ class RecordLog:
         """Delete all records of a scene."""
         self.objects.delete(pack_key(scene))
         self.clear(scene)
+
+
+def batches(shards: Mapping[str, int]) -> Iterator[list[str]]:
+    """Scenes that have few shards together, or one that has many.
+
+    >>> list(batches({"a": 3, "b": 1 << 14, "c": 4, "d": 1}))
+    [['a'], ['b'], ['c', 'd']]
+    """
+    batch: list[str] = []
+    held = 0
+    for scene, count in shards.items():
+        if batch and held + count > ASKED_TOGETHER:
+            yield batch
+            batch, held = [], 0
+        batch.append(scene)
+        held += count
+    if batch:
+        yield batch
 
 
 @lru_cache(maxsize=8)

@@ -134,4 +134,4 @@ def write_documents(objects: Objects, documents: Mapping[str, bytes]) -> None:
 
 def is_said(objects: SealedObjects, key: str, document: bytes) -> bool:
     """Whether stored metadata say the same as `document`; asks the seal before the store."""
-    return objects.has(key, document) or says(objects.get(key), document)
+    return objects.vouches(key, document) or says(objects.get(key), document)

@@ -395,10 +395,17 @@ class SealedObjects:
 
     def has(self, key: str, data: bytes) -> bool:
         """True where an object is known to be these bytes; asks its seal before the store."""
+        sealed = self._sealed(key)
+        return self.base.get(key) == data if sealed is None else sealed == digest(data)
+
+    def vouches(self, key: str, data: bytes) -> bool:
+        """True where an object's seal is of these bytes; does not ask the store."""
+        return self._sealed(key) == digest(data)
+
+    def _sealed(self, key: str) -> str | None:
+        """The digest of an object that was sealed, or will be, and is not known to be damaged."""
         seal = self._pending.get(key) or self.book.seals.get(key)
-        if seal is not None and key not in self.damaged:
-            return seal.digest == digest(data)
-        return self.base.get(key) == data
+        return None if seal is None or key in self.damaged else seal.digest
 
     def exists(self, key: str) -> bool:
         """True where there is such an object, whole or not."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import HERE, differing, marked, tree, until, write_photos
+from harness import differing, marked, tree, until, write_photos
 
 import segengine
 from tests.kube import IMAGE, Cluster
