@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from segengine.ahead import requested
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
@@ -226,9 +227,12 @@ def _provenance(store: Store) -> list[dict[str, Any]]:
     """Who made the masks: each host once, from the first records of some scenes."""
     names = list(store.scenes)
     step = max(1, len(names) // SAMPLED)
-    found: dict[str, dict[str, Any]] = {}
-    for name in names[::step]:
-        for record in islice(store.records(name, "mask"), 1000):
-            if record.provenance and record.provenance not in found:
-                found[record.provenance] = json.loads(record.provenance)
-    return list(found.values())
+
+    def made(name: str) -> dict[str, None]:
+        records = islice(store.records(name, "mask"), 1000)
+        return {record.provenance: None for record in records if record.provenance}
+
+    found: dict[str, None] = {}
+    for texts in requested(names[::step], made, store.objects.root):
+        found |= texts
+    return [json.loads(text) for text in found]
