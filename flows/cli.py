@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from segengine_flows.early import asks_for_json
 from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
-from segengine_flows.terminal import say, write
+from segengine_flows.terminal import say, write, write_json
 
 LISTS = ("segmenters", "sources", "metrics", "losses")
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
@@ -103,6 +103,7 @@ def _run(args: argparse.Namespace) -> int:
         prefect=args.prefect,
         metrics_file=args.metrics_file,
         lineage=args.lineage,
+        as_json=args.json,
     )
 
 
@@ -116,25 +117,28 @@ def _plan(args: argparse.Namespace) -> int:
     from segengine.job import is_train_job, load_job
 
     if is_train_job(args.job):
+        from segengine.errors import JobError
         from segengine_flows._train import planned
 
-        return _show_lines(planned(args.job, args.set))
+        if args.json:
+            raise JobError(f"--json: {args.job} is a TRAIN.yaml; it goes with a job")
+        return _show(planned(args.job, args.set))
     job = load_job(args.job, args.set)  # a mistake is told before anything heavy is loaded
     from segengine.commands.plan import plan
 
-    return _show_lines(plan(job))
+    return _show(plan(job), args.json)
 
 
 def _status(args: argparse.Namespace) -> int:
     from segengine.commands.status import status
 
-    return _show_lines(status(_store(args.store)))
+    return _show(status(_store(args.store)), args.json)
 
 
 def _verify(args: argparse.Namespace) -> int:
     from segengine.commands.verify import verify
 
-    return _show_lines(verify(_trusted(args), trust=args.trust))
+    return _show(verify(_trusted(args), trust=args.trust), args.json)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -143,7 +147,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     asked = {group: args.__dict__[group] for group in ("metrics", "losses")}
     given = {group: names for group, names in asked.items() if names is not None}
     truth = _truth(args)
-    return _show_lines(evaluate(_trusted(args), truth, given or None, args.trust))
+    return _show(evaluate(_trusted(args), truth, given or None, args.trust), args.json)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -187,7 +191,7 @@ def _warn_of_inputs(place: str, written: Sequence[str]) -> None:
         )
 
 
-def _show(args: argparse.Namespace) -> int:
+def _picture(args: argparse.Namespace) -> int:
     from segengine.commands.show import show
 
     place, frame = _trusted(args), args.frame
@@ -232,10 +236,13 @@ def _family(loss: str) -> str:
     return place if place in FAMILIES else FAMILIES[-1]
 
 
-def _show_lines(report: Any) -> int:
+def _show(report: Any, as_json: bool = False) -> int:
     """Print a report; its exit code."""
-    for line in report.lines():
-        write(line)
+    if as_json:
+        write_json(report.as_json())
+    else:
+        for line in report.lines():
+            write(line)
     return int(getattr(report, "exit_code", 0))
 
 
@@ -350,6 +357,11 @@ def _parser() -> argparse.ArgumentParser:
             help="what stderr gets: text and a progress bar, or one JSON object a line",
         )
 
+    def add_json(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--json", action="store_true", help="one JSON object on stdout instead of text"
+        )
+
     own = "use code that the store's own job names as package.module:Class"
     demo = add("demo", _demo, "Segment real images that come with a dependency; needs no network.")
     demo.add_argument(
@@ -375,10 +387,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_path,
         help="send the run's events of OpenLineage there",
     )
+    add_json(run)
     add_log(run)
     add_trust(run, "as `trust: true`: use code and files that inputs and models name")
-    add_job(add("plan", _plan, "Dry run: what would be done, and what it needs."))
-    add_store(add("status", _status, "What is done, failed and left, from the store's records."))
+    plan = add("plan", _plan, "Dry run: what would be done, and what it needs.")
+    add_job(plan)
+    status = add("status", _status, "What is done, failed and left, from the store's records.")
+    add_store(status)
     verify = add("verify", _verify, "Compare checksums, and segment a sample again.")
     add_store(verify)
     evaluate = add("evaluate", _evaluate, "Measure a finished store without segmenting again.")
@@ -414,7 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--overwrite", action="store_true", help="also files that no export wrote; never an input"
     )
-    show = add("show", _show, "Draw a frame beside its mask.")
+    show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")
     show.add_argument("--frame", metavar="N", type=int, default=0, help="frame in the scene")
@@ -426,6 +441,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (verify, evaluate, report, export, show):
         add_trust(command, own)
+    for command in (plan, status, verify, evaluate):
+        add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")
     train.add_argument(

@@ -48,9 +48,11 @@ def run(
     prefect: bool = False,
     metrics_file: str | None = None,
     lineage: str | None = None,
+    as_json: bool = False,
 ) -> int:
     """Run a job file with progress on stderr and the result on stdout; returns the exit code.
 
+    `as_json`: the result is one JSON object, what `status` says of the store and of the run besides.
     Raises SegengineError where the run cannot go on, KeyboardInterrupt where it was interrupted.
     """
     options = {
@@ -60,14 +62,20 @@ def run(
         "lineage": lineage,
     }
     recorded = prefect or configured_url() is not None
+    show = _show_json if as_json else terminal.show_result
     if not recorded:
-        return _run(load_job(job_file, overrides), None, options)
+        return _run(load_job(job_file, overrides), None, options, show)
     # First of all: it needs longer to start than anything else here.
     with Recorder() as recorder:
-        return _run(load_job(job_file, overrides), recorder, options)
+        return _run(load_job(job_file, overrides), recorder, options, show)
 
 
-def _run(job: Job, recorder: Recorder | None, options: Mapping[str, Any]) -> int:
+def _run(
+    job: Job,
+    recorder: Recorder | None,
+    options: Mapping[str, Any],
+    show: Callable[[Summary], None],
+) -> int:
     from segengine_tasks.session import Session
 
     with _child(job) as child:
@@ -75,10 +83,25 @@ def _run(job: Job, recorder: Recorder | None, options: Mapping[str, Any]) -> int
         if recorder is not None:
             recorder.mirror(session)
         summary = drive(session)
-    terminal.show_result(summary)
+    show(summary)
     if recorder is None:
         terminal.say(UNRECORDED)
     return summary.exit_code
+
+
+def _show_json(summary: Summary) -> None:
+    from segengine.commands.status import status
+
+    terminal.write_json(
+        {
+            **status(summary.store).as_json(),
+            "name": summary.name,
+            "report": summary.report,
+            "computed": summary.computed,
+            "seconds": summary.seconds,
+            "exit_code": summary.exit_code,
+        }
+    )
 
 
 def _child(job: Job) -> AbstractContextManager[Child | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -47,6 +48,14 @@ def say(text: str, level: str = "info") -> None:
 def write(text: str) -> None:
     """One line on stdout."""
     sys.stdout.write(f"{printable(text)}\n")
+    sys.stdout.flush()
+
+
+def write_json(found: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    from segengine.urls import public_values
+
+    sys.stdout.write(json.dumps(public_values(found), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

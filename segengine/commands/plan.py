@@ -59,6 +59,30 @@ class PlanReport:
         """0, or 3 where inputs cannot be read."""
         return 3 if self.failed else 0
 
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints; `estimate`: of what is left, null where there is none."""
+        return {
+            "name": self.job.name,
+            "store": self.job.store.path,
+            "scenes": len(self.scenes),
+            "frames": sum(shape[0] for _, shape, _, _, _ in self.scenes),
+            "shards": self.shards,
+            "pending": self.pending,
+            "pixels": self.pixels,
+            "skipped": dict(self.skipped),
+            "quarantined": [{"name": f.name, "reason": f.reason} for f in self.failed],
+            "estimate": self._estimate(),
+            "workers": self.workers,
+            "notices": list(self.notices),
+        }
+
+    def _estimate(self) -> dict[str, float] | None:
+        if not self.pending:
+            return {"seconds": 0.0, "bytes": 0}
+        if self.seconds is None or self.bytes is None:
+            return None
+        return {"seconds": self.seconds, "bytes": self.bytes}
+
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
         spec = self.job.segmenter

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from segengine.ahead import requested
 from segengine.progress import FailedFrame
@@ -19,6 +20,18 @@ from segengine.store.parquet import read_parquet
 from segengine.store.seals import SealedObjects, damage_notices
 
 
+class FrameCounts(NamedTuple):
+    """Frames by what became of them."""
+
+    done: int
+    failed: int
+    """In quarantine."""
+    left: int
+    """Of which a shard has no record."""
+    gone: int
+    """Whose input has vanished; their masks stay."""
+
+
 @dataclass(frozen=True, slots=True)
 class SceneStatus:
     """A scene's shards by what became of them."""
@@ -28,8 +41,12 @@ class SceneStatus:
     shards: int
     done: int
     failed: int
-    gone: int
-    """Frames whose input has vanished."""
+    of_frames: FrameCounts
+
+    @property
+    def gone(self) -> int:
+        """Frames whose input has vanished."""
+        return self.of_frames.gone
 
     @property
     def left(self) -> int:
@@ -52,6 +69,29 @@ class StatusReport:
         """0, or 3 while frames are quarantined."""
         return 3 if self.failed else 0
 
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints: frames by what became of them, for each scene, and the quarantine."""
+        whole = _sum(scene.of_frames for scene in self.scenes)
+        nowhere = sum(frame.scene is None for frame in self.failed)  # no scene counts them
+        return {
+            "store": self.store,
+            "frames": whole._replace(failed=whole.failed + nowhere)._asdict(),
+            "scenes": [
+                {
+                    "name": scene.scene,
+                    "frames": scene.frames,
+                    **scene.of_frames._asdict(),
+                    "shards": {"done": scene.done, "failed": scene.failed, "left": scene.left},
+                }
+                for scene in self.scenes
+            ],
+            "quarantine": [
+                {"name": f.name, "status": f.kind, "reason": f.reason, "scene": f.scene}
+                for f in self.failed
+            ],
+            "notices": list(self.notices),
+        }
+
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
         width = max([len("scene"), *(len(s.scene) for s in self.scenes)])
@@ -67,7 +107,7 @@ class StatusReport:
                 shards=sum(s.shards for s in self.scenes),
                 done=sum(s.done for s in self.scenes),
                 failed=sum(s.failed for s in self.scenes),
-                gone=sum(s.gone for s in self.scenes),
+                of_frames=_sum(s.of_frames for s in self.scenes),
             ),
         ]
         for s in rows:
@@ -80,6 +120,10 @@ class StatusReport:
             found.append(f"{frames} quarantined:")
             found += [f"  {f.name}: {f.kind}: {f.reason}" for f in self.failed]
         return (*found, *self.notices)
+
+
+def _sum(counts: Iterable[FrameCounts]) -> FrameCounts:
+    return FrameCounts(*map(sum, zip(*counts, (0, 0, 0, 0), strict=True)))
 
 
 def status(path: str) -> StatusReport:
@@ -115,13 +159,20 @@ def _scene_status(
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)
             statuses.append(record.status)
+    frames = Counter(figures.status(frame)[0] for frame in range(layout.shape[0]))
+    of_frames = FrameCounts(
+        done=frames["done"],
+        failed=sum(n for what, n in frames.items() if what not in ("done", "pending", "gone")),
+        left=frames["pending"],
+        gone=frames["gone"],
+    )
     found = SceneStatus(
         scene=name,
         frames=layout.shape[0],
         shards=layout.shards,
         done=statuses.count("done"),
         failed=len(statuses) - statuses.count("done"),
-        gone=int(layout.gone.sum()),
+        of_frames=of_frames,
     )
     return found, list(figures.failed())
 
@@ -146,7 +197,8 @@ def _all_done(store: Store) -> dict[str, SceneStatus]:
         if status != "done" or scene not in count:
             undone.add(scene)
         else:
-            found[scene] = SceneStatus(scene, n, count[scene], count[scene], failed=0, gone=0)
+            of_frames = FrameCounts(n, 0, 0, 0)
+            found[scene] = SceneStatus(scene, n, count[scene], count[scene], 0, of_frames)
     return {scene: one for scene, one in found.items() if scene not in undone}
 
 

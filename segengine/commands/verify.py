@@ -76,6 +76,16 @@ class VerifyReport:
         """0, or 4 where anything differs."""
         return 4 if self.problems else 0
 
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "store": self.store,
+            "checked": self.objects,
+            "different": [problem._asdict() for problem in self.problems],
+            "sampled": self.sampled,
+            "not_sampled": list(self.skipped),
+        }
+
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
         found = [

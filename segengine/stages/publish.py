@@ -132,8 +132,9 @@ def write_metrics(
     cut = plan.objects.get(CUT_INSTANCES)
     if cut is not None:
         document["cut_instances"] = json.loads(cut)
-    plan.objects.put(METRICS, json.dumps(public_values(_finite(document)), indent=1).encode())
-    return document
+    stored: dict[str, Any] = public_values(_finite(document))
+    plan.objects.put(METRICS, json.dumps(stored, indent=1).encode())
+    return stored
 
 
 def _areas(classes: list[str], counts: Any, metres: list[float] | None) -> dict[str, Any]:

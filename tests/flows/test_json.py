@@ -1,0 +1,135 @@
+"""`--json`: one object on stdout and nothing else there, with the keys that programs read."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segengine.job import load_job
+from segengine.runs import Run
+from segengine_flows import cli, run
+
+CHAPTER = Path(__file__).parents[2] / "segengine/commands/README.md"
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without a Prefect, and with the signals' handlers as they were."""
+    monkeypatch.setattr(run, "configured_url", lambda: None)
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """What a command prints with `--json`; its exit code must be this one."""
+
+    def call(code: int, *arguments: str) -> Any:
+        assert cli.main([*arguments, "--json"]) == code
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1
+        found = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        if arguments[0] != "evaluate":
+            assert set(found) == documented(arguments[0])
+        return found
+
+    return call
+
+
+def documented(command: str) -> set[str]:
+    """Keys that the chapter tells of a command."""
+    found: dict[str, set[str]] = {}
+    name = ""
+    for first, second in re.findall(r"^\|(.*?)\|(.*?)\|", CHAPTER.read_text(), re.MULTILINE):
+        name = first.strip() or name
+        found.setdefault(name, set()).update(re.findall(r"`(\w+)`", second))
+    found["status"] = found["`status`, `run`"]
+    found["run"] = found["status"] | found["`run` besides"]
+    return found.get(command) or found[f"`{command}`"]
+
+
+def test_the_life_of_a_store(job_file: Path, photos: Path, ask: Ask) -> None:
+    store = str(job_file.parent / "masks.zarr")
+    (photos / "bad.png").write_bytes(b"")
+    (photos / "notes.txt").write_text("none of them")
+    plan = ask(3, "plan", str(job_file))
+    assert [plan[key] for key in ("scenes", "frames", "shards", "pending")] == [2, 4, 2, 2]
+    assert plan["pixels"] == 3 * 40 * 50 + 300 * 20
+    assert plan["skipped"] == {".txt": 1}
+    assert [one["name"] for one in plan["quarantined"]] == ["bad.png"]
+    assert plan["quarantined"][0]["reason"]
+    assert plan["estimate"]["seconds"] > 0
+    assert plan["estimate"]["bytes"] > 0
+
+    found = ask(3, "run", str(job_file))
+    assert found["frames"] == {"done": 4, "failed": 1, "left": 0, "gone": 0}
+    assert (found["computed"], found["exit_code"], found["store"]) == (2, 3, store)
+    assert found["seconds"] > 0
+    assert {(one["name"], one["status"], one["scene"]) for one in found["quarantine"]} == {
+        ("bad.png", "corrupt", None)
+    }
+    assert sorted((one["frames"], one["done"]) for one in found["scenes"]) == [(1, 1), (3, 3)]
+
+    (photos / "0.png").unlink()
+    (photos / "bad.png").unlink()
+    found = ask(0, "run", str(job_file))
+    assert found["frames"] == {"done": 3, "failed": 0, "left": 0, "gone": 1}
+    assert found["quarantine"] == []
+    assert found["computed"] == 0
+    assert ask(0, "status", store) == {key: found[key] for key in documented("status")}
+    done = ask(0, "plan", str(job_file))
+    assert (done["pending"], done["estimate"]) == (0, {"seconds": 0.0, "bytes": 0})
+
+    good = ask(0, "verify", store)
+    assert good["checked"] > 8
+    assert good["different"] == []
+    (mask,) = sorted(Path(store).glob("scenes/*/mask/0/c/0/0/0"))[-1:]
+    mask.write_bytes(mask.read_bytes()[:-1] + b"\x00\x01")
+    bad = ask(4, "verify", store)
+    assert bad["checked"] == good["checked"]
+    assert [one["object"] for one in bad["different"]] == [str(mask.relative_to(store))]
+    assert bad["different"][0]["what"]
+
+
+def test_frames_of_shards_that_are_still_to_come(job_file: Path, ask: Ask) -> None:
+    with Run(load_job(str(job_file)), in_process=True) as planned:
+        for _ in planned.stage("plan"):
+            pass
+    found = ask(0, "status", str(job_file.parent / "masks.zarr"))
+    assert found["frames"] == {"done": 0, "failed": 0, "left": 4, "gone": 0}
+    assert sorted(one["left"] for one in found["scenes"]) == [1, 3]
+    assert [one["shards"]["left"] for one in found["scenes"]] == [1, 1]
+
+
+def test_figures_are_those_that_are_stored(job_file: Path, photos: Path, ask: Ask) -> None:
+    store = job_file.parent / "masks.zarr"
+    ask(0, "run", str(job_file))
+    found = ask(
+        0, "evaluate", str(store), "--truth", str(photos / "{stem}.png"), "--metrics", "confusion"
+    )
+    assert found == json.loads((store / "metrics.json").read_text())
+    assert {"unknown_labels", "missing_truth"} <= found.keys()
+
+
+def test_where_a_command_fails_stdout_is_empty(
+    job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_file.write_text(job_file.read_text().replace("clusters: 3", "clusters: none"))
+    assert cli.main(["run", str(job_file), "--json"]) == 2
+    assert cli.main(["status", str(job_file.parent / "none.zarr"), "--json"]) == 2
+    train = job_file.with_name("train.yaml")
+    train.write_text("model: {kind: unet}\ndata: {}\n")
+    capsys.readouterr()
+    assert cli.main(["plan", str(train), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
