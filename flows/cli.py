@@ -228,6 +228,14 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _schema(args: argparse.Namespace) -> int:
+    from segengine.job import Job
+
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    write_json({"$schema": dialect, **Job.model_json_schema()})
+    return 0
+
+
 def _family(loss: str) -> str:
     """The family of a loss: the module it lies in; another package's are `other`."""
     from segengine import registry
@@ -450,6 +458,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_log(train)
     add_log(demo)
+    add("schema", _schema, "Print the JSON schema of a job, for editors that check YAML by one.")
     for group in LISTS:
         add(group, _list, f"List the {group} that are installed.")
     return parser

@@ -32,6 +32,7 @@ COMMANDS = (
     "sources",
     "metrics",
     "losses",
+    "schema",
 )
 
 

@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
-from segengine.job import load_job
+from segengine.errors import JobError
+from segengine.job import load_job, parse_job
 from segengine.runs import Run
 from segengine_flows import cli, run
 
-CHAPTER = Path(__file__).parents[2] / "segengine/commands/README.md"
+ROOT = Path(__file__).parents[2]
+CHAPTER, JOBS = ROOT / "segengine/commands/README.md", ROOT / "deployments/jobs"
 Ask = Callable[..., Any]
 
 
@@ -133,3 +137,31 @@ def test_where_a_command_fails_stdout_is_empty(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_the_schema_takes_what_a_run_takes_and_refuses_what_it_refuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert schema["$schema"] == validator.META_SCHEMA["$id"]
+    jobs = {file.name: yaml.safe_load(file.read_text()) for file in JOBS.glob("*.yaml")}
+    jobs = {name: job for name, job in jobs.items() if "store" in job}
+    assert len(jobs) >= 12
+    for name, job in jobs.items():
+        assert [error.message for error in validator.iter_errors(job)] == [], name
+    for path, value in (
+        (("stor",), {}),
+        (("segmenter", "clusterz"), 3),
+        (("segmenter", "clusters"), "many"),
+        (("store", "chunk"), 0),
+        (("source", "paths"), []),
+    ):
+        wrong = json.loads(json.dumps(jobs["photos.yaml"]))
+        block = wrong[path[0]] if len(path) > 1 else wrong
+        block[path[-1]] = value
+        assert not validator.is_valid(wrong), path
+        with pytest.raises(JobError):
+            parse_job(wrong)
