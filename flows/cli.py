@@ -113,6 +113,12 @@ def _demo(args: argparse.Namespace) -> int:
     return demo(args.out, overwrite=args.overwrite)
 
 
+def _init(args: argparse.Namespace) -> int:
+    from segengine.commands.init import init
+
+    return _show(init(args.path, args.out))
+
+
 def _plan(args: argparse.Namespace) -> int:
     from segengine.job import is_train_job, load_job
 
@@ -376,6 +382,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", type=_path, default="segengine-demo", help="where to put it all"
     )
     demo.add_argument("--overwrite", action="store_true", help="also files that no demo wrote")
+    init = add("init", _init, "Look at files, and write a job for them with each key explained.")
+    init.add_argument(
+        "path", metavar="PATH", type=_path, nargs="?", default=".", help="folder, file, glob or URL"
+    )
+    init.add_argument(
+        "--out", metavar="JOB.yaml", type=_path, default="job.yaml", help="the file to write"
+    )
     run = add("run", _run, "Run a job: plan, segment, aggregate, publish; goes on by itself.")
     add_job(run)
     run.add_argument("--repair", action="store_true", help="make changed stored masks again")

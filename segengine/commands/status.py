@@ -197,8 +197,14 @@ def _all_done(store: Store) -> dict[str, SceneStatus]:
         if status != "done" or scene not in count:
             undone.add(scene)
         else:
-            of_frames = FrameCounts(n, 0, 0, 0)
-            found[scene] = SceneStatus(scene, n, count[scene], count[scene], 0, of_frames)
+            found[scene] = SceneStatus(
+                scene=scene,
+                frames=n,
+                shards=count[scene],
+                done=count[scene],
+                failed=0,
+                of_frames=FrameCounts(done=n, failed=0, left=0, gone=0),
+            )
     return {scene: one for scene, one in found.items() if scene not in undone}
 
 

@@ -19,6 +19,7 @@ from segengine_flows import cli
 
 COMMANDS = (
     "demo",
+    "init",
     "run",
     "plan",
     "status",
