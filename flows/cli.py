@@ -1,8 +1,4 @@
-"""The `segengine` command: parse, call, print, exit code.
-
-Exit codes: 0 all frames committed; 1 an error that stopped the run; 2 bad usage or an invalid job;
-3 finished, with frames in quarantine; 4 `verify` found a difference; 129, 130 and 143 interrupted.
-"""
+"""The `segengine` command: parse, call, print, exit code."""
 
 from __future__ import annotations
 
@@ -17,6 +13,15 @@ from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signa
 from segengine_flows.terminal import say, write, write_json
 
 LISTS = ("segmenters", "sources", "metrics", "losses")
+EXIT_CODES = """\
+exit codes:
+  0    all frames committed
+  1    an error stopped the run
+  2    bad usage, or an invalid job: the line names its key
+  3    finished, with frames in quarantine
+  4    `verify` found a difference
+  130  interrupted (143: by SIGTERM, 129: its terminal was closed); the same command goes on
+"""
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
 
 
@@ -337,7 +342,13 @@ def _path(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="segengine", description="Segment images at scale.", allow_abbrev=False)
+    parser = _Parser(
+        prog="segengine",
+        description="Segment images at scale.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.set_defaults(command=_version)
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
