@@ -27,6 +27,8 @@ SHARDS = {1.0: 40, 0.1: 200}
 """How many, by the seconds that each takes."""
 AIMS = {1.0: 0.8, 0.1: 0.5}
 SIDE = 256
+SCENES = 22
+"""Small ones, of which each has records, a pyramid and metadata of its own."""
 
 
 @contextmanager
@@ -63,9 +65,10 @@ def rows() -> Iterator[Row]:
         for seconds, shards in SHARDS.items():
             source = place / f"{shards}.zarr"
             zarr.save_array(source, np.full((1, SIDE, SIDE * shards, 1), 7, np.uint8))
-            disk, _ = _timed(source, f"{place}/{shards}.out", seconds)
+            disk = _timed([source], f"{place}/{shards}.out", seconds)["segment"]
             before = Counter(seen)
-            far, whole = _timed(source, f"{url}/{shards}", seconds)
+            took = _timed([source], f"{url}/{shards}", seconds)
+            far, whole = took["segment"], sum(took.values())
             asked = seen - before
             kinds = ", ".join(f"{n / shards:.2g} {kind}" for kind, n in sorted(asked.items()))
             aim = AIMS[seconds]
@@ -75,28 +78,40 @@ def rows() -> Iterator[Row]:
                       asked.total() / shards, "")  # fmt: skip
             yield Row("object store: the whole run", whole, shards * seconds / 2, "s",
                       shards * seconds / 2 / whole, "")  # fmt: skip
+        sources = [place / f"scenes/{i:02}.zarr" for i in range(SCENES)]
+        for source in sources:
+            zarr.save_array(source, np.full((1, SIDE, 2 * SIDE, 1), 7, np.uint8))
+        disk = _timed(sources, f"{place}/scenes.out", 0.0)["publish"]
+        before = Counter(seen)
+        far = _timed(sources, f"{url}/scenes", 0.0)["publish"]
+        asked = (seen - before).total() / SCENES
+        yield Row(f"object store: publishing {SCENES} scenes of two shards on S3, against on disk",
+                  far, disk, "s", disk / far, "")  # fmt: skip
+        again = sum(_timed(sources, f"{url}/scenes", 0.0).values())
+        yield Row(f"object store: a run that finds nothing to do; requests a scene before ({asked:.3g})",
+                  again, 0, "s", again, "")  # fmt: skip
 
 
-def _timed(source: Path, store: str, seconds: float) -> tuple[float, float]:
-    """Seconds of the segment stage, and of the whole run."""
+def _timed(sources: list[Path], store: str, seconds: float) -> dict[str, float]:
+    """Seconds of each stage."""
     job = {
         "name": "far",
-        "source": {"kind": "zarr", "paths": [str(source)]},
+        "source": {"kind": "zarr", "paths": [str(source) for source in sources]},
         "segmenter": {"kind": "tests.benchmarks.scale:Sleeping", "seconds": seconds},
         "store": {"path": store, "chunk": SIDE, "shard": SIDE, "frames": 1},
         "cluster": {"workers": 2},
     }
-    took, begun = 0.0, time.monotonic()
+    took: dict[str, float] = {}
     with Run(parse_job(job)) as run:
         for stage in Run.STAGES:
-            if stage == "segment":
-                run.wait_for_workers()
             before = time.monotonic()
+            if stage == "segment" and seconds:
+                run.wait_for_workers()
+                took["start"], before = time.monotonic() - before, time.monotonic()
             for _ in run.stage(stage):
                 pass
-            if stage == "segment":
-                took = time.monotonic() - before
-    return took, time.monotonic() - begun
+            took[stage] = time.monotonic() - before
+    return took
 
 
 if __name__ == "__main__":
