@@ -1,0 +1,604 @@
+"""Gradients and ridges in one pass over the rows of an image, which stay in the cache; compiled.
+
+The arithmetic of each pixel is that of `_kernels`, `_gradient`, `_canny` and `_crossings`, operation by
+operation, in float64; so are the labels. A row of the image, gray and with reflected borders,
+replaces the oldest in a ring of lines; what hangs on it follows at once, line by line. Loops run
+along lines that are contiguous and take no turns, so that they are vectorised.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.compiled import compiled
+from segengine.segmenters import _gray
+from segengine.segmenters._worth import compiled_pays
+from segengine.types import Pixels
+
+Array = NDArray[Any]
+_ENOUGH = 1 << 24
+"""Pixels that NumPy and OpenCV take as long for as Numba takes to load."""
+_MOST = 256
+"""Bands whose sum fits int32."""
+_TAN = 2**0.5 - 1
+"""Tangent of 22.5 degrees; its inverse is that of 67.5 degrees."""
+
+
+def taken(frame: Pixels) -> bool:
+    """Whether to take these loops for a frame (y, x, band): few pixels are not worth their loading."""
+    return frame.size > 0 and compiled_pays(frame.shape[0] * frame.shape[1], _ENOUGH)
+
+
+def given(frame: Pixels) -> tuple[Array, int]:
+    """A frame (y, x, band) as the loops take it, and the scale: 0 where gray are exact integers.
+
+    Of other dtypes than 8 and 16 bit and float32 they are given the gray: each takes its compilation.
+    """
+    pixels, bands = _gray.plain(frame), frame.shape[-1]
+    short = pixels.dtype in (np.uint8, np.uint16, np.int16) and bands <= _MOST
+    if not short and pixels.dtype != np.float32:
+        pixels = _gray.comparable(pixels).astype(np.float64)[..., None]
+    return np.ascontiguousarray(pixels), 0 if short else _gray.scale(bands)
+
+
+@compiled
+def canny(
+    pixels: Array,
+    scale: int,
+    weights: Array,
+    sides: Array,
+    asked: Array,
+    low: float,
+    high: float,
+    out: Array,
+) -> None:
+    """Fill out (y, x) uint8 as `_canny.draft` says, from pixels (y, x, band).
+
+    `scale`: 0 where gray are exact integers, else what `_gray.single` divides by. `weights` (radius,) of
+    a Gaussian; `sides` (2,) of the kernel: outer and middle, 0 for Roberts'; `asked` (2,): whether the
+    responses count, across rows and across columns.
+    """
+    height, width = out.shape
+    radius = len(weights)
+    margin = radius + 2
+    gray = np.empty((2 * radius + 1, width + 2 * margin))
+    smoothed = np.empty((3, width + 4))
+    down = np.empty(width + 2 * margin)
+    power = np.empty((3, width + 2))
+    gy, gx = np.empty((2, width + 2)), np.empty((2, width + 2))
+    for row in range(height + 2 * margin):
+        _gray_line(pixels[_folded(row - margin, height)], scale, margin, gray[row % len(gray)])
+        at = row - 2 * radius
+        if at < 0:
+            continue
+        _filter_down(gray, at, weights, True, down)
+        _filter_right(down, weights, True, smoothed[at % 3])
+        at -= 2
+        if at < 0:
+            continue
+        upper, middle, lower = smoothed[at % 3], smoothed[(at + 1) % 3], smoothed[(at + 2) % 3]
+        _respond(upper, middle, lower, sides, gy[at % 2], gx[at % 2], power[at % 3])
+        if not (asked[0] and asked[1]):
+            _mask(gy[at % 2], gx[at % 2], asked, power[at % 3])
+        power[at % 3, 0] = power[at % 3, width + 1] = 0
+        if at == 0 or at == height + 1:
+            power[at % 3] = 0
+        at -= 2
+        if at < 0:
+            continue
+        upper, middle, lower = power[at % 3], power[(at + 1) % 3], power[(at + 2) % 3]
+        _thin(upper, middle, lower, gy[(at + 1) % 2], gx[(at + 1) % 2], low, high, out[at])
+
+
+@compiled
+def exceeds(
+    pixels: Array,
+    scale: int,
+    weights: Array,
+    sides: Array,
+    asked: Array,
+    bound: float,
+    out: Array,
+) -> None:
+    """Fill out (y, x) uint8 with 1 where the squared magnitude is above a bound, else 0."""
+    height, width = out.shape
+    radius = len(weights)
+    margin = radius + 1
+    gray = np.empty((2 * radius + 1, width + 2 * margin))
+    smoothed = np.empty((3, width + 2))
+    down = np.empty(width + 2 * margin)
+    gy, gx, power = np.empty(width), np.empty(width), np.empty(width)
+    for row in range(height + 2 * margin):
+        _gray_line(pixels[_folded(row - margin, height)], scale, margin, gray[row % len(gray)])
+        at = row - 2 * radius
+        if at < 0:
+            continue
+        _filter_down(gray, at, weights, True, down)
+        _filter_right(down, weights, True, smoothed[at % 3])
+        at -= 2
+        if at < 0:
+            continue
+        upper, middle, lower = smoothed[at % 3], smoothed[(at + 1) % 3], smoothed[(at + 2) % 3]
+        _respond(upper, middle, lower, sides, gy, gx, power)
+        if not (asked[0] and asked[1]):
+            _mask(gy, gx, asked, power)
+        line = out[at]
+        for x in range(width):
+            line[x] = power[x] > bound
+
+
+@compiled
+def crossings(
+    pixels: Array,
+    scale: int,
+    mean: Array,
+    second: Array,
+    asked: Array,
+    bound: float,
+    out: Array,
+) -> None:
+    """Fill out (y, x) uint8 with 1 where `_crossings` finds a crossing above a bound, else 0.
+
+    `mean`, `second` (radius,): weights of a Gaussian and of its second derivative. `asked` (2,): whether
+    crossings count between rows and between columns.
+    """
+    height, width = out.shape
+    radius = len(mean)
+    margin = radius + 1
+    gray = np.empty((2 * radius + 1, width + 2 * margin))
+    down = np.empty(width + 2 * margin)
+    along_y, along_x = np.empty(width + 2), np.empty(width + 2)
+    curved = np.empty((3, width + 2))
+    for row in range(height + 2 * margin):
+        _gray_line(pixels[_folded(row - margin, height)], scale, margin, gray[row % len(gray)])
+        at = row - 2 * radius
+        if at < 0:
+            continue
+        _filter_down(gray, at, second, False, down)
+        _filter_right(down, mean, True, along_y)
+        _filter_down(gray, at, mean, True, down)
+        _filter_right(down, second, False, along_x)
+        curved[at % 3] = along_y + along_x
+        at -= 2
+        if at < 0:
+            continue
+        line = out[at]
+        line[:] = 0
+        upper, middle, lower = curved[at % 3], curved[(at + 1) % 3], curved[(at + 2) % 3]
+        if asked[0]:
+            _cross(upper[1:], middle[1:], lower[1:], bound, line)
+        if asked[1]:
+            _cross(middle, middle[1:], middle[2:], bound, line)
+
+
+@compiled
+def _cross(before: Array, values: Array, after: Array, bound: float, out: Array) -> None:
+    """Set out (x,) to 1 where the sign changes beside a value, which is nearer to zero than the other."""
+    for x in range(len(out)):
+        a, b, c = before[x], values[x], after[x]
+        changed = ((a >= 0) != (b >= 0)) & (abs(a - b) > bound) & ~(abs(a) <= abs(b))
+        changes = ((b >= 0) != (c >= 0)) & (abs(b - c) > bound) & (abs(b) <= abs(c))
+        out[x] |= np.uint8(changed | changes)
+
+
+@compiled
+def exceeds_whole(
+    pixels: Array, sides: Array, asked: Array, bound: float, wide: bool, out: Array
+) -> None:
+    """`exceeds` of integers that are not smoothed, whose responses int32 holds.
+
+    `wide`: it does not hold the squares.
+    """
+    height, width = out.shape
+    gray = np.empty((3, width + 2), np.int32)
+    down, total = np.empty(width + 2, np.int32), np.empty(width + 2, np.int32)
+    gy, gx = np.empty(width, np.int32), np.empty(width, np.int32)
+    for row in range(height + 2):
+        _gray_line(pixels[_folded(row - 1, height)], 0, 1, gray[row % 3])
+        at = row - 2
+        if at < 0:
+            continue
+        upper, middle, lower = gray[at % 3], gray[(at + 1) % 3], gray[(at + 2) % 3]
+        _respond_whole(upper, middle, lower, sides, down, total, gy, gx)
+        if not asked[0]:
+            gy[:] = 0
+        if not asked[1]:
+            gx[:] = 0
+        line = out[at]
+        if wide:
+            for x in range(width):
+                dy, dx = np.float64(gy[x]), np.float64(gx[x])
+                line[x] = dy * dy + dx * dx > bound
+        else:
+            least = np.int32(min(bound, 2.0**31 - 1))
+            for x in range(width):
+                line[x] = np.int32(gy[x] * gy[x] + gx[x] * gx[x]) > least
+
+
+@compiled
+def _respond_whole(
+    upper: Array, middle: Array, lower: Array, sides: Array, down: Array, total: Array,
+    gy: Array, gx: Array,
+) -> None:  # fmt: skip
+    """Fill gy and gx (x,) from three lines (x + 2,), all int32; `down`, `total` (x + 2,) are overwritten."""
+    outer, inner = np.int32(sides[0]), np.int32(sides[1])
+    if not inner:  # Roberts'
+        for x in range(len(gy)):
+            a, b, c, d = middle[x + 1], middle[x + 2], lower[x + 1], lower[x + 2]
+            gy[x], gx[x] = (c - a) + (d - b), (d + b) - (c + a)
+        return
+    for x in range(len(down)):
+        down[x] = lower[x] - upper[x]
+        total[x] = outer * (lower[x] + upper[x]) + inner * middle[x]
+    for x in range(len(gy)):
+        gy[x] = outer * (down[x] + down[x + 2]) + inner * down[x + 1]
+        gx[x] = total[x + 2] - total[x]
+
+
+@compiled
+def link(around: Array) -> None:
+    """Turn strong places, 2, and weak ones, 1, that hang together with one, to 3 in around (y, x) uint8.
+
+    Its border is 0.
+    """
+    flat, across = around.reshape(-1), around.shape[1]
+    waiting = np.empty(flat.size, np.int64)  # as much of it is touched as is used
+    for start in range(across, flat.size - across):
+        if flat[start] != 2:
+            continue
+        flat[start] = 3
+        waiting[0], count = start, 1
+        while count:
+            count -= 1
+            place = waiting[count]
+            for row in (place - across, place, place + across):
+                for beside in range(row - 1, row + 2):
+                    if flat[beside] == 1 or flat[beside] == 2:
+                        flat[beside] = 3
+                        waiting[count] = beside
+                        count += 1
+
+
+@compiled
+def _folded(place: int, length: int) -> int:
+    """Which pixel stands at a place beyond the borders: c b a | a b c | c b a."""
+    place %= 2 * length
+    return min(place, 2 * length - 1 - place)
+
+
+@compiled
+def _gray_line(pixels: Array, scale: int, margin: int, line: Array) -> None:
+    """Fill a line (margin + x + margin) with the comparable gray of pixels (x, band)."""
+    width, bands = pixels.shape
+    flat, inside = pixels.reshape(-1), line[margin : margin + width]
+    if bands == 1:
+        for x in range(width):
+            inside[x] = flat[x]
+    elif scale:
+        _single(flat, bands, scale, inside)
+    else:
+        _exact(flat, bands, inside)
+    for x in range(margin):
+        line[x] = inside[_folded(x - margin, width)]
+        line[margin + width + x] = inside[_folded(width + x, width)]
+
+
+@compiled
+def _exact(flat: Array, bands: int, line: Array) -> None:
+    """`_gray.exact` (x,) of several bands (x * band,) of at most 16 bits.
+
+    A loop for each number of them: what lies apart by a number that is known is read together.
+    """
+    if bands == 3:
+        for x in range(len(line)):
+            i = 3 * x
+            line[x] = np.int32(2125 * flat[i] + 7154 * flat[i + 1] + 721 * flat[i + 2])
+    elif bands == 2:
+        for x in range(len(line)):
+            total = 0
+            for band in range(2):
+                total += np.int32(flat[2 * x + band])
+            line[x] = total
+    elif bands == 4:
+        for x in range(len(line)):
+            total = 0
+            for band in range(4):
+                total += np.int32(flat[4 * x + band])
+            line[x] = total
+    elif bands == 5:
+        for x in range(len(line)):
+            total = 0
+            for band in range(5):
+                total += np.int32(flat[5 * x + band])
+            line[x] = total
+    elif bands == 6:
+        for x in range(len(line)):
+            total = 0
+            for band in range(6):
+                total += np.int32(flat[6 * x + band])
+            line[x] = total
+    elif bands == 7:
+        for x in range(len(line)):
+            total = 0
+            for band in range(7):
+                total += np.int32(flat[7 * x + band])
+            line[x] = total
+    elif bands == 8:
+        for x in range(len(line)):
+            total = 0
+            for band in range(8):
+                total += np.int32(flat[8 * x + band])
+            line[x] = total
+    else:
+        for x in range(len(line)):
+            total = 0
+            for band in range(bands):
+                total += np.int32(flat[bands * x + band])
+            line[x] = total
+
+
+@compiled
+def _single(flat: Array, bands: int, scale: int, line: Array) -> None:
+    """`_gray.single` (x,) of several bands (x * band,)."""
+    if bands == 3:
+        for x in range(len(line)):
+            i = 3 * x
+            total = 0.0 + flat[i] * 2125.0 + flat[i + 1] * 7154.0 + flat[i + 2] * 721.0
+            line[x] = np.float32(total / scale)
+    elif bands == 2:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(2):
+                total += flat[2 * x + band]
+            line[x] = np.float32(total / scale)
+    elif bands == 4:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(4):
+                total += flat[4 * x + band]
+            line[x] = np.float32(total / scale)
+    elif bands == 5:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(5):
+                total += flat[5 * x + band]
+            line[x] = np.float32(total / scale)
+    elif bands == 6:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(6):
+                total += flat[6 * x + band]
+            line[x] = np.float32(total / scale)
+    elif bands == 7:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(7):
+                total += flat[7 * x + band]
+            line[x] = np.float32(total / scale)
+    elif bands == 8:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(8):
+                total += flat[8 * x + band]
+            line[x] = np.float32(total / scale)
+    else:
+        for x in range(len(line)):
+            total = 0.0
+            for band in range(bands):
+                total += flat[bands * x + band]
+            line[x] = np.float32(total / scale)
+
+
+@compiled
+def _filter_down(lines: Array, first: int, weights: Array, mean: bool, out: Array) -> None:
+    """Fill out (x,) with `_kernels.bend`, or `smooth`, along y of a ring of lines (y, x)."""
+    n, radius = len(lines), len(weights)
+    centre = lines[(first + radius) % n]
+    if radius == 0:
+        out[:] = centre
+    done = 0
+    while done < radius:
+        i, j, w, start = (
+            first + radius - done - 1,
+            first + radius + done + 1,
+            weights[done:],
+            done == 0,
+        )
+        left = radius - done
+        if left >= 8:
+            done += 8
+            _bend_eight(
+                lines[i % n], lines[j % n], lines[(i - 1) % n], lines[(j + 1) % n],
+                lines[(i - 2) % n], lines[(j + 2) % n], lines[(i - 3) % n], lines[(j + 3) % n],
+                lines[(i - 4) % n], lines[(j + 4) % n], lines[(i - 5) % n], lines[(j + 5) % n],
+                lines[(i - 6) % n], lines[(j + 6) % n], lines[(i - 7) % n], lines[(j + 7) % n],
+                centre, w, start, mean and left == 8, out,
+            )  # fmt: skip
+        elif left >= 6:
+            done += 6
+            _bend_six(
+                lines[i % n], lines[j % n], lines[(i - 1) % n], lines[(j + 1) % n],
+                lines[(i - 2) % n], lines[(j + 2) % n], lines[(i - 3) % n], lines[(j + 3) % n],
+                lines[(i - 4) % n], lines[(j + 4) % n], lines[(i - 5) % n], lines[(j + 5) % n],
+                centre, w, start, mean and left == 6, out,
+            )  # fmt: skip
+        elif left >= 2:
+            done += 2
+            _bend_two(
+                lines[i % n], lines[j % n], lines[(i - 1) % n], lines[(j + 1) % n],
+                centre, w, start, mean and left == 2, out,
+            )  # fmt: skip
+        else:
+            done += 1
+            _bend_one(lines[i % n], lines[j % n], centre, w, start, mean, out)
+
+
+@compiled
+def _filter_right(line: Array, weights: Array, mean: bool, out: Array) -> None:
+    """The same along x of a line (x + 2 radius,)."""
+    radius = len(weights)
+    centre = line[radius:]
+    if radius == 0:
+        out[:] = centre[: len(out)]
+    done = 0
+    while done < radius:
+        b, w, start = line[radius + done + 1 :], weights[done:], done == 0
+        left = radius - done
+        if left >= 8:
+            a = line[left - 8 :]
+            done += 8
+            _bend_eight(
+                a[7:], b, a[6:], b[1:], a[5:], b[2:], a[4:], b[3:], a[3:], b[4:], a[2:], b[5:],
+                a[1:], b[6:], a, b[7:], centre, w, start, mean and left == 8, out,
+            )  # fmt: skip
+        elif left >= 6:
+            a = line[left - 6 :]
+            done += 6
+            _bend_six(
+                a[5:], b, a[4:], b[1:], a[3:], b[2:], a[2:], b[3:], a[1:], b[4:], a, b[5:],
+                centre, w, start, mean and left == 6, out,
+            )  # fmt: skip
+        elif left >= 2:
+            a = line[left - 2 :]
+            done += 2
+            _bend_two(a[1:], b, a, b[1:], centre, w, start, mean and left == 2, out)
+        else:
+            done += 1
+            _bend_one(line, b, centre, w, start, mean, out)
+
+
+@compiled
+def _bend_one(
+    left: Array, right: Array, centre: Array, weights: Array, first: bool, last: bool, out: Array,
+) -> None:  # fmt: skip
+    """Add to out (x,) what a weight makes of a pair beside the centre; at last the centre too."""
+    w = weights[0]
+    for x in range(len(out)):
+        twice = 2 * centre[x]
+        total = 0.0 if first else out[x]
+        total += (left[x] + right[x] - twice) * w
+        out[x] = total + centre[x] if last else total
+
+
+@compiled
+def _bend_two(
+    left: Array, right: Array, left2: Array, right2: Array, centre: Array, weights: Array,
+    first: bool, last: bool, out: Array,
+) -> None:  # fmt: skip
+    """The same of two pairs, one after the other."""
+    w, w2 = weights[0], weights[1]
+    for x in range(len(out)):
+        twice = 2 * centre[x]
+        total = 0.0 if first else out[x]
+        total += (left[x] + right[x] - twice) * w
+        total += (left2[x] + right2[x] - twice) * w2
+        out[x] = total + centre[x] if last else total
+
+
+@compiled
+def _bend_six(
+    left: Array, right: Array, left2: Array, right2: Array, left3: Array, right3: Array,
+    left4: Array, right4: Array, left5: Array, right5: Array, left6: Array, right6: Array,
+    centre: Array, weights: Array, first: bool, last: bool, out: Array,
+) -> None:  # fmt: skip
+    """The same of six."""
+    w, w2, w3, w4, w5, w6 = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5]
+    for x in range(len(out)):
+        twice = 2 * centre[x]
+        total = 0.0 if first else out[x]
+        total += (left[x] + right[x] - twice) * w
+        total += (left2[x] + right2[x] - twice) * w2
+        total += (left3[x] + right3[x] - twice) * w3
+        total += (left4[x] + right4[x] - twice) * w4
+        total += (left5[x] + right5[x] - twice) * w5
+        total += (left6[x] + right6[x] - twice) * w6
+        out[x] = total + centre[x] if last else total
+
+
+@compiled
+def _bend_eight(
+    left: Array, right: Array, left2: Array, right2: Array, left3: Array, right3: Array,
+    left4: Array, right4: Array, left5: Array, right5: Array, left6: Array, right6: Array,
+    left7: Array, right7: Array, left8: Array, right8: Array, centre: Array, weights: Array,
+    first: bool, last: bool, out: Array,
+) -> None:  # fmt: skip
+    """The same of eight: what is read and written in between costs more than the sums."""
+    w, w2, w3, w4, w5, w6, w7, w8 = (
+        weights[0],
+        weights[1],
+        weights[2],
+        weights[3],
+        weights[4],
+        weights[5],
+        weights[6],
+        weights[7],
+    )
+    for x in range(len(out)):
+        twice = 2 * centre[x]
+        total = 0.0 if first else out[x]
+        total += (left[x] + right[x] - twice) * w
+        total += (left2[x] + right2[x] - twice) * w2
+        total += (left3[x] + right3[x] - twice) * w3
+        total += (left4[x] + right4[x] - twice) * w4
+        total += (left5[x] + right5[x] - twice) * w5
+        total += (left6[x] + right6[x] - twice) * w6
+        total += (left7[x] + right7[x] - twice) * w7
+        total += (left8[x] + right8[x] - twice) * w8
+        out[x] = total + centre[x] if last else total
+
+
+@compiled
+def _respond(
+    upper: Array, middle: Array, lower: Array, sides: Array, gy: Array, gx: Array, power: Array
+) -> None:
+    """Fill gy, gx and power (x,) from three lines (x + 2,)."""
+    outer, inner = sides[0], sides[1]
+    if not inner:  # Roberts'
+        for x in range(len(power)):
+            a, b, c, d = middle[x + 1], middle[x + 2], lower[x + 1], lower[x + 2]
+            down, right = (c - a) + (d - b), (d + b) - (c + a)
+            gy[x], gx[x], power[x] = down, right, down * down + right * right
+        return
+    for x in range(len(power)):
+        a, b, c = upper[x], upper[x + 1], upper[x + 2]
+        d, e, f = lower[x], lower[x + 1], lower[x + 2]
+        down = outer * ((d - a) + (f - c)) + inner * (e - b)
+        right = outer * ((c - a) + (f - d)) + inner * (middle[x + 2] - middle[x])
+        gy[x], gx[x], power[x] = down, right, down * down + right * right
+
+
+@compiled
+def _mask(gy: Array, gx: Array, asked: Array, power: Array) -> None:
+    """Make the response 0 that is not asked for."""
+    if not asked[0]:
+        gy[:] = 0
+    if not asked[1]:
+        gx[:] = 0
+    for x in range(len(power)):
+        power[x] = gy[x] * gy[x] + gx[x] * gx[x]
+
+
+@compiled
+def _thin(
+    upper: Array, middle: Array, lower: Array, gy: Array, gx: Array, low: float, high: float,
+    out: Array,
+) -> None:  # fmt: skip
+    """Fill out (x,) with 0, 1 or 2 from the power around it (x + 2,) and the gradient in it."""
+    # Truth values alone decide: values that are chosen among would be read one by one.
+    for x in range(len(out)):
+        dy, dx, power = gy[x + 1], gx[x + 1], middle[x + 1]
+        steep_y, steep_x = abs(dy), abs(dx)
+        falling = (dy < 0) == (dx < 0)
+        down = steep_y * _TAN - steep_x > 0
+        right = _TAN * steep_x - steep_y > 0
+        across_row = (power > middle[x]) & (power >= middle[x + 2])
+        across_column = (power > upper[x + 1]) & (power >= lower[x + 1])
+        one_way = (power > upper[x]) & (power > lower[x + 2])
+        other_way = (power > upper[x + 2]) & (power > lower[x])
+        ridge = (right & across_row) | (down & across_column)
+        ridge |= ~(right | down) & ((falling & one_way) | (~falling & other_way))
+        ridge &= power > low
+        out[x] = np.uint8(ridge) + np.uint8(ridge & (power > high))
