@@ -114,7 +114,7 @@ def draft(gradient: Gradient, frame: Pixels, low: float, high: float) -> NDArray
     out: NDArray[np.uint8] = np.empty(frame.shape[:2], np.uint8)
     if _rows.taken(frame):
         weights = np.array(_kernels.gaussian(gradient.sigma) if gradient.sigma else (), np.float64)
-        _rows.canny(*_rows.given(frame), weights, gradient.sides, gradient.asked, low, high, out)
+        _rows.canny(*_rows.Given.of(frame), weights, gradient.sides, gradient.asked, low, high, out)
         return out
     gray = _kernels.pad(_gray.comparable(frame), margin)
     for rows in _kernels.strips(out.shape[0], out.shape[1], margin, _STRIP):

@@ -94,17 +94,14 @@ class Gradient:
 
     def _exceeding_rows(self, frame: Pixels, bound: float, out: NDArray[np.uint8]) -> None:
         """`_exceeding` of a frame (y, x, band), compiled."""
-        pixels, scale = _rows.given(frame)
-        steepest = math.inf
-        if not self.sigma and pixels.dtype.kind in "ui":
-            info = np.iinfo(pixels.dtype)
-            steepest = _STEP[self.operator] * _gray.scale(pixels.shape[-1]) * (info.max - info.min)
+        given = _rows.Given.of(frame)
+        steepest = _STEP[self.operator] * given.span if not self.sigma else math.inf
         if steepest < 2**31:
             wide = 2 * steepest**2 >= 2**31
-            _rows.exceeds_whole(pixels, self.sides, self.asked, bound, wide, out)
+            _rows.exceeds_whole(*given, self.sides, self.asked, bound, wide, out)
         else:
             weights = np.array(_kernels.gaussian(self.sigma) if self.sigma else (), np.float64)
-            _rows.exceeds(pixels, scale, weights, self.sides, self.asked, bound, out)
+            _rows.exceeds(*given, weights, self.sides, self.asked, bound, out)
 
     def _exceeding(self, gray: NDArray[Any], bound: float) -> NDArray[np.bool_]:
         """(y, x) of gray with `radius` around it: nearly, and exactly where that is in doubt."""

@@ -8,7 +8,8 @@ along lines that are contiguous and take no turns, so that they are vectorised.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ _ENOUGH = 1 << 24
 """Pixels that NumPy and OpenCV take as long for as Numba takes to load."""
 _MOST = 256
 """Bands whose sum fits int32."""
+_KINDS = tuple(map(np.dtype, (np.uint8, np.uint16, np.int16, np.float32, np.float64)))
+"""What a row may consist of; the last, of one band: gray of all other dtypes."""
 _TAN = 2**0.5 - 1
 """Tangent of 22.5 degrees; its inverse is that of 67.5 degrees."""
 
@@ -32,22 +35,40 @@ def taken(frame: Pixels) -> bool:
     return frame.size > 0 and compiled_pays(frame.shape[0] * frame.shape[1], _ENOUGH)
 
 
-def given(frame: Pixels) -> tuple[Array, int]:
-    """A frame (y, x, band) as the loops take it, and the scale: 0 where gray are exact integers.
+class Given(NamedTuple):
+    """A frame (y, x, band) as the loops take it: they are compiled once, not once for each dtype."""
 
-    Of other dtypes than 8 and 16 bit and float32 they are given the gray: each takes its compilation.
-    """
-    pixels, bands = _gray.plain(frame), frame.shape[-1]
-    short = pixels.dtype in (np.uint8, np.uint16, np.int16) and bands <= _MOST
-    if not short and pixels.dtype != np.float32:
-        pixels = _gray.comparable(pixels).astype(np.float64)[..., None]
-    return np.ascontiguousarray(pixels), 0 if short else _gray.scale(bands)
+    rows: NDArray[np.uint8]
+    """(y, x * band * bytes)"""
+    bands: int
+    kind: int
+    """Place of its dtype in `_KINDS`."""
+
+    @classmethod
+    def of(cls, frame: Pixels) -> Given:
+        pixels = _gray.plain(frame)
+        known = pixels.dtype in _KINDS[:-1] and (
+            pixels.dtype.kind == "f" or pixels.shape[-1] <= _MOST
+        )
+        if not known:
+            pixels = _gray.comparable(pixels).astype(np.float64)[..., None]
+        rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1).view(np.uint8)
+        return cls(rows, pixels.shape[-1], _KINDS.index(pixels.dtype))
+
+    @property
+    def span(self) -> float:
+        """Between the least and the greatest gray that there may be; infinity of floats."""
+        dtype = _KINDS[self.kind]
+        if dtype.kind == "f":
+            return math.inf
+        return _gray.scale(self.bands) * (int(np.iinfo(dtype).max) - int(np.iinfo(dtype).min))
 
 
 @compiled
 def canny(
-    pixels: Array,
-    scale: int,
+    rows: Array,
+    bands: int,
+    kind: int,
     weights: Array,
     sides: Array,
     asked: Array,
@@ -55,11 +76,10 @@ def canny(
     high: float,
     out: Array,
 ) -> None:
-    """Fill out (y, x) uint8 as `_canny.draft` says, from pixels (y, x, band).
+    """Fill out (y, x) uint8 as `_canny.draft` says, from what is `Given`.
 
-    `scale`: 0 where gray are exact integers, else what `_gray.single` divides by. `weights` (radius,) of
-    a Gaussian; `sides` (2,) of the kernel: outer and middle, 0 for Roberts'; `asked` (2,): whether the
-    responses count, across rows and across columns.
+    `weights` (radius,) of a Gaussian; `sides` (2,) of the kernel: outer and middle, 0 for Roberts';
+    `asked` (2,): whether the responses count, across rows and across columns.
     """
     height, width = out.shape
     radius = len(weights)
@@ -70,7 +90,7 @@ def canny(
     power = np.empty((3, width + 2))
     gy, gx = np.empty((2, width + 2)), np.empty((2, width + 2))
     for row in range(height + 2 * margin):
-        _gray_line(pixels[_folded(row - margin, height)], scale, margin, gray[row % len(gray)])
+        _gray_line(rows[_folded(row - margin, height)], bands, kind, margin, gray[row % len(gray)])
         at = row - 2 * radius
         if at < 0:
             continue
@@ -95,8 +115,9 @@ def canny(
 
 @compiled
 def exceeds(
-    pixels: Array,
-    scale: int,
+    rows: Array,
+    bands: int,
+    kind: int,
     weights: Array,
     sides: Array,
     asked: Array,
@@ -112,7 +133,7 @@ def exceeds(
     down = np.empty(width + 2 * margin)
     gy, gx, power = np.empty(width), np.empty(width), np.empty(width)
     for row in range(height + 2 * margin):
-        _gray_line(pixels[_folded(row - margin, height)], scale, margin, gray[row % len(gray)])
+        _gray_line(rows[_folded(row - margin, height)], bands, kind, margin, gray[row % len(gray)])
         at = row - 2 * radius
         if at < 0:
             continue
@@ -132,8 +153,9 @@ def exceeds(
 
 @compiled
 def crossings(
-    pixels: Array,
-    scale: int,
+    rows: Array,
+    bands: int,
+    kind: int,
     mean: Array,
     second: Array,
     asked: Array,
@@ -153,7 +175,7 @@ def crossings(
     along_y, along_x = np.empty(width + 2), np.empty(width + 2)
     curved = np.empty((3, width + 2))
     for row in range(height + 2 * margin):
-        _gray_line(pixels[_folded(row - margin, height)], scale, margin, gray[row % len(gray)])
+        _gray_line(rows[_folded(row - margin, height)], bands, kind, margin, gray[row % len(gray)])
         at = row - 2 * radius
         if at < 0:
             continue
@@ -186,7 +208,14 @@ def _cross(before: Array, values: Array, after: Array, bound: float, out: Array)
 
 @compiled
 def exceeds_whole(
-    pixels: Array, sides: Array, asked: Array, bound: float, wide: bool, out: Array
+    rows: Array,
+    bands: int,
+    kind: int,
+    sides: Array,
+    asked: Array,
+    bound: float,
+    wide: bool,
+    out: Array,
 ) -> None:
     """`exceeds` of integers that are not smoothed, whose responses int32 holds.
 
@@ -197,7 +226,7 @@ def exceeds_whole(
     down, total = np.empty(width + 2, np.int32), np.empty(width + 2, np.int32)
     gy, gx = np.empty(width, np.int32), np.empty(width, np.int32)
     for row in range(height + 2):
-        _gray_line(pixels[_folded(row - 1, height)], 0, 1, gray[row % 3])
+        _gray_line(rows[_folded(row - 1, height)], bands, kind, 1, gray[row % 3])
         at = row - 2
         if at < 0:
             continue
@@ -223,7 +252,7 @@ def _respond_whole(
     upper: Array, middle: Array, lower: Array, sides: Array, down: Array, total: Array,
     gy: Array, gx: Array,
 ) -> None:  # fmt: skip
-    """Fill gy and gx (x,) from three lines (x + 2,), all int32; `down`, `total` (x + 2,) are overwritten."""
+    """Fill gy and gx (x,) from three lines (x + 2,), all int32, by way of two others."""
     outer, inner = np.int32(sides[0]), np.int32(sides[1])
     if not inner:  # Roberts'
         for x in range(len(gy)):
@@ -270,17 +299,20 @@ def _folded(place: int, length: int) -> int:
 
 
 @compiled
-def _gray_line(pixels: Array, scale: int, margin: int, line: Array) -> None:
-    """Fill a line (margin + x + margin) with the comparable gray of pixels (x, band)."""
-    width, bands = pixels.shape
-    flat, inside = pixels.reshape(-1), line[margin : margin + width]
-    if bands == 1:
-        for x in range(width):
-            inside[x] = flat[x]
-    elif scale:
-        _single(flat, bands, scale, inside)
+def _gray_line(row: Array, bands: int, kind: int, margin: int, line: Array) -> None:
+    """Fill a line (margin + x + margin) with the comparable gray of a row of pixels, in bytes."""
+    width = len(line) - 2 * margin
+    inside = line[margin : margin + width]
+    if kind == 0:
+        _exact(row, bands, inside)
+    elif kind == 1:
+        _exact(row.view(np.uint16), bands, inside)
+    elif kind == 2:
+        _exact(row.view(np.int16), bands, inside)
+    elif kind == 3:
+        _single(row.view(np.float32), bands, inside)
     else:
-        _exact(flat, bands, inside)
+        inside[:] = row.view(np.float64)
     for x in range(margin):
         line[x] = inside[_folded(x - margin, width)]
         line[margin + width + x] = inside[_folded(width + x, width)]
@@ -288,11 +320,14 @@ def _gray_line(pixels: Array, scale: int, margin: int, line: Array) -> None:
 
 @compiled
 def _exact(flat: Array, bands: int, line: Array) -> None:
-    """`_gray.exact` (x,) of several bands (x * band,) of at most 16 bits.
+    """`_gray.exact` (x,) of bands (x * band,) of at most 16 bits.
 
     A loop for each number of them: what lies apart by a number that is known is read together.
     """
-    if bands == 3:
+    if bands == 1:
+        for x in range(len(line)):
+            line[x] = flat[x]
+    elif bands == 3:
         for x in range(len(line)):
             i = 3 * x
             line[x] = np.int32(2125 * flat[i] + 7154 * flat[i + 1] + 721 * flat[i + 2])
@@ -341,55 +376,58 @@ def _exact(flat: Array, bands: int, line: Array) -> None:
 
 
 @compiled
-def _single(flat: Array, bands: int, scale: int, line: Array) -> None:
-    """`_gray.single` (x,) of several bands (x * band,)."""
-    if bands == 3:
+def _single(flat: Array, bands: int, line: Array) -> None:
+    """`_gray.single` (x,) of bands (x * band,) of float32."""
+    if bands == 1:
+        for x in range(len(line)):
+            line[x] = flat[x]
+    elif bands == 3:
         for x in range(len(line)):
             i = 3 * x
             total = 0.0 + flat[i] * 2125.0 + flat[i + 1] * 7154.0 + flat[i + 2] * 721.0
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 10000)
     elif bands == 2:
         for x in range(len(line)):
             total = 0.0
             for band in range(2):
                 total += flat[2 * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 2)
     elif bands == 4:
         for x in range(len(line)):
             total = 0.0
             for band in range(4):
                 total += flat[4 * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 4)
     elif bands == 5:
         for x in range(len(line)):
             total = 0.0
             for band in range(5):
                 total += flat[5 * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 5)
     elif bands == 6:
         for x in range(len(line)):
             total = 0.0
             for band in range(6):
                 total += flat[6 * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 6)
     elif bands == 7:
         for x in range(len(line)):
             total = 0.0
             for band in range(7):
                 total += flat[7 * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 7)
     elif bands == 8:
         for x in range(len(line)):
             total = 0.0
             for band in range(8):
                 total += flat[8 * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / 8)
     else:
         for x in range(len(line)):
             total = 0.0
             for band in range(bands):
                 total += flat[bands * x + band]
-            line[x] = np.float32(total / scale)
+            line[x] = np.float32(total / bands)
 
 
 @compiled
