@@ -59,7 +59,9 @@ class Crossings:
         bound = float(step) / (self.sigma**3 * math.sqrt(2 * math.pi))
         out = np.empty(frame.shape[:2], np.bool_)
         if _rows.taken(frame):
-            mean, second = (np.array(f(self.sigma)) for f in (_kernels.gaussian, _kernels.curvature))
+            mean, second = (
+                np.array(f(self.sigma)) for f in (_kernels.gaussian, _kernels.curvature)
+            )
             asked = np.array([self.direction != "vertical", self.direction != "horizontal"])
             _rows.crossings(*_rows.Given.of(frame), mean, second, asked, bound, out.view(np.uint8))
             return out

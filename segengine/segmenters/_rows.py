@@ -94,15 +94,13 @@ def canny(
         at = row - 2 * radius
         if at < 0:
             continue
-        _filter_down(gray, at, weights, True, down)
+        _filter_down(gray, at, weights, 0, True, down)
         _filter_right(down, weights, True, smoothed[at % 3])
         at -= 2
         if at < 0:
             continue
         upper, middle, lower = smoothed[at % 3], smoothed[(at + 1) % 3], smoothed[(at + 2) % 3]
-        _respond(upper, middle, lower, sides, gy[at % 2], gx[at % 2], power[at % 3])
-        if not (asked[0] and asked[1]):
-            _mask(gy[at % 2], gx[at % 2], asked, power[at % 3])
+        _respond(upper, middle, lower, sides, asked, gy[at % 2], gx[at % 2], power[at % 3])
         power[at % 3, 0] = power[at % 3, width + 1] = 0
         if at == 0 or at == height + 1:
             power[at % 3] = 0
@@ -131,24 +129,41 @@ def exceeds(
     gray = np.empty((2 * radius + 1, width + 2 * margin))
     smoothed = np.empty((3, width + 2))
     down = np.empty(width + 2 * margin)
-    gy, gx, power = np.empty(width), np.empty(width), np.empty(width)
     for row in range(height + 2 * margin):
         _gray_line(rows[_folded(row - margin, height)], bands, kind, margin, gray[row % len(gray)])
         at = row - 2 * radius
         if at < 0:
             continue
-        _filter_down(gray, at, weights, True, down)
-        _filter_right(down, weights, True, smoothed[at % 3])
+        if radius:
+            _filter_down(gray, at, weights, 0, True, down)
+            _filter_right(down, weights, True, smoothed[at % 3])
+        else:
+            smoothed[at % 3] = gray[0]
         at -= 2
         if at < 0:
             continue
         upper, middle, lower = smoothed[at % 3], smoothed[(at + 1) % 3], smoothed[(at + 2) % 3]
-        _respond(upper, middle, lower, sides, gy, gx, power)
-        if not (asked[0] and asked[1]):
-            _mask(gy, gx, asked, power)
-        line = out[at]
-        for x in range(width):
-            line[x] = power[x] > bound
+        _exceed(upper, middle, lower, sides, asked, bound, out[at])
+
+
+@compiled
+def _exceed(
+    upper: Array, middle: Array, lower: Array, sides: Array, asked: Array, bound: float,
+    out: Array,
+) -> None:  # fmt: skip
+    """Fill out (x,) with 1 where the responses to three lines (x + 2,) exceed a bound, else 0."""
+    outer, inner, rows, columns = sides[0], sides[1], asked[0], asked[1]
+    for x in range(len(out)):
+        a, b, c = upper[x], upper[x + 1], upper[x + 2]
+        d, e, f = middle[x], middle[x + 1], middle[x + 2]
+        g, h, i = lower[x], lower[x + 1], lower[x + 2]
+        if inner:
+            down = outer * ((g - a) + (i - c)) + inner * (h - b)
+            right = outer * ((c - a) + (i - g)) + inner * (f - d)
+        else:  # Roberts'
+            down, right = (h - e) + (i - f), (i + f) - (h + e)
+        down, right = down if rows else 0.0, right if columns else 0.0
+        out[x] = down * down + right * right > bound
 
 
 @compiled
@@ -171,39 +186,45 @@ def crossings(
     radius = len(mean)
     margin = radius + 1
     gray = np.empty((2 * radius + 1, width + 2 * margin))
-    down = np.empty(width + 2 * margin)
-    along_y, along_x = np.empty(width + 2), np.empty(width + 2)
-    curved = np.empty((3, width + 2))
+    bent, smoothed = np.empty(width + 2 * margin), np.empty(width + 2 * margin)
+    along, curved = np.empty(width + 2), np.empty((2, width + 2))
+    # Which of two neighbours is marked: those in a row, and those in a column.
+    near_x, far_x = np.zeros(width + 1, np.uint8), np.zeros(width + 1, np.uint8)
+    near_y, far_y = np.zeros(width, np.uint8), np.zeros((2, width), np.uint8)
     for row in range(height + 2 * margin):
         _gray_line(rows[_folded(row - margin, height)], bands, kind, margin, gray[row % len(gray)])
         at = row - 2 * radius
         if at < 0:
             continue
-        _filter_down(gray, at, second, False, down)
-        _filter_right(down, mean, True, along_y)
-        _filter_down(gray, at, mean, True, down)
-        _filter_right(down, second, False, along_x)
-        curved[at % 3] = along_y + along_x
-        at -= 2
+        _filter_down_twice(gray, at, second, mean, bent, smoothed)
+        _filter_right_twice(bent, mean, smoothed, second, along, curved[at % 2])
+        at -= 1
         if at < 0:
             continue
-        line = out[at]
-        line[:] = 0
-        upper, middle, lower = curved[at % 3], curved[(at + 1) % 3], curved[(at + 2) % 3]
+        middle, lower = curved[at % 2], curved[(at + 1) % 2]
         if asked[0]:
-            _cross(upper[1:], middle[1:], lower[1:], bound, line)
+            _cross(middle[1:], lower[1:], bound, near_y, far_y[at % 2])
+        at -= 1
+        if at < 0:
+            continue
         if asked[1]:
-            _cross(middle, middle[1:], middle[2:], bound, line)
+            _cross(middle, middle[1:], bound, near_x, far_x)
+        line, far = out[at], far_y[at % 2]
+        for x in range(width):
+            line[x] = near_y[x] | far[x] | near_x[x + 1] | far_x[x]
 
 
 @compiled
-def _cross(before: Array, values: Array, after: Array, bound: float, out: Array) -> None:
-    """Set out (x,) to 1 where the sign changes beside a value, which is nearer to zero than the other."""
-    for x in range(len(out)):
-        a, b, c = before[x], values[x], after[x]
-        changed = ((a >= 0) != (b >= 0)) & (abs(a - b) > bound) & ~(abs(a) <= abs(b))
-        changes = ((b >= 0) != (c >= 0)) & (abs(b - c) > bound) & (abs(b) <= abs(c))
-        out[x] |= np.uint8(changed | changes)
+def _cross(first: Array, second: Array, bound: float, near: Array, far: Array) -> None:
+    """Fill near (x,) with 1 where the sign changes steeply between two and the first is nearer to zero.
+
+    And far (x,) where the second is.
+    """
+    for x in range(len(near)):
+        a, b = first[x], second[x]
+        changed = ((a >= 0) != (b >= 0)) & (abs(a - b) > bound)
+        nearer = abs(a) <= abs(b)
+        near[x], far[x] = changed & nearer, changed & ~nearer
 
 
 @compiled
@@ -431,13 +452,17 @@ def _single(flat: Array, bands: int, line: Array) -> None:
 
 
 @compiled
-def _filter_down(lines: Array, first: int, weights: Array, mean: bool, out: Array) -> None:
-    """Fill out (x,) with `_kernels.bend`, or `smooth`, along y of a ring of lines (y, x)."""
+def _filter_down(
+    lines: Array, first: int, weights: Array, done: int, mean: bool, out: Array
+) -> None:
+    """Fill out (x,) with `_kernels.bend`, or `smooth`, along y of a ring of lines (y, x).
+
+    Some pairs are done before.
+    """
     n, radius = len(lines), len(weights)
     centre = lines[(first + radius) % n]
     if radius == 0:
         out[:] = centre
-    done = 0
     while done < radius:
         i, j, w, start = (
             first + radius - done - 1,
@@ -475,6 +500,28 @@ def _filter_down(lines: Array, first: int, weights: Array, mean: bool, out: Arra
 
 
 @compiled
+def _filter_down_twice(
+    lines: Array, first: int, second: Array, mean: Array, bent: Array, smoothed: Array
+) -> None:
+    """Fill bent with the `bend` of weights and smoothed with the `smooth` of others, read only once."""
+    n, radius, done = len(lines), len(mean), 0
+    while done + 8 <= radius:
+        i, j, start = first + radius - done - 1, first + radius + done + 1, done == 0
+        _bend_eight_twice(
+            lines[i % n], lines[j % n], lines[(i - 1) % n], lines[(j + 1) % n],
+            lines[(i - 2) % n], lines[(j + 2) % n], lines[(i - 3) % n], lines[(j + 3) % n],
+            lines[(i - 4) % n], lines[(j + 4) % n], lines[(i - 5) % n], lines[(j + 5) % n],
+            lines[(i - 6) % n], lines[(j + 6) % n], lines[(i - 7) % n], lines[(j + 7) % n],
+            lines[(first + radius) % n], second[done:], mean[done:], start, done + 8 == radius,
+            bent, smoothed,
+        )  # fmt: skip
+        done += 8
+    if done < radius:
+        _filter_down(lines, first, second, done, False, bent)
+        _filter_down(lines, first, mean, done, True, smoothed)
+
+
+@compiled
 def _filter_right(line: Array, weights: Array, mean: bool, out: Array) -> None:
     """The same along x of a line (x + 2 radius,)."""
     radius = len(weights)
@@ -506,6 +553,54 @@ def _filter_right(line: Array, weights: Array, mean: bool, out: Array) -> None:
         else:
             done += 1
             _bend_one(line, b, centre, w, start, mean, out)
+
+
+@compiled
+def _filter_right_twice(
+    bent: Array, mean: Array, smoothed: Array, second: Array, along: Array, out: Array
+) -> None:
+    """Fill out (x,) with the `smooth` of one line and the `bend` of another (x + 2 radius,), added."""
+    if len(mean) == 8:  # of the usual sigma
+        _filter_right_eight(bent, mean, smoothed, second, out)
+        return
+    _filter_right(bent, mean, True, along)
+    _filter_right(smoothed, second, False, out)
+    for x in range(len(out)):
+        out[x] = along[x] + out[x]
+
+
+@compiled
+def _filter_right_eight(
+    bent: Array, mean: Array, smoothed: Array, second: Array, out: Array
+) -> None:
+    """The same of eight pairs each."""
+    v, v2, v3, v4 = mean[0], mean[1], mean[2], mean[3]
+    v5, v6, v7, v8 = mean[4], mean[5], mean[6], mean[7]
+    w, w2, w3, w4 = second[0], second[1], second[2], second[3]
+    w5, w6, w7, w8 = second[4], second[5], second[6], second[7]
+    for x in range(len(out)):
+        twice = 2 * bent[x + 8]
+        along_y = 0.0
+        along_y += (bent[x + 7] + bent[x + 9] - twice) * v
+        along_y += (bent[x + 6] + bent[x + 10] - twice) * v2
+        along_y += (bent[x + 5] + bent[x + 11] - twice) * v3
+        along_y += (bent[x + 4] + bent[x + 12] - twice) * v4
+        along_y += (bent[x + 3] + bent[x + 13] - twice) * v5
+        along_y += (bent[x + 2] + bent[x + 14] - twice) * v6
+        along_y += (bent[x + 1] + bent[x + 15] - twice) * v7
+        along_y += (bent[x] + bent[x + 16] - twice) * v8
+        along_y += bent[x + 8]
+        twice = 2 * smoothed[x + 8]
+        along_x = 0.0
+        along_x += (smoothed[x + 7] + smoothed[x + 9] - twice) * w
+        along_x += (smoothed[x + 6] + smoothed[x + 10] - twice) * w2
+        along_x += (smoothed[x + 5] + smoothed[x + 11] - twice) * w3
+        along_x += (smoothed[x + 4] + smoothed[x + 12] - twice) * w4
+        along_x += (smoothed[x + 3] + smoothed[x + 13] - twice) * w5
+        along_x += (smoothed[x + 2] + smoothed[x + 14] - twice) * w6
+        along_x += (smoothed[x + 1] + smoothed[x + 15] - twice) * w7
+        along_x += (smoothed[x] + smoothed[x + 16] - twice) * w8
+        out[x] = along_y + along_x
 
 
 @compiled
@@ -589,34 +684,66 @@ def _bend_eight(
 
 
 @compiled
-def _respond(
-    upper: Array, middle: Array, lower: Array, sides: Array, gy: Array, gx: Array, power: Array
-) -> None:
-    """Fill gy, gx and power (x,) from three lines (x + 2,)."""
-    outer, inner = sides[0], sides[1]
-    if not inner:  # Roberts'
-        for x in range(len(power)):
-            a, b, c, d = middle[x + 1], middle[x + 2], lower[x + 1], lower[x + 2]
-            down, right = (c - a) + (d - b), (d + b) - (c + a)
-            gy[x], gx[x], power[x] = down, right, down * down + right * right
-        return
-    for x in range(len(power)):
-        a, b, c = upper[x], upper[x + 1], upper[x + 2]
-        d, e, f = lower[x], lower[x + 1], lower[x + 2]
-        down = outer * ((d - a) + (f - c)) + inner * (e - b)
-        right = outer * ((c - a) + (f - d)) + inner * (middle[x + 2] - middle[x])
-        gy[x], gx[x], power[x] = down, right, down * down + right * right
+def _bend_eight_twice(
+    left: Array, right: Array, left2: Array, right2: Array, left3: Array, right3: Array,
+    left4: Array, right4: Array, left5: Array, right5: Array, left6: Array, right6: Array,
+    left7: Array, right7: Array, left8: Array, right8: Array, centre: Array, weights: Array,
+    others: Array, first: bool, last: bool, out: Array, other: Array,
+) -> None:  # fmt: skip
+    """The same with two sets of weights, of which the centre is added to the other only."""
+    w, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3]
+    w5, w6, w7, w8 = weights[4], weights[5], weights[6], weights[7]
+    v, v2, v3, v4 = others[0], others[1], others[2], others[3]
+    v5, v6, v7, v8 = others[4], others[5], others[6], others[7]
+    for x in range(len(out)):
+        twice = 2 * centre[x]
+        total, sum_ = (0.0, 0.0) if first else (out[x], other[x])
+        pair = left[x] + right[x] - twice
+        total += pair * w
+        sum_ += pair * v
+        pair = left2[x] + right2[x] - twice
+        total += pair * w2
+        sum_ += pair * v2
+        pair = left3[x] + right3[x] - twice
+        total += pair * w3
+        sum_ += pair * v3
+        pair = left4[x] + right4[x] - twice
+        total += pair * w4
+        sum_ += pair * v4
+        pair = left5[x] + right5[x] - twice
+        total += pair * w5
+        sum_ += pair * v5
+        pair = left6[x] + right6[x] - twice
+        total += pair * w6
+        sum_ += pair * v6
+        pair = left7[x] + right7[x] - twice
+        total += pair * w7
+        sum_ += pair * v7
+        pair = left8[x] + right8[x] - twice
+        total += pair * w8
+        sum_ += pair * v8
+        out[x] = total
+        other[x] = sum_ + centre[x] if last else sum_
 
 
 @compiled
-def _mask(gy: Array, gx: Array, asked: Array, power: Array) -> None:
-    """Make the response 0 that is not asked for."""
-    if not asked[0]:
-        gy[:] = 0
-    if not asked[1]:
-        gx[:] = 0
+def _respond(
+    upper: Array, middle: Array, lower: Array, sides: Array, asked: Array, gy: Array, gx: Array,
+    power: Array,
+) -> None:  # fmt: skip
+    """Fill gy, gx and power (x,) from three lines (x + 2,); what is not asked for becomes 0."""
+    outer, inner, rows, columns = sides[0], sides[1], asked[0], asked[1]
     for x in range(len(power)):
-        power[x] = gy[x] * gy[x] + gx[x] * gx[x]
+        a, b, c = upper[x], upper[x + 1], upper[x + 2]
+        d, e, f = middle[x], middle[x + 1], middle[x + 2]
+        g, h, i = lower[x], lower[x + 1], lower[x + 2]
+        if inner:
+            down = outer * ((g - a) + (i - c)) + inner * (h - b)
+            right = outer * ((c - a) + (i - g)) + inner * (f - d)
+        else:  # Roberts'
+            down, right = (h - e) + (i - f), (i + f) - (h + e)
+        down, right = down if rows else 0.0, right if columns else 0.0
+        gy[x], gx[x], power[x] = down, right, down * down + right * right
 
 
 @compiled
