@@ -196,7 +196,8 @@ def keep(drafted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if _rows.taken(drafted):
         around = np.pad(drafted, 1)
         _rows.link(around)
-        return (around[1:-1, 1:-1] == 3).view(np.uint8)
+        linked: NDArray[np.uint8] = (around[1:-1, 1:-1] == 3).view(np.uint8)
+        return linked
     import cv2
 
     count, pieces = cv2.connectedComponents(np.minimum(drafted, 1), connectivity=8)

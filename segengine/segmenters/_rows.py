@@ -61,7 +61,8 @@ class Given(NamedTuple):
         dtype = _KINDS[self.kind]
         if dtype.kind == "f":
             return math.inf
-        return _gray.scale(self.bands) * (int(np.iinfo(dtype).max) - int(np.iinfo(dtype).min))
+        info = np.iinfo(dtype.name)
+        return _gray.scale(self.bands) * (int(info.max) - int(info.min))
 
 
 @compiled
@@ -138,7 +139,7 @@ def exceeds(
             _filter_down(gray, at, weights, 0, True, down)
             _filter_right(down, weights, True, smoothed[at % 3])
         else:
-            smoothed[at % 3] = gray[0]
+            _copy(gray[0], smoothed[at % 3])
         at -= 2
         if at < 0:
             continue
@@ -333,7 +334,7 @@ def _gray_line(row: Array, bands: int, kind: int, margin: int, line: Array) -> N
     elif kind == 3:
         _single(row.view(np.float32), bands, inside)
     else:
-        inside[:] = row.view(np.float64)
+        _copy(row.view(np.float64), inside)
     for x in range(margin):
         line[x] = inside[_folded(x - margin, width)]
         line[margin + width + x] = inside[_folded(width + x, width)]
@@ -356,44 +357,44 @@ def _exact(flat: Array, bands: int, line: Array) -> None:
         for x in range(len(line)):
             total = 0
             for band in range(2):
-                total += np.int32(flat[2 * x + band])
-            line[x] = total
+                total += flat[2 * x + band]
+            line[x] = np.int32(total)
     elif bands == 4:
         for x in range(len(line)):
             total = 0
             for band in range(4):
-                total += np.int32(flat[4 * x + band])
-            line[x] = total
+                total += flat[4 * x + band]
+            line[x] = np.int32(total)
     elif bands == 5:
         for x in range(len(line)):
             total = 0
             for band in range(5):
-                total += np.int32(flat[5 * x + band])
-            line[x] = total
+                total += flat[5 * x + band]
+            line[x] = np.int32(total)
     elif bands == 6:
         for x in range(len(line)):
             total = 0
             for band in range(6):
-                total += np.int32(flat[6 * x + band])
-            line[x] = total
+                total += flat[6 * x + band]
+            line[x] = np.int32(total)
     elif bands == 7:
         for x in range(len(line)):
             total = 0
             for band in range(7):
-                total += np.int32(flat[7 * x + band])
-            line[x] = total
+                total += flat[7 * x + band]
+            line[x] = np.int32(total)
     elif bands == 8:
         for x in range(len(line)):
             total = 0
             for band in range(8):
-                total += np.int32(flat[8 * x + band])
-            line[x] = total
+                total += flat[8 * x + band]
+            line[x] = np.int32(total)
     else:
         for x in range(len(line)):
             total = 0
             for band in range(bands):
-                total += np.int32(flat[bands * x + band])
-            line[x] = total
+                total += flat[bands * x + band]
+            line[x] = np.int32(total)
 
 
 @compiled
@@ -452,6 +453,13 @@ def _single(flat: Array, bands: int, line: Array) -> None:
 
 
 @compiled
+def _copy(line: Array, out: Array) -> None:
+    """Fill out (x,): an assignment of slices would bring in all that its error message is made with."""
+    for x in range(len(out)):
+        out[x] = line[x]
+
+
+@compiled
 def _filter_down(
     lines: Array, first: int, weights: Array, done: int, mean: bool, out: Array
 ) -> None:
@@ -462,7 +470,7 @@ def _filter_down(
     n, radius = len(lines), len(weights)
     centre = lines[(first + radius) % n]
     if radius == 0:
-        out[:] = centre
+        _copy(centre, out)
     while done < radius:
         i, j, w, start = (
             first + radius - done - 1,
@@ -471,16 +479,7 @@ def _filter_down(
             done == 0,
         )
         left = radius - done
-        if left >= 8:
-            done += 8
-            _bend_eight(
-                lines[i % n], lines[j % n], lines[(i - 1) % n], lines[(j + 1) % n],
-                lines[(i - 2) % n], lines[(j + 2) % n], lines[(i - 3) % n], lines[(j + 3) % n],
-                lines[(i - 4) % n], lines[(j + 4) % n], lines[(i - 5) % n], lines[(j + 5) % n],
-                lines[(i - 6) % n], lines[(j + 6) % n], lines[(i - 7) % n], lines[(j + 7) % n],
-                centre, w, start, mean and left == 8, out,
-            )  # fmt: skip
-        elif left >= 6:
+        if left >= 6:
             done += 6
             _bend_six(
                 lines[i % n], lines[j % n], lines[(i - 1) % n], lines[(j + 1) % n],
@@ -527,19 +526,12 @@ def _filter_right(line: Array, weights: Array, mean: bool, out: Array) -> None:
     radius = len(weights)
     centre = line[radius:]
     if radius == 0:
-        out[:] = centre[: len(out)]
+        _copy(centre, out)
     done = 0
     while done < radius:
         b, w, start = line[radius + done + 1 :], weights[done:], done == 0
         left = radius - done
-        if left >= 8:
-            a = line[left - 8 :]
-            done += 8
-            _bend_eight(
-                a[7:], b, a[6:], b[1:], a[5:], b[2:], a[4:], b[3:], a[3:], b[4:], a[2:], b[5:],
-                a[1:], b[6:], a, b[7:], centre, w, start, mean and left == 8, out,
-            )  # fmt: skip
-        elif left >= 6:
+        if left >= 6:
             a = line[left - 6 :]
             done += 6
             _bend_six(
@@ -652,38 +644,6 @@ def _bend_six(
 
 
 @compiled
-def _bend_eight(
-    left: Array, right: Array, left2: Array, right2: Array, left3: Array, right3: Array,
-    left4: Array, right4: Array, left5: Array, right5: Array, left6: Array, right6: Array,
-    left7: Array, right7: Array, left8: Array, right8: Array, centre: Array, weights: Array,
-    first: bool, last: bool, out: Array,
-) -> None:  # fmt: skip
-    """The same of eight: what is read and written in between costs more than the sums."""
-    w, w2, w3, w4, w5, w6, w7, w8 = (
-        weights[0],
-        weights[1],
-        weights[2],
-        weights[3],
-        weights[4],
-        weights[5],
-        weights[6],
-        weights[7],
-    )
-    for x in range(len(out)):
-        twice = 2 * centre[x]
-        total = 0.0 if first else out[x]
-        total += (left[x] + right[x] - twice) * w
-        total += (left2[x] + right2[x] - twice) * w2
-        total += (left3[x] + right3[x] - twice) * w3
-        total += (left4[x] + right4[x] - twice) * w4
-        total += (left5[x] + right5[x] - twice) * w5
-        total += (left6[x] + right6[x] - twice) * w6
-        total += (left7[x] + right7[x] - twice) * w7
-        total += (left8[x] + right8[x] - twice) * w8
-        out[x] = total + centre[x] if last else total
-
-
-@compiled
 def _bend_eight_twice(
     left: Array, right: Array, left2: Array, right2: Array, left3: Array, right3: Array,
     left4: Array, right4: Array, left5: Array, right5: Array, left6: Array, right6: Array,
@@ -697,33 +657,33 @@ def _bend_eight_twice(
     v5, v6, v7, v8 = others[4], others[5], others[6], others[7]
     for x in range(len(out)):
         twice = 2 * centre[x]
-        total, sum_ = (0.0, 0.0) if first else (out[x], other[x])
+        total, mean = (0.0, 0.0) if first else (out[x], other[x])
         pair = left[x] + right[x] - twice
         total += pair * w
-        sum_ += pair * v
+        mean += pair * v
         pair = left2[x] + right2[x] - twice
         total += pair * w2
-        sum_ += pair * v2
+        mean += pair * v2
         pair = left3[x] + right3[x] - twice
         total += pair * w3
-        sum_ += pair * v3
+        mean += pair * v3
         pair = left4[x] + right4[x] - twice
         total += pair * w4
-        sum_ += pair * v4
+        mean += pair * v4
         pair = left5[x] + right5[x] - twice
         total += pair * w5
-        sum_ += pair * v5
+        mean += pair * v5
         pair = left6[x] + right6[x] - twice
         total += pair * w6
-        sum_ += pair * v6
+        mean += pair * v6
         pair = left7[x] + right7[x] - twice
         total += pair * w7
-        sum_ += pair * v7
+        mean += pair * v7
         pair = left8[x] + right8[x] - twice
         total += pair * w8
-        sum_ += pair * v8
+        mean += pair * v8
         out[x] = total
-        other[x] = sum_ + centre[x] if last else sum_
+        other[x] = mean + centre[x] if last else mean
 
 
 @compiled
