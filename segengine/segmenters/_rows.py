@@ -52,7 +52,8 @@ class Given(NamedTuple):
         )
         if not known:
             pixels = _gray.comparable(pixels).astype(np.float64)[..., None]
-        rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1).view(np.uint8)
+        # What may not be written would be compiled for anew.
+        rows = np.require(pixels, requirements=("C", "W")).reshape(len(pixels), -1).view(np.uint8)
         return cls(rows, pixels.shape[-1], _KINDS.index(pixels.dtype))
 
     @property
@@ -296,7 +297,10 @@ def link(around: Array) -> None:
     Its border is 0.
     """
     flat, across = around.reshape(-1), around.shape[1]
-    waiting = np.empty(flat.size, np.int64)  # as much of it is touched as is used
+    drawn = 0
+    for place in range(len(flat)):
+        drawn += flat[place] > 0
+    waiting = np.empty(drawn, np.int64)
     for start in range(across, flat.size - across):
         if flat[start] != 2:
             continue

@@ -150,6 +150,21 @@ def test_a_long_snake_is_linked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(_canny.keep(drafted), pieces == pieces[0, 0])
 
 
+def test_pixels_that_may_not_be_written_or_lie_apart_are_taken_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without compiling anything for them."""
+    pixels = image(np.random.default_rng(0), "uint16", (60, 80, 4))
+    for view in (pixels[::2, 1::3], pixels[..., 1:3], pixels.transpose(1, 0, 2)[::-1]):
+        shown = view[None]
+        shown.flags.writeable = False
+        for operator in ("sobel", "log", "canny"):
+            got, wanted = both(edges.create(operator), shown, monkeypatch)
+            np.testing.assert_array_equal(got, wanted)
+    ready: list[Any] = [_rows.canny.ready(), _rows.crossings.ready(), _rows.exceeds_whole.ready()]
+    assert [len(loop.signatures) for loop in ready] == [1, 1, 1]
+
+
 def test_few_pixels_do_not_load_numba_and_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """A photo takes less time than loading does."""
     from segengine.segmenters import _worth
