@@ -150,6 +150,24 @@ def test_a_long_snake_is_linked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(_canny.keep(drafted), pieces == pieces[0, 0])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tiled_equals_whole(operator: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_rows, "compiled_pays", lambda *_: True)
+    pixels = image(np.random.default_rng(5), dtype, (1 + 70, 90, 3))[None]
+    segmenter: Any = edges.create(operator)
+    label = getattr(segmenter, "draft", lambda shown: segmenter.segment(shown).labels)
+    whole = label(pixels)
+    assert 0 < np.count_nonzero(whole) < whole.size
+    halo = segmenter.halo
+    for top, bottom in ((0, 1), (1, 24), (24, 71)):
+        for left, right in ((0, 41), (41, 83), (83, 90)):
+            y, x = max(0, top - halo), max(0, left - halo)
+            part = label(pixels[:, y : bottom + halo, x : right + halo])
+            got = part[:, top - y : bottom - y, left - x : right - x]
+            np.testing.assert_array_equal(got, whole[:, top:bottom, left:right])
+
+
 def test_pixels_that_may_not_be_written_or_lie_apart_are_taken_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
