@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segengine.segmenters import _canny, _rows, edges
+from segengine.segmenters import _canny, _gray, _rows, edges
 from segengine.segmenters._nearly import Near
 
 OPERATORS = ("sobel", "prewitt", "roberts", "scharr", "log", "canny")
@@ -86,6 +86,25 @@ def test_masks_are_those_of_the_definition(
     with pytest.MonkeyPatch.context() as monkeypatch:
         got, wanted = both(segmenter, pixels[None], monkeypatch)
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_a_line_is_the_gray_bit_for_bit(dtype: str) -> None:
+    """Over the whole range of integers, and of floats that cancel out, so that their order tells."""
+    rng = np.random.default_rng(0)
+    for bands in range(1, 10):
+        if dtype == "float32":
+            # Of red and green, and of any two, so much that the rest is lost unless it comes last.
+            pixels = rng.normal(0, 1, (1, 70, bands)).astype(dtype)
+            if bands > 1:
+                pixels[0, ::2, :2] = np.ldexp((7154, -2125), 40) if bands == 3 else (1e20, -1e20)
+        else:
+            info = np.iinfo(dtype)
+            pixels = rng.integers(info.min, info.max, (1, 70, bands), dtype, endpoint=True)
+        given = _rows.Given.of(pixels)
+        line = np.empty(70)
+        _rows._gray_line(given.rows[0], given.bands, given.kind, 0, line)
+        np.testing.assert_array_equal(line, _gray.comparable(pixels)[0].astype(np.float64))
 
 
 @pytest.mark.parametrize("operator", ["sobel", "log", "canny"])
