@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _gray, _kernels, _nearly
+from segengine.segmenters import _gray, _kernels, _nearly, _rows
 from segengine.segmenters._gradient import Gradient, slack
 from segengine.types import Pixels
 
@@ -111,8 +111,12 @@ def draft(gradient: Gradient, frame: Pixels, low: float, high: float) -> NDArray
     pixel depends on its 3 x 3 neighbours.
     """
     margin, bounds = gradient.radius + 1, _Bounds(low, high)
-    gray = _kernels.pad(_gray.comparable(frame), margin)
     out: NDArray[np.uint8] = np.empty(frame.shape[:2], np.uint8)
+    if _rows.taken(frame):
+        weights = np.array(_kernels.gaussian(gradient.sigma) if gradient.sigma else (), np.float64)
+        _rows.canny(*_rows.Given.of(frame), weights, gradient.sides, gradient.asked, low, high, out)
+        return out
+    gray = _kernels.pad(_gray.comparable(frame), margin)
     for rows in _kernels.strips(out.shape[0], out.shape[1], margin, _STRIP):
         part = gray[rows.start : rows.stop + 2 * margin]
         strip = _Strip(part, rows.start == 0, rows.stop == len(out))
@@ -189,6 +193,11 @@ def _put(labels: NDArray[np.uint8], places: NDArray[np.intp], field: _Field) -> 
 
 def keep(drafted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Hysteresis: 1 on each 8-connected piece of a draft (y, x) that holds a 2, else 0."""
+    if _rows.taken(drafted):
+        around = np.pad(drafted, 1)
+        _rows.link(around)
+        linked: NDArray[np.uint8] = (around[1:-1, 1:-1] == 3).view(np.uint8)
+        return linked
     import cv2
 
     count, pieces = cv2.connectedComponents(np.minimum(drafted, 1), connectivity=8)

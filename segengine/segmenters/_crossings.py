@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _gray, _kernels, _nearly
+from segengine.segmenters import _gray, _kernels, _nearly, _rows
 from segengine.segmenters._gradient import Direction, height
 from segengine.types import Pixels
 
@@ -57,8 +57,15 @@ class Crossings:
         """
         step = height(fraction, self.contrast, frame)
         bound = float(step) / (self.sigma**3 * math.sqrt(2 * math.pi))
-        padded = _kernels.pad(_gray.comparable(frame), self.radius)
         out = np.empty(frame.shape[:2], np.bool_)
+        if _rows.taken(frame):
+            mean, second = (
+                np.array(f(self.sigma)) for f in (_kernels.gaussian, _kernels.curvature)
+            )
+            asked = np.array([self.direction != "vertical", self.direction != "horizontal"])
+            _rows.crossings(*_rows.Given.of(frame), mean, second, asked, bound, out.view(np.uint8))
+            return out
+        padded = _kernels.pad(_gray.comparable(frame), self.radius)
         _kernels.by_strips(padded, self.radius, lambda s: self._crossed(s, bound), out, _STRIP)
         return out
 

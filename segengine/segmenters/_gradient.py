@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _gray, _kernels, _nearly
+from segengine.segmenters import _gray, _kernels, _nearly, _rows
 from segengine.types import Pixels
 
 Operator = Literal["sobel", "prewitt", "roberts", "scharr"]
@@ -54,6 +54,16 @@ class Gradient:
         """Pixels on each side that a response needs."""
         return _kernels.gaussian_radius(self.sigma) + 1
 
+    @property
+    def sides(self) -> NDArray[np.float64]:
+        """(2,) weights of the outer and of the middle row, or column, as `_rows` takes them."""
+        return np.array(_SIDES.get(self.operator, (0, 0)), np.float64)
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """(2,) whether the responses across rows and across columns count."""
+        return np.array([self.direction != "vertical", self.direction != "horizontal"])
+
     def field(self, frame: Pixels) -> NDArray[Any]:
         """(y, 2, x) signed responses of a frame (y, x, band), across rows and across columns.
 
@@ -74,10 +84,24 @@ class Gradient:
     def exceeds(self, frame: Pixels, fraction: float) -> NDArray[np.bool_]:
         """(y, x) where the magnitude is above a fraction of the contrast."""
         bound = self.bound(fraction, frame)
-        padded = _kernels.pad(_gray.comparable(frame), self.radius)
         out = np.empty(frame.shape[:2], np.bool_)
+        if _rows.taken(frame):
+            self._exceeding_rows(frame, bound, out.view(np.uint8))
+            return out
+        padded = _kernels.pad(_gray.comparable(frame), self.radius)
         _kernels.by_strips(padded, self.radius, lambda s: self._exceeding(s, bound), out, _STRIP)
         return out
+
+    def _exceeding_rows(self, frame: Pixels, bound: float, out: NDArray[np.uint8]) -> None:
+        """`_exceeding` of a frame (y, x, band), compiled."""
+        given = _rows.Given.of(frame)
+        steepest = _STEP[self.operator] * given.span if not self.sigma else math.inf
+        if steepest < 2**31:
+            wide = 2 * steepest**2 >= 2**31
+            _rows.exceeds_whole(*given, self.sides, self.asked, bound, wide, out)
+        else:
+            weights = np.array(_kernels.gaussian(self.sigma) if self.sigma else (), np.float64)
+            _rows.exceeds(*given, weights, self.sides, self.asked, bound, out)
 
     def _exceeding(self, gray: NDArray[Any], bound: float) -> NDArray[np.bool_]:
         """(y, x) of gray with `radius` around it: nearly, and exactly where that is in doubt."""

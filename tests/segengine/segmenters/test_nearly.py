@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
-from segengine.segmenters import _canny, _gradient, _kernels, _nearly, edges, threshold
+from segengine.segmenters import _canny, _gradient, _kernels, _nearly, _rows, edges, threshold
 from segengine.segmenters._nearly import Near, blocks, taps, windows
 
 JOBS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -52,6 +52,14 @@ def image(kind: str, dtype: str, bands: int) -> np.ndarray:
         return (values / 255).astype(np.float32)
     unit = {"uint8": 1, "uint16": 200, "int16": 100, "int32": 65537 * 120}[dtype]
     return (values * unit).astype(dtype)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few() -> Iterator[None]:
+    """Edges as a process finds them that has met few pixels; `test_rows` has those of many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rows, "compiled_pays", lambda *_: False)
+        yield
 
 
 @pytest.fixture
