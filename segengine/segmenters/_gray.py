@@ -27,6 +27,8 @@ _STRIP = 1 << 16
 """Pixels converted at a time, so that the intermediates stay in the cache (3x faster)."""
 _PART = 1 << 14
 """The same where several bands are added."""
+_BYTES = 1 << 15
+"""The same of three bands of bytes, whose sums take least."""
 
 
 def weights(bands: int) -> tuple[int, ...]:
@@ -87,10 +89,34 @@ def rounded(pixels: Pixels) -> NDArray[Any]:
     if pixels.shape[-1] == 1:
         return pixels[..., 0]
     out: NDArray[Any] = np.empty(pixels.shape[:-1], pixels.dtype)
+    if pixels.shape[-1] == 3 and pixels.dtype == np.uint8:
+        _rounded_bytes(pixels, out)
+        return out
     for part, gray in _parts(pixels, out):
         mean = _mean(part)
         gray[:] = np.rint(mean, out=mean)
     return out
+
+
+def _rounded_bytes(pixels: Pixels, out: NDArray[np.uint8]) -> None:
+    """`rounded` of red, green and blue of 8 bit.
+
+    float32 holds their sum exactly. Its nearest 1 / 10,000 is less by 2.5e-8 of itself, which is below
+    half a step of float32: of a sum that lies halfway the product is rounded to just that half, and
+    all others lie farther from one.
+    """
+    import cv2
+
+    weights, unit = np.array([_RGB], np.float32), np.float32(1 / scale(3))
+    flat, gray = pixels.reshape(-1, 1, 3), out.reshape(-1)
+    bands = np.empty((_BYTES, 1, 3), np.float32)
+    for start in range(0, len(gray), _BYTES):
+        part = flat[start : start + _BYTES]
+        wide = bands[: len(part)]
+        wide[:] = part
+        total = np.asarray(cv2.transform(wide, weights)).reshape(-1)
+        np.multiply(total, unit, out=total)
+        gray[start : start + _BYTES] = np.rint(total, out=total)
 
 
 def single(pixels: Pixels) -> NDArray[np.float32]:

@@ -152,8 +152,25 @@ class Threshold:
         found = [Fraction(level) + offset for level in self._find(state)]
         if state.base is None:
             return Cuts(tuple(map(_float32_floor, found)), self.object, exact=False)
-        cuts = tuple(_unrounded(math.floor(level), state.scale) for level in found)
+        return self._of_rounded(list(map(math.floor, found)), state.scale)
+
+    def _of_rounded(self, levels: Sequence[int], scale: int) -> Cuts:
+        """What is above each level of the rounded gray, as is seen by the exact gray."""
+        cuts = tuple(_unrounded(level, scale) for level in levels)
         return Cuts(cuts, self.object, exact=True)
+
+    def label_frame(self, pixels: Pixels, valid: Bool) -> tuple[Cuts, Prediction]:
+        """Fit and labels of one frame (1, y, x, band), whose rounded gray is worked out once."""
+        if self.method != "mean" and _gray.is_countable(pixels.dtype):
+            gray = _gray.rounded(pixels)
+            state = Histogram.of_rounded(gray, valid, pixels.shape[-1])
+            if state.total():
+                offset = _decimal(self.offset)
+                levels = [math.floor(Fraction(level) + offset) for level in self._find(state)]
+                labels = _compared(gray, levels, self.object)
+                return self._of_rounded(levels, state.scale), Prediction(labels)
+        found = self.fit(self.survey(pixels, valid))
+        return found, found.segment(pixels)
 
     def _find(self, state: Histogram) -> list[float]:
         """The levels: the greatest gray on each one's darker side."""
@@ -406,21 +423,26 @@ class Local:
 
 def _label(pixels: Pixels, cuts: Sequence[float], side: Object, exact: bool) -> Prediction:
     """Labels (n, y, x) uint8: how many cuts a gray exceeds; of one cut, which side it is on."""
-    labels = np.zeros(pixels.shape[:-1], np.uint8)
-    flip = len(cuts) == 1 and side == "dark"
-    # A single band is compared in place; a conversion of bands goes strip by strip.
-    size = pixels.size + 1 if exact and pixels.shape[-1] == 1 else 1 << 16
-    for frame, rows in _gray.strips(pixels.shape, size):
+    if exact and pixels.shape[-1] == 1:  # compared in place
+        return Prediction(_compared(_gray.exact(pixels), cuts, side))
+    labels = np.empty(pixels.shape[:-1], np.uint8)
+    for frame, rows in _gray.strips(pixels.shape, 1 << 16):
         part = pixels[frame, rows]
         gray = _gray.exact(part) if exact else _gray.single(part)
-        out = labels[frame, rows]
-        if len(cuts) == 1:
-            compare = np.less_equal if flip else np.greater
-            compare(gray, _bounded(cuts[0], gray.dtype), out=out.view(np.bool_))
-            continue
-        for cut in cuts:
-            out += gray > _bounded(cut, gray.dtype)
+        labels[frame, rows] = _compared(gray, cuts, side)
     return Prediction(labels)
+
+
+def _compared(gray: NDArray[Any], cuts: Sequence[float], side: Object) -> NDArray[np.uint8]:
+    """How many cuts a gray (...) exceeds; of one cut, which side it is on."""
+    if len(cuts) == 1:
+        compare = np.less_equal if side == "dark" else np.greater
+        found: NDArray[np.bool_] = compare(gray, _bounded(cuts[0], gray.dtype))
+        return found.view(np.uint8)
+    labels = np.zeros(gray.shape, np.uint8)
+    for cut in cuts:
+        labels += gray > _bounded(cut, gray.dtype)
+    return labels
 
 
 def _bounded(cut: float, dtype: np.dtype[Any]) -> Any:
