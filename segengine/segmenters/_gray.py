@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.compiled import compiled
 from segengine.types import Pixels
 
 _RGB = (2125, 7154, 721)
@@ -157,6 +158,79 @@ def _parts(pixels: Pixels, out: NDArray[Any]) -> Iterator[tuple[Pixels, NDArray[
 def comparable(pixels: Pixels) -> NDArray[Any]:
     """`exact` where it exists, else `single`."""
     return exact(pixels) if is_exact(pixels.dtype, pixels.shape[-1]) else single(pixels)
+
+
+def exact_quickly(pixels: Pixels) -> NDArray[Any]:
+    """`exact` as integers: unsigned of 8 or 16 bit, else signed of 32 or 64; of several bands compiled."""
+    pixels = plain(pixels)
+    bands, dtype = pixels.shape[-1], pixels.dtype
+    if bands == 1 and dtype in (np.uint8, np.uint16):
+        return pixels[..., 0]
+    if dtype.itemsize > 2 or bands > 1 << 15:
+        return exact(pixels).astype(np.int64, copy=False)
+    if bands == 1:
+        return pixels[..., 0].astype(np.int32)
+    out = np.empty(pixels.shape[:-1], np.int32)  # 16 bit x 10,000 or 32,768 fit
+    # Of few dtypes, for each of which a loop is compiled.
+    few = np.int16 if dtype == np.int8 else dtype
+    values = np.ascontiguousarray(pixels, few).reshape(-1)
+    if bands == 3:
+        _weigh(values, *_RGB, out.reshape(-1))
+    else:
+        _add(values, bands, out.reshape(-1))
+    return out
+
+
+def single_quickly(pixels: Pixels) -> NDArray[np.float32]:
+    """`single`; of several bands of float32 compiled."""
+    pixels = plain(pixels)
+    bands = pixels.shape[-1]
+    if bands == 1 or pixels.dtype != np.float32:
+        return single(pixels)
+    out = np.empty(pixels.shape[:-1], np.float32)
+    values = np.ascontiguousarray(pixels).reshape(-1)
+    if bands == 3:
+        _weigh_floats(values, *map(float, _RGB), float(scale(3)), out.reshape(-1))
+    else:
+        _average(values, bands, out.reshape(-1))
+    return out
+
+
+@compiled
+def _weigh(values: NDArray[Any], red: int, green: int, blue: int, out: NDArray[Any]) -> None:
+    for i in range(len(out)):
+        at = 3 * i
+        out[i] = values[at] * red + values[at + 1] * green + values[at + 2] * blue
+
+
+@compiled
+def _add(values: NDArray[Any], bands: int, out: NDArray[Any]) -> None:
+    for i in range(len(out)):
+        total = np.int64(0)
+        for value in values[i * bands : (i + 1) * bands]:
+            total += np.int64(value)
+        out[i] = total
+
+
+@compiled
+def _weigh_floats(
+    values: NDArray[Any], red: float, green: float, blue: float, whole: float, out: NDArray[Any]
+) -> None:
+    for i in range(len(out)):
+        at = 3 * i
+        total = 0.0 + values[at] * red  # of -0 as well
+        total += values[at + 1] * green
+        total += values[at + 2] * blue
+        out[i] = total / whole
+
+
+@compiled
+def _average(values: NDArray[Any], bands: int, out: NDArray[Any]) -> None:
+    for i in range(len(out)):
+        total = 0.0
+        for value in values[i * bands : (i + 1) * bands]:
+            total += np.float64(value)
+        out[i] = total / bands
 
 
 def strips(shape: tuple[int, ...], pixels: int = _STRIP) -> Iterator[tuple[int, slice]]:

@@ -337,11 +337,11 @@ class SurveyorTests(_Labelling):
         """Where it has `label_frame`, that gives what `survey`, `fit` and `segment` do."""
         surveyor = self.make()
         name, surveyed = name_of(surveyor), self.pixels()
-        if not isinstance(surveyor, LabelsFrames):
-            return
         valid = _all(surveyed)
         valid[:, : surveyed.shape[1] // 3] = False
         fitted = surveyor.fit(surveyor.survey(surveyed, valid))
+        if not isinstance(surveyor, LabelsFrames):
+            return
         found, prediction = surveyor.label_frame(surveyed, valid)
         require(
             np.array_equal(prediction.labels, _labelled(fitted, surveyed).labels)
