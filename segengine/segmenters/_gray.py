@@ -205,11 +205,25 @@ def _weigh(values: NDArray[Any], red: int, green: int, blue: int, out: NDArray[A
 
 @compiled
 def _add(values: NDArray[Any], bands: int, out: NDArray[Any]) -> None:
-    for i in range(len(out)):
-        total = np.int64(0)
-        for value in values[i * bands : (i + 1) * bands]:
-            total += np.int64(value)
-        out[i] = total
+    # Of known length a loop is unrolled, and several pixels are added at a time.
+    if bands == 4:
+        for i in range(len(out)):
+            total = np.int64(0)
+            for band in range(4):
+                total += np.int64(values[4 * i + band])
+            out[i] = total
+    elif bands == 8:
+        for i in range(len(out)):
+            total = np.int64(0)
+            for band in range(8):
+                total += np.int64(values[8 * i + band])
+            out[i] = total
+    else:
+        for i in range(len(out)):
+            total = np.int64(0)
+            for band in range(bands):
+                total += np.int64(values[bands * i + band])
+            out[i] = total
 
 
 @compiled
@@ -228,8 +242,8 @@ def _weigh_floats(
 def _average(values: NDArray[Any], bands: int, out: NDArray[Any]) -> None:
     for i in range(len(out)):
         total = 0.0
-        for value in values[i * bands : (i + 1) * bands]:
-            total += np.float64(value)
+        for band in range(bands):
+            total += np.float64(values[bands * i + band])
         out[i] = total / bands
 
 
