@@ -140,3 +140,10 @@ def test_plain_python_says_the_same() -> None:
     _boxmean._exceeds.plain(gray, 2, least, lines, found)
     _boxmean.exceeds(gray, 5, 0, np.dtype(np.int32), expected)
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("side", ["dark", "bright"])
+def test_where_the_mean_is_no_number_nothing_is_on_a_side_of_it(side: Any, quick: bool) -> None:
+    image = np.full((1, 60, 60, 1), np.inf, np.float32)
+    assert not labels(image, quick=quick, window=9, object=side).any()
