@@ -190,7 +190,8 @@ def single_quickly(pixels: Pixels) -> NDArray[np.float32]:
     out = np.empty(pixels.shape[:-1], np.float32)
     values = np.ascontiguousarray(pixels).reshape(-1)
     if bands == 3:
-        _weigh_floats(values, *map(float, _RGB), float(scale(3)), out.reshape(-1))
+        red, green, blue = (float(weight) for weight in _RGB)
+        _weigh_floats(values, red, green, blue, float(scale(3)), out.reshape(-1))
     else:
         _average(values, bands, out.reshape(-1))
     return out
