@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from segengine.errors import JobError
 from segengine.guards.parts import Parts
 from segengine.instances.join import BAND, components, renumbered
 from segengine.types import (
+    Bool,
     ChecksPixels,
     Color,
     Colored,
@@ -27,6 +29,7 @@ from segengine.types import (
     Headline,
     Inertia,
     LabelsAlone,
+    LabelsFrames,
     Linker,
     Lists,
     Locates,
@@ -67,7 +70,19 @@ OUTPUTS = ("labels", "probabilities", "instances", "objects")
 _BACKGROUND: Color = (32, 32, 36)
 
 
+S = TypeVar("S")
 _FINDINGS = Parts.of(Findings).values
+
+
+@cache
+def _parts(protocol: type) -> tuple[str, ...]:
+    parts = Parts.of(protocol)
+    return (*parts.values, *parts.methods)
+
+
+def _has(plugin: object, protocol: type) -> bool:
+    """`isinstance`, for what is asked of every frame: Python 3.11 takes 30 us to look at a protocol."""
+    return all(hasattr(plugin, name) for name in _parts(protocol))
 
 
 def surveys(plugin: object) -> TypeIs[Surveyor[Any]]:
@@ -142,12 +157,22 @@ def check_pixels(plugin: Plugin, bands: int, dtype: str) -> None:
 
 def labels_alone(segmenter: Segmenter, pixels: Pixels) -> Prediction:
     """Its labels, with nothing else in memory where it can do without."""
-    return (segmenter.label if isinstance(segmenter, LabelsAlone) else segmenter.segment)(pixels)
+    return (segmenter.label if _has(segmenter, LabelsAlone) else segmenter.segment)(pixels)  # type: ignore[attr-defined]
+
+
+def label_frame(
+    surveyor: Surveyor[S], pixels: Pixels, valid: Bool
+) -> tuple[Segmenter, Prediction | None]:
+    """What a surveyor fits to a frame, and its labels, where it gives both at once."""
+    if _has(surveyor, LabelsFrames):
+        found: tuple[Segmenter, Prediction] = surveyor.label_frame(pixels, valid)  # type: ignore[attr-defined]
+        return found
+    return surveyor.fit(surveyor.survey(pixels, valid)), None
 
 
 def provenance(plugin: Plugin) -> str:
     """Engine and version behind its labels, where it says so; never compared."""
-    return str(plugin.provenance or "") if isinstance(plugin, Provenance) else ""
+    return str(plugin.provenance or "") if _has(plugin, Provenance) else ""  # type: ignore[union-attr]
 
 
 def description(plugin: Plugin) -> tuple[str, ...]:
@@ -175,7 +200,7 @@ def responds(plugin: object) -> TypeIs[Responds]:
 
 def inertia(segmenter: Segmenter) -> float | None:
     """Sum of squared distances to the centres that a fit found; None where it has none."""
-    return float(segmenter.inertia) if isinstance(segmenter, Inertia) else None
+    return float(segmenter.inertia) if _has(segmenter, Inertia) else None  # type: ignore[attr-defined]
 
 
 def findings(segmenter: Segmenter) -> dict[str, Any]:
@@ -314,7 +339,7 @@ def probed_outputs(prediction: Prediction) -> tuple[str, ...]:
 
 def colors(plugin: Plugin) -> tuple[Color, ...]:
     """One colour a class: its own, or a palette of well-separated hues on a dark background."""
-    own = plugin.colors if isinstance(plugin, Colored) else None
+    own = plugin.colors if _has(plugin, Colored) else None  # type: ignore[union-attr]
     if own is not None and len(own) == len(plugin.classes):
         return tuple((int(r), int(g), int(b)) for r, g, b in own)
     return palette(len(plugin.classes))

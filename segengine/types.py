@@ -478,6 +478,15 @@ class LabelsAlone(Protocol):
 
 
 @runtime_checkable
+class LabelsFrames(Protocol):
+    """Asked of surveyors of scope frame in place of `survey`, `fit` and `segment`, of each frame."""
+
+    def label_frame(self, pixels: Pixels, valid: Bool) -> tuple[Segmenter, Prediction]:
+        """What the three give of (1, y, x, band), `valid` (1, y, x): the fit, and its labels."""
+        ...
+
+
+@runtime_checkable
 class ChecksPixels(Protocol):
     """Asked of segmenters when a run is planned, once for each kind of scene."""
 
@@ -569,8 +578,8 @@ class Completes(Protocol):
 
 
 class SegmenterParts(
-    Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, ChecksPixels, Provenance,
-    Describes, Responds, Findings, Completes, Protocol,
+    Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, LabelsFrames, ChecksPixels,
+    Provenance, Describes, Responds, Findings, Completes, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a segmenter or surveyor beyond its protocol."""
 

@@ -94,12 +94,10 @@ class Histogram:
         """Histogram of pixels (n, y, x, band), any dtype, where valid (n, y, x) and finite."""
         bands = pixels.shape[-1]
         if _gray.is_countable(pixels.dtype):
-            lowest = int(np.iinfo(pixels.dtype).min) if pixels.dtype.kind == "i" else 0
-            counts = np.zeros(1 << 8 * pixels.dtype.itemsize, np.int64)
+            found = cls.none(pixels.dtype, bands)
             for frame, rows in _gray.strips(pixels.shape, _COUNTED):
-                values = _gray.rounded(pixels[frame, rows])
-                counts += _count(values, valid[frame, rows])
-            return cls(_gray.scale(bands), lowest, counts, np.zeros(0, np.int64))
+                found.counts[:] += _count(_gray.rounded(pixels[frame, rows]), valid[frame, rows])
+            return found
         counts, rests = np.zeros(1 << 16, np.int64), np.zeros(1 << 16, np.int64)
         for frame, rows in _gray.strips(pixels.shape, _COUNTED):
             gray = _gray.single(pixels[frame, rows])
@@ -114,6 +112,21 @@ class Histogram:
             )  # below 2**53: exact
         whole = pixels.dtype.kind in "iu" and bands == 1
         return cls(_gray.scale(bands), None, counts, rests, whole)
+
+    @classmethod
+    def none(cls, dtype: np.dtype[Any], bands: int) -> Histogram:
+        """That of no pixel of 8 or 16 bit."""
+        lowest = int(np.iinfo(dtype).min) if dtype.kind == "i" else 0
+        counts = np.zeros(1 << 8 * dtype.itemsize, np.int64)
+        return cls(_gray.scale(bands), lowest, counts, np.zeros(0, np.int64))
+
+    @classmethod
+    def of_rounded(cls, gray: NDArray[Any], valid: Bool, bands: int) -> Histogram:
+        """That of `_gray.rounded` (n, y, x) of pixels of so many bands, where valid."""
+        found = cls.none(gray.dtype, bands)
+        for frame, rows in _gray.strips(gray.shape, _COUNTED):
+            found.counts[:] += _count(gray[frame, rows], valid[frame, rows])
+        return found
 
     def __add__(self, other: Histogram) -> Histogram:
         counts, rests = self.counts + other.counts, self.rests + other.rests

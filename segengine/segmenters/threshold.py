@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -30,8 +30,9 @@ from typing import Any, ClassVar, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.segmenters import _gray, _kernels, _levels, _nearly
+from segengine.segmenters import _boxmean, _gray, _kernels, _levels, _nearly
 from segengine.segmenters._histogram import Histogram, Sums
+from segengine.segmenters._worth import compiled_pays
 from segengine.types import Bool, Color, Pixels, Prediction, Scope, Segmenter, Surveyor
 
 Statistic = Literal["mean", "otsu", "multiotsu", "triangle", "li"]
@@ -152,8 +153,25 @@ class Threshold:
         found = [Fraction(level) + offset for level in self._find(state)]
         if state.base is None:
             return Cuts(tuple(map(_float32_floor, found)), self.object, exact=False)
-        cuts = tuple(_unrounded(math.floor(level), state.scale) for level in found)
+        return self._of_rounded(list(map(math.floor, found)), state.scale)
+
+    def _of_rounded(self, levels: Sequence[int], scale: int) -> Cuts:
+        """What is above each level of the rounded gray, as is seen by the exact gray."""
+        cuts = tuple(_unrounded(level, scale) for level in levels)
         return Cuts(cuts, self.object, exact=True)
+
+    def label_frame(self, pixels: Pixels, valid: Bool) -> tuple[Cuts, Prediction]:
+        """Fit and labels of one frame (1, y, x, band), whose rounded gray is worked out once."""
+        if self.method != "mean" and _gray.is_countable(pixels.dtype):
+            gray = _gray.rounded(pixels)
+            state = Histogram.of_rounded(gray, valid, pixels.shape[-1])
+            if state.total():
+                offset = _decimal(self.offset)
+                levels = [math.floor(Fraction(level) + offset) for level in self._find(state)]
+                labels = _compared(gray, levels, self.object)
+                return self._of_rounded(levels, state.scale), Prediction(labels)
+        found = self.fit(self.survey(pixels, valid))
+        return found, found.segment(pixels)
 
     def _find(self, state: Histogram) -> list[float]:
         """The levels: the greatest gray on each one's darker side."""
@@ -287,68 +305,90 @@ class Local:
     def segment(self, pixels: Pixels) -> Prediction:
         """Label pixels (n, y, x, band), any dtype."""
         bands = pixels.shape[-1]
-        unit = _gray.scale(bands) if _gray.is_exact(pixels.dtype, bands) else 1
+        exact = _gray.is_exact(pixels.dtype, bands)
+        unit = _gray.scale(bands) if exact else 1
         offset = _decimal(self.offset) * unit
         labels = np.zeros(pixels.shape[:-1], np.uint8)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for frame, out in zip(pixels, labels, strict=True):
-                gray = _gray.comparable(frame)
-                if self.weighting == "mean":
-                    gray, sums = self._summed(gray, pixels.dtype, bands)
-                    shift = float(offset * self.window**2)
-                    above, size = partial(self._above_mean, shift=shift, sums=sums), _FEW
-                else:
-                    above, size = partial(self._above_gaussian, shift=float(offset)), _MANY
-                padded = _kernels.pad(gray, self.halo)
-                _kernels.by_strips(padded, self.halo, above, out.view(np.bool_), size)
+        if self.weighting == "gaussian":
+            above = partial(self._above_gaussian, shift=float(offset))
+            self._by_strips(pixels, labels, _gray.comparable, above, _MANY)
+            return Prediction(labels)
+        shift = float(offset * self.window**2)
+        quick = compiled_pays(labels.size)
+        bits = 8 * pixels.dtype.itemsize + (unit * self.window**2).bit_length()
+        if not exact or bits > 53:
+            to_gray = _gray.comparable if exact or not quick else _gray.single_quickly
+            above = partial(self._above_rounded, shift=shift, quick=quick)
+            self._by_strips(pixels, labels, to_gray, above, _FEW)
+        elif quick:
+            sums = np.dtype(np.int32 if bits <= 31 else np.int64)
+            for frame, out in zip(pixels, labels.view(np.bool_), strict=True):
+                gray = _gray.exact_quickly(frame)
+                _boxmean.exceeds(gray, self.window, math.floor(shift), sums, out)
+            if self.object == "dark":
+                np.logical_not(labels, out=labels.view(np.bool_))
+        else:
+            above = partial(self._above_exact, shift=math.floor(shift), bits=bits)
+            self._by_strips(pixels, labels, _gray.comparable, above, _FEW)
         return Prediction(labels)
 
-    def _summed(
-        self, gray: NDArray[Any], dtype: np.dtype[Any], bands: int
-    ) -> tuple[NDArray[Any], np.dtype[Any] | None]:
-        """Gray of pixels as it is to be summed, and the fastest dtype that holds every sum exactly.
+    def _by_strips(
+        self,
+        pixels: Pixels,
+        labels: NDArray[np.uint8],
+        to_gray: Callable[[Pixels], NDArray[Any]],
+        above: Callable[[NDArray[Any]], NDArray[np.bool_]],
+        size: int,
+    ) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            for frame, out in zip(pixels, labels.view(np.bool_), strict=True):
+                padded = _kernels.pad(to_gray(frame), self.halo)
+                _kernels.by_strips(padded, self.halo, above, out, size)
 
-        None: there is none.
+    def _above_exact(self, strip: NDArray[Any], shift: int, bits: int) -> NDArray[np.bool_]:
+        """Where gray x window² exceeds the sum of the window and the shift, both of integers.
+
+        Sums of so many bits are exact in the fastest dtype that holds them.
         """
-        bits = 8 * dtype.itemsize + (_gray.scale(bands) * self.window**2).bit_length()
-        name = "" if not _gray.is_exact(dtype, bands) or bits > 53 else "float64"
-        if name and bits <= 31:
-            name = "float32" if bits <= 24 and gray.dtype == np.uint8 else "int32"
-        fitting = {"float32": "B", "int32": "BHh", "float64": "fd", "": "fd"}[name]
-        if gray.dtype.char not in fitting:  # OpenCV sums these
-            gray = gray.astype(name or np.float64)
-        return gray, np.dtype(name) if name else None
+        name = "float64"
+        if bits <= 31:
+            name = "float32" if bits <= 24 and strip.dtype == np.uint8 else "int32"
+        fitting = {"float32": "B", "int32": "BHh", "float64": "fd"}[name]
+        if strip.dtype.char not in fitting:  # OpenCV sums these
+            strip = strip.astype(name)
+        return self._side(self._excess(strip, np.dtype(name)), shift)
 
-    def _above_mean(
-        self, strip: NDArray[Any], shift: float, sums: np.dtype[Any] | None
-    ) -> NDArray[np.bool_]:
-        """Where gray x window² exceeds the sum of the window and the shift."""
+    def _excess(self, strip: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Gray x window² less the sum of the window."""
         centre = strip[self.halo : -self.halo, self.halo : -self.halo]
-        dtype, area = sums or np.dtype(np.float64), self.window**2
-        excess: NDArray[Any] = np.multiply(centre, dtype.type(area), dtype=dtype)
+        excess: NDArray[Any] = np.multiply(centre, dtype.type(self.window**2), dtype=dtype)
         excess -= _kernels.box_sum(strip, self.window, dtype)
-        if sums is not None:
-            return self._side(excess, math.floor(shift))  # of integers
-        return self._decided(strip, excess, shift)
+        return excess
 
-    def _decided(
-        self, strip: NDArray[Any], excess: NDArray[Any], shift: float
-    ) -> NDArray[np.bool_]:
+    def _above_rounded(self, strip: NDArray[Any], shift: float, quick: bool) -> NDArray[np.bool_]:
         """The same of sums that may be rounded, exactly where they leave it in doubt."""
-        size = self.window
+        size, double = self.window, np.dtype(np.float64)
+        if strip.dtype.char not in "fd":
+            strip = strip.astype(double)
         greatest = max(float(strip.max()), -float(strip.min()))
         # A running sum is rounded at most twice a pixel on its way along x and along y.
         error = 2.0**-50 * sum(strip.shape) * (size + 1) ** 2 * greatest + 2.0**-50 * abs(shift)
-        found, doubtful = self._clear(strip, excess, shift, error)
-        if len(doubtful) * size > excess.size:  # as much work as all of them
-            gray = strip.astype(np.float64)
+        if quick and strip.dtype == np.float32:
+            above, open_ = _boxmean.sides(strip, size, shift + error, shift - error)
+            found, doubtful = self._told(above, open_, error)
+        else:
+            found, doubtful = self._clear(self._excess(strip, double), shift, error)
+        if strip.dtype == np.float32:  # k x c has no rounding
+            doubtful = self._not_flat(strip, found, doubtful, shift, error)
+        if len(doubtful) * size > found.size:  # as much work as all of them
+            gray = strip.astype(double)
             if _kernels.adds_exactly(gray, size * size):
-                return self._side(excess, shift)
+                return self._side(self._excess(gray, double), shift)
             total = _kernels.run_sum(_kernels.run_sum(gray, size, 0), size, 1)
             centre = gray[self.halo : -self.halo, self.halo : -self.halo]
             return self._side(centre * float(size**2) - total, shift)
         for part in _nearly.blocks(doubtful, size):
-            y, x = np.divmod(part, excess.shape[1])
+            y, x = np.divmod(part, found.shape[1])
             around = _nearly.windows(strip, y, x, size)
             down = _nearly.across(_kernels.run_sum(around, size, 0), size)
             total = _kernels.run_sum(down, size, 1)[:, 0]
@@ -367,7 +407,8 @@ class Local:
             mean, error = near.filtered(kernel, kernel)
             excess = np.subtract(near.image[halo:-halo, halo:-halo], mean, out=mean)
             error += near.rounding * (near.greatest + 4 * near.top + 3 * abs(shift))
-            found, doubtful = self._clear(strip, excess, shift, error)
+            found, doubtful = self._clear(excess, shift, error)
+            doubtful = self._not_flat(strip, found, doubtful, shift, error)
             if len(doubtful) * halo > excess.size:  # as much work as all of them
                 continue
             for part in _nearly.blocks(doubtful, len(kernel)):
@@ -383,22 +424,34 @@ class Local:
         return self._side(centre - _kernels.blurred(strip.astype(np.float64), weights), shift)
 
     def _clear(
-        self, strip: NDArray[Any], excess: NDArray[Any], shift: float, error: float
+        self, excess: NDArray[Any], shift: float, error: float
     ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
         """`_side` of what may be wrong by so much, and the flattened places where it leaves that open."""
         above = excess > shift + error
+        return self._told(above, above != (excess > shift - error), error)
+
+    def _told(
+        self, above: NDArray[np.bool_], open_: NDArray[np.bool_], error: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
         found = above if self.object == "bright" else ~above
         if not math.isfinite(error):
-            return found, np.arange(excess.size)
-        doubtful = np.flatnonzero(above != (excess > shift - error))
-        sure = (
-            self.weighting == "gaussian" or strip.dtype == np.float32
-        )  # that k x c has no rounding
-        if sure and len(doubtful) * self.halo > excess.size:
-            flat = _nearly.flat(strip, 2 * self.halo + 1)
-            found[flat] = self._side(np.zeros(()), shift)
-            doubtful = doubtful[~flat.reshape(-1)[doubtful]]
-        return found, doubtful
+            return found, np.arange(above.size)
+        return found, np.flatnonzero(open_)
+
+    def _not_flat(
+        self,
+        strip: NDArray[Any],
+        found: NDArray[np.bool_],
+        doubtful: NDArray[np.intp],
+        shift: float,
+        error: float,
+    ) -> NDArray[np.intp]:
+        """What is doubtful but where all around are equal, which is decided, where that is much."""
+        if len(doubtful) * self.halo <= found.size or not math.isfinite(error):
+            return doubtful
+        flat = _nearly.flat(strip, 2 * self.halo + 1)
+        found[flat] = self._side(np.zeros(()), shift)
+        return doubtful[~flat.reshape(-1)[doubtful]]
 
     def _side(self, excess: NDArray[Any], shift: float) -> NDArray[np.bool_]:
         return excess > shift if self.object == "bright" else excess <= shift
@@ -406,21 +459,26 @@ class Local:
 
 def _label(pixels: Pixels, cuts: Sequence[float], side: Object, exact: bool) -> Prediction:
     """Labels (n, y, x) uint8: how many cuts a gray exceeds; of one cut, which side it is on."""
-    labels = np.zeros(pixels.shape[:-1], np.uint8)
-    flip = len(cuts) == 1 and side == "dark"
-    # A single band is compared in place; a conversion of bands goes strip by strip.
-    size = pixels.size + 1 if exact and pixels.shape[-1] == 1 else 1 << 16
-    for frame, rows in _gray.strips(pixels.shape, size):
+    if exact and pixels.shape[-1] == 1:  # compared in place
+        return Prediction(_compared(_gray.exact(pixels), cuts, side))
+    labels = np.empty(pixels.shape[:-1], np.uint8)
+    for frame, rows in _gray.strips(pixels.shape, 1 << 16):
         part = pixels[frame, rows]
         gray = _gray.exact(part) if exact else _gray.single(part)
-        out = labels[frame, rows]
-        if len(cuts) == 1:
-            compare = np.less_equal if flip else np.greater
-            compare(gray, _bounded(cuts[0], gray.dtype), out=out.view(np.bool_))
-            continue
-        for cut in cuts:
-            out += gray > _bounded(cut, gray.dtype)
+        labels[frame, rows] = _compared(gray, cuts, side)
     return Prediction(labels)
+
+
+def _compared(gray: NDArray[Any], cuts: Sequence[float], side: Object) -> NDArray[np.uint8]:
+    """How many cuts a gray (...) exceeds; of one cut, which side it is on."""
+    if len(cuts) == 1:
+        compare = np.less_equal if side == "dark" else np.greater
+        found: NDArray[np.bool_] = compare(gray, _bounded(cuts[0], gray.dtype))
+        return found.view(np.uint8)
+    labels = np.zeros(gray.shape, np.uint8)
+    for cut in cuts:
+        labels += gray > _bounded(cut, gray.dtype)
+    return labels
 
 
 def _bounded(cut: float, dtype: np.dtype[Any]) -> Any:

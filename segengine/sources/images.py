@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.sources import _png, _rotation, _signatures, _tiff, _webp
+from segengine.sources import _png, _rotation, _signatures, _tiff, _turbo, _webp
 from segengine.sources._color import Color, bands_of, recolor, require_color
 from segengine.sources._files import (
     changed,
@@ -316,7 +316,8 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
                 image = plugin(header.format, file)
             if position:
                 image.seek(position)
-            pixels, valid = _shallow(image, data)
+            quick = _turbo.decoded(data, image) if header.format == "JPEG" else None
+            pixels, valid = _shallow(image, data) if quick is None else (quick, None)
     except (CorruptInputError, MemoryError):
         raise
     except Exception as error:

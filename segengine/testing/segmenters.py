@@ -18,7 +18,16 @@ from segengine.instances.rows import SCHEMA
 from segengine.store.values import decode, encode
 from segengine.testing._laws import PluginTests, expected, name_of, require, sent
 from segengine.testing._pictures import picture
-from segengine.types import ChecksPixels, LabelsAlone, Linker, Pixels, Prediction, Scope, Segmenter
+from segengine.types import (
+    ChecksPixels,
+    LabelsAlone,
+    LabelsFrames,
+    Linker,
+    Pixels,
+    Prediction,
+    Scope,
+    Segmenter,
+)
 
 
 class _Labelling(PluginTests):
@@ -323,6 +332,22 @@ class SurveyorTests(_Labelling):
             ):
                 fitted = surveyor.fit(surveyor.survey(frame[None], _all(frame[None])))
             _labelled(fitted, frame[None])
+
+    def test_a_frame_is_labelled_at_once_as_step_by_step(self) -> None:
+        """Where it has `label_frame`, that gives what `survey`, `fit` and `segment` do."""
+        surveyor = self.make()
+        name, surveyed = name_of(surveyor), self.pixels()
+        valid = _all(surveyed)
+        valid[:, : surveyed.shape[1] // 3] = False
+        fitted = surveyor.fit(surveyor.survey(surveyed, valid))
+        if not isinstance(surveyor, LabelsFrames):
+            return
+        found, prediction = surveyor.label_frame(surveyed, valid)
+        require(
+            np.array_equal(prediction.labels, _labelled(fitted, surveyed).labels)
+            and np.array_equal(prediction.labels, _labelled(found, surveyed).labels),
+            f"{name}.label_frame gives other labels than survey, fit and segment; make them agree",
+        )
 
     def test_states_and_fits_can_be_committed(self) -> None:
         """Both are kept in the store as plain values, and label alike when read back."""

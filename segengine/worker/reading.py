@@ -127,11 +127,18 @@ class Batch:
             return self.tiles[0].pixels[None]
         return np.stack([t.pixels for t in self.tiles])
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n, y, x)"""
+        height, width = self.tiles[0].pixels.shape[:2]
+        return len(self.tiles), height, width
+
     def valid(self) -> Bool:
-        shape = self.tiles[0].pixels.shape[:2]
-        return np.stack(
-            [np.ones(shape, np.bool_) if t.valid is None else t.valid for t in self.tiles]
-        )
+        found = np.ones(self.shape, np.bool_)
+        for valid, tile in zip(found, self.tiles, strict=True):
+            if tile.valid is not None:
+                valid[:] = tile.valid
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,11 +141,16 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
     halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
     for box, batch in batches(task, halo, stride, surveyor is not None, failures):
         pixels = _padded(batch.pixels(), box)
+        labelled: Prediction | None = None
         if surveyor is not None:
-            segmenter = surveyor.fit(surveyor.survey(pixels, batch.valid()))
+            segmenter, labelled = asked.label_frame(surveyor, pixels, batch.valid())
             block.fitted(batch.frames[0], segmenter)
             pixels = tiling.pad_to(pixels, segmenter.stride)
         assert segmenter is not None  # given, or just fitted
+        if labelled is not None and not (task.draft or PROBABILITIES in task.arrays):
+            found = asked.as_prediction(labelled, segmenter, batch.shape)
+            block.put(batch.frames, batch.tiles, found, box, segmenter)
+            continue
         for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
     if not task.last and any(f.kind == "error" for f in failures):

@@ -151,6 +151,20 @@ def test_a_part_that_is_there_is_asked_also_of_what_a_surveyor_completes() -> No
     assert asked.labels_alone(full, np.zeros((1, 2, 2, 3), np.uint8)).labels.min() == 1
 
 
+class AtOnce(Surveys):
+    def label_frame(self, pixels: Any, valid: Any) -> tuple[Full, types.Prediction]:
+        return self.segmenter, types.Prediction(valid.astype(np.uint8))
+
+
+def test_a_surveyor_labels_a_frame_at_once_where_it_can() -> None:
+    pixels, valid = np.zeros((1, 2, 2, 3), np.uint8), np.ones((1, 2, 2), np.bool_)
+    assert asked.label_frame(Surveys(), pixels, valid) == (Surveys.segmenter, None)
+    segmenter, prediction = asked.label_frame(AtOnce(), pixels, valid)
+    assert segmenter is Surveys.segmenter
+    assert prediction is not None
+    assert prediction.labels.min() == 1
+
+
 def test_what_is_no_segmenter_is_named_with_what_it_lacks() -> None:
     with pytest.raises(JobError, match=r"kind: x: object is no segmenter: it has no classes, halo"):
         asked.check(object(), "x")

@@ -464,6 +464,35 @@ def test_nan_keeps_to_its_neighbourhood() -> None:
         assert np.all(np.abs(differs[:, 1:] - (50, 60)) <= segmenter.halo)
 
 
+# ------------------------------------------------------------------------- a frame of its own level
+
+
+@given(
+    seed=st.integers(0, 1000),
+    method=st.sampled_from(STATISTICS),
+    dtype=st.sampled_from(DTYPES),
+    bands=st.sampled_from((1, 2, 3)),
+    side=st.sampled_from(("dark", "bright")),
+    offset=st.sampled_from((0, 0.5, -7, 300)),
+    seen=st.sampled_from(("all", "some", "none")),
+)
+def test_a_frame_is_labelled_at_once_as_step_by_step(
+    seed: int, method: Any, dtype: str, bands: int, side: Any, offset: float, seen: str
+) -> None:
+    image = random_image(seed, dtype, (1, 13, 17, bands))
+    valid = (
+        np.random.default_rng(seed).random(image.shape[:3])
+        < {"all": 1, "some": 0.5, "none": 0}[seen]
+    )
+    surveyor = create(method, offset=offset, object=side)
+    assert isinstance(surveyor, Threshold)
+    expected = surveyor.fit(surveyor.survey(image, valid))
+    found, prediction = surveyor.label_frame(image, valid)
+    assert found == expected
+    assert prediction.labels.dtype == np.uint8
+    assert np.array_equal(prediction.labels, expected.segment(image).labels)
+
+
 # --------------------------------------------------------------------------------- the gray itself
 
 
@@ -485,6 +514,24 @@ def test_gray_is_the_weighted_sum() -> None:
         assert np.array_equal(_gray.exact(image), expected)
         if info.bits <= 16:
             assert np.array_equal(_gray.rounded(image), np.round(expected / 10000))
+
+
+@pytest.mark.parametrize("red", range(0, 256, 17))
+def test_gray_of_bytes_rounds_each_colour_half_to_even(red: int) -> None:
+    image = np.empty((1, 256, 256, 3), np.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = red, *np.indices((256, 256))
+    low, rest = np.divmod(image.astype(np.int64) @ np.array(RGB), 10000)
+    up = (rest > 5000) | ((rest == 5000) & (low % 2 == 1))
+    assert np.array_equal(_gray.rounded(image), low + up)
+
+
+def test_every_sum_of_bytes_that_lies_halfway_rounds_to_even() -> None:
+    red, green = np.indices((256, 256)).reshape(2, -1)
+    blue = (5000 - red * RGB[0] - green * RGB[1]) * pow(RGB[2], -1, 10000) % 10000
+    halves = np.stack((red, green, blue), -1)[blue < 256]
+    assert not ((halves @ np.array(RGB) - 5000) % 10000).any()
+    assert len(halves) > 1000
+    assert not (_gray.rounded(halves.astype(np.uint8)) % 2).any()
 
 
 @pytest.mark.parametrize("bands", [2, 4, 8, 100, 300])

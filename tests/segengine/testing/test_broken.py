@@ -277,6 +277,14 @@ class Hungry(Mean):
         return Above(state[0] / state[1])
 
 
+class Hasty(Mean):
+    """Labels a frame by another level than it fits."""
+
+    def label_frame(self, pixels: Any, valid: Any) -> tuple[Above, Prediction]:
+        found = self.fit(self.survey(pixels, valid))
+        return found, Above(found.level / 2).segment(pixels)
+
+
 class NoSurveyor(Mean):
     scope = "all"  # type: ignore[assignment]
 
@@ -293,6 +301,7 @@ def test_a_sound_surveyor_passes() -> None:
         (Greedy, r"Greedy\.merge changes a state that it is given; return a new one"),
         (Hungry, r"Hungry\.fit of nodata alone raised ZeroDivisionError: .*all of it becomes void"),
         (Handle, r"storing Handle's state raised TypeError: .*; build it of numbers, strings"),
+        (Hasty, r"Hasty\.label_frame gives other labels than survey, fit and segment"),
         (NoSurveyor, r"NoSurveyor\.scope is 'all'; it is one of frame, scene, run"),
         (Blur, r"Blur has no survey; subclass SegmenterTests"),
     ],
