@@ -7,11 +7,11 @@ ENOUGH = 1 << 20
 _met = 0
 
 
-def compiled_pays(pixels: int, enough: int = ENOUGH) -> bool:
+def compiled_pays(pixels: int, enough: int | None = None) -> bool:
     """Whether to take a compiled loop for so many pixels more; what it gives is the same.
 
     `enough`: another number to have met, of a loop whose gain is less.
     """
     global _met
     _met += pixels
-    return _met > enough
+    return _met > (ENOUGH if enough is None else enough)

@@ -44,6 +44,8 @@ _BINS = 256
 """Bins of the triangle's histogram of float images, as in scikit-image."""
 _FEW, _MANY = 1 << 17, 1 << 20
 """Pixels compared with their means at a time: intermediates fit the cache, or margins are small."""
+_MUCH = 1 << 26
+"""Pixels of which comparing them in a compiled loop saves what its loading takes."""
 
 
 def create(
@@ -314,7 +316,7 @@ class Local:
             self._by_strips(pixels, labels, _gray.comparable, above, _MANY)
             return Prediction(labels)
         shift = float(offset * self.window**2)
-        quick = compiled_pays(labels.size)
+        quick = compiled_pays(labels.size, _MUCH)
         bits = 8 * pixels.dtype.itemsize + (unit * self.window**2).bit_length()
         if not exact or bits > 53:
             to_gray = _gray.comparable if exact or not quick else _gray.single_quickly

@@ -20,13 +20,13 @@ INTEGERS = ("bool", "uint8", "int8", "uint16", "int16", "int32", "uint32", "int6
 
 @pytest.fixture(autouse=True)
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threshold, "compiled_pays", lambda pixels: True)
+    monkeypatch.setattr(threshold, "compiled_pays", lambda *_: True)
 
 
 def labels(image: np.ndarray, *, quick: bool = True, **options: Any) -> np.ndarray:
     segmenter = create("local", weighting="mean", **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threshold, "compiled_pays", lambda pixels: quick)
+        patch.setattr(threshold, "compiled_pays", lambda *_: quick)
         return segmenter.segment(image).labels  # type: ignore[union-attr]
 
 
