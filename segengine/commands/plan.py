@@ -60,7 +60,7 @@ class PlanReport:
         return 3 if self.failed else 0
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` prints; `estimate`: of what is left, null where there is none."""
+        """What `--json` prints; `estimate`: of what is left, both null where there is none."""
         return {
             "name": self.job.name,
             "store": self.job.store.path,
@@ -76,11 +76,9 @@ class PlanReport:
             "notices": list(self.notices),
         }
 
-    def _estimate(self) -> dict[str, float] | None:
+    def _estimate(self) -> dict[str, float | None]:
         if not self.pending:
             return {"seconds": 0.0, "bytes": 0}
-        if self.seconds is None or self.bytes is None:
-            return None
         return {"seconds": self.seconds, "bytes": self.bytes}
 
     def lines(self) -> tuple[str, ...]:

@@ -104,6 +104,12 @@ def test_the_life_of_a_store(job_file: Path, photos: Path, ask: Ask) -> None:
     assert bad["different"][0]["what"]
 
 
+def test_a_plan_without_an_estimate(job_file: Path, photos: Path, ask: Ask) -> None:
+    for photo in photos.iterdir():
+        photo.write_bytes(photo.read_bytes()[:-40])
+    assert ask(0, "plan", str(job_file))["estimate"] == {"seconds": None, "bytes": None}
+
+
 def test_frames_of_shards_that_are_still_to_come(job_file: Path, ask: Ask) -> None:
     with Run(load_job(str(job_file)), in_process=True) as planned:
         for _ in planned.stage("plan"):
