@@ -208,23 +208,20 @@ def _weigh(values: NDArray[Any], red: int, green: int, blue: int, out: NDArray[A
 def _add(values: NDArray[Any], bands: int, out: NDArray[Any]) -> None:
     # Of known length a loop is unrolled, and several pixels are added at a time.
     if bands == 4:
-        for i in range(len(out)):
-            total = np.int64(0)
-            for band in range(4):
-                total += np.int64(values[4 * i + band])
-            out[i] = total
+        _added(values, 4, out)
     elif bands == 8:
-        for i in range(len(out)):
-            total = np.int64(0)
-            for band in range(8):
-                total += np.int64(values[8 * i + band])
-            out[i] = total
+        _added(values, 8, out)
     else:
-        for i in range(len(out)):
-            total = np.int64(0)
-            for band in range(bands):
-                total += np.int64(values[bands * i + band])
-            out[i] = total
+        _added(values, bands, out)
+
+
+@compiled
+def _added(values: NDArray[Any], bands: int, out: NDArray[Any]) -> None:
+    for i in range(len(out)):
+        total = np.int64(0)
+        for band in range(bands):
+            total += np.int64(values[bands * i + band])
+        out[i] = total
 
 
 @compiled

@@ -348,7 +348,7 @@ def _gray_line(row: Array, bands: int, kind: int, margin: int, line: Array) -> N
 def _exact(flat: Array, bands: int, line: Array) -> None:
     """`_gray.exact` (x,) of bands (x * band,) of at most 16 bits.
 
-    A loop for each number of them: what lies apart by a number that is known is read together.
+    A call for each number of them: what lies apart by a number that is known is read together.
     """
     if bands == 1:
         for x in range(len(line)):
@@ -358,47 +358,28 @@ def _exact(flat: Array, bands: int, line: Array) -> None:
             i = 3 * x
             line[x] = np.int32(2125 * flat[i] + 7154 * flat[i + 1] + 721 * flat[i + 2])
     elif bands == 2:
-        for x in range(len(line)):
-            total = 0
-            for band in range(2):
-                total += flat[2 * x + band]
-            line[x] = np.int32(total)
+        _added(flat, 2, line)
     elif bands == 4:
-        for x in range(len(line)):
-            total = 0
-            for band in range(4):
-                total += flat[4 * x + band]
-            line[x] = np.int32(total)
+        _added(flat, 4, line)
     elif bands == 5:
-        for x in range(len(line)):
-            total = 0
-            for band in range(5):
-                total += flat[5 * x + band]
-            line[x] = np.int32(total)
+        _added(flat, 5, line)
     elif bands == 6:
-        for x in range(len(line)):
-            total = 0
-            for band in range(6):
-                total += flat[6 * x + band]
-            line[x] = np.int32(total)
+        _added(flat, 6, line)
     elif bands == 7:
-        for x in range(len(line)):
-            total = 0
-            for band in range(7):
-                total += flat[7 * x + band]
-            line[x] = np.int32(total)
+        _added(flat, 7, line)
     elif bands == 8:
-        for x in range(len(line)):
-            total = 0
-            for band in range(8):
-                total += flat[8 * x + band]
-            line[x] = np.int32(total)
+        _added(flat, 8, line)
     else:
-        for x in range(len(line)):
-            total = 0
-            for band in range(bands):
-                total += flat[bands * x + band]
-            line[x] = np.int32(total)
+        _added(flat, bands, line)
+
+
+@compiled
+def _added(flat: Array, bands: int, line: Array) -> None:
+    for x in range(len(line)):
+        total = 0
+        for band in range(bands):
+            total += flat[bands * x + band]
+        line[x] = np.int32(total)
 
 
 @compiled
@@ -413,47 +394,28 @@ def _single(flat: Array, bands: int, line: Array) -> None:
             total = 0.0 + flat[i] * 2125.0 + flat[i + 1] * 7154.0 + flat[i + 2] * 721.0
             line[x] = np.float32(total / 10000)
     elif bands == 2:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(2):
-                total += flat[2 * x + band]
-            line[x] = np.float32(total / 2)
+        _averaged(flat, 2, line)
     elif bands == 4:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(4):
-                total += flat[4 * x + band]
-            line[x] = np.float32(total / 4)
+        _averaged(flat, 4, line)
     elif bands == 5:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(5):
-                total += flat[5 * x + band]
-            line[x] = np.float32(total / 5)
+        _averaged(flat, 5, line)
     elif bands == 6:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(6):
-                total += flat[6 * x + band]
-            line[x] = np.float32(total / 6)
+        _averaged(flat, 6, line)
     elif bands == 7:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(7):
-                total += flat[7 * x + band]
-            line[x] = np.float32(total / 7)
+        _averaged(flat, 7, line)
     elif bands == 8:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(8):
-                total += flat[8 * x + band]
-            line[x] = np.float32(total / 8)
+        _averaged(flat, 8, line)
     else:
-        for x in range(len(line)):
-            total = 0.0
-            for band in range(bands):
-                total += flat[bands * x + band]
-            line[x] = np.float32(total / bands)
+        _averaged(flat, bands, line)
+
+
+@compiled
+def _averaged(flat: Array, bands: int, line: Array) -> None:
+    for x in range(len(line)):
+        total = 0.0
+        for band in range(bands):
+            total += flat[bands * x + band]
+        line[x] = np.float32(total / bands)
 
 
 @compiled
