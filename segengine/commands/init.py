@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scanning
 from segengine.progress import result_of
 from segengine.sources._files import is_url
-from segengine.sources.listing import Listing, counted, list_entries
+from segengine.sources.listing import counted, list_entries
 
 LOOKED_AT = 8
 """Files of the commonest kind whose headers are read."""
@@ -60,9 +60,12 @@ def init(path: str = ".", out: str = "job.yaml") -> InitReport:
     place = path if is_url(path) else os.path.abspath(os.path.expanduser(path))
     try:
         listing = list_entries([place])
-        kinds = Counter(listing.kind_of(entry) for entry in listing.entries)
-        kind = kinds.most_common(1)[0][0]
-        scan = _looked_at(listing, kind)
+        files: dict[str, list[str]] = defaultdict(list)
+        for entry in listing.entries:
+            files[listing.kind_of(entry)].append(entry.uri)
+        kinds = sorted(files, key=lambda kind: -len(files[kind]))
+        kind = kinds[0]
+        scan = _looked_at(kind, files[kind][:LOOKED_AT])
     except ValueError as error:
         raise JobError(str(error).replace("source.paths: ", "", 1).replace(place, path)) from error
     except TransientInputError as error:
@@ -72,13 +75,13 @@ def init(path: str = ".", out: str = "job.yaml") -> InitReport:
         reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"
         raise JobError(f"{path}: none of the first {LOOKED_AT} files can be read: {reason}")
     shown = place if is_url(place) else os.path.relpath(place, file.parent)
-    text = "\n".join(_text(shown, list(kinds), kind, seen.bands, _name(place)))
+    text = "\n".join(_text(shown, kinds, kind, seen.bands, _name(place)))
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text + "\n")
     except OSError as error:
         raise SegengineError(f"--out: {out} cannot be written: {error.strerror}") from error
-    many = ", ".join(f"{n:,} {_WORDS.get(k, k)}" for k, n in kinds.most_common())
+    many = ", ".join(f"{len(files[k]):,} {_WORDS.get(k, k)}" for k in kinds)
     bands = f"{seen.bands} band{'s' if seen.bands != 1 else ''} of {seen.dtype}"
     skipped = f"; skipped: {counted(listing.skipped)}" if listing.skipped else ""
     return InitReport(out, f"{many} at {path}, the first with {bands}{skipped}")
@@ -90,18 +93,13 @@ _WORDS = {"images": "images", "raster": "rasters", "video": "videos", "zarr": "Z
 def _name(place: str) -> str:
     """Of the folder that is named, or of the fixed part of a glob."""
     parts = [part for part in place.split("/") if part and not set(part) & set("*?[")]
-    return parts[-1].partition(".")[0] or "segengine" if parts else "segengine"
+    name = parts[-1].partition(".")[0] if parts else ""
+    return name or "segengine"
 
 
-def _looked_at(listing: Listing, kind: str) -> Scan:
+def _looked_at(kind: str, files: list[str]) -> Scan:
     """What the headers of some files of a kind say."""
-    some: list[str] = []
-    for entry in listing.entries:
-        if listing.kind_of(entry) == kind:
-            some.append(entry.uri)
-        if len(some) == LOOKED_AT:
-            break
-    source = {**SourceSpec(kind=kind, paths=some).model_dump(), "trust": False}
+    source = {**SourceSpec(kind=kind, paths=files).model_dump(), "trust": False}
     return result_of(scanning(source, {}, (), Cut(512, 2048)))
 
 
