@@ -37,14 +37,7 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _handlers_as_before() -> object:
-    import signal
-
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+pytestmark = pytest.mark.usefixtures("handlers_as_before")
 
 
 def usage(arguments: Sequence[str]) -> int:

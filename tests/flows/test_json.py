@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,13 @@ CHAPTER, JOBS = ROOT / "segengine/commands/README.md", ROOT / "deployments/jobs"
 Ask = Callable[..., Any]
 
 
+pytestmark = pytest.mark.usefixtures("handlers_as_before")
+
+
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without a Prefect, and with the signals' handlers as they were."""
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Prefect."""
     monkeypatch.setattr(run, "configured_url", lambda: None)
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 @pytest.fixture
