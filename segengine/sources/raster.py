@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.sources import _apart, _gdal, _tiff
@@ -29,11 +28,12 @@ from segengine.sources._files import (
     require_unpacked,
     unreadable,
 )
-from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
+from segengine.sources._strips import alpha_of, read_window, window_of
+from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
-    "GDAL_CACHEMAX": 2**26,  # bytes; the default, 5 % of the machine, is a lot times many workers
+    "GDAL_CACHEMAX": 2**25,  # bytes; the default, 5 % of the machine, is a lot times many workers
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars by name: a folder of 10,000 is long to list
 }
 _PIXELS_ONLY = {"GDAL_GEOREF_SOURCES": "PAM"}
@@ -47,8 +47,6 @@ _MOST_OPENED = 100
 """Pages of a TIFF that are opened one by one."""
 _SLACK = 1 << 16
 """Blocks that a TIFF may leave out."""
-
-_CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
 
 class ApartError(Exception):
@@ -134,7 +132,7 @@ class RasterSource:
             if mask is None or isinstance(found, Unreadable):
                 return found
             with _open_page(mask) as pixels:
-                inside = pixels.read(1, window=_window_of(rows, cols)) > 0
+                inside = pixels.read(1, window=window_of(rows, cols)) > 0
         return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
 
     def _window(self, dataset: Any, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
@@ -144,11 +142,9 @@ class RasterSource:
         bands = self._bands(dataset)
         _require_bounded(dataset, len(bands))
         dtype = _dtype(dataset, bands)
-        window = _window_of(rows, cols)
-        _apart.allow(int(window.height * window.width) * len(bands) * np.dtype(dtype).itemsize)
-        layers = dataset.read(list(bands), window=window, out_dtype=dtype)
-        pixels = _bands_last(layers)
-        return Tile(pixels, _valid(dataset, bands, window, pixels))
+        area = (rows.stop - rows.start) * (cols.stop - cols.start)
+        _apart.allow(area * len(bands) * np.dtype(dtype).itemsize)
+        return Tile(*read_window(dataset, bands, dtype, rows, cols))
 
     @contextmanager
     def open_page(self, uri: str, position: int, **settings: Any) -> Iterator[Any]:
@@ -224,19 +220,10 @@ class RasterSource:
             raise CorruptInputError(
                 f"holds {held} data sets and no bands of its own; convert the one meant to GeoTIFF"
             )
-        alpha = _alpha(dataset)
+        alpha = alpha_of(dataset)
         return choose(
             self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
         )
-
-
-def _bands_last(layers: NDArray[Any]) -> NDArray[Any]:
-    """(band, y, x) -> (y, x, band), in memory order; OpenCV interleaves five times as fast as NumPy."""
-    import cv2
-
-    if layers.shape[0] > 1 and layers.size and layers.dtype.name in _CV2_DTYPES:
-        return np.asarray(cv2.merge(list(layers)))
-    return np.ascontiguousarray(np.moveaxis(layers, 0, -1))
 
 
 _: type[Source] = RasterSource
@@ -327,12 +314,6 @@ def _pages(dataset: Any) -> list[str]:
         return []
     # rasterio sorts them as text, the tenth before the second
     return sorted(dataset.subdatasets, key=lambda name: int(name.split(":", 2)[1]))
-
-
-def _window_of(rows: slice, cols: slice) -> Any:
-    from rasterio.windows import Window
-
-    return Window.from_slices(rows, cols)
 
 
 def _mask_of(page: Any, ref: FrameRef) -> str | None:
@@ -430,19 +411,6 @@ def _plain(dtype: str) -> str:
     return {"complex_int16": "int32"}.get(dtype, dtype)
 
 
-def _alpha(dataset: Any) -> int | None:
-    from rasterio.enums import ColorInterp
-
-    return next(
-        (
-            i
-            for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if c == ColorInterp.alpha
-        ),
-        None,
-    )
-
-
 def _dtype(dataset: Any, bands: tuple[int, ...]) -> str:
     dtypes = dataset.dtypes  # a list of all bands, made at each look
     names = [dtypes[band - 1] for band in bands]
@@ -452,22 +420,6 @@ def _dtype(dataset: Any, bands: tuple[int, ...]) -> str:
                 f"{name} pixels cannot be segmented; convert them to magnitudes first"
             )
     return str(np.result_type(*names))
-
-
-def _valid(dataset: Any, bands: tuple[int, ...], window: Any, pixels: Any) -> Bool | None:
-    from rasterio.enums import MaskFlags
-
-    valid = np.ones(pixels.shape[:2], np.bool_)
-    flags = dataset.mask_flag_enums
-    masked = [band for band in bands if MaskFlags.all_valid not in flags[band - 1]]
-    if masked:
-        valid &= (dataset.read_masks(masked, window=window) > 0).all(axis=0)
-    alpha = _alpha(dataset)
-    if alpha is not None and alpha not in bands:
-        valid &= dataset.read(alpha, window=window) > 0
-    if pixels.dtype.kind == "f":
-        valid &= ~np.isnan(pixels).any(axis=-1)
-    return None if valid.all() else valid
 
 
 def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:

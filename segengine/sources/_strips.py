@@ -1,0 +1,92 @@
+"""A window of an open raster, read in strips of its blocks: what waits to be interleaved stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.types import Bool, Pixels
+
+_BYTES = 1 << 22
+"""Of a strip, where a row of blocks is less."""
+_CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
+
+
+def read_window(
+    dataset: Any, bands: tuple[int, ...], dtype: str, rows: slice, cols: slice
+) -> tuple[Pixels, Bool | None]:
+    """Pixels (y, x, band) of a window, and where all of its bands are valid (y, x); None: everywhere.
+
+    Each block is decoded once, by pixels and masks together, also where GDAL's cache holds a row of
+    blocks only. `bands` are 1-based.
+    """
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    pixels = np.empty((height, width, len(bands)), dtype)
+    valid = np.ones((height, width), np.bool_)
+    for part in _strips(dataset, rows, pixels[0].nbytes if height else 0):
+        here = slice(part.start - rows.start, part.stop - rows.start)
+        _read(dataset, bands, part, cols, pixels[here], valid[here])
+    return pixels, None if valid.all() else valid
+
+
+def window_of(rows: slice, cols: slice) -> Any:
+    """Rasterio's word for it."""
+    from rasterio.windows import Window
+
+    return Window.from_slices(rows, cols)
+
+
+def alpha_of(dataset: Any) -> int | None:
+    """The band that says where pixels are, 1-based."""
+    from rasterio.enums import ColorInterp
+
+    found = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return next((band for band, meaning in found if meaning == ColorInterp.alpha), None)
+
+
+def _strips(dataset: Any, rows: slice, row_bytes: int) -> Iterator[slice]:
+    """Parts of the rows that end where rows of blocks do."""
+    block = dataset.block_shapes[0][0]
+    step = max(1, _BYTES // max(1, row_bytes * block)) * block
+    start = rows.start
+    while start < rows.stop:
+        stop = min(rows.stop, (start // step + 1) * step)
+        yield slice(start, stop)
+        start = stop
+
+
+def _read(
+    dataset: Any,
+    bands: tuple[int, ...],
+    rows: slice,
+    cols: slice,
+    pixels: NDArray[Any],
+    valid: Bool,
+) -> None:
+    """The same of a strip, into arrays of its shape."""
+    from rasterio.enums import MaskFlags
+
+    window = window_of(rows, cols)
+    _interleave(dataset.read(list(bands), window=window, out_dtype=pixels.dtype), pixels)
+    flags = dataset.mask_flag_enums
+    masked = [band for band in bands if MaskFlags.all_valid not in flags[band - 1]]
+    if masked:
+        valid &= (dataset.read_masks(masked, window=window) > 0).all(axis=0)
+    alpha = alpha_of(dataset)
+    if alpha is not None and alpha not in bands:
+        valid &= dataset.read(alpha, window=window) > 0
+    if pixels.dtype.kind == "f":
+        valid &= ~np.isnan(pixels).any(axis=-1)
+
+
+def _interleave(layers: NDArray[Any], pixels: NDArray[Any]) -> None:
+    """(band, y, x) into (y, x, band); OpenCV is five times as fast as NumPy."""
+    import cv2
+
+    if len(layers) > 1 and layers.size and layers.dtype.name in _CV2_DTYPES:
+        cv2.merge(list(layers), dst=pixels)
+    else:
+        pixels[:] = np.moveaxis(layers, 0, -1)
