@@ -41,6 +41,7 @@ def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
             state = part if state is None else surveyor.merge(state, part)
             seen.update((f"{shard.scene}\n{r.index}", None) for r in batch.frames)
             pixels += int(np.count_nonzero(valid))
+            del batch, valid  # before the next is read: two are in memory as it is
         lost += [(shard.scene, f) for f in failures]
     transient = [f.reason for _, f in lost if f.kind == "error"]
     if transient and not task.last:
