@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from segengine import asked, registry
-from segengine.job import FILES, Job
 from segengine.urls import public_values
+
+if TYPE_CHECKING:
+    from segengine.job import Job
 
 _SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1}
 
@@ -23,6 +25,8 @@ def digest(value: Any) -> str:
 
 def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     """The keys of a job that can change a mask, with their values; defaults are left out."""
+    from segengine.job import FILES  # not for who only wants `digest`: workers do without pydantic
+
     kind = job.segmenter.kind
     options = registry.non_default("segmenters", kind, job.segmenter.options)
     found: dict[str, Any] = {"segmenter.kind": kind}

@@ -30,7 +30,6 @@ from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.patience import ending_told_by
 from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import SegengineError
-from segengine.instances.rows import ROWS
 from segengine.job import FaultsSpec, Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
 from segengine.planning.plan import Plan, planning
@@ -53,6 +52,7 @@ from segengine.store.keys import (
     RELAYING,
     REPORT,
     ROOT,
+    ROWS,
     TMP,
     WORK,
     layout_key,

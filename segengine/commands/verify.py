@@ -15,14 +15,13 @@ import numpy as np
 from segengine import asked
 from segengine.errors import HEAL, TransientInputError
 from segengine.guards.trust import UNTRUSTED, is_code, named_by_store
-from segengine.instances.rows import ROWS
 from segengine.job import Job
 from segengine.planning.damage import differences, misplaced, object_key, stored_records, unreadable
 from segengine.planning.plan import Plan, stored_plan
 from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
 from segengine.store.blobs import Objects, open_objects
-from segengine.store.keys import MASK, PROBABILITIES, ROOT, array_folder
+from segengine.store.keys import MASK, PROBABILITIES, ROOT, ROWS, array_folder
 from segengine.store.kinds import LabelRecord, MaskRecord, Record
 from segengine.store.layouts import Layout, load_layouts
 from segengine.store.records import RecordLog

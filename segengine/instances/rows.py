@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from segengine.errors import DamagedStoreError
+from segengine.instances.boxes import objects_in
 from segengine.instances.join import first_pixels, renumber
-from segengine.instances.rle import centroid, encode_rle, encode_rles, union_rle
+from segengine.instances.rle import centroid, union_rle
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import rows_key
@@ -43,8 +44,6 @@ TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", 
 """Columns of `tables/instances.parquet`; x, y: the centroid in the scene's CRS, null without one."""
 ROWS_SCHEMA = _PLACED.append(PART).append(CUT)
 """Columns of a shard's own rows."""
-ROWS = "rows"
-"""What a record calls a shard's rows among its stored objects."""
 
 
 def with_centroids(rows: pa.Table, height: int, placing: Placing) -> pa.Table:
@@ -88,25 +87,14 @@ def of_frame(objects: pa.Table | None, i: int, frames: int) -> pa.Table | None:
     return objects.filter(pa.array(rows)).drop_columns(FRAME.name)
 
 
-def row_of(
-    number: int,
-    kind: int,
-    score: float,
-    mask: NDArray[Any],
-    corner: tuple[int, int],
-    size: tuple[int, int],
-) -> dict[str, Any]:
-    """A row of `objects`: a mask (y, x) whose first pixel is `corner` of a frame of `size`."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    y, x = int(rows[0]) + corner[0], int(columns[0]) + corner[1]
-    return {
-        "id": number,
-        "class": kind,
-        "score": score,
-        "bbox": [x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1],
-        "area": int(np.count_nonzero(mask)),
-        "rle": encode_rle(mask, corner, size),
-    }
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of `objects` as their table."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def together(tables: Iterable[pa.Table]) -> pa.Table:
+    """Rows of frames, one after the other, as a shard has them."""
+    return pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
 
 
 def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
@@ -144,24 +132,6 @@ def objects_of(instances: NDArray[np.uint32], labels: NDArray[Any]) -> pa.Table:
     }
     arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
     return pa.table(arrays, schema=SCHEMA)
-
-
-def objects_in(
-    ids: NDArray[np.int32], corner: tuple[int, int], size: tuple[int, int]
-) -> dict[int, dict[str, Any]]:
-    """Box, area and run lengths of each object of a map (y, x) at `corner` of a frame of `size`, by id."""
-    from scipy.ndimage import find_objects
-
-    boxes = find_objects(ids)
-    areas = np.bincount(ids.reshape(-1), minlength=len(boxes) + 1).tolist()
-    texts = encode_rles(ids, len(boxes), corner, size)
-    found = {}
-    for number, box in enumerate(boxes, 1):
-        if box is not None:  # that number is not in the map
-            y, x = box
-            bbox = [x.start + corner[1], y.start + corner[0], x.stop - x.start, y.stop - y.start]
-            found[number] = {"bbox": bbox, "area": areas[number], "rle": texts[number - 1]}
-    return found
 
 
 def shard_rows(objects: Objects, scene: str, places: Iterable[Place]) -> pa.Table:

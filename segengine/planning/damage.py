@@ -7,9 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from segengine.ahead import is_far
-from segengine.instances.rows import ROWS
 from segengine.store.blobs import Objects
-from segengine.store.keys import FOLDERS, LAYOUTS, LOCK, layout_key, pack_key, rows_key, shard_key
+from segengine.store.keys import (
+    FOLDERS,
+    LAYOUTS,
+    LOCK,
+    ROWS,
+    layout_key,
+    pack_key,
+    rows_key,
+    shard_key,
+)
 from segengine.store.kinds import Record
 from segengine.store.layouts import load_layout
 from segengine.store.records import RecordLog

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from segengine.store.kinds import LOST, DraftRecord, MaskRecord, VoidRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import SCHEMA, RecordLog
+from segengine.store.packs import SCHEMA
+from segengine.store.records import RecordLog
 from segengine.types import Place
 
 NOWHERE, SINGLE, PACKED = 0, 1, 2

@@ -23,7 +23,8 @@ from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key, single_key, work_folder
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord
 from segengine.store.layouts import Layout
-from segengine.store.records import RecordLog, from_json
+from segengine.store.records import RecordLog
+from segengine.store.singles import from_json
 from segengine.types import Place
 from segengine.worker.drafts import read_summary
 from segengine.worker.segment import finish_shard

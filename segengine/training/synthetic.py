@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.rows import row_of
+from segengine.instances.boxes import row_of
 
 RGB = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instances.boxes import row_of
 from segengine.instances.join import Seen, see
 from segengine.instances.pieces import Pieces, find_pieces
 from segengine.instances.rle import decode_rle
-from segengine.instances.rows import row_of
 from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key
 from segengine.store.kinds import DraftRecord

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from segengine import asked
+from segengine.instances.boxes import objects_in
 from segengine.instances.join import components, renumbered
-from segengine.instances.rows import (
-    ROWS,
-    ROWS_SCHEMA,
-    SCHEMA,
-    objects_in,
-    objects_of,
-    of_frame,
-    read_rows,
-    renumbered_objects,
-    to_bytes,
-    with_frame,
-)
 from segengine.store.blobs import Objects
-from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, rows_key
+from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
 from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
@@ -41,6 +29,9 @@ from segengine.worker.drafts import (
 )
 from segengine.worker.reading import Box
 from segengine.worker.tasks import JoinedObjects, ShardTask
+
+if TYPE_CHECKING:  # and loaded where there are instances: it takes 35 MB of a worker
+    import pyarrow as pa
 
 FEW = 12
 """Classes up to which counting each is faster than a histogram, whose long runs of one label are slow."""
@@ -125,6 +116,13 @@ class Block:
         segmenter: Segmenter,
     ) -> None:
         """Ids and rows of frame i of a prediction; where frames are cut, as a draft."""
+        from segengine.instances.rows import (
+            objects_of,
+            of_frame,
+            renumbered_objects,
+            with_frame,
+        )
+
         assert self.instances is not None
         height, width = box.shape
         at = (ref.index - self.task.window.start[0], slice(0, height), slice(0, width))
@@ -168,6 +166,8 @@ class Block:
             self.probabilities[...] = draft.probabilities
         if self.instances is None or draft.ids is None:
             return
+        from segengine.instances.rows import table_of, with_frame
+
         height, width = draft.ids.shape
         self.instances[0, :height, :width] = decided.ids[draft.ids]
         ref = self.task.frames[0]
@@ -181,8 +181,7 @@ class Block:
             rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
             parts.append(bool(decided.parts[number]))
             cut.append(bool(decided.cut[number]))
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        self.tables[ref.index] = with_frame(table, self.task.scene, ref.index, parts, cut)
+        self.tables[ref.index] = with_frame(table_of(rows), self.task.scene, ref.index, parts, cut)
 
     def keep_gone(self, objects: Objects) -> tuple[FrameFailure, ...]:
         """Carry over what is stored of vanished frames; those of which that is damaged."""
@@ -210,6 +209,8 @@ class Block:
         self.colors |= {i: c for i, c in kept.colors.items() if len(c) == task.classes}
         self.inertia |= kept.inertia
         if kept.rows and self.instances is not None:
+            from segengine.instances.rows import read_rows
+
             rows = read_rows(kept.rows)
             for ref in refs:
                 at = np.asarray(rows.column("frame")) == ref.index
@@ -301,8 +302,10 @@ class Block:
             for path, block in self.maps()
         )
         if self.instances is not None:
+            from segengine.instances.rows import to_bytes, together
+
             tables = [table for _, table in sorted(self.tables.items())]
-            rows = to_bytes(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))
+            rows = to_bytes(together(tables))
             objects.put(rows_key(task.scene, task.place), rows)
             stored = (*stored, StoredObject(ROWS, checksum(rows), len(rows)))
         areas = class_areas(self.labels, task.classes, self.void)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.rows import read_rows, to_bytes
 from segengine.store.blobs import Objects, store_access
 from segengine.store.keys import MASK, PROBABILITIES, array_folder, kept_key, rows_key, single_key
 from segengine.store.kinds import LOST, FrameFailure, MaskRecord
-from segengine.store.records import RecordLog, from_json
+from segengine.store.records import RecordLog
 from segengine.store.shards import checksum, open_array
+from segengine.store.singles import from_json
 from segengine.store.values import decode, encode
 from segengine.types import Color
 
@@ -142,6 +142,8 @@ def _rows(task: ShardTask, objects: Objects, gone: list[int]) -> bytes:
     data = objects.get(rows_key(task.scene, task.place))
     if data is None:
         return b""
+    from segengine.instances.rows import read_rows, to_bytes
+
     try:
         table = read_rows(data)
     except ValueError:  # damaged bytes are not carried

@@ -16,7 +16,8 @@ from segengine.runs import Run
 from segengine.store.blobs import open_objects
 from segengine.store.keys import pack_key
 from segengine.store.kinds import MaskRecord, StoredObject
-from segengine.store.records import RecordLog, pack_records
+from segengine.store.packs import pack_records
+from segengine.store.records import RecordLog
 from tests.benchmarks.table import Row, show
 
 RECORDS = 1_000_000

@@ -33,8 +33,9 @@ from segengine.store.arrays import ArraySpec
 from segengine.store.blobs import open_objects
 from segengine.store.keys import MASK, layout_key, pack_key, table_key
 from segengine.store.layouts import commit_layout, load_layouts
+from segengine.store.packs import pack_records
 from segengine.store.parquet import read_parquet
-from segengine.store.records import RecordLog, pack_records
+from segengine.store.records import RecordLog
 from segengine.store.seals import SealedObjects
 from segengine.store.shards import open_array, read_region, write_block
 from segengine.tiling import shard_grid, shard_indices

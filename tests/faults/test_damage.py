@@ -25,8 +25,9 @@ from segengine.errors import StoreAccessError
 from segengine.runs import Run, parse_job
 from segengine.store.blobs import open_objects
 from segengine.store.kinds import FrameFailure, MaskRecord
-from segengine.store.records import RecordLog, from_json, stored, to_json
+from segengine.store.records import RecordLog
 from segengine.store.seals import COPIES, SEALS
+from segengine.store.singles import from_json, stored, to_json
 from segengine_flows.cli import main
 
 pytestmark = pytest.mark.system

@@ -12,7 +12,7 @@ from harness import Job, differing, job_of, write_photos
 
 from segengine.planning.damage import differences
 from segengine.store.blobs import open_objects
-from segengine.store.records import from_json
+from segengine.store.singles import from_json
 
 pytestmark = pytest.mark.system
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import segengine
 from segengine.dispatch.pool import InProcess, Outcome, Work
-from segengine.store.records import stored
+from segengine.store.singles import stored
 
 SAID = ("kind", "shard", "status", "job", "fit", "areas")
 """What a record says but for times, hosts and attempts."""

@@ -41,6 +41,12 @@ def test_every_public_name_is_there() -> None:
         segengine.nothing  # noqa: B018
 
 
+def test_a_worker_loads_what_it_uses() -> None:
+    found = modules_after("import segengine.dispatch.child, segengine.worker.segment")
+    assert not found & (HEAVY | {"pyarrow", "pydantic", "yaml", "zarr", "scipy", "dask", "numba"})
+    assert "numpy" in found
+
+
 RUN = "import json, sys, segengine; s = segengine.run(json.loads(sys.argv[1])); assert s.computed"
 
 

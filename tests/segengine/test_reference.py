@@ -11,8 +11,9 @@ from skimage.filters import threshold_otsu
 
 import segengine
 from segengine.errors import JobError
+from segengine.instances.boxes import row_of
 from segengine.instances.rle import decode_rle
-from segengine.instances.rows import SCHEMA, of_frames, row_of
+from segengine.instances.rows import SCHEMA, of_frames
 
 OTSU = {"kind": "threshold", "method": "otsu"}
 

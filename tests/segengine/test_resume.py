@@ -18,7 +18,7 @@ import pytest
 
 import segengine
 from segengine.store.blobs import LocalObjects
-from segengine.store.records import stored
+from segengine.store.singles import stored
 from segengine.store.values import decode
 from segengine.worker.segment import segment_shard
 

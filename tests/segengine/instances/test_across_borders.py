@@ -27,7 +27,8 @@ MODULE = '''
 import numpy as np
 import pyarrow as pa
 
-from segengine.instances.rows import SCHEMA, row_of
+from segengine.instances.boxes import row_of
+from segengine.instances.rows import SCHEMA
 from segengine.types import Prediction
 
 

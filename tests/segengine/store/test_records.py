@@ -30,18 +30,9 @@ from segengine.store.kinds import (
     VoidRecord,
     given_up,
 )
-from segengine.store.records import (
-    COLUMNS,
-    SMALL,
-    TOGETHER,
-    RecordLog,
-    from_json,
-    from_table,
-    pack_records,
-    stored,
-    to_json,
-    to_table,
-)
+from segengine.store.packs import SMALL, TOGETHER, from_table, pack_records, to_table
+from segengine.store.records import RecordLog
+from segengine.store.singles import COLUMNS, from_json, stored, to_json
 
 small = st.integers(0, 5)
 texts = st.text(max_size=8)
