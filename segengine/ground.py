@@ -10,8 +10,10 @@ the scene's own: sums do not depend on how the scene is cut.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 
 STRIP, BLOCK = 256, 1024
 """Columns, at most, and rows that areas are worked out for at once."""
+TOGETHER = 8
+"""Strips whose areas are worked out with one call of PROJ's."""
 _UNLIKE = 1e-4
 """By how much areas may differ, as a share, from the middle of a strip to its side."""
 _DEGREES = (4, 16)
@@ -53,41 +57,53 @@ class Ground:
 
     def rows(self, first: int, last: int, column: int) -> NDArray[np.int64]:
         """Areas of the pixels of rows `first` to `last` in the strip of a column, in the unit."""
-        strip = column // self.strip
+        group, place = divmod(column // self.strip, TOGETHER)
         blocks = range(first // BLOCK, -(-last // BLOCK))
-        whole = np.concatenate([_block(self, block, strip) for block in blocks])
+        whole = np.concatenate([_blocks(self, block, group)[place] for block in blocks])
         start = blocks.start * BLOCK
         return whole[first - start : last - start]
 
     def totals(
-        self, labels: NDArray[Any], classes: int, corner: tuple[int, int]
+        self,
+        labels: NDArray[Any],
+        classes: int,
+        corner: tuple[int, int],
+        counts: Sequence[Sequence[int]] | None = None,
     ) -> tuple[int, ...] | None:
         """Area of each class, then of void, of labels (n, y, x) whose first pixel is `corner`.
 
         In the unit; what lies outside of the scene is left out. None: some of it cannot be told.
+        `counts`: pixels of each class, then of void, of each frame, where they are known.
         """
         import cv2
 
         y, x = corner
         inside = labels[:, : max(0, self.height - y), : max(0, self.width - x)]
         found, strip = [0] * (classes + 1), self.strip
-        for frame in inside:
-            left = 0
-            while left < frame.shape[1]:
-                right = min(frame.shape[1], (x + left) // strip * strip + strip - x)
-                part = np.ascontiguousarray(frame[:, left:right])
-                weights = self.rows(y, y + len(part), x + left)
-                if len(part) and weights.min() < 0:
-                    return None
-                known = 0
-                for label in _present(part, classes):
-                    seen = (part == label).view(np.uint8)
-                    counts = cv2.reduce(seen, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
-                    area = int(counts[:, 0].astype(np.int64) @ weights)
+        edges = [x, *range((x // strip + 1) * strip, x + inside.shape[2], strip)]
+        parts = [slice(a - x, b - x) for a, b in pairwise([*edges, x + inside.shape[2]])]
+        if 0 in inside.shape:
+            return tuple(found)
+        weights = [self.rows(y, y + inside.shape[1], left) for left in edges]
+        if min(int(column.min()) for column in weights) < 0:
+            return None
+        whole = sum(int(w.sum()) * (p.stop - p.start) for w, p in zip(weights, parts, strict=True))
+        for i, frame in enumerate(inside):
+            if counts is None:
+                there, rest = _present(frame, classes), classes
+            else:
+                there = [label for label in range(classes) if counts[i][label]]
+                # where nothing is void, the last one is what the others leave
+                rest = classes if counts[i][classes] or not there else there.pop()
+            known = 0
+            for label in there:
+                seen = (frame == label).view(np.uint8)
+                for column, part in zip(weights, parts, strict=True):
+                    row = cv2.reduce(seen[:, part], 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
+                    area = int(row[:, 0].astype(np.int64) @ column)
                     found[label] += area
                     known += area
-                found[classes] += int(weights.sum()) * part.shape[1] - known
-                left = right
+            found[rest] += whole - known
         return tuple(found)
 
 
@@ -124,32 +140,45 @@ def _strip(ground: Ground) -> int:
     return wide
 
 
-@lru_cache(maxsize=1 << 14)
-def _block(ground: Ground, block: int, strip: int) -> NDArray[np.int64]:
-    """Areas down a block of rows, in the unit; -1 where they cannot be told."""
+@lru_cache(maxsize=1 << 11)
+def _blocks(ground: Ground, block: int, group: int) -> NDArray[np.int64]:
+    """(strip, row) areas down a block of rows, in the unit, of a group of strips; -1 where they cannot
+    be told."""
     first, last = block * BLOCK, min(ground.height, (block + 1) * BLOCK)
     wide = ground.strip
-    column = (strip * wide + min(ground.width, (strip + 1) * wide) - 1) / 2
-    rows = np.arange(first, last)
-    areas = _down(ground, rows, column)
+    strips = range(group * TOGETHER, min(-(-ground.width // wide), (group + 1) * TOGETHER))
+    columns = [(s * wide + min(ground.width, (s + 1) * wide) - 1) / 2 for s in strips]
+    areas = _down(ground, np.arange(first, last), np.array(columns))
     unit = ground.exponent
-    if unit is None or not np.isfinite(areas).all():
-        return np.full(len(rows), -1, np.int64)
+    if unit is None:
+        return np.full(areas.shape, -1, np.int64)
+    unknown = ~np.isfinite(areas)
+    areas[unknown] = 0
     counted: NDArray[np.int64] = np.rint(np.ldexp(np.maximum(areas, 0), -unit)).astype(np.int64)
+    counted[unknown.any(axis=1)] = -1
     return counted
 
 
-def _down(ground: Ground, rows: NDArray[np.int64], column: float) -> NDArray[np.float64]:
-    """Areas down a column, of all rows by a polynomial through some of them."""
+def _down(
+    ground: Ground, rows: NDArray[np.int64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(column, row) areas down columns, of all rows by a polynomial through some of them."""
+    found = np.empty((len(columns), len(rows)))
+    left = np.arange(len(columns))
     for degree in _DEGREES:
-        if len(rows) <= 2 * degree:
+        if len(rows) <= 2 * degree or not len(left):
             break
         nodes, through = _interpolation(degree, len(rows))
-        known = _areas(ground, rows[0] + nodes, column)
-        found: NDArray[np.float64] = through @ known[:-1]
-        if degree == _DEGREES[-1] or abs(found[-1] - known[-1]) <= _EXACT * known[-1]:
-            return found[:-1]
-    return _areas(ground, rows, column)
+        known = _areas(ground, (rows[0] + nodes)[None], columns[left, None])
+        # one by one: how a library multiplies matrices depends on their sizes
+        tried = np.array([through @ column for column in known[:, :-1]])
+        good = np.abs(tried[:, -1] - known[:, -1]) <= _EXACT * known[:, -1]
+        good |= degree == _DEGREES[-1]
+        found[left[good]] = tried[good, :-1]
+        left = left[~good]
+    if len(left):
+        found[left] = _areas(ground, rows[None], columns[left, None])
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,17 @@ def read_window(
     """
     height, width = rows.stop - rows.start, cols.stop - cols.start
     pixels = np.empty((height, width, len(bands)), dtype)
-    valid = np.ones((height, width), np.bool_)
+    masks = _Masks.of(dataset, bands)
+    valid = np.ones((height, width), np.bool_) if masks or pixels.dtype.kind == "f" else None
     for part in _strips(dataset, rows, pixels[0].nbytes if height else 0):
-        here = slice(part.start - rows.start, part.stop - rows.start)
-        _read(dataset, bands, part, cols, pixels[here], valid[here])
-    return pixels, None if valid.all() else valid
+        here, window = slice(part.start - rows.start, part.stop - rows.start), window_of(part, cols)
+        strip = pixels[here]
+        _interleave(dataset.read(list(bands), window=window, out_dtype=pixels.dtype), strip)
+        if valid is not None:
+            valid[here] &= masks.read(dataset, window)
+            if pixels.dtype.kind == "f":
+                valid[here] &= ~np.isnan(strip).any(axis=-1)
+    return pixels, None if valid is None or valid.all() else valid
 
 
 def window_of(rows: slice, cols: slice) -> Any:
@@ -58,28 +64,32 @@ def _strips(dataset: Any, rows: slice, row_bytes: int) -> Iterator[slice]:
         start = stop
 
 
-def _read(
-    dataset: Any,
-    bands: tuple[int, ...],
-    rows: slice,
-    cols: slice,
-    pixels: NDArray[Any],
-    valid: Bool,
-) -> None:
-    """The same of a strip, into arrays of its shape."""
-    from rasterio.enums import MaskFlags
+class _Masks(NamedTuple):
+    """What says beside the pixels where they are none."""
 
-    window = window_of(rows, cols)
-    _interleave(dataset.read(list(bands), window=window, out_dtype=pixels.dtype), pixels)
-    flags = dataset.mask_flag_enums
-    masked = [band for band in bands if MaskFlags.all_valid not in flags[band - 1]]
-    if masked:
-        valid &= (dataset.read_masks(masked, window=window) > 0).all(axis=0)
-    alpha = alpha_of(dataset)
-    if alpha is not None and alpha not in bands:
-        valid &= dataset.read(alpha, window=window) > 0
-    if pixels.dtype.kind == "f":
-        valid &= ~np.isnan(pixels).any(axis=-1)
+    bands: list[int]
+    """Those with a mask, or a value that stands for nothing."""
+    alpha: int | None
+
+    @classmethod
+    def of(cls, dataset: Any, bands: tuple[int, ...]) -> _Masks:
+        from rasterio.enums import MaskFlags
+
+        flags, alpha = dataset.mask_flag_enums, alpha_of(dataset)
+        masked = [band for band in bands if MaskFlags.all_valid not in flags[band - 1]]
+        return cls(masked, None if alpha in bands else alpha)
+
+    def __bool__(self) -> bool:
+        return bool(self.bands) or self.alpha is not None
+
+    def read(self, dataset: Any, window: Any) -> Bool:
+        """Where all of them say that there are pixels (y, x)."""
+        found = np.ones((int(window.height), int(window.width)), np.bool_)
+        if self.bands:
+            found &= (dataset.read_masks(self.bands, window=window) > 0).all(axis=0)
+        if self.alpha is not None:
+            found &= dataset.read(self.alpha, window=window) > 0
+        return found
 
 
 def _interleave(layers: NDArray[Any], pixels: NDArray[Any]) -> None:

@@ -311,7 +311,8 @@ class Block:
         areas = class_areas(self.labels, task.classes, self.void)
         ground: tuple[int, ...] | None = ()
         if task.ground is not None:
-            ground = task.ground.totals(self.labels, task.classes, task.window.start[1:])
+            corner = task.window.start[1:]
+            ground = task.ground.totals(self.labels, task.classes, corner, areas)
         order = range(task.window.start[0], task.window.stop[0])
         void = ((0, 0, 0),) * task.classes
         return MaskRecord(
