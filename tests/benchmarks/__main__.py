@@ -7,6 +7,7 @@ python -m tests.benchmarks training           every architecture by loss (about 
 """
 
 import importlib
+import os
 import sys
 import time
 
@@ -47,6 +48,9 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark named {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
+    # As pip leaves an installation: compiled. Else each worker compiles all that it loads, each time.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        sys.dont_write_bytecode = False
     print(line(HEADING), flush=True)
     return max([_measured(name) for name in names or NAMES])
 
