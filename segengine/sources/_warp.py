@@ -292,7 +292,7 @@ def _scale(warp: Warp) -> tuple[float, float]:
     # Along the source's axes: what one step to the right and one down reach together.
     across = abs(columns[1] - columns[0]) + abs(columns[2] - columns[0])
     down = abs(lines[1] - lines[0]) + abs(lines[2] - lines[0])
-    return 1 / _whole(across), 1 / _whole(down)
+    return 1 / _whole(float(across)), 1 / _whole(float(down))
 
 
 def _whole(step: float) -> float:
