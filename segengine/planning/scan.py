@@ -146,7 +146,7 @@ def _listing(spec: Mapping[str, Any]) -> Listing:
         lister = asked.lister(reader(kind, spec))
         assert lister is not None
         return lister.list(spec["paths"])
-    return list_entries(spec["paths"], kind)
+    return list_entries(spec["paths"], kind, bands=spec.get("bands"))
 
 
 def _probe_all(

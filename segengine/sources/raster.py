@@ -16,7 +16,7 @@ import numpy as np
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.sources import _apart, _gdal, _parts, _tiff
-from segengine.sources._bands import choose, require_bands
+from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
     alpha_of,
     attributes_of,
@@ -71,8 +71,8 @@ class RasterSource:
     frames of one scene.
     """
 
-    bands: tuple[int, ...] | None = None
-    """1-based, in this order; None: all but alpha."""
+    bands: tuple[int | str, ...] | None = None
+    """1-based, in this order; of scenes of several files names; None: all but alpha."""
     paths: tuple[str, ...] = ()
     """The job's: what a VRT may name beside what lies below its own folder."""
     trust: bool = False
@@ -85,7 +85,7 @@ class RasterSource:
     """How pixels of one grid become those of another."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bands", require_bands(self.bands))
+        object.__setattr__(self, "bands", require_numbers_or_names(self.bands))
         object.__setattr__(self, "paths", tuple(self.paths))
         require_grid(self.resolution, self.crs, self.resampling)
 
