@@ -63,6 +63,10 @@ class Opens(Hashable, Protocol):
         """1-based numbers of the bands to read of a scene of one file."""
         ...
 
+    def data_bands(self, dataset: Any) -> tuple[int, ...]:
+        """The same of all bands but alpha."""
+        ...
+
     def pages_of(self, dataset: Any) -> list[str]:
         """Names of its pages, where it has several."""
         ...
@@ -292,7 +296,7 @@ def _look(
 
 def _band(source: Opens, dataset: Any, part: Part) -> int:
     if part.band == 0:
-        only = source.bands_of(dataset)
+        only = source.data_bands(dataset)
         if len(only) > 1:
             raise CorruptInputError(
                 f"its file has {len(only)} bands, and a scene of several files takes one of each"

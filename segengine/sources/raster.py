@@ -251,15 +251,17 @@ class RasterSource:
 
     def bands_of(self, dataset: Any) -> tuple[int, ...]:
         """1-based numbers of the bands to read. Raises CorruptInputError where there are none."""
+        return choose(self.bands, self.data_bands(dataset), dataset.count)
+
+    def data_bands(self, dataset: Any) -> tuple[int, ...]:
+        """All its bands but alpha. Raises CorruptInputError where there are none."""
         if dataset.count == 0:
             held = len(dataset.subdatasets)
             raise CorruptInputError(
                 f"holds {held} data sets and no bands of its own; convert the one meant to GeoTIFF"
             )
         alpha = alpha_of(dataset)
-        return choose(
-            self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
-        )
+        return tuple(band for band in dataset.indexes if band != alpha) or (1,)
 
 
 _: type[Source] = RasterSource
