@@ -162,12 +162,17 @@ def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
     if layout is None or not isinstance(record, MaskRecord):
         return ""
     frames = layout.frames(record.box[0], record.box[3])
-    names = {ref.name: None for ref in frames if ref.gone or _is_away(ref.uri)}
+    names = {ref.name: None for ref in frames if ref.gone or any(map(_is_away, _files_of(ref)))}
     if not names:
         return ""
     return (
         f"; its input has vanished ({named(names)}): put it back first, or --repair makes it void"
     )
+
+
+def _files_of(ref: FrameRef) -> list[str]:
+    """uris of the files that a frame is read from."""
+    return list(dict.fromkeys(part.uri for part in ref.parts)) or [ref.uri]
 
 
 def _is_away(uri: str) -> bool:
@@ -262,18 +267,31 @@ def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) ->
 
 def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
+    from segengine.sources._fields import fingerprint
     from segengine.sources.listing import list_entries
 
     for ref in {r.uri: r for r in frames}.values():
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
-        path = ref.uri if "://" in ref.uri else glob.escape(ref.uri)
         try:
-            entries = list_entries([path], kind).entries
+            found = {
+                uri: {e.fingerprint for e in list_entries([_literal(uri)], kind).entries}
+                for uri in _files_of(ref)
+            }
         except (ValueError, TransientInputError) as error:
             raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
-        if ref.fingerprint not in {e.fingerprint for e in entries}:
+        marks = {uri: next(iter(each), "") for uri, each in found.items()}
+        same = (
+            ref.fingerprint == fingerprint(ref.parts, marks)
+            if ref.parts
+            else ref.fingerprint in found[ref.uri]
+        )
+        if not same:
             raise RuntimeError(f"{ref.name}: the input has changed")
+
+
+def _literal(uri: str) -> str:
+    return uri if "://" in uri else glob.escape(uri)
 
 
 def _checked(result: Any) -> LabelRecord:

@@ -91,7 +91,7 @@ def place(
         layouts[name] = _bucket_layout(name, items, cut)
     for item in fresh:
         if not item.probe.stacked:
-            name = _own_name(item.entry.name, layouts)
+            name = _own_name(item.entry, layouts)
             layouts[name] = _own_layout(name, item, cut)
     return layouts
 
@@ -145,12 +145,14 @@ def _updated(
             # Known, or its header cannot be read any more: then the worker will say so.
             if home[name] == layout.scene:
                 uris[i], fingerprints[i], gone[i] = entry.uri, entry.fingerprint, False
+                extra = {"parts": entry.parts}
         elif _fits(layout, probed[name].probe):
             probe = probed[name].probe
             uris[i], fingerprints[i], gone[i] = entry.uri, entry.fingerprint, False
             heights[i], widths[i] = probe.height, probe.width
             if not layout.stacked:
                 extra = {
+                    "parts": entry.parts,
                     "positions": probe.positions,
                     "times": probe.times,
                     "seeks": probe.seeks,
@@ -191,9 +193,11 @@ def _next_name(base: str, layouts: Mapping[str, Layout]) -> str:
     return name
 
 
-def _own_name(frame_name: str, layouts: Mapping[str, Layout]) -> str:
+def _own_name(entry: Entry, layouts: Mapping[str, Layout]) -> str:
+    frame_name = entry.name
     path = PurePosixPath(frame_name)
-    stem = str(path.with_suffix("")) if path.suffix else frame_name
+    # A scene of several files has a name that is no file's.
+    stem = str(path.with_suffix("")) if path.suffix and not entry.parts else frame_name
     own = [n for n, layout in layouts.items() if frame_name in layout.names]
     if own:  # its old place has another shape
         return _next_name(min(own, key=len), layouts)
@@ -248,6 +252,7 @@ def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
         times=probe.times,
         seeks=probe.seeks,
         attributes=dict(probe.attributes),
+        parts=item.entry.parts,
     )
 
 

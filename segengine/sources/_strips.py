@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.sources._dataset import alpha_of, window_of
 from segengine.types import Bool, Pixels
 
 _BYTES = 1 << 22
@@ -36,21 +37,6 @@ def read_window(
             if pixels.dtype.kind == "f":
                 valid[here] &= ~np.isnan(strip).any(axis=-1)
     return pixels, None if valid is None or valid.all() else valid
-
-
-def window_of(rows: slice, cols: slice) -> Any:
-    """Rasterio's word for it."""
-    from rasterio.windows import Window
-
-    return Window.from_slices(rows, cols)
-
-
-def alpha_of(dataset: Any) -> int | None:
-    """The band that says where pixels are, 1-based."""
-    from rasterio.enums import ColorInterp
-
-    found = zip(dataset.indexes, dataset.colorinterp, strict=True)
-    return next((band for band, meaning in found if meaning == ColorInterp.alpha), None)
 
 
 def _strips(dataset: Any, rows: slice, row_bytes: int) -> Iterator[slice]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
@@ -16,9 +15,16 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _apart, _gdal, _tiff
-from segengine.sources._bands import choose, require_bands
-from segengine.sources._bounds import MOST_BYTES, require_bounded
+from segengine.sources import _apart, _gdal, _parts, _tiff
+from segengine.sources._area import require_area
+from segengine.sources._bands import choose, require_numbers_or_names
+from segengine.sources._dataset import (
+    alpha_of,
+    attributes_of,
+    dtype_of,
+    require_bounded_dataset,
+    window_of,
+)
 from segengine.sources._files import (
     GuardedFile,
     changed,
@@ -28,8 +34,10 @@ from segengine.sources._files import (
     require_unpacked,
     unreadable,
 )
-from segengine.sources._strips import alpha_of, read_window, window_of
-from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
+from segengine.sources._grid import require_grid
+from segengine.sources._strips import read_window
+from segengine.sources._warp import Resampling
+from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
@@ -42,11 +50,8 @@ NONE, which leaves the nodata of an `.aux.xml` out too."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 
-_MOST_POINTS = 1 << 16
 _MOST_OPENED = 100
 """Pages of a TIFF that are opened one by one."""
-_SLACK = 1 << 16
-"""Blocks that a TIFF may leave out."""
 
 
 class ApartError(Exception):
@@ -66,20 +71,34 @@ class RasterSource:
     frames of one scene.
     """
 
-    bands: tuple[int, ...] | None = None
-    """1-based, in this order; None: all but alpha."""
+    bands: tuple[int | str, ...] | None = None
+    """1-based, in this order; of scenes of several files names; None: all but alpha."""
     paths: tuple[str, ...] = ()
     """The job's: what a VRT may name beside what lies below its own folder."""
     trust: bool = False
     """A file may name any other, and GDAL may use all of its drivers."""
+    resolution: float | None = None
+    """Side of a pixel of the scene's grid, in units of its CRS; None: that of its finest band."""
+    crs: str | None = None
+    """The CRS of the scene's grid; None: its own."""
+    resampling: Resampling = "nearest"
+    """How pixels of one grid become those of another."""
+    area: str | tuple[float, float, float, float] | None = None
+    """A file of polygons, or west, south, east, north in degrees; outside is void, and not read."""
+    area_mark: str = ""
+    """Digest of what the area's file said when it was planned; empty: not known."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bands", require_bands(self.bands))
+        object.__setattr__(self, "bands", require_numbers_or_names(self.bands))
         object.__setattr__(self, "paths", tuple(self.paths))
+        require_grid(self.resolution, self.crs, self.resampling)
+        object.__setattr__(self, "area", require_area(self.area))
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
         try:
+            if self._is_gridded(entry.parts):
+                return _parts.probe(self, entry)
             with self.open(entry.uri) as dataset:
                 pages = _pages(dataset)
                 if pages:
@@ -91,9 +110,9 @@ class RasterSource:
             return _apart.probe(self, entry)
 
     def _probe(self, uri: str, dataset: Any, pages: list[str]) -> Probe:
-        bands = self._bands(dataset)
-        _require_bounded(dataset, len(bands))
-        dtype = _dtype(dataset, bands)
+        bands = self.bands_of(dataset)
+        require_bounded_dataset(dataset, len(bands))
+        dtype = dtype_of(dataset, bands)
         _require_alike(uri, dataset, pages)
         return Probe(
             kind="raster",
@@ -103,7 +122,7 @@ class RasterSource:
             dtype=dtype,
             windowed=True,
             positions=np.arange(len(pages)) if pages else None,
-            attributes=_attributes(dataset, bands),
+            attributes=attributes_of(dataset, bands),
         )
 
     def read(
@@ -124,7 +143,14 @@ class RasterSource:
         except ApartError:
             return _apart.read(self, ref, rows, cols)
 
+    def _is_gridded(self, parts: Sequence[Part]) -> bool:
+        """Whether a scene comes to a grid that is not, or need not be, that of its one file."""
+        asked = self.resolution, self.crs, self.area
+        return bool(parts) or any(option is not None for option in asked)
+
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        if self._is_gridded(ref.parts):
+            return _parts.read(self, ref, rows, cols)
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
         with self.open_page(ref.uri, ref.position, **known) as page:
             found = self._window(page, ref, rows, cols)
@@ -139,9 +165,9 @@ class RasterSource:
         difference = changed(ref, dataset.height, dataset.width)
         if difference is not None:
             return difference
-        bands = self._bands(dataset)
-        _require_bounded(dataset, len(bands))
-        dtype = _dtype(dataset, bands)
+        bands = self.bands_of(dataset)
+        require_bounded_dataset(dataset, len(bands))
+        dtype = dtype_of(dataset, bands)
         area = (rows.stop - rows.start) * (cols.stop - cols.start)
         _apart.allow(area * len(bands) * np.dtype(dtype).itemsize)
         return Tile(*read_window(dataset, bands, dtype, rows, cols))
@@ -160,9 +186,10 @@ class RasterSource:
                 yield page
 
     @contextmanager
-    def open(self, uri: str, **settings: Any) -> Iterator[Any]:
+    def open(self, uri: str, overview: int | None = None, **settings: Any) -> Iterator[Any]:
         """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours.
 
+        `overview`: of which one of its overviews is opened in its place, counted from the finest.
         Raises ApartError for what is only opened in a process of its own.
         """
         import rasterio
@@ -170,6 +197,7 @@ class RasterSource:
 
         remote = _Remote(uri, self.trust) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
+        level = {} if overview is None else {"overview_level": overview}
         try:
             driver = self._driver(uri, remote)
             with rasterio.Env(**options), warnings.catch_warnings():
@@ -177,9 +205,9 @@ class RasterSource:
                     warnings.simplefilter("ignore", kind)
                 # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
                 with (
-                    rasterio.open(Path(uri), driver=driver)
+                    rasterio.open(Path(uri), driver=driver, **level)
                     if remote is None
-                    else rasterio.open(uri, driver=driver, opener=remote.open) as dataset
+                    else rasterio.open(uri, driver=driver, opener=remote.open, **level) as dataset
                 ):
                     if not self.trust:
                         _gdal.require_own_overviews(dataset)
@@ -214,16 +242,23 @@ class RasterSource:
             _gdal.require_remote(driver)
         return driver
 
-    def _bands(self, dataset: Any) -> tuple[int, ...]:
+    def pages_of(self, dataset: Any) -> list[str]:
+        """GDAL's names of a TIFF's pages, where it has several."""
+        return _pages(dataset)
+
+    def bands_of(self, dataset: Any) -> tuple[int, ...]:
+        """1-based numbers of the bands to read. Raises CorruptInputError where there are none."""
+        return choose(self.bands, self.data_bands(dataset), dataset.count)
+
+    def data_bands(self, dataset: Any) -> tuple[int, ...]:
+        """All its bands but alpha. Raises CorruptInputError where there are none."""
         if dataset.count == 0:
             held = len(dataset.subdatasets)
             raise CorruptInputError(
                 f"holds {held} data sets and no bands of its own; convert the one meant to GeoTIFF"
             )
         alpha = alpha_of(dataset)
-        return choose(
-            self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
-        )
+        return tuple(band for band in dataset.indexes if band != alpha) or (1,)
 
 
 _: type[Source] = RasterSource
@@ -383,75 +418,3 @@ def _ground(page: Any) -> object:
     points, _ = page.gcps
     found = page.crs, page.transform, [p.asdict() for p in points]
     return "" if page.crs is None and page.transform.is_identity and not points else str(found)
-
-
-def _require_bounded(dataset: Any, bands: int) -> None:
-    """Raise CorruptInputError for what a header claims and no worker could hold."""
-    height, width = dataset.shape
-    require_bounded(height, width, bands)
-    rows, cols = dataset.block_shapes[0]
-    whole = dataset.interleaving is not None and dataset.interleaving.value == "PIXEL"
-    depth = (dataset.count if whole else 1) * np.dtype(_plain(dataset.dtypes[0])).itemsize
-    if rows * cols * depth >= MOST_BYTES:
-        raise CorruptInputError(
-            f"one block of it is {cols} x {rows} pixels, {rows * cols * depth:,} bytes; at most "
-            f"{MOST_BYTES:,} are decoded at once: convert it to a tiled GeoTIFF"
-        )
-    if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
-        planes = 1 if whole else dataset.count
-        blocks = -(-height // rows) * -(-width // cols) * planes
-        size = os.path.getsize(dataset.name)
-        if 2 * blocks > size + _SLACK:
-            raise CorruptInputError(
-                f"claims {blocks:,} blocks, more than a file of {size:,} bytes can list"
-            )
-
-
-def _plain(dtype: str) -> str:
-    return {"complex_int16": "int32"}.get(dtype, dtype)
-
-
-def _dtype(dataset: Any, bands: tuple[int, ...]) -> str:
-    dtypes = dataset.dtypes  # a list of all bands, made at each look
-    names = [dtypes[band - 1] for band in bands]
-    for name in names:
-        if name.startswith("complex"):
-            raise CorruptInputError(
-                f"{name} pixels cannot be segmented; convert them to magnitudes first"
-            )
-    return str(np.result_type(*names))
-
-
-def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if dataset.crs:
-        found["crs_wkt"] = dataset.crs.to_wkt()
-    place = [float(value) for value in tuple(dataset.transform)[:6]]
-    if not dataset.transform.is_identity and all(map(math.isfinite, place)):
-        found["transform"] = place
-    found |= _points(dataset)
-    nodata = dataset.nodatavals[bands[0] - 1]
-    if nodata is not None:
-        # JSON has no NaN or infinity; their names serve GDAL as well.
-        found["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
-    descriptions = dataset.descriptions
-    names = [descriptions[band - 1] for band in bands]
-    if all(names):
-        found["band_names"] = names
-    return found
-
-
-def _points(dataset: Any) -> dict[str, Any]:
-    """What places a raster beside a transform: ground control points, rational functions (RPCs)."""
-    found: dict[str, Any] = {}
-    points, crs = dataset.gcps
-    if len(points) > _MOST_POINTS:
-        raise CorruptInputError(
-            f"has {len(points):,} ground control points; at most {_MOST_POINTS:,} are read"
-        )
-    rows = [[float(v or 0) for v in (p.row, p.col, p.x, p.y, p.z)] for p in points]
-    if rows and np.isfinite(rows).all():
-        found["gcps"] = {"crs_wkt": crs.to_wkt() if crs else None, "points": rows}
-    if dataset.rpcs is not None:
-        found["rpcs"] = {name: str(value) for name, value in dataset.rpcs.to_gdal().items()}
-    return found
