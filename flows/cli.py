@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from segengine_flows.completion import SHELLS, script
 from segengine_flows.early import asks_for_json
 from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
 from segengine_flows.terminal import say, write, write_json
@@ -247,6 +248,11 @@ def _schema(args: argparse.Namespace) -> int:
     return 0
 
 
+def _completion(args: argparse.Namespace) -> int:
+    sys.stdout.write(script(_parser(), args.shell))  # lines as they are
+    return 0
+
+
 def _family(loss: str) -> str:
     """The family of a loss: the module it lies in; another package's are `other`."""
     from segengine import registry
@@ -483,6 +489,8 @@ def _parser() -> argparse.ArgumentParser:
     add_log(train)
     add_log(demo)
     add("schema", _schema, "Print the JSON schema of a job, for editors that check YAML by one.")
+    completion = add("completion", _completion, "Print what a shell reads to complete commands.")
+    completion.add_argument("shell", choices=SHELLS, help="for which shell")
     for group in LISTS:
         add(group, _list, f"List the {group} that are installed.")
     return parser
