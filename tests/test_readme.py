@@ -265,6 +265,7 @@ def typed(text: str) -> Iterator[list[str]]:
 def check_command(words: list[str]) -> None:
     """Fail where a command would be refused before it does anything."""
     name, *rest = words
+    rest = rest[: rest.index(">")] if ">" in rest else rest
     if name == "segengine":
         assert cli._parser().parse_args(rest).command is not None
     elif name == "python" and rest[0] == "-m":
