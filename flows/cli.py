@@ -211,6 +211,13 @@ def _picture(args: argparse.Namespace) -> int:
     return 0
 
 
+def _zones(args: argparse.Namespace) -> int:
+    from segengine.commands.zones import zones
+
+    options = {"layer": args.layer, "overwrite": args.overwrite}
+    return _show(zones(_store(args.store), args.polygons, args.out, **options), args.json)
+
+
 def _train(args: argparse.Namespace) -> int:
     from segengine_flows._train import run
 
@@ -471,9 +478,28 @@ def _parser() -> argparse.ArgumentParser:
         default="overlay",
         help="overlay, errors (against the truth) or responses (of edges, signed)",
     )
+    zones = add("zones", _zones, "Areas and shares of each class in polygons, as a table.")
+    add_store(zones)
+    zones.add_argument(
+        "polygons",
+        metavar="POLYGONS",
+        type=_path,
+        help="GeoJSON, GeoPackage, FlatGeobuf, GeoParquet or Shapefile",
+    )
+    zones.add_argument(
+        "--out",
+        metavar="TABLE",
+        type=_path,
+        required=True,
+        help="the table to write: .csv, or with the shapes .parquet, .geoparquet",
+    )
+    zones.add_argument("--layer", metavar="NAME", help="of a GeoPackage with several")
+    zones.add_argument(
+        "--overwrite", action="store_true", help="also a file that no command wrote; never an input"
+    )
     for command in (verify, evaluate, report, export, show):
         add_trust(command, own)
-    for command in (plan, status, verify, evaluate):
+    for command in (plan, status, verify, evaluate, zones):
         add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")
