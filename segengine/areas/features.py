@@ -368,7 +368,7 @@ def _gdal(path: str, kind: str, layer: str | None) -> tuple[Any, pa.Table, Any]:
         name = about["geometry_name"] or "wkb_geometry"
         shapes = _from_wkb(path, table.column(name))
         crs = None if about["crs"] is None else CRS.from_user_input(about["crs"])
-    except (RuntimeError, ValueError, KeyError, CRSError) as error:  # pyogrio's are RuntimeErrors
+    except (RuntimeError, OSError, ValueError, KeyError, CRSError) as error:
         raise JobError(f"{path}: cannot be read as {kind}: {error}") from error
     return shapes, table.drop_columns([name]).replace_schema_metadata(None), crs
 

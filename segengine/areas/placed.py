@@ -26,6 +26,10 @@ STRAY = 0.01
 """Pixels that an edge may stray from where it is straight in its own CRS."""
 _PIECES = 1 << 14
 """Of an edge, at most."""
+_LONGEST = 0.05
+"""Radians of a piece of an edge along which an area is summed."""
+_FINE, _SHORTEST = 4096, 500.0
+"""Pieces along the side of a polygon of a projection, and how short they get."""
 _SIDE = 64
 """Pieces that a scene's side is looked at in."""
 _POLYGON, _MULTIPOLYGON = 3, 6
@@ -311,14 +315,15 @@ def square_metres(shape: Any, crs: Any) -> float:
     if geod is None:
         return float(shape.area) * float(crs.axis_info[0].unit_conversion_factor) ** 2
     west, south, east, north = shape.bounds
-    fine = shapely.segmentize(shape, max(east - west, north - south) / 128)
-    polygons = shapely.get_parts(fine)
-    total = 0.0
+    unit = 2 * math.pi / turn_of(crs if crs.is_geographic else crs.geodetic_crs)
     back = None
-    if not crs.is_geographic:
+    if crs.is_geographic:
+        longest = _LONGEST / unit
+    else:  # a line between two points is another one in longitude and latitude
         back = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform
-    unit = 2 * math.pi / turn_of(crs if back is None else crs.geodetic_crs)
-    for polygon in polygons:
+        longest = max(max(east - west, north - south) / _FINE, _SHORTEST)
+    total = 0.0
+    for polygon in shapely.get_parts(shapely.segmentize(shape, longest)):
         for sign, ring in [(1, polygon.exterior), *((-1, hole) for hole in polygon.interiors)]:
             points = shapely.get_coordinates(ring)
             if back is not None:

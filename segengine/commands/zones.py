@@ -281,9 +281,11 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = polygons.columns
+    own = polygons.columns
+    found = {name: own[name] for name in own.column_names}
     for name, values in columns.items():
-        table = table.append_column(name, pa.array(values, pa.float64(), from_pandas=True))
+        found[name] = pa.array(values, pa.float64(), from_pandas=True)
+    table = pa.table(found)
     if suffix == ".csv":
         import pyarrow.csv
 
@@ -292,10 +294,8 @@ def _write(
     import shapely
 
     shapes = pa.array(shapely.to_wkb(polygons.shapes).tolist(), pa.binary())
-    table = table.append_column(GEOMETRY, shapes)
-    pq.write_table(
-        table.replace_schema_metadata({b"geo": _geo(polygons)}), path, compression="zstd"
-    )
+    table = table.append_column(GEOMETRY, shapes).replace_schema_metadata({b"geo": _geo(polygons)})
+    pq.write_table(table, path, compression="zstd")
 
 
 def _geo(polygons: Polygons) -> bytes:
