@@ -262,7 +262,7 @@ def test_polygons_in_another_crs_keep_their_straight_edges(
     metres = pixel_metres(*PLACES["utm"])
     areas, shares, void = exact(labels, metres, dense)
     bent, _, _ = exact(labels, metres, sparse)
-    assert np.abs(areas[1] / bent[1] - 1).max() > 1e-3  # what straight edges in UTM would give
+    assert (np.abs(areas[1] - bent[1]) > 0.1 * areas[1]).any()  # edges that are straight in UTM
     assert columns(found, "area") == pytest.approx(areas, rel=2e-4)
     assert columns(found, "share") == pytest.approx(shares, rel=2e-4)
     assert found["void_share"] == pytest.approx(void, abs=1e-5)
