@@ -223,7 +223,9 @@ def _sample(args: argparse.Namespace) -> int:
 
     options = {"seed": args.seed, "allocation": args.allocation, "overwrite": args.overwrite}
     expected = dict(args.accuracy) or None
-    found = sample(_trusted(args), args.size, args.out, accuracy=expected, trust=args.trust, **options)
+    found = sample(
+        _trusted(args), args.size, args.out, accuracy=expected, trust=args.trust, **options
+    )
     return _show(found, args.json)
 
 
@@ -532,7 +534,9 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="the points to write; pictures of them lie beside it",
     )
-    sample.add_argument("--seed", metavar="S", type=int, default=0, help="another one, other points")
+    sample.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="another one, other points"
+    )
     sample.add_argument(
         "--allocation",
         default="proportional",

@@ -72,9 +72,7 @@ class Outlines:
         boxes = np.empty((len(zones), 4), np.int64)
         boxes[:, 0::2] = low >> _SIDE
         boxes[:, 1::2] = -((-high) >> _SIDE)
-        return cls(
-            zones=zones, xs=xs, ys=ys, rings=rings, signs=signs, firsts=firsts, boxes=boxes
-        )
+        return cls(zones=zones, xs=xs, ys=ys, rings=rings, signs=signs, firsts=firsts, boxes=boxes)
 
     def meeting(self, rows: slice, cols: slice) -> NDArray[np.int64]:
         """Which of them may cover a pixel of a window."""
@@ -184,9 +182,9 @@ def _tally(
                         continue
                     part = min(part, full)
                     y, x = row - top, first + c - left
-                    label = min(np.int64(labels[y, x]), void)
+                    label = min(int(labels[y, x]), void)
                     counts[q, label] += part
-                    grounds[q, label] += np.int64(np.rint(part * weights[y, x]))
+                    grounds[q, label] += int(np.rint(part * weights[y, x]))
 
 
 @compiled
@@ -207,9 +205,9 @@ def _edge(
         above, below = max(y0, row << 30), min(y1, (row + 1) << 30)
         xa, xb = x0, x1
         if above > y0:
-            xa = x0 + np.int64(np.rint((x1 - x0) * ((above - y0) / (y1 - y0))))
+            xa = x0 + int(np.rint((x1 - x0) * ((above - y0) / (y1 - y0))))
         if below < y1:
-            xb = x0 + np.int64(np.rint((x1 - x0) * ((below - y0) / (y1 - y0))))
+            xb = x0 + int(np.rint((x1 - x0) * ((below - y0) / (y1 - y0))))
         height = below - above
         low, high = min(xa, xb), max(xa, xb)
         at = (row - band) * (wide + 1)
@@ -219,14 +217,14 @@ def _edge(
             start = first << 30
             done = height
             if end_m >= first:
-                done = np.int64(np.rint(height * ((start - low) / (high - low))))
+                done = int(np.rint(height * ((start - low) / (high - low))))
             buffer[at] += sign * (done << 31)
             m = first
         while m <= end_m and m < last:
             stop, until = high, height
             if m < end_m:
                 stop = (m + 1) << 30
-                until = np.int64(np.rint(height * ((stop - low) / (high - low))))
+                until = int(np.rint(height * ((stop - low) / (high - low))))
             rise = until - done
             own = rise * ((2 << 30) - (start - (m << 30)) - (stop - (m << 30)))
             buffer[at + m - first] += sign * own

@@ -92,7 +92,9 @@ class Finder:
     ) -> Placed | None:
         import shapely
 
-        kept = np.array([i for i, shape in enumerate(shapes) if shape is not None and shape.area > 0])
+        kept = np.array(
+            [i for i, shape in enumerate(shapes) if shape is not None and shape.area > 0]
+        )
         if not len(kept):
             return None
         zones, shapes, whole = zones[kept], shapes[kept], whole[kept]
@@ -166,8 +168,9 @@ class _Grid:
             x = x - self.turn * np.concatenate([[0], np.cumsum(np.round(np.diff(x) / self.turn))])
         if abs(x[-1] - x[0]) > self.turn / 2:  # around a pole
             pole = math.copysign(self.turn / 4, points[:, 1].mean())
-            low, high = np.array([-self.turn / 2, min(low[1], pole)]), np.array(
-                [self.turn / 2, max(high[1], pole)]
+            low, high = (
+                np.array([-self.turn / 2, min(low[1], pole)]),
+                np.array([self.turn / 2, max(high[1], pole)]),
             )
         else:
             low, high = np.array([x.min(), low[1]]), np.array([x.max(), high[1]])

@@ -110,7 +110,9 @@ def area(
     notices = list(_notices(strata, len(found) - len(labelled), len(labelled)))
     drawn = _drawn(points, document, store.classes)
     if drawn is not None and not np.allclose(drawn, mapped, rtol=1e-9):
-        notices.append("the map has changed since the points were drawn; this is of the map as it was")
+        notices.append(
+            "the map has changed since the points were drawn; this is of the map as it was"
+        )
         mapped = drawn
     counts = np.zeros((len(store.classes),) * 2, np.int64)
     for point in labelled:
@@ -156,7 +158,9 @@ def _points(path: str, document: Mapping[str, Any], classes: Sequence[str]) -> I
             if value is not None and (not isinstance(value, str) or value not in place):
                 near = difflib.get_close_matches(str(value), classes, n=1)
                 hint = f"; {near[0]!r} is one" if near else f"; there are {', '.join(classes[:20])}"
-                raise JobError(f"{path}: point {number}: {key} {value!r} is no class of the store{hint}")
+                raise JobError(
+                    f"{path}: point {number}: {key} {value!r} is no class of the store{hint}"
+                )
             values.append(None if value is None else place[value])
         yield _Point(number, int(values[0] or 0), values[1], properties)
 
@@ -190,11 +194,11 @@ def _notices(strata: Strata, unlabelled: int, labelled: int) -> Iterator[str]:
         yield f"{strata.unfinished:,} shards are not done: no part of the map"
 
 
-def _check(
-    path: str, store: Store, counts: NDArray[np.int64], areas: NDArray[np.float64]
-) -> None:
+def _check(path: str, store: Store, counts: NDArray[np.int64], areas: NDArray[np.float64]) -> None:
     total = areas.sum()
-    for name, row, size in zip(store.classes, counts.sum(axis=1).tolist(), areas.tolist(), strict=True):
+    for name, row, size in zip(
+        store.classes, counts.sum(axis=1).tolist(), areas.tolist(), strict=True
+    ):
         if size > 0 and row < 2:
             raise JobError(
                 f"{path}: {row} labelled point{'s' if row != 1 else ''} in the stratum {name!r}, which is "
@@ -260,7 +264,9 @@ def _page(
 ) -> str:
     names = list(store.classes)
     total = sum(report.mapped.values())
-    largest = max(max(one["high"] or 0.0 for one in report.classes.values()), *report.mapped.values())
+    largest = max(
+        max(one["high"] or 0.0 for one in report.classes.values()), *report.mapped.values()
+    )
     rows = []
     for i, name in enumerate(names):
         one, own = report.classes[name], report.confusion[name]

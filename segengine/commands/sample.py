@@ -80,9 +80,7 @@ class SampleReport:
             for name, one in self.strata.items()
         ]
         found += list(self.notices)
-        found.append(
-            f"fill in `label` of each, then: segengine area {self.store} {self.points}"
-        )
+        found.append(f"fill in `label` of each, then: segengine area {self.store} {self.points}")
         return tuple(found)
 
 
@@ -247,13 +245,14 @@ def _picture(store: Store, pixel: Pixel, number: int) -> tuple[draw.RGB, str]:
     large = labels.repeat(_TIMES, axis=0).repeat(_TIMES, axis=1)
     outlined[draw.borders(large)] = _OUTLINE
     name = _safe(ref.name)
-    panels = [(f"{number}: {name}", _marked(plain, at)), ("outlines of the mask", _marked(outlined, at))]
+    panels = [
+        (f"{number}: {name}", _marked(plain, at)),
+        ("outlines of the mask", _marked(outlined, at)),
+    ]
     return draw.sheet(panels), f"{name}: {reason}" if reason else ""
 
 
-def _image(
-    scene: SceneStore, frame: int, rows: slice, cols: slice
-) -> tuple[draw.RGB | None, str]:
+def _image(scene: SceneStore, frame: int, rows: slice, cols: slice) -> tuple[draw.RGB | None, str]:
     try:
         tile = scene.pixels(frame, rows, cols)
     except (CorruptInputError, TransientInputError, OSError) as error:

@@ -6,6 +6,8 @@ the sum counts; masks are read shard by shard, and only those that a polygon mee
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -116,9 +118,7 @@ def zones(
         polygons=len(given.shapes),
         outside=missing,
         scenes=tuple(sums.met),
-        areas={
-            name: float(sums.areas[:, i].sum()) for i, name in enumerate(store.classes)
-        },
+        areas={name: float(sums.areas[:, i].sum()) for i, name in enumerate(store.classes)},
         notices=notices,
     )
 
@@ -151,7 +151,9 @@ def _add_all(store: Store, sums: _Sums) -> Iterator[str]:
             if undone:
                 yield f"scene {name}: {undone:,} of {scene.layout.shards:,} shards are not done: void"
     if unplaced and len(unplaced) == len(store.scenes):
-        raise JobError(f"{store.path}: no scene of it is georeferenced, so that no polygon has a place")
+        raise JobError(
+            f"{store.path}: no scene of it is georeferenced, so that no polygon has a place"
+        )
     if unplaced:
         more = f" and {len(unplaced) - 1:,} more" if len(unplaced) > 1 else ""
         yield f"scene {unplaced[0]}{more}: not georeferenced, left out"
@@ -199,9 +201,12 @@ class _Sums:
         if not counts.any():
             return False
         self.met.append(scene.name)
-        self._take(scene, placed, np.ldexp(counts.astype(np.float64), -BITS), np.ldexp(
-            grounds.astype(np.float64), unit
-        ))
+        self._take(
+            scene,
+            placed,
+            np.ldexp(counts.astype(np.float64), -BITS),
+            np.ldexp(grounds.astype(np.float64), unit),
+        )
         return True
 
     def _take(
@@ -223,16 +228,16 @@ class _Sums:
         placing = scene.layout.placing
         kind = (placing.wkt, *(placing.transform[i] for i in (0, 1, 3, 4)))
         parts: dict[int, float] = {}
-        for zone, part, any_ in zip(zones.tolist(), whole.tolist(), pixels.any(axis=1), strict=True):
-            if zone in parts:
-                parts[zone] = float("nan")  # it lies in parts, on several turns of longitude
-            elif any_:
-                parts[zone] = part
+        there = (pixels > 0).any(axis=1)
+        for i in np.flatnonzero(there).tolist():
+            zone, part = int(zones[i]), float(whole[i])
+            # one that lies in parts, on several turns of longitude, has no area in pixels
+            parts[zone] = math.nan if zone in parts else part
         for zone, part in parts.items():
             before = self.grid[zone]
             self.grid[zone] = kind if before in (None, kind) else False
             known = max(self.whole[zone], part)
-            self.whole[zone] = known if part == part else part
+            self.whole[zone] = part if math.isnan(part) else known
 
     @property
     def outside(self) -> int:
@@ -300,8 +305,6 @@ def _write(
 
 def _geo(polygons: Polygons) -> bytes:
     """GeoParquet 1.1's metadata."""
-    import json
-
     import shapely
 
     known = polygons.shapes[~shapely.is_missing(polygons.shapes)]
@@ -317,15 +320,14 @@ def _geo(polygons: Polygons) -> bytes:
 
 def _plain(table: pa.Table) -> pa.Table:
     """A table of numbers and texts; what is neither, as JSON."""
-    import json
-
     import pyarrow as pa
 
     for i, entry in enumerate(table.schema):
         kind = entry.type
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             values = [
-                None if v is None else json.dumps(v, default=str) for v in table[entry.name].to_pylist()
+                None if v is None else json.dumps(v, default=str)
+                for v in table[entry.name].to_pylist()
             ]
             table = table.set_column(i, entry.name, pa.array(values, pa.string()))
     return table

@@ -43,14 +43,18 @@ def stars(seed: int, count: int) -> list[Any]:
         if len(found) % 3 == 0:
             shape = shape.difference(shape.representative_point().buffer(shape.length / 60))
         if len(found) % 5 == 0:
-            shape = shape.difference(shapely.box(centre[0], -999, centre[0] + shape.length / 90, 999))
+            shape = shape.difference(
+                shapely.box(centre[0], -999, centre[0] + shape.length / 90, 999)
+            )
         found.append(shape)
     return found
 
 
 def exact(labels: np.ndarray, polygons: list[Any]) -> np.ndarray:
     """(polygon, class + 1) coverages by exactextract."""
-    raster = NumPyRasterSource(labels[::-1].astype(np.int32), 0, 0, labels.shape[1], labels.shape[0])
+    raster = NumPyRasterSource(
+        labels[::-1].astype(np.int32), 0, 0, labels.shape[1], labels.shape[0]
+    )
     features = [
         {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(p))}
         for p in polygons
@@ -126,7 +130,9 @@ def test_python_gives_the_same(labels: np.ndarray, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(coverage, "_tally", coverage._tally.plain)
     assert all(
         np.array_equal(a, b)
-        for a, b in zip(tally(part, weights, (40, 50), own, np.arange(12), CLASSES), whole, strict=True)
+        for a, b in zip(
+            tally(part, weights, (40, 50), own, np.arange(12), CLASSES), whole, strict=True
+        )
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 import segengine
+from segengine.areas.olofsson import allocated, estimate
 from segengine.areas.strata import Strata
 from segengine.commands.area import area
 from segengine.commands.sample import sample
@@ -94,30 +95,38 @@ def test_the_worked_example_through_the_command(example: str, tmp_path: Path) ->
 
 
 def test_areas_hold_the_truth_of_a_map_that_is_known(tmp_path: Path) -> None:
-    """Points drawn by `sample`, labelled from the truth: nearly all intervals hold the true areas."""
+    """Points drawn from a map and labelled from the truth: 93 to 97 % of intervals hold the true area."""
     rng = np.random.default_rng(0)
     truth = np.kron(rng.choice(2, (30, 30), p=[0.3, 0.7]), np.ones((10, 10), int))
     mapped = np.where(rng.random(truth.shape) < 0.15, 1 - truth, truth)
     put(tmp_path / "in" / "a.tif", np.where(mapped == 1, 200, 50).astype(np.uint8))
     store = run(tmp_path, 2)
     strata = Strata.of(segengine.open_store(store))
-    pixel = sum(strata.areas) / truth.size
-    true, held = (truth == 1).sum() * pixel, 0
-    assert abs(strata.areas[1] - true) > 0.05 * true  # the map itself is far off
-    estimates = []
-    for seed in range(20):
-        out = tmp_path / f"{seed}.geojson"
-        sample(store, 150, str(out), seed=seed)
-        document = json.loads(out.read_text())
-        for feature in document["features"]:
-            own = feature["properties"]
-            own["label"] = f"cluster {truth[own['row'], own['column']]}"
-        out.write_text(json.dumps(document))
-        one = area(store, str(out)).classes["cluster 1"]
-        estimates.append(one["area"])
-        held += one["low"] <= true <= one["high"]
-    assert held >= 17
-    assert np.mean(estimates) == pytest.approx(true, rel=0.03)
+    areas = np.array(strata.areas)
+    true, held, draws, sums = (truth == 1).mean(), 0, 200, 0.0
+    assert abs(areas[1] / areas.sum() - true) > 0.05 * true  # the map itself is far off
+    sizes = allocated(400, areas.tolist(), None, 2)
+    for seed in range(draws):
+        counts = np.zeros((2, 2), np.int64)
+        for label, size in enumerate(sizes):
+            for pixel in strata.draw(label, size, seed):
+                counts[label, truth[pixel.row, pixel.column]] += 1
+        found = estimate(counts, areas)
+        sums += found.shares[1]
+        held += abs(found.shares[1] - true) <= 1.96 * found.shares_se[1]
+    assert 0.93 <= held / draws <= 0.97
+    assert sums / draws == pytest.approx(true, rel=0.01)
+
+    out = tmp_path / "points.geojson"
+    sample(store, 100, str(out), seed=1)
+    document = json.loads(out.read_text())
+    for feature in document["features"]:
+        own = feature["properties"]
+        own["label"] = f"cluster {truth[own['row'], own['column']]}"
+    out.write_text(json.dumps(document))
+    one = area(store, str(out)).classes["cluster 1"]
+    assert one["low"] <= true * areas.sum() <= one["high"]
+    assert one["share"] == pytest.approx(true, abs=0.12)
 
 
 def test_the_page_shows_figures_and_what_differs(example: str, tmp_path: Path) -> None:

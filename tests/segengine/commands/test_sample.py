@@ -99,7 +99,10 @@ def test_a_seed_gives_the_same_points_and_another_one_others(store: str, tmp_pat
         sample(store, 30, str(tmp_path / name / "p.geojson"), seed=seed)
     texts = [(tmp_path / name / "p.geojson").read_bytes() for name in "abc"]
     assert texts[0] == texts[1] != texts[2]
-    places = [{(f["properties"]["row"], f["properties"]["column"]) for f in json.loads(t)["features"]} for t in texts[1:]]  # fmt: skip
+    places = [
+        {(f["properties"]["row"], f["properties"]["column"]) for f in json.loads(text)["features"]}
+        for text in texts[1:]
+    ]
     assert len(places[0] & places[1]) < 5
     pictures = [(tmp_path / name / "p-pictures" / "07.png").read_bytes() for name in "ab"]
     assert pictures[0] == pictures[1]
@@ -140,7 +143,12 @@ def test_without_the_image_there_is_the_outline_alone(tmp_path: Path) -> None:
 
 def test_pixels_are_drawn_by_their_area(tmp_path: Path) -> None:
     """Of a class that lies evenly over degrees, as many at a latitude as its cosine says."""
-    put(tmp_path / "in" / "a.tif", np.full((160, 200), 9, np.uint8), "EPSG:4326", (0.5, 0, 0, 0, -0.5, 80))
+    put(
+        tmp_path / "in" / "a.tif",
+        np.full((160, 200), 9, np.uint8),
+        "EPSG:4326",
+        (0.5, 0, 0, 0, -0.5, 80),
+    )
     store = run(tmp_path, {"kind": "threshold"})
     strata = Strata.of(segengine.open_store(store))
     pixels = strata.draw(0, 3000, 5)
@@ -158,22 +166,23 @@ def test_a_small_class_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
     pixels = np.full((70, 70), 20, np.uint8)
     pixels[5, 6:8] = 220
     put(tmp_path / "in" / "a.tif", pixels, *UTM)
-    store = run(tmp_path, {"kind": "kmeans", "clusters": 2, "scope": "run", "space": "bands"})
+    two = {"kind": "kmeans", "clusters": 2, "scope": "run", "space": "bands"}
+    store = run(tmp_path, two)
     expected = {"cluster 0": 0.99, "cluster 1": 0.5}
-    report = sample(
-        store, 20, str(tmp_path / "p.geojson"), allocation="neyman", accuracy=expected
-    )
+    report = sample(store, 20, str(tmp_path / "p.geojson"), allocation="neyman", accuracy=expected)
     assert report.strata["cluster 1"]["points"] == 2
     pixels[5, 7] = 20
     put(tmp_path / "in" / "a.tif", pixels, *UTM)
-    report = sample(run(tmp_path, {"kind": "kmeans", "clusters": 2, "scope": "run", "space": "bands"}), 20, str(tmp_path / "q.geojson"))  # fmt: skip
+    report = sample(run(tmp_path, two), 20, str(tmp_path / "q.geojson"))
     assert report.strata["cluster 1"]["points"] == 1
     assert "class cluster 1: has 1 pixels only, of 2 that were to be drawn" in report.notices
 
 
 def test_neyman_takes_what_was_measured_or_is_told(store: str, tmp_path: Path) -> None:
     out = str(tmp_path / "p.geojson")
-    with pytest.raises(JobError, match=r"neyman needs the user's accuracy .* --accuracy cluster 0=0.8"):
+    with pytest.raises(
+        JobError, match=r"neyman needs the user's accuracy .* --accuracy cluster 0=0.8"
+    ):
         sample(store, 100, out, allocation="neyman")
     accuracy = {"cluster 0": 0.5, "cluster 1": 0.9, "cluster 2": 1.0}
     report = sample(store, 100, out, allocation="neyman", accuracy=accuracy)
@@ -188,7 +197,8 @@ def test_neyman_takes_what_was_measured_or_is_told(store: str, tmp_path: Path) -
     truth = (pixels > 100).astype(np.uint8)
     truth[:40] = 1  # half of what is dark is light in truth
     put(folder / "truth" / "a.tif", truth + 1, *UTM)
-    spec = {"paths": [str(folder / "truth" / "{stem}.tif")], "classes": ["dark", "light"], "values": [1, 2]}  # fmt: skip
+    paths = [str(folder / "truth" / "{stem}.tif")]
+    spec = {"paths": paths, "classes": ["dark", "light"], "values": [1, 2]}
     measured = run(folder, {"kind": "threshold"}, truth=spec)
     report = sample(measured, 60, str(folder / "p.geojson"), allocation="neyman")
     # background is right in a half of its pixels, object in all
@@ -220,7 +230,13 @@ def test_wrong_usage_is_one_line(store: str, tmp_path: Path, bench: Any, noise: 
         (store, 50, out, {"allocation": "optimal"}, "none of proportional, neyman"),
         (store, 50, out, {"accuracy": {"cluster 0": 0.5}}, "goes with --allocation neyman"),
         (store, 50, out, {"allocation": "neyman", "accuracy": {"x": 0.5}}, "'x' is no class"),
-        (store, 50, out, {"allocation": "neyman", "accuracy": {"cluster 0": 5.0}}, "not from 0 to 1"),
+        (
+            store,
+            50,
+            out,
+            {"allocation": "neyman", "accuracy": {"cluster 0": 5.0}},
+            "not from 0 to 1",
+        ),
         (str(bench.store), 50, out, {}, "no scene of it is georeferenced"),
         (str(tmp_path / "none.zarr"), 50, out, {}, "no segengine store"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import subprocess
@@ -90,7 +91,9 @@ def shapes(seed: int, count: int) -> list[Any]:
         centre = rng.random(2) * (WIDTH, HEIGHT)
         angles = np.sort(rng.random(rng.integers(3, 15))) * 2 * np.pi
         radius = rng.random(len(angles)) * rng.choice([0.4, 4, 40, 120]) + 0.05
-        shape = shapely.Polygon(centre + np.stack([np.cos(angles), np.sin(angles)], 1) * radius[:, None])
+        shape = shapely.Polygon(
+            centre + np.stack([np.cos(angles), np.sin(angles)], 1) * radius[:, None]
+        )
         if shape.is_valid:
             hole = shape.representative_point().buffer(math.sqrt(shape.area) / 9)
             found.append(shape.difference(hole) if len(found) % 3 == 0 else shape)
@@ -111,7 +114,7 @@ def pixel_metres(crs: str, transform: tuple[float, ...]) -> np.ndarray:
     if crs == "EPSG:4326":
         geod, edges = Geod(ellps="WGS84"), f + e * np.arange(HEIGHT + 1)
         rows = []
-        for north, south in zip(edges[:-1], edges[1:], strict=True):
+        for north, south in itertools.pairwise(edges):
             rows.append(geod.polygon_area_perimeter([0, a, a, 0], [south, south, north, north])[0])
         return np.repeat(np.array(rows)[:, None], WIDTH, axis=1)
     projection = Proj(crs)
@@ -149,7 +152,9 @@ def exact(
 def read(path: Path) -> dict[str, np.ndarray]:
     table = pq.read_table(path)
     return {
-        name: table[name].to_numpy() for name in table.column_names if name.endswith(("area", "share"))
+        name: table[name].to_numpy()
+        for name in table.column_names
+        if name.endswith(("area", "share"))
     }
 
 
@@ -292,7 +297,9 @@ def test_both_sides_of_the_antimeridian(tmp_path: Path, crs: str, transform: Any
     frame.to_parquet(tmp_path / "polygons.parquet")
     zones(str(tmp_path / "m.zarr"), str(tmp_path / "polygons.parquet"), str(tmp_path / "z.parquet"))
     table = pq.read_table(tmp_path / "z.parquet")
-    area = np.nansum([table[n].to_numpy() for n in table.column_names if n.endswith("_area")], axis=0)
+    area = np.nansum(
+        [table[n].to_numpy() for n in table.column_names if n.endswith("_area")], axis=0
+    )
     geod = Geod(ellps="WGS84")
     whole = [
         abs(geod.geometry_area_perimeter(shapely.segmentize(s, 0.01))[0]) for s in (east, west)
@@ -308,7 +315,9 @@ def test_of_several_scenes_the_sum_counts(tmp_path: Path) -> None:
     put(tmp_path / "in" / "right.tif", pixels[:, 100:], crs, (a, b, c + 1000, d, e, f))
     apart = run(tmp_path)
     polygons = [s for s in shapes(5, 40) if s.area > 1]
-    frame = geopandas.GeoDataFrame(geometry=[on_earth(s, (a, b, c, d, e, f)) for s in polygons], crs=crs)
+    frame = geopandas.GeoDataFrame(
+        geometry=[on_earth(s, (a, b, c, d, e, f)) for s in polygons], crs=crs
+    )
     frame.to_parquet(tmp_path / "polygons.parquet")
     given = str(tmp_path / "polygons.parquet")
     report = zones(apart, given, str(tmp_path / "z.parquet"))
@@ -355,7 +364,8 @@ def test_what_lies_outside_is_void_and_what_is_empty_is_null(
     half = shapely.box(c - 500, f - 1400, c + 500, f - 1000)
     country = shapely.box(c - 5e5, f - 5e5, c + 5e5, f + 5e5)
     frame = geopandas.GeoDataFrame(
-        geometry=[half, shapely.box(c + 9e4, f, c + 9.1e4, f + 1000), None, country], crs="EPSG:32633"
+        geometry=[half, shapely.box(c + 9e4, f, c + 9.1e4, f + 1000), None, country],
+        crs="EPSG:32633",
     )
     frame.to_file(tmp_path / "p.gpkg")
     report = zones(store, str(tmp_path / "p.gpkg"), str(tmp_path / "z.parquet"))
@@ -372,15 +382,18 @@ def test_what_lies_outside_is_void_and_what_is_empty_is_null(
     assert 1 - table["void_share"].to_pylist()[3] == pytest.approx(expected, rel=1e-6)
 
 
+HOLE = shapely.box(4.1e5, 5.01e6, 4.2e5, 5.02e6)
+
+
 @pytest.mark.parametrize(
     ("shape", "crs", "expected"),
     [
         (shapely.box(-180, -90, 180, 90), "OGC:CRS84", 510_065_621_724_088.5),
         (shapely.box(10, 40, 30, 50), "OGC:CRS84", None),
         (shapely.box(-1e6, -1e6, 2e6, 1e6), "EPSG:3413", None),  # around the pole
-        (shapely.box(4e5, 5e6, 5e5, 5.1e6).difference(shapely.box(4.1e5, 5e6, 4.2e5, 5.01e6)), "EPSG:32633", None),
+        (shapely.box(4e5, 5e6, 5e5, 5.1e6).difference(HOLE), "EPSG:32633", None),
     ],
-)  # fmt: skip
+)
 def test_areas_of_polygons_are_those_of_geodesics(shape: Any, crs: str, expected: Any) -> None:
     found = square_metres(shape, CRS.from_user_input(crs))
     if expected is None:
@@ -409,6 +422,7 @@ def square(x: float, y: float, side: float) -> dict[str, Any]:
 BOW = {"type": "Polygon", "coordinates": [[[13, 46], [14, 47], [14, 46], [13, 47], [13, 46]]]}
 OVER = {"type": "Polygon", "coordinates": [[[179, 1], [-179, 1], [-179, 2], [179, 2], [179, 1]]]}
 NAMED = {"type": "name", "properties": {"name": "+proj=utm +zone=33 +nadgrids=@/etc/passwd"}}
+NUL = "\0"
 WRONG = {
     "no vector file": ("hello", "is no file of polygons"),
     "an image": ("\x89PNG", "is no file of polygons"),
@@ -429,7 +443,7 @@ WRONG = {
         collection(square(13, 46, 1)).replace('"properties": {}', '"properties": {"void_share": 1}'),
         "has a column void_share already",
     ),
-    "a broken GeoPackage": ("SQLite format 3\0" + "\0" * 52 + "GPKG" + "\0" * 400, "cannot be read as GPKG"),
+    "a broken GeoPackage": (f"SQLite format 3{NUL * 53}GPKG{NUL * 400}", "cannot be read as GPKG"),
     "a broken FlatGeobuf": ("fgb\3fgb\0" + "\0" * 400, "holds no polygon"),
     "broken Parquet": ("PAR1" + "\0" * 99, "cannot be read as GeoParquet"),
 }  # fmt: skip
@@ -479,7 +493,7 @@ def test_wrong_usage_is_one_line(utm: tuple[Path, str], tmp_path: Path) -> None:
         frame.to_file(tmp_path / "two.gpkg", layer=layer)
     with pytest.raises(JobError, match="has the layers a, b; name one with --layer"):
         zones(store, str(tmp_path / "two.gpkg"), out)
-    with pytest.raises(JobError, match="'c' is not in .*; there are a, b"):
+    with pytest.raises(JobError, match=r"'c' is not in .*; there are a, b"):
         zones(store, str(tmp_path / "two.gpkg"), out, layer="c")
     zones(store, str(tmp_path / "two.gpkg"), out, layer="b")
 
