@@ -212,6 +212,40 @@ def _picture(args: argparse.Namespace) -> int:
     return 0
 
 
+def _zones(args: argparse.Namespace) -> int:
+    from segengine.commands.zones import zones
+
+    options = {"layer": args.layer, "overwrite": args.overwrite}
+    return _show(zones(_store(args.store), args.polygons, args.out, **options), args.json)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from segengine.commands.sample import sample
+
+    options = {"seed": args.seed, "allocation": args.allocation, "overwrite": args.overwrite}
+    expected = dict(args.accuracy) or None
+    found = sample(
+        _trusted(args), args.size, args.out, accuracy=expected, trust=args.trust, **options
+    )
+    return _show(found, args.json)
+
+
+def _accuracy(text: str) -> tuple[str, float]:
+    """CLASS=0.8; a name may hold `=` itself."""
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not CLASS=SHARE, as water=0.9") from None
+
+
+def _area(args: argparse.Namespace) -> int:
+    from segengine.commands.area import area
+
+    options = {"page": args.page, "overwrite": args.overwrite}
+    return _show(area(_store(args.store), args.points, **options), args.json)
+
+
 def _train(args: argparse.Namespace) -> int:
     from segengine_flows._train import run
 
@@ -477,9 +511,64 @@ def _parser() -> argparse.ArgumentParser:
         default="overlay",
         help="overlay, errors (against the truth) or responses (of edges, signed)",
     )
-    for command in (verify, evaluate, report, export, show):
+    zones = add("zones", _zones, "Areas and shares of each class in polygons, as a table.")
+    add_store(zones)
+    zones.add_argument(
+        "polygons",
+        metavar="POLYGONS",
+        type=_path,
+        help="GeoJSON, GeoPackage, FlatGeobuf, GeoParquet or Shapefile",
+    )
+    zones.add_argument(
+        "--out",
+        metavar="TABLE",
+        type=_path,
+        required=True,
+        help="the table to write: .csv, or with the shapes .parquet, .geoparquet",
+    )
+    zones.add_argument("--layer", metavar="NAME", help="of a GeoPackage with several")
+    zones.add_argument(
+        "--overwrite", action="store_true", help="also a file that no command wrote; never an input"
+    )
+    sample = add("sample", _sample, "Draw reference points from each class, to be labelled.")
+    add_store(sample)
+    sample.add_argument("--size", metavar="N", type=int, required=True, help="points in all")
+    sample.add_argument(
+        "--out",
+        metavar="POINTS.geojson",
+        type=_path,
+        required=True,
+        help="the points to write; pictures of them lie beside it",
+    )
+    sample.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="another one, other points"
+    )
+    sample.add_argument(
+        "--allocation",
+        default="proportional",
+        help="proportional to area, or neyman: more where a class is less sure",
+    )
+    sample.add_argument(
+        "--accuracy",
+        metavar="CLASS=SHARE",
+        type=_accuracy,
+        action="append",
+        default=[],
+        help="user's accuracy that neyman expects of a class; default: as measured",
+    )
+    sample.add_argument(
+        "--overwrite", action="store_true", help="also points that were labelled, and others' files"
+    )
+    area = add("area", _area, "Areas with intervals and accuracy, from labelled reference points.")
+    add_store(area)
+    area.add_argument("points", metavar="POINTS", type=_path, help="GeoJSON of `segengine sample`")
+    area.add_argument(
+        "--page", metavar="HTML", type=_path, help="the page to write; default: beside the points"
+    )
+    area.add_argument("--overwrite", action="store_true", help="also a page that no command wrote")
+    for command in (verify, evaluate, report, export, show, sample):
         add_trust(command, own)
-    for command in (plan, status, verify, evaluate):
+    for command in (plan, status, verify, evaluate, zones, sample, area):
         add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")

@@ -29,6 +29,8 @@ _DEGREES = (4, 16)
 """Of the polynomials: the first where it is as exact, as it is for all but very long blocks."""
 _EXACT = 1e-7
 """By how much, as a share, it may miss the area of one more pixel; a small pixel's own is rounded so."""
+_WIDE = 250.0
+"""Metres that a box has a side of whose area is told for a small pixel's in it."""
 _BITS = 30
 """Binary digits of the area of the pixel in the middle of a scene."""
 _SCENES = 1 << 13
@@ -62,6 +64,19 @@ class Ground:
         whole = np.concatenate([_blocks(self, block, group)[place] for block in blocks])
         start = blocks.start * BLOCK
         return whole[first - start : last - start]
+
+    def metres(self, rows: slice, cols: slice) -> NDArray[np.float64]:
+        """(y, x) square metres of the pixels of a window, each its own; NaN where they cannot be told."""
+        found = np.empty((rows.stop - rows.start, cols.stop - cols.start))
+        for block in range(rows.start // BLOCK, -(-rows.stop // BLOCK)):
+            for strip in range(cols.start // STRIP, -(-cols.stop // STRIP)):
+                y, x = block * BLOCK, strip * STRIP
+                tile = _tile(self, block, strip)
+                inside = tile[max(0, rows.start - y) : rows.stop - y, max(0, cols.start - x) :]
+                inside = inside[:, : cols.stop - max(x, cols.start)]
+                down, across = max(y, rows.start) - rows.start, max(x, cols.start) - cols.start
+                found[down : down + inside.shape[0], across : across + inside.shape[1]] = inside
+        return found
 
     def totals(
         self,
@@ -181,6 +196,33 @@ def _down(
     return found
 
 
+@lru_cache(maxsize=32)
+def _tile(ground: Ground, block: int, strip: int) -> NDArray[np.float64]:
+    """(y, x) square metres of a block of rows and a strip of columns, by polynomials in both."""
+    first, last = block * BLOCK, min(ground.height, (block + 1) * BLOCK)
+    left, right = strip * STRIP, min(ground.width, (strip + 1) * STRIP)
+    rows, columns = np.arange(first, last), np.arange(left, right)
+    # the area of a pixel of a metre is told to five digits only, that of all around it to more
+    middle = _areas(ground, np.array([ground.height // 2]), (ground.width - 1) / 2)[0]
+    span = max(1.0, _WIDE / math.sqrt(middle)) if middle > 0 else 1.0
+    for degree in _DEGREES:
+        if len(rows) * len(columns) <= 4 * degree**2:
+            break
+        (down, through), (across, along) = (_interpolation(degree, len(n)) for n in (rows, columns))
+        known = _areas(ground, first + down[:, None], left + across[None], span)
+        tried = _spread(known[:-1, :-1], through[-1:], along[-1:])
+        if degree == _DEGREES[-1] or abs(tried[0, 0] - known[-1, -1]) <= _EXACT * known[-1, -1]:
+            return _spread(known[:-1, :-1], through[:-1], along[:-1])
+    return _areas(ground, rows[:, None], columns[None], span)
+
+
+def _spread(known: Any, through: Any, along: Any) -> NDArray[np.float64]:
+    """`through` @ `known` @ `along`.T, each number by the same operations whatever the machine."""
+    middle = sum(through[:, i, None] * known[i] for i in range(len(known)))
+    found: NDArray[np.float64] = sum(middle[:, i, None] * along[:, i] for i in range(len(known)))
+    return found
+
+
 @lru_cache(maxsize=64)
 def _interpolation(degree: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows, of `count`, whose values tell those of all, and one more that a trial is made of; what
@@ -228,8 +270,13 @@ def _earth(wkt: str) -> _Earth | None:
         return None
 
 
-def _areas(ground: Ground, rows: NDArray[Any], columns: Any) -> NDArray[np.float64]:
-    """Square metres of the pixels at some rows and columns (whole or not); NaN where unknown."""
+def _areas(
+    ground: Ground, rows: NDArray[Any], columns: Any, span: float = 1.0
+) -> NDArray[np.float64]:
+    """Square metres of the pixels at some rows and columns (whole or not); NaN where unknown.
+
+    As large as in the mean of a box of `span` x `span` pixels around each.
+    """
     rows, columns = rows + 0 * columns, columns + 0 * rows  # of one shape
     earth = _earth(ground.wkt)
     a, b, c, d, e, f = ground.transform
@@ -237,8 +284,9 @@ def _areas(ground: Ground, rows: NDArray[Any], columns: Any) -> NDArray[np.float
         return np.full(rows.shape, np.nan)
     if earth.to_geographic is None:
         return np.full(rows.shape, abs(a * e - b * d) * earth.factor**2)
-    across = columns.reshape(-1, 1) + np.array([0, 1, 1, 0])
-    down = rows.reshape(-1, 1) + np.array([0, 0, 1, 1])
+    more = (span - 1) / 2
+    across = columns.reshape(-1, 1) + np.array([-more, 1 + more, 1 + more, -more])
+    down = rows.reshape(-1, 1) + np.array([-more, -more, 1 + more, 1 + more])
     x, y = a * across + b * down + c, d * across + e * down + f
     lon, lat = earth.to_geographic.transform(x, y)
     lon, lat = np.asarray(lon) * earth.factor, np.asarray(lat) * earth.factor
@@ -246,5 +294,5 @@ def _areas(ground: Ground, rows: NDArray[Any], columns: Any) -> NDArray[np.float
     lat = np.clip(lat, -90, 90)
     found = np.full(rows.size, np.nan)
     for i in np.flatnonzero(known).tolist():
-        found[i] = abs(earth.geod.polygon_area_perimeter(lon[i], lat[i])[0])
+        found[i] = abs(earth.geod.polygon_area_perimeter(lon[i], lat[i])[0]) / span**2
     return found.reshape(rows.shape)

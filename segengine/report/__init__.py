@@ -44,16 +44,21 @@ def build(
 
 
 def _render(values: dict[str, object]) -> str:
+    return rendered("page.html", values)
+
+
+def rendered(template: str, values: Mapping[str, object]) -> str:
+    """One of the templates that lie here, in the style of the report."""
     from importlib.resources import files
 
     from markupsafe import Markup
 
     style = Markup((files(__name__) / "page.css").read_text(encoding="utf-8"))
-    return _template().render(style=style, **values)
+    return _template(template).render(style=style, **values)
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from importlib.resources import files
 
     from jinja2 import Environment, StrictUndefined
@@ -72,4 +77,4 @@ def _template() -> Template:
         area=_format.area,
         plain=_format.plain,
     )
-    return environment.from_string((files(__name__) / "page.html").read_text(encoding="utf-8"))
+    return environment.from_string((files(__name__) / name).read_text(encoding="utf-8"))

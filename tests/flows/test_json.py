@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
+import rasterio
 import yaml
 
+import segengine
 from segengine.errors import JobError
 from segengine.job import load_job, parse_job
 from segengine.runs import Run
@@ -126,6 +129,80 @@ def test_figures_are_those_that_are_stored(job_file: Path, photos: Path, ask: As
     )
     assert found == json.loads((store / "metrics.json").read_text())
     assert {"unknown_labels", "missing_truth"} <= found.keys()
+
+
+@pytest.fixture
+def map_store(tmp_path: Path) -> str:
+    """A map of two classes, in UTM."""
+    with rasterio.open(
+        tmp_path / "a.tif",
+        "w",
+        driver="GTiff",
+        height=60,
+        width=80,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=rasterio.Affine(10, 0, 400000, 0, -10, 5200000),
+    ) as file:
+        file.write(np.random.default_rng(0).choice([20, 200], (60, 80)).astype(np.uint8), 1)
+    store = str(tmp_path / "map.zarr")
+    job = {"source": {"paths": [str(tmp_path / "a.tif")]}, "segmenter": {"kind": "threshold"}}
+    segengine.run({**job, "store": {"path": store, "chunk": 64, "shard": 64}})
+    return store
+
+
+def test_what_a_map_says(map_store: str, tmp_path: Path, ask: Ask) -> None:
+    box = [[400100, 5199500], [400500, 5199500], [400500, 5199900], [400100, 5199500]]
+    polygons = tmp_path / "fields.geojson"
+    polygons.write_text(
+        json.dumps(
+            {
+                "type": "Feature",
+                "properties": {"name": "mine"},
+                "geometry": {"type": "Polygon", "coordinates": [box]},
+                "crs": {"type": "name", "properties": {"name": "EPSG:32633"}},
+            }
+        )
+    )
+    table = tmp_path / "zones.csv"
+    found = ask(0, "zones", map_store, str(polygons), "--out", str(table))
+    assert (found["store"], found["table"], found["polygons"]) == (map_store, str(table), 1)
+    assert (found["outside"], found["scenes"], found["notices"]) == (0, ["a"], [])
+    assert sum(found["areas"].values()) == pytest.approx(80_000, rel=1e-3)
+    assert table.read_text().startswith('"name","background_area","background_share","object_area"')
+
+    points = tmp_path / "points.geojson"
+    found = ask(0, "sample", map_store, "--size", "20", "--seed", "4", "--out", str(points))
+    assert sum(one["points"] for one in found["strata"].values()) == 20
+    assert Path(found["pictures"]).is_dir()
+    document = json.loads(points.read_text())
+    for feature in document["features"]:
+        feature["properties"]["label"] = feature["properties"]["stratum"]
+    points.write_text(json.dumps(document))
+    found = ask(0, "area", map_store, str(points))
+    assert found["overall"] == {"accuracy": pytest.approx(1), "se": 0}
+    assert set(found["classes"]) == {"background", "object"}
+    keys = "share area se low high users producers users_se producers_se".split()
+    assert all(set(one) == set(keys) for one in found["classes"].values())
+    assert Path(found["page"]).read_text().startswith("<!doctype html>")
+
+
+def test_what_a_map_cannot_say_is_one_line(
+    map_store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "notes\n.txt"
+    text.write_text("no polygons")
+    for arguments in (
+        ["zones", map_store, str(text), "--out", str(tmp_path / "t.csv")],
+        ["sample", map_store, "--size", "3", "--out", str(tmp_path / "p.geojson")],
+        ["area", map_store, str(text), "--json"],
+    ):
+        assert cli.main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.splitlines()
+        assert line.startswith("segengine: ")
 
 
 def test_where_a_command_fails_stdout_is_empty(

@@ -1,0 +1,192 @@
+"""The classes of a map as strata: their areas, and pixels drawn from them.
+
+Areas are whole numbers of square metres times a power of two, from the records of the shards; what of a
+shard is not vouched for is void. A pixel is drawn with a probability that is as its area, and never
+twice:
+
+    areas of one class     | shard 0 | shard 1  |  shard 2 ...     a whole number below their sum leads
+    its pixels                        | | | | | |                  to a shard, what is left of it to a pixel
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import DamagedStoreError, JobError
+from segengine.ground import Ground
+from segengine.reader import SceneStore, Store
+from segengine.store.keys import MASK, array_folder
+from segengine.store.kinds import MaskRecord
+from segengine.types import Place
+
+_ROUNDS = 40
+"""Of drawing again what was drawn before."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pixel:
+    """A pixel of a store."""
+
+    scene: str
+    frame: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A shard."""
+
+    scene: str
+    place: Place
+    areas: tuple[int, ...]
+    """Of each class, in the scene's unit."""
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Each class of a map with its area."""
+
+    store: Store
+    parts: tuple[_Part, ...] = field(repr=False)
+    exponents: dict[str, int] = field(repr=False)
+    """Of each scene's unit: 2 to this power square metres."""
+    unplaced: tuple[str, ...] = ()
+    """Scenes that are not georeferenced, and left out."""
+    unfinished: int = 0
+    """Shards without a mask."""
+
+    @classmethod
+    def of(cls, store: Store) -> Strata:
+        """Of all scenes with a place on earth. Raises JobError where there is none."""
+        parts, exponents, unplaced, unfinished = [], {}, [], 0
+        for name, scene in store.scenes.items():
+            ground = scene.layout.placing.ground
+            if ground is None or ground.exponent is None:
+                unplaced.append(name)
+                continue
+            exponents[name] = ground.exponent
+            found = list(_parts(store, scene, ground))
+            unfinished += scene.layout.shards - len(found)
+            parts += found
+        if not exponents:
+            raise JobError(
+                f"{store.path}: no scene of it is georeferenced, so that nothing has an area"
+                if unplaced
+                else f"{store.path}: has no scene yet; run the job first"
+            )
+        return cls(store, tuple(parts), exponents, tuple(unplaced), unfinished)
+
+    @property
+    def least(self) -> int:
+        """Exponent of the smallest unit of a scene."""
+        return min(self.exponents.values())
+
+    def _units(self, part: _Part, label: int) -> int:
+        """Area of a class in a shard, in the smallest unit."""
+        return part.areas[label] << (self.exponents[part.scene] - self.least)
+
+    @property
+    def areas(self) -> list[float]:
+        """Square metres of each class."""
+        return [
+            math.ldexp(sum(self._units(part, label) for part in self.parts), self.least)
+            for label in range(len(self.store.classes))
+        ]
+
+    def draw(self, label: int, size: int, seed: int) -> list[Pixel]:
+        """Pixels of a class, in the order in which they are drawn; fewer where there are not so many."""
+        parts = [part for part in self.parts if part.areas[label]]
+        ends = list(itertools.accumulate(self._units(part, label) for part in parts))
+        if not ends:
+            return []
+        rng = random.Random(f"segengine sample {seed} {label}")
+        found: dict[Pixel, None] = {}
+        for _ in range(_ROUNDS):
+            if len(found) >= size:
+                break
+            marks = [rng.randrange(ends[-1]) for _ in range(size - len(found))]
+            for pixel in self._resolved(label, parts, ends, marks):
+                found.setdefault(pixel)
+        return list(found)[:size]
+
+    def _resolved(
+        self, label: int, parts: Sequence[_Part], ends: list[int], marks: Sequence[int]
+    ) -> list[Pixel]:
+        """The pixel of each mark; a shard is read once for all marks in it."""
+        places = [bisect.bisect_right(ends, mark) for mark in marks]
+        found: list[Pixel | None] = [None] * len(marks)
+        for i in sorted(set(places)):
+            part = parts[i]
+            own = [k for k, place in enumerate(places) if place == i]
+            begin = ends[i - 1] if i else 0
+            shift = self.exponents[part.scene] - self.least
+            rests = [(marks[k] - begin) >> shift for k in own]
+            for k, pixel in zip(own, self._in_shard(part, label, rests), strict=True):
+                found[k] = pixel
+        return [pixel for pixel in found if pixel is not None]
+
+    def _in_shard(self, part: _Part, label: int, rests: Sequence[int]) -> Iterator[Pixel]:
+        scene = self.store[part.scene]
+        window = scene.layout.window(part.place)
+        frames, rows, cols = window.slices
+        ground = scene.layout.placing.ground
+        assert ground is not None
+        labels = scene.read(MASK, frames, rows, cols)
+        weights = _weights(ground, rows, cols)
+        ends = np.cumsum(np.where(labels == label, weights, 0), dtype=np.int64)
+        if not len(ends) or not ends[-1]:
+            raise DamagedStoreError(
+                f"{self.store.path}/{array_folder(part.scene, MASK)}",
+                f"shard {part.place} has no pixel of the class that its record says",
+            )
+        # one of an earlier release may count a pixel's area a little differently
+        marks = [rest * int(ends[-1]) // part.areas[label] for rest in rests]
+        for at in np.searchsorted(ends, marks, "right").tolist():
+            frame, row, column = np.unravel_index(at, labels.shape)
+            yield Pixel(
+                part.scene,
+                frames.start + int(frame),
+                rows.start + int(row),
+                cols.start + int(column),
+            )
+
+
+def _weights(ground: Ground, rows: slice, cols: slice) -> NDArray[np.int64]:
+    """(y, x) areas in the scene's unit, as records count them."""
+    found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.int64)
+    left = cols.start
+    while left < cols.stop:
+        right = min(cols.stop, (left // ground.strip + 1) * ground.strip)
+        column = ground.rows(rows.start, rows.stop, left)
+        found[:, left - cols.start : right - cols.start] = column[:, None]
+        left = right
+    return found
+
+
+def _parts(store: Store, scene: SceneStore, ground: Ground) -> Iterator[_Part]:
+    """The shards that are done, in raster order."""
+    classes = len(store.classes)
+    records = sorted(store.records(scene.name), key=lambda record: record.shard)
+    for record in records:
+        if record.status != "done" or not _lies_in(record, scene):
+            continue
+        areas: Any = record.ground
+        if len(areas) != classes + 1:  # an earlier release's, or of other classes
+            labels = scene.read(MASK, *scene.layout.window(record.shard).slices)
+            areas = ground.totals(labels, classes, scene.layout.window(record.shard).start[1:])
+        if areas is not None:
+            yield _Part(scene.name, record.shard, tuple(areas)[:classes])
+
+
+def _lies_in(record: MaskRecord, scene: SceneStore) -> bool:
+    return all(i < n for i, n in zip(record.shard, scene.layout.grid, strict=True))

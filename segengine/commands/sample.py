@@ -1,0 +1,340 @@
+"""Reference points, drawn from each class of a map, each with a picture to be labelled by.
+
+What is written is GeoJSON (RFC 7946): points in longitude and latitude at the centres of pixels, with the
+properties `stratum`, the class on the map, and `label`, null: the class that is there, to be filled in.
+They stand in random order, so that those that are labelled first are a sample too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segengine.areas.olofsson import allocated
+from segengine.areas.strata import Pixel, Strata
+from segengine.errors import CorruptInputError, JobError, TransientInputError
+from segengine.outputs import claimed
+from segengine.pictures import draw
+from segengine.pictures.view import matching
+from segengine.reader import SceneStore, Store, open_store
+from segengine.store.keys import MASK
+from segengine.urls import public
+
+ALLOCATIONS = ("proportional", "neyman")
+LEAST = 2
+"""Points of a class, without which it has no interval."""
+_MOST = 1_000_000
+_AROUND = 48
+"""Pixels on each side of a point that its picture shows."""
+_TIMES = 4
+"""By how much a pixel is enlarged."""
+_OUTLINE = (255, 214, 10)
+_POINT = (255, 45, 85)
+_DIGITS = 9
+"""Decimals of a degree: a tenth of a millimetre."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """What `sample` drew."""
+
+    store: str
+    points: str
+    """The file."""
+    pictures: str
+    """The folder."""
+    strata: Mapping[str, Mapping[str, Any]]
+    """Of each class of the map: its area in square metres, its share, and how many points."""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0."""
+        return 0
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "store": self.store,
+            "points": self.points,
+            "pictures": self.pictures,
+            "strata": {name: dict(one) for name, one in self.strata.items()},
+            "notices": list(self.notices),
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """Text for a terminal."""
+        total = sum(one["points"] for one in self.strata.values())
+        width = max(map(len, self.strata))
+        found = [f"{self.points}: {total:,} points, a picture of each in {self.pictures}"]
+        found += [
+            f"{name:{width}}  {one['area'] / 1e6:14,.4f} km2 {one['share']:8.2%} {one['points']:7,}"
+            for name, one in self.strata.items()
+        ]
+        found += list(self.notices)
+        found.append(f"fill in `label` of each, then: segengine area {self.store} {self.points}")
+        return tuple(found)
+
+
+def sample(
+    store_path: str,
+    size: int,
+    out: str,
+    *,
+    seed: int = 0,
+    allocation: str = "proportional",
+    accuracy: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    trust: bool | None = None,
+) -> SampleReport:
+    """Draw `size` points, stratified by the classes of the map, and write them with a picture of each.
+
+    `allocation`: proportional to the area of a class, or Neyman's, by the user's accuracy that is
+    expected of each: `accuracy`, by class, else as measured against the store's truth. `overwrite`: also
+    files that no command wrote, or that were changed since. `trust`: code that the store names may be
+    used to read images. Raises JobError, StoreError.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in (".geojson", ".json"):
+        raise JobError(f"--out: {out} ends in neither .geojson nor .json")
+    if not 1 <= size <= _MOST:
+        raise JobError(f"--size: {size} is not from 1 to {_MOST:,}")
+    store = open_store(store_path, trust)
+    expected = _expected(store, allocation, accuracy)
+    strata = Strata.of(store)
+    areas = strata.areas
+    if not any(areas):
+        raise JobError(f"{store.path}: has no labelled pixel with a place on earth")
+    try:
+        sizes = allocated(size, areas, expected, LEAST)
+    except ValueError as error:
+        raise JobError(f"--size: {size} is too few: {error}") from error
+    pictures = path.with_name(f"{path.stem}-pictures")
+    names = [f"{number:0{len(str(size))}}.png" for number in range(1, size + 1)]
+    output = claimed(
+        store,
+        os.fspath(path.parent),
+        [path, *(pictures / name for name in names)],
+        overwrite=overwrite,
+    )
+    drawn = [
+        (pixel, label)
+        for label, count in enumerate(sizes)
+        for pixel in strata.draw(label, count, seed)
+    ]
+    random.Random(f"segengine sample {seed}").shuffle(drawn)
+    notices = list(_notices(strata, sizes, [label for _, label in drawn]))
+    unread = set()
+    order = sorted(range(len(drawn)), key=lambda i: drawn[i][0])  # near ones after each other
+    for i in order:
+        picture, reason = _picture(store, drawn[i][0], i + 1)
+        if reason:
+            unread.add(reason)
+        with output.replacing(pictures / names[i]) as partial:
+            partial.write_bytes(draw.encode_png(picture))
+    if unread:
+        notices.append(
+            f"pictures without their image, as it cannot be read now: {sorted(unread)[0]}"
+        )
+    document = _document(store, drawn, [f"{pictures.name}/{name}" for name in names])
+    document["segengine"] = {
+        "seed": seed,
+        "allocation": allocation,
+        "areas": dict(zip(store.classes, areas, strict=True)),
+    }
+    with output.replacing(path) as partial:
+        partial.write_text(_text(document), encoding="utf-8")
+    output.close()
+    total = sum(areas)
+    counts = [sum(label == i for _, label in drawn) for i in range(len(areas))]
+    return SampleReport(
+        store=store.path,
+        points=os.fspath(path),
+        pictures=os.fspath(pictures),
+        strata={
+            name: {"area": area, "share": area / total, "points": count}
+            for name, area, count in zip(store.classes, areas, counts, strict=True)
+        },
+        notices=tuple(notices),
+    )
+
+
+def _expected(
+    store: Store, allocation: str, accuracy: Mapping[str, float] | None
+) -> list[float] | None:
+    """Standard deviation of being right in each class, for Neyman's allocation; else None."""
+    if allocation not in ALLOCATIONS:
+        raise JobError(f"--allocation: {allocation!r} is none of {', '.join(ALLOCATIONS)}")
+    if allocation == "proportional":
+        if accuracy:
+            raise JobError("--accuracy: goes with --allocation neyman")
+        return None
+    given = dict(accuracy or {})
+    for name, value in given.items():
+        if name not in store.classes:
+            raise JobError(
+                f"--accuracy: {name!r} is no class of the store; there are {', '.join(store.classes)}"
+            )
+        if not 0 <= value <= 1:
+            raise JobError(f"--accuracy: {name}={value:g} is not from 0 to 1")
+    measured = _measured(store)
+    found = []
+    for name in store.classes:
+        users = given.get(name, measured.get(name))
+        if users is None:
+            raise JobError(
+                f"--allocation: neyman needs the user's accuracy that is expected of {name!r}, which "
+                f"was not measured: --accuracy {name}=0.8"
+            )
+        found.append(math.sqrt(users * (1 - users)))
+    return found
+
+
+def _measured(store: Store) -> dict[str, float]:
+    """User's accuracy of each class that was measured against the store's truth."""
+    confusion = store.metrics.get("confusion")
+    if not confusion:
+        return {}
+    rows, counts = confusion["rows"], np.asarray(confusion["counts"], np.int64)
+    totals = counts.sum(axis=0)
+    return {
+        store.classes[label]: float(counts[true, label] / totals[label])
+        for label, true in matching(store.classes, rows, store.metrics.get("matching")).items()
+        if true is not None and totals[label]
+    }
+
+
+def _notices(strata: Strata, sizes: Sequence[int], labels: Sequence[int]) -> Iterator[str]:
+    if strata.unplaced:
+        more = f" and {len(strata.unplaced) - 1:,} more" if len(strata.unplaced) > 1 else ""
+        yield f"scene {strata.unplaced[0]}{more}: not georeferenced, left out"
+    if strata.unfinished:
+        yield f"{strata.unfinished:,} shards are not done: nothing is drawn there"
+    for label, (wanted, name) in enumerate(zip(sizes, strata.store.classes, strict=True)):
+        found = labels.count(label)
+        if found < wanted:
+            yield f"class {name}: has {found:,} pixels only, of {wanted:,} that were to be drawn"
+
+
+# ------------------------------------------------------------------------------------------ pictures
+
+
+def _picture(store: Store, pixel: Pixel, number: int) -> tuple[draw.RGB, str]:
+    """What is around a point: the image, and with the outlines of the mask; why there is no image."""
+    scene = store[pixel.scene]
+    ref = scene.layout.frame(pixel.frame)
+    rows, cols = (
+        slice(max(0, at - _AROUND), min(length, at + _AROUND + 1))
+        for at, length in ((pixel.row, ref.height), (pixel.column, ref.width))
+    )
+    labels = scene.read(MASK, pixel.frame, rows, cols)
+    image, reason = _image(scene, pixel.frame, rows, cols)
+    if image is None:
+        image = draw.stripes(*labels.shape)
+    at = (pixel.row - rows.start, pixel.column - cols.start)
+    plain = _large(image)
+    outlined = plain.copy()
+    large = labels.repeat(_TIMES, axis=0).repeat(_TIMES, axis=1)
+    outlined[draw.borders(large)] = _OUTLINE
+    name = _safe(ref.name)
+    panels = [
+        (f"{number}: {name}", _marked(plain, at)),
+        ("outlines of the mask", _marked(outlined, at)),
+    ]
+    return draw.sheet(panels), f"{name}: {reason}" if reason else ""
+
+
+def _image(scene: SceneStore, frame: int, rows: slice, cols: slice) -> tuple[draw.RGB | None, str]:
+    try:
+        tile = scene.pixels(frame, rows, cols)
+    except (CorruptInputError, TransientInputError, OSError) as error:
+        return None, public(str(error))
+    return draw.to_rgb(tile.pixels, tile.valid), ""
+
+
+def _large(picture: draw.RGB) -> draw.RGB:
+    return picture.repeat(_TIMES, axis=0).repeat(_TIMES, axis=1)
+
+
+def _marked(picture: draw.RGB, at: tuple[int, int]) -> draw.RGB:
+    """A picture with a frame around the point's pixel, which stays as it is, and four lines to it."""
+    found = picture.copy()
+    top, left = (place * _TIMES for place in at)
+    bottom, right = top + _TIMES, left + _TIMES
+    box = np.zeros(found.shape[:2], np.bool_)
+    box[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2] = True
+    box[top:bottom, left:right] = False
+    middle_y, middle_x = top + _TIMES // 2, left + _TIMES // 2
+    near, far = 10, 26
+    box[middle_y - 1 : middle_y + 1, max(0, left - far) : max(0, left - near)] = True
+    box[middle_y - 1 : middle_y + 1, right + near : right + far] = True
+    box[max(0, top - far) : max(0, top - near), middle_x - 1 : middle_x + 1] = True
+    box[bottom + near : bottom + far, middle_x - 1 : middle_x + 1] = True
+    found[box] = _POINT
+    return found
+
+
+# ------------------------------------------------------------------------------------------- GeoJSON
+
+
+def _document(
+    store: Store, drawn: Sequence[tuple[Pixel, int]], pictures: Sequence[str]
+) -> dict[str, Any]:
+    features = []
+    places = _Places(store)
+    for number, ((pixel, label), picture) in enumerate(zip(drawn, pictures, strict=False), 1):
+        properties = {
+            "stratum": store.classes[label],
+            "label": None,
+            "picture": picture,
+            "scene": pixel.scene,
+            "frame": pixel.frame,
+            "name": _safe(store[pixel.scene].layout.frame_name(pixel.frame)),
+            "row": pixel.row,
+            "column": pixel.column,
+        }
+        geometry = {"type": "Point", "coordinates": places.lonlat(pixel)}
+        features.append(
+            {"type": "Feature", "id": number, "properties": properties, "geometry": geometry}
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _text(document: dict[str, Any]) -> str:
+    """One feature a line, so that it can be edited by hand."""
+    features = document.pop("features")
+    head = json.dumps(document, ensure_ascii=False)[:-1]
+    lines = ",\n".join(json.dumps(feature, ensure_ascii=False) for feature in features)
+    return f'{head}, "features": [\n{lines}\n]}}\n'
+
+
+class _Places:
+    """Where pixels are on earth."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._to: dict[str, Any] = {}
+
+    def lonlat(self, pixel: Pixel) -> list[float]:
+        """Longitude and latitude of WGS84 of a pixel's centre."""
+        from pyproj import CRS, Transformer
+
+        placing = self._store[pixel.scene].layout.placing
+        if placing.wkt not in self._to:
+            own = CRS.from_wkt(placing.wkt)
+            self._to[placing.wkt] = Transformer.from_crs(own, "OGC:CRS84", always_xy=True).transform
+        x, y = placing.at(np.array([pixel.column + 0.5]), np.array([pixel.row + 0.5]))
+        lon, lat = self._to[placing.wkt](x, y)
+        return [round((float(lon[0]) + 180) % 360 - 180, _DIGITS), round(float(lat[0]), _DIGITS)]
+
+
+def _safe(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

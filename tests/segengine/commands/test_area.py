@@ -1,0 +1,239 @@
+"""Areas from labelled points: the paper's example through the command, and a map whose truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+import segengine
+from segengine.areas.olofsson import allocated, estimate
+from segengine.areas.strata import Strata
+from segengine.commands.area import area
+from segengine.commands.sample import sample
+from segengine.errors import JobError
+
+NAMES = ("cluster 0", "cluster 1", "cluster 2", "cluster 3")
+COUNTS = ((66, 0, 5, 4), (0, 55, 8, 12), (1, 0, 153, 11), (2, 1, 9, 313))
+"""Olofsson et al. (2014), table 8."""
+
+
+def put(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = pixels.shape
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "crs": "EPSG:6933"}
+    where = rasterio.Affine(30, 0, 0, 0, -30, 4e6)  # of equal area
+    with rasterio.open(path, "w", height=height, width=width, transform=where, **profile) as file:
+        file.write(pixels, 1)
+
+
+def run(folder: Path, clusters: int) -> str:
+    job = {
+        "source": {"paths": [str(folder / "in")]},
+        "segmenter": {"kind": "kmeans", "clusters": clusters, "scope": "run", "space": "bands"},
+        "store": {"path": str(folder / "masks.zarr"), "chunk": 64, "shard": 256},
+    }
+    segengine.run(job)
+    return str(folder / "masks.zarr")
+
+
+def points(counts: Any, names: Any = NAMES, **members: Any) -> dict[str, Any]:
+    """A GeoJSON with as many points as an error matrix says."""
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"stratum": names[i], "label": names[k]},
+            "geometry": {"type": "Point", "coordinates": [0, 0]},
+        }
+        for i, row in enumerate(counts)
+        for k, count in enumerate(row)
+        for _ in range(count)
+    ]
+    return {"type": "FeatureCollection", "features": features, **members}
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A map with the shares of the paper's example: 2, 1.5, 32 and 64.5 %."""
+    folder = tmp_path_factory.mktemp("example")
+    values = np.repeat([30, 90, 150, 220], [800, 600, 12_800, 25_800]).astype(np.uint8)
+    put(folder / "in" / "a.tif", values.reshape(200, 200))
+    return run(folder, 4)
+
+
+def test_the_worked_example_through_the_command(example: str, tmp_path: Path) -> None:
+    path = tmp_path / "points.geojson"
+    path.write_text(json.dumps(points(COUNTS)))
+    report = area(example, str(path))
+    found = report.as_json()
+    whole = sum(found["mapped"].values())
+    scale = 900_000 / whole  # hectares, of the example's ten million pixels of Landsat
+    areas = [round(found["classes"][name]["area"] * scale) for name in NAMES]
+    assert areas == [21158, 11686, 285770, 581386]
+    margins = [round((one["high"] - one["area"]) * scale) for one in found["classes"].values()]
+    assert margins == [6158, 3756, 15510, 16282]
+    for one in found["classes"].values():
+        assert one["area"] - one["low"] == pytest.approx(one["high"] - one["area"])
+        assert one["se"] * 1.96 == pytest.approx(one["high"] - one["area"])
+        assert one["share"] == pytest.approx(one["area"] / whole)
+    assert [round(one["users"], 2) for one in found["classes"].values()] == [0.88, 0.73, 0.93, 0.96]
+    users = [round(1.96 * one["users_se"], 2) for one in found["classes"].values()]
+    assert users == [0.07, 0.10, 0.04, 0.02]
+    assert [round(o["producers"], 2) for o in found["classes"].values()] == [0.75, 0.85, 0.93, 0.96]
+    assert round(1.96 * found["classes"]["cluster 0"]["producers_se"], 2) == 0.21
+    assert round(found["overall"]["accuracy"], 2) == 0.95
+    assert round(1.96 * found["overall"]["se"], 2) == 0.02
+    assert found["confusion"]["cluster 2"] == dict(zip(NAMES, COUNTS[2], strict=True))
+    assert whole == pytest.approx(200 * 200 * 900, rel=2e-4)  # geodesic
+    assert (found["points"], found["unlabelled"]) == (640, 0)
+    text = "\n".join(report.lines())
+    assert "640 points; overall accuracy 94.65% ± 1.85%" in text
+
+
+def test_areas_hold_the_truth_of_a_map_that_is_known(tmp_path: Path) -> None:
+    """Points drawn from a map and labelled from the truth: 93 to 97 % of intervals hold the true area."""
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.choice(2, (30, 30), p=[0.3, 0.7]), np.ones((10, 10), int))
+    mapped = np.where(rng.random(truth.shape) < 0.15, 1 - truth, truth)
+    put(tmp_path / "in" / "a.tif", np.where(mapped == 1, 200, 50).astype(np.uint8))
+    store = run(tmp_path, 2)
+    strata = Strata.of(segengine.open_store(store))
+    areas = np.array(strata.areas)
+    true, held, draws, sums = (truth == 1).mean(), 0, 200, 0.0
+    assert abs(areas[1] / areas.sum() - true) > 0.05 * true  # the map itself is far off
+    sizes = allocated(400, areas.tolist(), None, 2)
+    for seed in range(draws):
+        counts = np.zeros((2, 2), np.int64)
+        for label, size in enumerate(sizes):
+            for pixel in strata.draw(label, size, seed):
+                counts[label, truth[pixel.row, pixel.column]] += 1
+        found = estimate(counts, areas)
+        sums += found.shares[1]
+        held += abs(found.shares[1] - true) <= 1.96 * found.shares_se[1]
+    assert 0.93 <= held / draws <= 0.97
+    assert sums / draws == pytest.approx(true, rel=0.01)
+
+    out = tmp_path / "points.geojson"
+    sample(store, 100, str(out), seed=1)
+    document = json.loads(out.read_text())
+    for feature in document["features"]:
+        own = feature["properties"]
+        own["label"] = f"cluster {truth[own['row'], own['column']]}"
+    out.write_text(json.dumps(document))
+    one = area(store, str(out)).classes["cluster 1"]
+    assert one["low"] <= true * areas.sum() <= one["high"]
+    assert one["share"] == pytest.approx(true, abs=0.12)
+
+
+def test_the_page_shows_figures_and_what_differs(example: str, tmp_path: Path) -> None:
+    path = tmp_path / "my <points>.geojson"
+    sample(example, 40, str(path))
+    document = json.loads(path.read_text())
+    for feature in document["features"]:
+        feature["properties"]["label"] = feature["properties"]["stratum"]
+    first = document["features"][0]["properties"]
+    first["label"] = "cluster 0" if first["stratum"] != "cluster 0" else "cluster 1"
+    second = document["features"][1]["properties"]
+    second["label"], second["picture"] = first["label"], "../../../etc/passwd"
+    second["scene"] = "<script>alert(1)</script>"
+    path.write_text(json.dumps(document))
+    report = area(example, str(path))
+    page = Path(report.page)
+    assert page == tmp_path / "my <points>.html"
+    text = page.read_text(encoding="utf-8")
+    assert "my &lt;points&gt;" in text
+    assert "<script" not in text
+    assert 'src="my%20%3Cpoints%3E-pictures/01.png"' in text
+    assert "passwd" not in text
+    assert f"1: {first['label']}, not {first['stratum']}" in text
+    area(example, str(path))  # its own page is made again
+    page.write_text("mine")
+    with pytest.raises(JobError, match="add --overwrite"):
+        area(example, str(path))
+    other = tmp_path / "else" / "page.html"
+    assert area(example, str(path), page=str(other)).page == str(other)
+    assert "<img" not in other.read_text()  # pictures lie beside the points
+
+
+def test_points_without_a_label_are_left_out(example: str, tmp_path: Path) -> None:
+    document = points(COUNTS)
+    path = tmp_path / "p.geojson"
+    path.write_text(json.dumps(document))
+    whole = area(example, str(path)).as_json()
+    for stratum in NAMES:
+        document["features"].append(
+            {"type": "Feature", "properties": {"stratum": stratum, "label": None}, "geometry": None}
+        )
+    path.write_text(json.dumps(document))
+    found = area(example, str(path)).as_json()
+    assert found["classes"] == whole["classes"]
+    assert found["unlabelled"] == 4
+    assert "4 points have no label yet" in found["notices"][0]
+
+
+def test_a_map_that_has_changed_counts_as_it_was(example: str, tmp_path: Path) -> None:
+    areas = dict(zip(NAMES, (3e6, 2e6, 1e6, 4e6), strict=True))
+    path = tmp_path / "p.geojson"
+    path.write_text(json.dumps(points(COUNTS, segengine={"areas": areas})))
+    report = area(example, str(path))
+    assert report.mapped == areas
+    assert "the map has changed since the points were drawn" in report.notices[0]
+
+
+ONE = points(((3, 1, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (0, 0, 0, 4)))
+
+
+def changed(number: int, **properties: Any) -> dict[str, Any]:
+    found = json.loads(json.dumps(ONE))
+    found["features"][number]["properties"].update(properties)
+    return dict(found)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no GeoJSON": ("hello", "is no GeoJSON"),
+    "a list": ([1], "one object is needed"),
+    "no features": ({"type": "FeatureCollection"}, "a FeatureCollection is needed"),
+    "none labelled": (points([[0] * 4] * 4), "no point has a label yet"),
+    "a label that is no class": (changed(5, label="cluster 9"), "point 6: label 'cluster 9' is no class"),
+    "a number": (changed(5, label=1), "point 6: label 1 is no class of the store"),
+    "a stratum that is no class": (changed(0, stratum="sea"), "point 1: stratum 'sea' is no class"),
+    "no stratum": (changed(0, stratum=None), "point 1 has no property `stratum`"),
+    "too few in a stratum": (
+        points(((3, 1, 0, 0), (0, 4, 0, 0), (0, 0, 1, 0), (0, 0, 0, 4))),
+        "1 labelled point in the stratum 'cluster 2', which is 32.00% of the map; two are needed",
+    ),
+    "of another map": (
+        points(((3, 1, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (0, 0, 0, 4)), segengine={"areas": {"a": 1}}),
+        "is not of the classes of this store",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_points_are_one_line(example: str, tmp_path: Path, name: str) -> None:
+    given, why = WRONG[name]
+    path = tmp_path / "p.geojson"
+    path.write_text(given if isinstance(given, str) else json.dumps(given))
+    with pytest.raises(JobError) as caught:
+        area(example, str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert why in str(caught.value)
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_a_point_without_the_property_label(example: str, tmp_path: Path) -> None:
+    found = changed(0)
+    del found["features"][2]["properties"]["label"]
+    path = tmp_path / "p.geojson"
+    path.write_text(json.dumps(found))
+    with pytest.raises(JobError, match="point 3 has no property `label`"):
+        area(example, str(path))
+    with pytest.raises(JobError, match=r"cannot be read: No such file"):
+        area(example, str(tmp_path / "none.geojson"))
+    path.write_text(json.dumps(ONE))
+    with pytest.raises(JobError, match=r"--page: .* ends in neither .html"):
+        area(example, str(path), page=str(tmp_path / "page.txt"))
