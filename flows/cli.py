@@ -113,6 +113,15 @@ def _run(args: argparse.Namespace) -> int:
     )
 
 
+def _watch(args: argparse.Namespace) -> int:
+    from segengine_flows.watch import watch
+
+    options = ["--log", args.log, *(["--trust"] if args.trust else [])]
+    if args.metrics_file:
+        options += ["--metrics-file", args.metrics_file]
+    return watch(args.job, args.set, options, args.every)
+
+
 def _demo(args: argparse.Namespace) -> int:
     from segengine_flows.demo import demo
 
@@ -448,20 +457,26 @@ def _parser() -> argparse.ArgumentParser:
         "--prefect", action="store_true", help="record the run with Prefect, also without a server"
     )
     run.add_argument(
-        "--metrics-file",
-        metavar="PATH",
-        type=_path,
-        help="keep the run's figures there for Prometheus' node exporter, as text",
-    )
-    run.add_argument(
         "--lineage",
         metavar="FILE|URL",
         type=_path,
         help="send the run's events of OpenLineage there",
     )
     add_json(run)
-    add_log(run)
-    add_trust(run, "as `trust: true`: use code and files that inputs and models name")
+    watch = add("watch", _watch, "Run a job again and again, as inputs arrive; without Prefect.")
+    add_job(watch)
+    watch.add_argument(
+        "--every", metavar="DURATION", default="10m", help="from one run's begin to the next's; 10m"
+    )
+    for command in (run, watch):
+        command.add_argument(
+            "--metrics-file",
+            metavar="PATH",
+            type=_path,
+            help="keep the run's figures there for Prometheus' node exporter, as text",
+        )
+        add_log(command)
+        add_trust(command, "as `trust: true`: use code and files that inputs and models name")
     plan = add("plan", _plan, "Dry run: what would be done, and what it needs.")
     add_job(plan)
     status = add("status", _status, "What is done, failed and left, from the store's records.")
