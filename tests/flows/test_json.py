@@ -183,7 +183,7 @@ def test_what_a_map_says(map_store: str, tmp_path: Path, ask: Ask) -> None:
     found = ask(0, "area", map_store, str(points))
     assert found["overall"] == {"accuracy": pytest.approx(1), "se": 0}
     assert set(found["classes"]) == {"background", "object"}
-    keys = "share area se low high users producers users_se producers_se".split()
+    keys = ["share", "area", "se", "low", "high", "users", "producers", "users_se", "producers_se"]
     assert all(set(one) == set(keys) for one in found["classes"].values())
     assert Path(found["page"]).read_text().startswith("<!doctype html>")
 
