@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ _FINE, _SHORTEST = 4096, 500.0
 """Pieces along the side of a polygon of a projection, and how short they get."""
 _SIDE = 64
 """Pieces that a scene's side is looked at in."""
+_FAR = 1e12
+"""Beyond all coordinates on earth."""
 _POLYGON, _MULTIPOLYGON = 3, 6
 
 
@@ -63,7 +65,7 @@ class Finder:
         grid = _Grid.of(placing, self.polygons.crs)
         zones, shapes, whole = [], [], []
         for shift, box in grid.boxes():
-            near = _around(box, grid.turn)
+            near = grid.around(box)
             found = np.sort(self._tree.query(shapely.box(*_moved_box(box, -shift))))
             if not len(found):
                 continue
@@ -73,9 +75,11 @@ class Finder:
             bounds = shapely.bounds(own)
             large = (bounds[:, :2] < near[:2]).any(axis=1) | (bounds[:, 2:] > near[2:]).any(axis=1)
             own[large] = _clipped(own[large], near)
+            beyond = grid.is_beyond(own)  # as a pole is that Mercator's map has no place for
+            own[beyond] = _clipped(own[beyond], np.array(box))
             zones.append(found)
             shapes.append(own)
-            whole.append(~large)
+            whole.append(~large & ~beyond)
         if not zones:
             return None
         return self._placed(
@@ -108,7 +112,7 @@ class Finder:
         outer = np.zeros(len(rings) - 1, np.bool_)
         outer[polygons[:-1]] = True
         points, rings = grid.to_pixels(points, rings)
-        lost = ~np.isfinite(points).all(axis=1) | (np.abs(points) > FARTHEST).any(axis=1)
+        lost = _is_lost(points)
         if lost.any():
             ring = int(np.searchsorted(rings, np.flatnonzero(lost)[0], "right")) - 1
             zone = zones[int(np.searchsorted(firsts, ring, "right")) - 1]
@@ -135,18 +139,19 @@ class _Grid:
 
     @classmethod
     def of(cls, placing: Placing, crs: Any) -> _Grid:
-        from pyproj import CRS, Transformer
+        forth, back, own_turn = _between(crs.to_wkt(), placing.wkt)
+        turn = turn_of(crs) if crs.is_geographic else None
+        return cls(placing=placing, forth=forth, back=back, turn=turn, own_turn=own_turn)
 
-        own = CRS.from_wkt(placing.wkt)
-        own = own if not own.sub_crs_list else own.sub_crs_list[0]
-        same = own.equals(crs, ignore_axis_order=True)
-        return cls(
-            placing=placing,
-            forth=None if same else Transformer.from_crs(crs, own, always_xy=True).transform,
-            back=None if same else Transformer.from_crs(own, crs, always_xy=True).transform,
-            turn=turn_of(crs) if crs.is_geographic else None,
-            own_turn=turn_of(own) if own.is_geographic else None,
-        )
+    def is_beyond(self, shapes: NDArray[np.object_]) -> NDArray[np.bool_]:
+        """(n,) True where a point of a shape has no place in the scene's CRS."""
+        import shapely
+
+        found = np.zeros(len(shapes), np.bool_)
+        if self.forth is not None:
+            points, owners = shapely.get_coordinates(shapes, return_index=True)
+            found[owners[_is_lost(self._brought(points))]] = True
+        return found
 
     def boxes(self) -> Iterator[tuple[float, tuple[float, ...]]]:
         """Where the scene lies in the polygons' CRS, and by how much they are to be moved there.
@@ -182,6 +187,17 @@ class _Grid:
             shift = turns * self.turn
             if high[0] - shift >= -1.5 * self.turn and low[0] - shift <= 1.5 * self.turn:
                 yield shift, (*low, *high)
+
+    def around(self, box: tuple[float, ...]) -> NDArray[np.float64]:
+        """What polygons are cut to: a box with as much again on each side; where they are of the scene's
+        CRS, nothing. In longitude one turn at most, so that nothing lies in it twice."""
+        low, high = np.array(box[:2]), np.array(box[2:])
+        size = np.inf if self.forth is None else (high - low).max()
+        low, high = low - size, high + size
+        if self.turn is not None and high[0] - low[0] > self.turn and np.isfinite(box).all():
+            middle = (box[0] + box[2]) / 2
+            low[0], high[0] = middle - self.turn / 2, middle + self.turn / 2
+        return np.concatenate([low, high])
 
     def _border(self) -> NDArray[np.float64]:
         """(n, 2) x, y along the scene's border, closed."""
@@ -246,17 +262,37 @@ class _Grid:
         first, last = points[starts], points[starts + 1]
         image, to = brought[starts], brought[starts + 1]
         along = to - image
-        length = np.hypot(*along.T)
+        square = np.maximum((along**2).sum(axis=1), 1e-18)
         worst = np.zeros(len(starts))
         for at in (0.25, 0.5, 0.75):
             seen = self._brought(first + at * (last - first)) - image
-            aside = np.abs(along[:, 0] * seen[:, 1] - along[:, 1] * seen[:, 0])
-            off = np.divide(aside, length, out=np.zeros_like(aside), where=length > 0)
-            worst = np.fmax(worst, off)
+            nearest = np.clip((seen * along).sum(axis=1) / square, 0, 1)
+            worst = np.fmax(worst, np.hypot(*(seen - nearest[:, None] * along).T))
         # a bow is a fourth as high over half the chord
         wanted = np.ceil(np.sqrt(np.where(worst > STRAY, 1.25 * worst / STRAY, 1)))
         found[starts] = np.clip(wanted, 1, _PIECES).astype(np.int64)
         return found
+
+
+def _is_lost(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) True where a point in pixels is nowhere, or too far away to be told."""
+    with np.errstate(invalid="ignore"):
+        there: NDArray[np.bool_] = (np.abs(points) <= FARTHEST).all(axis=1)
+    return ~there
+
+
+@lru_cache(maxsize=64)
+def _between(wkt: str, scene_wkt: str) -> tuple[Any, Any, float | None]:
+    """From a CRS to a scene's, and back, None where they are one; a turn in the scene's longitudes."""
+    from pyproj import CRS, Transformer
+
+    crs, own = CRS.from_wkt(wkt), CRS.from_wkt(scene_wkt)
+    own = own if not own.sub_crs_list else own.sub_crs_list[0]
+    turn = turn_of(own) if own.is_geographic else None
+    if own.equals(crs, ignore_axis_order=True):
+        return None, None, turn
+    forth, back = (Transformer.from_crs(*ends, always_xy=True) for ends in ((crs, own), (own, crs)))
+    return forth.transform, back.transform, turn
 
 
 def _divided(
@@ -271,20 +307,6 @@ def _divided(
     return start + part[:, None] * step, at
 
 
-def _around(box: tuple[float, ...], turn: float | None) -> NDArray[np.float64]:
-    """A box with as much again on each side; in longitude one turn at most, so that nothing lies in it
-    twice."""
-    low, high = np.array(box[:2]), np.array(box[2:])
-    if not np.isfinite(low).all():
-        return np.array(box)
-    size = (high - low).max()
-    low, high = low - size, high + size
-    if turn is not None and high[0] - low[0] > turn:
-        middle = (box[0] + box[2]) / 2
-        low[0], high[0] = middle - turn / 2, middle + turn / 2
-    return np.concatenate([low, high])
-
-
 def _moved_box(box: tuple[float, ...], by: float) -> tuple[float, ...]:
     west, south, east, north = box
     return west + by, south, east + by, north
@@ -295,7 +317,8 @@ def _clipped(shapes: NDArray[np.object_], box: NDArray[np.float64]) -> NDArray[n
     import shapely
 
     found = np.empty(len(shapes), object)
-    for i, shape in enumerate(shapely.intersection(shapes, shapely.box(*box))):
+    wide = np.clip(box, -_FAR, _FAR)  # GEOS has no infinite boxes
+    for i, shape in enumerate(shapely.intersection(shapes, shapely.box(*wide))):
         parts = [p for p in shapely.get_parts(shape) if shapely.get_type_id(p) == _POLYGON]
         if parts:
             found[i] = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

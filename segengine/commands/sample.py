@@ -21,7 +21,7 @@ import numpy as np
 from segengine.areas.olofsson import allocated
 from segengine.areas.strata import Pixel, Strata
 from segengine.errors import CorruptInputError, JobError, TransientInputError
-from segengine.outputs import claimed
+from segengine.outputs import claimed, taken_up
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import SceneStore, Store, open_store
@@ -153,6 +153,12 @@ def sample(
     with output.replacing(path) as partial:
         partial.write_text(_text(document), encoding="utf-8")
     output.close()
+    taken, where = taken_up(store, [os.fspath(pictures / name) for name in names[: len(drawn)]])
+    if taken:
+        notices.append(
+            f"{taken:,} pictures lie where the next run looks for inputs (source.paths: {where}) and "
+            "would be segmented; move them, or narrow that path"
+        )
     total = sum(areas)
     counts = [sum(label == i for _, label in drawn) for i in range(len(areas))]
     return SampleReport(

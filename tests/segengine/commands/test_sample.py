@@ -218,6 +218,13 @@ def test_what_was_labelled_is_not_drawn_over(store: str, tmp_path: Path) -> None
     sample(store, 10, str(out), overwrite=True)
 
 
+def test_pictures_that_the_next_run_would_take_are_told(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).choice([20, 220], (80, 90)).astype(np.uint8)
+    put(tmp_path / "in" / "a.tif", pixels, *UTM)
+    report = sample(run(tmp_path), 9, str(tmp_path / "in" / "p.geojson"))
+    assert any("9 pictures lie where the next run looks" in notice for notice in report.notices)
+
+
 def test_wrong_usage_is_one_line(store: str, tmp_path: Path, bench: Any, noise: Any) -> None:
     out = str(tmp_path / "p.geojson")
     bench.put("a.png", noise(1, (40, 40, 3)))

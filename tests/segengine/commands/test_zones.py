@@ -26,6 +26,8 @@ import segengine
 from segengine.areas.placed import square_metres
 from segengine.commands.zones import zones
 from segengine.errors import JobError
+from segengine.job import parse_job
+from segengine.runs import Run
 
 HEIGHT, WIDTH = 150, 190
 NAMES = ("cluster 0", "cluster 1", "cluster 2")
@@ -274,6 +276,33 @@ def test_polygons_in_another_crs_keep_their_straight_edges(
 
 
 @pytest.mark.parametrize(
+    ("crs", "side", "south"),
+    [("EPSG:3857", 2 * 20037508.342789244 / WIDTH, -90), ("EPSG:3413", 40000, -90)],
+)
+def test_the_whole_earth_on_a_map_that_has_no_place_for_a_pole(
+    tmp_path: Path, crs: str, side: float, south: float
+) -> None:
+    place = (side, 0, -side * WIDTH / 2, 0, -side, side * HEIGHT / 2)
+    put(tmp_path / "in" / "a.tif", np.full((HEIGHT, WIDTH), 9, np.uint8), crs, place)
+    job = {
+        "source": {"paths": [str(tmp_path / "in")]},
+        "segmenter": {"kind": "threshold"},
+        "store": {"path": str(tmp_path / "m.zarr"), "chunk": 32, "shard": 64},
+    }
+    segengine.run(job)
+    earth = shapely.box(-180, south, 180, 90)
+    geopandas.GeoDataFrame(geometry=[earth], crs="OGC:CRS84").to_parquet(tmp_path / "p.parquet")
+    zones(str(tmp_path / "m.zarr"), str(tmp_path / "p.parquet"), str(tmp_path / "z.parquet"))
+    found = pq.read_table(tmp_path / "z.parquet")
+    area = sum(found[n].to_pylist()[0] for n in found.column_names if n.endswith("_area"))
+    areas = segengine.open_store(tmp_path / "m.zarr").metrics["areas"]
+    assert area == pytest.approx(sum(one["square_metres"] or 0 for one in areas.values()), rel=1e-3)
+    if crs == "EPSG:3413":  # whose pixels up to the south pole cannot be counted
+        whole = square_metres(earth, CRS.from_user_input("OGC:CRS84"))
+        assert 1 - found["void_share"].to_pylist()[0] == pytest.approx(area / whole, rel=1e-9)
+
+
+@pytest.mark.parametrize(
     ("crs", "transform"),
     [
         ("EPSG:32660", (2000, 0, 600000, 0, -2000, 300000)),  # 176 E to 180 and beyond
@@ -378,8 +407,8 @@ def test_what_lies_outside_is_void_and_what_is_empty_is_null(
     total = sum(table[f"{name}_area"].to_pylist()[3] for name in NAMES)
     areas = segengine.open_store(store).metrics["areas"]
     assert total == pytest.approx(sum(areas[name]["square_metres"] for name in NAMES), rel=1e-6)
-    expected = total / square_metres(country, CRS.from_epsg(32633))
-    assert 1 - table["void_share"].to_pylist()[3] == pytest.approx(expected, rel=1e-6)
+    valid = (segengine.open_store(store)["a"].mask[0] < 3).sum()
+    assert 1 - table["void_share"].to_pylist()[3] == pytest.approx(valid / 1e10, rel=1e-9)
 
 
 HOLE = shapely.box(4.1e5, 5.01e6, 4.2e5, 5.02e6)
@@ -496,6 +525,24 @@ def test_wrong_usage_is_one_line(utm: tuple[Path, str], tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"'c' is not in .*; there are a, b"):
         zones(store, str(tmp_path / "two.gpkg"), out, layer="c")
     zones(store, str(tmp_path / "two.gpkg"), out, layer="b")
+
+
+def test_shards_that_are_still_to_come_are_void(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a.tif", image(), *PLACES["utm"])
+    store = str(tmp_path / "m.zarr")
+    job = {
+        "source": {"paths": [str(tmp_path / "in")]},
+        "segmenter": {"kind": "threshold"},
+        "store": {"path": store, "chunk": 32, "shard": 64},
+    }
+    with Run(parse_job(job), in_process=True) as planned:
+        for _ in planned.stage("plan"):
+            pass
+    shape = on_earth(shapely.box(50, 50, 90, 90), PLACES["utm"][1])
+    geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:32633").to_parquet(tmp_path / "p.parquet")
+    report = zones(store, str(tmp_path / "p.parquet"), str(tmp_path / "z.parquet"))
+    assert report.notices == ("scene a: 9 of 9 shards are not done: void",)
+    assert pq.read_table(tmp_path / "z.parquet")["void_share"].to_pylist() == [1.0]
 
 
 def test_a_map_without_georeference(bench: Any, noise: Any, tmp_path: Path) -> None:
