@@ -32,6 +32,7 @@ TARGETS = {
     "panoptic": "panoptic/a.png",
     "geojson": f"{BUCKET}.geojson",
     "geoparquet": f"{BUCKET}.parquet",
+    "stac": "catalog.json",
 }
 """A file of each format."""
 
