@@ -94,9 +94,9 @@ def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_the_ground_is_unknown_areas_are() -> None:
     wkt = CRS.from_string("+proj=ortho +lat_0=0 +lon_0=0").to_wkt()
-    place = Ground(wkt, (1e5, 0, -1e6, 0, -1e5, 7e6), 60, 20)
-    labels = np.ones((60, 20), np.uint8)
-    labels[:10] = 0  # beyond the globe
+    place = Ground(wkt, (1e4, 0, -1e5, 0, -1e4, 7e6), 1100, 20)
+    labels = np.zeros((1100, 20), np.uint8)
+    labels[1024:] = 1  # areas are told, or not, by blocks of so many rows
     metres = {r.label: r.metres for r in found(labels, ground=place)}
-    assert metres[0] is None
+    assert metres[0] is None  # its first rows are beyond the globe
     assert metres[1] is not None
