@@ -94,8 +94,8 @@ def regions(
         going = set(np.unique(last).tolist())
         closed = sorted(number for number in open_ if number not in going)
         lasting = np.isin(turns.owner, [*before, *going])
-        for number, own in _split(turns.of(lasting)):
-            open_[number].corners.append(own)
+        for number, some in _split(turns.of(lasting)):
+            open_[number].corners.append(some)
         ended = [open_.pop(number) for number in closed]
         known = probabilities is not None
         yield from _regions(closed, ended, turns.of(~lasting), ground, known)
@@ -148,8 +148,9 @@ def _parts(labels: Labels, void: int) -> NDArray[np.int64]:
     """4-connected parts of rows, numbered from 1 by first pixel; 0 is void."""
     from skimage.measure import label
 
-    found: NDArray[np.int64] = label(labels, background=void, connectivity=1).astype(np.int64)
-    return found
+    found: Any = label(labels, background=void, connectivity=1)  # type: ignore[no-untyped-call]
+    parts: NDArray[np.int64] = found.astype(np.int64)
+    return parts
 
 
 def _sums(

@@ -22,9 +22,9 @@ import numpy as np
 
 from segengine import tiling
 from segengine.export._targets import Target, targets
-from segengine.outputs import claimed
+from segengine.outputs import Output, claimed
 from segengine.placing import Placing
-from segengine.reader import open_store
+from segengine.reader import Store, open_store
 from segengine.stages.metrics_json import text
 from segengine.store.keys import MASK
 
@@ -51,6 +51,13 @@ def export(
     store = open_store(store_path)
     paths = (path for target in targets(store, to, ".tif") for path in files(target.path))
     output = claimed(store, to, paths, overwrite=overwrite)
+    written = write(store, to, output, compress)
+    output.close()
+    return written
+
+
+def write(store: Store, to: str, output: Output, compress: str = "deflate") -> list[str]:
+    """Write the files below `to`, which `output` has claimed."""
     categories, written = _categories(store.classes), []
     for target in targets(store, to, ".tif"):
         path, beside = files(target.path)
@@ -59,7 +66,6 @@ def export(
         with output.replacing(path) as partial:
             _write(partial, target, store.classes, compress)
         written += [str(path), str(beside)]
-    output.close()
     return written
 
 

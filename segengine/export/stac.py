@@ -25,7 +25,8 @@ from urllib.parse import quote
 
 from segengine.export import cog, geojson
 from segengine.export._footprint import footprint
-from segengine.export._instances import scenes as with_instances
+from segengine.export._objects import Objects
+from segengine.export._shaping import Shaping
 from segengine.export._targets import targets
 from segengine.outputs import Output, claimed
 from segengine.placing import Placing
@@ -51,30 +52,25 @@ def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     """
     store, folder = open_store(store_path), Path(to)
     items = {name: folder / ITEMS / f"{name}.json" for name in store.scenes}
-    objects = _objects(store, folder)
+    objects = Objects(store, Shaping()) if store.objects.exists(INSTANCE_TABLE) else None
+    shapes = [] if objects is None else geojson.files(objects, str(folder / OBJECTS))
     masks: dict[str, list[tuple[int, Path]]] = {}
     for target in targets(store, str(folder / MASKS), ".tif"):
         masks.setdefault(target.scene.name, []).append((target.frame, target.path))
-    paths = [folder / CATALOG, *items.values(), *objects.values()]
+    paths = [folder / CATALOG, *items.values(), *shapes]
     paths += [p for own in masks.values() for _, path in own for p in cog.files(path)]
     output = claimed(store, to, paths, overwrite=overwrite)
-    written = cog.export(store_path, str(folder / MASKS), overwrite=overwrite)
-    if objects:
-        written += geojson.export(store_path, str(folder / OBJECTS), overwrite=overwrite)
+    written = cog.write(store, str(folder / MASKS), output)
+    if objects is not None:
+        written += geojson.write(objects, shapes, output)
+    polygons = {} if objects is None else dict(zip(objects.scenes, shapes, strict=True))
     figures = store.metrics
     for name, path in items.items():
-        item = _item(store[name], masks.get(name, []), objects.get(name), figures, path)
+        item = _item(store[name], masks.get(name, []), polygons.get(name), figures, path)
         written.append(_put(output, path, item))
     written.append(_put(output, folder / CATALOG, _catalog(store, items)))
     output.close()
     return written
-
-
-def _objects(store: Store, folder: Path) -> dict[str, Path]:
-    """Where the objects of each scene that has some go."""
-    if not store.objects.exists(INSTANCE_TABLE):
-        return {}
-    return {name: folder / OBJECTS / f"{name}.geojson" for name in with_instances(store)}
 
 
 def _put(output: Output, path: Path, document: Mapping[str, Any]) -> str:
