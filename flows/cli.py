@@ -186,11 +186,13 @@ def _export(args: argparse.Namespace) -> int:
     from segengine.guards.trust import trusting
 
     export = registry.load("exports", args.to)
-    options = {"overwrite": True} if args.overwrite else {}
-    if not options.keys() <= inspect.signature(export).parameters.keys():
-        raise JobError(
-            f"--overwrite: {args.to} takes no such option; name another folder with --out"
-        )
+    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes")}
+    options = {name: value for name, value in given.items() if value is not None}
+    if args.overwrite:
+        options["overwrite"] = True
+    for name in options.keys() - inspect.signature(export).parameters.keys():
+        remedy = "name another folder with --out" if name == "overwrite" else "leave it out"
+        raise JobError(f"--{name.replace('_', '-')}: {args.to} takes no such option; {remedy}")
     place = _trusted(args)
     with trusting(args.trust):
         written = export(place, to=args.out or f"segengine-{args.to}", **options)
@@ -508,7 +510,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
-    formats = "png, cog, coco, panoptic, geojson, geoparquet"
+    formats = "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, stac"
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument(
         "--out", metavar="DIR", type=_path, help="where to; default: segengine-FORMAT"
@@ -516,6 +518,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--overwrite", action="store_true", help="also files that no export wrote; never an input"
     )
+    for name, what in (
+        ("simplify", "polygons: side of the triangles that go, in the coordinates' units"),
+        ("min-area", "polygons: least area, in square metres (pixels without georeference)"),
+        ("holes", "polygons: fill holes up to that area"),
+    ):
+        export.add_argument(
+            f"--{name}", metavar="UNITS" if name == "simplify" else "A", type=float, help=what
+        )
     show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")

@@ -9,6 +9,7 @@ kind; one with neither, those of its pixels.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,25 @@ class Placing:
         return found if found.exponent is not None else None
 
     @property
+    def grid_mapping(self) -> dict[str, Any]:
+        """The same as CF and GDAL keep it beside an array, and rioxarray reads it; empty: unknown.
+
+        Sources: CF conventions 1.11, section 5.6; GDAL's `spatial_ref` and `GeoTransform`; rioxarray's
+        `write_gcps`.
+        """
+        found: dict[str, Any] = {}
+        points = self.gcps if not self.transform else None
+        wkt = points.wkt if points is not None else self.wkt
+        if wkt:
+            found |= {**_cf(wkt), "crs_wkt": wkt, "spatial_ref": wkt}
+        if self.transform:
+            a, b, c, d, e, f = map(float, self.transform)
+            found["GeoTransform"] = " ".join(map(str, (c, a, b, f, d, e)))
+        if points is not None:
+            found["gcps"] = json.dumps(_features(points.points))
+        return found
+
+    @property
     def pixel(self) -> float:
         """The shorter side of a pixel, in units of the transform."""
         a, b, _, d, e, _ = self.transform
@@ -86,3 +106,30 @@ class Placing:
         """x and y of places in the frame, by the transform."""
         a, b, c, d, e, f = self.transform
         return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def _cf(wkt: str) -> dict[str, Any]:
+    """A CRS as attributes of CF; empty where CF has none for it."""
+    from pyproj import CRS
+    from pyproj.exceptions import ProjError
+
+    try:
+        found: dict[str, Any] = CRS.from_wkt(wkt).to_cf()
+    except (ProjError, KeyError):
+        return {}
+    return found
+
+
+def _features(points: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Ground control points as GeoJSON."""
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"id": str(i), "info": "", "row": row, "col": column},
+                "geometry": {"type": "Point", "coordinates": [x, y, z]},
+            }
+            for i, (row, column, x, y, z) in enumerate(points, 1)
+        ],
+    }

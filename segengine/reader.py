@@ -53,6 +53,7 @@ from segengine.types import FrameRef, Place, Tile, Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import xarray
     import zarr
 
 
@@ -300,6 +301,27 @@ class SceneStore:
             raise self._damaged(MASK)
         return found
 
+    def mask_of(self, name: str) -> NDArray[Any]:
+        """(y, x) labels of the frame of a name, cropped to its size. Raises KeyError."""
+        frame = self._frame_numbers[name]
+        ref = self.layout.frame(frame)
+        return self.read(MASK, frame, slice(0, ref.height), slice(0, ref.width))
+
+    @cached_property
+    def _frame_numbers(self) -> Mapping[str, int]:
+        return {self.layout.frame_name(i): i for i in range(self.layout.shape[0])}
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The mask as a DataArray `mask` (frame, y, x): read by Dask a shard at a time, with frame
+        names, time, the centres of pixels, and CRS and transform as rioxarray has them; void is
+        `_FillValue`. Raises JobError where xarray is not installed.
+        """
+        from segengine.xarrays import data_array
+
+        return data_array(
+            self.layout, _Labels(self), self.mask.dtype, self.void, self.store.classes
+        )
+
     @cached_property
     def levels(self) -> tuple[zarr.Array[Any], ...]:
         """The mask and its pyramid, finest first."""
@@ -368,3 +390,20 @@ class SceneStore:
             kind = CorruptInputError if tile.kind == "corrupt" else TransientInputError
             raise kind(f"{ref.name}: {tile.reason}")
         return tile
+
+
+class _Labels:
+    """Labels of windows of a scene; a process that gets it opens the store for itself."""
+
+    def __init__(self, scene: SceneStore) -> None:
+        self._scene = scene
+
+    def __call__(self, frames: slice, rows: slice, cols: slice) -> NDArray[Any]:
+        return self._scene.read(MASK, frames, rows, cols)
+
+    def __reduce__(self) -> tuple[Callable[[str, str], _Labels], tuple[str, str]]:
+        return _labels_of, (self._scene.store.path, self._scene.name)
+
+
+def _labels_of(path: str, scene: str) -> _Labels:
+    return _Labels(open_store(path)[scene])

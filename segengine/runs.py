@@ -263,9 +263,11 @@ class Run:
         for scene in plan.unrecorded:
             if load_layout(self.objects, scene) is None:  # nothing tells what its masks are of
                 self.objects.delete_tree(scene_folder(scene))
-        before, root = attributes_or_lost(self.objects), root_documents(plan.attributes)
+        before, now = attributes_or_lost(self.objects), plan.attributes
+        root = root_documents(now)
         root = {key: data for key, data in root.items() if not is_said(self.objects, key, data)}
-        other = not before or before["fingerprints"] != plan.attributes["fingerprints"]
+        told = ("fingerprints", "classes", "colors")  # what the metadata of scenes follow
+        other = not before or any(before.get(key) != now[key] for key in told)
         # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
         unsure = other or not self.objects.published
         layouts = [layout_key(scene) for scene in plan.scan.changed]
@@ -295,7 +297,7 @@ class Run:
             self.log.forget(scene)
             self.objects.delete_tree(scene_folder(scene))
             plan.refresh(scene)
-        write_scene(self.objects, layout, arrays)
+        write_scene(self.objects, layout, arrays, plan.plugin.classes, asked.colors(plan.plugin))
 
     def _stage_survey(self) -> Iterator[Progress]:
         plan = self.plan

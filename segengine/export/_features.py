@@ -9,15 +9,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segengine.errors import StoreError
 from segengine.export._antimeridian import cut
 from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
-from segengine.export._polygons import Polygon, Ring, oriented, polygons
-from segengine.ground import Ground
-from segengine.instances.rle import decode_crop
+from segengine.export._perimeter import perimeters
+from segengine.export._polygons import Polygon, Ring, oriented
+from segengine.export._shaping import Shaping, filled, shapes
 from segengine.placing import Placing
 from segengine.reader import SceneStore
 from segengine.stages.metrics_json import text
@@ -31,6 +30,8 @@ UNITS = "those of the scene's transform, which says no CRS"
 STRAY = 0.002
 """Pixels by which an edge may stray where it is reprojected."""
 
+NOTHING = Shaping()
+
 LONGEST, LONG = 45, 3e6
 """Degrees, and metres, of an edge's piece at most."""
 
@@ -40,7 +41,10 @@ class Feature:
     """One instance."""
 
     properties: dict[str, Any]
-    """scene, frame, name, id, class, score, area (pixels) and square_metres (None where unknown)."""
+    """scene, frame, name, id, class, score, probability, area (pixels), square_metres, perimeter (metres).
+
+    None where one is unknown.
+    """
     polygons: list[Polygon]
     """Exteriors counterclockwise, holes clockwise, in the coordinates as they are written."""
 
@@ -60,29 +64,27 @@ def features(
     scene: SceneStore,
     piece: Piece,
     reproject: Callable[[list[list[Polygon]], float], list[list[Polygon]]] | None = None,
+    shaping: Shaping = NOTHING,
 ) -> list[Feature]:
     """The features of a piece, in the scene's CRS, or where `reproject` takes them from there.
 
     `reproject` takes outlines and the side of a pixel, both in units of the CRS. An object without a
-    pixel has no outline, and is none.
+    pixel has no outline, and is none; so is one that `shaping` leaves out.
     """
     placing = scene.layout.placing
     refs = {frame: scene.layout.frame(frame) for frame in {row["frame"] for row in piece.rows}}
-    ground = placing.ground
-    rows, outlines, areas = [], [], []
-    for row in piece.rows:
-        mask, corner = decode_crop(row["rle"], refs[row["frame"]].height)
-        outline = polygons(mask, corner)
-        if outline:
-            rows.append(row)
-            outlines.append(outline)
-            areas.append(None if ground is None else _metres(ground, mask, corner))
+    found = list(shapes(scene, piece.rows, shaping))
+    outlines = [filled(shape, shaping.holes) for shape in found]
+    around: list[float | None] = [None] * len(found)
     if placing.transform:
         outlines = [_mapped(each, partial(placed, placing)) for each in outlines]
+        if placing.georeferenced:
+            around = perimeters(placing.wkt, outlines)
         if reproject is not None:
             outlines = reproject(outlines, placing.pixel)
-    found = []
-    for row, outline, area in zip(rows, outlines, areas, strict=True):
+    made = []
+    for shape, outline, metres in zip(found, outlines, around, strict=True):
+        row = shape.row
         properties = {
             "scene": row["scene"],
             "frame": row["frame"],
@@ -90,18 +92,13 @@ def features(
             "id": row["id"],
             "class": scene.store.classes[row["class"]],
             "score": row["score"],
+            "probability": shape.probability,
             "area": row["area"],
-            "square_metres": area,
+            "square_metres": shape.metres,
+            "perimeter": metres,
         }
-        found.append(Feature(properties, [oriented(polygon) for polygon in outline]))
-    return found
-
-
-def _metres(ground: Ground, mask: NDArray[np.bool_], corner: tuple[int, int]) -> float | None:
-    """Square metres of an object's pixels."""
-    totals = ground.totals(mask[None].view(np.uint8), 2, corner)
-    unit = ground.exponent
-    return None if totals is None or unit is None else math.ldexp(totals[1], unit)
+        made.append(Feature(properties, [oriented(polygon) for polygon in outline]))
+    return made
 
 
 def placed(placing: Placing, ring: Ring) -> Ring:

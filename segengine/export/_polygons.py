@@ -97,12 +97,12 @@ def _rings(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], tuple[i
             order += [visit, visit ^ 1]
             visit = across[visit ^ 1]
         if twice[order].any():
-            yield from ((loop, pixel) for loop in _simple(points[order]))
+            yield from ((loop, pixel) for loop in simple(points[order]))
         else:
             yield points[[*order, first]], pixel
 
 
-def _simple(ring: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def simple(ring: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """A ring, open, that visits points twice, as rings that do not."""
     path: list[tuple[int, int]] = []
     at: dict[tuple[int, int], int] = {}

@@ -3,27 +3,33 @@
 Pixel values are the labels, nodata is void. A frame without georeference becomes a COG without
 one; rational functions go with it, and ground control points where it has no transform. Up to 255
 classes have a colour table (void transparent); more make 16-bit labels, which have none. Overviews
-are by mode. Class names are in the metadata item `classes`, as JSON.
+are by mode. Class names are in the metadata item `classes`, as JSON; and as GDAL's category names,
+which QGIS shows in its legend, in a file `.tif.aux.xml` beside it, for a TIFF has no place for them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 
 from segengine import tiling
 from segengine.export._targets import Target, targets
-from segengine.outputs import claimed
+from segengine.outputs import Output, claimed
 from segengine.placing import Placing
-from segengine.reader import open_store
+from segengine.reader import Store, open_store
+from segengine.stages.metrics_json import text
 from segengine.store.keys import MASK
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ufffe\uffff]")
+"""What XML cannot hold."""
 BLOCK = 512
 """Side of a tile, in pixels."""
 _WINDOW = 2048
@@ -43,15 +49,39 @@ def export(
     if compress not in ("deflate", "lzw", "zstd"):
         raise ValueError(f"compress: {compress!r} is not one of deflate, lzw, zstd")
     store = open_store(store_path)
-    paths = (target.path for target in targets(store, to, ".tif"))
+    paths = (path for target in targets(store, to, ".tif") for path in files(target.path))
     output = claimed(store, to, paths, overwrite=overwrite)
-    written = []
-    for target in targets(store, to, ".tif"):
-        with output.replacing(target.path) as partial:
-            _write(partial, target, store.classes, compress)
-        written.append(str(target.path))
+    written = write(store, to, output, compress)
     output.close()
     return written
+
+
+def write(store: Store, to: str, output: Output, compress: str = "deflate") -> list[str]:
+    """Write the files below `to`, which `output` has claimed."""
+    categories, written = _categories(store.classes), []
+    for target in targets(store, to, ".tif"):
+        path, beside = files(target.path)
+        with output.replacing(beside) as partial:
+            partial.write_text(categories, encoding="utf-8")
+        with output.replacing(path) as partial:
+            _write(partial, target, store.classes, compress)
+        written += [str(path), str(beside)]
+    return written
+
+
+def files(path: Path) -> tuple[Path, Path]:
+    """What a frame becomes: its GeoTIFF, and the category names beside it."""
+    return path, path.with_name(f"{path.name}.aux.xml")
+
+
+def _categories(classes: tuple[str, ...]) -> str:
+    """Class names as GDAL's persistent auxiliary metadata have them."""
+    names = (escape(_UNPRINTABLE.sub("", text(name))) for name in classes)
+    rows = "".join(f"      <Category>{name}</Category>\n" for name in names)
+    return (
+        f'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n{rows}'
+        "    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )
 
 
 def _write(path: Path, target: Target, classes: tuple[str, ...], compress: str) -> None:

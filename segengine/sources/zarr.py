@@ -285,7 +285,7 @@ def _image(uri: str, node: Any) -> _Image:
         return _checked(_Image(uri, node, _axes(node, _dimension_names(node))))
     attributes = node.attrs.asdict()
     ome = attributes.get("ome", attributes)
-    if "multiscales" in ome:
+    if isinstance(ome.get("multiscales"), list):  # the Zarr convention of that name has an object
         return _checked(_ome(uri, node, ome))
     with warnings.catch_warnings():
         # Other files beside the arrays are nobody's fault.

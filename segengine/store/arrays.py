@@ -7,12 +7,13 @@ host, run or the store's path.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from segengine.store.conventions import image_label, levels, placed
 from segengine.store.keys import (
     COLORS,
     INSTANCES,
@@ -25,6 +26,7 @@ from segengine.store.keys import (
 )
 from segengine.store.layouts import Layout
 from segengine.store.shardcodec import codecs
+from segengine.types import Color
 
 OME = "0.5"
 
@@ -206,16 +208,37 @@ def group_metadata(
     return found
 
 
-def scene_documents(layout: Layout, arrays: SceneArrays) -> dict[str, bytes]:
-    """Every metadata object of a scene, by key below the scene; the scene group itself comes last."""
+def scene_documents(
+    layout: Layout, arrays: SceneArrays, classes: Sequence[str] = (), colors: Sequence[Color] = ()
+) -> dict[str, bytes]:
+    """Every metadata object of a scene, by key below the scene; the scene group itself comes last.
+
+    `classes`, with `colors` as the job has them: what the mask's labels are.
+    """
+    placing = layout.placing
+    whole = layout.shape[1:]
+    masks = (arrays[MASK], *arrays.levels)
+    shapes, paths = [s.shape for s in masks], [s.path for s in masks]
     nodes: dict[str, dict[str, Any]] = {}
     for spec in arrays.arrays:
-        name = spec.path.partition("/")[0]
-        if "/" in spec.path and name not in nodes:
-            nodes[name] = group_metadata({"ome": _multiscales(name, arrays, layout)})
+        name, _, level = spec.path.partition("/")
+        if level and name not in nodes:
+            ome = _multiscales(name, arrays, layout)
+            own: dict[str, Any] = {}
+            if spec.path == MASK:
+                ome["image-label"] = image_label(classes, colors, int(spec.fill))
+                inside = levels(placing, shapes, [p.partition("/")[2] for p in paths])
+                own = placed(placing, whole, layout=inside)
+            elif name == INSTANCES.partition("/")[0]:
+                ome["image-label"] = {}
+            nodes[name] = group_metadata({"ome": ome, **own})
         nodes[spec.path] = spec.metadata()
+        if level:
+            shape = (spec.shape[-2], spec.shape[-1])
+            nodes[spec.path]["attributes"] = placed(placing, shape, int(level))
     attributes = {
         "segengine": {"kind": layout.kind, "bands": layout.bands, "dtype": layout.dtype},
+        **placed(placing, whole, layout=levels(placing, shapes, paths)),
         **layout.attributes,
     }
     documents = {node_metadata(path): to_bytes(node) for path, node in nodes.items()}

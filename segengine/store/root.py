@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from segengine.store.blobs import LocalObjects, Objects
 from segengine.store.keys import COPIES, LAYOUTS, OWN, ROOT, SCENES_METADATA, SEALS, scene_folder
 from segengine.store.layouts import Layout
 from segengine.store.seals import SealedObjects
+from segengine.types import Color
 
 VERSION = 1
 
@@ -113,15 +114,16 @@ def write_root(objects: Objects, attributes: Mapping[str, Any]) -> None:
     write_documents(objects, root_documents(attributes))
 
 
-def write_scene(objects: Objects, layout: Layout, arrays: SceneArrays) -> None:
+def write_scene(
+    objects: Objects,
+    layout: Layout,
+    arrays: SceneArrays,
+    classes: Sequence[str] = (),
+    colors: Sequence[Color] = (),
+) -> None:
     """Write a scene's metadata where it differs from what is there; the group itself last."""
-    write_documents(
-        objects,
-        {
-            f"{scene_folder(layout.scene)}/{k}": v
-            for k, v in scene_documents(layout, arrays).items()
-        },
-    )
+    documents = scene_documents(layout, arrays, classes, colors)
+    write_documents(objects, {f"{scene_folder(layout.scene)}/{k}": v for k, v in documents.items()})
 
 
 def write_documents(objects: Objects, documents: Mapping[str, bytes]) -> None:

@@ -108,7 +108,17 @@ for arguments in json.load(sys.stdin):
         os.remove(canary)
     print(json.dumps([arguments, code, ran, out.getvalue(), err.getvalue()]))
 """
-FORMATS = ("png", "cog", "coco", "panoptic", "geojson", "geoparquet")
+FORMATS = (
+    "png",
+    "cog",
+    "coco",
+    "panoptic",
+    "geojson",
+    "geoparquet",
+    "flatgeobuf",
+    "geopackage",
+    "stac",
+)
 
 
 @dataclass(frozen=True)

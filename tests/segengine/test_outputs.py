@@ -32,6 +32,9 @@ TARGETS = {
     "panoptic": "panoptic/a.png",
     "geojson": f"{BUCKET}.geojson",
     "geoparquet": f"{BUCKET}.parquet",
+    "flatgeobuf": f"{BUCKET}.fgb",
+    "geopackage": f"{BUCKET}.gpkg",
+    "stac": "catalog.json",
 }
 """A file of each format."""
 

@@ -185,7 +185,7 @@ def test_cog_passes_the_validator_and_holds_the_labels(photos, tmp_path):
     from rio_cogeo.cogeo import cog_validate
 
     store, expected, _ = photos
-    written = export_cog(store, str(tmp_path))
+    written = [path for path in export_cog(store, str(tmp_path)) if path.endswith(".tif")]
     assert len(written) == len(expected) + 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -197,7 +197,9 @@ def test_cog_passes_the_validator_and_holds_the_labels(photos, tmp_path):
                 assert dataset.nodata == 255
                 assert np.array_equal(dataset.read(1), labels), name
                 assert json.loads(dataset.tags()["classes"])[4] == "class 4"
-    assert not [f for f in files_below(tmp_path) if not f.endswith(".tif")]  # no drafts
+    assert not [
+        f for f in files_below(tmp_path) if not f.endswith((".tif", ".aux.xml"))
+    ]  # no drafts
 
 
 def test_cog_keeps_crs_transform_and_colours(photos, tmp_path):
@@ -214,6 +216,48 @@ def test_cog_keeps_crs_transform_and_colours(photos, tmp_path):
     assert table[255] == (0, 0, 0, 0)
 
 
+def gdal_category_names(path: Path) -> list[str]:
+    """As GDAL itself reads them, by the library that rasterio brings; rasterio has no word for them."""
+    import ctypes
+    import os
+
+    import rasterio
+
+    where = Path(rasterio.__file__).parents[1] / "rasterio.libs"
+    (library,) = where.glob("libgdal-*")
+    gdal = ctypes.CDLL(os.fspath(library))
+    for name in ("GDALOpen", "GDALGetRasterBand"):
+        getattr(gdal, name).restype = ctypes.c_void_p
+    gdal.GDALGetRasterCategoryNames.restype = ctypes.POINTER(ctypes.c_char_p)
+    dataset = ctypes.c_void_p(gdal.GDALOpen(os.fsencode(path), 0))
+    gdal.GDALGetMetadata(dataset, None)  # what lies beside a TIFF is only then looked for
+    names = gdal.GDALGetRasterCategoryNames(ctypes.c_void_p(gdal.GDALGetRasterBand(dataset, 1)))
+    found = []
+    while names and (name := names[len(found)]) is not None:
+        found.append(name.decode())
+    gdal.GDALClose(dataset)
+    return found
+
+
+def test_cog_has_class_names_as_gdals_categories(tmp_path):
+    import rasterio
+
+    labels = random_labels((1, 70, 90), 3, 255)
+    store = make_store(
+        tmp_path / "s.zarr", [layout("s", labels.shape, ["s.tif"])], {"s": labels}, 3
+    )
+    names = ["water & <ice>", "café", "a\x07b"]
+    root = tmp_path / "s.zarr/zarr.json"
+    document = json.loads(root.read_text())
+    document["attributes"]["segengine"]["classes"] = names
+    root.write_text(json.dumps(document))
+    path, beside = export_cog(store, str(tmp_path / "out"))
+    with rasterio.Env():  # GDAL's drivers are there
+        assert gdal_category_names(Path(path)) == ["water & <ice>", "café", "ab"]
+        Path(beside).unlink()
+        assert gdal_category_names(Path(path)) == []
+
+
 def test_a_scene_of_many_blocks_becomes_a_cog_with_overviews_by_mode(tmp_path):
     import rasterio
     from rio_cogeo.cogeo import cog_validate
@@ -224,7 +268,7 @@ def test_a_scene_of_many_blocks_becomes_a_cog_with_overviews_by_mode(tmp_path):
     big = layout("big", labels.shape, ["big.tif"], kind="raster", stacked=False,
                  attributes={"transform": [1, 0, 5, 0, -1, 7]})  # fmt: skip
     store = make_store(tmp_path / "s.zarr", [big], {"big": labels}, 3)
-    (path,) = export_cog(store, str(tmp_path / "out"), compress="zstd")
+    path, _ = export_cog(store, str(tmp_path / "out"), compress="zstd")
     assert cog_validate(path, strict=True) == (True, [], [])
     with rasterio.open(path) as dataset:
         assert dataset.overviews(1) == [2, 4, 8]
@@ -248,7 +292,7 @@ def test_more_than_255_classes_are_16_bit_without_colours(tmp_path):
     with Image.open(png) as image:
         assert image.mode == "I;16"
         assert np.array_equal(np.asarray(image), labels[0])
-    (cog,) = export_cog(store, str(tmp_path / "cog"))
+    cog, _ = export_cog(store, str(tmp_path / "cog"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         assert cog_validate(cog, strict=True)[0]
@@ -321,7 +365,7 @@ def test_a_run_is_exported_through_the_registry(tmp_path):
     )
     for kind in ("png", "cog"):
         assert kind in registry.names("exports")
-        (path,) = registry.load("exports", kind)(store, str(tmp_path / kind))
+        path, *_ = registry.load("exports", kind)(store, str(tmp_path / kind))
         with Image.open(path) as exported:
             assert np.array_equal(np.asarray(exported), expected)
 

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from segengine.export._features import placed
 from segengine.export._polygons import oriented, polygons
-from segengine.export.geoparquet import well_known_binary
+from segengine.export._table import well_known_binary
 from segengine.instances.rle import (
     centroid,
     compress_runs,

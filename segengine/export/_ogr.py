@@ -1,0 +1,103 @@
+"""Files that GDAL's vector drivers write, from the same features as the other formats.
+
+Features stream from the parts to the driver, so that no scene is in memory as a whole. Every geometry
+is a MultiPolygon, as these formats want one type a layer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segengine.errors import JobError
+from segengine.export._features import crs_wkt, features
+from segengine.export._instances import Piece
+from segengine.export._objects import Objects
+from segengine.export._shaping import Shaping
+from segengine.export._table import decoded, encoded, schema
+from segengine.outputs import claimed
+from segengine.reader import SceneStore, open_store
+
+VERSION = 1
+
+
+def write(
+    store_path: str, to: str, form: str, driver: str, suffix: str, shaping: Shaping, overwrite: bool
+) -> list[str]:
+    """Write `<scene><suffix>` below the folder `to` for each scene with objects; the files written.
+
+    `form`: the export's name; `driver`: GDAL's. Raises JobError, StoreError.
+    """
+    _pyogrio(form)
+    store = open_store(store_path)
+    objects = Objects(store, shaping)
+    paths = [Path(to, f"{name}{suffix}") for name in objects.scenes]
+    parts = objects.parts(claimed(store, to, paths, overwrite=overwrite), form, VERSION)
+    written = []
+    for path, (scene, pieces) in zip(paths, objects.by_scene(), strict=True):
+        encode = partial(_encoded, scene, shaping)
+        assemble = partial(_assembled, form, driver, suffix, scene)
+        written.append(parts.write(path, pieces, encode, assemble))
+    parts.close()
+    return written
+
+
+def _pyogrio(form: str) -> Any:
+    try:
+        import pyogrio
+    except ImportError as error:
+        raise JobError(
+            f"--to {form}: needs {error.name}, which is not installed; "
+            "python -m pip install 'segengine[earth]' brings it"
+        ) from None
+    return pyogrio
+
+
+def _encoded(scene: SceneStore, shaping: Shaping, piece: Piece) -> bytes:
+    return encoded(features(scene, piece, shaping=shaping), boxes=False, multi=True)
+
+
+def _assembled(
+    form: str, driver: str, suffix: str, scene: SceneStore, out: Path, parts: list[Path]
+) -> None:
+    import pyarrow as pa
+
+    pyogrio = _pyogrio(form)
+    fields = schema(boxes=False)
+    batches = (batch for part in parts for batch in decoded(part).to_batches())
+    named = out.with_name(f"{out.name}{suffix}")  # drivers look at the suffix
+    named.unlink(missing_ok=True)  # never through a link that has this name
+    try:
+        with _dated(pyogrio, scene), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")
+            pyogrio.write_arrow(
+                pa.RecordBatchReader.from_batches(fields, batches),
+                named,
+                layer=scene.name,
+                driver=driver,
+                geometry_name="geometry",
+                geometry_type="MultiPolygon",
+                crs=crs_wkt(scene),
+            )
+        named.replace(out)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise OSError(str(error)) from error
+    finally:
+        named.unlink(missing_ok=True)
+
+
+@contextmanager
+def _dated(pyogrio: Any, scene: SceneStore) -> Iterator[None]:
+    """What a driver takes for now: when the masks were made, for the same bytes each time."""
+    stamp = max((record.finished for record in scene.store.records(scene.name)), default=0.0)
+    now = datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": now})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

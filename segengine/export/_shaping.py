@@ -1,0 +1,184 @@
+"""What is done to outlines before they are written: simplified, small ones left out, holes filled.
+
+Edges that neighbours share stay shared: all polygons of a frame are simplified together, by
+Visvalingam and Whyatt's algorithm over a polygonal coverage (GEOS). Where objects overlap there is no
+coverage, and each is simplified by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import JobError
+from segengine.export._instances import ROWS, Piece
+from segengine.export._polygons import Polygon, Ring
+from segengine.export._probability import Probability
+from segengine.ground import Ground
+from segengine.instances.rle import decode_crop
+from segengine.reader import SceneStore
+
+MOST = 1 << 24
+"""Pixels' edges of a frame's outlines that are simplified together: what fits in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """What a user asks for; 0 is nothing."""
+
+    simplify: float = 0
+    """Side of the triangles that go, in units of the coordinates."""
+    min_area: float = 0
+    """Square metres of the smallest object; pixels where a scene has no georeference."""
+    holes: float = 0
+    """The same of the largest hole that is filled."""
+
+    def __post_init__(self) -> None:
+        for name in ("simplify", "min_area", "holes"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise JobError(f"--{name.replace('_', '-')} {value}: is no number from 0 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An object's outline in pixels of its frame, and what its pixels say."""
+
+    row: dict[str, Any]
+    outline: list[Polygon]
+    metres: float | None
+    """Ground area; None: unknown."""
+    probability: float | None
+    """Mean probability of its class; None: not stored."""
+
+    @property
+    def area(self) -> float:
+        """What `min_area` is compared with."""
+        return float(self.row["area"]) if self.metres is None else self.metres
+
+
+def shapes(scene: SceneStore, rows: Iterable[dict[str, Any]], shaping: Shaping) -> Iterator[Shape]:
+    """Those of rows that have an outline and are large enough."""
+    from segengine.export._polygons import polygons
+
+    ground, probability = scene.layout.placing.ground, Probability(scene)
+    for row in rows:
+        if "outline" in row:
+            shape = Shape(row, row["outline"], row["metres"], row["probability"])
+        else:
+            mask, corner = decode_crop(row["rle"], scene.layout.frame(row["frame"]).height)
+            outline = polygons(mask, corner)
+            if not outline:
+                continue
+            metres = None if ground is None else _metres(ground, mask, corner)
+            likely = probability.mean(row["frame"], row["class"], mask, corner)
+            shape = Shape(row, outline, metres, likely)
+        if shape.area >= shaping.min_area:
+            yield shape
+
+
+def _metres(ground: Ground, mask: NDArray[np.bool_], corner: tuple[int, int]) -> float | None:
+    """Square metres of an object's pixels."""
+    totals = ground.totals(mask[None].view(np.uint8), 2, corner)
+    unit = ground.exponent
+    return None if totals is None or unit is None else math.ldexp(totals[1], unit)
+
+
+def simplified(scene: SceneStore, pieces: Iterable[Piece], shaping: Shaping) -> Iterator[Piece]:
+    """The pieces of a scene with simpler outlines; as they are where nothing of the kind is asked for.
+
+    Raises JobError where a frame has more edges than fit in memory.
+    """
+    if not shaping.simplify:
+        yield from pieces
+        return
+    rows = (row for piece in pieces for row in piece.rows)
+    first = 0
+    for _, own in itertools.groupby(rows, lambda row: row["frame"]):
+        found = iter(_simpler(scene, shapes(scene, own, shaping), shaping.simplify))
+        while some := list(itertools.islice(found, ROWS)):
+            yield Piece(scene.name, first, some)
+            first += len(some)
+
+
+def _simpler(scene: SceneStore, found: Iterable[Shape], tolerance: float) -> list[dict[str, Any]]:
+    """A frame's rows with outlines that are simpler."""
+    import shapely
+
+    placing = scene.layout.placing
+    size = np.ones(2)
+    if placing.transform:
+        a, b, _, d, e, _ = placing.transform
+        size = np.array([math.hypot(a, d), math.hypot(b, e)])
+    kept, parts, count = [], [], 0
+    for shape in found:
+        rings = [[_stepped(ring) * size for ring in polygon] for polygon in shape.outline]
+        count += sum(len(ring) for polygon in rings for ring in polygon)
+        if count > MOST:
+            raise JobError(
+                f"--simplify: {scene.name}: has more than {MOST:,} edges of pixels, which do not fit in "
+                "memory; leave out what is small with --min-area"
+            )
+        kept.append(shape)
+        made = [shapely.Polygon(polygon[0], polygon[1:]) for polygon in rings]
+        parts.append(made[0] if len(made) == 1 else shapely.MultiPolygon(made))
+    coverage = np.array(parts, object)
+    if shapely.coverage_is_valid(coverage):
+        simple = shapely.coverage_simplify(coverage, tolerance)
+    else:
+        simple = shapely.simplify(coverage, tolerance, preserve_topology=True)
+    rows = []
+    for shape, geometry in zip(kept, simple, strict=True):
+        outline = [[np.rint(ring / size) for ring in polygon] for polygon in polygons_of(geometry)]
+        if outline:
+            more = {"metres": shape.metres, "probability": shape.probability}
+            rows.append({**shape.row, "outline": outline, **more})
+    return rows
+
+
+def _stepped(ring: Ring) -> Ring:
+    """A ring along pixels' edges with a point at every corner of a pixel, as neighbours have them."""
+    steps = np.abs(np.diff(ring, axis=0)).sum(axis=1).astype(np.int64)
+    start = np.repeat(ring[:-1], steps, axis=0)
+    way = np.repeat(np.sign(np.diff(ring, axis=0)), steps, axis=0)
+    place = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+    return np.concatenate([start + way * place[:, None], ring[:1]])
+
+
+def polygons_of(geometry: Any) -> list[Polygon]:
+    """A shapely Polygon or MultiPolygon as rings; lines and points, which have no area, left out."""
+    return [
+        [np.asarray(ring.coords)[:, :2] for ring in (part.exterior, *part.interiors)]
+        for part in getattr(geometry, "geoms", [geometry])
+        if part.geom_type == "Polygon" and part.area > 0
+    ]
+
+
+def filled(shape: Shape, most: float) -> list[Polygon]:
+    """An outline without its holes of at most so many square metres, or pixels where none are known."""
+    if most and any(len(polygon) > 1 for polygon in shape.outline):
+        import shapely
+
+        if shape.metres:
+            most *= shape.row["area"] / shape.metres
+        outline = [
+            [polygon[0], *(ring for ring in polygon[1:] if _area(ring) > most)]
+            for polygon in shape.outline
+        ]
+        if len(outline) == 1:
+            return outline
+        # what lay in a hole may be a part of the same object
+        parts = [shapely.Polygon(polygon[0], polygon[1:]) for polygon in outline]
+        return polygons_of(shapely.union_all(parts))
+    return shape.outline
+
+
+def _area(ring: Ring) -> float:
+    x, y = (ring - ring[0]).T
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2

@@ -1,0 +1,262 @@
+"""Polygons that people keep: of classes and instances, in GDAL's formats, simplified."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyarrow.parquet as pq
+import pyogrio
+import pytest
+import rasterio
+import rasterio.features
+import shapely
+from geopandas.testing import assert_geodataframe_equal
+from pyproj import Geod
+from scipy import ndimage
+
+from segengine import registry
+from segengine.errors import JobError
+from segengine.export import _shaping
+
+pytestmark = pytest.mark.usefixtures("plain_report")
+TRANSFORM = rasterio.Affine(10.0, 0, 500_000, 0, -10.0, 4_400_000)
+WGS84 = Geod(ellps="WGS84")
+SUFFIX = {
+    "geojson": ".geojson",
+    "geoparquet": ".parquet",
+    "flatgeobuf": ".fgb",
+    "geopackage": ".gpkg",
+}
+
+
+def export(kind: str, store: Any, to: Path, **options: Any) -> list[str]:
+    found: list[str] = registry.load("exports", kind)(str(store), str(to), **options)
+    return found
+
+
+def read(path: str) -> Any:
+    return (
+        geopandas.read_parquet(path) if path.endswith(".parquet") else pyogrio.read_dataframe(path)
+    )
+
+
+def land(seed: int, shape: tuple[int, int]) -> np.ndarray:
+    """Smooth hills in 8 bit, void at two corners."""
+    hills = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 5)
+    pixels = (1 + 254 * (hills - hills.min()) / np.ptp(hills)).astype(np.uint8)
+    pixels[:20, :20] = 0
+    pixels[-9:, -30:] = 0
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def classes(new_bench: Any) -> Any:
+    """Three classes of a scene of many shards, with probabilities and without instances."""
+    bench = new_bench()
+    bench.inputs.mkdir()
+    with rasterio.open(
+        bench.inputs / "land.tif", "w", driver="GTiff", height=130, width=170, count=1,
+        dtype="uint8", crs="EPSG:32613", transform=TRANSFORM, nodata=0,
+    ) as file:  # fmt: skip
+        file.write(land(1, (130, 170)), 1)
+    segmenter = {"kind": "threshold", "method": "fixed", "levels": [100, 150]}
+    bench.run(segmenter, store={"shard": 48})
+    return bench
+
+
+@pytest.mark.parametrize("kind", list(SUFFIX))
+def test_regions_of_classes_cover_the_mask(kind: str, classes: Any, tmp_path: Path) -> None:
+    (path,) = export(kind, classes.store, tmp_path)
+    assert Path(path).name == f"land{SUFFIX[kind]}"
+    found, labels = read(path), np.asarray(classes.open()["land"].mask[0])
+    names = list(classes.open().classes)
+    assert found.geometry.is_valid.all()
+    shapes = found.geometry if kind != "geojson" else found.to_crs("EPSG:32613").geometry
+    burned = rasterio.features.rasterize(
+        zip(shapes, [names.index(c) for c in found["class"]], strict=True),
+        labels.shape, fill=255, transform=TRANSFORM, dtype="uint8",
+    )  # fmt: skip
+    np.testing.assert_array_equal(burned, labels)
+    expected = sum(
+        ndimage.label(labels == value)[1]
+        for value in range(len(names))  # 4-connected
+    )
+    assert len(found) == expected == found["id"].nunique()
+    assert found["area"].sum() == (labels != 255).sum()
+    on_the_ground = found.to_crs(4326).geometry
+    areas = on_the_ground.map(lambda g: abs(WGS84.geometry_area_perimeter(g)[0]))
+    lengths = on_the_ground.boundary.map(WGS84.geometry_length)  # holes too
+    np.testing.assert_allclose(found["square_metres"], areas, rtol=1e-5)
+    np.testing.assert_allclose(found["perimeter"], lengths, rtol=1e-5)
+    assert found["probability"].isna().all()  # none are stored
+    if kind != "geojson":
+        assert found.crs.to_epsg() == 32613
+
+
+@pytest.mark.parametrize("kind", ["geoparquet", "flatgeobuf", "geopackage"])
+def test_no_border_of_a_shard_shows_and_twice_is_the_same(
+    kind: str, classes: Any, new_bench: Any, tmp_path: Path
+) -> None:
+    whole = new_bench()
+    whole.inputs.symlink_to(classes.inputs)
+    whole.run(classes.open().job["segmenter"], store={"shard": 256})
+    (one,), (other,) = (
+        export(kind, bench.store, tmp_path / name)
+        for bench, name in ((classes, "cut"), (whole, "whole"))
+    )
+    ours, theirs = read(one), read(other)
+    assert_geodataframe_equal(ours, theirs)
+    (again,) = export(kind, classes.store, tmp_path / "again")
+    assert Path(again).read_bytes() == Path(one).read_bytes()
+
+
+def test_the_box_column_is_what_geoparquet_1_1_says(classes: Any, tmp_path: Path) -> None:
+    (path,) = export("geoparquet", classes.store, tmp_path)
+    about = json.loads(pq.read_schema(path).metadata[b"geo"])["columns"]["geometry"]
+    assert about["covering"] == {
+        "bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
+    }
+    boxes = np.array([list(row.values()) for row in pq.read_table(path)["bbox"].to_pylist()])
+    whole = geopandas.read_parquet(path)
+    np.testing.assert_array_equal(boxes, whole.bounds.to_numpy())
+    window = (500_100.0, 4_399_300.0, 500_300.0, 4_399_500.0)
+    some = geopandas.read_parquet(path, bbox=window)  # by that column
+    assert 0 < len(some) < len(whole)
+    assert sorted(some["id"]) == sorted(whole.cx[500_100:500_300, 4_399_300:4_399_500]["id"])
+
+
+def edges_of(frame: Any) -> Any:
+    return shapely.line_merge(shapely.union_all(frame.geometry.boundary.values))
+
+
+@pytest.mark.parametrize("kind", ["geoparquet", "geopackage"])
+def test_simplified_neighbours_still_share_their_borders(
+    kind: str, classes: Any, tmp_path: Path
+) -> None:
+    (rough,) = export(kind, classes.store, tmp_path / "rough")
+    (path,) = export(kind, classes.store, tmp_path / "simple", simplify=25.0)
+    before, after = read(rough), read(path)
+    assert after.geometry.is_valid.all()
+    assert shapely.coverage_is_valid(after.geometry.explode().values)
+    assert shapely.get_num_coordinates(after.geometry.values).sum() < 0.5 * (
+        shapely.get_num_coordinates(before.geometry.values).sum()
+    )
+    assert after.geometry.union_all().area == pytest.approx(after.geometry.area.sum())
+    assert after.geometry.union_all().area == pytest.approx(before.geometry.area.sum(), rel=0.01)
+    alone = before.geometry.simplify(25.0)  # each by itself leaves gaps and overlaps
+    assert not shapely.coverage_is_valid(alone.explode().values)
+    np.testing.assert_array_equal(after["area"], before["area"])  # of the pixels
+    assert (after["perimeter"].sum() / before["perimeter"].sum()) < 0.95
+
+
+def test_small_ones_are_left_out_and_holes_filled(classes: Any, tmp_path: Path) -> None:
+    everything = read(export("flatgeobuf", classes.store, tmp_path / "all")[0])
+    limit = 5_050.0  # square metres: 50 pixels, and not 51
+    found = read(export("flatgeobuf", classes.store, tmp_path / "some", min_area=limit)[0])
+    kept = everything[everything["square_metres"] >= limit]
+    assert 0 < len(found) == len(kept) < len(everything)
+    holes = [
+        shapely.Polygon(ring).area
+        for g in everything.geometry for part in g.geoms for ring in part.interiors
+    ]  # fmt: skip
+    (path,) = export("geoparquet", classes.store, tmp_path / "holes", holes=limit)
+    left = [
+        shapely.Polygon(ring).area
+        for g in read(path).geometry for part in getattr(g, "geoms", [g]) for ring in part.interiors
+    ]  # fmt: skip
+    assert sorted(left) == sorted(h for h in holes if h > limit)
+    assert len(left) < len(holes)
+
+
+@pytest.fixture(scope="module")
+def blobs(new_bench: Any) -> Any:
+    """Photos with instances and probabilities."""
+    bench = new_bench()
+    for seed in (3, 4):
+        bench.put(f"{seed}.png", land(seed, (70, 90)))
+    bench.run(
+        {"kind": "kmeans", "clusters": 3, "attempts": 1, "instances": "components"},
+        store={"shard": 256},
+    )
+    return bench
+
+
+def test_instances_go_to_gdals_formats_in_pixels(blobs: Any, tmp_path: Path) -> None:
+    for kind in ("flatgeobuf", "geopackage"):
+        (path,) = export(kind, blobs.store, tmp_path, simplify=1.0)
+        found = read(path)
+        assert found.crs is None
+        rows = blobs.open().table("instances")
+        assert sorted(found["area"]) == sorted(rows.column("area").to_pylist())
+        assert found["square_metres"].isna().all()
+        assert found["perimeter"].isna().all()
+        assert set(found["name"]) == {"3.png", "4.png"}
+        (scene,) = blobs.open().scenes.values()
+        for frame, own in found.groupby("frame"):
+            west, south, east, north = own.total_bounds
+            ref = scene.layout.frame(frame)
+            assert 0 <= west < east <= ref.width
+            assert 0 <= south < north <= ref.height
+            assert shapely.coverage_is_valid(own.geometry.explode().values)
+
+
+@pytest.mark.parametrize("instances", [None, "components"])
+def test_probabilities_are_means_over_the_pixels(
+    instances: str | None, new_bench: Any, toys: str, tmp_path: Path
+) -> None:
+    bench = new_bench()
+    bench.put("a.png", land(5, (70, 90)))
+    spec: dict[str, Any] = {"kind": f"{toys}:Blocks"}
+    if instances:
+        spec["instances"] = instances
+    bench.run(spec, store={"shard": 32, "chunk": 16, "probabilities": True})
+    (scene,) = bench.open().scenes.values()
+    likely, names = scene.probabilities[0], list(bench.open().classes)
+    for kind in ("geoparquet", "flatgeobuf"):
+        (path,) = export(kind, bench.store, tmp_path)
+        found = read(path)
+        assert len(found) > 3
+        for row in found.itertuples():
+            inside = rasterio.features.rasterize([row.geometry], likely.shape[1:]).astype(bool)
+            # `class` is a word of Python, and so a place
+            mean = likely[names.index(found["class"][row.Index])][inside].mean(dtype=float)
+            assert row.probability == pytest.approx(mean, abs=1e-9)
+
+
+def test_a_scene_that_is_too_much_to_simplify_is_said(
+    classes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_shaping, "MOST", 100)
+    with pytest.raises(JobError, match=r"--simplify: land: has more than 100 edges .* --min-area$"):
+        export("geojson", classes.store, tmp_path, simplify=10.0)
+
+
+@pytest.mark.parametrize("bad", [{"simplify": -1}, {"min_area": float("nan")}, {"holes": -0.5}])
+def test_numbers_that_cannot_be(bad: Any, classes: Any, tmp_path: Path) -> None:
+    (name,) = bad
+    with pytest.raises(JobError, match=f"^--{name.replace('_', '-')} .*: is no number from 0 on$"):
+        export("geoparquet", classes.store, tmp_path, **bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_pyogrio_one_line_says_what_to_install(classes: Any, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pyogrio'] = None\nfrom segengine_flows import cli\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["export", str(classes.store), "--to", "flatgeobuf", "--out", str(tmp_path / "o")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "--to flatgeobuf: needs pyogrio, which is not installed; "
+        "python -m pip install 'segengine[earth]' brings it"
+    )
+    assert not (tmp_path / "o").exists()
