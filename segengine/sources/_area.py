@@ -28,7 +28,7 @@ BLOCK = 512
 """Side of what is filled at once."""
 STRIP = 256
 """Rows of a window that are read at once where the area does not fill it."""
-_BEND = 0.01
+_BEND = 1e-3
 """Of a pixel: by how much a side may miss the bend that it has in the grid."""
 _ROUNDS, _MOST = 12, 1 << 21
 """Times that sides are halved, and points of all outlines then."""
