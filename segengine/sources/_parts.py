@@ -184,10 +184,10 @@ def _read(
     boxes: Sequence[tuple[slice, slice]],
 ) -> Tile:
     """A window of so many rows and columns from a corner on; of it what lies in the boxes."""
-    if len(scene.layers) == len(boxes) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
-        ((pixels, valid),) = _layer(source, scene, scene.layers[0], corner, boxes)
-        if pixels.shape[:2] == shape:
-            return Tile(pixels, valid)
+    whole = len(boxes) == 1 and tuple(s.stop - s.start for s in boxes[0]) == shape
+    if whole and len(scene.layers) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
+        ((only, there),) = _layer(source, scene, scene.layers[0], corner, boxes)
+        return Tile(only, there)
     pixels = np.zeros((*shape, scene.bands), scene.dtype)
     valid = np.ones(shape, np.bool_)
     for layer in scene.layers:
