@@ -220,7 +220,7 @@ class AreaOn:
 
     def _filled(self, y: int, x: int) -> Bool | None:
         import rasterio
-        from affine import Affine
+        from rasterio import Affine
         from rasterio.features import rasterize
 
         left, top, right, bottom = self.boxes.T

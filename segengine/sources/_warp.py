@@ -223,7 +223,7 @@ class Warp:
     def _call(
         self, pixels: NDArray[Any], valid: Bool | None, rows: slice, cols: slice, y: int, x: int
     ) -> tuple[NDArray[Any], Bool | None]:
-        from affine import Affine
+        from rasterio import Affine
         from rasterio.enums import Resampling as Kernels
         from rasterio.warp import reproject
 
