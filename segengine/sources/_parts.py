@@ -149,11 +149,7 @@ def probe(source: Opens, entry: Entry) -> Probe:
 
 def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
     """A window of the scene's grid. Raises CorruptInputError, TransientInputError."""
-    scene = (
-        _remembered(source, ref.uri, ref.parts, ref.fingerprint)
-        if ref.fingerprint
-        else _scene(source, ref.uri, ref.parts)
-    )
+    scene = _known(source, ref)
     difference = changed(ref, scene.grid.height, scene.grid.width)
     if difference is not None:
         return difference
@@ -165,7 +161,7 @@ def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unrea
     whole = slice(0, shape[0]), slice(0, shape[1])
     if area is None:
         return _read(source, scene, corner, shape, [whole])
-    inside = area.inside(rows, cols) if area.touches(rows, cols) else np.zeros(shape, np.bool_)
+    inside = area.inside(rows, cols)
     if inside.all():
         return _read(source, scene, corner, shape, [whole])
     if not inside.any():
@@ -174,6 +170,13 @@ def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unrea
     # What is read beside the area depends on the window, and must not be seen.
     found.pixels[~inside] = 0
     return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
+
+
+def within(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+    """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `read`."""
+    if source.area is None:
+        return None
+    return area_on(source.area, source.area_mark, _known(source, ref).grid).inside(rows, cols)
 
 
 def _read(
@@ -197,6 +200,12 @@ def _read(
             if there is not None:
                 valid[box] &= there
     return Tile(pixels, None if valid.all() else valid)
+
+
+def _known(source: Opens, ref: FrameRef) -> Scene:
+    if not ref.fingerprint:
+        return _scene(source, ref.uri, ref.parts)
+    return _remembered(source, ref.uri, ref.parts, ref.fingerprint)
 
 
 @lru_cache(maxsize=64)

@@ -53,6 +53,8 @@ class Measuring:
     spec: MeasureSpec
     key: str
     """Of the metrics."""
+    area: str = field(default="", repr=False)
+    """How the area is known that alone is scored, as JSON; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
