@@ -29,7 +29,7 @@ from segengine.sources._dataset import (
     window_of,
 )
 from segengine.sources._files import changed
-from segengine.sources._grid import IDENTITY, Grid, target
+from segengine.sources._grid import IDENTITY, Grid, micrometres, target
 from segengine.sources._warp import Resampling, Warp
 from segengine.types import Bool, Entry, FrameRef, Part, Probe, Tile, Unreadable
 from segengine.urls import public
@@ -283,6 +283,8 @@ def _look(
         own, places = (Part(uri),) * len(bands), tuple(range(len(bands)))
     require_bounded_dataset(dataset, len(bands))
     place = tuple(float(value) for value in tuple(dataset.transform)[:6])
+    if place == IDENTITY and not dataset.crs and not dataset.gcps[0]:
+        place = micrometres(dataset.tags())
     attributes = attributes_of(dataset, bands)
     if own[0].nodata is not None:
         attributes["nodata"] = own[0].nodata

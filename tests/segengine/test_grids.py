@@ -13,6 +13,7 @@ from rasterio.warp import transform
 
 import segengine
 from segengine.errors import JobError
+from segengine.job import load_job
 from segengine.segmenters.kmeans import KMeans
 from segengine.types import Entry, FrameRef
 from tests.segengine.sources.scenes import CORNER, UTM, field, tile, write
@@ -160,6 +161,39 @@ def test_no_segmenter_is_asked_about_shards_without_a_valid_pixel(
         trees.append(bench.tree())
     assert trees[0] == trees[1]
     assert calls == [24, 36]  # of 6 x 6 shards the first two rows lie in rows 0 to 63 of 90
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_the_worked_example(tmp_path: Path) -> None:
+    """deployments/jobs/sentinel-2.yaml, on a small scene laid out as ESA does."""
+    example = Path(__file__).parents[2] / "deployments/jobs/sentinel-2.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    images = tmp_path / "S2/S2A_T33.SAFE/GRANULE/L2A_T33/IMG_DATA"
+    bands = {
+        "B04_10m": 10,
+        "B03_10m": 10,
+        "B02_10m": 10,
+        "B8A_20m": 20,
+        "TCI_10m": 10,
+        "B04_20m": 20,
+    }
+    for seed, (name, resolution) in enumerate(bands.items()):
+        values = field(resolution, 2400, seed)
+        path = images / f"R{resolution}m" / f"T33_20260101_{name}.jp2"
+        options = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+        write(path, values, resolution, **options)
+    geojson(tmp_path / "fields.geojson", [(111, -111), (1511, -311), (811, -1911)])
+    assert segengine.run(load_job(job)).exit_code == 0
+    store = segengine.open_store(tmp_path / "masks/sentinel-2.zarr")
+    (scene,) = store.scenes.values()
+    assert scene.name == "S2A_T33"
+    assert scene.attributes["transform"][0] == 20
+    found = np.asarray(scene.mask)[0]
+    assert found.shape == (120, 120)
+    # a triangle of 1,400 x 200, 700 x 1,800 m
+    assert (found != scene.void).sum() * 400 == pytest.approx(1_190_000, rel=0.01)
+    assert set(np.unique(found[found != scene.void])) == set(range(5))
 
 
 def test_stores_show_the_pixels_that_were_segmented(bench: Any) -> None:
