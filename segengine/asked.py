@@ -26,6 +26,7 @@ from segengine.types import (
     Describes,
     Findings,
     FindsTruth,
+    FrameRef,
     Headline,
     Inertia,
     LabelsAlone,
@@ -57,6 +58,7 @@ from segengine.types import (
     View,
     Weighted,
     Whole,
+    Within,
 )
 
 if TYPE_CHECKING:
@@ -231,6 +233,11 @@ def lists_inputs(kind: str) -> bool:
 def lister(source: Source) -> Lists | None:
     """A source that finds its inputs itself; None: the paths are files."""
     return source if isinstance(source, Lists) else None
+
+
+def within(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+    """(y, x) of a window, what of it counts; None: all."""
+    return source.within(ref, rows, cols) if isinstance(source, Within) else None
 
 
 def has_truth(kind: str) -> bool:

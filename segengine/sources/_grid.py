@@ -9,7 +9,7 @@ local(grid, part)      pixels of the target to pixels of a part in the same CRS,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -22,6 +22,10 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The transform of what lies nowhere: coordinates are pixels."""
 KERNELS = ("nearest", "bilinear", "cubic", "average")
 """How pixels of one grid may become those of another."""
+_UNITS = {"2": 25_400.0, "3": 10_000.0}
+"""Micrometres of a TIFF's units of resolution: inches, centimetres."""
+_FEWEST = 1000.0
+"""Pixels of one of these, of a microscope: photos, too, have 72 or 300 an inch, which mean nothing."""
 _STEPS = 41
 """Points along each side of a grid of which it is looked up where they lie."""
 _LONGEST = 1 << 16
@@ -201,12 +205,32 @@ def _target(grids: Sequence[Grid], resolution: float | None, crs: str) -> Grid:
     if resolution is None:
         return base
     left, bottom, right, top = base.bounds
+    upright = bool(base.wkt) or base.transform[4] < 0
     return Grid(
         height=_cells(top - bottom, resolution),
         width=_cells(right - left, resolution),
-        transform=(resolution, 0.0, left, 0.0, -resolution, top),
+        transform=(resolution, 0.0, left, 0.0, -resolution, top)
+        if upright
+        else (resolution, 0.0, left, 0.0, resolution, bottom),
         wkt=base.wkt,
     )
+
+
+def micrometres(tags: Mapping[str, str]) -> Six:
+    """The transform of a picture under a microscope, from a TIFF's resolution; of others the identity.
+
+    >>> micrometres({"TIFFTAG_XRESOLUTION": "40000", "TIFFTAG_YRESOLUTION": "20000",
+    ...              "TIFFTAG_RESOLUTIONUNIT": "3 (pixels/cm)"})
+    (0.25, 0.0, 0.0, 0.0, 0.5, 0.0)
+    """
+    unit = _UNITS.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    try:
+        sides = [float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY"]
+    except (KeyError, ValueError):
+        return IDENTITY
+    if unit is None or not all(_FEWEST < side < math.inf for side in sides):
+        return IDENTITY
+    return unit / sides[0], 0.0, 0.0, 0.0, unit / sides[1], 0.0
 
 
 def _cells(length: float, size: float) -> int:

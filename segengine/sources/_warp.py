@@ -24,9 +24,11 @@ from segengine.sources._grid import IDENTITY, Grid, Six, crs_of, inverse, local,
 from segengine.types import Bool
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
-ROWS, COLUMNS = 256, 64
-"""Of a block, which is warped in one call: GDAL takes points between the ends and the middle of a row to
-lie on lines, to an eighth of a pixel at worst, and within so few columns to a thousandth or so."""
+ROWS = 512
+"""Of a block, which is warped in one call."""
+COLUMNS, FEWER = 512, 128
+"""Of a block in one CRS, and from one to another: GDAL takes points between the ends and the middle of a
+row to lie on lines, to an eighth of a pixel at worst; within so few columns to a hundredth or so."""
 _MOST = 1 << 28
 """Pixels of a source that one block may need: below that a scale is a mistake."""
 _STRIP = 1 << 25
@@ -84,6 +86,11 @@ class Warp:
         return straight and self.resampling == "nearest" and self._in_one_crs
 
     @property
+    def columns(self) -> int:
+        """Of a block."""
+        return COLUMNS if self._in_one_crs else FEWER
+
+    @property
     def _in_one_crs(self) -> bool:
         return same_crs(self.grid.wkt, self.source.wkt)
 
@@ -130,13 +137,14 @@ class Warp:
     def _warped(
         self, read: Read, rows: slice, cols: slice
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any], Any]]:
+        wide = self.columns
         for y in range(rows.start // ROWS * ROWS, rows.stop, ROWS):
-            for x in range(cols.start // COLUMNS * COLUMNS, cols.stop, COLUMNS):
+            for x in range(cols.start // wide * wide, cols.stop, wide):
                 block = self._block(read, y, x)
                 if block is None:
                     continue
                 top, bottom = max(y, rows.start), min(y + ROWS, rows.stop)
-                left, right = max(x, cols.start), min(x + COLUMNS, cols.stop)
+                left, right = max(x, cols.start), min(x + wide, cols.stop)
                 inner = slice(top - y, bottom - y), slice(left - x, right - x)
                 at = (
                     slice(top - rows.start, bottom - rows.start),
@@ -154,7 +162,7 @@ class Warp:
         if (rows.stop - rows.start) * (cols.stop - cols.start) > _MOST:
             raise CorruptInputError(
                 f"{(rows.stop - rows.start) * (cols.stop - cols.start):,} of its pixels would make one "
-                f"block of {COLUMNS} x {ROWS}: source.resolution is too coarse, or source.crs tears it"
+                f"block of {self.columns} x {ROWS}: source.resolution is too coarse, or source.crs tears it"
             )
         pixels, valid = read(rows, cols)
         if inside and valid is None:
@@ -188,7 +196,7 @@ class Warp:
     def _in_source(self, y: int, x: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Columns and rows in the source of points all over a block, those that lie anywhere."""
         steps = np.linspace(0, 1, _STEPS)
-        points = np.meshgrid(x + steps * COLUMNS, y + steps * ROWS)
+        points = np.meshgrid(x + steps * self.columns, y + steps * ROWS)
         return self._to_source(points[0].ravel(), points[1].ravel())
 
     def _to_source(
@@ -215,7 +223,7 @@ class Warp:
     def _call(
         self, pixels: NDArray[Any], valid: Bool | None, rows: slice, cols: slice, y: int, x: int
     ) -> tuple[NDArray[Any], Bool | None]:
-        from affine import Affine
+        from rasterio import Affine
         from rasterio.enums import Resampling as Kernels
         from rasterio.warp import reproject
 
@@ -226,7 +234,7 @@ class Warp:
         if valid is not None:
             alpha = np.where(valid, _full(used), used.type(0))[None]
             layers = np.concatenate([np.where(valid, layers, used.type(0)), alpha])
-        found = np.zeros((len(layers), ROWS, COLUMNS), used)
+        found = np.zeros((len(layers), ROWS, self.columns), used)
         if self._in_one_crs:
             start, place = shifted(IDENTITY, cols.start, rows.start), local(self.grid, self.source)
             crs = (crs_of(_PLANE),) * 2

@@ -37,7 +37,7 @@ from segengine.sources._files import (
 from segengine.sources._grid import require_grid
 from segengine.sources._strips import read_window
 from segengine.sources._warp import Resampling
-from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
+from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
@@ -136,6 +136,10 @@ class RasterSource:
                 yield unreadable(error)
             except MemoryError:
                 yield Unreadable("error", "not enough memory to decode it")
+
+    def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+        """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        return None if self.area is None else _parts.within(self, ref, rows, cols)
 
     def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         try:

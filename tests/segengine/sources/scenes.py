@@ -31,7 +31,7 @@ def write(path: Path, layers: Any, resolution: float, corner: Any = CORNER, **pr
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = layers.shape
     with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, **options
+        path, "w", count=count, height=height, width=width, **({"driver": "GTiff"} | options)
     ) as file:
         file.write(layers)
     return str(path)

@@ -185,6 +185,19 @@ def test_wrong_options_name_the_key(options: Any, words: str) -> None:
         RasterSource(**options)
 
 
+def test_micrometres_a_pixel_of_a_slide(tmp_path: Path) -> None:
+    import tifffile
+
+    values = field(10, 2000)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
+    source, probe, ref = probed(str(path), resolution=0.5, resampling="average")  # of 0.25
+    assert probe.attributes["transform"] == [0.5, 0, 0, 0, 0.5, 0]
+    pixels, _ = read(source, ref, slice(0, 100), slice(0, 100))
+    means = values.reshape(100, 2, 100, 2).mean(axis=(1, 3))
+    assert np.abs(pixels[..., 0] - means).max() <= 0.5
+
+
 def test_what_lies_nowhere_has_no_resolution(tmp_path: Path) -> None:
     from PIL import Image
 
