@@ -1,0 +1,229 @@
+"""STAC: items, collections, catalogs, GeoParquet of items and API searches; each item is a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import xxhash
+
+from segengine.ahead import several
+from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
+from segengine.sources._files import is_url, is_web, unreadable
+from segengine.sources._signed import signed
+from segengine.sources._stac_documents import read_document
+from segengine.sources._stac_items import Item, read_item
+from segengine.sources._stac_links import Reach
+from segengine.sources._stac_search import Block, Search
+from segengine.sources._stac_walk import Walk
+from segengine.sources.listing import Listing, Unlisted, mark_of
+from segengine.sources.raster import RasterSource
+from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
+from segengine.urls import public
+
+
+@dataclass(frozen=True, slots=True)
+class StacSource:
+    """Items as scenes, named by their ids; bands are assets, brought to the grid of the finest.
+
+    - search: {url, collections, bbox, datetime, limit}, of a STAC API, in place of paths.
+    - assets: keys of assets, or an `eo:common_name`, in the order of bands; `name:2` is the second band
+      of an asset. Omitted: those with the role `data`.
+    - signer: one of the entry points `segengine.signers`, which signs each URL as it is read.
+    """
+
+    search: Block | None = None
+    assets: tuple[str, ...] | None = None
+    signer: str | None = None
+    paths: tuple[str, ...] = ()
+    trust: bool = False
+    """Links may lead anywhere, and GDAL may use all of its drivers."""
+
+    def __post_init__(self) -> None:
+        if self.search is not None:
+            Search.of(self.search)
+        object.__setattr__(self, "assets", _names(self.assets))
+        object.__setattr__(self, "paths", tuple(self.paths))
+
+    def list(self, paths: Sequence[str]) -> Listing:
+        """The items that the paths or the search name, and what is wrong with those that are no scene.
+
+        Raises ValueError for a path that names nothing, TransientInputError where an API does not
+        answer.
+        """
+        found = list(self._items(paths))
+        unlisted = [each for each in found if isinstance(each, Unlisted)]
+        items = list(_named([each for each in found if isinstance(each, Item)], unlisted))
+        far = any(is_url(part.uri) for _, item in items for part in item.parts)
+        entries = []
+        for each in several(items, self._entry, far=far):
+            (entries if isinstance(each, Entry) else unlisted).append(each)
+        return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac")
+
+    def probe(self, entry: Entry) -> Probe:
+        """What the headers of an item's assets say, on one grid."""
+        probe = self._renewing(entry, self._raster.probe)
+        return replace(probe, kind="stac", attributes={**probe.attributes, **entry.attributes})
+
+    def read(
+        self, frames: Sequence[FrameRef], rows: slice, cols: slice
+    ) -> Iterator[Tile | Unreadable]:
+        """One item a frame, its URLs signed as they are opened."""
+        raster = self._raster
+        for ref in frames:
+            try:
+                if not ref.parts:
+                    raise self._lost(ref)
+                yield self._renewing(ref, partial(raster.tile, rows=rows, cols=cols))
+            except (CorruptInputError, TransientInputError) as error:
+                yield unreadable(error)
+            except MemoryError:
+                yield Unreadable("error", "not enough memory to decode it")
+
+    # Listing
+
+    def _items(self, paths: Sequence[str]) -> Iterable[Item | Unlisted]:
+        search = None if self.search is None else Search.of(self.search)
+        reach = Reach.of([*paths, *([search.url] if search else [])], self.trust)
+        read = partial(read_item, assets=self.assets, reach=reach)
+        if search is None:
+            return Walk(reach, read).run(paths)
+        return search.run(read, self.trust)
+
+    def _entry(self, named: tuple[str, Item]) -> Entry | Unlisted:
+        """An item as it is planned: with the marks of the files that it is made of."""
+        name, item = named
+        marks = {}
+        for key, part in zip(item.keys, item.parts, strict=True):
+            if part.uri in marks:
+                continue
+            try:
+                marks[part.uri] = item.checksums.get(part.uri) or self._mark(part.uri)
+            except (CorruptInputError, TransientInputError) as error:
+                kind = "corrupt" if isinstance(error, CorruptInputError) else "error"
+                return Unlisted(name, item.base, f"its asset {key}: {error}", kind)
+        told = [
+            (replace(part, uri=public(part.uri)), public(uri), marks[uri])
+            for part in item.parts
+            for uri in [part.uri]
+        ]
+        mark = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
+        return Entry(name, item.base, mark, item.parts, item.attributes)
+
+    def _mark(self, uri: str) -> str:
+        try:
+            return mark_of(signed(uri, self.signer))
+        except DeniedInputError:
+            if self.signer is None:
+                raise
+            return mark_of(signed(uri, self.signer, anew=True))
+
+    # Reading
+
+    @property
+    def _raster(self) -> RasterSource:
+        return RasterSource(paths=self.paths, trust=self.trust)
+
+    def _renewing(self, about: Any, use: Any) -> Any:
+        """What `use` makes of an entry or a frame with signed parts; once more where they are refused."""
+        try:
+            return use(replace(about, parts=self._signed(about.parts)))
+        except DeniedInputError:
+            parts = self._signed(about.parts, anew=True) if self.signer else self._fresh(about)
+            if parts is None:
+                raise
+            return use(replace(about, parts=parts))
+
+    def _signed(self, parts: Sequence[Part], *, anew: bool = False) -> tuple[Part, ...]:
+        urls = {uri: signed(uri, self.signer, anew=anew) for uri in {part.uri for part in parts}}
+        return tuple(replace(part, uri=urls[part.uri]) for part in parts)
+
+    def _fresh(self, about: Entry | FrameRef) -> tuple[Part, ...] | None:
+        """The parts with the signatures that the item has now; None: there are no others."""
+        if not is_web(about.uri):
+            return None
+        try:
+            item = self._item(about.uri)
+        except (CorruptInputError, TransientInputError):
+            return None
+        urls = {public(part.uri): part.uri for part in item.parts}
+        found = tuple(
+            replace(part, uri=urls.get(public(part.uri), part.uri)) for part in about.parts
+        )
+        return found if found != tuple(about.parts) else None
+
+    def _item(self, uri: str) -> Item:
+        # What it links to is compared with what was planned, and nothing else of it is opened.
+        return read_item(read_document(uri), uri, self.assets, Reach(trust=True))
+
+    def _lost(self, ref: FrameRef) -> CorruptInputError | TransientInputError:
+        """Why a frame has no parts any more: its item is there, and is no scene."""
+        try:
+            problem = self._item(ref.uri).problem
+        except (CorruptInputError, TransientInputError) as error:
+            return type(error)(f"its item {error}")
+        if problem:
+            return CorruptInputError(problem)
+        return TransientInputError("its item or an asset could not be read when it was planned")
+
+
+_: type[Source] = StacSource
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """The option `assets`. Raises ValueError."""
+    if value is None:
+        return None
+    names = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(names, Sequence)
+        or not names
+        or not all(isinstance(name, str) and name for name in names)
+    ):
+        raise ValueError(f"assets: is {value!r}; it must list keys of assets, or common names")
+    return tuple(names)
+
+
+def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[str, Item]]:
+    """Items under their names: the id, and where two collections have the same, both.
+
+    What is no scene goes to `unlisted`.
+    """
+    groups: dict[str, dict[str, Item]] = {}
+    for item in items:
+        group = groups.setdefault(item.name, {})
+        other = group.setdefault(item.collection, item)
+        if other.digest != item.digest:
+            unlisted.append(
+                Unlisted(
+                    item.name,
+                    item.base,
+                    f"is there twice, and differs from what {public(other.base)} says; name one of them",
+                    "corrupt",
+                )
+            )
+    for name, group in groups.items():
+        for collection, item in group.items():
+            own = name if len(group) == 1 else f"{collection}/{name}" if collection else name
+            if item.problem:
+                unlisted.append(Unlisted(own, item.base, item.problem, "corrupt"))
+            else:
+                yield own, item
+
+
+def _apart(unlisted: Iterable[Unlisted], entries: Iterable[Entry]) -> Iterator[Unlisted]:
+    """Each under a name that nothing else has: a catalog may be called as an item is."""
+    taken = {entry.name for entry in entries}
+    for each in unlisted:
+        name, number = each.name, 1
+        while name in taken:
+            number += 1
+            name = f"{each.name} ({number})"
+        taken.add(name)
+        yield each._replace(name=name)
+
+
+def _sorted(found: list[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(found, key=lambda each: each.name.encode("utf-8", "surrogateescape")))
