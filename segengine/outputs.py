@@ -114,7 +114,7 @@ class Inputs:
         for unplaced in load_unplaced(store.objects):
             yield from _with_parts(unplaced.uri)
         for scene in store.scenes.values():
-            for uri in dict.fromkeys(scene.layout.uris):
+            for uri in scene.layout.files:
                 yield from _with_parts(uri)
         yield from self._truths()
         job = store.job

@@ -62,6 +62,28 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One band of a scene of several files: where it lies, and what is known of it beside its file.
+
+    What is None is as the file says. With `scale` or `offset` pixels are float32, value * scale +
+    offset (1 and 0 where the other is None).
+    """
+
+    uri: str = field(repr=False)
+    """Absolute local path or URL, with the credentials that it may carry; empty: it is missing."""
+    band: int = 1
+    """1-based, in the file; 0: the only one that the file has."""
+    name: str = ""
+    """What the job calls the band: `B04`, `red`."""
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+    """The value that stands for none, before scale and offset."""
+    dtype: str | None = None
+    """NumPy name of the dtype that the pixels are read as."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One input as listed: nothing of it has been read yet."""
 
@@ -71,6 +93,8 @@ class Entry:
     """Absolute local path or URL, with the credentials that it may carry."""
     fingerprint: str
     """Digest of size and mtime_ns (local) or size and ETag (object store, https)."""
+    parts: tuple[Part, ...] = ()
+    """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +154,8 @@ class FrameRef:
     """Time stamp and position of the key frame to decode from (video)."""
     gone: bool = False
     """The input has vanished; its mask stays."""
+    parts: tuple[Part, ...] = ()
+    """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
 
 
 @dataclass(frozen=True, slots=True)

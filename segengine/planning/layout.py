@@ -145,12 +145,14 @@ def _updated(
             # Known, or its header cannot be read any more: then the worker will say so.
             if home[name] == layout.scene:
                 uris[i], fingerprints[i], gone[i] = entry.uri, entry.fingerprint, False
+                extra = {"parts": entry.parts}
         elif _fits(layout, probed[name].probe):
             probe = probed[name].probe
             uris[i], fingerprints[i], gone[i] = entry.uri, entry.fingerprint, False
             heights[i], widths[i] = probe.height, probe.width
             if not layout.stacked:
                 extra = {
+                    "parts": entry.parts,
                     "positions": probe.positions,
                     "times": probe.times,
                     "seeks": probe.seeks,
@@ -248,6 +250,7 @@ def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
         times=probe.times,
         seeks=probe.seeks,
         attributes=dict(probe.attributes),
+        parts=item.entry.parts,
     )
 
 

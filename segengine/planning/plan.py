@@ -129,7 +129,7 @@ class Plan:
     def overlaps(self, layout: Layout) -> bool:
         """True where a worker reads and stores while it computes: it would wait for a network, or its
         segmenter for both."""
-        remote = "://" in layout.uris[0] or is_far(self.objects.root)
+        remote = any("://" in uri for uri in layout.files) or is_far(self.objects.root)
         return remote or asked.is_slow(self.plugin)
 
     def group(self, layout: Layout, frame: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
@@ -14,12 +13,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _apart, _gdal, _tiff
+from segengine.sources import _apart, _gdal, _parts, _tiff
 from segengine.sources._bands import choose, require_bands
-from segengine.sources._bounds import MOST_BYTES, require_bounded
+from segengine.sources._dataset import (
+    alpha_of,
+    attributes_of,
+    bands_last,
+    dtype_of,
+    require_bounded_dataset,
+    valid_in,
+    window_of,
+)
 from segengine.sources._files import (
     GuardedFile,
     changed,
@@ -29,7 +35,9 @@ from segengine.sources._files import (
     require_unpacked,
     unreadable,
 )
-from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
+from segengine.sources._grid import require_grid
+from segengine.sources._warp import Resampling
+from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
@@ -42,13 +50,8 @@ NONE, which leaves the nodata of an `.aux.xml` out too."""
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".tfw", ".wld")
 """Looked for behind a URL, each by name: listing a bucket's folder for each open takes long."""
 
-_MOST_POINTS = 1 << 16
 _MOST_OPENED = 100
 """Pages of a TIFF that are opened one by one."""
-_SLACK = 1 << 16
-"""Blocks that a TIFF may leave out."""
-
-_CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
 
 class ApartError(Exception):
@@ -74,14 +77,23 @@ class RasterSource:
     """The job's: what a VRT may name beside what lies below its own folder."""
     trust: bool = False
     """A file may name any other, and GDAL may use all of its drivers."""
+    resolution: float | None = None
+    """Side of a pixel of the scene's grid, in units of its CRS; None: that of its finest band."""
+    crs: str | None = None
+    """The CRS of the scene's grid; None: its own."""
+    resampling: Resampling = "nearest"
+    """How pixels of one grid become those of another."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", require_bands(self.bands))
         object.__setattr__(self, "paths", tuple(self.paths))
+        require_grid(self.resolution, self.crs, self.resampling)
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
         try:
+            if self._is_gridded(entry.parts):
+                return _parts.probe(self, entry)
             with self.open(entry.uri) as dataset:
                 pages = _pages(dataset)
                 if pages:
@@ -93,9 +105,9 @@ class RasterSource:
             return _apart.probe(self, entry)
 
     def _probe(self, uri: str, dataset: Any, pages: list[str]) -> Probe:
-        bands = self._bands(dataset)
-        _require_bounded(dataset, len(bands))
-        dtype = _dtype(dataset, bands)
+        bands = self.bands_of(dataset)
+        require_bounded_dataset(dataset, len(bands))
+        dtype = dtype_of(dataset, bands)
         _require_alike(uri, dataset, pages)
         return Probe(
             kind="raster",
@@ -105,7 +117,7 @@ class RasterSource:
             dtype=dtype,
             windowed=True,
             positions=np.arange(len(pages)) if pages else None,
-            attributes=_attributes(dataset, bands),
+            attributes=attributes_of(dataset, bands),
         )
 
     def read(
@@ -126,7 +138,13 @@ class RasterSource:
         except ApartError:
             return _apart.read(self, ref, rows, cols)
 
+    def _is_gridded(self, parts: Sequence[Part]) -> bool:
+        """Whether a scene comes to a grid that is not, or need not be, that of its one file."""
+        return bool(parts) or self.resolution is not None or self.crs is not None
+
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        if self._is_gridded(ref.parts):
+            return _parts.read(self, ref, rows, cols)
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
         with self.open_page(ref.uri, ref.position, **known) as page:
             found = self._window(page, ref, rows, cols)
@@ -134,21 +152,21 @@ class RasterSource:
             if mask is None or isinstance(found, Unreadable):
                 return found
             with _open_page(mask) as pixels:
-                inside = pixels.read(1, window=_window_of(rows, cols)) > 0
+                inside = pixels.read(1, window=window_of(rows, cols)) > 0
         return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
 
     def _window(self, dataset: Any, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         difference = changed(ref, dataset.height, dataset.width)
         if difference is not None:
             return difference
-        bands = self._bands(dataset)
-        _require_bounded(dataset, len(bands))
-        dtype = _dtype(dataset, bands)
-        window = _window_of(rows, cols)
+        bands = self.bands_of(dataset)
+        require_bounded_dataset(dataset, len(bands))
+        dtype = dtype_of(dataset, bands)
+        window = window_of(rows, cols)
         _apart.allow(int(window.height * window.width) * len(bands) * np.dtype(dtype).itemsize)
         layers = dataset.read(list(bands), window=window, out_dtype=dtype)
-        pixels = _bands_last(layers)
-        return Tile(pixels, _valid(dataset, bands, window, pixels))
+        pixels = bands_last(layers)
+        return Tile(pixels, valid_in(dataset, bands, window, pixels))
 
     @contextmanager
     def open_page(self, uri: str, position: int, **settings: Any) -> Iterator[Any]:
@@ -164,9 +182,10 @@ class RasterSource:
                 yield page
 
     @contextmanager
-    def open(self, uri: str, **settings: Any) -> Iterator[Any]:
+    def open(self, uri: str, overview: int | None = None, **settings: Any) -> Iterator[Any]:
         """An open dataset, with GDAL's settings while it is open; GDAL's errors become ours.
 
+        `overview`: of which one of its overviews is opened in its place, counted from the finest.
         Raises ApartError for what is only opened in a process of its own.
         """
         import rasterio
@@ -174,6 +193,7 @@ class RasterSource:
 
         remote = _Remote(uri, self.trust) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
+        level = {} if overview is None else {"overview_level": overview}
         try:
             driver = self._driver(uri, remote)
             with rasterio.Env(**options), warnings.catch_warnings():
@@ -181,9 +201,9 @@ class RasterSource:
                     warnings.simplefilter("ignore", kind)
                 # As a Path a name is taken as it stands; in a string `?` and `#` would be parsed.
                 with (
-                    rasterio.open(Path(uri), driver=driver)
+                    rasterio.open(Path(uri), driver=driver, **level)
                     if remote is None
-                    else rasterio.open(uri, driver=driver, opener=remote.open) as dataset
+                    else rasterio.open(uri, driver=driver, opener=remote.open, **level) as dataset
                 ):
                     if not self.trust:
                         _gdal.require_own_overviews(dataset)
@@ -218,25 +238,21 @@ class RasterSource:
             _gdal.require_remote(driver)
         return driver
 
-    def _bands(self, dataset: Any) -> tuple[int, ...]:
+    def pages_of(self, dataset: Any) -> list[str]:
+        """GDAL's names of a TIFF's pages, where it has several."""
+        return _pages(dataset)
+
+    def bands_of(self, dataset: Any) -> tuple[int, ...]:
+        """1-based numbers of the bands to read. Raises CorruptInputError where there are none."""
         if dataset.count == 0:
             held = len(dataset.subdatasets)
             raise CorruptInputError(
                 f"holds {held} data sets and no bands of its own; convert the one meant to GeoTIFF"
             )
-        alpha = _alpha(dataset)
+        alpha = alpha_of(dataset)
         return choose(
             self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
         )
-
-
-def _bands_last(layers: NDArray[Any]) -> NDArray[Any]:
-    """(band, y, x) -> (y, x, band), in memory order; OpenCV interleaves five times as fast as NumPy."""
-    import cv2
-
-    if layers.shape[0] > 1 and layers.size and layers.dtype.name in _CV2_DTYPES:
-        return np.asarray(cv2.merge(list(layers)))
-    return np.ascontiguousarray(np.moveaxis(layers, 0, -1))
 
 
 _: type[Source] = RasterSource
@@ -329,12 +345,6 @@ def _pages(dataset: Any) -> list[str]:
     return sorted(dataset.subdatasets, key=lambda name: int(name.split(":", 2)[1]))
 
 
-def _window_of(rows: slice, cols: slice) -> Any:
-    from rasterio.windows import Window
-
-    return Window.from_slices(rows, cols)
-
-
 def _mask_of(page: Any, ref: FrameRef) -> str | None:
     """GDAL's name of the mask of one page of several, which it finds only for a file as a whole."""
     if not page.name.startswith("GTIFF_DIR:"):
@@ -402,104 +412,3 @@ def _ground(page: Any) -> object:
     points, _ = page.gcps
     found = page.crs, page.transform, [p.asdict() for p in points]
     return "" if page.crs is None and page.transform.is_identity and not points else str(found)
-
-
-def _require_bounded(dataset: Any, bands: int) -> None:
-    """Raise CorruptInputError for what a header claims and no worker could hold."""
-    height, width = dataset.shape
-    require_bounded(height, width, bands)
-    rows, cols = dataset.block_shapes[0]
-    whole = dataset.interleaving is not None and dataset.interleaving.value == "PIXEL"
-    depth = (dataset.count if whole else 1) * np.dtype(_plain(dataset.dtypes[0])).itemsize
-    if rows * cols * depth >= MOST_BYTES:
-        raise CorruptInputError(
-            f"one block of it is {cols} x {rows} pixels, {rows * cols * depth:,} bytes; at most "
-            f"{MOST_BYTES:,} are decoded at once: convert it to a tiled GeoTIFF"
-        )
-    if dataset.driver == "GTiff" and os.path.isfile(dataset.name):
-        planes = 1 if whole else dataset.count
-        blocks = -(-height // rows) * -(-width // cols) * planes
-        size = os.path.getsize(dataset.name)
-        if 2 * blocks > size + _SLACK:
-            raise CorruptInputError(
-                f"claims {blocks:,} blocks, more than a file of {size:,} bytes can list"
-            )
-
-
-def _plain(dtype: str) -> str:
-    return {"complex_int16": "int32"}.get(dtype, dtype)
-
-
-def _alpha(dataset: Any) -> int | None:
-    from rasterio.enums import ColorInterp
-
-    return next(
-        (
-            i
-            for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if c == ColorInterp.alpha
-        ),
-        None,
-    )
-
-
-def _dtype(dataset: Any, bands: tuple[int, ...]) -> str:
-    dtypes = dataset.dtypes  # a list of all bands, made at each look
-    names = [dtypes[band - 1] for band in bands]
-    for name in names:
-        if name.startswith("complex"):
-            raise CorruptInputError(
-                f"{name} pixels cannot be segmented; convert them to magnitudes first"
-            )
-    return str(np.result_type(*names))
-
-
-def _valid(dataset: Any, bands: tuple[int, ...], window: Any, pixels: Any) -> Bool | None:
-    from rasterio.enums import MaskFlags
-
-    valid = np.ones(pixels.shape[:2], np.bool_)
-    flags = dataset.mask_flag_enums
-    masked = [band for band in bands if MaskFlags.all_valid not in flags[band - 1]]
-    if masked:
-        valid &= (dataset.read_masks(masked, window=window) > 0).all(axis=0)
-    alpha = _alpha(dataset)
-    if alpha is not None and alpha not in bands:
-        valid &= dataset.read(alpha, window=window) > 0
-    if pixels.dtype.kind == "f":
-        valid &= ~np.isnan(pixels).any(axis=-1)
-    return None if valid.all() else valid
-
-
-def _attributes(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if dataset.crs:
-        found["crs_wkt"] = dataset.crs.to_wkt()
-    place = [float(value) for value in tuple(dataset.transform)[:6]]
-    if not dataset.transform.is_identity and all(map(math.isfinite, place)):
-        found["transform"] = place
-    found |= _points(dataset)
-    nodata = dataset.nodatavals[bands[0] - 1]
-    if nodata is not None:
-        # JSON has no NaN or infinity; their names serve GDAL as well.
-        found["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
-    descriptions = dataset.descriptions
-    names = [descriptions[band - 1] for band in bands]
-    if all(names):
-        found["band_names"] = names
-    return found
-
-
-def _points(dataset: Any) -> dict[str, Any]:
-    """What places a raster beside a transform: ground control points, rational functions (RPCs)."""
-    found: dict[str, Any] = {}
-    points, crs = dataset.gcps
-    if len(points) > _MOST_POINTS:
-        raise CorruptInputError(
-            f"has {len(points):,} ground control points; at most {_MOST_POINTS:,} are read"
-        )
-    rows = [[float(v or 0) for v in (p.row, p.col, p.x, p.y, p.z)] for p in points]
-    if rows and np.isfinite(rows).all():
-        found["gcps"] = {"crs_wkt": crs.to_wkt() if crs else None, "points": rows}
-    if dataset.rpcs is not None:
-        found["rpcs"] = {name: str(value) for name, value in dataset.rpcs.to_gdal().items()}
-    return found

@@ -19,7 +19,7 @@ from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Place, Window
+from segengine.types import FrameRef, Part, Place, Window
 from segengine.urls import public
 
 
@@ -51,12 +51,23 @@ class Layout:
     times: NDArray[np.float64] | None = None
     seeks: NDArray[np.int64] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    """One a band, of a scene of several files."""
 
     @property
     def public(self) -> Layout:
         """The same as it is committed: without credentials that a URL may carry."""
         shown = tuple(map(public, self.uris))
-        return self if shown == self.uris else replace(self, uris=shown)
+        parts = tuple(replace(part, uri=public(part.uri)) for part in self.parts)
+        if (shown, parts) == (self.uris, self.parts):
+            return self
+        return replace(self, uris=shown, parts=parts)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """uris of all that its frames are read from, each once."""
+        found = dict.fromkeys((*self.uris, *(part.uri for part in self.parts)))
+        return tuple(uri for uri in found if uri)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -106,6 +117,7 @@ class Layout:
             if self.seeks is None
             else (int(self.seeks[index, 0]), int(self.seeks[index, 1])),
             gone=bool(self.gone[i]),
+            parts=self.parts,
         )
 
     def frames(self, start: int = 0, stop: int | None = None) -> tuple[FrameRef, ...]:

@@ -28,6 +28,7 @@ NAMED: Mapping[str, str] = {
     "unplaced/1": "segengine.store.layouts:Unplaced",
     "window/1": "segengine.types:Window",
     "frame-ref/1": "segengine.types:FrameRef",
+    "part/1": "segengine.types:Part",
     "vanished/1": "segengine.worker.vanished:Kept",
     "frame-failure/1": "segengine.store.kinds:FrameFailure",
     "surveyed/1": "segengine.worker.tasks:Surveyed",

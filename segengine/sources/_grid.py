@@ -1,0 +1,246 @@
+"""The grid of a scene's pixels: where it lies, how another one maps to it, and the one that a job asks for.
+
+part                   Grid(height, width, transform, wkt)     as its header says
+target                 the finest part's; with `resolution` or `crs` one of its own, which starts
+                       at the upper left corner of the finest part's extent in that CRS
+local(grid, part)      pixels of the target to pixels of a part in the same CRS, without rounding
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from segengine.errors import CorruptInputError
+from segengine.sources._bounds import require_bounded
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""The transform of what lies nowhere: coordinates are pixels."""
+KERNELS = ("nearest", "bilinear", "cubic", "average")
+"""How pixels of one grid may become those of another."""
+_LONGEST = 1 << 16
+"""Characters of a CRS as WKT."""
+_ROUND = 1e-6
+"""Part of a pixel by which an extent may overstep whole pixels and not count as one more."""
+
+Six = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Rows and columns of pixels, and where they lie."""
+
+    height: int
+    width: int
+    transform: Six = IDENTITY
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f, from the upper left corner."""
+    wkt: str = ""
+    """The CRS of x and y; empty: none is known."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether its pixels lie anywhere."""
+        return bool(self.wkt) or self.transform != IDENTITY
+
+    @property
+    def straight(self) -> bool:
+        """Whether its rows run along x, and its columns along y."""
+        return self.transform[1] == self.transform[3] == 0
+
+    @property
+    def area(self) -> float:
+        """Of a pixel, in units of the CRS."""
+        a, b, _, d, e, _ = self.transform
+        return abs(a * e - b * d)
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """x and y of its four corners."""
+        a, b, c, d, e, f = self.transform
+        ends = ((0, 0), (self.width, 0), (self.width, self.height), (0, self.height))
+        return [(a * i + b * j + c, d * i + e * j + f) for i, j in ends]
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Least x and y, most x and y."""
+        xs, ys = zip(*self.corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+def require_grid(resolution: object, crs: object, resampling: object) -> None:
+    """Raise ValueError for options of a grid that name none."""
+    if resolution is not None and (
+        isinstance(resolution, bool)
+        or not isinstance(resolution, int | float)
+        or not 0 < resolution < math.inf
+    ):
+        raise ValueError(f"resolution: is {resolution!r}; it must be a number above 0")
+    if crs is not None and (not isinstance(crs, str) or not crs.strip() or len(crs) > _LONGEST):
+        raise ValueError(f"crs: is {str(crs)[:100]!r}; name it as EPSG:32633")
+    if resampling not in KERNELS:
+        raise ValueError(f"resampling: is {resampling!r}; choose from {', '.join(KERNELS)}")
+
+
+def crs_of(text: str) -> Any:
+    """A CRS as rasterio has it. Raises ValueError with a reason for a text that is none."""
+    from rasterio.errors import CRSError
+
+    try:
+        return _crs(text)
+    except CRSError as error:
+        raise ValueError(f"{text!r} is no CRS, as EPSG:32633 is") from error
+
+
+@lru_cache(maxsize=256)
+def _crs(text: str) -> Any:
+    import rasterio
+    from rasterio.crs import CRS
+
+    with rasterio.Env():
+        return CRS.from_user_input(text)
+
+
+@lru_cache(maxsize=1024)
+def same_crs(one: str, other: str) -> bool:
+    """Whether two texts name one CRS; of two that are empty nothing says otherwise."""
+    if one == other:
+        return True
+    return bool(one and other) and bool(_crs(one) == _crs(other))
+
+
+def local(grid: Grid, part: Grid) -> Six:
+    """The transform from pixels of `grid` to pixels of `part`, in one CRS.
+
+    Worked out in fractions and rounded once: where one pixel's centre lies on the border of two others
+    (10 m to 20 m), it lies there exactly, wherever a window starts.
+    """
+    a, b, c, d, e, f = map(Fraction, part.transform)
+    whole = a * e - b * d
+    if whole == 0:
+        raise CorruptInputError("its transform is of no area")
+    p, q, r, s, t, u = map(Fraction, grid.transform)
+    found = (
+        (e * p - b * s) / whole,
+        (e * q - b * t) / whole,
+        (e * (r - c) - b * (u - f)) / whole,
+        (a * s - d * p) / whole,
+        (a * t - d * q) / whole,
+        (a * (u - f) - d * (r - c)) / whole,
+    )
+    return tuple(map(float, found))  # type: ignore[return-value] # six of them
+
+
+def finest(grids: Sequence[Grid]) -> Grid:
+    """The one of the smallest pixels, the first of several; all lie in one CRS."""
+    return min(grids, key=lambda grid: grid.area)
+
+
+def target(grids: Sequence[Grid], names: Sequence[str], resolution: float | None, crs: str) -> Grid:
+    """The grid that parts of a scene come to; `names` are the parts', `crs` is empty for their own.
+
+    Raises CorruptInputError for parts that cannot be brought to one: unlike CRS, no place, no overlap.
+    """
+    first = grids[0]
+    for grid, name in zip(grids, names, strict=True):
+        if not all(map(math.isfinite, grid.transform)) or grid.area == 0:
+            raise CorruptInputError(f"{_called(name)} has a transform of no area")
+        if not crs and not same_crs(grid.wkt, first.wkt):
+            one, other = _named(first.wkt), _named(grid.wkt)
+            raise CorruptInputError(
+                f"its bands lie in unlike CRS ({names[0]}: {one}, {name}: {other}); set source.crs"
+            )
+        unlike = (grid.height, grid.width) != (first.height, first.width)
+        if unlike and not (grid.placed and first.placed):
+            raise CorruptInputError(
+                f"its bands differ in size and nothing says where they lie ({names[0]}: {first.width} "
+                f"x {first.height}, {name}: {grid.width} x {grid.height} pixels)"
+            )
+    if crs or resolution is not None:
+        first_unplaced = next((n for g, n in zip(grids, names, strict=True) if not g.placed), None)
+        if first_unplaced is not None:
+            raise CorruptInputError(
+                f"{_called(first_unplaced)} lies nowhere: it has no transform, or one of ground control "
+                "points; `gdalwarp` it first, or leave source.resolution and source.crs out"
+            )
+    if crs and any(not grid.wkt for grid in grids):
+        raise CorruptInputError("has no CRS, which source.crs could be reached from")
+    found = _target(grids, resolution, crs)
+    require_bounded(found.height, found.width, len(grids))
+    return found
+
+
+def _target(grids: Sequence[Grid], resolution: float | None, crs: str) -> Grid:
+    if crs and len({grid.wkt for grid in grids}) > 1:
+        base = min(grids, key=lambda grid: reprojected(grid, crs, None).area)
+    else:
+        base = finest(grids)
+    if crs and not same_crs(crs, base.wkt):
+        return reprojected(base, crs, resolution)
+    if resolution is None:
+        return base
+    left, bottom, right, top = base.bounds
+    return Grid(
+        height=_cells(top - bottom, resolution),
+        width=_cells(right - left, resolution),
+        transform=(resolution, 0.0, left, 0.0, -resolution, top),
+        wkt=base.wkt,
+    )
+
+
+def _cells(length: float, size: float) -> int:
+    return max(1, math.ceil(length / size - _ROUND))
+
+
+@lru_cache(maxsize=1024)
+def reprojected(grid: Grid, crs: str, resolution: float | None) -> Grid:
+    """The grid in another CRS, as `gdalwarp` lays it out; with `resolution` of square pixels of that size.
+
+    Raises CorruptInputError where that CRS does not hold it whole: a pole, the date line.
+    """
+    import rasterio
+    from rasterio.warp import calculate_default_transform
+
+    wanted = crs_of(crs)
+    # GDAL sizes the grid by its corners alone where a rotation is hidden in the bounds.
+    height, width = grid.height, grid.width
+    try:
+        with rasterio.Env():
+            place, columns, rows = calculate_default_transform(
+                _crs(grid.wkt), wanted, width, height, *grid.bounds
+            )
+    except Exception as error:
+        raise CorruptInputError(
+            f"cannot be brought to {crs}, which does not hold all of it; set another source.crs"
+        ) from error
+    left, top = place.c, place.f
+    right, bottom = left + place.a * columns, top + place.e * rows
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        raise CorruptInputError(
+            f"cannot be brought to {crs}, which does not hold all of it; set another source.crs"
+        )
+    wkt = wanted.to_wkt()
+    if resolution is None:
+        return Grid(rows, columns, (place.a, 0.0, left, 0.0, place.e, top), wkt)
+    return Grid(
+        height=_cells(top - bottom, resolution),
+        width=_cells(right - left, resolution),
+        transform=(resolution, 0.0, left, 0.0, -resolution, top),
+        wkt=wkt,
+    )
+
+
+def _called(name: str) -> str:
+    return name or "it"
+
+
+def _named(wkt: str) -> str:
+    """A CRS by its code, or by its name."""
+    if not wkt:
+        return "none"
+    crs = _crs(wkt)
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else wkt.partition('"')[2].partition('"')[0]

@@ -1,0 +1,335 @@
+"""A scene of several files, or of one on a grid that the job asks for: each band brought to that grid.
+
+    Part(B04.jp2), Part(B11.jp2), ...     -> layers, one a file     their headers say the grid
+    window of the grid -> each layer's window, from the overview that is fine enough -> one array
+
+What one header says is remembered by the scene's fingerprint: a worker looks once, and then reads pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import CorruptInputError, TransientInputError
+from segengine.sources import _apart
+from segengine.sources._dataset import (
+    attributes_of,
+    bands_last,
+    dtype_of,
+    require_bounded_dataset,
+    valid_in,
+    window_of,
+)
+from segengine.sources._files import changed
+from segengine.sources._grid import IDENTITY, Grid, target
+from segengine.sources._warp import Resampling, Warp
+from segengine.types import Bool, Entry, FrameRef, Part, Probe, Tile, Unreadable
+from segengine.urls import public
+
+_COARSER = 1 + 1e-6
+"""By how much an overview may be coarser than what is asked for: its size is rounded to whole pixels."""
+_MOST_PARTS = 4096
+
+
+class Opens(Hashable, Protocol):
+    """What a raster source does with one file."""
+
+    @property
+    def resolution(self) -> float | None: ...
+    @property
+    def crs(self) -> str | None: ...
+    @property
+    def resampling(self) -> Resampling: ...
+
+    def open(
+        self, uri: str, overview: int | None = None, **settings: Any
+    ) -> AbstractContextManager[Any]:
+        """An open dataset, or one of its overviews."""
+        ...
+
+    def bands_of(self, dataset: Any) -> tuple[int, ...]:
+        """1-based numbers of the bands to read of a scene of one file."""
+        ...
+
+    def pages_of(self, dataset: Any) -> list[str]:
+        """Names of its pages, where it has several."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What of a scene lies in one file."""
+
+    uri: str
+    parts: tuple[Part, ...]
+    places: tuple[int, ...]
+    """Of the parts among the scene's bands."""
+    bands: tuple[int, ...]
+    """1-based numbers in the file."""
+    dtypes: tuple[str, ...]
+    """Of each band, once scaled."""
+    grid: Grid
+    overviews: tuple[float, ...]
+    """How many times coarser each is."""
+    attributes: dict[str, Any]
+
+    @property
+    def dtype(self) -> str:
+        """One that holds all its bands."""
+        return str(np.result_type(*self.dtypes))
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return self.parts[0].name
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Layers and the grid they come to."""
+
+    layers: tuple[Layer, ...]
+    grid: Grid
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return sum(len(layer.places) for layer in self.layers)
+
+    @property
+    def dtype(self) -> str:
+        """One that holds all bands."""
+        return str(np.result_type(*(layer.dtype for layer in self.layers)))
+
+
+def probe(source: Opens, entry: Entry) -> Probe:
+    """What the headers of a scene's files say. Raises CorruptInputError, TransientInputError."""
+    scene = _scene(source, entry.uri, entry.parts)
+    first = next(layer for layer in scene.layers if 0 in layer.places)
+    attributes = dict(first.attributes)
+    for key in ("crs_wkt", "transform", "gcps", "rpcs"):
+        attributes.pop(key, None)
+    if scene.grid.wkt:
+        attributes["crs_wkt"] = scene.grid.wkt
+    if scene.grid.transform != IDENTITY:
+        attributes["transform"] = list(scene.grid.transform)
+    if entry.parts and all(part.name for part in entry.parts):
+        attributes["band_names"] = [part.name for part in entry.parts]
+    return Probe(
+        kind="raster",
+        height=scene.grid.height,
+        width=scene.grid.width,
+        bands=scene.bands,
+        dtype=scene.dtype,
+        windowed=True,
+        attributes=attributes,
+    )
+
+
+def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+    """A window of the scene's grid. Raises CorruptInputError, TransientInputError."""
+    scene = (
+        _remembered(source, ref.uri, ref.parts, ref.fingerprint)
+        if ref.fingerprint
+        else _scene(source, ref.uri, ref.parts)
+    )
+    difference = changed(ref, scene.grid.height, scene.grid.width)
+    if difference is not None:
+        return difference
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    _apart.allow(height * width * scene.bands * np.dtype(scene.dtype).itemsize)
+    if len(scene.layers) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
+        return Tile(*_layer(source, scene, scene.layers[0], rows, cols))
+    pixels = np.empty((height, width, scene.bands), scene.dtype)
+    valid: Bool | None = None
+    for layer in scene.layers:
+        found, there = _layer(source, scene, layer, rows, cols)
+        pixels[..., list(layer.places)] = found
+        if there is not None:
+            valid = there if valid is None else valid & there
+    return Tile(pixels, valid)
+
+
+@lru_cache(maxsize=64)
+def _remembered(source: Opens, uri: str, parts: tuple[Part, ...], fingerprint: str) -> Scene:
+    return _scene(source, uri, parts)
+
+
+def _scene(source: Opens, uri: str, parts: tuple[Part, ...]) -> Scene:
+    """Opens every file once."""
+    _require_whole(parts)
+    layers = []
+    files: dict[str, list[int]] = {}
+    for i, part in enumerate(parts):
+        files.setdefault(part.uri, []).append(i)
+    for file, places in files.items():
+        with _named(parts[places[0]]), source.open(file) as dataset:
+            layers.append(_look(source, dataset, file, tuple(places), parts))
+    if not parts:
+        with source.open(uri) as dataset:
+            layers.append(_look(source, dataset, uri, (), ()))
+    names = [layer.name for layer in layers]
+    grids = [layer.grid for layer in layers]
+    grid = target(grids, names, source.resolution, source.crs or "")
+    for layer in layers:
+        if not grid.placed:
+            break
+        with _named(layer.parts[0]):
+            if not Warp(grid, layer.grid, source.resampling).meets:
+                raise CorruptInputError(
+                    "lies elsewhere than the others"
+                    if len(layers) > 1
+                    else "lies nowhere in source.crs"
+                )
+    return Scene(tuple(layers), grid)
+
+
+def _require_whole(parts: Sequence[Part]) -> None:
+    """Raise CorruptInputError for bands that are missing, or there twice, by name."""
+    if len(parts) > _MOST_PARTS:
+        raise CorruptInputError(f"has {len(parts):,} bands; at most {_MOST_PARTS:,} are read")
+    missing = [part.name for part in parts if not part.uri]
+    if missing:
+        raise CorruptInputError(f"has no file of band {', '.join(missing)}")
+    by_name: dict[str, set[str]] = {}
+    for part in parts:
+        by_name.setdefault(part.name, set()).add(public(part.uri))
+    for name, uris in by_name.items():
+        if name and len(uris) > 1:
+            raise CorruptInputError(
+                f"has {len(uris)} files of band {name}: {', '.join(sorted(uris))}"
+            )
+
+
+@contextmanager
+def _named(part: Part) -> Iterator[None]:
+    """Errors say which band they are of."""
+    try:
+        yield
+    except (CorruptInputError, TransientInputError) as error:
+        if not part.name:
+            raise
+        raise type(error)(f"band {part.name}: {error}") from error
+
+
+def _look(
+    source: Opens, dataset: Any, uri: str, places: tuple[int, ...], parts: tuple[Part, ...]
+) -> Layer:
+    own = tuple(parts[i] for i in places)
+    if source.pages_of(dataset):
+        raise CorruptInputError("has several pages, of which a scene on one grid takes none")
+    if own:
+        bands = tuple(_band(source, dataset, part) for part in own)
+    else:
+        bands = source.bands_of(dataset)
+        own, places = (Part(uri),) * len(bands), tuple(range(len(bands)))
+    require_bounded_dataset(dataset, len(bands))
+    place = tuple(float(value) for value in tuple(dataset.transform)[:6])
+    attributes = attributes_of(dataset, bands)
+    if own[0].nodata is not None:
+        attributes["nodata"] = own[0].nodata
+    return Layer(
+        uri=uri,
+        parts=own,
+        places=places,
+        bands=bands,
+        dtypes=tuple(_dtype(dataset, band, part) for band, part in zip(bands, own, strict=True)),
+        grid=Grid(
+            dataset.height,
+            dataset.width,
+            place,  # type: ignore[arg-type] # six of them
+            dataset.crs.to_wkt() if dataset.crs else "",
+        ),
+        overviews=tuple(map(float, dataset.overviews(bands[0]))),
+        attributes=attributes,
+    )
+
+
+def _band(source: Opens, dataset: Any, part: Part) -> int:
+    if part.band == 0:
+        only = source.bands_of(dataset)
+        if len(only) > 1:
+            raise CorruptInputError(
+                f"its file has {len(only)} bands, and a scene of several files takes one of each"
+            )
+        return only[0]
+    if part.band > dataset.count:
+        raise CorruptInputError(f"band {part.band} of its file asked, {dataset.count} present")
+    return part.band
+
+
+def _dtype(dataset: Any, band: int, part: Part) -> str:
+    stored = dtype_of(dataset, (band,))
+    if part.scale is not None or part.offset is not None:
+        return "float32"
+    return stored if part.dtype is None else part.dtype
+
+
+def _layer(
+    source: Opens, scene: Scene, layer: Layer, rows: slice, cols: slice
+) -> tuple[NDArray[Any], Bool | None]:
+    """A layer's pixels (y, x, band) and where they are valid, in a window of the scene's grid."""
+    warp = Warp(scene.grid, layer.grid, source.resampling)
+    overview = _overview(warp, layer.overviews)
+    with _named(layer.parts[0]), source.open(layer.uri, overview) as dataset:
+        if overview is None and (dataset.height, dataset.width) != (
+            layer.grid.height,
+            layer.grid.width,
+        ):
+            raise TransientInputError("has changed since it was planned; run again")
+        if overview is not None:
+            warp = replace(warp, source=_coarser(layer.grid, dataset.height, dataset.width))
+
+        def window(rows: slice, cols: slice) -> tuple[NDArray[Any], Bool | None]:
+            return _window(dataset, layer, rows, cols)
+
+        return warp.read(window, rows, cols, len(layer.bands), layer.dtype)
+
+
+def _overview(warp: Warp, overviews: Sequence[float]) -> int | None:
+    """The coarsest overview that is no coarser than what is asked for, as `gdalwarp -ovr AUTO` does."""
+    if warp.plain or not overviews:
+        return None
+    sx, sy = warp.scale
+    most = min(1 / sx, 1 / sy) * _COARSER
+    fit = [i for i, factor in enumerate(overviews) if 1 < factor <= most]
+    return max(fit, key=lambda i: overviews[i], default=None)
+
+
+def _coarser(grid: Grid, height: int, width: int) -> Grid:
+    """The grid of an overview of so many rows and columns."""
+    a, b, c, d, e, f = grid.transform
+    x, y = grid.width / width, grid.height / height
+    return Grid(height, width, (a * x, b * y, c, d * x, e * y, f), grid.wkt)
+
+
+def _window(
+    dataset: Any, layer: Layer, rows: slice, cols: slice
+) -> tuple[NDArray[Any], Bool | None]:
+    window = window_of(rows, cols)
+    if all(p.scale is None and p.offset is None and p.nodata is None for p in layer.parts):
+        raw = dataset.read(list(layer.bands), window=window, out_dtype=layer.dtype)
+        pixels = bands_last(raw)
+        return pixels, valid_in(dataset, layer.bands, window, pixels)
+    raw = dataset.read(list(layer.bands), window=window)
+    sure = valid_in(dataset, layer.bands, window, bands_last(raw))
+    valid = np.ones(raw.shape[1:], np.bool_) if sure is None else sure
+    scaled = np.empty(raw.shape, layer.dtype)
+    for part, before, after in zip(layer.parts, raw, scaled, strict=True):
+        if part.nodata is not None and not np.isnan(part.nodata):
+            valid &= before != part.nodata
+        if part.scale is None and part.offset is None:
+            after[...] = before
+            continue
+        scale = 1.0 if part.scale is None else part.scale
+        offset = 0.0 if part.offset is None else part.offset
+        # Rounded once, to what `after` holds.
+        after[...] = before * np.float64(scale) + np.float64(offset)
+    return bands_last(scaled), None if valid.all() else valid

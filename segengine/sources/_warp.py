@@ -1,0 +1,316 @@
+"""Pixels of one grid brought to another, by GDAL's warper, so that they do not depend on the window.
+
+    target grid, in blocks of 256 counted from its corner      each warped whole, and cropped
+      block -> the part of the source that its pixels and the kernel reach -> GDAL -> block
+
+GDAL's warper itself rounds by where a window starts, approximates along the rows of a chunk, and works
+the kernel's width out of a chunk's shape. Here a block is always the same call, the transformer is
+exact, and the width is the scene's. Nearest along parallel axes is an index, and needs no warper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import CorruptInputError
+from segengine.sources._grid import Grid, Six, crs_of, local, same_crs
+from segengine.types import Bool
+
+Resampling = Literal["nearest", "bilinear", "cubic", "average"]
+BLOCK = 256
+"""Side of what is warped in one call."""
+_MOST = 1 << 28
+"""Pixels of a source that one block may need: below that a scale is a mistake."""
+_STRIP = 1 << 25
+"""Pixels of a source that are held at a time where only some of them are picked."""
+_TIE = 1e-10
+"""Of a pixel: a centre that lies so near before a border lies on it, as for GDAL."""
+_RADIUS = {"nearest": 0.0, "bilinear": 1.0, "cubic": 2.0, "average": 0.5}
+"""Of the kernels, in pixels of the coarser grid."""
+_STEPS = 21
+"""Points along each side of a block of which it is known where they lie in the source."""
+_PLANE = "EPSG:3857"
+"""Any: the coordinates of both are then pixels."""
+_AS = {
+    "int8": "int16",
+    "int64": "float64",
+    "uint64": "float64",
+    "bool": "uint8",
+    "float16": "float32",
+}
+"""What the warper does not take, as what it does."""
+
+Read = Callable[[slice, slice], tuple[NDArray[Any], Bool | None]]
+"""Pixels (y, x, band) and where they are valid of rows and columns of the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """From one grid to another."""
+
+    grid: Grid
+    """Of what is asked for."""
+    source: Grid
+    """Of what is read."""
+    resampling: Resampling = "nearest"
+
+    @property
+    def plain(self) -> bool:
+        """Whether both are one."""
+        return self.grid == self.source or (
+            (self.grid.height, self.grid.width) == (self.source.height, self.source.width)
+            and self.grid.transform == self.source.transform
+            and same_crs(self.grid.wkt, self.source.wkt)
+        )
+
+    @property
+    def meets(self) -> bool:
+        """Whether the source lies, in part at least, where the target does."""
+        grid = self.grid
+        steps = np.linspace(0, 1, _STEPS)
+        columns, lines = (
+            part.ravel() for part in np.meshgrid(steps * grid.width, steps * grid.height)
+        )
+        found, down = self._to_source(columns, lines)
+        if not len(found):
+            return False
+        overlap = (
+            min(found.max(), self.source.width) - max(found.min(), 0.0),
+            min(down.max(), self.source.height) - max(down.min(), 0.0),
+        )
+        return bool(min(overlap) > 0)
+
+    @property
+    def picks(self) -> bool:
+        """Whether each pixel is one of the source, told by its row and its column."""
+        straight = self.grid.straight and self.source.straight
+        return straight and self.resampling == "nearest" and self._in_one_crs
+
+    @property
+    def _in_one_crs(self) -> bool:
+        return same_crs(self.grid.wkt, self.source.wkt)
+
+    def read(
+        self, read: Read, rows: slice, cols: slice, bands: int, dtype: str
+    ) -> tuple[NDArray[Any], Bool | None]:
+        """Pixels (y, x, band) and where they are valid of rows and columns of the target."""
+        if self.plain:
+            return read(rows, cols)
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        pixels = np.zeros((*shape, bands), dtype)
+        valid = np.zeros(shape, np.bool_)
+        work = self._picked if self.picks else self._warped
+        for at, found, sure in work(read, rows, cols):
+            pixels[at] = found
+            valid[at] = sure
+        return pixels, None if valid.all() else valid
+
+    # Nearest, along the axes
+
+    def _picked(
+        self, read: Read, rows: slice, cols: slice
+    ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any], Any]]:
+        a, _, c, _, e, f = local(self.grid, self.source)
+        down, row = _within(_index(rows, e, f), self.source.height)
+        along, column = _within(_index(cols, a, c), self.source.width)
+        if not (len(row) and len(column)):
+            return
+        left, right = int(column.min()), int(column.max()) + 1
+        step = max(1, int(_STRIP / ((right - left) * max(1.0, abs(e)))))
+        for start in range(0, len(row), step):
+            part = row[start : start + step]
+            top, bottom = int(part.min()), int(part.max()) + 1
+            pixels, valid = read(slice(top, bottom), slice(left, right))
+            pick = np.ix_(part - top, column - left)
+            at = (
+                slice(down.start + start, down.start + start + len(part)),
+                slice(along.start, along.start + len(column)),
+            )
+            yield at, pixels[pick], True if valid is None else valid[pick]
+
+    # All else, block by block
+
+    def _warped(
+        self, read: Read, rows: slice, cols: slice
+    ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any], Any]]:
+        for y in range(rows.start // BLOCK * BLOCK, rows.stop, BLOCK):
+            for x in range(cols.start // BLOCK * BLOCK, cols.stop, BLOCK):
+                block = self._block(read, y, x)
+                if block is None:
+                    continue
+                top, bottom = max(y, rows.start), min(y + BLOCK, rows.stop)
+                left, right = max(x, cols.start), min(x + BLOCK, cols.stop)
+                inner = slice(top - y, bottom - y), slice(left - x, right - x)
+                at = (
+                    slice(top - rows.start, bottom - rows.start),
+                    slice(left - cols.start, right - cols.start),
+                )
+                pixels, valid = block
+                yield at, pixels[inner], True if valid is None else valid[inner]
+
+    def _block(self, read: Read, y: int, x: int) -> tuple[NDArray[Any], Bool | None] | None:
+        """Pixels and validity of a block; None: nothing of the source lies there."""
+        reach = self._reach(y, x)
+        if reach is None:
+            return None
+        rows, cols, inside = reach
+        if (rows.stop - rows.start) * (cols.stop - cols.start) > _MOST:
+            raise CorruptInputError(
+                f"{(rows.stop - rows.start) * (cols.stop - cols.start):,} of its pixels would make one "
+                f"block of {BLOCK} x {BLOCK}: source.resolution is too coarse, or source.crs tears it"
+            )
+        pixels, valid = read(rows, cols)
+        if inside and valid is None:
+            return self._call(pixels, None, rows, cols, y, x)
+        if valid is not None and not valid.any():
+            return None
+        sure = np.ones(pixels.shape[:2], np.bool_) if valid is None else valid
+        return self._call(pixels, sure, rows, cols, y, x)
+
+    def _reach(self, y: int, x: int) -> tuple[slice, slice, bool] | None:
+        """Rows and columns of the source that a block needs, and whether all of these are there."""
+        columns, lines = self._in_source(y, x)
+        if not len(columns):
+            return None
+        sx, sy = self.scale
+        radius = _RADIUS[self.resampling]
+        # Between the points that were looked at a line may bulge.
+        more = 2.0 if self._in_one_crs else 4.0
+        across = radius * max(1.0, 1 / sx) + more
+        down = radius * max(1.0, 1 / sy) + more
+        left, right = math.floor(columns.min() - across), math.ceil(columns.max() + across)
+        top, bottom = math.floor(lines.min() - down), math.ceil(lines.max() + down)
+        height, width = self.source.height, self.source.width
+        inside = left >= 0 and top >= 0 and right <= width and bottom <= height
+        rows = slice(max(top, 0), min(bottom, height))
+        cols = slice(max(left, 0), min(right, width))
+        if rows.start >= rows.stop or cols.start >= cols.stop:
+            return None
+        return rows, cols, inside and len(columns) == _STEPS**2
+
+    def _in_source(self, y: int, x: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Columns and rows in the source of points all over a block, those that lie anywhere."""
+        steps = np.linspace(0, BLOCK, _STEPS)
+        columns, lines = (part.ravel() for part in np.meshgrid(x + steps, y + steps))
+        return self._to_source(columns, lines)
+
+    def _to_source(
+        self, columns: NDArray[np.float64], lines: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self._in_one_crs:
+            return _at(local(self.grid, self.source), columns, lines)
+        from rasterio.warp import transform
+
+        xs, ys = _at(self.grid.transform, columns, lines)
+        found = transform(crs_of(self.grid.wkt), crs_of(self.source.wkt), xs.tolist(), ys.tolist())
+        there = np.isfinite(found[0]) & np.isfinite(found[1])
+        return _at(
+            _inverse(self.source.transform),
+            np.asarray(found[0])[there],
+            np.asarray(found[1])[there],
+        )
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the target in one of the source, along x and y, in the middle of the target."""
+        return _scale(self)
+
+    def _call(
+        self, pixels: NDArray[Any], valid: Bool | None, rows: slice, cols: slice, y: int, x: int
+    ) -> tuple[NDArray[Any], Bool | None]:
+        from affine import Affine
+        from rasterio.enums import Resampling as Kernels
+        from rasterio.warp import reproject
+
+        dtype = pixels.dtype
+        used = np.dtype(_AS.get(dtype.name, dtype.name))
+        layers = np.moveaxis(pixels, -1, 0).astype(used, copy=False)
+        bands = len(layers)
+        if valid is not None:
+            alpha = np.where(valid, _full(used), used.type(0))[None]
+            layers = np.concatenate([np.where(valid, layers, used.type(0)), alpha])
+        found = np.zeros((len(layers), BLOCK, BLOCK), used)
+        corner = Affine.translation(x, y)
+        if self._in_one_crs:
+            start, crs = Affine.translation(cols.start, rows.start), (crs_of(_PLANE),) * 2
+            place = Affine(*local(self.grid, self.source)) * corner
+        else:
+            start = Affine(*self.source.transform) * Affine.translation(cols.start, rows.start)
+            place = Affine(*self.grid.transform) * corner
+            crs = crs_of(self.source.wkt), crs_of(self.grid.wkt)
+        sx, sy = self.scale
+        reproject(
+            np.ascontiguousarray(layers),
+            found,
+            src_transform=start,
+            src_crs=crs[0],
+            dst_transform=place,
+            dst_crs=crs[1],
+            src_alpha=0 if valid is None else bands + 1,
+            dst_alpha=0 if valid is None else bands + 1,
+            resampling=Kernels[self.resampling],
+            tolerance=0,
+            XSCALE=repr(sx),
+            YSCALE=repr(sy),
+        )
+        result = np.moveaxis(found[:bands], 0, -1)
+        if used != dtype:
+            result = (np.rint(result) if dtype.kind in "iu" else result).astype(dtype)
+        return result, None if valid is None else found[bands] > 0
+
+
+def _index(span: slice, step: float, start: float) -> NDArray[np.int64]:
+    """Rows (or columns) of the source under the centres of those of the target."""
+    centres = np.arange(span.start, span.stop) + 0.5
+    return np.floor(step * centres + start + _TIE).astype(np.int64)
+
+
+def _within(index: NDArray[np.int64], size: int) -> tuple[slice, NDArray[np.int64]]:
+    """The stretch of an index that the source holds; it only grows, or only falls."""
+    there = np.flatnonzero((index >= 0) & (index < size))
+    if not len(there):
+        return slice(0, 0), index[:0]
+    span = slice(int(there[0]), int(there[-1]) + 1)
+    return span, index[span]
+
+
+@lru_cache(maxsize=256)
+def _scale(warp: Warp) -> tuple[float, float]:
+    """The kernel's; nearly whole steps are whole, as for GDAL."""
+    grid = warp.grid
+    x, y = grid.width / 2, grid.height / 2
+    columns, lines = warp._to_source(np.array([x, x + 1, x]), np.array([y, y, y + 1]))
+    if len(columns) != 3:
+        raise CorruptInputError("source.crs does not hold the middle of it; set another one")
+    # Along the source's axes: what one step to the right and one down reach together.
+    across = abs(columns[1] - columns[0]) + abs(columns[2] - columns[0])
+    down = abs(lines[1] - lines[0]) + abs(lines[2] - lines[0])
+    return 1 / _whole(across), 1 / _whole(down)
+
+
+def _whole(step: float) -> float:
+    near = float(round(step))
+    return near if near >= 1 and abs(step - near) < 0.05 else max(step, 1e-9)
+
+
+def _full(dtype: np.dtype[Any]) -> Any:
+    """What stands for all of a pixel in an alpha band."""
+    return dtype.type(1) if dtype.kind == "f" else np.iinfo(dtype).max
+
+
+def _at(
+    six: Six, columns: NDArray[np.float64], lines: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b, c, d, e, f = six
+    return a * columns + b * lines + c, d * columns + e * lines + f
+
+
+def _inverse(six: Six) -> Six:
+    return local(Grid(1, 1), Grid(1, 1, six))
