@@ -26,6 +26,7 @@ from segengine.types import (
     Describes,
     Findings,
     FindsTruth,
+    FrameRef,
     Headline,
     Inertia,
     LabelsAlone,
@@ -34,6 +35,7 @@ from segengine.types import (
     Lists,
     Locates,
     LowerIsBetter,
+    Marks,
     Matches,
     Metric,
     Needs,
@@ -231,6 +233,11 @@ def lists_inputs(kind: str) -> bool:
 def lister(source: Source) -> Lists | None:
     """A source that finds its inputs itself; None: the paths are files."""
     return source if isinstance(source, Lists) else None
+
+
+def mark(source: Source, ref: FrameRef) -> str | None:
+    """The fingerprint that a frame has now, of a source that finds its inputs itself; None: its file's."""
+    return source.mark(ref) if isinstance(source, Marks) else None
 
 
 def has_truth(kind: str) -> bool:

@@ -12,7 +12,7 @@ from segengine import asked, registry
 from segengine.job import FILES, Job
 from segengine.urls import public_values
 
-_SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1}
+_SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1, "assets": None}
 
 
 def digest(value: Any) -> str:
@@ -31,7 +31,7 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     found["segmenter version"] = asked.version(job.plugin)
     source = job.source.model_dump(mode="json")
     for name, default in _SOURCE_DEFAULTS.items():
-        if source[name] != default:
+        if source.get(name, default) != default:
             found[f"source.{name}"] = source[name]
     if job.segmenter.instances is not None:
         found["segmenter.instances"] = job.segmenter.instances

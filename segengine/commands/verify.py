@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segengine import asked
-from segengine.errors import HEAL, TransientInputError
+from segengine.errors import HEAL, CorruptInputError, TransientInputError
 from segengine.guards.trust import UNTRUSTED, is_code, named_by_store
 from segengine.instances.rows import ROWS
 from segengine.job import Job
@@ -21,6 +21,7 @@ from segengine.planning.damage import differences, misplaced, object_key, stored
 from segengine.planning.plan import Plan, stored_plan
 from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
+from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import MASK, PROBABILITIES, ROOT, array_folder
 from segengine.store.kinds import LabelRecord, MaskRecord, Record
@@ -204,7 +205,7 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
         raise RuntimeError(reason)
     if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
-    _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
+    _check_inputs(layout.frames(record.box[0], record.box[3]), layout.kind, plan.job)
     group = plan.group(layout, record.box[0])
     if record.fit and group is not None and group not in plan.fits:
         raise RuntimeError(f"the fit {group} cannot be read: {plan.unread.get(group, CHANGED)}")
@@ -261,19 +262,21 @@ def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) ->
     return bool(np.allclose(a, b, rtol=0, atol=ROUNDING, equal_nan=True))
 
 
-def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:
+def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
     from segengine.sources.listing import list_entries
 
+    source = reader(kind, job.source_options())
     for ref in {r.uri: r for r in frames}.values():
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
         path = ref.uri if "://" in ref.uri else glob.escape(ref.uri)
         try:
-            entries = list_entries([path], kind).entries
-        except (ValueError, TransientInputError) as error:
+            mark = asked.mark(source, ref)
+            entries = list_entries([path], job.source.kind).entries if mark is None else ()
+        except (ValueError, CorruptInputError, TransientInputError) as error:
             raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
-        if ref.fingerprint not in {e.fingerprint for e in entries}:
+        if ref.fingerprint not in {mark, *(e.fingerprint for e in entries)}:
             raise RuntimeError(f"{ref.name}: the input has changed")
 
 

@@ -91,7 +91,7 @@ def place(
         layouts[name] = _bucket_layout(name, items, cut)
     for item in fresh:
         if not item.probe.stacked:
-            name = _own_name(item.entry.name, layouts)
+            name = _own_name(item.entry, layouts)
             layouts[name] = _own_layout(name, item, cut)
     return layouts
 
@@ -193,9 +193,11 @@ def _next_name(base: str, layouts: Mapping[str, Layout]) -> str:
     return name
 
 
-def _own_name(frame_name: str, layouts: Mapping[str, Layout]) -> str:
+def _own_name(entry: Entry, layouts: Mapping[str, Layout]) -> str:
+    frame_name = entry.name
     path = PurePosixPath(frame_name)
-    stem = str(path.with_suffix("")) if path.suffix else frame_name
+    # Of several files the name is none of theirs: what follows a dot is no suffix.
+    stem = str(path.with_suffix("")) if path.suffix and not entry.parts else frame_name
     own = [n for n, layout in layouts.items() if frame_name in layout.names]
     if own:  # its old place has another shape
         return _next_name(min(own, key=len), layouts)

@@ -218,6 +218,7 @@ def source_json(job: Job) -> str:
     kind, paths = options.pop("kind"), options["paths"]
     if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
         del options["paths"]
+    options.pop("search", None)  # what it found is told by the frames as well
     return json.dumps(options)
 
 
@@ -260,8 +261,14 @@ def planning(
     sealed = isinstance(objects, SealedObjects)
     same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
     same_source &= all(
-        old_source.get(k, d) == source[k]
-        for k, d in (("bands", None), ("color", None), ("every", 1), ("kind", "auto"))
+        old_source.get(k, d) == source.get(k, d)
+        for k, d in (
+            ("bands", None),
+            ("color", None),
+            ("every", 1),
+            ("kind", "auto"),
+            ("assets", None),
+        )
     )
     # What a file named in vain may be among the paths now, or be trusted.
     same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(

@@ -22,7 +22,7 @@ from segengine.errors import TransientInputError
 from segengine.guards.schemes import refusal
 from segengine.sources._files import is_url, one_line
 
-Sign = Callable[[str], str]
+Sign = Callable[[str], object]
 _KEPT = 1 << 14
 """Signed URLs of a process."""
 _SPARE, _SHARE = 60.0, 0.1
@@ -69,7 +69,7 @@ def signed(uri: str, signer: str | None, *, anew: bool = False) -> str:
     sign: Sign = registry.load("signers", signer)
     try:
         url = sign(uri)
-    except Exception as error:  # noqa: BLE001 - whatever another package raises
+    except Exception as error:
         raise TransientInputError(f"cannot be signed by {signer}: {one_line(error)}") from error
     if not isinstance(url, str) or not is_url(url) or refusal(url) is not None:
         raise TransientInputError(f"cannot be signed by {signer}: what it gives is no URL")

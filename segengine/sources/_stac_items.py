@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -52,9 +52,9 @@ class Item:
     parts: tuple[Part, ...] = ()
     keys: tuple[str, ...] = ()
     """Of the asset of each part."""
-    checksums: Mapping[str, str] | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
     """`file:checksum` of those assets that have it, by uri."""
-    attributes: Mapping[str, Any] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     """JSON values for the scene's group."""
     problem: str = ""
     """Why it is no scene; empty: it is one."""
@@ -243,11 +243,8 @@ def _common(
     name: str, found: list[tuple[str, int]], assets: Mapping[str, Mapping[str, Any]]
 ) -> _Choice:
     """The band of an `eo:common_name`: of one that has an asset to itself, of the finest."""
-    for prefer in (
-        lambda key: not _PICTURES & _roles(assets[key]),
-        lambda key: _count(assets[key]) <= 1,
-    ):
-        found = [each for each in found if prefer(each[0])] or found
+    found = [each for each in found if not _PICTURES & _roles(assets[each[0]])] or found
+    found = [each for each in found if _count(assets[each[0]]) <= 1] or found
     if len(found) > 1:
         finest = min(_spacing(assets[key]) for key, _ in found)
         found = [each for each in found if _spacing(assets[each[0]]) == finest]
@@ -279,7 +276,9 @@ def _count(asset: Mapping[str, Any]) -> int:
 
 
 _LISTS = ("bands", "raster:bands", "eo:bands")
-_SHARED = frozenset(("nodata", "data_type", "gsd", "scale", "offset", "spatial_resolution", "common_name"))
+_SHARED = frozenset(
+    ("nodata", "data_type", "gsd", "scale", "offset", "spatial_resolution", "common_name")
+)
 """What an asset may say of all its bands at once; its name and its type are its own."""
 
 

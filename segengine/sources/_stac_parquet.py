@@ -48,7 +48,9 @@ def read_items(
             raise
         except Exception as error:
             raise CorruptInputError(
-                f"is no GeoParquet of STAC items: {type(error).__name__}: {error}".partition("\n")[0]
+                f"is no GeoParquet of STAC items: {type(error).__name__}: {error}".partition("\n")[
+                    0
+                ]
             ) from error
 
 

@@ -117,7 +117,9 @@ class Search:
                             "source.search.limit"
                         )
                 if len(seen) == before:
-                    raise CorruptInputError("sends pages without a new item; what came before is taken")
+                    raise CorruptInputError(
+                        "sends pages without a new item; what came before is taken"
+                    )
         except CorruptInputError as error:
             if not seen:
                 raise ValueError(f"{where}: {error}") from error
@@ -202,7 +204,7 @@ def _guarded(search: Search, reach: Reach) -> Any:
     from requests import Request
     from urllib3 import Retry
 
-    class Guarded(StacApiIO):  # type: ignore[misc] # not annotated
+    class Guarded(StacApiIO):
         def read_json(self, source: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             return parsed(self.read_text(source, *args, **kwargs).encode())
 
@@ -235,7 +237,7 @@ def _guarded(search: Search, reach: Reach) -> Any:
             """What is sent; or where it lies now."""
             prepared = self.session.prepare_request(asked)
             settings = self.session.merge_environment_settings(
-                prepared.url, proxies={}, stream=True, verify=None, cert=None
+                str(prepared.url), proxies={}, stream=True, verify=None, cert=None
             )
             until = monotonic() + _LONGEST
             # Redirects are looked at as links are.
@@ -303,14 +305,13 @@ def _collections(value: object) -> tuple[str, ...]:
 
 
 def _bbox(value: object) -> tuple[float, ...]:
-    numbers = isinstance(value, Sequence) and all(
-        isinstance(each, int | float) and math.isfinite(each) for each in value
-    )
-    if not numbers or isinstance(value, str) or len(value) not in (0, 4, 6):
+    sides = value if isinstance(value, Sequence) and not isinstance(value, str) else ["none"]
+    numbers = all(isinstance(each, int | float) and math.isfinite(each) for each in sides)
+    if not numbers or len(sides) not in (0, 4, 6):
         raise ValueError(
             f"search.bbox: is {value!r}; it must be [west, south, east, north] in degrees"
         )
-    return tuple(map(float, value))
+    return tuple(map(float, sides))
 
 
 def _datetime(value: object) -> str:

@@ -81,6 +81,10 @@ class Walk:
                 yield _too_many(f"more than {_MOST_CATALOGS:,} catalogs")
                 return
 
+    def one(self, uri: str) -> tuple[Item | Unlisted, ...]:
+        """What one document holds, without what it links to."""
+        return self._page(_Document(uri)).found
+
     def _is_fresh(self, uri: str) -> bool:
         key = public(uri)
         if key in self.seen:
@@ -138,7 +142,9 @@ class Walk:
                 if len(above) >= _DEEPEST:
                     raise CorruptInputError(f"lies more than {_DEEPEST} catalogs deep")
             except CorruptInputError as error:
-                bad.append(Unlisted(_name(document.uri, found), document.uri, str(error), "corrupt"))
+                bad.append(
+                    Unlisted(_name(document.uri, found), document.uri, str(error), "corrupt")
+                )
                 continue
             follow.append(_Document(uri, above, item=rel == "item"))
         if dynamic and not follow and not bad:

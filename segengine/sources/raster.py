@@ -126,13 +126,14 @@ class RasterSource:
         """One item a frame; only the blocks under the window are decoded."""
         for ref in frames:
             try:
-                yield self._tile(ref, rows, cols)
+                yield self.tile(ref, rows, cols)
             except (CorruptInputError, TransientInputError) as error:
                 yield unreadable(error)
             except MemoryError:
                 yield Unreadable("error", "not enough memory to decode it")
 
-    def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+    def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        """The window of one frame; raises CorruptInputError or TransientInputError."""
         try:
             return self._tile_here(ref, rows, cols)
         except ApartError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
@@ -18,10 +18,16 @@ from segengine.sources._stac_items import Item, read_item
 from segengine.sources._stac_links import Reach
 from segengine.sources._stac_search import Block, Search
 from segengine.sources._stac_walk import Walk
+from segengine.sources._warp import Resampling
 from segengine.sources.listing import Listing, Unlisted, mark_of
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 from segengine.urls import public
+
+Entries = list[Entry]
+"""`list` is a method's name below."""
+Input = TypeVar("Input", Entry, FrameRef)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,17 @@ class StacSource:
     paths: tuple[str, ...] = ()
     trust: bool = False
     """Links may lead anywhere, and GDAL may use all of its drivers."""
+    resolution: float | None = None
+    """As of `raster`, and so are the next two."""
+    crs: str | None = None
+    resampling: Resampling = "nearest"
 
     def __post_init__(self) -> None:
         if self.search is not None:
             Search.of(self.search)
         object.__setattr__(self, "assets", _names(self.assets))
         object.__setattr__(self, "paths", tuple(self.paths))
+        self._raster  # noqa: B018 - looks at its own options
 
     def list(self, paths: Sequence[str]) -> Listing:
         """The items that the paths or the search name, and what is wrong with those that are no scene.
@@ -57,9 +68,12 @@ class StacSource:
         unlisted = [each for each in found if isinstance(each, Unlisted)]
         items = list(_named([each for each in found if isinstance(each, Item)], unlisted))
         far = any(is_url(part.uri) for _, item in items for part in item.parts)
-        entries = []
+        entries: Entries = []
         for each in several(items, self._entry, far=far):
-            (entries if isinstance(each, Entry) else unlisted).append(each)
+            if isinstance(each, Entry):
+                entries.append(each)
+            else:
+                unlisted.append(each)
         return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac")
 
     def probe(self, entry: Entry) -> Probe:
@@ -81,6 +95,18 @@ class StacSource:
                 yield unreadable(error)
             except MemoryError:
                 yield Unreadable("error", "not enough memory to decode it")
+
+    def mark(self, ref: FrameRef) -> str:
+        """The fingerprint that an item has now. Raises CorruptInputError, TransientInputError."""
+        reach = Reach(trust=True)  # it was planned: nothing else is opened
+        found = Walk(reach, partial(read_item, assets=self.assets, reach=reach)).one(ref.uri)
+        for item in found:
+            if isinstance(item, Item) and ref.name in (item.name, _full_name(item)):
+                entry = self._entry((ref.name, item))
+                if isinstance(entry, Entry):
+                    return entry.fingerprint
+                raise CorruptInputError(entry.reason)
+        raise TransientInputError("its item is gone")
 
     # Listing
 
@@ -124,9 +150,15 @@ class StacSource:
 
     @property
     def _raster(self) -> RasterSource:
-        return RasterSource(paths=self.paths, trust=self.trust)
+        return RasterSource(
+            paths=self.paths,
+            trust=self.trust,
+            resolution=self.resolution,
+            crs=self.crs,
+            resampling=self.resampling,
+        )
 
-    def _renewing(self, about: Any, use: Any) -> Any:
+    def _renewing(self, about: Input, use: Callable[[Input], T]) -> T:
         """What `use` makes of an entry or a frame with signed parts; once more where they are refused."""
         try:
             return use(replace(about, parts=self._signed(about.parts)))
@@ -205,12 +237,16 @@ def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[st
                 )
             )
     for name, group in groups.items():
-        for collection, item in group.items():
-            own = name if len(group) == 1 else f"{collection}/{name}" if collection else name
+        for item in group.values():
+            own = name if len(group) == 1 else _full_name(item)
             if item.problem:
                 unlisted.append(Unlisted(own, item.base, item.problem, "corrupt"))
             else:
                 yield own, item
+
+
+def _full_name(item: Item) -> str:
+    return f"{item.collection}/{item.name}" if item.collection else item.name
 
 
 def _apart(unlisted: Iterable[Unlisted], entries: Iterable[Entry]) -> Iterator[Unlisted]:
@@ -225,5 +261,5 @@ def _apart(unlisted: Iterable[Unlisted], entries: Iterable[Entry]) -> Iterator[U
         yield each._replace(name=name)
 
 
-def _sorted(found: list[Any]) -> tuple[Any, ...]:
+def _sorted(found: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(sorted(found, key=lambda each: each.name.encode("utf-8", "surrogateescape")))

@@ -81,7 +81,12 @@ class MemoryClient(BaseCoreClient):  # type: ignore[misc]
         return found
 
     def _page(
-        self, found: list[dict[str, Any]], limit: int, token: str | None, request: Request, body: Any
+        self,
+        found: list[dict[str, Any]],
+        limit: int,
+        token: str | None,
+        request: Request,
+        body: Any,
     ) -> dict[str, Any]:
         start = int(token or 0)
         size = min(limit, self.state.page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -30,9 +31,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
         monkeypatch.setitem(sys.modules, "another_package", module)
         point = EntryPoint("mine", "another_package:sign", "segengine.signers")
         known = registry._registered("signers")
-        monkeypatch.setattr(
-            registry, "_registered", lambda group: {**known, "mine": (point,)}
-        )
+        monkeypatch.setattr(registry, "_registered", lambda group: {**known, "mine": (point,)})
 
     monkeypatch.setattr(_signed, "_HELD", _signed._Held())
     return make
@@ -147,9 +146,10 @@ def test_the_planetary_computers_own_package_signs(monkeypatch: pytest.MonkeyPat
     server = ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
     thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydantic, at what the package is written with
         from planetary_computer.settings import Settings
-
+    try:
         Settings.get.cache_clear()
         monkeypatch.setenv("PC_SDK_SAS_URL", f"http://127.0.0.1:{server.server_port}")
         url = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/a.tif"

@@ -97,7 +97,10 @@ def test_order_is_band_order_and_a_key_comes_before_a_common_name() -> None:
     )
     assert [p.uri[-5:] for p in read(item, "red", "nir").parts] == ["b.tif", "a.tif"]
     assert [(p.band, p.name) for p in read(item, "rgb").parts] == [(1, "r"), (2, "g")]
-    assert [(p.band, p.name) for p in read(item, "rgb:2", "nir").parts] == [(2, "rgb:2"), (0, "nir")]
+    assert [(p.band, p.name) for p in read(item, "rgb:2", "nir").parts] == [
+        (2, "rgb:2"),
+        (0, "nir"),
+    ]
 
 
 def test_of_two_with_one_common_name_the_finer_is_meant() -> None:

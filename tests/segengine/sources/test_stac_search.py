@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from .stac_server import State, serving
 
 from segengine.errors import TransientInputError
 from segengine.sources import _stac_documents, _stac_search
@@ -17,6 +16,8 @@ from segengine.sources._stac_items import Item, read_item
 from segengine.sources._stac_links import Reach
 from segengine.sources._stac_search import Search
 from segengine.sources.listing import Unlisted
+
+from .stac_server import State, serving
 
 pytestmark = pytest.mark.system
 COUNT = 230

@@ -188,9 +188,7 @@ def test_links_out_of_the_job_are_not_followed(tmp_path: Path, href: Any, reason
         (b"\xff\xfe\x00\x01" * 10, "is no JSON"),
     ],
 )
-def test_what_is_no_document_is_left_out_by_name(
-    tmp_path: Path, text: bytes, reason: str
-) -> None:
+def test_what_is_no_document_is_left_out_by_name(tmp_path: Path, text: bytes, reason: str) -> None:
     (tmp_path / "night.json").write_bytes(text)
     (tmp_path / "good.json").write_text(json.dumps(item("good")))
     found = walk(tmp_path / "*.json")
