@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
@@ -70,6 +70,9 @@ class RasterSource:
     every chosen band is: not nodata, not masked, alpha above 0, not NaN. Like pages of a TIFF are
     frames of one scene.
     """
+
+    of_assets: ClassVar[bool] = False
+    """Files are assets of a STAC item."""
 
     bands: tuple[int, ...] | None = None
     """1-based, in this order; None: all but alpha."""

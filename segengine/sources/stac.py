@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import xxhash
 
+from segengine import registry
 from segengine.ahead import several
 from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
 from segengine.sources._files import is_url, is_web, unreadable
@@ -23,6 +24,14 @@ from segengine.sources.listing import Listing, Unlisted, mark_of
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 from segengine.urls import public
+
+
+class _Assets(RasterSource):
+    """Pixels as what is measured: what a file says of scale and offset counts, as in its item."""
+
+    __slots__ = ()
+    of_assets: ClassVar[bool] = True
+
 
 Entries = list[Entry]
 """`list` is a method's name below."""
@@ -56,6 +65,9 @@ class StacSource:
             Search.of(self.search)
         object.__setattr__(self, "assets", _names(self.assets))
         object.__setattr__(self, "paths", tuple(self.paths))
+        if self.signer is not None and self.signer not in registry.names("signers"):
+            known = ", ".join(registry.names("signers"))
+            raise ValueError(f"signer: {self.signer!r} is not installed; choose from {known}")
         self._raster  # noqa: B018 - looks at its own options
 
     def list(self, paths: Sequence[str]) -> Listing:
@@ -150,7 +162,7 @@ class StacSource:
 
     @property
     def _raster(self) -> RasterSource:
-        return RasterSource(
+        return _Assets(
             paths=self.paths,
             trust=self.trust,
             resolution=self.resolution,

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pystac
+import pytest
 import rasterio
 from numpy.typing import NDArray
 
+from segengine import registry
+from segengine.sources import _signed
+
 HEIGHT, WIDTH = 40, 56
+
+
+def install_signer(patch: pytest.MonkeyPatch, sign: Callable[[str], Any]) -> None:
+    """Installs a function as the signer `mine`, as the entry point of another package would."""
+    module = ModuleType("another_package")
+    module.sign = sign  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "another_package", module)
+    point = EntryPoint("mine", "another_package:sign", "segengine.signers")
+    registered = registry._registered
+
+    def with_mine(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+        known = registered(group)
+        return {**known, "mine": (point,)} if group == "signers" else known
+
+    patch.setattr(registry, "_registered", with_mine)
+    patch.setattr(_signed, "_HELD", _signed._Held())
 
 
 def pixels(seed: int, dtype: str = "uint16") -> NDArray[Any]:

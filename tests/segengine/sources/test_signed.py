@@ -6,16 +6,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
-from types import ModuleType
+from functools import partial
 from typing import Any
 
 import pytest
 
-from segengine import registry
 from segengine.errors import JobError, TransientInputError
 from segengine.sources import _signed
 from segengine.sources._signed import expiry, signed
+
+from .stac_scenes import install_signer
 
 URL = "https://host/a.tif"
 Install = Callable[[Callable[[str], Any]], None]
@@ -25,16 +25,7 @@ Install = Callable[[Callable[[str], Any]], None]
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a function as the signer `mine`, as the entry point of another package would."""
 
-    def make(sign: Callable[[str], Any]) -> None:
-        module = ModuleType("another_package")
-        module.sign = sign  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "another_package", module)
-        point = EntryPoint("mine", "another_package:sign", "segengine.signers")
-        known = registry._registered("signers")
-        monkeypatch.setattr(registry, "_registered", lambda group: {**known, "mine": (point,)})
-
-    monkeypatch.setattr(_signed, "_HELD", _signed._Held())
-    return make
+    return partial(install_signer, monkeypatch)
 
 
 def test_a_signature_is_kept_until_it_runs_out(
