@@ -75,6 +75,10 @@ class CorruptInputError(_PublicError):
     """An input that cannot be decoded, now or later, until it changes; becomes a value in a record."""
 
 
+class OutsideError(CorruptInputError):
+    """An input of which no pixel lies in the job's area: it takes no place, and nothing is wrong."""
+
+
 class TransientInputError(_PublicError):
     """An input that could not be read now and may be readable later (network, permissions)."""
 

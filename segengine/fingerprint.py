@@ -9,10 +9,14 @@ from typing import Any
 import xxhash
 
 from segengine import asked, registry
+from segengine.errors import JobError
 from segengine.job import FILES, Job
 from segengine.urls import public_values
 
-_SOURCE_DEFAULTS: dict[str, Any] = {"bands": None, "color": None, "every": 1, "assets": None}
+_SOURCE_DEFAULTS: dict[str, Any] = {
+    "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": "nearest",
+    "assets": None,
+}  # fmt: skip
 
 
 def digest(value: Any) -> str:
@@ -33,6 +37,8 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     for name, default in _SOURCE_DEFAULTS.items():
         if source.get(name, default) != default:
             found[f"source.{name}"] = source[name]
+    if job.source.area is not None:
+        found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:
         found["segmenter.instances"] = job.segmenter.instances
     if "probabilities" in outputs:
@@ -40,6 +46,29 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     # What a URL is asked with may change from night to night, and is nobody else's to read.
     shown: dict[str, Any] = public_values(found)
     return shown
+
+
+def area_mark(job: Job) -> str:
+    """Digest of what `source.area` says; empty where there is none, or its file cannot be read."""
+    if job.source.area is None:
+        return ""
+    from segengine.sources._area import mark_of
+
+    try:
+        return mark_of(job.source.area)
+    except ValueError:
+        return ""
+
+
+def require_area(job: Job) -> None:
+    """Raise JobError where `source.area` cannot be read, or holds no polygon."""
+    if job.source.area is not None:
+        from segengine.sources._area import require_polygons
+
+        try:
+            require_polygons(job.source.area)
+        except ValueError as error:
+            raise JobError(f"source.{error}") from error
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

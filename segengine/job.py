@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 ANNOTATIONS = "annotations"
 """The one option of a data set that is a path."""
+HIDDEN = ("trust", "area_mark")
+"""Options of a source that are not of its block: what the rest of the job, or a file, says."""
 FILES = ("path", "weights")
 """Options of a segmenter that may name a file."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
@@ -56,13 +58,32 @@ class SourceSpec(BaseModel):
         json_schema_extra={"minItems": 1},
         description="Folders, files, globs or URLs; relative ones are taken against the job file",
     )
-    bands: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, description="Raster and Zarr: 1-based bands to read; omitted = all", min_length=1
+    bands: list[Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        description="Raster and Zarr: 1-based bands to read; with {band} in a path their names; "
+        "omitted = all",
+        min_length=1,
     )
     color: Literal["gray", "rgb"] | None = Field(
         None, description="Images and video: force one; omitted = as they are"
     )
     every: int = Field(1, ge=1, description="Video: keep every n-th frame")
+    area: str | list[float] | None = Field(
+        None,
+        description="Raster: a file of polygons (GeoJSON, GeoPackage, FlatGeobuf), or [west, south, east, "
+        "north] in degrees; outside is void and never read",
+    )
+    resolution: float | None = Field(
+        None,
+        gt=0,
+        description="Raster: side of a pixel, in units of crs; omitted = that of the finest band",
+    )
+    crs: str | None = Field(
+        None, description="Raster: CRS of the mask, as EPSG:32633; omitted = the scene's"
+    )
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
+        "nearest", description="Raster: how bands are brought to the grid of the mask"
+    )
 
     @field_validator("kind")
     @classmethod
@@ -85,8 +106,8 @@ class SourceSpec(BaseModel):
             known = set(cls.model_fields)
         elif isinstance(kind, str) and (":" in kind or kind in registry.names("sources")):
             try:
-                # `trust` is the job's own key: what a source may open is not for its block to say.
-                known = {"kind", "paths", *registry.parameters("sources", kind)} - {"trust"}
+                # What a source is told of the rest of the job is not for its block to say.
+                known = {"kind", "paths", *registry.parameters("sources", kind)} - {*HIDDEN}
             except UntrustedError:
                 raise
             except JobError as error:
@@ -274,7 +295,7 @@ class Sources:
             return found
         keys = found["properties"]
         always = {key: keys[key] for key in ("kind", "paths")}
-        choices = kinds("sources", always, hidden=("trust",), known=keys)
+        choices = kinds("sources", always, hidden=HIDDEN, known=keys)
         for choice in choices:
             if "search" in choice["properties"]:
                 # In place of the paths, which a stored job then has empty.
@@ -481,6 +502,8 @@ class Job(Model):
             place = getattr(self.source, ANNOTATIONS)
             if not _is_below(place, source["paths"]):
                 source[ANNOTATIONS] = _absolute(place, base, f"source.{ANNOTATIONS}")
+        if isinstance(self.source.area, str):
+            source["area"] = _absolute(self.source.area, base, "source.area")
         updates: dict[str, Any] = {
             "source": self.source.model_copy(update=source),
             "store": self.store.model_copy(

@@ -164,12 +164,17 @@ def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
     if layout is None or not isinstance(record, MaskRecord):
         return ""
     frames = layout.frames(record.box[0], record.box[3])
-    names = {ref.name: None for ref in frames if ref.gone or _is_away(ref.uri)}
+    names = {ref.name: None for ref in frames if ref.gone or any(map(_is_away, _files_of(ref)))}
     if not names:
         return ""
     return (
         f"; its input has vanished ({named(names)}): put it back first, or --repair makes it void"
     )
+
+
+def _files_of(ref: FrameRef) -> list[str]:
+    """uris of the files that a frame is read from."""
+    return list(dict.fromkeys(part.uri for part in ref.parts)) or [ref.uri]
 
 
 def _is_away(uri: str) -> bool:
@@ -264,20 +269,32 @@ def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) ->
 
 def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
-    from segengine.sources.listing import list_entries
-
     source = reader(kind, job.source_options())
     for ref in {r.uri: r for r in frames}.values():
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
-        path = ref.uri if "://" in ref.uri else glob.escape(ref.uri)
         try:
             mark = asked.mark(source, ref)
-            entries = list_entries([path], job.source.kind).entries if mark is None else ()
+            if mark is None:
+                mark = _mark_of(ref, job.source.kind)
         except (ValueError, CorruptInputError, TransientInputError) as error:
             raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
-        if ref.fingerprint not in {mark, *(e.fingerprint for e in entries)}:
+        if ref.fingerprint != mark:
             raise RuntimeError(f"{ref.name}: the input has changed")
+
+
+def _mark_of(ref: FrameRef, kind: str) -> str:
+    """The fingerprint that a frame has now, by its files."""
+    from segengine.sources._fields import fingerprint
+    from segengine.sources.listing import list_entries
+
+    found = {uri: list_entries([_literal(uri)], kind).entries for uri in _files_of(ref)}
+    marks = {uri: next((each.fingerprint for each in found[uri]), "") for uri in found}
+    return fingerprint(ref.parts, marks) if ref.parts else marks[ref.uri]
+
+
+def _literal(uri: str) -> str:
+    return uri if "://" in uri else glob.escape(uri)
 
 
 def _checked(result: Any) -> LabelRecord:

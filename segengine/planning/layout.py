@@ -196,7 +196,7 @@ def _next_name(base: str, layouts: Mapping[str, Layout]) -> str:
 def _own_name(entry: Entry, layouts: Mapping[str, Layout]) -> str:
     frame_name = entry.name
     path = PurePosixPath(frame_name)
-    # Of several files the name is none of theirs: what follows a dot is no suffix.
+    # A scene of several files has a name that is no file's.
     stem = str(path.with_suffix("")) if path.suffix and not entry.parts else frame_name
     own = [n for n, layout in layouts.items() if frame_name in layout.names]
     if own:  # its old place has another shape

@@ -13,7 +13,7 @@ import numpy as np
 from segengine import asked
 from segengine.ahead import is_far, requested
 from segengine.errors import JobError, SegengineError, UntrustedError
-from segengine.fingerprint import changes, digest, mask_keys
+from segengine.fingerprint import area_mark, changes, digest, mask_keys, require_area
 from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.job import Job
 from segengine.planning.layout import Cut
@@ -33,6 +33,12 @@ from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
+
+_LAID_OUT_BY: Mapping[str, Any] = {
+    "kind": "auto", "bands": None, "color": None, "every": 1, "resolution": None, "crs": None,
+    "assets": None,
+}  # fmt: skip
+"""Keys of `source` that change what a header is told to say, with their defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +220,18 @@ class Plan:
 def source_json(job: Job) -> str:
     """The `source` block for workers: without the paths, which frames carry themselves, unless a file
     among them may name others."""
-    options = job.source_options()
+    options = marked_options(job)
     kind, paths = options.pop("kind"), options["paths"]
     if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
         del options["paths"]
     options.pop("search", None)  # what it found is told by the frames as well
     return json.dumps(options)
+
+
+def marked_options(job: Job) -> dict[str, Any]:
+    """The `source` block as readers of this run take it: its area may not change under way."""
+    mark = area_mark(job) if isinstance(job.source.area, str) else ""
+    return {**job.source_options(), **({"area_mark": mark} if mark else {})}
 
 
 def _may_name_others(path: str) -> bool:
@@ -250,26 +262,18 @@ def planning(
     `repair`: shards whose stored bytes are not those of their record. Raises JobError.
     """
     asked.check(job.plugin, job.segmenter.kind)
+    require_area(job)
     old = attributes_or_lost(objects)
     whole = asked.whole_frames(job.plugin)
     cut = Cut(job.store.chunk, job.store.shard, job.store.frames, whole, job.source.every)
     previous = load_layouts(objects) if old is not None else {}
     _check_readers(job, previous)
-    source = job.source_options()
+    source = marked_options(job)
     old_source = (old or {}).get("job", {}).get("source", {})
     # Without root or seals nothing tells which options the layouts were made with.
     sealed = isinstance(objects, SealedObjects)
     same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
-    same_source &= all(
-        old_source.get(k, d) == source.get(k, d)
-        for k, d in (
-            ("bands", None),
-            ("color", None),
-            ("every", 1),
-            ("kind", "auto"),
-            ("assets", None),
-        )
-    )
+    same_source &= all(old_source.get(k, d) == source.get(k, d) for k, d in _LAID_OUT_BY.items())
     # What a file named in vain may be among the paths now, or be trusted.
     same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(
         old_source.get("paths", ())
@@ -531,6 +535,9 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
             "exported COGs, which keep the points"
         )
+    if plan.scan.outside:
+        inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
+        yield f"{inputs} outside source.area, and take no place"
     skipped = plan.scan.skipped
     if skipped:
         from segengine.sources.listing import counted

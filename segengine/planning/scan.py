@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from segengine import asked
 from segengine.ahead import several
-from segengine.errors import CorruptInputError, JobError, SegengineError, TransientInputError
+from segengine.errors import (
+    CorruptInputError,
+    JobError,
+    OutsideError,
+    SegengineError,
+    TransientInputError,
+)
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
 from segengine.progress import NowAndThen, Progress, result_of
-from segengine.registry import reader
+from segengine.registry import parameters, reader
 from segengine.store.layouts import Layout, Unplaced
 from segengine.store.values import encode
 from segengine.types import Entry, Source
@@ -43,6 +49,8 @@ class Scan:
     """Committed scenes that the job's new source options leave without a use."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
+    outside: int = 0
+    """Inputs without a place of which no pixel lies in the job's area."""
 
     @property
     def frames(self) -> int:
@@ -103,17 +111,22 @@ def scanning(
             bad.append(old)
         elif known.get(entry.name) != entry.fingerprint or not unchanged_source:
             todo.append(entry)
+    outside = 0
     due = NowAndThen(EVERY)
     for done, (entry, outcome) in enumerate(_probe_all(todo, listing, spec), 1):
         if due():
             yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
-        if isinstance(outcome, Unplaced):
+        if isinstance(outcome, OutsideError):
+            outside += entry.name not in placed_names
+        elif isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
                 bad.append(outcome)
         else:
             probes.append(Probed(entry, outcome))
     if due.said:
         yield Progress("plan", len(todo), len(todo), len(bad), unit=INPUTS)
+    if outside and outside == len(listing.entries):
+        raise JobError(f"source.area: lies outside all of the {outside:,} inputs; check its CRS")
     cannot_stat = {each.name for each in listing.unlisted}
     for layout in previous.values():  # not gone: it is still listed, only unreadable
         for i, name in enumerate(layout.names):
@@ -136,6 +149,7 @@ def scanning(
         probed=len(todo),
         dropped=dropped,
         skipped=listing.skipped,
+        outside=outside,
     )
 
 
@@ -148,7 +162,17 @@ def _listing(spec: Mapping[str, Any]) -> Listing:
         lister = asked.lister(reader(kind, spec))
         assert lister is not None
         return lister.list(spec["paths"])
-    return list_entries(spec["paths"], kind)
+    return list_entries(spec["paths"], kind, bands=spec.get("bands"))
+
+
+def _require_taken(kind: str, spec: Mapping[str, Any]) -> None:
+    """Raise CorruptInputError where the source of a kind has no use for where things lie."""
+    for name in ("resolution", "crs", "area"):
+        if spec.get(name) is not None and name not in parameters("sources", kind):
+            raise CorruptInputError(
+                f"is read as {kind}, which has no source.{name}; set source.kind: raster, or leave the "
+                "key out"
+            )
 
 
 def _probe_all(
@@ -161,7 +185,10 @@ def _probe_all(
     def probe(entry: Entry) -> Any:
         try:
             kind = listing.kind_of(entry)
+            _require_taken(kind, spec)
             return source(kind).probe(entry)
+        except OutsideError as error:
+            return error
         except CorruptInputError as error:
             return Unplaced(entry.name, entry.uri, entry.fingerprint, "corrupt", str(error))
         except (TransientInputError, OSError) as error:

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, OutsideError, TransientInputError
 from segengine.store.values import decode, encode
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -112,6 +112,8 @@ def _ask(request: tuple[Any, ...]) -> Any:
     except EOFError as error:
         raise CorruptInputError(f"damaged raster: {error}") from None
     match answer:
+        case ("outside", str(reason)):
+            raise OutsideError(reason)
         case ("corrupt", str(reason)):
             raise CorruptInputError(reason)
         case ("error", str(reason)):
@@ -147,6 +149,8 @@ def _serve() -> None:
 def _answer(call: Callable[..., Any], arguments: list[Any]) -> Any:
     try:
         return call(*arguments)
+    except OutsideError as error:
+        return "outside", str(error)
     except CorruptInputError as error:
         return "corrupt", str(error)
     except TransientInputError as error:

@@ -81,6 +81,11 @@ def require_grid(resolution: object, crs: object, resampling: object) -> None:
         raise ValueError(f"resolution: is {resolution!r}; it must be a number above 0")
     if crs is not None and (not isinstance(crs, str) or not crs.strip() or len(crs) > _LONGEST):
         raise ValueError(f"crs: is {str(crs)[:100]!r}; name it as EPSG:32633")
+    if isinstance(crs, str):
+        try:
+            crs_of(crs)
+        except ValueError as error:
+            raise ValueError(f"crs: {error}") from error
     if resampling not in KERNELS:
         raise ValueError(f"resampling: is {resampling!r}; choose from {', '.join(KERNELS)}")
 
@@ -132,6 +137,11 @@ def local(grid: Grid, part: Grid) -> Six:
         (a * (u - f) - d * (r - c)) / whole,
     )
     return tuple(map(float, found))  # type: ignore[return-value] # six of them
+
+
+def inverse(six: Six) -> Six:
+    """From coordinates to pixels."""
+    return local(Grid(1, 1), Grid(1, 1, six))
 
 
 def finest(grids: Sequence[Grid]) -> Grid:

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, OutsideError, TransientInputError
 from segengine.sources import _apart
+from segengine.sources._area import Box, area_on
 from segengine.sources._dataset import (
     attributes_of,
     bands_last,
@@ -48,6 +49,10 @@ class Opens(Hashable, Protocol):
     def crs(self) -> str | None: ...
     @property
     def resampling(self) -> Resampling: ...
+    @property
+    def area(self) -> str | Box | None: ...
+    @property
+    def area_mark(self) -> str: ...
     @property
     def of_assets(self) -> bool:
         """Whether parts are assets of a STAC item: scale and offset that a file tells are applied."""
@@ -117,6 +122,11 @@ class Scene:
 def probe(source: Opens, entry: Entry) -> Probe:
     """What the headers of a scene's files say. Raises CorruptInputError, TransientInputError."""
     scene = _scene(source, entry.uri, entry.parts)
+    if (
+        source.area is not None
+        and not area_on(source.area, source.area_mark, scene.grid).anywhere()
+    ):
+        raise OutsideError("lies outside source.area")
     first = next(layer for layer in scene.layers if 0 in layer.places)
     attributes = dict(first.attributes)
     for key in ("crs_wkt", "transform", "gcps", "rpcs"):
@@ -148,18 +158,46 @@ def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unrea
     difference = changed(ref, scene.grid.height, scene.grid.width)
     if difference is not None:
         return difference
-    height, width = rows.stop - rows.start, cols.stop - cols.start
-    _apart.allow(height * width * scene.bands * np.dtype(scene.dtype).itemsize)
-    if len(scene.layers) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
-        return Tile(*_layer(source, scene, scene.layers[0], rows, cols))
-    pixels = np.empty((height, width, scene.bands), scene.dtype)
-    valid: Bool | None = None
+    area = None if source.area is None else area_on(source.area, source.area_mark, scene.grid)
+    shape = rows.stop - rows.start, cols.stop - cols.start
+    dtype = np.dtype(scene.dtype)
+    _apart.allow(shape[0] * shape[1] * scene.bands * dtype.itemsize)
+    corner = rows.start, cols.start
+    whole = slice(0, shape[0]), slice(0, shape[1])
+    if area is None:
+        return _read(source, scene, corner, shape, [whole])
+    inside = area.inside(rows, cols) if area.touches(rows, cols) else np.zeros(shape, np.bool_)
+    if inside.all():
+        return _read(source, scene, corner, shape, [whole])
+    if not inside.any():
+        return Tile(np.zeros((*shape, scene.bands), dtype), inside)
+    found = _read(source, scene, corner, shape, list(area.reads(inside)))
+    # What is read beside the area depends on the window, and must not be seen.
+    found.pixels[~inside] = 0
+    return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
+
+
+def _read(
+    source: Opens,
+    scene: Scene,
+    corner: tuple[int, int],
+    shape: tuple[int, int],
+    boxes: Sequence[tuple[slice, slice]],
+) -> Tile:
+    """A window of so many rows and columns from a corner on; of it what lies in the boxes."""
+    if len(scene.layers) == len(boxes) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
+        ((pixels, valid),) = _layer(source, scene, scene.layers[0], corner, boxes)
+        if pixels.shape[:2] == shape:
+            return Tile(pixels, valid)
+    pixels = np.zeros((*shape, scene.bands), scene.dtype)
+    valid = np.ones(shape, np.bool_)
     for layer in scene.layers:
-        found, there = _layer(source, scene, layer, rows, cols)
-        pixels[..., list(layer.places)] = found
-        if there is not None:
-            valid = there if valid is None else valid & there
-    return Tile(pixels, valid)
+        found = _layer(source, scene, layer, corner, boxes)
+        for box, (part, there) in zip(boxes, found, strict=True):
+            pixels[(*box, list(layer.places))] = part
+            if there is not None:
+                valid[box] &= there
+    return Tile(pixels, None if valid.all() else valid)
 
 
 @lru_cache(maxsize=64)
@@ -186,6 +224,8 @@ def _scene(source: Opens, uri: str, parts: tuple[Part, ...]) -> Scene:
     for layer in layers:
         if not grid.placed:
             break
+        if layer.grid == grid:
+            continue
         with _named(layer.parts[0]):
             if not Warp(grid, layer.grid, source.resampling).meets:
                 raise CorruptInputError(
@@ -291,24 +331,33 @@ def _dtype(dataset: Any, band: int, part: Part) -> str:
 
 
 def _layer(
-    source: Opens, scene: Scene, layer: Layer, rows: slice, cols: slice
-) -> tuple[NDArray[Any], Bool | None]:
-    """A layer's pixels (y, x, band) and where they are valid, in a window of the scene's grid."""
+    source: Opens,
+    scene: Scene,
+    layer: Layer,
+    corner: tuple[int, int],
+    boxes: Sequence[tuple[slice, slice]],
+) -> Iterator[tuple[NDArray[Any], Bool | None]]:
+    """A layer's pixels (y, x, band) and where they are valid, in boxes from a corner of the grid on."""
     warp = Warp(scene.grid, layer.grid, source.resampling)
     overview = _overview(warp, layer.overviews)
     with _named(layer.parts[0]), source.open(layer.uri, overview) as dataset:
-        if overview is None and (dataset.height, dataset.width) != (
-            layer.grid.height,
-            layer.grid.width,
-        ):
+        size = dataset.height, dataset.width
+        if overview is None and size != (layer.grid.height, layer.grid.width):
             raise TransientInputError("has changed since it was planned; run again")
         if overview is not None:
-            warp = replace(warp, source=_coarser(layer.grid, dataset.height, dataset.width))
+            warp = replace(warp, source=_coarser(layer.grid, *size))
 
         def window(rows: slice, cols: slice) -> tuple[NDArray[Any], Bool | None]:
             return _window(dataset, layer, rows, cols)
 
-        return warp.read(window, rows, cols, len(layer.bands), layer.dtype)
+        for rows, cols in boxes:
+            yield warp.read(
+                window,
+                slice(corner[0] + rows.start, corner[0] + rows.stop),
+                slice(corner[1] + cols.start, corner[1] + cols.stop),
+                len(layer.bands),
+                layer.dtype,
+            )
 
 
 def _overview(warp: Warp, overviews: Sequence[float]) -> int | None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
-from segengine.sources._grid import Grid, Six, crs_of, local, same_crs
+from segengine.sources._grid import Grid, Six, crs_of, inverse, local, same_crs
 from segengine.types import Bool
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
@@ -212,7 +212,7 @@ class Warp:
         found = transform(crs_of(self.grid.wkt), crs_of(self.source.wkt), xs.tolist(), ys.tolist())
         there = np.isfinite(found[0]) & np.isfinite(found[1])
         return _at(
-            _inverse(self.source.transform),
+            inverse(self.source.transform),
             np.asarray(found[0])[there],
             np.asarray(found[1])[there],
         )
@@ -292,7 +292,7 @@ def _scale(warp: Warp) -> tuple[float, float]:
     # Along the source's axes: what one step to the right and one down reach together.
     across = abs(columns[1] - columns[0]) + abs(columns[2] - columns[0])
     down = abs(lines[1] - lines[0]) + abs(lines[2] - lines[0])
-    return 1 / _whole(across), 1 / _whole(down)
+    return 1 / _whole(float(across)), 1 / _whole(float(down))
 
 
 def _whole(step: float) -> float:
@@ -310,7 +310,3 @@ def _at(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b, c, d, e, f = six
     return a * columns + b * lines + c, d * columns + e * lines + f
-
-
-def _inverse(six: Six) -> Six:
-    return local(Grid(1, 1), Grid(1, 1, six))

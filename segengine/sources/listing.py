@@ -28,9 +28,10 @@ import xxhash
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.guards.schemes import filesystem
 from segengine.sources import _beside, _tiff
+from segengine.sources._fields import Fields, Scenes, band_names, has_fields
 from segengine.sources._files import is_url, is_web, open_failure, open_input
 from segengine.store.keys import LAYOUTS, LOCK
-from segengine.types import Entry
+from segengine.types import Entry, Part
 from segengine.urls import public
 
 _IMAGES = frozenset(
@@ -91,6 +92,8 @@ class Listing:
         somewhere, or has a mask, by what is beside it. Raises TransientInputError where that
         cannot be read: the kind must not depend on the state of the network.
         """
+        if entry.parts and self.kind == "auto":
+            return "raster"
         suffix, beside = _suffix(entry.name), self.beside.get(entry.uri, ())
         if self.kind == "images" and suffix in _TIFF and is_url(entry.uri):
             _require_no_void(beside)
@@ -106,11 +109,15 @@ class Listing:
 
 
 def list_entries(
-    paths: Sequence[str], kind: str = "auto", storage_options: Mapping[str, Any] | None = None
+    paths: Sequence[str],
+    kind: str = "auto",
+    storage_options: Mapping[str, Any] | None = None,
+    bands: Sequence[int | str] | None = None,
 ) -> Listing:
     """Everything that the paths name. Paths are absolute local ones or URLs, with globs.
 
-    A file that two paths name is one entry, under the first one's name. Raises ValueError where two
+    A file that two paths name is one entry, under the first one's name; files of paths with `{scene}`
+    and `{band}` are one entry a scene, of the `bands` that are named. Raises ValueError where two
     files would get one name or a path names nothing, TransientInputError where a remote listing
     fails.
     """
@@ -118,16 +125,23 @@ def list_entries(
         raise ValueError("source.paths is empty; name a file, a folder or a glob")
     found: dict[str, _Found] = {}
     skipped: dict[str, str] = {}
+    scenes = _scenes_of(paths, kind, bands)
     for path in paths:
+        fields = Fields.of(path, scenes.bands) if has_fields(path) else None
+        listed = path if fields is None else fields.glob
         local = not is_url(path) or path.startswith("file://")
         matches = (
-            _local(path.removeprefix("file://"), kind)
+            _local(listed.removeprefix("file://"), kind)
             if local
-            else _remote(path, kind, storage_options or {})
+            else _remote(listed, kind, storage_options or {})
         )
         passed: dict[str, str] = {}
         count = 0
         try:
+            if fields is not None:
+                files = (each for each in matches if not each.skipped and not each.zarr)
+                count = scenes.take(fields, files)
+                matches = iter(())
             for match in matches:
                 if match.skipped:
                     passed[match.uri] = _suffix(match.name)
@@ -142,7 +156,25 @@ def list_entries(
             raise ValueError(f"source.paths: {path} names no input{but}; {_remedy(kind, only)}")
         skipped |= passed
     left = Counter(suffix for uri, suffix in skipped.items() if uri not in found)
-    return _listing(found.values(), kind, dict(sorted(left.items())))
+    entries = [
+        _Found(entry.name, entry.uri, entry.fingerprint, parts=entry.parts)
+        for entry in scenes.entries()
+    ]
+    return _listing([*found.values(), *entries], kind, dict(sorted(left.items())))
+
+
+def _scenes_of(paths: Sequence[str], kind: str, bands: Sequence[int | str] | None) -> Scenes:
+    """Where files of scenes are gathered. Raises ValueError for paths and bands that do not agree."""
+    told = [path for path in paths if has_fields(path)]
+    if told and kind not in ("auto", "raster"):
+        raise ValueError(
+            f"source.paths: {told[0]}: {{scene}} and {{band}} make scenes of rasters, not of {kind}"
+        )
+    if not told and any(isinstance(band, str) for band in bands or ()):
+        raise ValueError(
+            "source.bands: names of bands need {band} in source.paths; bands of one file have numbers"
+        )
+    return Scenes(band_names(bands) if told else None)
 
 
 def mark_of(uri: str) -> str:
@@ -211,6 +243,8 @@ class _Found(NamedTuple):
     beside: tuple[str, ...] = ()
     skipped: bool = False
     """Reached, and no input by its suffix."""
+    parts: tuple[Part, ...] = ()
+    """Of a scene of several files."""
 
 
 def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -> Listing:
@@ -230,7 +264,7 @@ def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -
         if match.reason:
             unlisted.append(Unlisted(match.name, match.uri, match.reason))
         else:
-            entries.append(Entry(match.name, match.uri, match.fingerprint))
+            entries.append(Entry(match.name, match.uri, match.fingerprint, match.parts))
     return Listing(
         tuple(sorted(entries, key=_sort_key)),
         tuple(sorted(unlisted, key=_sort_key)),

@@ -16,7 +16,8 @@ import numpy as np
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.sources import _apart, _gdal, _parts, _tiff
-from segengine.sources._bands import choose, require_bands
+from segengine.sources._area import require_area
+from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
     alpha_of,
     attributes_of,
@@ -74,8 +75,8 @@ class RasterSource:
     of_assets: ClassVar[bool] = False
     """Files are assets of a STAC item."""
 
-    bands: tuple[int, ...] | None = None
-    """1-based, in this order; None: all but alpha."""
+    bands: tuple[int | str, ...] | None = None
+    """1-based, in this order; of scenes of several files names; None: all but alpha."""
     paths: tuple[str, ...] = ()
     """The job's: what a VRT may name beside what lies below its own folder."""
     trust: bool = False
@@ -86,11 +87,16 @@ class RasterSource:
     """The CRS of the scene's grid; None: its own."""
     resampling: Resampling = "nearest"
     """How pixels of one grid become those of another."""
+    area: str | tuple[float, float, float, float] | None = None
+    """A file of polygons, or west, south, east, north in degrees; outside is void, and not read."""
+    area_mark: str = ""
+    """Digest of what the area's file said when it was planned; empty: not known."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bands", require_bands(self.bands))
+        object.__setattr__(self, "bands", require_numbers_or_names(self.bands))
         object.__setattr__(self, "paths", tuple(self.paths))
         require_grid(self.resolution, self.crs, self.resampling)
+        object.__setattr__(self, "area", require_area(self.area))
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
@@ -144,7 +150,8 @@ class RasterSource:
 
     def _is_gridded(self, parts: Sequence[Part]) -> bool:
         """Whether a scene comes to a grid that is not, or need not be, that of its one file."""
-        return bool(parts) or self.resolution is not None or self.crs is not None
+        asked = self.resolution, self.crs, self.area
+        return bool(parts) or any(option is not None for option in asked)
 
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         if self._is_gridded(ref.parts):

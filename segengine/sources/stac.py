@@ -56,9 +56,11 @@ class StacSource:
     trust: bool = False
     """Links may lead anywhere, and GDAL may use all of its drivers."""
     resolution: float | None = None
-    """As of `raster`, and so are the next two."""
+    """As of `raster`, and so are those that follow."""
     crs: str | None = None
     resampling: Resampling = "nearest"
+    area: str | tuple[float, float, float, float] | None = None
+    area_mark: str = ""
 
     def __post_init__(self) -> None:
         if self.search is not None:
@@ -168,6 +170,8 @@ class StacSource:
             resolution=self.resolution,
             crs=self.crs,
             resampling=self.resampling,
+            area=self.area,
+            area_mark=self.area_mark,
         )
 
     def _renewing(self, about: Input, use: Callable[[Input], T]) -> T:

@@ -1,0 +1,320 @@
+"""The area of interest: which pixels of a grid have their centre in it, and what is read for them.
+
+    [west, south, east, north] in degrees, or GeoJSON, GeoPackage, FlatGeobuf
+    -> polygons in their own CRS -> outlines in pixels of a grid, with as many points as bends ask for
+    -> blocks of 512 counted from the grid's corner: GDAL's rule of centres, whatever the window is
+
+A polygon's sides are straight in its own CRS. West of a box may be greater than east: then it crosses
+the date line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.errors import CorruptInputError, TransientInputError
+from segengine.sources._grid import Grid, crs_of, inverse
+from segengine.sources._polygons import DEGREES, Polygon, digest, polygons_in
+from segengine.types import Bool
+
+BLOCK = 512
+"""Side of what is filled at once."""
+STRIP = 256
+"""Rows of a window that are read at once where the area does not fill it."""
+_BEND = 0.01
+"""Of a pixel: by how much a side may miss the bend that it has in the grid."""
+_ROUNDS, _MOST = 12, 1 << 21
+"""Times that sides are halved, and points of all outlines then."""
+_EDGE = 41
+"""Points along each side of a grid of which it is looked up where they lie."""
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north, in degrees."""
+
+
+def require_area(area: object) -> str | Box | None:
+    """The option as text or a box. Raises ValueError for anything else."""
+    if area is None or (isinstance(area, str) and area.strip()):
+        return area
+    if not isinstance(area, Sequence) or isinstance(area, str) or len(area) != 4:
+        raise ValueError(
+            f"area: is {str(area)[:100]!r}; name a file of polygons, or [west, south, east, north]"
+        )
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in area):
+        raise ValueError(f"area: {list(area)!r} are not four numbers, in degrees")
+    west, south, east, north = (float(v) for v in area)
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+        raise ValueError(
+            f"area: {list(area)!r} is no box of degrees: west and east lie in -180 to 180, south is less "
+            "than north, both in -90 to 90"
+        )
+    if west == east:
+        raise ValueError(f"area: {list(area)!r} has no width")
+    return west, south, east, north
+
+
+def mark_of(area: str | Sequence[float] | None) -> str:
+    """Digest of what an area says; empty: there is none. Raises ValueError where it cannot be read."""
+    if area is None:
+        return ""
+    if not isinstance(area, str):
+        return repr(tuple(map(float, area)))
+    try:
+        return digest(area)
+    except (CorruptInputError, TransientInputError) as error:
+        raise ValueError(f"area: {area}: {error}") from error
+
+
+def require_polygons(given: object) -> None:
+    """Raise ValueError, of one line, where an area's polygons cannot be read."""
+    area = require_area(given)
+    if area is not None:
+        mark = mark_of(area)
+        try:
+            _shape(area, mark)
+        except (CorruptInputError, TransientInputError) as error:
+            raise ValueError(f"area: {area}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """An area in its own CRS."""
+
+    wkt: str
+    polygons: tuple[Polygon, ...]
+
+    @property
+    def bounds(self) -> NDArray[np.float64]:
+        """(polygon, 4): least x and y, most x and y."""
+        ends = [(*p[0].min(axis=0), *p[0].max(axis=0)) for p in self.polygons]
+        return np.array(ends).reshape(-1, 4)
+
+
+@lru_cache(maxsize=8)
+def _shape(area: str | Box, mark: str) -> Shape:
+    if isinstance(area, str):
+        wkt, polygons = polygons_in(area)
+        if mark and digest(area) != mark:
+            raise TransientInputError("source.area has changed since the run began; run again")
+        return Shape(wkt, polygons)
+    west, south, east, north = area
+    boxes = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
+    return Shape(
+        DEGREES,
+        tuple(
+            (np.array([(a, south), (b, south), (b, north), (a, north), (a, south)], np.float64),)
+            for a, b in boxes
+            if a < b
+        ),
+    )
+
+
+@lru_cache(maxsize=64)
+def area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
+    """An area on a grid. Raises CorruptInputError where nothing says where the grid lies."""
+    if not grid.placed or not grid.wkt:
+        raise CorruptInputError(
+            "has no CRS or no transform, by which source.area could be found in it"
+        )
+    shape = _shape(area, mark)
+    near = _near(shape, grid)
+    outlines = _outlines([p for p, is_near in zip(shape.polygons, near, strict=True) if is_near],
+                         shape.wkt, grid)  # fmt: skip
+    return AreaOn(grid, tuple(outlines))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AreaOn:
+    """Outlines in pixels of a grid: (column, row) from its corner."""
+
+    grid: Grid
+    outlines: tuple[Polygon, ...]
+    boxes: NDArray[np.int64] = field(init=False)
+    """(outline, 4): first column and row, those after the last."""
+    blocks: dict[tuple[int, int], Bool | None] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ends = [
+            (*np.floor(p[0].min(axis=0)), *np.ceil(p[0].max(axis=0) + 1)) for p in self.outlines
+        ]
+        most = float(1 << 40)
+        boxes = np.clip(np.array(ends).reshape(-1, 4), -most, most).astype(np.int64)
+        object.__setattr__(self, "boxes", boxes)
+
+    def inside(self, rows: slice, cols: slice) -> Bool:
+        """(y, x) pixels whose centre lies in a polygon."""
+        found = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.bool_)
+        for y in range(rows.start // BLOCK * BLOCK, rows.stop, BLOCK):
+            for x in range(cols.start // BLOCK * BLOCK, cols.stop, BLOCK):
+                block = self._block(y, x)
+                if block is None:
+                    continue
+                top, bottom = max(y, rows.start), min(y + BLOCK, rows.stop)
+                left, right = max(x, cols.start), min(x + BLOCK, cols.stop)
+                found[
+                    top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
+                ] = block[top - y : bottom - y, left - x : right - x]
+        return found
+
+    def touches(self, rows: slice, cols: slice) -> bool:
+        """Whether a pixel of the window may lie inside: by the outlines' boxes alone."""
+        left, top, right, bottom = self.boxes.T
+        return bool(
+            np.any(
+                (left < cols.stop)
+                & (right > cols.start)
+                & (top < rows.stop)
+                & (bottom > rows.start)
+            )
+        )
+
+    def empty(self, rows: slice, cols: slice) -> bool:
+        """Whether no pixel of the window lies inside: by the pixels themselves where boxes do not tell."""
+        return not self.touches(rows, cols) or not self.inside(rows, cols).any()
+
+    def anywhere(self) -> bool:
+        """Whether any pixel of the grid lies inside."""
+        for left, top, right, bottom in self.boxes.tolist():
+            for y in range(max(top, 0), min(bottom, self.grid.height), BLOCK):
+                for x in range(max(left, 0), min(right, self.grid.width), BLOCK):
+                    rows = slice(y, min(y + BLOCK, bottom, self.grid.height))
+                    if self.inside(rows, slice(x, min(x + BLOCK, right, self.grid.width))).any():
+                        return True
+        return False
+
+    def reads(self, inside: Bool) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of a window, whose pixels are inside or not, that hold all that are."""
+        if inside.all():
+            yield slice(0, inside.shape[0]), slice(0, inside.shape[1])
+            return
+        last: tuple[int, int, int, int] | None = None
+        for start in range(0, inside.shape[0], STRIP):
+            strip = inside[start : start + STRIP]
+            rows, cols = np.flatnonzero(strip.any(axis=1)), np.flatnonzero(strip.any(axis=0))
+            if not len(rows):
+                continue
+            box = (start + int(rows[0]), start + int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+            if last is not None and last[1] == box[0] and last[2:] == box[2:]:
+                last = last[0], box[1], box[2], box[3]
+                continue
+            if last is not None:
+                yield slice(last[0], last[1]), slice(last[2], last[3])
+            last = box
+        if last is not None:
+            yield slice(last[0], last[1]), slice(last[2], last[3])
+
+    def _block(self, y: int, x: int) -> Bool | None:
+        """A block's pixels; None: none of them lies inside."""
+        if (y, x) not in self.blocks:
+            while len(self.blocks) >= 64:
+                self.blocks.pop(next(iter(self.blocks)), None)
+            self.blocks[y, x] = self._filled(y, x)
+        return self.blocks[y, x]
+
+    def _filled(self, y: int, x: int) -> Bool | None:
+        import rasterio
+        from affine import Affine
+        from rasterio.features import rasterize
+
+        left, top, right, bottom = self.boxes.T
+        near = np.flatnonzero(
+            (left < x + BLOCK) & (right > x) & (top < y + BLOCK) & (bottom > y)
+        ).tolist()
+        if not near:
+            return None
+        corner = np.array([x, y], np.float64)
+        shapes = [
+            {"type": "Polygon", "coordinates": [(r - corner).tolist() for r in self.outlines[i]]}
+            for i in near
+        ]
+        with rasterio.Env():
+            found: Any = rasterize(
+                shapes, (BLOCK, BLOCK), fill=0, default_value=1, dtype="uint8",
+                transform=Affine.identity(),
+            )  # fmt: skip
+        return found.astype(np.bool_) if found.any() else None
+
+
+def _near(shape: Shape, grid: Grid) -> NDArray[np.bool_]:
+    """(polygon,) whether it may meet the grid: far from where a CRS holds, its formulas mean nothing."""
+    from rasterio.warp import transform
+
+    steps = np.linspace(0, 1, _EDGE)
+    columns, rows = (p.ravel() for p in np.meshgrid(steps * grid.width, steps * grid.height))
+    a, b, c, d, e, f = grid.transform
+    xs, ys = a * columns + b * rows + c, d * columns + e * rows + f
+    try:
+        found = np.array(transform(crs_of(grid.wkt), crs_of(shape.wkt), xs.tolist(), ys.tolist()))
+    except Exception as error:
+        raise CorruptInputError("source.area cannot be brought to its CRS") from error
+    found = found[:, np.isfinite(found).all(axis=0)]
+    if not found.size:
+        raise CorruptInputError("source.area cannot be brought to its CRS")
+    low, high = found.min(axis=1), found.max(axis=1)
+    margin = (high - low) / (_EDGE - 1)
+    if crs_of(shape.wkt).is_geographic and high[0] - low[0] > 180:
+        low[0], high[0] = -math.inf, math.inf  # it lies across the date line, or around a pole
+    low, high = low - margin, high + margin
+    bounds = shape.bounds
+    return np.asarray(
+        (bounds[:, 0] <= high[0]) & (bounds[:, 2] >= low[0])
+        & (bounds[:, 1] <= high[1]) & (bounds[:, 3] >= low[1])
+    )  # fmt: skip
+
+
+def _outlines(polygons: Sequence[Polygon], wkt: str, grid: Grid) -> Iterator[Polygon]:
+    used = 0
+    for polygon in polygons:
+        rings = tuple(_bent(ring, wkt, grid) for ring in polygon)
+        used += sum(map(len, rings))
+        if used > _MOST:
+            raise CorruptInputError(f"source.area has more than {_MOST:,} points in its grid")
+        yield rings
+
+
+def _bent(ring: NDArray[np.float64], wkt: str, grid: Grid) -> NDArray[np.float64]:
+    """A ring in pixels, its sides halved until they follow what they are in the polygon's own CRS."""
+    points = ring
+    pixels = _to_pixels(points, wkt, grid)
+    if wkt == grid.wkt:
+        return pixels
+    todo = np.ones(len(points) - 1, np.bool_)
+    for _ in range(_ROUNDS):
+        if not todo.any() or len(points) > _MOST:
+            break
+        at = np.flatnonzero(todo)
+        middle = (points[at] + points[at + 1]) / 2
+        moved = _to_pixels(middle, wkt, grid)
+        bend = np.abs(moved - (pixels[at] + pixels[at + 1]) / 2).max(axis=1)
+        keep = bend > _BEND
+        points = np.insert(points, at[keep] + 1, middle[keep], axis=0)
+        pixels = np.insert(pixels, at[keep] + 1, moved[keep], axis=0)
+        halved = np.zeros(len(todo), np.bool_)
+        halved[at[keep]] = True
+        todo = np.repeat(halved, np.where(halved, 2, 1))
+    return pixels
+
+
+def _to_pixels(points: NDArray[np.float64], wkt: str, grid: Grid) -> NDArray[np.float64]:
+    from rasterio.warp import transform
+
+    xs, ys = points[:, 0], points[:, 1]
+    if wkt != grid.wkt:
+        try:
+            moved = transform(crs_of(wkt), crs_of(grid.wkt), xs.tolist(), ys.tolist())
+        except Exception as error:
+            raise CorruptInputError("source.area cannot be brought to its CRS") from error
+        xs, ys = (np.asarray(axis, np.float64) for axis in moved)
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+        raise CorruptInputError(
+            "source.area reaches where its CRS does not: cut the area, or set source.crs"
+        )
+    a, b, c, d, e, f = inverse(grid.transform)
+    return np.stack([a * xs + b * ys + c, d * xs + e * ys + f], axis=1)
