@@ -88,7 +88,7 @@ def read_item(
         chosen = list(_chosen(item["assets"], assets))
         parts = tuple(each.part(base, reach) for each in chosen)
     except CorruptInputError as error:
-        return Item(name, collection, base, digest, problem=str(error))
+        return Item(name=name, collection=collection, base=base, digest=digest, problem=str(error))
     sums = {
         part.uri: each.asset["file:checksum"]
         for each, part in zip(chosen, parts, strict=True)
@@ -96,7 +96,16 @@ def read_item(
     }
     keys = tuple(each.key for each in chosen)
     about = _attributes(item, name, collection)
-    return Item(name, collection, base, digest, parts, keys, sums, about)
+    return Item(
+        name=name,
+        collection=collection,
+        base=base,
+        digest=digest,
+        parts=parts,
+        keys=keys,
+        checksums=sums,
+        attributes=about,
+    )
 
 
 def _digest(item: Mapping[str, Any]) -> str:

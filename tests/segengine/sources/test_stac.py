@@ -11,7 +11,6 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-from numpy.typing import NDArray
 
 import segengine
 from segengine.planning.layout import Cut
@@ -19,22 +18,11 @@ from segengine.planning.scan import Scan, scan
 from segengine.registry import reader
 from segengine.sources.stac import StacSource
 from segengine.store.layouts import Layout
-from segengine.testing import SourceTests
 from segengine.types import Tile
 
 from .stac_scenes import HEIGHT, WIDTH, install_signer, make_item, pixels, save, write_tiff
 
 WHOLE = slice(0, HEIGHT), slice(0, WIDTH)
-
-
-class TestStacSource(SourceTests):
-    """The suite of every source, on a catalog of two items with two bands each."""
-
-    def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:  # type: ignore[override]
-        held = {f"night.{i}": {"red": pixels(i), "nir": pixels(i + 10)} for i in range(2)}
-        path = save(folder, *(make_item(folder, name, bands) for name, bands in held.items()))
-        frames = {name: np.dstack([b["nir"], b["red"]]) for name, b in held.items()}
-        return {"kind": "stac", "paths": [path], "assets": ["nir", "red"]}, frames
 
 
 def listed(path: Path | str, previous: Scan | None = None, **options: Any) -> Scan:
@@ -345,3 +333,22 @@ def test_signatures_that_an_api_gives_are_asked_for_again(tmp_path: Path) -> Non
         assert state.refused
     assert isinstance(tile, Tile), tile
     np.testing.assert_array_equal(tile.pixels[..., 0], pixels(1))
+
+
+def test_the_worked_example_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "deployments" / "jobs" / "stac.yaml"
+    wide = rasterio.Affine(20, 0, 500_000, 0, -20, 5_000_000)
+    items = []
+    for i in range(2):
+        item = make_item(tmp_path / "in", f"night-{i}", {"red": pixels(i), "nir": pixels(i + 5)})
+        coarse = pixels(i + 9)[: HEIGHT // 2, : WIDTH // 2]
+        write_tiff(tmp_path / "in" / f"night-{i}" / "swir16.tif", coarse, transform=wide)
+        item.add_asset("swir16", pystac.Asset("./swir16.tif"))
+        items.append(item)
+    path = save(tmp_path / "in", *items)
+    changes = [f"source.paths=[{path}]", f"store.path={tmp_path}/m.zarr"]
+    summary = segengine.run(segengine.load_job(example, changes))
+    assert summary.exit_code == 0
+    mask = segengine.open_store(tmp_path / "m.zarr")["night-0"].mask
+    assert mask.shape == (1, HEIGHT // 2, WIDTH // 2)
+    assert len(np.unique(mask[:])) == 6
