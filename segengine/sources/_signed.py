@@ -106,5 +106,7 @@ def planetary_computer(url: str) -> str:
     try:
         import planetary_computer as planetary
     except ImportError as error:
-        raise RuntimeError("python -m pip install planetary-computer") from error
+        raise RuntimeError(
+            "its package is not installed; python -m pip install 'segengine[planetary-computer]'"
+        ) from error
     return str(planetary.sign_url(url))

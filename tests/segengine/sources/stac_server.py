@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import attr
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
 from shapely.geometry import box, shape
 from stac_fastapi.api.app import StacApi
 from stac_fastapi.api.models import create_get_request_model, create_post_request_model
@@ -27,7 +27,6 @@ from stac_fastapi.types.core import BaseCoreClient
 from stac_fastapi.types.errors import NotFoundError
 from stac_fastapi.types.requests import get_base_url
 from stac_fastapi.types.rfc3339 import str_to_interval
-from starlette.staticfiles import StaticFiles
 
 
 @dataclass
@@ -55,11 +54,10 @@ def _time(item: dict[str, Any]) -> Any:
     return str_to_interval(item["properties"]["datetime"])
 
 
-@attr.s
 class MemoryClient(BaseCoreClient):  # type: ignore[misc]
     """The core of stac-fastapi over a list."""
 
-    state: State = attr.ib(factory=State)
+    state: State
 
     def _found(
         self, collections: Any, bbox: Any, datetime: Any, ids: Any = None
@@ -151,9 +149,11 @@ def application(state: State, folder: Path | None) -> FastAPI:
     """The API, with the files of a folder below /data."""
     settings = ApiSettings(enable_response_models=False, enable_direct_response=False)
     paging = [TokenPaginationExtension()]
+    client = MemoryClient()
+    client.state = state
     api = StacApi(
         settings=settings,
-        client=MemoryClient(state=state),
+        client=client,
         extensions=paging,
         search_get_request_model=create_get_request_model(paging),
         search_post_request_model=create_post_request_model(paging),

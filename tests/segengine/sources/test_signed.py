@@ -158,5 +158,5 @@ def test_the_planetary_computers_own_package_signs(monkeypatch: pytest.MonkeyPat
 def test_without_that_package_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "planetary_computer", None)
     monkeypatch.setattr(_signed, "_HELD", _signed._Held())
-    with pytest.raises(TransientInputError, match="python -m pip install planetary-computer"):
+    with pytest.raises(TransientInputError, match=r"pip install .segengine.planetary-computer"):
         signed(URL, "planetary-computer")
