@@ -23,6 +23,7 @@ from segengine.sources._gdal import REMEDY
 from segengine.urls import public
 
 _LONGEST = 8192
+_ALIASES = {"s3a": "s3", "gcs": "gs"}
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -112,7 +113,8 @@ class Reach:
 def _host(uri: str) -> str:
     parts = urlsplit(uri)
     if not is_web(uri):
-        return f"{parts.scheme.lower()}://{parts.netloc}"
+        scheme = parts.scheme.lower()
+        return f"{_ALIASES.get(scheme, scheme)}://{parts.netloc.rpartition('@')[2]}"
     name = (parts.hostname or "").lower()
     # Behind a proxy an API may write http:// for itself: the name is what counts.
     return f"{name}:{parts.port}" if parts.port not in (None, 80, 443) else name

@@ -31,6 +31,7 @@ from segengine.sources._files import (
     GuardedFile,
     changed,
     is_url,
+    is_web,
     one_line,
     open_input,
     require_unpacked,
@@ -307,6 +308,8 @@ class _Remote:
 
     def open(self, path: str, mode: str = "rb", **_: object) -> Any:
         stem = os.path.splitext(self.uri)[0]
+        if path != self.uri and is_web(self.uri) and "?" in self.uri:
+            raise FileNotFoundError(path)  # a query may be a signature, which opens nothing beside
         if path != self.uri and path not in {
             f"{base}{suffix}" for base in (self.uri, stem) for suffix in _SIDECARS
         }:
