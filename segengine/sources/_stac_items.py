@@ -52,8 +52,6 @@ class Item:
     parts: tuple[Part, ...] = ()
     keys: tuple[str, ...] = ()
     """Of the asset of each part."""
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    """`file:checksum` of those assets that have it, by uri."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """JSON values for the scene's group."""
     problem: str = ""
@@ -89,11 +87,6 @@ def read_item(
         parts = tuple(each.part(base, reach) for each in chosen)
     except CorruptInputError as error:
         return Item(name=name, collection=collection, base=base, digest=digest, problem=str(error))
-    sums = {
-        part.uri: each.asset["file:checksum"]
-        for each, part in zip(chosen, parts, strict=True)
-        if isinstance(each.asset.get("file:checksum"), str)
-    }
     keys = tuple(each.key for each in chosen)
     about = _attributes(item, name, collection)
     return Item(
@@ -103,7 +96,6 @@ def read_item(
         digest=digest,
         parts=parts,
         keys=keys,
-        checksums=sums,
         attributes=about,
     )
 

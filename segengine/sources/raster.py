@@ -203,7 +203,7 @@ class RasterSource:
         import rasterio
         from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
-        remote = _Remote(uri, self.trust) if is_url(uri) else None
+        remote = _Remote(uri, self.trust, alone=self.of_assets) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
         level = {} if overview is None else {"overview_level": overview}
         try:
@@ -288,8 +288,11 @@ class _Remote:
     worker's heartbeat stops; and credentials and endpoint are those the listing used.
     """
 
-    def __init__(self, uri: str, trust: bool) -> None:
+    def __init__(self, uri: str, trust: bool, alone: bool = False) -> None:
+        """`alone`: nothing beside it belongs to it, as of an asset of a STAC item."""
         self.uri, self.trust = uri, trust
+        # A query may be a signature, which opens nothing beside.
+        self.alone = alone or (is_web(uri) and "?" in uri)
         self.failures: list[CorruptInputError | TransientInputError] = []
         self._first: _Reported | None = None
 
@@ -308,8 +311,8 @@ class _Remote:
 
     def open(self, path: str, mode: str = "rb", **_: object) -> Any:
         stem = os.path.splitext(self.uri)[0]
-        if path != self.uri and is_web(self.uri) and "?" in self.uri:
-            raise FileNotFoundError(path)  # a query may be a signature, which opens nothing beside
+        if path != self.uri and self.alone:
+            raise FileNotFoundError(path)
         if path != self.uri and path not in {
             f"{base}{suffix}" for base in (self.uri, stem) for suffix in _SIDECARS
         }:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, TypeVar
 
 import xxhash
@@ -83,7 +83,8 @@ class StacSource:
         items = list(_named([each for each in found if isinstance(each, Item)], unlisted))
         far = any(is_url(part.uri) for _, item in items for part in item.parts)
         entries: Entries = []
-        for each in several(items, self._entry, far=far):
+        # Items may share a file; it is looked at once.
+        for each in several(items, partial(self._entry, mark=cache(self._mark)), far=far):
             if isinstance(each, Entry):
                 entries.append(each)
             else:
@@ -116,7 +117,7 @@ class StacSource:
         found = Walk(reach, partial(read_item, assets=self.assets, reach=reach)).one(ref.uri)
         for item in found:
             if isinstance(item, Item) and ref.name in (item.name, _full_name(item)):
-                entry = self._entry((ref.name, item))
+                entry = self._entry((ref.name, item), self._mark)
                 if isinstance(entry, Entry):
                     return entry.fingerprint
                 raise CorruptInputError(entry.reason)
@@ -132,7 +133,7 @@ class StacSource:
             return Walk(reach, read).run(paths)
         return search.run(read, self.trust)
 
-    def _entry(self, named: tuple[str, Item]) -> Entry | Unlisted:
+    def _entry(self, named: tuple[str, Item], mark: Callable[[str], str]) -> Entry | Unlisted:
         """An item as it is planned: with the marks of the files that it is made of."""
         name, item = named
         marks = {}
@@ -140,17 +141,13 @@ class StacSource:
             if part.uri in marks:
                 continue
             try:
-                marks[part.uri] = item.checksums.get(part.uri) or self._mark(part.uri)
+                marks[part.uri] = mark(part.uri)
             except (CorruptInputError, TransientInputError) as error:
                 kind = "corrupt" if isinstance(error, CorruptInputError) else "error"
                 return Unlisted(name, item.base, f"its asset {key}: {error}", kind)
-        told = [
-            (replace(part, uri=public(part.uri)), public(uri), marks[uri])
-            for part in item.parts
-            for uri in [part.uri]
-        ]
-        mark = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
-        return Entry(name, item.base, mark, item.parts, item.attributes)
+        told = [(part, public(part.uri), marks[part.uri]) for part in item.parts]
+        digest = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
+        return Entry(name, item.base, digest, item.parts, item.attributes)
 
     def _mark(self, uri: str) -> str:
         try:
