@@ -35,6 +35,7 @@ from segengine.types import (
     Lists,
     Locates,
     LowerIsBetter,
+    Marks,
     Matches,
     Metric,
     Needs,
@@ -238,6 +239,11 @@ def lister(source: Source) -> Lists | None:
 def within(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
     """(y, x) of a window, what of it counts; None: all."""
     return source.within(ref, rows, cols) if isinstance(source, Within) else None
+
+
+def mark(source: Source, ref: FrameRef) -> str | None:
+    """The fingerprint that a frame has now, of a source that finds its inputs itself; None: its file's."""
+    return source.mark(ref) if isinstance(source, Marks) else None
 
 
 def has_truth(kind: str) -> bool:

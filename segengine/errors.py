@@ -83,5 +83,9 @@ class TransientInputError(_PublicError):
     """An input that could not be read now and may be readable later (network, permissions)."""
 
 
+class DeniedInputError(TransientInputError):
+    """A server refuses an input: a signature has expired, or credentials are missing."""
+
+
 class MissingTruthError(_PublicError):
     """A frame's truth is not there, cannot be read, or is not of the frame's size."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SOURCE_DEFAULTS: dict[str, Any] = {
     "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": "nearest",
+    "assets": None,
 }  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     found["segmenter version"] = asked.version(job.plugin)
     source = job.source.model_dump(mode="json")
     for name, default in _SOURCE_DEFAULTS.items():
-        if source[name] != default:
+        if source.get(name, default) != default:
             found[f"source.{name}"] = source[name]
     if job.source.area is not None:
         found["source.area"] = area_mark(job)

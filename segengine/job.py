@@ -66,7 +66,7 @@ class SourceSpec(BaseModel):
         "auto", description="auto, one of `segengine sources`, or package.module:Class"
     )
     paths: list[str] = Field(
-        min_length=1,
+        json_schema_extra={"minItems": 1},
         description="Folders, files, globs or URLs; relative ones are taken against the job file",
     )
     bands: list[Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)]] | None = Field(
@@ -132,7 +132,17 @@ class SourceSpec(BaseModel):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known here: {_listed(known)}"
             raise ValueError(f"{name}: unknown key; {hint}")
+        if kind == "stac" and given.get("search") is not None:
+            if given.get("paths"):
+                raise ValueError("search: stands in place of paths; leave one of the two out")
+            return {**given, "paths": []}
         return given
+
+    @model_validator(mode="after")
+    def _something_is_named(self) -> SourceSpec:
+        if not self.paths and not (self.model_extra or {}).get("search"):
+            raise ValueError("paths: is empty; name a file, a folder or a glob")
+        return self
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -299,6 +309,12 @@ class Sources:
         always = {key: keys[key] for key in ALWAYS}
         choices = kinds("sources", always, hidden=HIDDEN, known=keys)
         for choice in choices:
+            if "search" in choice["properties"]:
+                # In place of the paths, which a stored job then has empty.
+                paths = {k: v for k, v in keys["paths"].items() if k != "minItems"}
+                choice["properties"] = {**choice["properties"], "paths": paths}
+                choice["required"] = [key for key in choice["required"] if key != "paths"]
+                choice["anyOf"] = [{"required": ["paths"]}, {"required": ["search"]}]
             # A stored job spells out what its kind has no use for.
             rest = {
                 key: keys[key].get("default") for key in keys if key not in choice["properties"]

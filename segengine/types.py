@@ -95,6 +95,8 @@ class Entry:
     """Digest of size and mtime_ns (local) or size and ETag (object store, https)."""
     parts: tuple[Part, ...] = ()
     """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """JSON values for the scene's group that its listing knows: a STAC item's id, time and clouds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -620,6 +622,15 @@ class Lists(Protocol):
 
 
 @runtime_checkable
+class Marks(Protocol):
+    """Asked of sources that list their inputs, when a store is verified; without, they are files."""
+
+    def mark(self, ref: FrameRef) -> str:
+        """The fingerprint that a frame has now. Raises CorruptInputError, TransientInputError."""
+        ...
+
+
+@runtime_checkable
 class FindsTruth(Protocol):
     """Asked of sources when figures are made, and when networks are trained: the data set's truth."""
 
@@ -672,7 +683,9 @@ class Within(Protocol):
         ...
 
 
-class SourceParts(Lists, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Protocol):
+class SourceParts(
+    Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Protocol
+):
     """All that the engine may ask of a source beyond its protocol."""
 
 

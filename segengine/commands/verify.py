@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segengine import asked
-from segengine.errors import HEAL, TransientInputError
+from segengine.errors import HEAL, CorruptInputError, TransientInputError
 from segengine.guards.trust import UNTRUSTED, is_code, named_by_store
 from segengine.job import Job
 from segengine.planning.damage import differences, misplaced, object_key, stored_records, unreadable
 from segengine.planning.plan import Plan, stored_plan
 from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
+from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import MASK, PROBABILITIES, ROOT, ROWS, array_folder
 from segengine.store.kinds import LabelRecord, MaskRecord, Record
@@ -208,7 +209,7 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
         raise RuntimeError(reason)
     if layout.inputs(record.box[0], record.box[3]) != record.inputs:
         raise RuntimeError("an input of it has changed")
-    _check_inputs(layout.frames(record.box[0], record.box[3]), plan.job.source.kind)
+    _check_inputs(layout.frames(record.box[0], record.box[3]), layout.kind, plan.job)
     group = plan.group(layout, record.box[0])
     if record.fit and group is not None and group not in plan.fits:
         raise RuntimeError(f"the fit {group} cannot be read: {plan.unread.get(group, CHANGED)}")
@@ -265,29 +266,30 @@ def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) ->
     return bool(np.allclose(a, b, rtol=0, atol=ROUNDING, equal_nan=True))
 
 
-def _check_inputs(frames: Sequence[FrameRef], kind: str) -> None:
+def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
-    from segengine.sources._fields import fingerprint
-    from segengine.sources.listing import list_entries
-
+    source = reader(kind, job.source_options())
     for ref in {r.uri: r for r in frames}.values():
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
         try:
-            found = {
-                uri: {e.fingerprint for e in list_entries([_literal(uri)], kind).entries}
-                for uri in _files_of(ref)
-            }
-        except (ValueError, TransientInputError) as error:
+            mark = asked.mark(source, ref)
+            if mark is None:
+                mark = _mark_of(ref, job.source.kind)
+        except (ValueError, CorruptInputError, TransientInputError) as error:
             raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
-        marks = {uri: next(iter(each), "") for uri, each in found.items()}
-        same = (
-            ref.fingerprint == fingerprint(ref.parts, marks)
-            if ref.parts
-            else ref.fingerprint in found[ref.uri]
-        )
-        if not same:
+        if ref.fingerprint != mark:
             raise RuntimeError(f"{ref.name}: the input has changed")
+
+
+def _mark_of(ref: FrameRef, kind: str) -> str:
+    """The fingerprint that a frame has now, by its files."""
+    from segengine.sources._fields import fingerprint
+    from segengine.sources.listing import list_entries
+
+    found = {uri: list_entries([_literal(uri)], kind).entries for uri in _files_of(ref)}
+    marks = {uri: next((each.fingerprint for each in found[uri]), "") for uri in found}
+    return fingerprint(ref.parts, marks) if ref.parts else marks[ref.uri]
 
 
 def _literal(uri: str) -> str:

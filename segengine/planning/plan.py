@@ -36,6 +36,7 @@ from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
 _LAID_OUT_BY: Mapping[str, Any] = {
     "kind": "auto", "bands": None, "color": None, "every": 1, "resolution": None, "crs": None,
+    "assets": None,
 }  # fmt: skip
 """Keys of `source` that change what a header is told to say, with their defaults."""
 
@@ -224,6 +225,7 @@ def source_json(job: Job) -> str:
     kind, paths = options.pop("kind"), options["paths"]
     if kind not in ("auto", "raster") or not any(map(_may_name_others, paths)):
         del options["paths"]
+    options.pop("search", None)  # what it found is told by the frames as well
     return json.dumps(options)
 
 
@@ -272,7 +274,7 @@ def planning(
     # Without root or seals nothing tells which options the layouts were made with.
     sealed = isinstance(objects, SealedObjects)
     same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
-    same_source &= all(old_source.get(k, d) == source[k] for k, d in _LAID_OUT_BY.items())
+    same_source &= all(old_source.get(k, d) == source.get(k, d) for k, d in _LAID_OUT_BY.items())
     # What a file named in vain may be among the paths now, or be trusted.
     same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(
         old_source.get("paths", ())

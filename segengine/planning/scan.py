@@ -89,7 +89,9 @@ def scanning(
     except ValueError as error:
         raise JobError(str(error)) from error
     except TransientInputError as error:
-        raise SegengineError(f"source.paths: {error}; try again later") from error
+        said = str(error)
+        where = "" if said.startswith("source.") else "source.paths: "
+        raise SegengineError(f"{where}{said}; try again later") from error
     entries = {e.name: e for e in listing.entries}
     home = homes(previous, entries)
     known = {
@@ -101,7 +103,7 @@ def scanning(
     final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
     placed_names = {n for layout in previous.values() for n in layout.names}
     probes: list[Probed] = []
-    bad = [Unplaced(name, uri, "", "error", reason) for name, uri, reason in listing.unlisted]
+    bad = [Unplaced(each.name, each.uri, "", each.kind, each.reason) for each in listing.unlisted]
     todo: list[Entry] = []
     for entry in listing.entries:
         old = final.get(entry.name)
@@ -125,7 +127,7 @@ def scanning(
         yield Progress("plan", len(todo), len(todo), len(bad), unit=INPUTS)
     if outside and outside == len(listing.entries):
         raise JobError(f"source.area: lies outside all of the {outside:,} inputs; check its CRS")
-    cannot_stat = {name for name, _, _ in listing.unlisted}
+    cannot_stat = {each.name for each in listing.unlisted}
     for layout in previous.values():  # not gone: it is still listed, only unreadable
         for i, name in enumerate(layout.names):
             if name in cannot_stat:

@@ -20,7 +20,17 @@ from segengine.guards.trust import is_code, require
 if TYPE_CHECKING:
     from segengine.types import Source
 
-GROUPS = ("sources", "segmenters", "models", "metrics", "losses", "exports", "clusters", "terms")
+GROUPS = (
+    "sources",
+    "segmenters",
+    "models",
+    "metrics",
+    "losses",
+    "exports",
+    "clusters",
+    "terms",
+    "signers",
+)
 NAMED = ("sources", "segmenters", "models", "metrics", "losses")
 """Groups of which a job may name one that is not installed."""
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, BinaryIO, Self, cast
 
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
 from segengine.guards.schemes import filesystem
 from segengine.sources._ranges import open_ranged
 from segengine.types import FrameRef, Unreadable
@@ -41,6 +41,9 @@ def open_failure(uri: str, error: BaseException) -> CorruptInputError | Transien
     """What it means that an input could not be opened or read, as the error to raise."""
     if isinstance(error, CorruptInputError | TransientInputError):
         return error
+    refused = _refused(error)
+    if refused is not None:
+        return DeniedInputError(f"access denied ({refused}): check credentials or the signature")
     if isinstance(error, IsADirectoryError):
         return CorruptInputError("is a directory")
     if isinstance(error, FileNotFoundError):
@@ -51,6 +54,18 @@ def open_failure(uri: str, error: BaseException) -> CorruptInputError | Transien
     if isinstance(error, OSError) and error.strerror:
         return TransientInputError(f"cannot be read: {one_line(error.strerror)}")
     return TransientInputError(f"cannot be read: {one_line(error)}")
+
+
+def _refused(error: BaseException | None) -> int | None:
+    """The status with which a web server refused; None: something else went wrong.
+
+    fsspec says of all that goes wrong that there is no such file, and keeps the reason as the cause.
+    """
+    while error is not None:
+        if getattr(error, "status", None) in (401, 403):
+            return cast("int", getattr(error, "status"))  # noqa: B009 - no class is known for it
+        error = error.__cause__
+    return None
 
 
 @contextmanager
@@ -109,6 +124,7 @@ class GuardedFile:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._file = _open(uri)
+        self.closed = False
         self._end = None if is_url(uri) else os.fstat(self._file.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
@@ -142,6 +158,7 @@ class GuardedFile:
         return cast("int", self._file.tell())
 
     def close(self) -> None:
+        self.closed = True
         self._file.close()
 
     def seekable(self) -> bool:

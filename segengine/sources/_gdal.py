@@ -51,6 +51,7 @@ _SIGNATURES = (
     ("DTED", re.compile(rb"(?:VOL1.{76})?(?:HDR1.{76})?UHL1", re.DOTALL)),
     ("AAIGrid", re.compile(rb"\s*(?:ncols|nrows)\s+\d", re.IGNORECASE)),
 )
+_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _TIFF = ("GTiff",)
 _NESTED = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "GIF", "BMP", "WEBP", "HFA", "VRT")
 """What a VRT may name: told by first bytes alone, so that GDAL, which looks again, agrees."""
@@ -77,6 +78,8 @@ def driver_of(uri: str, head: bytes) -> str:
         return driver
     if uri.lower().endswith(".hgt"):
         return "SRTMHGT"
+    if _PAGE.match(head):
+        raise CorruptInputError("damaged raster: an HTML page, as of a sign-in or an error")
     if _has_header(uri):
         return "ENVI" if _header(uri).startswith(b"ENVI") else "EHdr"
     names = ", ".join((*(driver for driver, _ in _SIGNATURES), "SRTMHGT", "ENVI", "EHdr"))

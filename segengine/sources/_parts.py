@@ -8,6 +8,7 @@ What one header says is remembered by the scene's fingerprint: a worker looks on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -50,6 +51,10 @@ class Opens(Hashable, Protocol):
     def area(self) -> str | Box | None: ...
     @property
     def area_mark(self) -> str: ...
+    @property
+    def of_assets(self) -> bool:
+        """Whether parts are assets of a STAC item: scale and offset that a file tells are applied."""
+        ...
 
     def open(
         self, uri: str, overview: int | None = None, **settings: Any
@@ -230,6 +235,8 @@ def _scene(source: Opens, uri: str, parts: tuple[Part, ...]) -> Scene:
     for layer in layers:
         if not grid.placed:
             break
+        if layer.grid == grid:
+            continue
         with _named(layer.parts[0]):
             if not Warp(grid, layer.grid, source.resampling).meets:
                 raise CorruptInputError(
@@ -279,13 +286,16 @@ def _look(
     else:
         bands = source.bands_of(dataset)
         own, places = (Part(uri),) * len(bands), tuple(range(len(bands)))
+    if source.of_assets:
+        own = tuple(_scaled(dataset, band, part) for band, part in zip(bands, own, strict=True))
     require_bounded_dataset(dataset, len(bands))
     place = tuple(float(value) for value in tuple(dataset.transform)[:6])
     if place == IDENTITY and not dataset.crs and not dataset.gcps[0]:
         place = micrometres(dataset.tags())
     attributes = attributes_of(dataset, bands)
-    if own[0].nodata is not None:
-        attributes["nodata"] = own[0].nodata
+    nodata = own[0].nodata
+    if nodata is not None:
+        attributes["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
     return Layer(
         uri=uri,
         parts=own,
@@ -307,8 +317,9 @@ def _band(source: Opens, dataset: Any, part: Part) -> int:
     if part.band == 0:
         only = source.data_bands(dataset)
         if len(only) > 1:
+            hint = f"; write {part.name}:1 for the first" if source.of_assets else ""
             raise CorruptInputError(
-                f"its file has {len(only)} bands, and a scene of several files takes one of each"
+                f"its file has {len(only)} bands, and a scene of several files takes one of each{hint}"
             )
         return only[0]
     if part.band > dataset.count:
@@ -316,11 +327,20 @@ def _band(source: Opens, dataset: Any, part: Part) -> int:
     return part.band
 
 
+def _scaled(dataset: Any, band: int, part: Part) -> Part:
+    """A part with its file's scale and offset, where nothing else is said of these."""
+    scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
+    told = part.scale is not None or part.offset is not None or (scale, offset) == (1.0, 0.0)
+    return part if told else replace(part, scale=scale, offset=offset)
+
+
 def _dtype(dataset: Any, band: int, part: Part) -> str:
     stored = dtype_of(dataset, (band,))
     if part.scale is not None or part.offset is not None:
         return "float32"
-    return stored if part.dtype is None else part.dtype
+    # What is said of a file may be wrong: nothing of its values is lost for it.
+    fits = part.dtype is not None and np.can_cast(stored, part.dtype, "safe")
+    return part.dtype if fits and part.dtype is not None else stored
 
 
 def _layer(

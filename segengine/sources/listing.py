@@ -65,6 +65,8 @@ class Unlisted(NamedTuple):
     name: str
     uri: str
     reason: str
+    kind: str = "error"
+    """`corrupt`: as it stands it will never be one; `error`: worth another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Listing:
     entries: tuple[Entry, ...]
     """Sorted by name as UTF-8 bytes; names are unique."""
     unlisted: tuple[Unlisted, ...]
-    """Dangling links, folders that may not be entered; sorted by name."""
+    """Dangling links, folders that may not be entered, what a catalog has wrong; sorted by name."""
     kind: str = "auto"
     zarrs: frozenset[str] = frozenset()
     """uris of the entries that are Zarr directories."""
@@ -173,6 +175,25 @@ def _scenes_of(paths: Sequence[str], kind: str, bands: Sequence[int | str] | Non
             "source.bands: names of bands need {band} in source.paths; bands of one file have numbers"
         )
     return Scenes(band_names(bands) if told else None)
+
+
+def mark_of(uri: str) -> str:
+    """Digest of size and time of a local file and of what lies beside it, or of size and ETag of another.
+
+    Raises CorruptInputError, TransientInputError where there is no such file.
+    """
+    try:
+        if not is_url(uri):
+            folder, base = os.path.split(uri)
+            status = os.stat(uri)
+            return _local_file(
+                base, uri, status, lambda name: os.path.exists(os.path.join(folder, name))
+            ).fingerprint
+        system, root = filesystem(uri)
+        system.invalidate_cache()
+        return _remote_mark(system.info(root))
+    except Exception as error:
+        raise open_failure(uri, error) from error
 
 
 def counted(skipped: Mapping[str, int]) -> str:

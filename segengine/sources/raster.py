@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from segengine.sources._files import (
     GuardedFile,
     changed,
     is_url,
+    is_web,
     one_line,
     open_input,
     require_unpacked,
@@ -70,6 +71,9 @@ class RasterSource:
     every chosen band is: not nodata, not masked, alpha above 0, not NaN. Like pages of a TIFF are
     frames of one scene.
     """
+
+    of_assets: ClassVar[bool] = False
+    """Files are assets of a STAC item."""
 
     bands: tuple[int | str, ...] | None = None
     """1-based, in this order; of scenes of several files names; None: all but alpha."""
@@ -131,7 +135,7 @@ class RasterSource:
         """One item a frame; only the blocks under the window are decoded."""
         for ref in frames:
             try:
-                yield self._tile(ref, rows, cols)
+                yield self.tile(ref, rows, cols)
             except (CorruptInputError, TransientInputError) as error:
                 yield unreadable(error)
             except MemoryError:
@@ -141,7 +145,8 @@ class RasterSource:
         """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
         return None if self.area is None else _parts.within(self, ref, rows, cols)
 
-    def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+    def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        """The window of one frame; raises CorruptInputError or TransientInputError."""
         try:
             return self._tile_here(ref, rows, cols)
         except ApartError:
@@ -199,7 +204,7 @@ class RasterSource:
         import rasterio
         from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
-        remote = _Remote(uri, self.trust) if is_url(uri) else None
+        remote = _Remote(uri, self.trust, alone=self.of_assets) if is_url(uri) else None
         options = _OPTIONS | settings | ({} if self.trust else _gdal.SAFE)
         level = {} if overview is None else {"overview_level": overview}
         try:
@@ -286,8 +291,11 @@ class _Remote:
     worker's heartbeat stops; and credentials and endpoint are those the listing used.
     """
 
-    def __init__(self, uri: str, trust: bool) -> None:
+    def __init__(self, uri: str, trust: bool, alone: bool = False) -> None:
+        """`alone`: nothing beside it belongs to it, as of an asset of a STAC item."""
         self.uri, self.trust = uri, trust
+        # A query may be a signature, which opens nothing beside.
+        self.alone = alone or (is_web(uri) and "?" in uri)
         self.failures: list[CorruptInputError | TransientInputError] = []
         self._first: _Reported | None = None
 
@@ -306,6 +314,8 @@ class _Remote:
 
     def open(self, path: str, mode: str = "rb", **_: object) -> Any:
         stem = os.path.splitext(self.uri)[0]
+        if path != self.uri and self.alone:
+            raise FileNotFoundError(path)
         if path != self.uri and path not in {
             f"{base}{suffix}" for base in (self.uri, stem) for suffix in _SIDECARS
         }:

@@ -284,16 +284,16 @@ def _require_truth(source: FindsTruth, refs: list[FrameRef]) -> None:
 
 def _require_bad(source: Source, layout: Layout, refs: list[FrameRef], what: str) -> None:
     __tracebackhide__ = True
-    for uri in sorted({ref.uri for ref in refs}):
+    for uri in sorted({uri for ref in refs for uri in _files(ref)}):
         path = Path(uri)
         if not path.exists() or (path.is_dir() and what != "removed"):
             continue
         _spoil(path, what)
-        own = [ref for ref in refs if ref.uri == uri]
+        own = [ref for ref in refs if uri in _files(ref)]
         name, where = name_of(source), f"{own[0].name}, {what}"
         seen = ""
         try:
-            source.probe(Entry(layout.names[0], uri, "another"))
+            source.probe(Entry(layout.names[0], own[0].uri, "another", own[0].parts))
         except (CorruptInputError, TransientInputError) as error:
             seen = str(error)
         except Exception as error:
@@ -310,6 +310,11 @@ def _require_bad(source: Source, layout: Layout, refs: list[FrameRef], what: str
             isinstance(tile, Unreadable) and tile.reason,
             f"{name}.read of {where}, yields pixels; yield Unreadable('corrupt', reason)",
         )
+
+
+def _files(ref: FrameRef) -> set[str]:
+    """What a frame's pixels are read from."""
+    return {part.uri for part in ref.parts} or {ref.uri}
 
 
 def _spoil(path: Path, what: str) -> None:

@@ -100,7 +100,7 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
         ("store:\n", "stores:\n", 7, ["stores: unknown key; did you mean store?"]),
         ("  kind: kmeans", "\tkind: kmeans", 5, ["\\t"]),
         ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
-        ("source:\n", "source:\n  kind: photo\n", 3, ["source.kind: 'photo'", "raster, video"]),
+        ("source:\n", "source:\n  kind: photo\n", 3, ["source.kind: 'photo'", "raster, stac"]),
         ("name: good", "truth: {paths: 'l/{step}.png'}", 1, ["truth.paths: {step}", "{stem}"]),
         ("kind: kmeans", "kind: ':'", 5, ["segmenter.kind", "cannot be imported"]),
         ("kind: kmeans", "kind: '.a:B'", 5, ["segmenter.kind", "cannot be imported"]),

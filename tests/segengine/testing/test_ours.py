@@ -29,6 +29,7 @@ from segengine.testing import (
 from segengine.testing._pictures import picture
 from tests.gateway import Gateway
 from tests.kube import IMAGE, Cluster
+from tests.segengine.sources.stac_scenes import make_item, pixels, save
 from tests.slurm import Account
 
 SEGMENTERS: dict[str, dict[str, Any]] = {
@@ -228,6 +229,16 @@ class TestRaster(SourceTests):
             file.write(np.moveaxis(pixels, -1, 0))
         block = {"kind": "raster", "paths": [str(folder / "*.tif")], "bands": [4, 1]}
         return block, {"s.tif": pixels[..., [3, 0]]}
+
+
+class TestStac(SourceTests):
+    """A catalog of two items with two bands each."""
+
+    def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        held = {f"night.{i}": {"red": pixels(i), "nir": pixels(i + 10)} for i in range(2)}
+        path = save(folder, *(make_item(folder, name, bands) for name, bands in held.items()))
+        frames = {name: np.dstack([b["nir"], b["red"]]) for name, b in held.items()}
+        return {"kind": "stac", "paths": [path], "assets": ["nir", "red"]}, frames
 
 
 class TestVideo(SourceTests):

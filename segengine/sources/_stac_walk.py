@@ -1,0 +1,242 @@
+"""From the paths of a job to STAC items: catalogs, collections, items, lists of items and GeoParquet.
+
+    catalog -> child, child -> item, item ...      level by level, the documents of one together
+
+Each document is read once, wherever it is linked from, and a link back to a catalog that it came
+from is a loop, which is said and not followed. What is wrong with a document is that document's
+alone: it is left out by name, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segengine.ahead import several
+from segengine.errors import CorruptInputError, TransientInputError
+from segengine.guards.schemes import filesystem, refusal
+from segengine.sources import _stac_parquet
+from segengine.sources._files import is_url, is_web, open_failure
+from segengine.sources._stac_documents import read_document
+from segengine.sources._stac_items import Item, name_of
+from segengine.sources._stac_links import Reach, resolved, shown
+from segengine.sources.listing import Unlisted, list_entries
+from segengine.urls import public
+
+_DEEPEST = 64
+_MOST_CATALOGS = 20_000
+_MOST_ITEMS = 2_000_000
+_CATALOGS = ("catalog.json", "collection.json")
+Read = Callable[[Mapping[str, Any], str], Item]
+"""What is used of an item, and where it lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """One that is to be read."""
+
+    uri: str
+    above: tuple[str, ...] = ()
+    """uris of the catalogs that led here, from the job's path on."""
+    item: bool = False
+    """Linked as an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What a document holds."""
+
+    found: tuple[Item | Unlisted, ...] = ()
+    links: tuple[_Document, ...] = ()
+
+
+@dataclass(slots=True)
+class Walk:
+    """One pass over all that the paths of a job name."""
+
+    reach: Reach
+    read: Read
+    seen: set[str] = field(default_factory=set)
+    catalogs: int = 0
+    items: int = 0
+
+    def run(self, paths: Sequence[str]) -> Iterator[Item | Unlisted]:
+        """Items, and what is none by its name. Raises ValueError for a path that names nothing."""
+        level = [_Document(uri) for path in paths for uri in _documents(path)]
+        while level:
+            fresh = [each for each in level if self._is_fresh(each.uri)]
+            level = []
+            for page in several(fresh, self._page, far=any(is_url(each.uri) for each in fresh)):
+                for found in page.found:
+                    self.items += 1
+                    if self.items > _MOST_ITEMS:
+                        yield _too_many(f"more than {_MOST_ITEMS:,} items")
+                        return
+                    yield found
+                level += page.links
+            self.catalogs += sum(not each.item for each in level)
+            if self.catalogs > _MOST_CATALOGS:
+                yield _too_many(f"more than {_MOST_CATALOGS:,} catalogs")
+                return
+
+    def one(self, uri: str) -> tuple[Item | Unlisted, ...]:
+        """What one document holds, without what it links to."""
+        return self._page(_Document(uri)).found
+
+    def _is_fresh(self, uri: str) -> bool:
+        key = public(uri)
+        if key in self.seen:
+            return False
+        self.seen.add(key)
+        return True
+
+    def _page(self, document: _Document) -> _Page:
+        """What a document holds; reads it."""
+        try:
+            if _stac_parquet.is_parquet(document.uri):
+                return _Page(tuple(_stac_parquet.read_items(document.uri, self.read)))
+            return self._of(read_document(document.uri), document)
+        except (CorruptInputError, TransientInputError) as error:
+            if not document.above and _is_missing(error, document.uri):
+                message = f"source.paths: {shown(document.uri)} is not there; check the path"
+                raise ValueError(message) from error
+            if _is_unknown(error, document):
+                raise type(error)(f"{shown(document.uri)}: {error}") from error
+            return _Page((_unlisted(document.uri, error),))
+
+    def _of(self, found: dict[str, Any], document: _Document) -> _Page:
+        kind = found.get("type")
+        if kind == "Feature":
+            return _Page((self.read(found, document.uri),))
+        if kind == "FeatureCollection":
+            features = found.get("features")
+            if not isinstance(features, list):
+                raise CorruptInputError("is a list of items without items")
+            return _Page(tuple(read_one(each, document.uri, self.read) for each in features))
+        if kind in ("Catalog", "Collection") or (kind is None and "stac_version" in found):
+            return self._catalog(found, document)
+        raise CorruptInputError("is no STAC item, catalog or collection")
+
+    def _catalog(self, found: Mapping[str, Any], document: _Document) -> _Page:
+        links = found.get("links")
+        if not isinstance(links, list):
+            raise CorruptInputError("is a catalog without links")
+        above = (*document.above, document.uri)
+        follow: list[_Document] = []
+        bad: list[Unlisted] = []
+        dynamic = False
+        for link in links:
+            rel = link.get("rel") if isinstance(link, Mapping) else None
+            dynamic |= rel in ("items", "search")
+            if rel not in ("child", "item"):
+                continue
+            try:
+                uri = resolved(link.get("href"), document.uri)
+                self.reach.require_document(uri, document.uri)
+                if rel == "child" and public(uri) in map(public, above):
+                    raise CorruptInputError(
+                        f"links back to {shown(uri)}, which it came from: a loop, not followed"
+                    )
+                if len(above) >= _DEEPEST:
+                    raise CorruptInputError(f"lies more than {_DEEPEST} catalogs deep")
+            except CorruptInputError as error:
+                bad.append(
+                    Unlisted(_name(document.uri, found), document.uri, str(error), "corrupt")
+                )
+                continue
+            follow.append(_Document(uri, above, item=rel == "item"))
+        if dynamic and not follow and not bad:
+            raise CorruptInputError(
+                "is of an API, which lists its items only when it is asked: name it in "
+                "source.search.url, with source.search.collections"
+            )
+        return _Page(tuple(bad), tuple(follow))
+
+
+def read_one(item: object, place: str, read: Read) -> Item | Unlisted:
+    """One item of the list at `place`; what is none has the list's name."""
+    try:
+        if not isinstance(item, Mapping):
+            raise CorruptInputError("holds an item that is no JSON object")
+        return read(item, own_place(item) or place)
+    except CorruptInputError as error:
+        return _unlisted(place, error)
+
+
+def own_place(item: Mapping[str, Any]) -> str:
+    """Where an item of a list lies by what it says itself; empty: it does not say so."""
+    links = item.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, Mapping) and link.get("rel") == "self":
+            href = link.get("href")
+            if isinstance(href, str) and is_url(href) and refusal(href) is None:
+                return "" if href.lower().startswith("file://") else href
+    return ""
+
+
+def _unlisted(uri: str, error: CorruptInputError | TransientInputError) -> Unlisted:
+    kind = "corrupt" if isinstance(error, CorruptInputError) else "error"
+    return Unlisted(_stem(uri), uri, str(error), kind)
+
+
+def _name(uri: str, catalog: Mapping[str, Any]) -> str:
+    try:
+        return name_of(catalog)
+    except CorruptInputError:
+        return _stem(uri)
+
+
+def _stem(uri: str) -> str:
+    """What an item is likely to be called whose document cannot be read: static ones have such names."""
+    base = public(uri).rstrip("/").rpartition("/")[2]
+    return os.path.splitext(base)[0] or public(uri)
+
+
+def _too_many(what: str) -> Unlisted:
+    return Unlisted("source.paths", "", f"name {what}, and no more are looked at", "corrupt")
+
+
+def _is_unknown(error: BaseException, document: _Document) -> bool:
+    """True where nobody can say which items a catalog holds: they must not count as gone."""
+    missing = isinstance(error.__cause__, FileNotFoundError)
+    transient = isinstance(error, TransientInputError) and not missing
+    return transient and is_url(document.uri) and not document.item
+
+
+def _is_missing(error: BaseException, uri: str) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError) and not (is_url(uri) and not is_web(uri))
+
+
+# Paths of a job
+
+
+def _documents(path: str) -> list[str]:
+    """The documents that a path of a job names. Raises ValueError for one that names none."""
+    path = path.removeprefix("file://")
+    if is_url(path) and (is_web(path) or not path.endswith("/")) and "*" not in path:
+        return [path]
+    if is_url(path) and "*" not in path:
+        system, root = filesystem(path)
+        try:
+            folder = root.rstrip("/")
+            named = [f"{path}{name}" for name in _CATALOGS if system.exists(f"{folder}/{name}")]
+        except Exception as error:
+            raise open_failure(path, error) from error
+        return named[:1] or _listed(f"{path}**/*.json")
+    if os.path.isdir(path):
+        named = [os.path.join(path, n) for n in _CATALOGS if os.path.isfile(os.path.join(path, n))]
+        return named[:1] or _listed(os.path.join(_escaped(path), "**", "*.json"))
+    return [path] if os.path.exists(path) else _listed(path)
+
+
+def _listed(pattern: str) -> list[str]:
+    found = list_entries([pattern], "stac")
+    return [entry.uri for entry in found.entries]
+
+
+def _escaped(path: str) -> str:
+    import glob
+
+    return glob.escape(path)

@@ -1,0 +1,284 @@
+"""STAC: items, collections, catalogs, GeoParquet of items and API searches; each item is a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, ClassVar, TypeVar
+
+import xxhash
+
+from segengine import registry
+from segengine.ahead import several
+from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
+from segengine.sources._files import is_url, is_web, unreadable
+from segengine.sources._signed import signed
+from segengine.sources._stac_documents import read_document
+from segengine.sources._stac_items import Item, read_item
+from segengine.sources._stac_links import Reach
+from segengine.sources._stac_search import Block, Search
+from segengine.sources._stac_walk import Walk
+from segengine.sources._warp import Resampling
+from segengine.sources.listing import Listing, Unlisted, mark_of
+from segengine.sources.raster import RasterSource
+from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
+from segengine.urls import public
+
+
+class _Assets(RasterSource):
+    """Pixels as what is measured: what a file says of scale and offset counts, as in its item."""
+
+    __slots__ = ()
+    of_assets: ClassVar[bool] = True
+
+
+Entries = list[Entry]
+"""`list` is a method's name below."""
+Input = TypeVar("Input", Entry, FrameRef)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StacSource:
+    """Items as scenes, named by their ids; bands are assets, brought to the grid of the finest.
+
+    - search: {url, collections, bbox, datetime, limit}, of a STAC API, in place of paths.
+    - assets: keys of assets, or an `eo:common_name`, in the order of bands; `name:2` is the second band
+      of an asset. Omitted: those with the role `data`.
+    - signer: one of the entry points `segengine.signers`, which signs each URL as it is read.
+    """
+
+    search: Block | None = None
+    assets: tuple[str, ...] | None = None
+    signer: str | None = None
+    paths: tuple[str, ...] = ()
+    trust: bool = False
+    """Links may lead anywhere, and GDAL may use all of its drivers."""
+    resolution: float | None = None
+    """As of `raster`, and so are those that follow."""
+    crs: str | None = None
+    resampling: Resampling = "nearest"
+    area: str | tuple[float, float, float, float] | None = None
+    area_mark: str = ""
+
+    def __post_init__(self) -> None:
+        if self.search is not None:
+            Search.of(self.search)
+        object.__setattr__(self, "assets", _names(self.assets))
+        object.__setattr__(self, "paths", tuple(self.paths))
+        if self.signer is not None and self.signer not in registry.names("signers"):
+            known = ", ".join(registry.names("signers"))
+            raise ValueError(f"signer: {self.signer!r} is not installed; choose from {known}")
+        self._raster  # noqa: B018 - looks at its own options
+
+    def list(self, paths: Sequence[str]) -> Listing:
+        """The items that the paths or the search name, and what is wrong with those that are no scene.
+
+        Raises ValueError for a path that names nothing, TransientInputError where an API does not
+        answer.
+        """
+        found = list(self._items(paths))
+        unlisted = [each for each in found if isinstance(each, Unlisted)]
+        items = list(_named([each for each in found if isinstance(each, Item)], unlisted))
+        far = any(is_url(part.uri) for _, item in items for part in item.parts)
+        entries: Entries = []
+        # Items may share a file; it is looked at once.
+        for each in several(items, partial(self._entry, mark=cache(self._mark)), far=far):
+            if isinstance(each, Entry):
+                entries.append(each)
+            else:
+                unlisted.append(each)
+        return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac")
+
+    def probe(self, entry: Entry) -> Probe:
+        """What the headers of an item's assets say, on one grid."""
+        probe = self._renewing(entry, self._raster.probe)
+        return replace(probe, kind="stac", attributes={**probe.attributes, **entry.attributes})
+
+    def read(
+        self, frames: Sequence[FrameRef], rows: slice, cols: slice
+    ) -> Iterator[Tile | Unreadable]:
+        """One item a frame, its URLs signed as they are opened."""
+        raster = self._raster
+        for ref in frames:
+            try:
+                if not ref.parts:
+                    raise self._lost(ref)
+                yield self._renewing(ref, partial(raster.tile, rows=rows, cols=cols))
+            except (CorruptInputError, TransientInputError) as error:
+                yield unreadable(error)
+            except MemoryError:
+                yield Unreadable("error", "not enough memory to decode it")
+
+    def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+        """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        if self.area is None:
+            return None
+        return self._renewing(ref, partial(self._raster.within, rows=rows, cols=cols))
+
+    def mark(self, ref: FrameRef) -> str:
+        """The fingerprint that an item has now. Raises CorruptInputError, TransientInputError."""
+        reach = Reach(trust=True)  # it was planned: nothing else is opened
+        found = Walk(reach, partial(read_item, assets=self.assets, reach=reach)).one(ref.uri)
+        for item in found:
+            if isinstance(item, Item) and ref.name in (item.name, _full_name(item)):
+                entry = self._entry((ref.name, item), self._mark)
+                if isinstance(entry, Entry):
+                    return entry.fingerprint
+                raise CorruptInputError(entry.reason)
+        raise TransientInputError("its item is gone")
+
+    # Listing
+
+    def _items(self, paths: Sequence[str]) -> Iterable[Item | Unlisted]:
+        search = None if self.search is None else Search.of(self.search)
+        reach = Reach.of([*paths, *([search.url] if search else [])], self.trust)
+        read = partial(read_item, assets=self.assets, reach=reach)
+        if search is None:
+            return Walk(reach, read).run(paths)
+        return search.run(read, self.trust)
+
+    def _entry(self, named: tuple[str, Item], mark: Callable[[str], str]) -> Entry | Unlisted:
+        """An item as it is planned: with the marks of the files that it is made of."""
+        name, item = named
+        marks = {}
+        for key, part in zip(item.keys, item.parts, strict=True):
+            if part.uri in marks:
+                continue
+            try:
+                marks[part.uri] = mark(part.uri)
+            except (CorruptInputError, TransientInputError) as error:
+                kind = "corrupt" if isinstance(error, CorruptInputError) else "error"
+                return Unlisted(name, item.base, f"its asset {key}: {error}", kind)
+        told = [(part, public(part.uri), marks[part.uri]) for part in item.parts]
+        digest = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
+        return Entry(name, item.base, digest, item.parts, item.attributes)
+
+    def _mark(self, uri: str) -> str:
+        try:
+            return mark_of(signed(uri, self.signer))
+        except DeniedInputError:
+            if self.signer is None:
+                raise
+            return mark_of(signed(uri, self.signer, anew=True))
+
+    # Reading
+
+    @property
+    def _raster(self) -> RasterSource:
+        return _Assets(
+            paths=self.paths,
+            trust=self.trust,
+            resolution=self.resolution,
+            crs=self.crs,
+            resampling=self.resampling,
+            area=self.area,
+            area_mark=self.area_mark,
+        )
+
+    def _renewing(self, about: Input, use: Callable[[Input], T]) -> T:
+        """What `use` makes of an entry or a frame with signed parts; once more where they are refused."""
+        try:
+            return use(replace(about, parts=self._signed(about.parts)))
+        except DeniedInputError:
+            parts = self._signed(about.parts, anew=True) if self.signer else self._fresh(about)
+            if parts is None:
+                raise
+            return use(replace(about, parts=parts))
+
+    def _signed(self, parts: Sequence[Part], *, anew: bool = False) -> tuple[Part, ...]:
+        urls = {uri: signed(uri, self.signer, anew=anew) for uri in {part.uri for part in parts}}
+        return tuple(replace(part, uri=urls[part.uri]) for part in parts)
+
+    def _fresh(self, about: Entry | FrameRef) -> tuple[Part, ...] | None:
+        """The parts with the signatures that the item has now; None: there are no others."""
+        if not is_web(about.uri):
+            return None
+        try:
+            item = self._item(about.uri)
+        except (CorruptInputError, TransientInputError):
+            return None
+        urls = {public(part.uri): part.uri for part in item.parts}
+        found = tuple(
+            replace(part, uri=urls.get(public(part.uri), part.uri)) for part in about.parts
+        )
+        return found if found != tuple(about.parts) else None
+
+    def _item(self, uri: str) -> Item:
+        # What it links to is compared with what was planned, and nothing else of it is opened.
+        return read_item(read_document(uri), uri, self.assets, Reach(trust=True))
+
+    def _lost(self, ref: FrameRef) -> CorruptInputError | TransientInputError:
+        """Why a frame has no parts any more: its item is there, and is no scene."""
+        try:
+            problem = self._item(ref.uri).problem
+        except (CorruptInputError, TransientInputError) as error:
+            return type(error)(f"its item {error}")
+        if problem:
+            return CorruptInputError(problem)
+        return TransientInputError("its item or an asset could not be read when it was planned")
+
+
+_: type[Source] = StacSource
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """The option `assets`. Raises ValueError."""
+    if value is None:
+        return None
+    names = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(names, Sequence)
+        or not names
+        or not all(isinstance(name, str) and name for name in names)
+    ):
+        raise ValueError(f"assets: is {value!r}; it must list keys of assets, or common names")
+    return tuple(names)
+
+
+def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[str, Item]]:
+    """Items under their names: the id, and where two collections have the same, both.
+
+    What is no scene goes to `unlisted`.
+    """
+    groups: dict[str, dict[str, Item]] = {}
+    for item in items:
+        group = groups.setdefault(item.name, {})
+        other = group.setdefault(item.collection, item)
+        if other.digest != item.digest:
+            unlisted.append(
+                Unlisted(
+                    item.name,
+                    item.base,
+                    f"is there twice, and differs from what {public(other.base)} says; name one of them",
+                    "corrupt",
+                )
+            )
+    for name, group in groups.items():
+        for item in group.values():
+            own = name if len(group) == 1 else _full_name(item)
+            if item.problem:
+                unlisted.append(Unlisted(own, item.base, item.problem, "corrupt"))
+            else:
+                yield own, item
+
+
+def _full_name(item: Item) -> str:
+    return f"{item.collection}/{item.name}" if item.collection else item.name
+
+
+def _apart(unlisted: Iterable[Unlisted], entries: Iterable[Entry]) -> Iterator[Unlisted]:
+    """Each under a name that nothing else has: a catalog may be called as an item is."""
+    taken = {entry.name for entry in entries}
+    for each in unlisted:
+        name, number = each.name, 1
+        while name in taken:
+            number += 1
+            name = f"{each.name} ({number})"
+        taken.add(name)
+        yield each._replace(name=name)
+
+
+def _sorted(found: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(found, key=lambda each: each.name.encode("utf-8", "surrogateescape")))

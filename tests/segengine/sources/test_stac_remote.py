@@ -1,0 +1,123 @@
+"""Catalogs, items and GeoParquet behind URLs: the same scenes and pixels as from local files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+
+import segengine
+from segengine.commands.verify import verify
+from segengine.planning.layout import Cut
+from segengine.planning.scan import Scan, scan
+from segengine.registry import reader
+from segengine.types import Tile
+
+from .stac_scenes import HEIGHT, WIDTH, make_item, pixels, save, write_tiff
+from .stac_server import State, serving
+from .test_remote import forget_sessions
+
+pytestmark = pytest.mark.system
+NAMES = ("night-0", "night-1", "night-2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
+    root = tmp_path_factory.mktemp("stac")
+    items = [make_item(root, name, {"red": pixels(i)}) for i, name in enumerate(NAMES)]
+    save(root, *items)
+    held = []
+    for item in items:
+        said = json.loads((root / item.id / f"{item.id}.json").read_text())
+        said["assets"]["red"]["href"] = f"./{item.id}/red.tif"
+        said["links"] = []
+        held.append(said)
+    to_parquet(parse_stac_items_to_arrow(held), str(root / "items.parquet"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def web(folder: Path) -> Iterator[str]:
+    with serving(State(), folder) as url:
+        yield f"{url}/data"
+        forget_sessions()
+
+
+@pytest.fixture(scope="module")
+def bucket(folder: Path) -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        system = fsspec.filesystem("s3")
+        system.mkdir("scenes")
+        system.put(f"{folder}/", "scenes/stac/", recursive=True)
+        yield "s3://scenes/stac"
+        forget_sessions()
+    server.stop()
+
+
+def listed(path: str, **options: Any) -> Scan:
+    return scan(
+        {"kind": "stac", "paths": [path], "assets": ["red"], **options}, {}, (), Cut(16, 32)
+    )
+
+
+@pytest.mark.parametrize("end", ["catalog.json", "items.parquet", "night-1/night-1.json"])
+@pytest.mark.parametrize("place", ["folder", "web", "bucket"])
+def test_scenes_are_the_same_wherever_they_lie(
+    place: str, end: str, request: pytest.FixtureRequest
+) -> None:
+    found = listed(f"{request.getfixturevalue(place)}/{end}")
+    assert not found.unplaced
+    assert set(found.layouts) == ({"night-1"} if end.startswith("night") else set(NAMES))
+    layout = found.layouts["night-1"]
+    window = slice(5, HEIGHT), slice(0, WIDTH - 7)
+    (tile,) = reader("stac", {"assets": ["red"]}).read([layout.frame(0)], *window)
+    assert isinstance(tile, Tile), tile
+    np.testing.assert_array_equal(tile.pixels[..., 0], pixels(1)[window])
+
+
+def test_a_folder_of_a_bucket_is_its_catalog(bucket: str) -> None:
+    assert set(listed(f"{bucket}/").layouts) == set(NAMES)
+    assert set(listed(f"{bucket}/night-*/*.json").layouts) == set(NAMES)
+
+
+def test_an_asset_that_changes_behind_a_url_is_stale(web: str, folder: Path) -> None:
+    def marks() -> dict[str, str]:
+        found = listed(f"{web}/catalog.json").layouts.values()
+        return {layout.scene: layout.fingerprints[0] for layout in found}
+
+    before = marks()
+    assert marks() == before
+    write_tiff(folder / "night-2" / "red.tif", pixels(9), compress="deflate")
+    after = marks()
+    write_tiff(folder / "night-2" / "red.tif", pixels(2))
+    assert [name for name in NAMES if before[name] != after[name]] == ["night-2"]
+
+
+def test_a_run_behind_a_url_is_verified(web: str, tmp_path: Path) -> None:
+    job = {
+        "source": {"kind": "stac", "paths": [f"{web}/items.parquet"], "assets": ["red"]},
+        "segmenter": {"kind": "threshold", "method": "fixed", "levels": [100]},
+        "store": {"path": str(tmp_path / "m.zarr"), "chunk": 16, "shard": 32},
+    }
+    assert segengine.run(job).exit_code == 0
+    found = verify(str(tmp_path / "m.zarr"))
+    assert found.sampled
+    assert not found.problems
+    assert not found.skipped
