@@ -562,8 +562,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         metavar="POINTS.geojson",
         type=_path,
-        required=True,
-        help="the points to write; pictures of them lie beside it",
+        default="points.geojson",
+        help="the points to write; pictures of them lie beside it; default: points.geojson",
     )
     sample.add_argument(
         "--seed", metavar="S", type=int, default=0, help="another one, other points"

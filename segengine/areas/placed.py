@@ -277,8 +277,8 @@ class _Grid:
 def _is_lost(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) True where a point in pixels is nowhere, or too far away to be told."""
     with np.errstate(invalid="ignore"):
-        there = np.abs(points) <= FARTHEST
-    return np.asarray(~there.all(axis=1))
+        near = np.abs(points) <= FARTHEST
+    return np.asarray(~near.all(axis=1))
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Geod, Proj, Transformer
 from rasterio.crs import CRS as Rasterio
 from rasterio.transform import Affine
 
@@ -120,6 +120,29 @@ def test_rows_are_read_off_a_polynomial_exactly() -> None:
     assert (
         np.abs(np.ldexp(rows.astype(np.float64), ground.exponent) - area).max() < 1e-6 * area.max()
     )
+
+
+@pytest.mark.parametrize("place", ["utm", "turned", "polar", "feet"])
+@pytest.mark.parametrize("smaller", [1, 40])
+def test_each_pixel_has_its_own_area(place: str, smaller: int) -> None:
+    """By the scale of the map there; small pixels too, whose geodesic polygons are rounded."""
+    code, transform = PLACES[place]
+    a, b, c, d, e, f = (v / smaller if i in (0, 1, 3, 4) else v for i, v in enumerate(transform))
+    wkt = Rasterio.from_string(code).to_wkt()
+    ground = Placing.of({"crs_wkt": wkt, "transform": [a, b, c, d, e, f]}, 2100, 700).ground
+    assert ground is not None
+    found = ground.metres(slice(0, 2100), slice(0, 700))
+    rng = np.random.default_rng(2)
+    rows, columns = rng.integers(0, 2100, 300), rng.integers(0, 700, 300)
+    x, y = a * (columns + 0.5) + b * (rows + 0.5) + c, d * (columns + 0.5) + e * (rows + 0.5) + f
+    projection, unit = Proj(code), CRS.from_user_input(code).axis_info[0].unit_conversion_factor
+    lon, lat = projection(x, y, inverse=True)
+    scale = projection.get_factors(lon, lat).areal_scale
+    expected = abs(a * e - b * d) * unit**2 / scale
+    coarse = smaller == 1 and place == "polar"  # edges are geodesics
+    assert found[rows, columns] == pytest.approx(expected, rel=1e-5 if coarse else 1e-8)
+    for window in ((slice(1000, 1100), slice(250, 600)), (slice(2099, 2100), slice(699, 700))):
+        assert np.array_equal(ground.metres(*window), found[window])
 
 
 def test_what_has_no_place_has_no_area() -> None:
