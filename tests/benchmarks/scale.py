@@ -146,9 +146,12 @@ def _drive(
     stages: int = 0,
     rows: int = 0,
 ) -> dict[str, float]:
-    """What a process says that has run this; `stages`: only so many of them; `rows` of shards."""
-    rows = rows or round(shards**0.5)
-    spec = [str(folder), name, str(rows), str(shards // rows), address, str(seconds), str(stages)]
+    """What a process says that has run this; `stages`: only so many of them.
+
+    `rows` of shards in one frame; 0: each shard is a frame, of which no pyramid is built.
+    """
+    shape = (1, rows, shards // rows) if rows else (shards, 1, 1)
+    spec = [str(folder), name, *map(str, shape), address, str(seconds), str(stages)]
     command = [sys.executable, "-m", __spec__.name, "drive", *spec]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(said.splitlines()[-1])
@@ -156,12 +159,18 @@ def _drive(
 
 
 def _driven(
-    folder: Path, name: str, rows: int, cols: int, address: str, seconds: float, stages: int
+    folder: Path,
+    name: str,
+    shape: tuple[int, int, int],
+    address: str,
+    seconds: float,
+    stages: int,
 ) -> Any:
-    source = folder / f"{rows}x{cols}.zarr"
+    frames, rows, cols = shape
+    source = folder / f"{frames}x{rows}x{cols}.zarr"
     if not source.exists():  # of nothing but its fill value
-        zarr.create_array(source, shape=(1, rows * SIDE, cols * SIDE, 1), chunks=(1, 1024, 1024, 1),
-                          dtype="uint8", fill_value=7)  # fmt: skip
+        zarr.create_array(source, shape=(frames, rows * SIDE, cols * SIDE, 1),
+                          chunks=(1024, 1024, 1024, 1), dtype="uint8", fill_value=7)  # fmt: skip
     job = {
         "name": name,
         "source": {"kind": "zarr", "paths": [str(source)]},
@@ -178,7 +187,7 @@ def _driven(
             if stage == "segment":
                 took = time.monotonic() - before
     return {
-        "shards": rows * cols,
+        "shards": frames * rows * cols,
         "seconds": time.monotonic() - begun,
         "segment": took,
         "cpu": time.process_time() - spent,
@@ -246,10 +255,9 @@ def main(what: str, *rest: str) -> None:
     elif what == "work":
         asyncio.run(_work(rest[0], int(rest[1])))
     else:
-        folder, name, high, wide, address, seconds, stages = rest
-        found = _driven(
-            Path(folder), name, int(high), int(wide), address, float(seconds), int(stages)
-        )
+        folder, name, frames, high, wide, address, seconds, stages = rest
+        shape = int(frames), int(high), int(wide)
+        found = _driven(Path(folder), name, shape, address, float(seconds), int(stages))
         print(json.dumps(found))
 
 
