@@ -229,6 +229,25 @@ def test_probabilities_are_means_over_the_pixels(
             assert row.probability == pytest.approx(mean, abs=1e-9)
 
 
+def test_tiles_for_the_web_hold_the_map(classes: Any, blobs: Any, tmp_path: Path) -> None:
+    (path,) = export("pmtiles", classes.store, tmp_path / "a")
+    (again,) = export("pmtiles", classes.store, tmp_path / "b")
+    assert Path(path).read_bytes() == Path(again).read_bytes()
+    assert Path(path).read_bytes()[:8] == b"PMTiles\x03"
+    found, labels = pyogrio.read_dataframe(path), np.asarray(classes.open()["land"].mask[0])
+    names = list(classes.open().classes)
+    shapes = found.to_crs("EPSG:32613").geometry
+    burned = rasterio.features.rasterize(
+        zip(shapes, [names.index(c) for c in found["class"]], strict=True),
+        labels.shape, fill=255, transform=TRANSFORM, dtype="uint8",
+    )  # fmt: skip
+    assert (burned == labels).mean() > 0.97  # at the finest zoom a step is about a pixel
+    assert set(found["name"]) == {"land.tif"}
+    with pytest.raises(JobError, match=r"--to pmtiles: .*: has no CRS, so that it lies on no map"):
+        export("pmtiles", blobs.store, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_scene_that_is_too_much_to_simplify_is_said(
     classes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
