@@ -264,6 +264,18 @@ def test_numbers_that_cannot_be(bad: Any, classes: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_command_takes_them_where_the_format_does(
+    classes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from segengine_flows import cli
+
+    start = ["export", str(classes.store), "--out", str(tmp_path / "o"), "--to"]
+    assert cli.main([*start, "geojson", "--simplify", "25", "--min-area", "4e3", "--holes=1"]) == 0
+    assert len(read(str(tmp_path / "o/land.geojson"))) > 3
+    assert cli.main([*start, "png", "--min-area", "4"]) == 2
+    assert "--min-area: png takes no such option; leave it out" in capsys.readouterr().err
+
+
 def test_without_pyogrio_one_line_says_what_to_install(classes: Any, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyogrio'] = None\nfrom segengine_flows import cli\n"
