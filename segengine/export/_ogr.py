@@ -7,7 +7,7 @@ is a MultiPolygon, as these formats want one type a layer.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -26,8 +26,19 @@ from segengine.reader import SceneStore, open_store
 VERSION = 1
 
 
+Options = Callable[[SceneStore], dict[str, str]]
+"""What a driver is asked for a scene; raises JobError where it cannot be written."""
+
+
 def write(
-    store_path: str, to: str, form: str, driver: str, suffix: str, shaping: Shaping, overwrite: bool
+    store_path: str,
+    to: str,
+    form: str,
+    driver: str,
+    suffix: str,
+    shaping: Shaping,
+    overwrite: bool,
+    options: Options = lambda _: {},
 ) -> list[str]:
     """Write `<scene><suffix>` below the folder `to` for each scene with objects; the files written.
 
@@ -36,12 +47,13 @@ def write(
     _pyogrio(form)
     store = open_store(store_path)
     objects = Objects(store, shaping)
+    asked = {name: options(store[name]) for name in objects.scenes}
     paths = [Path(to, f"{name}{suffix}") for name in objects.scenes]
     parts = objects.parts(claimed(store, to, paths, overwrite=overwrite), form, VERSION)
     written = []
     for path, (scene, pieces) in zip(paths, objects.by_scene(), strict=True):
         encode = partial(_encoded, scene, shaping)
-        assemble = partial(_assembled, form, driver, suffix, scene)
+        assemble = partial(_assembled, form, driver, suffix, scene, asked[scene.name])
         written.append(parts.write(path, pieces, encode, assemble))
     parts.close()
     return written
@@ -63,7 +75,13 @@ def _encoded(scene: SceneStore, shaping: Shaping, piece: Piece) -> bytes:
 
 
 def _assembled(
-    form: str, driver: str, suffix: str, scene: SceneStore, out: Path, parts: list[Path]
+    form: str,
+    driver: str,
+    suffix: str,
+    scene: SceneStore,
+    options: dict[str, str],
+    out: Path,
+    parts: list[Path],
 ) -> None:
     import pyarrow as pa
 
@@ -83,6 +101,7 @@ def _assembled(
                 geometry_name="geometry",
                 geometry_type="MultiPolygon",
                 crs=crs_wkt(scene),
+                dataset_options=options,
             )
         named.replace(out)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:

@@ -21,9 +21,11 @@ def read_window(
 ) -> tuple[Pixels, Bool | None]:
     """Pixels (y, x, band) of a window, and where all of its bands are valid (y, x); None: everywhere.
 
-    Each block is decoded once, by pixels and masks together, also where GDAL's cache holds a row of
-    blocks only. `bands` are 1-based.
+    What lies beyond the raster is left out. Each block is decoded once, by pixels and masks together,
+    also where GDAL's cache holds a row of blocks only. `bands` are 1-based.
     """
+    rows = slice(rows.start, min(rows.stop, dataset.height))
+    cols = slice(cols.start, min(cols.stop, dataset.width))
     height, width = rows.stop - rows.start, cols.stop - cols.start
     pixels = np.empty((height, width, len(bands)), dtype)
     masks = _Masks.of(dataset, bands)
@@ -83,6 +85,6 @@ def _interleave(layers: NDArray[Any], pixels: NDArray[Any]) -> None:
     import cv2
 
     if len(layers) > 1 and layers.size and layers.dtype.name in _CV2_DTYPES:
-        cv2.merge(list(layers), dst=pixels)
-    else:
-        pixels[:] = np.moveaxis(layers, 0, -1)
+        if cv2.merge(list(layers), dst=pixels) is pixels:  # else into an array of its own
+            return
+    pixels[:] = np.moveaxis(layers, 0, -1)

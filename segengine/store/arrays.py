@@ -216,7 +216,6 @@ def scene_documents(
     `classes`, with `colors` as the job has them: what the mask's labels are.
     """
     placing = layout.placing
-    whole = layout.shape[1:]
     masks = (arrays[MASK], *arrays.levels)
     shapes, paths = [s.shape for s in masks], [s.path for s in masks]
     nodes: dict[str, dict[str, Any]] = {}
@@ -228,17 +227,16 @@ def scene_documents(
             if spec.path == MASK:
                 ome["image-label"] = image_label(classes, colors, int(spec.fill))
                 inside = levels(placing, shapes, [p.partition("/")[2] for p in paths])
-                own = placed(placing, whole, layout=inside)
+                own = placed(placing, layout=inside) if len(masks) > 1 else {}
             elif name == INSTANCES.partition("/")[0]:
                 ome["image-label"] = {}
             nodes[name] = group_metadata({"ome": ome, **own})
         nodes[spec.path] = spec.metadata()
         if level:
-            shape = (spec.shape[-2], spec.shape[-1])
-            nodes[spec.path]["attributes"] = placed(placing, shape, int(level))
+            nodes[spec.path]["attributes"] = placed(placing, level=int(level), group=False)
     attributes = {
         "segengine": {"kind": layout.kind, "bands": layout.bands, "dtype": layout.dtype},
-        **placed(placing, whole, layout=levels(placing, shapes, paths)),
+        **placed(placing, layout=levels(placing, shapes, paths)),
         **layout.attributes,
     }
     documents = {node_metadata(path): to_bytes(node) for path, node in nodes.items()}

@@ -19,45 +19,43 @@ from typing import Any
 from segengine.placing import Placing
 from segengine.types import Color
 
-_ABOUT = {
-    "spatial": ("689b58e2-cf7b-45e0-9fff-9cfc0883d6b4", "Spatial coordinate information"),
-    "proj": (
-        "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "Coordinate reference system information for geospatial data",
-    ),
-    "multiscales": ("d35379db-88df-4056-af3a-620245f8e347", "Multiscale layout of zarr datasets"),
+_UUIDS = {
+    "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+    "proj": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+    "multiscales": "d35379db-88df-4056-af3a-620245f8e347",
 }
+"""By which readers know a convention, whatever its version."""
 _AXES = ("y", "x")
 MOST = 1024
 """Classes that are told with each scene: metadata of 65,535 would be larger than many a mask."""
 
 
 def placed(
-    placing: Placing, shape: tuple[int, int], level: int = 0, layout: Any = None
+    placing: Placing, *, level: int = 0, layout: Any = None, group: bool = True
 ) -> dict[str, Any]:
-    """Attributes of a group or an array of a scene; empty where it has no transform.
+    """Attributes of a group, or of an array, of a scene; empty where it has no transform.
 
-    `shape`: of the array (y, x), or of what lies in the group; `level`: of the pyramid; `layout`: the
-    arrays of the group that are its levels, as `levels` says it.
+    `level`: of the pyramid; `layout`: the arrays of a group that are its levels, as `levels` says it.
+    No more than readers need: it is written with every array of every scene.
     """
     if not placing.transform:
         return {}
     found: dict[str, Any] = {
         "spatial:dimensions": list(_AXES),
         "spatial:transform": _scaled(placing, level),
-        "spatial:shape": list(shape),
-        "spatial:registration": "pixel",
     }
-    if level == 0:
+    if group:
+        found["spatial:shape"] = [placing.height, placing.width]
         found["spatial:bbox"] = _box(placing)
     names = ["spatial"]
     crs = _crs(placing.wkt) if placing.georeferenced else {}
     if crs:
         names.append("proj")
-    if layout is not None:
+    if layout:
         names.append("multiscales")
         found["multiscales"] = {"layout": layout, "resampling_method": "mode"}
-    return {"zarr_conventions": [_convention(name) for name in names], **found, **crs}
+    conventions = [{"uuid": _UUIDS[name], "name": name} for name in names]
+    return {"zarr_conventions": conventions, **found, **crs}
 
 
 def levels(
@@ -74,8 +72,7 @@ def levels(
         one: dict[str, Any] = {"asset": path}
         if level:
             one["derived_from"] = paths[level - 1]
-        scale = 2.0 if level else 1.0
-        one["transform"] = {"scale": [1.0, scale, scale], "translation": [0.0, 0.0, 0.0]}
+            one["transform"] = {"scale": [1.0, 2.0, 2.0], "translation": [0.0, 0.0, 0.0]}
         one["spatial:shape"] = list(shape[-2:])
         one["spatial:transform"] = _scaled(placing, level)
         found.append(one)
@@ -101,18 +98,6 @@ def image_label(classes: Sequence[str], colors: Sequence[Color], void: int) -> d
     return {"colors": shown, "properties": named}
 
 
-def _convention(name: str) -> dict[str, str]:
-    uuid, description = _ABOUT[name]
-    where = f"zarr-conventions/{name}"
-    return {
-        "schema_url": f"https://raw.githubusercontent.com/{where}/refs/tags/v0.1/schema.json",
-        "spec_url": f"https://github.com/{where}/blob/v0.1/README.md",
-        "uuid": uuid,
-        "name": name,
-        "description": description,
-    }
-
-
 def _scaled(placing: Placing, level: int) -> list[float]:
     """The transform of a level, whose pixels are as many times larger, from the same corner."""
     a, b, c, d, e, f = map(float, placing.transform)
@@ -131,14 +116,16 @@ def _box(placing: Placing) -> list[float]:
 
 @lru_cache(maxsize=256)
 def _crs(wkt: str) -> dict[str, str]:
-    """A CRS by its code, where it has one, and as WKT 2; empty where PROJ does not know it."""
+    """A CRS by its code, or where it has none as WKT 2; empty where PROJ does not know it."""
     from pyproj import CRS
     from pyproj.exceptions import ProjError
 
     try:
         crs = CRS.from_wkt(wkt)
-        code, text = crs.to_authority(), crs.to_wkt("WKT2_2019")
+        code = crs.to_authority()
+        text = "" if code else crs.to_wkt("WKT2_2019")
     except ProjError:
         return {}
-    found = {} if code is None else {"proj:code": ":".join(code)}
-    return {**found, "proj:wkt2": text} if text else found
+    if code:
+        return {"proj:code": ":".join(code)}
+    return {"proj:wkt2": text} if text else {}

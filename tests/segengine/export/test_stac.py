@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from rasterio.warp import transform_bounds
 
 from segengine.errors import JobError
 from segengine.export._footprint import _box
-from segengine.export.stac import EXTENSIONS, export
+from segengine.export.stac import EXTENSIONS, _sources, _times, export
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SCHEMAS = Path(__file__).parents[1] / "fixtures/schemas/stac"
@@ -177,6 +178,26 @@ def test_classes_figures_and_assets(catalog: Any, items: Any) -> None:
     assert item.datetime is not None
     with (folder / "objects/half.geojson").open() as file:
         assert json.load(file)["features"]
+
+
+def test_inputs_behind_a_url_are_linked_without_credentials(catalog: Any) -> None:
+    bench, _, _ = catalog
+    scene = bench.open()["half"]
+    urls = ("https://me:secret@example.org/half.tif?sig=secret",)
+    away = replace(scene, layout=replace(scene.layout, uris=urls))
+    assert list(_sources(away)) == [
+        {"rel": "via", "href": "https://example.org/half.tif", "title": "half.tif"}
+    ]
+    assert list(_sources(scene)) == []  # a path of this machine
+
+
+def test_the_datetime_is_the_inputs_where_it_says_one(catalog: Any) -> None:
+    bench, _, _ = catalog
+    scene = bench.open()["half"]
+    told = {**scene.layout.attributes, "datetime": "2026-05-01T10:00:00Z"}
+    dated = replace(scene, layout=replace(scene.layout, attributes=told))
+    assert _times(dated)["datetime"] == "2026-05-01T10:00:00Z"
+    assert _times(scene)["datetime"] == _times(scene)["created"]
 
 
 def test_twice_is_the_same_and_no_input_is_replaced(

@@ -229,6 +229,25 @@ def test_probabilities_are_means_over_the_pixels(
             assert row.probability == pytest.approx(mean, abs=1e-9)
 
 
+def test_tiles_for_the_web_hold_the_map(classes: Any, blobs: Any, tmp_path: Path) -> None:
+    (path,) = export("pmtiles", classes.store, tmp_path / "a")
+    (again,) = export("pmtiles", classes.store, tmp_path / "b")
+    assert Path(path).read_bytes() == Path(again).read_bytes()
+    assert Path(path).read_bytes()[:8] == b"PMTiles\x03"
+    found, labels = pyogrio.read_dataframe(path), np.asarray(classes.open()["land"].mask[0])
+    names = list(classes.open().classes)
+    shapes = found.to_crs("EPSG:32613").geometry
+    burned = rasterio.features.rasterize(
+        zip(shapes, [names.index(c) for c in found["class"]], strict=True),
+        labels.shape, fill=255, transform=TRANSFORM, dtype="uint8",
+    )  # fmt: skip
+    assert (burned == labels).mean() > 0.97  # at the finest zoom a step is about a pixel
+    assert set(found["name"]) == {"land.tif"}
+    with pytest.raises(JobError, match=r"--to pmtiles: .*: has no CRS, so that it lies on no map"):
+        export("pmtiles", blobs.store, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_scene_that_is_too_much_to_simplify_is_said(
     classes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +262,18 @@ def test_numbers_that_cannot_be(bad: Any, classes: Any, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=f"^--{name.replace('_', '-')} .*: is no number from 0 on$"):
         export("geoparquet", classes.store, tmp_path, **bad)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_takes_them_where_the_format_does(
+    classes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from segengine_flows import cli
+
+    start = ["export", str(classes.store), "--out", str(tmp_path / "o"), "--to"]
+    assert cli.main([*start, "geojson", "--simplify", "25", "--min-area", "4e3", "--holes=1"]) == 0
+    assert len(read(str(tmp_path / "o/land.geojson"))) > 3
+    assert cli.main([*start, "png", "--min-area", "4"]) == 2
+    assert "--min-area: png takes no such option; leave it out" in capsys.readouterr().err
 
 
 def test_without_pyogrio_one_line_says_what_to_install(classes: Any, tmp_path: Path) -> None:

@@ -77,3 +77,10 @@ def test_a_strip_ends_where_a_row_of_blocks_does(tmp_path: Path) -> None:
     with rasterio.open(path) as dataset:
         found = list(_strips._strips(dataset, slice(5, 100), (1 << 22) // 40))
     assert found == [slice(5, 32), slice(32, 64), slice(64, 96), slice(96, 100)]
+
+
+def test_what_lies_beyond_a_raster_is_left_out(tmp_path: Path) -> None:
+    with rasterio.open(raster(tmp_path / "a.tif", "plain", True, "uint8")) as dataset:
+        pixels, _ = _strips.read_window(dataset, (1, 2, 3), "uint8", slice(140, 170), slice(0, 200))
+        want = np.moveaxis(dataset.read(), 0, -1)[140:]
+    np.testing.assert_array_equal(pixels, want)
