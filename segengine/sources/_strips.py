@@ -84,7 +84,7 @@ def _interleave(layers: NDArray[Any], pixels: NDArray[Any]) -> None:
     """(band, y, x) into (y, x, band); OpenCV is five times as fast as NumPy."""
     import cv2
 
-    if len(layers) > 1 and layers.size and layers.dtype.name in _CV2_DTYPES:
-        if cv2.merge(list(layers), dst=pixels) is pixels:  # else into an array of its own
-            return
-    pixels[:] = np.moveaxis(layers, 0, -1)
+    quick = len(layers) > 1 and layers.size and layers.dtype.name in _CV2_DTYPES
+    # What does not fit it returns in an array of its own.
+    if not quick or cv2.merge(list(layers), dst=pixels) is not pixels:
+        pixels[:] = np.moveaxis(layers, 0, -1)

@@ -73,7 +73,7 @@ def test_they_are_in_the_store_and_in_the_cog(tmp_path: Path, gcps: bool, rpcs: 
     attributes = segengine.open_store(store)["s1"].attributes
     assert "transform" not in attributes
     assert ("gcps" in attributes, "rpcs" in attributes) == (gcps, rpcs)
-    (written,) = export(store, str(tmp_path / "out"))
+    written, _ = export(store, str(tmp_path / "out"))
     with rasterio.open(written) as found, rasterio.open(path) as source:
         points, crs = found.gcps
         if gcps:
@@ -117,7 +117,7 @@ def test_beside_a_transform_they_are_kept_without_a_notice(tmp_path: Path) -> No
     objects = SealedObjects(open_objects(block["store"]["path"]))
     assert make_plan(parse_job(block), objects).notices == ()
     segengine.run(block)
-    (written,) = export(block["store"]["path"], str(tmp_path / "out"))
+    written, _ = export(block["store"]["path"], str(tmp_path / "out"))
     with rasterio.open(written) as found, rasterio.open(path) as source:
         assert found.transform == source.transform
         assert found.rpcs == source.rpcs
