@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segengine.job import Job
 
 _SOURCE_DEFAULTS: dict[str, Any] = {
-    "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": "nearest",
+    "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": None,
     "assets": None,
 }  # fmt: skip
 
@@ -41,6 +41,8 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     for name, default in _SOURCE_DEFAULTS.items():
         if source.get(name, default) != default:
             found[f"source.{name}"] = source[name]
+    if found.get("source.resampling") == "nearest":  # as where it is omitted
+        del found["source.resampling"]
     if job.source.area is not None:
         found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:

@@ -10,7 +10,6 @@ the date line.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -132,9 +131,14 @@ def _area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
             "has no CRS or no transform, by which source.area could be found in it"
         )
     shape = _shape(area, mark)
-    near = _near(shape, grid)
-    outlines = _outlines([p for p, is_near in zip(shape.polygons, near, strict=True) if is_near],
-                         shape.wkt, grid)  # fmt: skip
+    low, high = _around(grid, shape.wkt)
+    polygons: list[Polygon] = []
+    for polygon, bounds in zip(shape.polygons, shape.bounds, strict=True):
+        if (bounds[:2] <= high).all() and (bounds[2:] >= low).all():
+            span = high - low
+            inner = (bounds[:2] >= low - span).all() and (bounds[2:] <= high + span).all()
+            polygons += [polygon] if inner else _clipped(polygon, low - span, high + span)
+    outlines = _outlines(polygons, shape.wkt, grid)
     return AreaOn(grid, tuple(outlines))
 
 
@@ -146,7 +150,6 @@ class AreaOn:
     outlines: tuple[Polygon, ...]
     boxes: NDArray[np.int64] = field(init=False)
     """(outline, 4): first column and row, those after the last."""
-    blocks: dict[tuple[int, int], Bool | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         ends = [
@@ -163,7 +166,7 @@ class AreaOn:
             return found
         for y in range(rows.start // BLOCK * BLOCK, rows.stop, BLOCK):
             for x in range(cols.start // BLOCK * BLOCK, cols.stop, BLOCK):
-                block = self._block(y, x)
+                block = _block(self, y, x)
                 if block is None:
                     continue
                 top, bottom = max(y, rows.start), min(y + BLOCK, rows.stop)
@@ -210,40 +213,38 @@ class AreaOn:
         near = (left < cols.stop) & (right > cols.start) & (top < rows.stop) & (bottom > rows.start)
         return bool(near.any())
 
-    def _block(self, y: int, x: int) -> Bool | None:
-        """A block's pixels; None: none of them lies inside."""
-        if (y, x) not in self.blocks:
-            while len(self.blocks) >= 64:
-                self.blocks.pop(next(iter(self.blocks)), None)
-            self.blocks[y, x] = self._filled(y, x)
-        return self.blocks[y, x]
 
-    def _filled(self, y: int, x: int) -> Bool | None:
-        import rasterio
-        from rasterio import Affine
-        from rasterio.features import rasterize
+@lru_cache(maxsize=64)
+def _block(area: AreaOn, y: int, x: int) -> Bool | None:
+    """Pixels of a block from a row and a column on; None: none of them lies inside."""
+    import rasterio
+    from rasterio import Affine
+    from rasterio.features import rasterize
 
-        left, top, right, bottom = self.boxes.T
-        near = np.flatnonzero(
-            (left < x + BLOCK) & (right > x) & (top < y + BLOCK) & (bottom > y)
-        ).tolist()
-        if not near:
-            return None
-        corner = np.array([x, y], np.float64)
-        shapes = [
-            {"type": "Polygon", "coordinates": [(r - corner).tolist() for r in self.outlines[i]]}
-            for i in near
-        ]
-        with rasterio.Env():
-            found: Any = rasterize(
-                shapes, (BLOCK, BLOCK), fill=0, default_value=1, dtype="uint8",
-                transform=Affine.identity(),
-            )  # fmt: skip
-        return found.astype(np.bool_) if found.any() else None
+    left, top, right, bottom = area.boxes.T
+    near = np.flatnonzero(
+        (left < x + BLOCK) & (right > x) & (top < y + BLOCK) & (bottom > y)
+    ).tolist()
+    if not near:
+        return None
+    corner = np.array([x, y], np.float64)
+    shapes = [
+        {"type": "Polygon", "coordinates": [(r - corner).tolist() for r in area.outlines[i]]}
+        for i in near
+    ]
+    with rasterio.Env():
+        found: Any = rasterize(
+            shapes, (BLOCK, BLOCK), fill=0, default_value=1, dtype="uint8",
+            transform=Affine.identity(),
+        )  # fmt: skip
+    return found.astype(np.bool_) if found.any() else None
 
 
-def _near(shape: Shape, grid: Grid) -> NDArray[np.bool_]:
-    """(polygon,) whether it may meet the grid: far from where a CRS holds, its formulas mean nothing."""
+def _around(grid: Grid, wkt: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least and most x and y of a grid in another CRS, with some margin.
+
+    What lies far away is left out, or cut: there a CRS's formulas mean nothing.
+    """
     from rasterio.warp import transform
 
     steps = np.linspace(0, 1, _EDGE)
@@ -251,7 +252,7 @@ def _near(shape: Shape, grid: Grid) -> NDArray[np.bool_]:
     a, b, c, d, e, f = grid.transform
     xs, ys = a * columns + b * rows + c, d * columns + e * rows + f
     try:
-        found = np.array(transform(crs_of(grid.wkt), crs_of(shape.wkt), xs.tolist(), ys.tolist()))
+        found = np.array(transform(crs_of(grid.wkt), crs_of(wkt), xs.tolist(), ys.tolist()))
     except Exception as error:
         raise CorruptInputError("source.area cannot be brought to its CRS") from error
     found = found[:, np.isfinite(found).all(axis=0)]
@@ -259,14 +260,24 @@ def _near(shape: Shape, grid: Grid) -> NDArray[np.bool_]:
         raise CorruptInputError("source.area cannot be brought to its CRS")
     low, high = found.min(axis=1), found.max(axis=1)
     margin = (high - low) / (_EDGE - 1)
-    if crs_of(shape.wkt).is_geographic and high[0] - low[0] > 180:
-        low[0], high[0] = -math.inf, math.inf  # it lies across the date line, or around a pole
-    low, high = low - margin, high + margin
-    bounds = shape.bounds
-    return np.asarray(
-        (bounds[:, 0] <= high[0]) & (bounds[:, 2] >= low[0])
-        & (bounds[:, 1] <= high[1]) & (bounds[:, 3] >= low[1])
-    )  # fmt: skip
+    if crs_of(wkt).is_geographic and high[0] - low[0] > 180:
+        low[0], high[0] = -360.0, 360.0  # it lies across the date line, or around a pole
+    return low - margin, high + margin
+
+
+def _clipped(
+    polygon: Polygon, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> list[Polygon]:
+    """What of a polygon lies in a box, far outside of which the grid has no pixel."""
+    import shapely
+
+    shape = shapely.make_valid(shapely.Polygon(polygon[0], polygon[1:]))
+    found = shapely.get_parts(shapely.get_parts(shapely.clip_by_rect(shape, *low, *high)))
+    return [
+        tuple(shapely.get_coordinates(ring) for ring in (part.exterior, *part.interiors))
+        for part in found
+        if part.geom_type == "Polygon" and not part.is_empty
+    ]
 
 
 def _outlines(polygons: Sequence[Polygon], wkt: str, grid: Grid) -> Iterator[Polygon]:

@@ -23,8 +23,6 @@ from segengine.types import Entry, Part
 
 _FIELD = re.compile(r"\{(scene|band)\}")
 _TOKEN = re.compile(r"\{scene\}|\{band\}|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
-_MOST = 4096
-"""Bands of a scene."""
 
 
 class Match(Protocol):
@@ -45,11 +43,6 @@ def has_fields(path: str) -> bool:
     (True, False)
     """
     return _FIELD.search(path) is not None
-
-
-def band_names(bands: Sequence[object] | None) -> tuple[str, ...] | None:
-    """The option `bands` as names: where a path tells bands apart, numbers are names too."""
-    return None if bands is None else tuple(map(str, bands))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +107,22 @@ class Scenes:
     bands: tuple[str, ...] | None
     files: dict[str, dict[str, dict[str, Match]]] = field(default_factory=dict)
     """By scene, band and uri."""
+
+    @classmethod
+    def of(cls, paths: Sequence[str], kind: str, bands: Sequence[int | str] | None) -> Scenes:
+        """For a job's paths and bands. Raises ValueError where these do not agree."""
+        told = [path for path in paths if has_fields(path)]
+        if told and kind not in ("auto", "raster"):
+            raise ValueError(
+                f"source.paths: {told[0]}: {{scene}} and {{band}} make scenes of rasters, not of {kind}"
+            )
+        if not told and any(isinstance(band, str) for band in bands or ()):
+            raise ValueError(
+                "source.bands: names of bands need {band} in source.paths; bands of one file have "
+                "numbers"
+            )
+        # A path may tell bands apart by numbers, which are then names too.
+        return cls(tuple(map(str, bands)) if told and bands is not None else None)
 
     def take(self, fields: Fields, matches: Iterable[Match]) -> int:
         """Take those that are a scene's; how many."""

@@ -31,7 +31,7 @@ COLUMNS, FEWER = 512, 128
 row to lie on lines, to an eighth of a pixel at worst; within so few columns to a hundredth or so."""
 _MOST = 1 << 28
 """Pixels of a source that one block may need: below that a scale is a mistake."""
-_STRIP = 1 << 25
+_STRIP = 1 << 21
 """Pixels of a source that are held at a time where only some of them are picked."""
 _TIE = 1e-10
 """Of a pixel: a centre that lies so near before a border lies on it, as for GDAL."""

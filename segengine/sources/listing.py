@@ -28,7 +28,7 @@ import xxhash
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.guards.schemes import filesystem
 from segengine.sources import _beside, _tiff
-from segengine.sources._fields import Fields, Scenes, band_names, has_fields
+from segengine.sources._fields import Fields, Scenes, has_fields
 from segengine.sources._files import is_url, is_web, open_failure, open_input
 from segengine.store.keys import LAYOUTS, LOCK
 from segengine.types import Entry, Part
@@ -125,7 +125,7 @@ def list_entries(
         raise ValueError("source.paths is empty; name a file, a folder or a glob")
     found: dict[str, _Found] = {}
     skipped: dict[str, str] = {}
-    scenes = _scenes_of(paths, kind, bands)
+    scenes = Scenes.of(paths, kind, bands)
     for path in paths:
         fields = Fields.of(path, scenes.bands) if has_fields(path) else None
         listed = path if fields is None else fields.glob
@@ -161,20 +161,6 @@ def list_entries(
         for entry in scenes.entries()
     ]
     return _listing([*found.values(), *entries], kind, dict(sorted(left.items())))
-
-
-def _scenes_of(paths: Sequence[str], kind: str, bands: Sequence[int | str] | None) -> Scenes:
-    """Where files of scenes are gathered. Raises ValueError for paths and bands that do not agree."""
-    told = [path for path in paths if has_fields(path)]
-    if told and kind not in ("auto", "raster"):
-        raise ValueError(
-            f"source.paths: {told[0]}: {{scene}} and {{band}} make scenes of rasters, not of {kind}"
-        )
-    if not told and any(isinstance(band, str) for band in bands or ()):
-        raise ValueError(
-            "source.bands: names of bands need {band} in source.paths; bands of one file have numbers"
-        )
-    return Scenes(band_names(bands) if told else None)
 
 
 def mark_of(uri: str) -> str:

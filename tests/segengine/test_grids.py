@@ -14,8 +14,10 @@ from rasterio.warp import transform
 import segengine
 from segengine.errors import JobError
 from segengine.job import load_job
+from segengine.planning.layout import Cut, Probed, place
 from segengine.segmenters.kmeans import KMeans
-from segengine.types import Entry, FrameRef
+from segengine.store.values import decode, encode
+from segengine.types import Entry, FrameRef, Part, Probe
 from tests.segengine.sources.scenes import CORNER, UTM, field, tile, write
 
 KMEANS = {"kind": "kmeans", "clusters": 3, "space": "bands", "scope": "scene"}
@@ -201,6 +203,17 @@ def test_stores_show_the_pixels_that_were_segmented(bench: Any) -> None:
     bench.run(KMEANS, source=source(bench))
     found = bench.open()["S1"].pixels(0)
     np.testing.assert_array_equal(found.pixels[..., 0], bands["B04"])
+
+
+def test_credentials_of_parts_are_not_committed() -> None:
+    part = Part("https://me:secret@host/S1_B04.tif?sig=secret", name="B04")
+    probe = Probe(kind="raster", height=9, width=9, bands=1, dtype="uint8")
+    entry = Entry("S1", part.uri, "mark", (part,))
+    (layout,) = place({}, {"S1": entry}, [Probed(entry, probe)], Cut(16, 16)).values()
+    assert layout.frame(0).parts == (part,)
+    assert layout.public.parts == (Part("https://host/S1_B04.tif", name="B04"),)
+    assert decode(encode(layout.public)).parts == layout.public.parts
+    assert "secret" not in repr((part, entry, layout, layout.public.uris))
 
 
 def test_entries_and_refs_of_one_file_have_no_parts() -> None:

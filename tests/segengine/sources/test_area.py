@@ -116,6 +116,19 @@ def test_an_area_in_its_own_crs(raster: str, tmp_path: Path) -> None:
     assert (found != wanted).sum() <= 3
 
 
+def test_an_area_may_reach_far_beyond_a_scene(raster: str, tmp_path: Path) -> None:
+    """Where the scene's CRS does not hold: most of the world, without what lies west of a meridian."""
+    world = [(16.31, -85.0), (179.0, -85.0), (179.0, 85.0), (16.31, 85.0)]
+    shape = {"type": "Polygon", "coordinates": [closed(world)]}
+    (tmp_path / "world.geojson").write_text(json.dumps(shape))
+    found = read(raster, area=str(tmp_path / "world.geojson")).valid
+    wanted = centres_in(shapely.Polygon(world), "OGC:CRS84")
+    assert found is not None
+    assert 0.1 < wanted.mean() < 0.9
+    assert (found != wanted).sum() <= 3
+    assert read(raster, area=(-180, -90, 180, 90)).valid is None
+
+
 def test_across_the_date_line(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.tif", field(1000, 200_000), 1000, corner=(100_000, 500_000), crs="EPSG:32601"

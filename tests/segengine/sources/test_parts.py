@@ -12,6 +12,7 @@ import pytest
 from segengine.errors import CorruptInputError
 from segengine.sources.listing import Listing, list_entries
 from segengine.sources.raster import RasterSource
+from segengine.testing import SourceTests
 from segengine.types import Entry, FrameRef, Part, Tile
 from tests.segengine.sources.scenes import CORNER, field, tile, write
 
@@ -218,3 +219,20 @@ def test_a_changed_or_new_file_changes_the_scene(tmp_path: Path) -> None:
     (tmp_path / "S1/S1_B01.tif").unlink()
     marks.append(listed(tmp_path, "{scene}/*_{band}.tif").entries[0].fingerprint)
     assert len(set(marks)) == 4
+
+
+class TestTheSuite(SourceTests):
+    """What every source keeps, of scenes of several files."""
+
+    def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        frames = {}
+        for number, scene in enumerate(("S1", "S2")):
+            corner = (CORNER[0], CORNER[1] + 5000 * number)
+            bands = tile(folder, scene, side=960, corner=corner)
+            layers = [np.kron(bands[b], np.ones((n, n), "uint16")) for b, n in TIMES]
+            frames[scene] = np.stack(layers, axis=-1)
+        paths = [f"{folder}/{{scene}}/*_{{band}}.tif"]
+        return {"kind": "raster", "paths": paths, "bands": BANDS}, frames
+
+
+TIMES = (("B04", 1), ("B11", 2), ("B01", 6))
