@@ -59,6 +59,7 @@ from segengine.types import (
     View,
     Weighted,
     Whole,
+    Within,
 )
 
 if TYPE_CHECKING:
@@ -238,6 +239,11 @@ def lister(source: Source) -> Lists | None:
 def mark(source: Source, ref: FrameRef) -> str | None:
     """The fingerprint that a frame has now, of a source that finds its inputs itself; None: its file's."""
     return source.mark(ref) if isinstance(source, Marks) else None
+
+
+def within(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+    """(y, x) of a window, what of it counts; None: all."""
+    return source.within(ref, rows, cols) if isinstance(source, Within) else None
 
 
 def has_truth(kind: str) -> bool:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 ANNOTATIONS = "annotations"
 """The one option of a data set that is a path."""
+ALWAYS = ("kind", "paths", "skip")
+"""Keys of a `source` block that every kind has."""
 HIDDEN = ("trust", "area_mark")
 """Options of a source that are not of its block: what the rest of the job, or a file, says."""
 FILES = ("path", "weights")
@@ -45,6 +47,15 @@ class Model(BaseModel):
     """Strict and immutable: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SkipSpec(Model):
+    """What is not worked on"""
+
+    empty: bool = Field(
+        True,
+        description="Shards of a cut frame without a valid pixel: void, and no segmenter is asked",
+    )
 
 
 class SourceSpec(BaseModel):
@@ -84,6 +95,7 @@ class SourceSpec(BaseModel):
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
         "nearest", description="Raster: how bands are brought to the grid of the mask"
     )
+    skip: SkipSpec = SkipSpec()
 
     @field_validator("kind")
     @classmethod
@@ -107,7 +119,7 @@ class SourceSpec(BaseModel):
         elif isinstance(kind, str) and (":" in kind or kind in registry.names("sources")):
             try:
                 # What a source is told of the rest of the job is not for its block to say.
-                known = {"kind", "paths", *registry.parameters("sources", kind)} - {*HIDDEN}
+                known = {*ALWAYS, *registry.parameters("sources", kind)} - {*HIDDEN}
             except UntrustedError:
                 raise
             except JobError as error:
@@ -294,7 +306,7 @@ class Sources:
         if are_outlined():
             return found
         keys = found["properties"]
-        always = {key: keys[key] for key in ("kind", "paths")}
+        always = {key: keys[key] for key in ALWAYS}
         choices = kinds("sources", always, hidden=HIDDEN, known=keys)
         for choice in choices:
             if "search" in choice["properties"]:

@@ -673,7 +673,19 @@ class TruthColors(Protocol):
         ...
 
 
-class SourceParts(Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Protocol):
+@runtime_checkable
+class Within(Protocol):
+    """Asked of sources where masks are measured; without, all of a frame counts."""
+
+    def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+        """(y, x) of a window, what of it the job's area holds; None: all. Raises CorruptInputError,
+        TransientInputError."""
+        ...
+
+
+class SourceParts(
+    Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Protocol
+):
     """All that the engine may ask of a source beyond its protocol."""
 
 

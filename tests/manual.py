@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from segengine import registry
-from segengine.job import Job
+from segengine.job import HIDDEN, Job
 from segengine.registry import options
 from segengine.training.job import TrainJob
 
@@ -281,7 +281,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "job keys": job_keys,
     "train keys": train_keys,
     "segmenters": segmenters,
-    "sources": lambda: listed("sources", ("paths", "trust")),
+    "sources": lambda: listed("sources", ("paths", *HIDDEN)),
     "metrics": lambda: listed("metrics", CLASSES),
     "losses": lambda: listed("losses", tuple(COMMON)),
     "models": lambda: listed("models", ("bands", "classes", "size", "weights")),

@@ -192,6 +192,7 @@ class Plan:
             had=("", "single", "packed")[had],
             lost=lost,
             cut=layout.cut,
+            skips_empty=layout.cut and self.job.source.skip.empty,
             components=self.components,
             writer=self.objects.writer,
             ground=layout.placing.ground,
@@ -537,7 +538,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         )
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
-        yield f"{inputs} outside source.area, and take no place"
+        yield f"{inputs} outside source.area, without a place in the store"
     skipped = plan.scan.skipped
     if skipped:
         from segengine.sources.listing import counted

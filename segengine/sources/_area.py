@@ -28,7 +28,7 @@ BLOCK = 512
 """Side of what is filled at once."""
 STRIP = 256
 """Rows of a window that are read at once where the area does not fill it."""
-_BEND = 0.01
+_BEND = 1e-3
 """Of a pixel: by how much a side may miss the bend that it has in the grid."""
 _ROUNDS, _MOST = 12, 1 << 21
 """Times that sides are halved, and points of all outlines then."""
@@ -116,9 +116,17 @@ def _shape(area: str | Box, mark: str) -> Shape:
     )
 
 
-@lru_cache(maxsize=64)
 def area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
-    """An area on a grid. Raises CorruptInputError where nothing says where the grid lies."""
+    """An area on a grid; `mark`: what its file said when that was planned, empty: what it says now.
+
+    Raises CorruptInputError where nothing says where the grid lies, TransientInputError.
+    """
+    now = digest(area) if isinstance(area, str) and not mark else mark
+    return _area_on(area, now, grid)
+
+
+@lru_cache(maxsize=64)
+def _area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
     if not grid.placed or not grid.wkt:
         raise CorruptInputError(
             "has no CRS or no transform, by which source.area could be found in it"
@@ -151,6 +159,8 @@ class AreaOn:
     def inside(self, rows: slice, cols: slice) -> Bool:
         """(y, x) pixels whose centre lies in a polygon."""
         found = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.bool_)
+        if not self._touches(rows, cols):
+            return found
         for y in range(rows.start // BLOCK * BLOCK, rows.stop, BLOCK):
             for x in range(cols.start // BLOCK * BLOCK, cols.stop, BLOCK):
                 block = self._block(y, x)
@@ -162,22 +172,6 @@ class AreaOn:
                     top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
                 ] = block[top - y : bottom - y, left - x : right - x]
         return found
-
-    def touches(self, rows: slice, cols: slice) -> bool:
-        """Whether a pixel of the window may lie inside: by the outlines' boxes alone."""
-        left, top, right, bottom = self.boxes.T
-        return bool(
-            np.any(
-                (left < cols.stop)
-                & (right > cols.start)
-                & (top < rows.stop)
-                & (bottom > rows.start)
-            )
-        )
-
-    def empty(self, rows: slice, cols: slice) -> bool:
-        """Whether no pixel of the window lies inside: by the pixels themselves where boxes do not tell."""
-        return not self.touches(rows, cols) or not self.inside(rows, cols).any()
 
     def anywhere(self) -> bool:
         """Whether any pixel of the grid lies inside."""
@@ -210,6 +204,12 @@ class AreaOn:
         if last is not None:
             yield slice(last[0], last[1]), slice(last[2], last[3])
 
+    def _touches(self, rows: slice, cols: slice) -> bool:
+        """Whether a pixel of the window may lie inside: by the outlines' boxes."""
+        left, top, right, bottom = self.boxes.T
+        near = (left < cols.stop) & (right > cols.start) & (top < rows.stop) & (bottom > rows.start)
+        return bool(near.any())
+
     def _block(self, y: int, x: int) -> Bool | None:
         """A block's pixels; None: none of them lies inside."""
         if (y, x) not in self.blocks:
@@ -220,7 +220,7 @@ class AreaOn:
 
     def _filled(self, y: int, x: int) -> Bool | None:
         import rasterio
-        from affine import Affine
+        from rasterio import Affine
         from rasterio.features import rasterize
 
         left, top, right, bottom = self.boxes.T

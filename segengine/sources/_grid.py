@@ -9,7 +9,7 @@ local(grid, part)      pixels of the target to pixels of a part in the same CRS,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -22,6 +22,12 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The transform of what lies nowhere: coordinates are pixels."""
 KERNELS = ("nearest", "bilinear", "cubic", "average")
 """How pixels of one grid may become those of another."""
+_UNITS = {"2": 25_400.0, "3": 10_000.0}
+"""Micrometres of a TIFF's units of resolution: inches, centimetres."""
+_FEWEST = 1000.0
+"""Pixels of one of these, of a microscope: photos, too, have 72 or 300 an inch, which mean nothing."""
+_STEPS = 41
+"""Points along each side of a grid of which it is looked up where they lie."""
 _LONGEST = 1 << 16
 """Characters of a CRS as WKT."""
 _ROUND = 1e-6
@@ -144,6 +150,12 @@ def inverse(six: Six) -> Six:
     return local(Grid(1, 1), Grid(1, 1, six))
 
 
+def shifted(six: Six, column: int, row: int) -> Six:
+    """The transform of what starts at a column and a row."""
+    a, b, c, d, e, f = six
+    return a, b, a * column + b * row + c, d, e, d * column + e * row + f
+
+
 def finest(grids: Sequence[Grid]) -> Grid:
     """The one of the smallest pixels, the first of several; all lie in one CRS."""
     return min(grids, key=lambda grid: grid.area)
@@ -193,12 +205,32 @@ def _target(grids: Sequence[Grid], resolution: float | None, crs: str) -> Grid:
     if resolution is None:
         return base
     left, bottom, right, top = base.bounds
+    upright = bool(base.wkt) or base.transform[4] < 0
     return Grid(
         height=_cells(top - bottom, resolution),
         width=_cells(right - left, resolution),
-        transform=(resolution, 0.0, left, 0.0, -resolution, top),
+        transform=(resolution, 0.0, left, 0.0, -resolution, top)
+        if upright
+        else (resolution, 0.0, left, 0.0, resolution, bottom),
         wkt=base.wkt,
     )
+
+
+def micrometres(tags: Mapping[str, str]) -> Six:
+    """The transform of a picture under a microscope, from a TIFF's resolution; of others the identity.
+
+    >>> micrometres({"TIFFTAG_XRESOLUTION": "40000", "TIFFTAG_YRESOLUTION": "20000",
+    ...              "TIFFTAG_RESOLUTIONUNIT": "3 (pixels/cm)"})
+    (0.25, 0.0, 0.0, 0.0, 0.5, 0.0)
+    """
+    unit = _UNITS.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    try:
+        sides = [float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY"]
+    except (KeyError, ValueError):
+        return IDENTITY
+    if unit is None or not all(_FEWEST < side < math.inf for side in sides):
+        return IDENTITY
+    return unit / sides[0], 0.0, 0.0, 0.0, unit / sides[1], 0.0
 
 
 def _cells(length: float, size: float) -> int:
@@ -215,23 +247,18 @@ def reprojected(grid: Grid, crs: str, resolution: float | None) -> Grid:
     from rasterio.warp import calculate_default_transform
 
     wanted = crs_of(crs)
-    # GDAL sizes the grid by its corners alone where a rotation is hidden in the bounds.
-    height, width = grid.height, grid.width
+    _require_held(grid, wanted, crs)
     try:
         with rasterio.Env():
             place, columns, rows = calculate_default_transform(
-                _crs(grid.wkt), wanted, width, height, *grid.bounds
+                _crs(grid.wkt), wanted, grid.width, grid.height, *grid.bounds
             )
     except Exception as error:
-        raise CorruptInputError(
-            f"cannot be brought to {crs}, which does not hold all of it; set another source.crs"
-        ) from error
+        raise _torn(crs) from error
     left, top = place.c, place.f
     right, bottom = left + place.a * columns, top + place.e * rows
     if not all(map(math.isfinite, (left, top, right, bottom))):
-        raise CorruptInputError(
-            f"cannot be brought to {crs}, which does not hold all of it; set another source.crs"
-        )
+        raise _torn(crs)
     wkt = wanted.to_wkt()
     if resolution is None:
         return Grid(rows, columns, (place.a, 0.0, left, 0.0, place.e, top), wkt)
@@ -240,6 +267,34 @@ def reprojected(grid: Grid, crs: str, resolution: float | None) -> Grid:
         width=_cells(right - left, resolution),
         transform=(resolution, 0.0, left, 0.0, -resolution, top),
         wkt=wkt,
+    )
+
+
+def _require_held(grid: Grid, wanted: Any, crs: str) -> None:
+    """Raise CorruptInputError where parts of a grid lie nowhere in a CRS, or at its other end."""
+    import numpy as np
+    from rasterio.warp import transform
+
+    steps = np.linspace(0, 1, _STEPS)
+    columns, rows = np.meshgrid(steps * grid.width, steps * grid.height)
+    a, b, c, d, e, f = grid.transform
+    xs, ys = (a * columns + b * rows + c).ravel(), (d * columns + e * rows + f).ravel()
+    try:
+        found = np.array(transform(_crs(grid.wkt), wanted, xs.tolist(), ys.tolist()))
+    except Exception as error:
+        raise _torn(crs) from error
+    if not np.isfinite(found).all():
+        raise _torn(crs)
+    for axis in found.reshape(2, _STEPS, _STEPS):
+        step = max(np.abs(np.diff(axis, axis=0)).max(), np.abs(np.diff(axis, axis=1)).max())
+        if step > (axis.max() - axis.min()) / 2:
+            raise _torn(crs)
+
+
+def _torn(crs: str) -> CorruptInputError:
+    return CorruptInputError(
+        f"cannot be brought to {crs}, which does not hold all of it in one piece (a pole, the date "
+        "line); set another source.crs"
     )
 
 

@@ -30,7 +30,7 @@ from segengine.sources._dataset import (
     window_of,
 )
 from segengine.sources._files import changed
-from segengine.sources._grid import IDENTITY, Grid, target
+from segengine.sources._grid import IDENTITY, Grid, micrometres, target
 from segengine.sources._warp import Resampling, Warp
 from segengine.types import Bool, Entry, FrameRef, Part, Probe, Tile, Unreadable
 from segengine.urls import public
@@ -66,6 +66,10 @@ class Opens(Hashable, Protocol):
 
     def bands_of(self, dataset: Any) -> tuple[int, ...]:
         """1-based numbers of the bands to read of a scene of one file."""
+        ...
+
+    def data_bands(self, dataset: Any) -> tuple[int, ...]:
+        """The same of all bands but alpha."""
         ...
 
     def pages_of(self, dataset: Any) -> list[str]:
@@ -150,11 +154,7 @@ def probe(source: Opens, entry: Entry) -> Probe:
 
 def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
     """A window of the scene's grid. Raises CorruptInputError, TransientInputError."""
-    scene = (
-        _remembered(source, ref.uri, ref.parts, ref.fingerprint)
-        if ref.fingerprint
-        else _scene(source, ref.uri, ref.parts)
-    )
+    scene = _known(source, ref)
     difference = changed(ref, scene.grid.height, scene.grid.width)
     if difference is not None:
         return difference
@@ -166,7 +166,7 @@ def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unrea
     whole = slice(0, shape[0]), slice(0, shape[1])
     if area is None:
         return _read(source, scene, corner, shape, [whole])
-    inside = area.inside(rows, cols) if area.touches(rows, cols) else np.zeros(shape, np.bool_)
+    inside = area.inside(rows, cols)
     if inside.all():
         return _read(source, scene, corner, shape, [whole])
     if not inside.any():
@@ -177,6 +177,13 @@ def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unrea
     return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
 
 
+def within(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+    """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `read`."""
+    if source.area is None:
+        return None
+    return area_on(source.area, source.area_mark, _known(source, ref).grid).inside(rows, cols)
+
+
 def _read(
     source: Opens,
     scene: Scene,
@@ -185,10 +192,10 @@ def _read(
     boxes: Sequence[tuple[slice, slice]],
 ) -> Tile:
     """A window of so many rows and columns from a corner on; of it what lies in the boxes."""
-    if len(scene.layers) == len(boxes) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
-        ((pixels, valid),) = _layer(source, scene, scene.layers[0], corner, boxes)
-        if pixels.shape[:2] == shape:
-            return Tile(pixels, valid)
+    whole = len(boxes) == 1 and tuple(s.stop - s.start for s in boxes[0]) == shape
+    if whole and len(scene.layers) == 1 and scene.layers[0].places == tuple(range(scene.bands)):
+        ((only, there),) = _layer(source, scene, scene.layers[0], corner, boxes)
+        return Tile(only, there)
     pixels = np.zeros((*shape, scene.bands), scene.dtype)
     valid = np.ones(shape, np.bool_)
     for layer in scene.layers:
@@ -198,6 +205,12 @@ def _read(
             if there is not None:
                 valid[box] &= there
     return Tile(pixels, None if valid.all() else valid)
+
+
+def _known(source: Opens, ref: FrameRef) -> Scene:
+    if not ref.fingerprint:
+        return _scene(source, ref.uri, ref.parts)
+    return _remembered(source, ref.uri, ref.parts, ref.fingerprint)
 
 
 @lru_cache(maxsize=64)
@@ -279,6 +292,8 @@ def _look(
         own = tuple(_scaled(dataset, band, part) for band, part in zip(bands, own, strict=True))
     require_bounded_dataset(dataset, len(bands))
     place = tuple(float(value) for value in tuple(dataset.transform)[:6])
+    if place == IDENTITY and not dataset.crs and not dataset.gcps[0]:
+        place = micrometres(dataset.tags())
     attributes = attributes_of(dataset, bands)
     nodata = own[0].nodata
     if nodata is not None:
@@ -302,7 +317,7 @@ def _look(
 
 def _band(source: Opens, dataset: Any, part: Part) -> int:
     if part.band == 0:
-        only = source.bands_of(dataset)
+        only = source.data_bands(dataset)
         if len(only) > 1:
             hint = f"; write {part.name}:1 for the first" if source.of_assets else ""
             raise CorruptInputError(

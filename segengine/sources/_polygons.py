@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from io import BytesIO
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ DEGREES = "OGC:CRS84"
 _MOST_BYTES = 1 << 26
 _MOST_POINTS, _DEEPEST = 1 << 20, 8
 _BINARY = {b"SQLite format 3\0": "GPKG", b"fgb\x03fgb": "FlatGeobuf"}
+_SUFFIX = {"GPKG": ".gpkg", "FlatGeobuf": ".fgb"}
 _READ = "a file of polygons is GeoJSON, GeoPackage or FlatGeobuf"
 
 Polygon = tuple[NDArray[np.float64], ...]
@@ -139,7 +140,11 @@ def _through_gdal(data: bytes, driver: str) -> tuple[str, tuple[Polygon, ...]]:
             "python -m pip install 'segengine[earth]' brings them, or convert it to GeoJSON"
         ) from error
     try:
-        about, _, geometries, _ = pyogrio.raw.read(BytesIO(data), columns=[], force_2d=True)
+        # GDAL tells formats by suffixes too, and the file may lie behind a URL.
+        with NamedTemporaryFile(suffix=_SUFFIX[driver]) as file:
+            file.write(data)
+            file.flush()
+            about, _, geometries, _ = pyogrio.raw.read(file.name, columns=[], force_2d=True)
         shapes = shapely.from_wkb([g for g in geometries if g is not None])
     except Exception as error:
         raise CorruptInputError(f"is a damaged {driver} file, or one without polygons") from error

@@ -1,11 +1,11 @@
 """Pixels of one grid brought to another, by GDAL's warper, so that they do not depend on the window.
 
-    target grid, in blocks of 256 counted from its corner      each warped whole, and cropped
+    target grid, in blocks counted from its corner             each warped whole, and cropped
       block -> the part of the source that its pixels and the kernel reach -> GDAL -> block
 
 GDAL's warper itself rounds by where a window starts, approximates along the rows of a chunk, and works
-the kernel's width out of a chunk's shape. Here a block is always the same call, the transformer is
-exact, and the width is the scene's. Nearest along parallel axes is an index, and needs no warper.
+the kernel's width out of a chunk's shape. Here a block is always the same call, its rows are short, and
+the width is the scene's. Nearest along parallel axes is an index, and needs no warper.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
-from segengine.sources._grid import Grid, Six, crs_of, inverse, local, same_crs
+from segengine.sources._grid import IDENTITY, Grid, Six, crs_of, inverse, local, same_crs, shifted
 from segengine.types import Bool
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
-BLOCK = 256
-"""Side of what is warped in one call."""
+ROWS = 512
+"""Of a block, which is warped in one call."""
+COLUMNS, FEWER = 512, 128
+"""Of a block in one CRS, and from one to another: GDAL takes points between the ends and the middle of a
+row to lie on lines, to an eighth of a pixel at worst; within so few columns to a hundredth or so."""
 _MOST = 1 << 28
 """Pixels of a source that one block may need: below that a scale is a mistake."""
 _STRIP = 1 << 25
@@ -73,25 +76,19 @@ class Warp:
     @property
     def meets(self) -> bool:
         """Whether the source lies, in part at least, where the target does."""
-        grid = self.grid
-        steps = np.linspace(0, 1, _STEPS)
-        columns, lines = (
-            part.ravel() for part in np.meshgrid(steps * grid.width, steps * grid.height)
-        )
-        found, down = self._to_source(columns, lines)
-        if not len(found):
-            return False
-        overlap = (
-            min(found.max(), self.source.width) - max(found.min(), 0.0),
-            min(down.max(), self.source.height) - max(down.min(), 0.0),
-        )
-        return bool(min(overlap) > 0)
+        here, there = _overlap(self)
+        return min(*here, *there) > 0
 
     @property
     def picks(self) -> bool:
         """Whether each pixel is one of the source, told by its row and its column."""
         straight = self.grid.straight and self.source.straight
         return straight and self.resampling == "nearest" and self._in_one_crs
+
+    @property
+    def columns(self) -> int:
+        """Of a block."""
+        return COLUMNS if self._in_one_crs else FEWER
 
     @property
     def _in_one_crs(self) -> bool:
@@ -140,13 +137,14 @@ class Warp:
     def _warped(
         self, read: Read, rows: slice, cols: slice
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any], Any]]:
-        for y in range(rows.start // BLOCK * BLOCK, rows.stop, BLOCK):
-            for x in range(cols.start // BLOCK * BLOCK, cols.stop, BLOCK):
+        wide = self.columns
+        for y in range(rows.start // ROWS * ROWS, rows.stop, ROWS):
+            for x in range(cols.start // wide * wide, cols.stop, wide):
                 block = self._block(read, y, x)
                 if block is None:
                     continue
-                top, bottom = max(y, rows.start), min(y + BLOCK, rows.stop)
-                left, right = max(x, cols.start), min(x + BLOCK, cols.stop)
+                top, bottom = max(y, rows.start), min(y + ROWS, rows.stop)
+                left, right = max(x, cols.start), min(x + wide, cols.stop)
                 inner = slice(top - y, bottom - y), slice(left - x, right - x)
                 at = (
                     slice(top - rows.start, bottom - rows.start),
@@ -164,7 +162,7 @@ class Warp:
         if (rows.stop - rows.start) * (cols.stop - cols.start) > _MOST:
             raise CorruptInputError(
                 f"{(rows.stop - rows.start) * (cols.stop - cols.start):,} of its pixels would make one "
-                f"block of {BLOCK} x {BLOCK}: source.resolution is too coarse, or source.crs tears it"
+                f"block of {self.columns} x {ROWS}: source.resolution is too coarse, or source.crs tears it"
             )
         pixels, valid = read(rows, cols)
         if inside and valid is None:
@@ -197,9 +195,9 @@ class Warp:
 
     def _in_source(self, y: int, x: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Columns and rows in the source of points all over a block, those that lie anywhere."""
-        steps = np.linspace(0, BLOCK, _STEPS)
-        columns, lines = (part.ravel() for part in np.meshgrid(x + steps, y + steps))
-        return self._to_source(columns, lines)
+        steps = np.linspace(0, 1, _STEPS)
+        points = np.meshgrid(x + steps * self.columns, y + steps * ROWS)
+        return self._to_source(points[0].ravel(), points[1].ravel())
 
     def _to_source(
         self, columns: NDArray[np.float64], lines: NDArray[np.float64]
@@ -219,13 +217,13 @@ class Warp:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Pixels of the target in one of the source, along x and y, in the middle of the target."""
+        """Pixels of the target in one of the source, along x and y."""
         return _scale(self)
 
     def _call(
         self, pixels: NDArray[Any], valid: Bool | None, rows: slice, cols: slice, y: int, x: int
     ) -> tuple[NDArray[Any], Bool | None]:
-        from affine import Affine
+        from rasterio import Affine
         from rasterio.enums import Resampling as Kernels
         from rasterio.warp import reproject
 
@@ -236,27 +234,24 @@ class Warp:
         if valid is not None:
             alpha = np.where(valid, _full(used), used.type(0))[None]
             layers = np.concatenate([np.where(valid, layers, used.type(0)), alpha])
-        found = np.zeros((len(layers), BLOCK, BLOCK), used)
-        corner = Affine.translation(x, y)
+        found = np.zeros((len(layers), ROWS, self.columns), used)
         if self._in_one_crs:
-            start, crs = Affine.translation(cols.start, rows.start), (crs_of(_PLANE),) * 2
-            place = Affine(*local(self.grid, self.source)) * corner
+            start, place = shifted(IDENTITY, cols.start, rows.start), local(self.grid, self.source)
+            crs = (crs_of(_PLANE),) * 2
         else:
-            start = Affine(*self.source.transform) * Affine.translation(cols.start, rows.start)
-            place = Affine(*self.grid.transform) * corner
-            crs = crs_of(self.source.wkt), crs_of(self.grid.wkt)
+            start = shifted(self.source.transform, cols.start, rows.start)
+            place, crs = self.grid.transform, (crs_of(self.source.wkt), crs_of(self.grid.wkt))
         sx, sy = self.scale
         reproject(
             np.ascontiguousarray(layers),
             found,
-            src_transform=start,
+            src_transform=Affine(*start),
             src_crs=crs[0],
-            dst_transform=place,
+            dst_transform=Affine(*shifted(place, x, y)),
             dst_crs=crs[1],
             src_alpha=0 if valid is None else bands + 1,
             dst_alpha=0 if valid is None else bands + 1,
             resampling=Kernels[self.resampling],
-            tolerance=0,
             XSCALE=repr(sx),
             YSCALE=repr(sy),
         )
@@ -283,16 +278,31 @@ def _within(index: NDArray[np.int64], size: int) -> tuple[slice, NDArray[np.int6
 
 @lru_cache(maxsize=256)
 def _scale(warp: Warp) -> tuple[float, float]:
-    """The kernel's; nearly whole steps are whole, as for GDAL."""
-    grid = warp.grid
-    x, y = grid.width / 2, grid.height / 2
-    columns, lines = warp._to_source(np.array([x, x + 1, x]), np.array([y, y, y + 1]))
-    if len(columns) != 3:
-        raise CorruptInputError("source.crs does not hold the middle of it; set another one")
-    # Along the source's axes: what one step to the right and one down reach together.
-    across = abs(columns[1] - columns[0]) + abs(columns[2] - columns[0])
-    down = abs(lines[1] - lines[0]) + abs(lines[2] - lines[0])
-    return 1 / _whole(float(across)), 1 / _whole(float(down))
+    """The kernel's: as GDAL has it, how long both are where they overlap; nearly whole steps are whole."""
+    here, there = _overlap(warp)
+    if min(*here, *there) <= 0:
+        return 1.0, 1.0
+    return 1 / _whole(there[0] / here[0]), 1 / _whole(there[1] / here[1])
+
+
+@lru_cache(maxsize=256)
+def _overlap(warp: Warp) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Columns and rows of the target, and of the source, where they overlap; 0 or less: nowhere."""
+    back = Warp(warp.source, warp.grid)
+    return _covered(back, warp.grid), _covered(warp, warp.source)
+
+
+def _covered(warp: Warp, grid: Grid) -> tuple[float, float]:
+    """Columns and rows of `grid`, the source of a warp, that its target covers."""
+    steps = np.linspace(0, 1, _STEPS)
+    points = np.meshgrid(steps * warp.grid.width, steps * warp.grid.height)
+    columns, lines = warp._to_source(points[0].ravel(), points[1].ravel())
+    if not len(columns):
+        return 0.0, 0.0
+    return (
+        float(min(columns.max(), grid.width) - max(columns.min(), 0.0)),
+        float(min(lines.max(), grid.height) - max(lines.min(), 0.0)),
+    )
 
 
 def _whole(step: float) -> float:

@@ -39,7 +39,7 @@ from segengine.sources._files import (
 )
 from segengine.sources._grid import require_grid
 from segengine.sources._warp import Resampling
-from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
+from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
@@ -141,6 +141,10 @@ class RasterSource:
                 yield unreadable(error)
             except MemoryError:
                 yield Unreadable("error", "not enough memory to decode it")
+
+    def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+        """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        return None if self.area is None else _parts.within(self, ref, rows, cols)
 
     def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         """The window of one frame; raises CorruptInputError or TransientInputError."""
@@ -256,15 +260,17 @@ class RasterSource:
 
     def bands_of(self, dataset: Any) -> tuple[int, ...]:
         """1-based numbers of the bands to read. Raises CorruptInputError where there are none."""
+        return choose(self.bands, self.data_bands(dataset), dataset.count)
+
+    def data_bands(self, dataset: Any) -> tuple[int, ...]:
+        """All its bands but alpha. Raises CorruptInputError where there are none."""
         if dataset.count == 0:
             held = len(dataset.subdatasets)
             raise CorruptInputError(
                 f"holds {held} data sets and no bands of its own; convert the one meant to GeoTIFF"
             )
         alpha = alpha_of(dataset)
-        return choose(
-            self.bands, [band for band in dataset.indexes if band != alpha] or [1], dataset.count
-        )
+        return tuple(band for band in dataset.indexes if band != alpha) or (1,)
 
 
 _: type[Source] = RasterSource

@@ -22,7 +22,7 @@ from segengine.sources._stac_walk import Walk
 from segengine.sources._warp import Resampling
 from segengine.sources.listing import Listing, Unlisted, mark_of
 from segengine.sources.raster import RasterSource
-from segengine.types import Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
+from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 from segengine.urls import public
 
 
@@ -110,6 +110,12 @@ class StacSource:
                 yield unreadable(error)
             except MemoryError:
                 yield Unreadable("error", "not enough memory to decode it")
+
+    def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+        """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        if self.area is None:
+            return None
+        return self._renewing(ref, partial(self._raster.within, rows=rows, cols=cols))
 
     def mark(self, ref: FrameRef) -> str:
         """The fingerprint that an item has now. Raises CorruptInputError, TransientInputError."""

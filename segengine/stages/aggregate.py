@@ -25,6 +25,7 @@ from segengine.guards.trust import may_use
 from segengine.job import FaultsSpec, Job
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Asked, MeasureSpec
+from segengine.planning.plan import marked_options
 from segengine.progress import Progress
 from segengine.stages.outcomes import needed
 from segengine.store.arrays import SceneArrays
@@ -133,7 +134,7 @@ def measurer(
             spec = replace(spec, unmet=())  # nobody asked for what needs truth
     shown = truths.of_job({**stored, "trust": False}, plugin.classes)
     shown = json.dumps(public_values(json.loads(shown)), sort_keys=True) if shown else ""
-    return Measurer(objects, layouts, arrays, text, spec, json.dumps(job.source_options()), shown)
+    return Measurer(objects, layouts, arrays, text, spec, json.dumps(marked_options(job)), shown)
 
 
 def _seams(plugin: Plugin) -> tuple[Asked, ...]:
@@ -236,6 +237,7 @@ class Measurer:
             truth=self.truth,
             spec=self.spec,
             key=self._keys[False if layout.cut else None],
+            area=self._area(layout),
         )
 
     @cached_property
@@ -328,9 +330,21 @@ class Measurer:
             checksum=checksum,
             key=key,
             cut=layout.cut,
-            source=json.dumps([layout.kind, json.loads(self.source)]) if pixels else "",
+            source=self._reading(layout) if pixels else "",
+            area=self._area(layout),
             writer=self.objects.writer,
         )
+
+    def _reading(self, layout: Layout) -> str:
+        return json.dumps([layout.kind, json.loads(self.source)])
+
+    def _area(self, layout: Layout) -> str:
+        """How it is known what of a scene is scored; empty: all of it."""
+        return self._reading(layout) if self._has_area else ""
+
+    @cached_property
+    def _has_area(self) -> bool:
+        return json.loads(self.source).get("area") is not None
 
     def merge(self) -> Measured:
         """Merge all current records: exactly, in any order."""

@@ -10,14 +10,15 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.errors import MissingTruthError
+from segengine import asked
+from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.instances.rows import SCHEMA, merged, shard_rows
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Fold, MeasureSpec, built
@@ -69,6 +70,8 @@ class MeasureTask:
     """A frame lies in more than this shard."""
     source: str = field(default="", repr=False)
     """How the images are read, as JSON, where a metric needs them."""
+    area: str = field(default="", repr=False)
+    """The same where only what lies in the job's area is scored."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""
     attempt: int = 1
@@ -124,6 +127,7 @@ def measure_stored(
         checksum=record.checksum,
         key=how.key,
         cut=shard.cut,
+        area=how.area,
         writer=writer,
     )
     measure(task, maps)
@@ -172,6 +176,7 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
             except MissingTruthError as error:
                 missing[ref.index] = str(error)
             else:
+                truth = _within(task, truth, ref, rows, cols)
                 if truth.unknown:
                     unknown[ref.index] = dict(truth.unknown)
         todo = [f if f is not None and _can(f, truth) else None for f in folds]
@@ -188,6 +193,24 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
             for fold in todo
         ]
     return {"states": states, "missing": missing, "unknown": unknown, "lacking": lacking}
+
+
+def _within(task: MeasureTask, truth: Truth, ref: FrameRef, rows: slice, cols: slice) -> Truth:
+    """The truth, which says nothing of what lies outside the job's area."""
+    if not task.area:
+        return truth
+    kind, spec = json.loads(task.area)
+    try:
+        inside = asked.within(reader(kind, spec), ref, rows, cols)
+    except (CorruptInputError, TransientInputError) as error:
+        raise OSError(f"{ref.name}: {error}") from error
+    if inside is None or inside.all():
+        return truth
+    labels, instances = truth.labels.copy(), truth.instances
+    labels[:, ~inside] = np.iinfo(labels.dtype).max
+    if instances is not None:
+        instances = np.where(inside, instances, np.uint32(0))
+    return replace(truth, labels=labels, instances=instances)
 
 
 def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:

@@ -140,6 +140,13 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
     block = Block(task)
     halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
     for box, batch in batches(task, halo, stride, surveyor is not None, failures):
+        if (
+            task.skips_empty
+            and not task.draft
+            and segmenter is not None
+            and not _is_valid(batch, box)
+        ):
+            continue  # void, as a block is until something is put
         pixels = _padded(batch.pixels(), box)
         labelled: Prediction | None = None
         if surveyor is not None:
@@ -157,6 +164,11 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
     failures += block.keep_gone(objects)
     return objects, block, failures
+
+
+def _is_valid(batch: Batch, box: Box) -> bool:
+    """Whether any pixel that the shard stores is valid, of any frame."""
+    return any(tile.valid is None or bool(tile.valid[box.inner].any()) for tile in batch.tiles)
 
 
 def _padded(pixels: NDArray[Any], box: Box) -> NDArray[Any]:

@@ -53,6 +53,8 @@ class Measuring:
     spec: MeasureSpec
     key: str
     """Of the metrics."""
+    area: str = field(default="", repr=False)
+    """How the area is known that alone is scored, as JSON; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class ShardTask:
     """No other attempt follows: frames that fail are given up."""
     cut: bool = False
     """A frame lies in more than this shard."""
+    skips_empty: bool = False
+    """Where no pixel of it is valid, it is void without asking the segmenter."""
     hint: Hint | None = None
     """To be read while this shard is computed."""
     target: str = ""

@@ -1,0 +1,225 @@
+"""Rasters on a grid that the job asks for: against GDAL's WarpedVRT, and however they are cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+
+from segengine.errors import CorruptInputError
+from segengine.sources import _warp
+from segengine.sources.raster import RasterSource
+from segengine.types import Entry, FrameRef, Probe, Tile
+from tests.segengine.sources.scenes import CORNER, field, write
+
+ASKED = [
+    (None, 15.0, "nearest"),
+    (None, 20.0, "nearest"),
+    (None, 15.0, "cubic"),
+    (None, 33.3, "average"),
+    (None, 6.0, "bilinear"),
+    ("EPSG:32634", None, "nearest"),
+    ("EPSG:32634", 12.0, "bilinear"),
+    ("EPSG:4326", 0.0002, "cubic"),
+    ("EPSG:3857", 25.0, "average"),
+]
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory: Any) -> str:
+    """600 x 600 pixels of 10 m with a hole, in blocks."""
+    values = field(10, 6000)
+    values[100:160, 200:260] = 0
+    path = tmp_path_factory.mktemp("warp") / "a.tif"
+    return write(path, values, 10, nodata=0, tiled=True, blockxsize=128, blockysize=128)
+
+
+def probed(uri: str, **options: Any) -> tuple[RasterSource, Probe, FrameRef]:
+    source = RasterSource(**options)
+    entry = Entry("a", uri, "mark")
+    probe = source.probe(entry)
+    return source, probe, FrameRef(0, "a", uri, "mark", probe.height, probe.width)
+
+
+def read(source: RasterSource, ref: FrameRef, rows: slice, cols: slice) -> tuple[Any, Any]:
+    (item,) = source.read([ref], rows, cols)
+    assert isinstance(item, Tile), item
+    valid = np.ones(item.pixels.shape[:2], bool) if item.valid is None else item.valid
+    return item.pixels, valid
+
+
+@pytest.mark.parametrize(("crs", "resolution", "resampling"), ASKED)
+def test_labels_are_those_of_gdal(
+    raster: str, crs: str | None, resolution: float | None, resampling: Any
+) -> None:
+    source, probe, ref = probed(raster, crs=crs, resolution=resolution, resampling=resampling)
+    pixels, valid = read(source, ref, slice(0, probe.height), slice(0, probe.width))
+    with (
+        rasterio.open(raster) as dataset,
+        WarpedVRT(
+            dataset,
+            crs=CRS.from_wkt(probe.attributes["crs_wkt"]),
+            transform=Affine(*probe.attributes["transform"]),
+            height=probe.height,
+            width=probe.width,
+            resampling=Resampling[resampling],
+            tolerance=1e-6,  # by default GDAL may miss a place by an eighth of a pixel
+        ) as theirs,
+    ):
+        values, there = theirs.read(1), theirs.dataset_mask() > 0
+    assert (valid == there).mean() >= 0.9995
+    both = valid & there
+    assert both.mean() > 0.8
+    levels = np.quantile(values[both], [0.2, 0.4, 0.6, 0.8])
+    ours = np.digitize(pixels[..., 0][both], levels)
+    assert (ours == np.digitize(values[both], levels)).mean() >= 0.999
+
+
+@pytest.mark.parametrize(("crs", "resolution", "resampling"), ASKED)
+def test_windows_are_cuts_of_the_whole(
+    raster: str, crs: str | None, resolution: float | None, resampling: Any
+) -> None:
+    source, probe, ref = probed(raster, crs=crs, resolution=resolution, resampling=resampling)
+    whole, valid = read(source, ref, slice(0, probe.height), slice(0, probe.width))
+
+    def cut(size: int) -> Any:
+        ends = st.tuples(st.integers(0, size), st.integers(0, size))
+        return ends.map(sorted).filter(lambda e: e[0] < e[1]).map(lambda e: slice(*e))
+
+    @given(cut(probe.height), cut(probe.width))
+    @settings(max_examples=12, deadline=None)
+    def holds(rows: slice, cols: slice) -> None:
+        pixels, there = read(source, ref, rows, cols)
+        np.testing.assert_array_equal(there, valid[rows, cols])
+        np.testing.assert_array_equal(pixels[there], whole[rows, cols][there])
+
+    holds()
+
+
+def test_the_grid_starts_at_the_upper_left_corner(raster: str) -> None:
+    _, probe, _ = probed(raster, resolution=70.0)
+    assert probe.attributes["transform"] == [70, 0, CORNER[0], 0, -70, CORNER[1]]
+    assert (probe.height, probe.width) == (86, 86)  # 85.7
+    _, probe, _ = probed(raster, crs="EPSG:4326", resolution=0.001)
+    left, top = probe.attributes["transform"][2::3]
+    with rasterio.open(raster) as dataset:
+        bounds = rasterio.warp.transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+    assert (left, top) == pytest.approx((bounds[0], bounds[3]), abs=1e-6)
+
+
+def test_a_coarse_grid_reads_the_overview_that_is_fine_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(
+        tmp_path / "a.tif", field(10, 10_240), 10, tiled=True, blockxsize=128, blockysize=128
+    )
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4, 8], Resampling.average)
+    seen = []
+    real = RasterSource.open
+
+    def spy(self: RasterSource, uri: str, overview: int | None = None, **settings: Any) -> Any:
+        seen.append(overview)
+        return real(self, uri, overview, **settings)
+
+    monkeypatch.setattr(RasterSource, "open", spy)
+    for resolution, level in ((10.0, None), (19.0, None), (20.0, 0), (50.0, 1), (200.0, 2)):
+        source, probe, ref = probed(path, resolution=resolution, resampling="average")
+        _warp._scale.cache_clear()
+        seen.clear()
+        pixels, _ = read(source, ref, slice(0, probe.height), slice(0, probe.width))
+        assert seen[-1] == level, resolution
+        if level == 0:  # what an overview holds is the mean of what lies below it
+            means = field(10, 10_240).reshape(512, 2, 512, 2).mean(axis=(1, 3))
+            assert np.abs(pixels[..., 0] - means).max() <= 0.5
+
+
+def test_a_rotated_raster_is_brought_upright(tmp_path: Path) -> None:
+    turned = Affine.translation(*CORNER) @ Affine.rotation(30) @ Affine.scale(10, -10)
+    path = write(tmp_path / "a.tif", field(10, 2000), 10, transform=turned)
+    source, probe, ref = probed(path, resolution=10.0)
+    pixels, valid = read(source, ref, slice(0, probe.height), slice(0, probe.width))
+    place = Affine(*probe.attributes["transform"])
+    rows, cols = np.nonzero(valid)
+    xs, ys = place @ (cols + 0.5, rows + 0.5)
+    columns, lines = ~turned @ (xs, ys)
+    at = np.floor(lines).astype(int), np.floor(columns).astype(int)
+    same = pixels[rows, cols, 0] == field(10, 2000)[at]
+    assert same.mean() > 0.9999
+    assert valid.sum() == pytest.approx(200 * 200, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "float32", "float64"])
+def test_any_dtype(tmp_path: Path, dtype: str) -> None:
+    values = (field(10, 1000) // 40).astype(dtype)
+    path = write(tmp_path / "a.tif", values, 10)
+    source, probe, ref = probed(path, resolution=30.0, resampling="average")
+    pixels, valid = read(source, ref, slice(0, probe.height), slice(0, probe.width))
+    assert pixels.dtype == dtype
+    means = values[:99, :99].astype("float64").reshape(33, 3, 33, 3).mean(axis=(1, 3))
+    assert valid[:33, :33].all()
+    assert np.abs(pixels[:33, :33, 0] - means).max() <= (0.5 + 1e-6 if dtype[0] != "f" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resolution": 0}, "^resolution: is 0"),
+        ({"resolution": float("nan")}, "^resolution: is nan"),
+        ({"crs": "EPSG:99999999"}, "^crs: .* is no CRS"),
+        ({"crs": ""}, "^crs: is ''"),
+        ({"resampling": "lanczos"}, "^resampling: is 'lanczos'"),
+    ],
+)
+def test_wrong_options_name_the_key(options: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RasterSource(**options)
+
+
+def test_micrometres_a_pixel_of_a_slide(tmp_path: Path) -> None:
+    import tifffile
+
+    values = field(10, 2000)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
+    source, probe, ref = probed(str(path), resolution=0.5, resampling="average")  # of 0.25
+    assert probe.attributes["transform"] == [0.5, 0, 0, 0, 0.5, 0]
+    pixels, _ = read(source, ref, slice(0, 100), slice(0, 100))
+    means = values.reshape(100, 2, 100, 2).mean(axis=(1, 3))
+    assert np.abs(pixels[..., 0] - means).max() <= 0.5
+
+
+def test_what_lies_nowhere_has_no_resolution(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.zeros((9, 9), "uint8")).save(tmp_path / "a.png")
+    with pytest.raises(CorruptInputError, match="lies nowhere"):
+        probed(str(tmp_path / "a.png"), resolution=5.0)
+
+
+@pytest.mark.parametrize(
+    ("own", "corner", "crs"),
+    [
+        ("EPSG:3413", (-100_000, 100_000), "EPSG:3857"),  # around the north pole
+        ("EPSG:32601", (100_000, 500_000), "EPSG:4326"),  # across the date line
+    ],
+)
+def test_what_a_crs_tears_is_corrupt(tmp_path: Path, own: str, corner: Any, crs: str) -> None:
+    path = write(tmp_path / "a.tif", field(1000, 200_000), 1000, corner=corner, crs=own)
+    with pytest.raises(CorruptInputError, match="in one piece"):
+        probed(path, crs=crs, resolution=1000.0 if crs == "EPSG:3857" else 0.01)
+
+
+def test_a_scale_that_is_a_mistake_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", field(10, 1000), 10)
+    with pytest.raises(CorruptInputError, match="at most"):
+        probed(path, resolution=1e-6)
