@@ -14,7 +14,7 @@ from segengine.job import FILES, Job
 from segengine.urls import public_values
 
 _SOURCE_DEFAULTS: dict[str, Any] = {
-    "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": "nearest",
+    "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": None,
     "assets": None,
 }  # fmt: skip
 
@@ -37,6 +37,8 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     for name, default in _SOURCE_DEFAULTS.items():
         if source.get(name, default) != default:
             found[f"source.{name}"] = source[name]
+    if found.get("source.resampling") == "nearest":  # as where it is omitted
+        del found["source.resampling"]
     if job.source.area is not None:
         found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:

@@ -50,7 +50,7 @@ class Model(BaseModel):
 
 
 class SkipSpec(Model):
-    """What is not worked on"""
+    """What is not worked on."""
 
     empty: bool = Field(
         True,
@@ -92,10 +92,11 @@ class SourceSpec(BaseModel):
     crs: str | None = Field(
         None, description="Raster: CRS of the mask, as EPSG:32633; omitted = the scene's"
     )
-    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
-        "nearest", description="Raster: how bands are brought to the grid of the mask"
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] | None = Field(
+        None,
+        description="Raster: how bands are brought to the grid of the mask; omitted = nearest",
     )
-    skip: SkipSpec = SkipSpec()
+    skip: SkipSpec | None = Field(None, description="What is not worked on")
 
     @field_validator("kind")
     @classmethod

@@ -192,7 +192,7 @@ class Plan:
             had=("", "single", "packed")[had],
             lost=lost,
             cut=layout.cut,
-            skips_empty=layout.cut and self.job.source.skip.empty,
+            skips_empty=layout.cut and (self.job.source.skip is None or self.job.source.skip.empty),
             components=self.components,
             writer=self.objects.writer,
             ground=layout.placing.ground,
