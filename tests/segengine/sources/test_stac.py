@@ -359,3 +359,34 @@ def test_the_worked_example_runs(tmp_path: Path) -> None:
     mask = segengine.open_store(tmp_path / "m.zarr")["night-0"].mask
     assert mask.shape == (1, HEIGHT // 2, WIDTH // 2)
     assert len(np.unique(mask[:])) == 6
+
+
+def test_an_area_is_that_of_rasters(tmp_path: Path) -> None:
+    """Outside is void; against the same bands as one GeoTIFF."""
+    item = make_item(tmp_path, "night", {"red": pixels(1), "nir": pixels(2)})
+    write_tiff(tmp_path / "whole" / "night.tif", np.stack([pixels(1), pixels(2)]))
+    area = tmp_path / "field.geojson"
+    ring = [[500_095, 4_999_995], [500_400, 4_999_900], [500_200, 4_999_700], [500_095, 4_999_995]]
+    area.write_text(
+        json.dumps(
+            {
+                "type": "Polygon",
+                "coordinates": [ring],
+                "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}},
+            }
+        )
+    )
+    masks = []
+    for name, source in (
+        ("stac", {"kind": "stac", "paths": [save(tmp_path, item)], "assets": ["red", "nir"]}),
+        ("raster", {"kind": "raster", "paths": [f"{tmp_path}/whole/night.tif"]}),
+    ):
+        job = {
+            "source": {**source, "area": str(area)},
+            "segmenter": {"kind": "kmeans", "clusters": 2, "space": "bands", "scope": "scene"},
+            "store": {"path": str(tmp_path / f"{name}.zarr"), "chunk": 16, "shard": 32},
+        }
+        assert segengine.run(job).exit_code == 0
+        masks.append(segengine.open_store(tmp_path / f"{name}.zarr")["night"].mask[:])
+    np.testing.assert_array_equal(*masks)
+    assert 0 < (masks[0] != 255).mean() < 0.5

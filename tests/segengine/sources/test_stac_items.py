@@ -111,6 +111,10 @@ def test_of_two_with_one_common_name_the_finer_is_meant() -> None:
     assert read(item, "red").parts[0].uri.endswith("10.tif")
     item = with_assets(a=band("a.tif"), b=band("b.tif"))
     assert "a and b" in read(item, "red").problem
+    both = {"href": "both.tif", "eo:bands": [{"common_name": "red"}, {"common_name": "nir"}]}
+    item = with_assets(a=both, b=band("b.tif"))
+    assert read(item, "red").parts[0].uri.endswith("b.tif")
+    assert read(item, "nir").parts[0].band == 2
     item = with_assets(a=band("a.tif", roles=["thumbnail"]), b=band("b.tif"))
     assert read(item, "red").parts[0].uri.endswith("b.tif")
 
