@@ -146,7 +146,8 @@ def _times(scene: SceneStore) -> dict[str, str]:
     stamps = (record.finished for record in scene.store.records(scene.name))
     made = datetime.fromtimestamp(max(stamps, default=0.0), UTC)
     created = made.isoformat(timespec="seconds").replace("+00:00", "Z")
-    taken = scene.attributes.get("datetime")
+    item = scene.attributes.get("stac")
+    taken = item.get("datetime") if isinstance(item, Mapping) else None
     return {"datetime": taken if isinstance(taken, str) and taken else created, "created": created}
 
 

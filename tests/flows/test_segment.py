@@ -104,9 +104,10 @@ def test_the_form_has_the_kinds_of_sources(form: dict[str, Any]) -> None:
     choices = {c["title"]: c for c in of_job(form)["properties"]["source"]["anyOf"]}
     files = choices["files"]["properties"]
     assert files["kind"]["enum"] == ["auto", "images", "raster", "video", "zarr"]
-    assert files.keys() == {"kind", "paths", "bands", "color", "every"}
+    grid = {"area", "resolution", "crs", "resampling", "skip"}
+    assert files.keys() == {"kind", "paths", "bands", "color", "every"} | grid
     assert choices["coco"]["properties"].keys() == {
-        *("kind", "paths", "split", "classes", "color", "task", "annotations")
+        *("kind", "paths", "split", "classes", "color", "task", "annotations", "skip")
     }
     assert {*files["kind"]["enum"], *choices} == {
         *("auto", "files", "class", *registry.names("sources"))

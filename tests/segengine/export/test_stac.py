@@ -194,7 +194,8 @@ def test_inputs_behind_a_url_are_linked_without_credentials(catalog: Any) -> Non
 def test_the_datetime_is_the_inputs_where_it_says_one(catalog: Any) -> None:
     bench, _, _ = catalog
     scene = bench.open()["half"]
-    told = {**scene.layout.attributes, "datetime": "2026-05-01T10:00:00Z"}
+    item = {"id": "a", "datetime": "2026-05-01T10:00:00Z"}
+    told = {**scene.layout.attributes, "stac": item}
     dated = replace(scene, layout=replace(scene.layout, attributes=told))
     assert _times(dated)["datetime"] == "2026-05-01T10:00:00Z"
     assert _times(scene)["datetime"] == _times(scene)["created"]
