@@ -133,7 +133,7 @@ BLOCKS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"source": {"kind": "coco", "split": "val"}}, ""),
     ({"source": {"split": "val"}}, "'split' was unexpected"),
     ({"source": {"kind": "raster", "every": 2}}, "job.source.every"),
-    ({"source": {"kind": "raster", "bands": ["red"]}}, "job.source"),
+    ({"source": {"kind": "raster", "bands": [0]}}, "job.source"),
     ({"source": {"kind": "rester"}}, "'rester' is not one of ['auto', "),
     ({"nmae": "x"}, "'nmae' was unexpected"),
 )
