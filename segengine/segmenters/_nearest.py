@@ -31,6 +31,8 @@ STEP = 256
 _BLOCK = 1 << 12  # pixels compared at a time
 _BOX_BITS = 18, 15  # of a code of a box of values; finer ones take longer to label
 _FEW = 1 << 16  # points for which a compiled loop is not worth its loading
+_TOGETHER = 1 << 14
+"""Boxes whose corners are in memory at a time."""
 _NEAR = 16  # most centres listed for a box; where there are more, all are compared
 
 
@@ -138,9 +140,13 @@ def _boxes_of(
     every = np.append(len(centres), np.arange(len(centres)))
     near = np.empty(len(every) + len(table) * (_NEAR + 1), np.int32)
     near[: len(every)] = every
-    places = np.indices((side,) * bands).reshape(bands, -1).T
-    middle, half = ((low + high) / 2)[places], ((high - low) / 2)[places]
-    used = _fill_boxes(middle, half, affine, table, near, len(every))
+    used = len(every)
+    for start in range(0, len(table), _TOGETHER):
+        part = table[start : start + _TOGETHER]
+        boxes = np.arange(start, start + len(part))
+        places = np.column_stack(np.unravel_index(boxes, (side,) * bands))
+        middle, half = ((low + high) / 2)[places], ((high - low) / 2)[places]
+        used = _fill_boxes(middle, half, affine, part, near, used)
     near = near[:used].copy()
     table.flags.writeable = near.flags.writeable = False
     return table, near

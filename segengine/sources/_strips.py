@@ -1,4 +1,5 @@
-"""A window of an open raster, read in strips of its blocks: what waits to be interleaved stays small."""
+"""A window of an open raster, read few of its blocks at a time: neither what waits to be interleaved nor
+GDAL's cache is large."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from segengine.sources._dataset import alpha_of, window_of
 from segengine.types import Bool, Pixels
 
-_BYTES = 1 << 22
-"""Of a strip, where a row of blocks is less."""
+_BYTES = 1 << 21
+"""Of the blocks that are read at a time, where one is less."""
 _CV2_DTYPES = frozenset(("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
 
 
@@ -22,7 +23,7 @@ def read_window(
     """Pixels (y, x, band) of a window, and where all of its bands are valid (y, x); None: everywhere.
 
     What lies beyond the raster is left out. Each block is decoded once, by pixels and masks together,
-    also where GDAL's cache holds a row of blocks only. `bands` are 1-based.
+    also where GDAL's cache holds a few of them only. `bands` are 1-based.
     """
     rows = slice(rows.start, min(rows.stop, dataset.height))
     cols = slice(cols.start, min(cols.stop, dataset.width))
@@ -30,24 +31,45 @@ def read_window(
     pixels = np.empty((height, width, len(bands)), dtype)
     masks = _Masks.of(dataset, bands)
     valid = np.ones((height, width), np.bool_) if masks or pixels.dtype.kind == "f" else None
-    for part in _strips(dataset, rows, pixels[0].nbytes if height else 0):
-        here, window = slice(part.start - rows.start, part.stop - rows.start), window_of(part, cols)
-        strip = pixels[here]
-        _interleave(dataset.read(list(bands), window=window, out_dtype=pixels.dtype), strip)
+    for down, across in _few(dataset, rows, cols):
+        here = (
+            slice(down.start - rows.start, down.stop - rows.start),
+            slice(across.start - cols.start, across.stop - cols.start),
+        )
+        window, some = window_of(down, across), pixels[here]
+        _interleave(dataset.read(list(bands), window=window, out_dtype=pixels.dtype), some)
         if valid is not None:
             valid[here] &= masks.read(dataset, window)
             if pixels.dtype.kind == "f":
-                valid[here] &= ~np.isnan(strip).any(axis=-1)
+                valid[here] &= ~np.isnan(some).any(axis=-1)
     return pixels, None if valid is None or valid.all() else valid
 
 
-def _strips(dataset: Any, rows: slice, row_bytes: int) -> Iterator[slice]:
-    """Parts of the rows that end where rows of blocks do."""
-    block = dataset.block_shapes[0][0]
-    step = max(1, _BYTES // max(1, row_bytes * block)) * block
-    start = rows.start
-    while start < rows.stop:
-        stop = min(rows.stop, (start // step + 1) * step)
+def _few(dataset: Any, rows: slice, cols: slice) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of parts of a window that end where blocks do."""
+    high, wide = dataset.block_shapes[0]
+    depth = dataset.count * max(np.dtype(_plain(name)).itemsize for name in dataset.dtypes)
+    across = _step(wide, high * depth, cols)
+    down = _step(high, max(wide, min(across, cols.stop - cols.start)) * depth, rows)
+    for part in _cut(rows, down):
+        for other in _cut(cols, across):
+            yield part, other
+
+
+def _plain(dtype: str) -> str:
+    return {"complex_int16": "int32"}.get(dtype, dtype)
+
+
+def _step(side: int, each: int, span: slice) -> int:
+    """So many of a span at a time: whole blocks, of so many bytes for each row or column."""
+    blocks: int = min(_BYTES // (side * each), -(-(span.stop - span.start) // side) + 1)
+    return max(1, blocks) * side
+
+
+def _cut(span: slice, step: int) -> Iterator[slice]:
+    start = span.start
+    while start < span.stop:
+        stop = min(span.stop, (start // step + 1) * step)
         yield slice(start, stop)
         start = stop
 

@@ -42,7 +42,7 @@ from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Un
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
-    "GDAL_CACHEMAX": 2**25,  # bytes; the default, 5 % of the machine, is a lot times many workers
+    "GDAL_CACHEMAX": 2**24,  # bytes; the default, 5 % of the machine, is a lot times many workers
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars by name: a folder of 10,000 is long to list
 }
 _PIXELS_ONLY = {"GDAL_GEOREF_SOURCES": "PAM"}

@@ -72,11 +72,14 @@ def test_strips_are_the_window(kind: str, tiled: bool, dtype: str, tmp_path: Pat
     holds()
 
 
-def test_a_strip_ends_where_a_row_of_blocks_does(tmp_path: Path) -> None:
+def test_a_part_ends_where_blocks_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = raster(tmp_path / "a.tif", "plain", True, "uint8")
+    monkeypatch.setattr(_strips, "_BYTES", 3 * 2 * 32 * 2 * 16)  # four blocks of three bands
     with rasterio.open(path) as dataset:
-        found = list(_strips._strips(dataset, slice(5, 100), (1 << 22) // 40))
-    assert found == [slice(5, 32), slice(32, 64), slice(64, 96), slice(96, 100)]
+        found = list(_strips._few(dataset, slice(5, 40), slice(40, 150)))
+    rows = [slice(5, 16), slice(16, 32), slice(32, 40)]
+    cols = [slice(40, 128), slice(128, 150)]
+    assert found == [(down, across) for down in rows for across in cols]
 
 
 def test_what_lies_beyond_a_raster_is_left_out(tmp_path: Path) -> None:
