@@ -22,6 +22,11 @@ def window_of(rows: slice, cols: slice) -> Any:
     return Window.from_slices(rows, cols)
 
 
+def itemsize(dtype: str) -> int:
+    """Bytes of a pixel of one band, by rasterio's name of its dtype."""
+    return np.dtype({"complex_int16": "int32"}.get(dtype, dtype)).itemsize
+
+
 def dtype_of(dataset: Any, bands: tuple[int, ...]) -> str:
     dtypes = dataset.dtypes  # a list of all bands, made at each look
     names = [dtypes[band - 1] for band in bands]
@@ -39,7 +44,7 @@ def require_bounded_dataset(dataset: Any, bands: int) -> None:
     require_bounded(height, width, bands)
     rows, cols = dataset.block_shapes[0]
     whole = dataset.interleaving is not None and dataset.interleaving.value == "PIXEL"
-    depth = (dataset.count if whole else 1) * np.dtype(_plain(dataset.dtypes[0])).itemsize
+    depth = (dataset.count if whole else 1) * itemsize(dataset.dtypes[0])
     if rows * cols * depth >= MOST_BYTES:
         raise CorruptInputError(
             f"one block of it is {cols} x {rows} pixels, {rows * cols * depth:,} bytes; at most "
@@ -101,7 +106,3 @@ def alpha_of(dataset: Any) -> int | None:
         ),
         None,
     )
-
-
-def _plain(dtype: str) -> str:
-    return {"complex_int16": "int32"}.get(dtype, dtype)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.sources._dataset import alpha_of, window_of
+from segengine.sources._dataset import alpha_of, itemsize, window_of
 from segengine.types import Bool, Pixels
 
 _BYTES = 1 << 21
@@ -48,16 +48,12 @@ def read_window(
 def _few(dataset: Any, rows: slice, cols: slice) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of parts of a window that end where blocks do."""
     high, wide = dataset.block_shapes[0]
-    depth = dataset.count * max(np.dtype(_plain(name)).itemsize for name in dataset.dtypes)
+    depth = dataset.count * max(map(itemsize, dataset.dtypes))
     across = _step(wide, high * depth, cols)
     down = _step(high, max(wide, min(across, cols.stop - cols.start)) * depth, rows)
     for part in _cut(rows, down):
         for other in _cut(cols, across):
             yield part, other
-
-
-def _plain(dtype: str) -> str:
-    return {"complex_int16": "int32"}.get(dtype, dtype)
 
 
 def _step(side: int, each: int, span: slice) -> int:
