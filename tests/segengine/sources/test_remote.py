@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +23,9 @@ from segengine.sources.raster import RasterSource
 from segengine.sources.video import VideoSource
 from segengine.sources.zarr import ZarrSource
 from segengine.types import Entry, FrameRef, Source, Tile, Unreadable
+
+from . import buckets
+from .buckets import forget_sessions
 
 pytestmark = pytest.mark.system
 SOURCES: dict[str, Source] = {
@@ -65,30 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bucket(folder: Path) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        system = fsspec.filesystem("s3")
-        system.mkdir("inputs")
-        system.put(f"{folder}/", "inputs/night/", recursive=True)
-        yield "s3://inputs/night"
-        forget_sessions()
-    server.stop()
-
-
-def forget_sessions() -> None:
-    """Let fsspec close its connections while their event loops still run."""
-    for protocol in ("s3", "http"):
-        fsspec.get_filesystem_class(protocol).clear_instance_cache()
-    gc.collect()
+    with buckets.serving(folder, "inputs", "night") as url:
+        yield url
 
 
 def read_all(source: Source, entry: Entry) -> tuple[Any, list[Tile | Unreadable]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -18,9 +17,10 @@ from segengine.planning.scan import Scan, scan
 from segengine.registry import reader
 from segengine.types import Tile
 
+from . import buckets
+from .buckets import forget_sessions
 from .stac_scenes import HEIGHT, WIDTH, make_item, pixels, save, write_tiff
 from .stac_server import State, serving
-from .test_remote import forget_sessions
 
 pytestmark = pytest.mark.system
 NAMES = ("night-0", "night-1", "night-2")
@@ -52,23 +52,8 @@ def web(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def bucket(folder: Path) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        system = fsspec.filesystem("s3")
-        system.mkdir("scenes")
-        system.put(f"{folder}/", "scenes/stac/", recursive=True)
-        yield "s3://scenes/stac"
-        forget_sessions()
-    server.stop()
+    with buckets.serving(folder, "scenes", "stac") as url:
+        yield url
 
 
 def listed(path: str, **options: Any) -> Scan:
