@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from segengine.errors import CorruptInputError
 from segengine.sources._stac_items import Item, read_item
 from segengine.sources._stac_links import Reach
 
-EXAMPLES = Path(__file__).parent / "fixtures" / "pystac.tar.xz"
-"""Of pystac's own tests and manual (github.com/stac-utils/pystac, Apache-2.0)."""
 BASE = "https://host/items/item.json"
 ITEM: dict[str, Any] = {
     "type": "Feature", "stac_version": "1.0.0", "id": "night-1", "bbox": [0, 0, 1, 1],
@@ -26,14 +23,6 @@ ITEM: dict[str, Any] = {
     "properties": {"datetime": "2026-05-01T00:00:00Z", "eo:cloud_cover": 12},
     "assets": {"red": {"href": "red.tif", "type": "image/tiff"}},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pystac")
-    with tarfile.open(EXAMPLES) as held:
-        held.extractall(folder, filter="data")
-    return folder
 
 
 def read(item: dict[str, Any], *assets: str, base: str = BASE, reach: Reach | None = None) -> Item:

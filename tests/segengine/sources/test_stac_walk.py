@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 import tracemalloc
 import warnings
 from functools import partial
@@ -22,17 +21,6 @@ from segengine.sources._stac_items import Item, read_item
 from segengine.sources._stac_links import Reach
 from segengine.sources._stac_walk import Walk
 from segengine.sources.listing import Unlisted
-
-EXAMPLES = Path(__file__).parent / "fixtures" / "pystac.tar.xz"
-"""Of pystac's own tests and manual (github.com/stac-utils/pystac, Apache-2.0)."""
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pystac")
-    with tarfile.open(EXAMPLES) as held:
-        held.extractall(folder, filter="data")
-    return folder
 
 
 def walk(*paths: Path | str, trust: bool = False) -> list[Item | Unlisted]:
