@@ -53,6 +53,8 @@ class PlanReport:
     """What the estimate rests on, or why there is none."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
+    waiting: tuple[str, ...] = ()
+    """Names of inputs that are still being written."""
 
     @property
     def exit_code(self) -> int:
@@ -71,6 +73,7 @@ class PlanReport:
             "pixels": self.pixels,
             "skipped": dict(self.skipped),
             "quarantined": [{"name": f.name, "reason": f.reason} for f in self.failed],
+            "waiting": list(self.waiting),
             "estimate": self._estimate(),
             "workers": self.workers,
             "notices": list(self.notices),
@@ -146,6 +149,7 @@ def plan(job: Job) -> PlanReport:
         workers=workers,
         trial=trial,
         skipped=found.scan.skipped,
+        waiting=tuple(each.name for each in found.scan.waiting),
     )
 
 

@@ -63,6 +63,8 @@ class StatusReport:
     failed: tuple[FailedFrame, ...]
     notices: tuple[str, ...] = ()
     """What of the store is damaged."""
+    waiting: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each input that was still being written when the last run planned."""
 
     @property
     def exit_code(self) -> int:
@@ -89,6 +91,7 @@ class StatusReport:
                 {"name": f.name, "status": f.kind, "reason": f.reason, "scene": f.scene}
                 for f in self.failed
             ],
+            "waiting": [name for name, _ in self.waiting],
             "notices": list(self.notices),
         }
 
@@ -119,6 +122,7 @@ class StatusReport:
             frames = "1 frame is" if len(self.failed) == 1 else f"{len(self.failed)} frames are"
             found.append(f"{frames} quarantined:")
             found += [f"  {f.name}: {f.kind}: {f.reason}" for f in self.failed]
+        found += [f"{name} waits for the next run: {reason}" for name, reason in self.waiting]
         return (*found, *self.notices)
 
 
@@ -133,7 +137,8 @@ def status(path: str) -> StatusReport:
     done = _all_done(store)
     scenes: list[SceneStatus] = []
     unplaced = load_unplaced(objects)
-    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
+    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced if not u.waits]
+    waiting = tuple((u.name, u.reason) for u in unplaced if u.waits)
     _, names = objects.children(LAYOUTS)
     look = partial(_scene_status, store, done)
     for found in requested(names, look, objects.root):
@@ -141,7 +146,7 @@ def status(path: str) -> StatusReport:
             scenes.append(found[0])
             failed += found[1]
     notices = tuple(damage_notices(objects))
-    return StatusReport(store.path, tuple(scenes), tuple(failed), notices)
+    return StatusReport(store.path, tuple(scenes), tuple(failed), notices, waiting)
 
 
 def _scene_status(

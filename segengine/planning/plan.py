@@ -305,7 +305,14 @@ def planning(
 def stored_plan(job: Job, objects: SealedObjects) -> Plan:
     """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
     layouts = load_layouts(objects)
-    found = Scan(layouts, load_unplaced(objects), frozenset(), 0)
+    unplaced = load_unplaced(objects)
+    found = Scan(
+        layouts,
+        tuple(u for u in unplaced if not u.waits),
+        frozenset(),
+        0,
+        waiting=tuple(u for u in unplaced if u.waits),
+    )
     if isinstance(job.plugin, StandIn):
         outputs = job.plugin.outputs(objects, layouts)
         keys, fingerprint = dict(job.plugin.keys), job.plugin.fingerprint
@@ -536,6 +543,8 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
             "exported COGs, which keep the points"
         )
+    for each in plan.scan.waiting:
+        yield f"{each.name} waits for the next run: {each.reason}"
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
         yield f"{inputs} outside source.area, without a place in the store"

@@ -6,7 +6,7 @@ Listing reads no pixels, and an input whose fingerprint is known is not opened a
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from segengine.errors import (
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
 from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import parameters, reader
-from segengine.store.layouts import Layout, Unplaced
+from segengine.sources._growing import fresh, growing
+from segengine.store.layouts import WAITING, Layout, Unplaced
 from segengine.store.values import encode
 from segengine.types import Entry, Source
 
@@ -49,6 +50,8 @@ class Scan:
     """Committed scenes that the job's new source options leave without a use."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
+    waiting: tuple[Unplaced, ...] = ()
+    """Inputs that are still being written: left as they were until the next run."""
     outside: int = 0
     """Inputs without a place of which no pixel lies in the job's area."""
 
@@ -113,10 +116,19 @@ def scanning(
             todo.append(entry)
     outside = 0
     due = NowAndThen(EVERY)
+    before = fresh(todo)
+    probed = []
     for done, (entry, outcome) in enumerate(_probe_all(todo, listing, spec), 1):
         if due():
             yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
-        if isinstance(outcome, OutsideError):
+        probed.append((entry, outcome))
+    waiting = []
+    for entry, outcome in probed:
+        if entry.name in before and (why := growing(entry, before[entry.name])):
+            waiting.append(Unplaced(entry.name, entry.uri, "", WAITING, why))
+            if entry.name in known:  # what is there of it stays as it is
+                entries[entry.name] = replace(entry, fingerprint=known[entry.name])
+        elif isinstance(outcome, OutsideError):
             outside += entry.name not in placed_names
         elif isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
@@ -149,6 +161,7 @@ def scanning(
         probed=len(todo),
         dropped=dropped,
         skipped=listing.skipped,
+        waiting=tuple(waiting),
         outside=outside,
     )
 

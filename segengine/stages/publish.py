@@ -35,7 +35,7 @@ from segengine.store.keys import (
     pack_key,
     table_key,
 )
-from segengine.store.layouts import commit_unplaced
+from segengine.store.layouts import Unplaced, commit_unplaced
 from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
 from segengine.urls import public_values
@@ -218,8 +218,12 @@ def published_mark(plan: Plan) -> str:
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
     truth = truths.of_job(plan.job.as_json())
-    unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
+    unplaced = [[u.name, u.fingerprint, u.reason] for u in _without_place(plan)]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced, VERSION])
+
+
+def _without_place(plan: Plan) -> tuple[Unplaced, ...]:
+    return (*plan.scan.unplaced, *plan.scan.waiting)
 
 
 def finish(plan: Plan, log: RecordLog) -> None:
@@ -230,7 +234,7 @@ def finish(plan: Plan, log: RecordLog) -> None:
     plan.objects.open([UNPLACED, *map(pack_key, done)])
     with plan.objects.together(len(done)):
         each_of(done, log.write_pack, plan.objects.root)
-        commit_unplaced(plan.objects, plan.scan.unplaced)
+        commit_unplaced(plan.objects, _without_place(plan))
     plan.objects.commit(published_mark(plan))
     with plan.objects.together(len(done)):
         each_of(done, log.clear, plan.objects.root)

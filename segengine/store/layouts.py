@@ -145,9 +145,13 @@ class Layout:
         return [(place_f, y, x) for y in range(rows) for x in range(columns)]
 
 
+WAITING = "waiting"
+"""Kind of an input that is still being written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """An input whose header cannot be read: it takes no place."""
+    """An input that takes no place: its header cannot be read, or it waits for the next run."""
 
     name: str
     uri: str
@@ -158,6 +162,11 @@ class Unplaced:
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", public(self.uri))
         object.__setattr__(self, "reason", public(self.reason))
+
+    @property
+    def waits(self) -> bool:
+        """It is still being written: no failure."""
+        return self.kind == WAITING
 
 
 def load_layouts(objects: Objects) -> dict[str, Layout]:
@@ -174,7 +183,8 @@ def load_layout(objects: Objects, scene: str) -> Layout | None:
 
 
 def load_unplaced(objects: Objects) -> tuple[Unplaced, ...]:
-    """Inputs that took no place in the last run; they are read again where that is damaged."""
+    """Inputs that took no place in the last run, those that wait among them; they are read again
+    where that is damaged."""
     found = _committed(objects, UNPLACED)
     return found if isinstance(found, tuple) else ()
 

@@ -183,6 +183,7 @@ def _frames(job: TrainJob, spec: Mapping[str, Any]) -> tuple[list[Frame], list[s
         )
     notes = [f"{missing:,} frames have no truth and are left out"] if missing else []
     notes += [f"{bad.name} cannot be read and is left out: {bad.reason}" for bad in found.unplaced]
+    notes += [f"{late.name} is still being written and is left out" for late in found.waiting]
     frames.sort(key=lambda f: (f.ref.name.encode("utf-8", "surrogateescape"), f.ref.position))
     return frames, notes
 
