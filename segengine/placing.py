@@ -58,6 +58,15 @@ class Placing:
         )
 
     @property
+    def crs(self) -> str:
+        """The name of its CRS, with which WKT begins.
+
+        >>> Placing(1, 1, 'PROJCRS["WGS 84 / UTM zone 13N",BASEGEOGCRS["WGS 84"]]').crs
+        'WGS 84 / UTM zone 13N'
+        """
+        return next(iter(self.wkt.split('"')[1:2]), "")
+
+    @property
     def georeferenced(self) -> bool:
         """True where its pixels have coordinates of a CRS."""
         return bool(self.wkt and self.transform)
