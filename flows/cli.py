@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from segengine.stderr import LEVELS, say_from
 from segengine_flows.completion import SHELLS, script
 from segengine_flows.early import asks_for_json
 from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
@@ -47,6 +48,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         begin()  # bad usage is a message as well
     args = _parser().parse_args(argv)
+    say_from(getattr(args, "log_level", "info"))
     catch_signals()
     try:
         code: int = args.command(args)
@@ -116,7 +118,13 @@ def _run(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> int:
     from segengine_flows.watch import watch
 
-    options = ["--log", args.log, *(["--trust"] if args.trust else [])]
+    options = [
+        "--log",
+        args.log,
+        "--log-level",
+        args.log_level,
+        *(["--trust"] if args.trust else []),
+    ]
     if args.metrics_file:
         options += ["--metrics-file", args.metrics_file]
     return watch(args.job, args.set, options, args.every)
@@ -431,6 +439,12 @@ def _parser() -> argparse.ArgumentParser:
             choices=("text", "json"),
             default="text",
             help="what stderr gets: text and a progress bar, or one JSON object a line",
+        )
+        command.add_argument(
+            "--log-level",
+            choices=LEVELS,
+            default="info",
+            help="the least that stderr gets; warning: no progress, debug: a line a shard",
         )
 
     def add_json(command: argparse.ArgumentParser) -> None:

@@ -643,6 +643,7 @@ def _checked(
         job.plugin  # noqa: B018 - checks the segmenter's options
     except ValidationError as error:
         key, message = _explain(error)
+        message += _outdented(data, lines, key)
         raise JobError(f"{_where(file, lines, key)}: {message}") from None
     except JobError as error:
         key = tuple(str(error).partition(":")[0].split("."))
@@ -698,6 +699,21 @@ def _suggest(key: tuple[str, ...]) -> str:
     known = list(model.model_fields)
     close = difflib.get_close_matches(key[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _outdented(
+    data: Mapping[str, Any], lines: Mapping[tuple[str, ...], int], key: tuple[str, ...]
+) -> str:
+    """A hint, where an unknown key stands below the block that it belongs to, and not inside."""
+    if len(key) != 1 or key[0] in Job.model_fields or key not in lines:
+        return ""
+    above = max(
+        ((line, place[0]) for place, line in lines.items() if line < lines[key]), default=(0, "")
+    )
+    line, block = above
+    if not block or data.get(block) is not None:
+        return ""
+    return f"; if it belongs to {block} (line {line}), indent it by two blanks"
 
 
 def _override(data: dict[str, Any], override: str) -> None:

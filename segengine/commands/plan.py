@@ -20,7 +20,7 @@ from segengine.stages.tables import unplaced_failures
 from segengine.store.blobs import open_objects
 from segengine.store.kinds import LabelRecord
 from segengine.store.layouts import Layout
-from segengine.store.root import check_place
+from segengine.store.root import check_place, require_writable
 from segengine.store.seals import SealedObjects, damage_notices
 from segengine.types import Place
 from segengine.worker.fits import as_surveyor, store_fit
@@ -117,6 +117,7 @@ def plan(job: Job) -> PlanReport:
     """Plan a job without writing to its store. Raises SegengineError."""
     objects = SealedObjects(open_objects(job.store.path))
     check_place(objects.base)
+    require_writable(objects.base)
     found = make_plan(job, objects)
     measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
     workers = job.cluster.most(cores())
