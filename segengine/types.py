@@ -81,6 +81,20 @@ class Part:
     """The value that stands for none, before scale and offset."""
     dtype: str | None = None
     """NumPy name of the dtype that the pixels are read as."""
+    header: Header | None = None
+    """What is said of the file's header beside the dtype, where that is all that a plan needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a file is said to hold: a plan takes it as it is, and a worker compares."""
+
+    height: int
+    width: int
+    transform: tuple[float, float, float, float, float, float]
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
+    crs: str
+    """As EPSG:32633."""
 
 
 @dataclass(frozen=True, slots=True)
