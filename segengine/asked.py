@@ -31,6 +31,7 @@ from segengine.types import (
     Inertia,
     LabelsAlone,
     LabelsFrames,
+    Learned,
     Linker,
     Lists,
     Locates,
@@ -52,6 +53,7 @@ from segengine.types import (
     Slow,
     Source,
     Surveyor,
+    Trained,
     TruthInstances,
     Unmet,
     Uses,
@@ -194,6 +196,11 @@ def seams(plugin: Plugin) -> int | None:
     """Pixels from one window to the next where those of a network only fade into one another."""
     found = labeller(plugin)
     return found.seams if isinstance(found, Seams) else None
+
+
+def trained(plugin: object) -> Trained | None:
+    """What its model says of the images that it learned from; None: nothing."""
+    return plugin.trained if isinstance(plugin, Learned) else None
 
 
 def responds(plugin: object) -> TypeIs[Responds]:

@@ -81,6 +81,23 @@ class Part:
     """The value that stands for none, before scale and offset."""
     dtype: str | None = None
     """NumPy name of the dtype that the pixels are read as."""
+    header: Header | None = None
+    """What is said of the file's header beside the dtype, where that is all that a plan needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a file is said to hold: a plan takes it as it is, and a worker compares.
+
+    Height and width are in pixels.
+    """
+
+    height: int
+    width: int
+    transform: tuple[float, float, float, float, float, float]
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
+    crs: str
+    """As EPSG:32633."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +510,39 @@ class Seams(Protocol):
     @property
     def seams(self) -> int | None:
         """Pixels from one inner window to the next, where these only fade into one another."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a model says of the images that it learned from; what is None or empty it does not say."""
+
+    by: str
+    """Who says so, for a message: `its metadata`, `unet.json`."""
+    resolution: float | None = None
+    """Metres a pixel."""
+    bands: tuple[str, ...] = ()
+    """Their names, in order."""
+    common: tuple[str, ...] = ()
+    """Their common names, as `eo:common_name` has them."""
+    scale: Mapping[str, Any] | None = None
+    """As the option `scale` of a network."""
+    unscaled: str = ""
+    """Why what it says of scaling is not done; empty: it is."""
+    classes: tuple[str, ...] = ()
+    threshold: float | None = None
+    """Of a single channel."""
+    window: int | None = None
+    """Side of its windows, in pixels."""
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """Asked of segmenters for what the job leaves out: resolution, bands."""
+
+    @property
+    def trained(self) -> Trained | None:
+        """What its model says; None: nothing."""
         ...
 
 

@@ -27,7 +27,7 @@ from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
 from segengine.store.blobs import zarr_store
-from segengine.types import FrameRef, Truth, TruthRef
+from segengine.types import Bool, FrameRef, Truth, TruthRef
 from segengine.urls import public
 
 VERSION = 2
@@ -63,8 +63,18 @@ class TruthProvider(Protocol):
         """The truth of frames, each with the name of its scene; in one pass."""
         ...
 
-    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
-        """That of a frame's window, (1, y, x). Raises MissingTruthError with the reason."""
+    def load(
+        self,
+        ref: FrameRef,
+        truth: TruthRef,
+        rows: slice,
+        cols: slice,
+        inside: Bool | None = None,
+    ) -> Truth:
+        """That of a frame's window, (1, y, x); `inside` (y, x): of it what counts, None: all.
+
+        Objects stay whole. Raises MissingTruthError with the reason.
+        """
         ...
 
 
@@ -94,7 +104,14 @@ class LabelImages:
                 return list(pool.map(lambda r: find_truth(self.spec, r[1], r[0]), refs))
         return [find_truth(self.spec, ref, scene) for scene, ref in refs]
 
-    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+    def load(
+        self,
+        ref: FrameRef,
+        truth: TruthRef,
+        rows: slice,
+        cols: slice,
+        inside: Bool | None = None,
+    ) -> Truth:
         """Labels of a window, its values that are no class, and the objects of the whole frame."""
         if not truth.uri:
             raise MissingTruthError(f"no truth at {truth.looked}")
@@ -104,12 +121,13 @@ class LabelImages:
         place = place_of(ref)
         values, nodata = _values(own, place, size, rows, cols, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
-        unknown = unknown_values(values, self.spec, labels, nodata)
+        seen, counted = (values, labels) if inside is None else (values[inside], labels[inside])
+        unknown = unknown_values(seen, self.spec, counted, nodata)
         if not ids:
-            return Truth(labels[None], unknown=unknown)
+            return scored(Truth(labels[None], unknown=unknown), inside)
         block = self.spec.model_dump_json(), self.trust
         whole = _objects(*block, own, ids, place, size).crop((slice(None), rows, cols))
-        return Truth(labels[None], whole.instances, whole.objects, unknown)
+        return scored(Truth(labels[None], whole.instances, whole.objects, unknown), inside)
 
     def objects(self, truth: TruthRef, ids: str, place: int, size: tuple[int, int]) -> Truth:
         """Labels, instances and objects of a whole frame; objects lie where labels are classes."""
@@ -148,12 +166,30 @@ class DataSetTruth:
         """One pass over the set's lists."""
         return list(self.source.find_truth([ref for _, ref in refs]))
 
-    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+    def load(
+        self,
+        ref: FrameRef,
+        truth: TruthRef,
+        rows: slice,
+        cols: slice,
+        inside: Bool | None = None,
+    ) -> Truth:
         """Labels, instances and objects of a window."""
         if not truth.uri:
             raise MissingTruthError(f"no truth at {truth.looked}")
         found: Truth = self.source.load_truth(ref, truth, rows, cols)
-        return found
+        return scored(found, inside)
+
+
+def scored(truth: Truth, inside: Bool | None) -> Truth:
+    """The maps of a window's truth where it counts (y, x) alone; None: everywhere."""
+    if inside is None or inside.all():
+        return truth
+    labels, instances = truth.labels.copy(), truth.instances
+    labels[:, ~inside] = np.iinfo(labels.dtype).max
+    if instances is not None:
+        instances = np.where(inside, instances, np.uint32(0))
+    return replace(truth, labels=labels, instances=instances)
 
 
 def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:

@@ -20,6 +20,7 @@ from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scanning
 from segengine.planning.state import SceneState, Wanted, read_state
 from segengine.planning.stored import StandIn
+from segengine.planning.trained import mismatches
 from segengine.progress import Progress, result_of
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
@@ -298,7 +299,7 @@ def planning(
 
         plan.states |= zip(batch, requested(batch, look, objects.root), strict=True)
     plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
-    plan.notices = tuple(_notices(plan, old))
+    plan.notices = (*_notices(plan, old), *mismatches(plan))
     return plan
 
 

@@ -181,6 +181,8 @@ def _listing(spec: Mapping[str, Any]) -> Listing:
 def _require_taken(kind: str, spec: Mapping[str, Any]) -> None:
     """Raise CorruptInputError where the source of a kind has no use for where things lie."""
     for name in ("resolution", "crs", "area"):
+        if name == "resolution" and isinstance(spec.get(name), str):
+            continue  # metres, which say nothing of what has no place
         if spec.get(name) is not None and name not in parameters("sources", kind):
             raise CorruptInputError(
                 f"is read as {kind}, which has no source.{name}; set source.kind: raster, or leave the "

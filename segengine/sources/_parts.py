@@ -4,6 +4,7 @@
     window of the grid -> each layer's window, from the overview that is fine enough -> one array
 
 What one header says is remembered by the scene's fingerprint: a worker looks once, and then reads pixels.
+A plan opens no file of which enough is said elsewhere (`Part.header`); the worker compares.
 """
 
 from __future__ import annotations
@@ -21,13 +22,22 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError, OutsideError, TransientInputError
 from segengine.sources import _apart
 from segengine.sources._area import Box, area_on
+from segengine.sources._bounds import require_bounded
 from segengine.sources._dataset import (
     attributes_of,
     dtype_of,
     require_bounded_dataset,
 )
 from segengine.sources._files import changed
-from segengine.sources._grid import IDENTITY, Grid, micrometres, target
+from segengine.sources._grid import (
+    IDENTITY,
+    Grid,
+    called_crs,
+    crs_of,
+    micrometres,
+    same_crs,
+    target,
+)
 from segengine.sources._strips import read_window
 from segengine.sources._warp import Resampling, Warp
 from segengine.types import Bool, Entry, FrameRef, Part, Probe, Tile, Unreadable
@@ -36,13 +46,15 @@ from segengine.urls import public
 _COARSER = 1 + 1e-6
 """By how much an overview may be coarser than what is asked for: its size is rounded to whole pixels."""
 _MOST_PARTS = 4096
+_ASTRAY = 1e-3
+"""Of a pixel: by how much a corner may lie elsewhere than is said, which may be rounded."""
 
 
 class Opens(Hashable, Protocol):
     """What a raster source does with one file."""
 
     @property
-    def resolution(self) -> float | None: ...
+    def resolution(self) -> float | str | None: ...
     @property
     def crs(self) -> str | None: ...
     @property
@@ -123,7 +135,7 @@ class Scene:
 
 def probe(source: Opens, entry: Entry) -> Probe:
     """What the headers of a scene's files say. Raises CorruptInputError, TransientInputError."""
-    scene = _scene(source, entry.uri, entry.parts)
+    scene = _scene(source, entry.uri, entry.parts, planned=True)
     if (
         source.area is not None
         and not area_on(source.area, source.area_mark, scene.grid).anywhere()
@@ -216,16 +228,25 @@ def _remembered(source: Opens, uri: str, parts: tuple[Part, ...], fingerprint: s
     return _scene(source, uri, parts)
 
 
-def _scene(source: Opens, uri: str, parts: tuple[Part, ...]) -> Scene:
-    """Opens every file once."""
+def _scene(source: Opens, uri: str, parts: tuple[Part, ...], *, planned: bool = False) -> Scene:
+    """Opens every file once; `planned`: but those of which enough is said."""
     _require_whole(parts)
     layers = []
     files: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
         files.setdefault(part.uri, []).append(i)
     for file, places in files.items():
-        with _named(parts[places[0]]), source.open(file) as dataset:
-            layers.append(_look(source, dataset, file, tuple(places), parts))
+        own = tuple(parts[i] for i in places)
+        with _named(own[0]):
+            told = _told(file, tuple(places), own)
+            if planned and told is not None:
+                layers.append(told)
+                continue
+            with source.open(file) as dataset:
+                layer = _look(source, dataset, file, tuple(places), parts)
+            if told is not None:
+                _require_as_told(layer, told)
+            layers.append(layer)
     if not parts:
         with source.open(uri) as dataset:
             layers.append(_look(source, dataset, uri, (), ()))
@@ -292,16 +313,14 @@ def _look(
     place = tuple(float(value) for value in tuple(dataset.transform)[:6])
     if place == IDENTITY and not dataset.crs and not dataset.gcps[0]:
         place = micrometres(dataset.tags())
-    attributes = attributes_of(dataset, bands)
-    nodata = own[0].nodata
-    if nodata is not None:
-        attributes["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
     return Layer(
         uri=uri,
         parts=own,
         places=places,
         bands=bands,
-        dtypes=tuple(_dtype(dataset, band, part) for band, part in zip(bands, own, strict=True)),
+        dtypes=tuple(
+            _dtype(dtype_of(dataset, (band,)), part) for band, part in zip(bands, own, strict=True)
+        ),
         grid=Grid(
             dataset.height,
             dataset.width,
@@ -309,8 +328,60 @@ def _look(
             dataset.crs.to_wkt() if dataset.crs else "",
         ),
         overviews=tuple(map(float, dataset.overviews(bands[0]))),
-        attributes=attributes,
+        attributes=_with_nodata(attributes_of(dataset, bands), own[0]),
     )
+
+
+def _told(uri: str, places: tuple[int, ...], parts: tuple[Part, ...]) -> Layer | None:
+    """A file by what is said of it; None: that is not enough. Raises CorruptInputError."""
+    header = parts[0].header
+    if header is None or any(part.header != header or part.dtype is None for part in parts):
+        return None
+    try:
+        wkt = crs_of(header.crs).to_wkt()
+    except ValueError:
+        return None
+    require_bounded(header.height, header.width, len(parts))
+    return Layer(
+        uri=uri,
+        parts=parts,
+        places=places,
+        bands=tuple(max(part.band, 1) for part in parts),
+        dtypes=tuple(_dtype(str(part.dtype), part) for part in parts),
+        grid=Grid(header.height, header.width, header.transform, wkt),
+        overviews=(),
+        attributes=_with_nodata({}, parts[0]),
+    )
+
+
+def _require_as_told(layer: Layer, told: Layer) -> None:
+    """Raise CorruptInputError where a file is not what is said of it: its scene was laid out by that."""
+    here, there = layer.grid, told.grid
+    if (here.height, here.width) != (there.height, there.width):
+        raise CorruptInputError(
+            f"its file has {here.width} x {here.height} pixels, and its item says {there.width} x "
+            f"{there.height}"
+        )
+    if not same_crs(here.wkt, there.wkt):
+        raise CorruptInputError(
+            f"its file lies in {called_crs(here.wkt)}, and its item says {called_crs(there.wkt)}"
+        )
+    off = max(math.dist(one, other) for one, other in zip(here.corners, there.corners, strict=True))
+    if not off <= _ASTRAY * math.sqrt(there.area):
+        raise CorruptInputError(
+            f"its file lies elsewhere than its item says: at {here.transform}, not {there.transform}"
+        )
+    if layer.dtypes != told.dtypes:
+        raise CorruptInputError(
+            f"its file gives {layer.dtype} pixels, and its item says {told.dtype}"
+        )
+
+
+def _with_nodata(attributes: dict[str, Any], part: Part) -> dict[str, Any]:
+    nodata = part.nodata
+    if nodata is not None:
+        attributes["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
+    return attributes
 
 
 def _band(source: Opens, dataset: Any, part: Part) -> int:
@@ -334,8 +405,7 @@ def _scaled(dataset: Any, band: int, part: Part) -> Part:
     return part if told else replace(part, scale=scale, offset=offset)
 
 
-def _dtype(dataset: Any, band: int, part: Part) -> str:
-    stored = dtype_of(dataset, (band,))
+def _dtype(stored: str, part: Part) -> str:
     if part.scale is not None or part.offset is not None:
         return "float32"
     # What is said of a file may be wrong: nothing of its values is lost for it.

@@ -55,7 +55,7 @@ class StacSource:
     paths: tuple[str, ...] = ()
     trust: bool = False
     """Links may lead anywhere, and GDAL may use all of its drivers."""
-    resolution: float | None = None
+    resolution: float | str | None = None
     """As of `raster`, and so are those that follow."""
     crs: str | None = None
     resampling: Resampling = "nearest"

@@ -63,8 +63,8 @@ class Measured:
     """(scene, frame, closed states; None: not measured)"""
     missing: list[tuple[str, int, str]] = field(default_factory=list)
     """(scene, frame, why it has no truth)"""
-    unknown: list[tuple[str, int, Unknown]] = field(default_factory=list)
-    """(scene, frame, pixels of each value of its truth that is no class)"""
+    unknown: list[tuple[str, int, Unknown, int]] = field(default_factory=list)
+    """(scene, frame, pixels of each value of its truth that is no class, pixels of its truth)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class _Merged:
     lacking: dict[int, str]
     """What its truth does not tell."""
     unknown: dict[int, Unknown]
+    counted: dict[int, int]
+    """Pixels of its truth, of a job with an area."""
 
 
 class _Told(NamedTuple):
@@ -273,8 +275,10 @@ class Measurer:
     @cached_property
     def _keys(self) -> dict[bool | None, str]:
         """Of the metrics that see whole frames, of those that do not, and of all: what records say."""
+        # Before, objects and values without a class counted outside an area too.
+        cut = ["area/2"] if self._has_area else []
         return {
-            whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
+            whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION, *cut])
             for whole in (True, False, None)
         }
 
@@ -355,9 +359,11 @@ class Measurer:
             found = self._frames(records.values())
             layout = self.layouts[scene]
             for frame, unknown in sorted(found.unknown.items()):
-                result.unknown.append((scene, frame, unknown))
-                if doubtful(unknown, layout.frame(frame)):
-                    found.missing[frame] = _why(unknown, layout.frame(frame))
+                ref = layout.frame(frame)
+                size = found.counted.get(frame, ref.height * ref.width)
+                result.unknown.append((scene, frame, unknown, size))
+                if doubtful(unknown, size):
+                    found.missing[frame] = _why(unknown, size)
             closed = {
                 frame: [
                     None
@@ -391,8 +397,9 @@ class Measurer:
     def _frames(self, records: Iterable[MeasureRecord]) -> _Merged:
         """Parts by frame, joined over its windows."""
         folds = self.spec.folds
-        found = _Merged({}, {}, {}, {})
+        found = _Merged({}, {}, {}, {}, {})
         whole: dict[int, Unknown] = {}
+        whole_counted: dict[int, int] = {}
         for record in records:
             body = read_payload(record)
             found.missing.update(body["missing"])
@@ -402,6 +409,11 @@ class Measurer:
                     whole[frame] = unknown
                 else:
                     found.unknown[frame] = _summed(found.unknown.get(frame, {}), unknown)
+            for frame, pixels in body.get("counted", {}).items():
+                if isinstance(record, FrameMeasures):
+                    whole_counted[frame] = pixels
+                else:
+                    found.counted[frame] = found.counted.get(frame, 0) + pixels
             for frame, parts in body["states"].items():
                 before = found.states.get(frame)
                 found.states[frame] = (
@@ -413,6 +425,7 @@ class Measurer:
                     ]
                 )
         found.unknown.update(whole)
+        found.counted.update(whole_counted)
         return found
 
 
@@ -427,13 +440,12 @@ def _told(frames: Sequence[FrameRef], own: list[TruthRef]) -> list[_Told]:
     return told
 
 
-def doubtful(unknown: Unknown, ref: FrameRef) -> bool:
-    """Whether more of a frame's label is no class than a stray pixel."""
-    return DOUBTFUL * sum(unknown.values()) > ref.height * ref.width
+def doubtful(unknown: Unknown, size: int) -> bool:
+    """Whether more of a label of so many pixels is no class than a stray one."""
+    return DOUBTFUL * sum(unknown.values()) > size
 
 
-def _why(unknown: Unknown, ref: FrameRef) -> str:
-    size = ref.height * ref.width
+def _why(unknown: Unknown, size: int) -> str:
     common = sorted(unknown.items(), key=lambda item: -item[1])
     named = ", ".join(f"{value} ({n / size:.2%})" for value, n in common[:NAMED])
     more = f" and {len(common) - NAMED} more" if len(common) > NAMED else ""

@@ -29,6 +29,7 @@ NAMED: Mapping[str, str] = {
     "window/1": "segengine.types:Window",
     "frame-ref/1": "segengine.types:FrameRef",
     "part/1": "segengine.types:Part",
+    "header/1": "segengine.types:Header",
     "vanished/1": "segengine.worker.vanished:Kept",
     "frame-failure/1": "segengine.store.kinds:FrameFailure",
     "surveyed/1": "segengine.worker.tasks:Surveyed",
