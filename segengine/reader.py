@@ -158,6 +158,11 @@ class Store:
         return self.table("shards")
 
     @property
+    def runs(self) -> pa.Table:
+        """`tables/runs.parquet`: one row a run."""
+        return self.table("runs")
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """`metrics.json`; empty before the first publish."""
         try:
