@@ -151,7 +151,7 @@ class Summary:
         """How the budget ended the run, in one line; empty where it did not."""
         if not self.budget:
             return ""
-        shards = "1 shard is" if self.left == 1 else f"{self.left:,} shards are"
+        shards = "1 shard" if self.left == 1 else f"{self.left:,} shards"
         return f"stopped by the budget {self.budget}: {shards} left; the same command goes on"
 
     @property

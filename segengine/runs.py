@@ -217,7 +217,7 @@ class Run:
             left=plan.pending,
             budget=self.budget.words,
             alerts=self._alerts,
-            remarks=tuple(unknown_figures(self._unknown)),
+            remarks=(*self.budget.remarks, *unknown_figures(self._unknown)),
         )
 
     def failed(self) -> Iterator[FailedFrame]:

@@ -46,8 +46,21 @@ class Budget:
         self.recent: dict[str, deque[float]] = {}
         self.owed = 0.0
         """Pixels that are labelled in drafts, and that a later stage decides."""
+        self.needed = 0.0
+        """Seconds that the next shard takes, with what comes after it, where that is why none began."""
         self.ended = False
         """It has kept something from beginning."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there is to say of a run that could not begin anything."""
+        if not self.needed or self.recent or self.hours is None:
+            return ()
+        return (
+            f"budget: the next shard and what comes after it take about {self.needed:,.0f} s, and the "
+            f"whole budget is {self.hours.length:,.0f} s; more hours help, or a new store of smaller "
+            "shards (store.shard, store.frames)",
+        ) * (self.needed > self.hours.length)
 
     def take(self, paces: Mapping[str, float], closing: Callable[[], float | None]) -> None:
         """What earlier runs measured: seconds a pixel by stage.
@@ -154,8 +167,12 @@ class _Gate:
         pace = self.budget.paces.get(self.stage, 0.0)
         longest = max([pixels, *(p for _, _, p in self.out.values())])
         turns = math.ceil((len(self.out) + 1) / workers)
-        late = turns * longest * pace + self.budget.reserve(workers)
-        return self.hours.left < late
+        needed = turns * longest * pace + self.budget.reserve(workers)
+        if self.hours.left >= needed:
+            return False
+        if not self.out:
+            self.budget.needed = needed
+        return True
 
     def _learn(self, outcome: Outcome) -> None:
         begun, behind, pixels = self.out.pop(outcome.work.key)
