@@ -22,6 +22,7 @@ exit codes:
   2    bad usage, or an invalid job: the line names its key
   3    finished, with frames in quarantine
   4    `verify` found a difference
+  5    the job's time budget ended the run; the same command goes on
   130  interrupted (143: by SIGTERM, 129: its terminal was closed); the same command goes on
 """
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")

@@ -120,13 +120,16 @@ class JsonLog:
                 scene=frame.scene,
                 frame=frame.frame,
             )
+        for alert in summary.alerts:
+            log(alert.words, "warning", **alert._asdict())
         log(
-            "finished",
+            summary.ended or "finished",
             scenes=summary.scenes,
             frames=summary.frames,
             shards=summary.shards,
             computed=summary.computed,
             skipped=summary.skipped,
+            left=summary.left,
             quarantined=len(summary.failed),
             pixels=summary.pixels,
             seconds=summary.seconds,

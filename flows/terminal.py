@@ -250,4 +250,6 @@ def result(summary: Summary) -> list[str]:
         f"report: {summary.report}",
     ]
     metrics = summary.metrics
-    return lines + figures(metrics) + cut(metrics) + unscored(metrics) + failures(summary.failed)
+    lines += figures(metrics) + cut(metrics) + unscored(metrics) + failures(summary.failed)
+    lines += [*(alert.words for alert in summary.alerts), *summary.remarks]
+    return lines + ([summary.ended] if summary.ended else [])

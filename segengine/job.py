@@ -24,6 +24,7 @@ from segengine.guards.trust import refuse_forbidden
 from segengine.placing import metres_of
 from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
+from segengine.terms.nights import AlertSpec, BudgetSpec
 from segengine.types import Learned
 from segengine.urls import public_values
 
@@ -481,6 +482,7 @@ class Job(Model):
     - `segmenter`: `kind`, and the options of that kind.
     - `store`: `path`; sides of chunks and shards in pixels.
     - `evaluate`: metrics and losses; `cluster`: workers; `faults`: retries, seconds, shares.
+    - `budget`: hours that a run keeps; `alerts`: figures that it tells of.
 
     Every key with its type and default: deployments/jobs/README.md. Building one raises pydantic's
     ValidationError, `load_job` and `segengine.run` one line as JobError.
@@ -493,6 +495,10 @@ class Job(Model):
     store: StoreSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()
+    budget: BudgetSpec | None = None
+    alerts: list[AlertSpec] = Field(
+        [], description="Figures that are told of where they pass a limit or shift"
+    )
     faults: FaultsSpec = FaultsSpec()
     trust: bool = Field(
         False,

@@ -163,6 +163,11 @@ class Store:
         return self.table("shards")
 
     @property
+    def runs(self) -> pa.Table:
+        """`tables/runs.parquet`: one row a run."""
+        return self.table("runs")
+
+    @property
     def metrics(self) -> Figures:
         """`metrics.json`, a dict; empty before the first publish."""
         try:

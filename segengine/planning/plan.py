@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.ahead import is_far, requested
@@ -74,6 +75,10 @@ class Plan:
     notices: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
     """Scenes with stored masks that no record vouches for: damage has taken their records."""
+    unsurveyed: frozenset[str] = frozenset()
+    """Fits that are left to a later run: the budget ended the survey before."""
+    undrafted: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Shards that are left to draft, over the grid of each scene whose shards are drafted."""
     broken: frozenset[tuple[str, Place]] = frozenset()
     """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
@@ -328,7 +333,7 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
             group = plan.group(layout, frame)
             found_fit = read_committed(objects, fit_key(group)) if group else None
             if group is not None and found_fit is not None:
-                _take_fit(plan, group, found_fit)
+                take_fit(plan, group, found_fit)
         plan.states[layout.scene] = SceneState.empty(layout.grid, done=True)
     return plan
 
@@ -461,10 +466,10 @@ def _take_committed_fits(plan: Plan) -> None:
             continue
         if asked.scope(plan.plugin) == "scene" and not _still_seen(fit.about, layout):
             continue
-        _take_fit(plan, group, fit)
+        take_fit(plan, group, fit)
 
 
-def _take_fit(plan: Plan, group: str, fit: Committed) -> None:
+def take_fit(plan: Plan, group: str, fit: Committed) -> None:
     """Note a fit that holds, or why what it holds cannot be read."""
     try:
         fit.segmenter(plan.plugin)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from segengine.fingerprint import digest
 from segengine.measuring import truth as truths
 from segengine.planning.plan import Plan
 from segengine.planning.stored import StandIn
-from segengine.stages import precision
+from segengine.stages import history, precision
 from segengine.stages.aggregate import Measurer
+from segengine.stages.budget import Budget
 from segengine.stages.metrics_json import WORST, add_figures
+from segengine.stages.segment import Counts
 from segengine.stages.tables import TABLES, SceneFigures
 from segengine.store.arrays import ArraySpec
 from segengine.store.keys import (
@@ -200,6 +204,36 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def run_row(
+    plan: Plan,
+    scenes: Mapping[str, SceneFigures],
+    metrics: Mapping[str, Any],
+    counts: Counts,
+    budget: Budget,
+) -> dict[str, Any]:
+    """What `tables/runs.parquet` says of a run, but for its times."""
+    frames: Counter[str] = Counter()
+    for figures in scenes.values():
+        frames.update(figures.counts())
+    failed = frames.total() - frames["done"] - frames["pending"] - frames["gone"]
+    failed += len(plan.scan.unplaced)
+    return {
+        "version": version("segengine"),
+        "exit_code": 5 if budget.words else 3 if failed else 0,
+        "computed": counts.computed,
+        "left": plan.pending,
+        "shards": plan.shards,
+        "pixels": counts.pixels,
+        "frames.done": frames["done"],
+        "frames.failed": failed,
+        "frames.left": frames["pending"],
+        "frames.gone": frames["gone"],
+        **history.areas(metrics),
+        **history.flat(metrics),
+        **{f"pace.{stage}": 1e6 * pace for stage, pace in budget.paces.items()},
+    }
+
+
 def unshown(plan: Plan, measurer: Measurer | None) -> dict[str, Any]:
     """What the report needs to see images and truth whose URLs the store holds without credentials."""
     found: dict[str, Any] = {}
@@ -227,9 +261,13 @@ def _without_place(plan: Plan) -> tuple[Unplaced, ...]:
 
 
 def finish(plan: Plan, log: RecordLog) -> None:
-    """Pack the records of every scene, seal it all, and say that the publish is complete."""
+    """Pack the records of every scene, seal it all, and say that the publish is complete.
+
+    A scene with drafts that a later run decides keeps them, and with them its single records.
+    """
     singles, _ = log.scenes()
-    done = [scene for scene in plan.layouts if scene in singles]
+    drafted = {scene for scene in plan.layouts if has_drafts(plan, scene)}
+    done = [scene for scene in plan.layouts if scene in singles and scene not in drafted]
     plan.objects.adopt_all()
     plan.objects.open([UNPLACED, *map(pack_key, done)])
     with plan.objects.together(len(done)):
@@ -238,4 +276,11 @@ def finish(plan: Plan, log: RecordLog) -> None:
     plan.objects.commit(published_mark(plan))
     with plan.objects.together(len(done)):
         each_of(done, log.clear, plan.objects.root)
-    plan.objects.delete_tree(WORK)
+    if not drafted:
+        plan.objects.delete_tree(WORK)
+
+
+def has_drafts(plan: Plan, scene: str) -> bool:
+    """Whether shards of a scene are drafted, and left for a later run to decide."""
+    state = plan.states[scene]
+    return plan.drafts(plan.layouts[scene]) and bool(state.pending)
