@@ -150,7 +150,14 @@ def status(path: str) -> StatusReport:
             failed += found[1]
     notices = tuple(damage_notices(objects))
     alerts = History.read(objects).alerts
-    return StatusReport(store.path, tuple(scenes), tuple(failed), notices, alerts, waiting)
+    return StatusReport(
+        store=store.path,
+        scenes=tuple(scenes),
+        failed=tuple(failed),
+        notices=notices,
+        alerts=alerts,
+        waiting=waiting,
+    )
 
 
 def _scene_status(
