@@ -252,8 +252,14 @@ def tables() -> str:
     """Columns of the parquet tables."""
     from segengine.instances.rows import TABLE_SCHEMA
     from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
+    from segengine.store.runs import RUNS_SCHEMA
 
-    schemas = {"frames": FRAMES_SCHEMA, "shards": SHARDS_SCHEMA, "instances": TABLE_SCHEMA}
+    schemas = {
+        "frames": FRAMES_SCHEMA,
+        "shards": SHARDS_SCHEMA,
+        "instances": TABLE_SCHEMA,
+        "runs": RUNS_SCHEMA,
+    }
     rows = [
         (
             f"`tables/{name}.parquet`",
@@ -261,7 +267,7 @@ def tables() -> str:
             ", ".join(f"{f.name} {f.type}" for f in schema),
         )
         for (name, schema), row in zip(
-            schemas.items(), ("a frame", "a shard", "an instance"), strict=True
+            schemas.items(), ("a frame", "a shard", "an instance", "a run"), strict=True
         )
     ]
     return _table(("table", "holds", "columns"), rows)
