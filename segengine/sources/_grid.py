@@ -171,7 +171,7 @@ def target(grids: Sequence[Grid], names: Sequence[str], resolution: float | None
         if not all(map(math.isfinite, grid.transform)) or grid.area == 0:
             raise CorruptInputError(f"{_called(name)} has a transform of no area")
         if not crs and not same_crs(grid.wkt, first.wkt):
-            one, other = _named(first.wkt), _named(grid.wkt)
+            one, other = named_crs(first.wkt), named_crs(grid.wkt)
             raise CorruptInputError(
                 f"its bands lie in unlike CRS ({names[0]}: {one}, {name}: {other}); set source.crs"
             )
@@ -302,7 +302,7 @@ def _called(name: str) -> str:
     return name or "it"
 
 
-def _named(wkt: str) -> str:
+def named_crs(wkt: str) -> str:
     """A CRS by its code, or by its name."""
     if not wkt:
         return "none"

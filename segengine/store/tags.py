@@ -29,6 +29,8 @@ NAMED: Mapping[str, str] = {
     "window/1": "segengine.types:Window",
     "frame-ref/1": "segengine.types:FrameRef",
     "part/1": "segengine.types:Part",
+    "mosaic/1": "segengine.mosaics:Mosaic",
+    "mosaic-member/1": "segengine.mosaics:Member",
     "vanished/1": "segengine.worker.vanished:Kept",
     "frame-failure/1": "segengine.store.kinds:FrameFailure",
     "surveyed/1": "segengine.worker.tasks:Surveyed",
