@@ -32,6 +32,8 @@ from segengine.urls import public
 
 NAME = "mosaic"
 """Of the scene, and of its one frame."""
+_ABOUT = ("crs_wkt", "transform", "nodata", "band_names")
+"""What is said of a map as of any scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ class _Mapping:
             for each in found:
                 each.covers, each.reaches = _moved(each.covers, moved), _moved(each.reaches, moved)
             size = corner[2] - corner[0], corner[3] - corner[1]
-            return {NAME: self._layout(NAME, ground, (0, 0), size, (), found)}
+            return {NAME: self._layout(NAME, ground, (0, 0), size, (), found, self._like(found))}
         layouts = {name: self._updated(layout, ground, found) for name, layout in ordered.items()}
         rest = [] if self.area is not None else self._beyond(layouts, found)
         if rest:
@@ -252,8 +254,27 @@ class _Mapping:
             name = _next(layouts)
             taken = tuple(_moved(_place(la), (*corner[:2], *corner[:2])) for la in layouts.values())
             size = corner[2] - corner[0], corner[3] - corner[1]
-            layouts[name] = self._layout(name, ground, corner[:2], size, taken, found)
+            like = Probe(
+                kind=first.kind,
+                height=0,
+                width=0,
+                bands=first.bands,
+                dtype=first.dtype,
+                windowed=True,
+                attributes=first.attributes,
+            )
+            layouts[name] = self._layout(name, ground, corner[:2], size, taken, found, like)
         return layouts
+
+    def _like(self, found: Sequence[_Known]) -> Probe:
+        """What the header of the scene on top says of pixels, in the order in which one file would."""
+        first = next(each for each in found if each.probe is not None)
+        probe = first.probe
+        assert probe is not None
+        about = probe.attributes
+        gridded = first.member.parts or self.crs or self.area is not None
+        keys = about if gridded or self.spec.get("resolution") is not None else _ABOUT
+        return replace(probe, attributes={k: about[k] for k in keys if k in about and k in _ABOUT})
 
     def _is_near(self, known: _Known, ground: Lattice) -> bool:
         try:
@@ -322,16 +343,13 @@ class _Mapping:
         size: tuple[int, int],
         taken: tuple[Cells, ...],
         found: Sequence[_Known],
+        like: Probe,
     ) -> Layout:
-        """A new map."""
-        first = next(e for e in found if e.probe is not None)
-        probe = first.probe
-        assert probe is not None
+        """A new map, of pixels `like` others."""
         here = ground.starting(*origin).grid
-        about: dict[str, Any] = {"crs_wkt": here.wkt} if here.wkt else {}
-        about["transform"] = list(here.transform)
-        about |= {k: probe.attributes[k] for k in ("nodata", "band_names") if k in probe.attributes}
-        probe = replace(probe, height=size[0], width=size[1], attributes=about)
+        place = {"crs_wkt": here.wkt, "transform": list(here.transform)}
+        about = {key: value for key, value in {**like.attributes, **place}.items() if value != ""}
+        probe = replace(like, height=size[0], width=size[1], attributes=about)
         mosaic = Mosaic(
             transform=here.transform,
             wkt=here.wkt,

@@ -330,8 +330,10 @@ def _seconds(text: str | None) -> float | None:
     >>> _seconds("2026:05:01 10:30:00"), _seconds("0000:00:00 00:00:00")
     (1777631400.0, None)
     """
+    if not text:
+        return None
     try:
-        return datetime.strptime(text or "", "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
 

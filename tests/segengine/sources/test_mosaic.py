@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,13 @@ OTHERWISE = {
 SEGMENTERS: dict[str, dict[str, Any]] = {
     "threshold": {"kind": "threshold", "method": "fixed", "levels": 1500},
     "k-means": {"kind": "kmeans", "clusters": 3, "scope": "run"},
-    "canny": {"kind": "edges", "operator": "canny", "sigma": 1.2},
+    "canny": {"kind": "edges", "operator": "canny", "sigma": 1.2, "scope": "run"},
     "components": {"kind": "threshold", "method": "fixed", "levels": 1500, "instances": "components"},
     "otsu": {"kind": "threshold", "method": "otsu", "scope": "frame"},
 }  # fmt: skip
+
+
+pytestmark = pytest.mark.usefixtures("plain_report")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +124,6 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return found
 
 
-@pytest.mark.usefixtures("plain_report")
 @pytest.mark.parametrize("name", SEGMENTERS)
 def test_cuts_of_a_scene_are_the_scene(name: str, pixels: Any, new_bench: Any) -> None:
     """The very same bytes, georeference, pyramid and instances among them, however it is cut."""
@@ -138,13 +142,14 @@ def test_cuts_of_a_scene_are_the_scene(name: str, pixels: Any, new_bench: Any) -
     segengine.run(job(other, spec, shard=48, mosaic="path"))
     one, two = (b.open()["mosaic"] for b in (uncut, other))
     np.testing.assert_array_equal(np.asarray(one.mask), np.asarray(two.mask))
-    assert (np.asarray(one.mask)[0][pixels[0] == 0] == 255).all()
+    labels = np.asarray(one.mask)[0]
+    assert (labels[pixels[0] == 0] == 255).all()
+    assert len(np.unique(labels)) > 2
     if one.instances is not None:
         np.testing.assert_array_equal(np.asarray(one.instances), np.asarray(two.instances))
 
 
 @pytest.mark.system
-@pytest.mark.usefixtures("plain_report")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_networks_labels_of_cuts_are_those_of_the_scene(
     pixels: Any, new_bench: Any, tmp_path: Path
@@ -183,7 +188,6 @@ def test_a_rotated_scene_is_read_as_it_is(resampling: str, pixels: Any, new_benc
 ORDERS = st.sampled_from(["newest", "oldest", "path"])
 
 
-@pytest.mark.usefixtures("plain_report")
 @settings(
     max_examples=12, deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -247,3 +251,284 @@ def test_items_tell_their_time_and_their_clouds(order: str, top: int, bench: Any
     source = {"kind": "stac", "paths": [catalog], "assets": ["red"], "mosaic": order}
     assert segengine.run(bench.job(spec, source=source)).exit_code == 0
     assert np.unique(bench.open()["mosaic"].mask).tolist() == [top]
+
+
+# Other grids
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+def test_two_utm_zones_as_rasterio_merges_them(resampling: str, bench: Any) -> None:
+    """Two scenes in two zones, on top the one that lies in another zone than the map."""
+    from rasterio.enums import Resampling
+    from rasterio.merge import merge
+    from rasterio.vrt import WarpedVRT
+    from rasterio.warp import transform
+
+    y, x = np.mgrid[:300, :320]
+    smooth = (1500 + 700 * np.sin(x / 60) + 600 * np.cos(y / 45)).astype("uint16")[None]
+    (east,), (north,) = transform("EPSG:4326", "EPSG:32633", [12.01], [50.0])
+    (other_east,), (other_north,) = transform("EPSG:4326", UTM32, [11.985], [50.01])
+    places = {
+        "a": ("EPSG:32633", Affine(10, 0, round(east, -1), 0, -10, round(north, -1))),
+        "b": (UTM32, Affine(10, 0, round(other_east, -1), 0, -10, round(other_north, -1))),
+    }
+    for name, (crs, place) in places.items():
+        write(bench.inputs / f"{name}.tif", smooth + (name == "b") * 40, place=place, crs=crs)
+    spec = {"kind": "threshold", "method": "fixed", "levels": [1000, 1400, 1800, 2200]}
+    summary = segengine.run(job(bench, spec, crs="EPSG:32633", resampling=resampling))
+    assert summary.exit_code == 0
+    scene = bench.open()["mosaic"]
+    labels, attributes = np.asarray(scene.mask)[0], scene.layout.attributes
+    place = Affine(*attributes["transform"])
+    assert (place.a, place.e) == (10, -10)
+    assert (
+        place.c - places["a"][1].c
+    ) % 10 == 0  # on the lattice of the scene that lies in the map's zone
+    options = {
+        "crs": "EPSG:32633", "transform": place, "height": labels.shape[0], "width": labels.shape[1],
+        "resampling": Resampling[resampling], "tolerance": 1e-6,
+    }  # fmt: skip
+    with (
+        rasterio.open(bench.inputs / "a.tif") as a,
+        rasterio.open(bench.inputs / "b.tif") as b,
+        WarpedVRT(a, **options) as one,
+        WarpedVRT(b, **options) as two,
+    ):
+        merged, _ = merge([two, one], nodata=0)
+    theirs = np.digitize(merged[0], spec["levels"], right=True).astype(np.uint8)
+    theirs[merged[0] == 0] = 255
+    assert (theirs == labels).mean() > 0.999
+    assert {0, 1, 2, 255} <= set(np.unique(labels).tolist())
+    other = job(bench, spec, crs="EPSG:32633", resampling=resampling, shard=16 * 7)
+    other["store"] |= {"path": str(bench.root / "other.zarr")}
+    segengine.run(other)
+    again = segengine.open_store(bench.root / "other.zarr")["mosaic"]
+    np.testing.assert_array_equal(np.asarray(again.mask)[0], labels)
+
+
+UTM32 = "EPSG:32632"
+
+
+def test_resolution_begins_at_the_corner_of_all_scenes(pixels: Any, new_bench: Any) -> None:
+    spec, uncut, bench = SEGMENTERS["threshold"], new_bench(), new_bench()
+    write(uncut.inputs / "mosaic.tif", pixels)
+    cut(bench.inputs, pixels, CUTS)
+    segengine.run(uncut.job(spec, source={"resolution": 0.75}, store={"shard": 64}))
+    segengine.run(job(bench, spec, resolution=0.75))
+    assert bench.tree() == uncut.tree()
+
+
+def test_scenes_of_several_files_are_a_map(pixels: Any, new_bench: Any) -> None:
+    """Bands of one pixel and of two, cut where those of both end."""
+    spec, uncut, bench = SEGMENTERS["k-means"] | {"space": "bands"}, new_bench(), new_bench()
+    fine, coarse = pixels[:1, :144, :160], pixels[1:2, :72, :80]
+    twice = PLACE * Affine.scale(2)
+    cuts = {"a": (0, 72, 0, 80), "b": (0, 80, 64, 160), "c": (64, 144, 0, 160)}
+    for folder, parts in ((uncut, {"s": (0, 144, 0, 160)}), (bench, cuts)):
+        for name, (top, bottom, left, right) in parts.items():
+            at = folder.inputs / name
+            write(at / "x_B1.tif", fine[:, top:bottom, left:right], top, left)
+            low = coarse[:, top // 2 : bottom // 2, left // 2 : right // 2]
+            write(at / "x_B2.tif", low, top // 2, left // 2, place=twice)
+    paths = "{scene}/*_{band}.tif"
+    source = {"paths": [str(uncut.inputs / paths)], "bands": ["B2", "B1"]}
+    segengine.run(uncut.job(spec, source=source, store={"shard": 64}))
+    segengine.run(job(bench, spec, paths=paths, bands=["B2", "B1"]))
+    one, two = uncut.open()["s"], bench.open()["mosaic"]
+    np.testing.assert_array_equal(np.asarray(one.mask), np.asarray(two.mask))
+    assert two.layout.attributes["band_names"] == ["B2", "B1"]
+
+
+def test_an_area_says_how_far_a_map_goes(pixels: Any, new_bench: Any) -> None:
+    """Its own box, snapped to the scenes' pixels; a scene beside it is none of the map's."""
+    uncut, bench = new_bench(), new_bench()
+    write(uncut.inputs / "mosaic.tif", pixels)
+    cut(bench.inputs, pixels, CUTS)
+    write(bench.inputs / "far.tif", pixels, 0, 5000)
+    left, top = PLACE * (40, 30)
+    right, bottom = PLACE * (100.4, 120)
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    area = {
+        "type": "Polygon", "coordinates": [ring], "crs": {"type": "name", "properties": {"name": UTM}}
+    }  # fmt: skip
+    (bench.root / "area.geojson").write_text(json.dumps(area))
+    options = {"area": str(bench.root / "area.geojson")}
+    spec = SEGMENTERS["threshold"]
+    segengine.run(uncut.job(spec, source=options, store={"shard": 64}))
+    summary = segengine.run(job(bench, spec, **options))
+    assert any("1 input lies outside source.area" in each for each in summary.messages)
+    whole, part = (np.asarray(b.open()["mosaic"].mask)[0] for b in (uncut, bench))
+    np.testing.assert_array_equal(part, whole[30:120, 40:101])
+    assert (part == 255).sum() < part.size / 2
+
+
+# What is read, and what is made anew
+
+
+def test_what_is_covered_is_not_read(pixels: Any, bench: Any, decoded: dict[str, int]) -> None:
+    """Nodata of the scene on top shows the next one; a scene below all of it is not opened."""
+    write(bench.inputs / "c.tif", pixels)
+    write(bench.inputs / "b.tif", pixels[:, :, :100])
+    write(bench.inputs / "a.tif", pixels[:, 80:, 110:], 80, 110)
+    segengine.run(job(bench, SEGMENTERS["threshold"]))
+    assert decoded["c"] == HEIGHT * WIDTH
+    hole = int((pixels[0] == 0).sum())
+    assert hole <= decoded["b"] < 2.2 * hole
+    assert "a" not in decoded
+    assert (np.asarray(bench.open()["mosaic"].mask)[0][pixels[0] == 0] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["threshold", "k-means", "log"])
+def test_a_replaced_cut_makes_anew_the_shards_that_it_touches(
+    name: str, pixels: Any, new_bench: Any, computed: list[Any]
+) -> None:
+    spec = SEGMENTERS.get(name) or {"kind": "edges", "operator": "log", "sigma": 1.0}
+    bench, fresh = new_bench(), new_bench()
+    cut(bench.inputs, pixels, CUTS)
+    segengine.run(job(bench, spec))
+    computed.clear()
+    assert segengine.run(job(bench, spec)).computed == 0
+    changed = {"d": (64, HEIGHT, 128, WIDTH)}
+    cut(bench.inputs, pixels, changed)
+    os.utime(bench.inputs / "d.tif", ns=(1, 1))
+    summary = segengine.run(job(bench, spec))
+    touched = {(0, y, x) for y in (0, 1, 2) for x in (1, 2)}  # it began at row 60 and column 95
+    assert {place for _, place in computed} == touched
+    assert summary.computed == len(touched)
+    if name != "k-means":  # whose fit is that of the first night
+        cut(fresh.inputs, pixels, CUTS | changed)
+        segengine.run(job(fresh, spec))
+        assert bench.tree() == fresh.tree()
+    assert any("1 of" in each or "stale" in each for each in summary.messages)
+
+
+def test_a_halo_reaches_into_the_next_shard(pixels: Any, bench: Any, computed: list[Any]) -> None:
+    """A scene that ends one pixel before a shard's border touches that shard where there is a halo."""
+    cut(bench.inputs, pixels, {"a": (0, HEIGHT, 0, WIDTH), "b": (0, 64, 0, 63)})
+    local = {"kind": "threshold", "method": "local", "window": 9}
+    around = {(0, 0), (0, 1), (1, 0), (1, 1)}
+    for night, (spec, places) in enumerate([(local, around), (SEGMENTERS["threshold"], {(0, 0)})]):
+        shutil.rmtree(bench.store, ignore_errors=True)
+        segengine.run(job(bench, spec))
+        computed.clear()
+        os.utime(bench.inputs / "b.tif", ns=(night, night))
+        segengine.run(job(bench, spec))
+        assert {(y, x) for _, (_, y, x) in computed} == places
+
+
+def test_a_vanished_scene_leaves_the_map_to_the_others(
+    pixels: Any, new_bench: Any, computed: list[Any]
+) -> None:
+    bench, fresh, spec = new_bench(), new_bench(), SEGMENTERS["threshold"]
+    cut(bench.inputs, pixels, CUTS)
+    segengine.run(job(bench, spec))
+    (bench.inputs / "d.tif").unlink()
+    computed.clear()
+    segengine.run(job(bench, spec))
+    assert {place for _, place in computed} == {(0, y, x) for y in (0, 1, 2) for x in (1, 2)}
+    mask = np.asarray(bench.open()["mosaic"].mask)[0]
+    assert mask.shape == (HEIGHT, WIDTH)  # a map's extent never changes
+    assert (mask[95:, 120:] == 255).all()
+    left = {name: box for name, box in CUTS.items() if name != "d"}
+    cut(fresh.inputs, pixels, left)
+    write(fresh.inputs / "e.tif", pixels[:, -1:, -1:] * 0, HEIGHT - 1, WIDTH - 1)
+    segengine.run(job(fresh, spec))
+    assert bench.tree() == fresh.tree()
+
+
+def test_a_scene_beyond_the_map_makes_a_further_one(
+    pixels: Any, bench: Any, computed: list[Any]
+) -> None:
+    """On the same lattice, void where the first one lies: no pixel is in two maps."""
+    spec = SEGMENTERS["canny"]
+    cut(bench.inputs, pixels, {"a": (0, 100, 0, 110)})
+    segengine.run(job(bench, spec))
+    first = bench.tree()
+    computed.clear()
+    cut(bench.inputs, pixels, {"b": (40, HEIGHT, 90, WIDTH)})
+    segengine.run(job(bench, spec))
+    one, two = bench.open()["mosaic"], bench.open()["mosaic.2"]
+    assert one.layout.shape == (1, 100, 110)
+    moved = ~PLACE * (Affine(*two.layout.attributes["transform"]) * (0, 0))
+    column, row = (round(each) for each in moved)
+    labels = np.asarray(two.mask)[0]
+    assert (row, column) == (0, 64)
+    assert labels.shape == (192, 128)
+    assert (labels[:100, : 110 - 64] == 255).all()
+    assert set(np.unique(labels[100:150, 90 - 64 : 126])) == {0, 1}
+    assert first.keys() < bench.tree().keys()
+    computed.clear()
+    assert segengine.run(job(bench, spec)).computed == 0
+    cut(bench.inputs, pixels, {"c": (90, HEIGHT, 100, 160)})
+    segengine.run(job(bench, spec))
+    assert list(bench.open().scenes) == ["mosaic", "mosaic.2"]
+
+
+# What is wrong
+
+
+def test_unlike_scenes_are_quarantined_by_name(pixels: Any, bench: Any) -> None:
+    cut(bench.inputs, pixels, CUTS)
+    write(bench.inputs / "bands.tif", pixels[:2])
+    write(bench.inputs / "bytes.tif", (pixels // 50).astype("uint8"))
+    (bench.inputs / "torn.tif").write_bytes((bench.inputs / "a.tif").read_bytes()[:300])
+    with warnings.catch_warnings(action="ignore"):
+        write(bench.inputs / "nowhere.tif", pixels, crs=None, transform=Affine.identity())
+    summary = segengine.run(job(bench, SEGMENTERS["threshold"], kind="raster"))
+    assert summary.exit_code == 3
+    reasons = {each.name: each.reason for each in summary.failed}
+    assert reasons.keys() == {"bands.tif", "bytes.tif", "torn.tif", "nowhere.tif"}
+    assert "2 bands of uint16, and the others are 3 bands of uint16" in reasons["bands.tif"]
+    assert "3 bands of uint8" in reasons["bytes.tif"]
+    assert "lies nowhere" in reasons["nowhere.tif"]
+    again = segengine.run(job(bench, SEGMENTERS["threshold"], kind="raster"))
+    assert {each.name for each in again.failed} == reasons.keys()
+    assert again.computed == 0
+
+
+def test_several_crs_need_a_name(pixels: Any, bench: Any) -> None:
+    cut(bench.inputs, pixels, {"a": CUTS["a"]})
+    write(bench.inputs / "z.tif", pixels, crs=UTM32)
+    with pytest.raises(
+        JobError, match=r"source\.crs: a\.tif lies in EPSG:32633 and z\.tif in EPSG:32632"
+    ):
+        segengine.run(job(bench, SEGMENTERS["threshold"]))
+    (bench.inputs / "z.tif").unlink()
+    segengine.run(job(bench, SEGMENTERS["threshold"]))
+    # On a later night it is that scene's own matter.
+    write(bench.inputs / "z.tif", pixels, crs=UTM32)
+    summary = segengine.run(job(bench, SEGMENTERS["threshold"]))
+    assert (summary.exit_code, summary.computed) == (3, 0)
+    assert (
+        "lies in EPSG:32632, and the map in EPSG:32633; set source.crs" in summary.failed[0].reason
+    )
+
+
+@pytest.mark.parametrize("name", ["threshold", "k-means"])
+def test_a_scene_that_breaks_in_mid_read_is_void_where_it_would_have_shown(
+    name: str, pixels: Any, new_bench: Any
+) -> None:
+    """Blocks that cannot be decoded are void, whatever lies below; however the map is cut."""
+    masks = []
+    for shard, chunk in ((64, 16), (48, 24)):
+        bench = new_bench()
+        cut(bench.inputs, pixels, CUTS, compress="deflate")
+        lying = bench.inputs / "d.tif"
+        with rasterio.open(lying) as file:
+            offset = int(file.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+        data = bytearray(lying.read_bytes())
+        data[offset : offset + 40] = b"\0" * 40
+        lying.write_bytes(data)
+        made = job(bench, SEGMENTERS[name], shard=shard)
+        made["store"]["chunk"] = chunk
+        summary = segengine.run(made)
+        assert summary.exit_code == 3
+        ((frame, reason),) = [(f.name, f.reason) for f in summary.failed]
+        assert frame == "mosaic"
+        assert "d.tif" in reason
+        masks.append(np.asarray(bench.open()["mosaic"].mask)[0])
+    np.testing.assert_array_equal(*masks)
+    lost = masks[0] == 255
+    lost[pixels[0] == 0] = False
+    assert np.flatnonzero(lost.any(axis=1)).tolist() == list(range(60 + 16, 60 + 32))
+    assert np.flatnonzero(lost.any(axis=0)).tolist() == list(range(95 + 32, 95 + 48))
