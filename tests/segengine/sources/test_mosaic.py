@@ -19,6 +19,7 @@ from rasterio import Affine
 
 import segengine
 from segengine.errors import JobError
+from segengine.job import load_job
 from segengine.sources._strips import read_window
 from segengine.worker.segment import segment_shard
 from tests.segengine.sources.scenes import UTM
@@ -532,3 +533,25 @@ def test_a_scene_that_breaks_in_mid_read_is_void_where_it_would_have_shown(
     lost[pixels[0] == 0] = False
     assert np.flatnonzero(lost.any(axis=1)).tolist() == list(range(60 + 16, 60 + 32))
     assert np.flatnonzero(lost.any(axis=0)).tolist() == list(range(95 + 32, 95 + 48))
+
+
+def test_the_worked_example(pixels: Any, tmp_path: Path, computed: list[Any]) -> None:
+    """deployments/jobs/mosaic.yaml, on two nights of two zones."""
+    example = Path(__file__).parents[3] / "deployments/jobs/mosaic.yaml"
+    (tmp_path / "job.yaml").write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    region = [12.0, 49.99, 12.05, 50.01]
+    ring = [[region[i], region[j]] for i, j in ((0, 1), (2, 1), (2, 3), (0, 3), (0, 1))]
+    (tmp_path / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    first = {"crs": "EPSG:32633", "place": Affine(10, 0, 285_000, 0, -10, 5_544_000)}
+    write(tmp_path / "season/20260501.tif", pixels[:2], **first)
+    made = load_job(tmp_path / "job.yaml")
+    assert segengine.run(made).exit_code == 0
+    scene = segengine.open_store(tmp_path / "masks/mosaic.zarr")["mosaic"]
+    shape, before = scene.layout.shape, np.asarray(scene.mask)[0]
+    assert 0 < (before != 255).sum() < before.size / 2
+    second = {"crs": UTM32, "place": Affine(10, 0, 715_500, 0, -10, 5_542_500)}
+    write(tmp_path / "season/20260502.tif", pixels[:2], **second)
+    assert segengine.run(made).exit_code == 0
+    scene = segengine.open_store(tmp_path / "masks/mosaic.zarr")["mosaic"]
+    assert scene.layout.shape == shape
+    assert (np.asarray(scene.mask)[0] != 255).sum() > (before != 255).sum()
