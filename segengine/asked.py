@@ -141,6 +141,12 @@ def band(plugin: Plugin) -> int:
     return 0 if surveys(found) else min(BAND, found.halo or 0)
 
 
+def context(plugin: Plugin) -> tuple[int | None, int]:
+    """Halo and stride of what will label; of a surveyor that does not tell what it will fit, none."""
+    found = labeller(plugin)
+    return (0, 1) if surveys(found) else (found.halo, found.stride)
+
+
 def background(classes: Sequence[str]) -> tuple[int, ...]:
     """Labels that are no objects, by their names."""
     return tuple(i for i, name in enumerate(classes) if name in BACKGROUND)

@@ -100,6 +100,11 @@ class SourceSpec(BaseModel):
         None,
         description="Raster: how bands are brought to the grid of the mask; omitted = nearest",
     )
+    mosaic: Literal["newest", "oldest", "cloud", "path"] | None = Field(
+        None,
+        description="Raster and STAC: overlapping scenes are one map, and which of them is on top; "
+        "omitted = each its own",
+    )
     skip: SkipSpec | None = Field(None, description="What is not worked on")
 
     @field_validator("kind")

@@ -17,6 +17,7 @@ from segengine.urls import public
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from segengine.mosaics import Mosaic
     from segengine.sources.listing import Listing
 
 type_ = type
@@ -114,6 +115,8 @@ class Entry:
     """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """JSON values for the scene's group that its listing knows: a STAC item's id, time and clouds."""
+    order: int = field(default=0, compare=False)
+    """Which of the job's paths names it, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,8 @@ class FrameRef:
     """The input has vanished; its mask stays."""
     parts: tuple[Part, ...] = ()
     """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
+    mosaic: Mosaic | None = None
+    """The scenes that it is made of; None: it is one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,8 @@ class Tile:
     """(y, x, band)"""
     valid: Bool | None = None
     """(y, x), False at nodata; None: all valid."""
+    flaw: str = ""
+    """What of it could not be read, now or later, and is not valid: why. Empty: all could."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def place(
     for item in fresh:
         if not item.probe.stacked:
             name = _own_name(item.entry, layouts)
-            layouts[name] = _own_layout(name, item, cut)
+            layouts[name] = own_layout(name, item, cut)
     return layouts
 
 
@@ -229,7 +229,8 @@ def _bucket_layout(name: str, items: Sequence[Probed], cut: Cut) -> Layout:
     )
 
 
-def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
+def own_layout(name: str, item: Probed, cut: Cut) -> Layout:
+    """A scene of its own."""
     probe = item.probe
     shape = (probe.frames, probe.height, probe.width)
     return Layout(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,20 +28,29 @@ from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
 from segengine.store.kinds import FrameFailure
-from segengine.store.layouts import Layout, load_layouts, load_unplaced
+from segengine.store.layouts import Layout, Reads, load_layouts, load_unplaced
 from segengine.store.records import RecordLog, batches
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
-from segengine.worker.reading import read_frames
+from segengine.worker.reading import Box, read_frames
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
 _LAID_OUT_BY: Mapping[str, Any] = {
     "kind": "auto", "bands": None, "color": None, "every": 1, "resolution": None, "crs": None,
-    "assets": None,
+    "assets": None, "mosaic": None,
 }  # fmt: skip
 """Keys of `source` that change what a header is told to say, with their defaults."""
+
+
+_TOP = {
+    "newest": "newest",
+    "oldest": "oldest",
+    "cloud": "least cloudy",
+    "path": "first of source.paths",
+}
+"""Which scene of a map is on top, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,15 @@ class Plan:
         """Which fit labels a task's frames."""
         return self.group(self.layouts[task.scene], task.window.start[0])
 
+    def reads(self, layout: Layout, place: Place) -> Reads | None:
+        """Rows and columns of a map that label a shard: those of its scenes that lie there are its
+        inputs. None: all of the frame."""
+        if layout.mosaic is None or (asked.scope(self.plugin) == "frame" and layout.cut):
+            return None  # what the frame is fitted on are all of its scenes
+        window = layout.window(place)
+        box = Box.of(window, layout.frame(window.start[0]), *asked.context(self.plugin))
+        return None if box is None else box.slices
+
     def pending_places(self, layout: Layout) -> Iterator[Place]:
         """Shards of a scene left to do, in raster order."""
         for f, y, x in np.argwhere(~self.states[layout.scene].done):
@@ -166,7 +185,7 @@ class Plan:
 
     def task(self, layout: Layout, place: Place, **extra: Any) -> ShardTask:
         """What a worker needs for a shard."""
-        window = layout.window(place)
+        window, reads = layout.window(place), self.reads(layout, place)
         first, last = window.start[0], window.stop[0]
         group = self.group(layout, first)
         fit = self.fits.get(group) if group is not None else None
@@ -178,8 +197,8 @@ class Plan:
             scene=layout.scene,
             place=place,
             window=window,
-            frames=layout.frames(first, last),
-            inputs=layout.inputs(first, last),
+            frames=layout.frames(first, last, reads),
+            inputs=layout.inputs(first, last, reads),
             kind=layout.kind,
             windowed=layout.windowed,
             source=self.source_json,
@@ -222,6 +241,11 @@ class Plan:
         singles, packed = log.scenes()
         layout = self.layouts[scene]
         self.states[scene] = _state(self, layout, log, scene in singles, scene in packed)
+
+
+def _laid_out(key: str, value: Any) -> Any:
+    """What of an option a layout depends on: not which scene of a map is on top."""
+    return value is not None if key == "mosaic" else value
 
 
 def source_json(job: Job) -> str:
@@ -280,7 +304,13 @@ def planning(
     # Without root or seals nothing tells which options the layouts were made with.
     sealed = isinstance(objects, SealedObjects)
     same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
-    same_source &= all(old_source.get(k, d) == source.get(k, d) for k, d in _LAID_OUT_BY.items())
+    same_source &= all(
+        _laid_out(k, old_source.get(k, d)) == _laid_out(k, source.get(k, d))
+        for k, d in _LAID_OUT_BY.items()
+    )
+    if job.source.mosaic is not None:  # whose extent is the area's
+        keys = (old or {}).get("fingerprints", {}).get("keys", {})
+        same_source &= keys.get("source.area", "") == area_mark(job)
     # What a file named in vain may be among the paths now, or be trusted.
     same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(
         old_source.get("paths", ())
@@ -483,7 +513,10 @@ def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:
     """True while any frame the scene's fit saw is unchanged."""
     seen = about["inputs"]
     if not layout.stacked:  # one file, whose frames have names of their own
-        return bool(layout.gone[0]) or layout.fingerprints[0] in seen.values()
+        now = [layout.fingerprints[0]]
+        if layout.mosaic is not None:
+            now += [member.fingerprint for member in layout.mosaic.members]
+        return bool(layout.gone[0]) or not set(now).isdisjoint(seen.values())
     return bool(layout.gone.all()) or any(
         seen.get(name) == fingerprint
         for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
@@ -502,6 +535,7 @@ def _state(
         fit="" if fit is None else fit.digest,
         drafts=plan.drafts(layout),
         broken=frozenset(place for scene, place in plan.broken if scene == layout.scene),
+        reads=None if layout.mosaic is None else partial(plan.reads, layout),
     )
     return read_state(wanted, log, has_singles, packed)
 
@@ -541,6 +575,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if gone:
         inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
         yield f"{inputs} vanished; the masks stay, marked gone"
+    yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:
         scenes = "1 scene has" if len(pointed) == 1 else f"{len(pointed)} scenes have"
@@ -561,3 +596,17 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         total = sum(skipped.values())
         files = "1 file is" if total == 1 else f"{total:,} files are"
         yield f"{files} skipped, which by their suffix are no input: {counted(skipped)}"
+
+
+def _maps(plan: Plan) -> Iterator[str]:
+    """What maps of many scenes are made of."""
+    how = plan.job.source.mosaic
+    for name, layout in plan.layouts.items():
+        mosaic = layout.mosaic
+        if mosaic is None or layout.gone[0]:
+            continue
+        count, (_, height, width) = len(mosaic.members), layout.shape
+        scenes = "1 scene" if count == 1 else f"{count:,} scenes"
+        yield f"{name}: {scenes} on one grid of {width:,} x {height:,} pixels, the {_TOP[how or '']} on top"
+        if how == "cloud" and all(member.clouds is None for member in mosaic.members):
+            yield f"{name}: nothing tells the clouds of its scenes, which lie in the order of their names"

@@ -59,6 +59,8 @@ class Item:
     """JSON values for the scene's group."""
     problem: str = ""
     """Why it is no scene; empty: it is one."""
+    order: int = 0
+    """Which of the job's paths led to it."""
 
 
 def name_of(item: Mapping[str, Any]) -> str:

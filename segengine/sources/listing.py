@@ -126,7 +126,7 @@ def list_entries(
     found: dict[str, _Found] = {}
     skipped: dict[str, str] = {}
     scenes = Scenes.of(paths, kind, bands)
-    for path in paths:
+    for order, path in enumerate(paths):
         fields = Fields.of(path, scenes.bands) if has_fields(path) else None
         listed = path if fields is None else fields.glob
         local = not is_url(path) or path.startswith("file://")
@@ -140,14 +140,14 @@ def list_entries(
         try:
             if fields is not None:
                 files = (each for each in matches if not each.skipped and not each.zarr)
-                count = scenes.take(fields, files)
+                count = scenes.take(fields, files, order)
                 matches = iter(())
             for match in matches:
                 if match.skipped:
                     passed[match.uri] = _suffix(match.name)
                 else:
                     count += 1
-                    found.setdefault(match.uri, match)
+                    found.setdefault(match.uri, match._replace(order=order))
         except (CorruptInputError, TransientInputError) as error:
             raise type(error)(f"{path}: {error}") from error
         if not count:
@@ -157,7 +157,7 @@ def list_entries(
         skipped |= passed
     left = Counter(suffix for uri, suffix in skipped.items() if uri not in found)
     entries = [
-        _Found(entry.name, entry.uri, entry.fingerprint, parts=entry.parts)
+        _Found(entry.name, entry.uri, entry.fingerprint, parts=entry.parts, order=entry.order)
         for entry in scenes.entries()
     ]
     return _listing([*found.values(), *entries], kind, dict(sorted(left.items())))
@@ -231,6 +231,8 @@ class _Found(NamedTuple):
     """Reached, and no input by its suffix."""
     parts: tuple[Part, ...] = ()
     """Of a scene of several files."""
+    order: int = 0
+    """Which of the paths names it."""
 
 
 def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -> Listing:
@@ -250,7 +252,9 @@ def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -
         if match.reason:
             unlisted.append(Unlisted(match.name, match.uri, match.reason))
         else:
-            entries.append(Entry(match.name, match.uri, match.fingerprint, match.parts))
+            entries.append(
+                Entry(match.name, match.uri, match.fingerprint, match.parts, order=match.order)
+            )
     return Listing(
         tuple(sorted(entries, key=_sort_key)),
         tuple(sorted(unlisted, key=_sort_key)),

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 import numpy as np
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _apart, _gdal, _parts, _tiff
+from segengine.sources import _apart, _gdal, _mosaic, _parts, _tiff
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
@@ -36,6 +36,7 @@ from segengine.sources._files import (
     unreadable,
 )
 from segengine.sources._grid import Grid, is_measured, require_grid
+from segengine.sources._mosaic import Order
 from segengine.sources._strips import read_window
 from segengine.sources._warp import Resampling
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
@@ -92,16 +93,21 @@ class RasterSource:
     """A file of polygons, or west, south, east, north in degrees; outside is void, and not read."""
     area_mark: str = ""
     """Digest of what the area's file said when it was planned; empty: not known."""
+    mosaic: Order | None = None
+    """Overlapping scenes are one map, and which of them is on top; None: each is its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", require_numbers_or_names(self.bands))
         object.__setattr__(self, "paths", tuple(self.paths))
         require_grid(self.resolution, self.crs, self.resampling)
         object.__setattr__(self, "area", require_area(self.area))
+        _mosaic.require_order(self.mosaic)
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
         try:
+            if self.mosaic is not None:
+                return _mosaic.probe(self, entry)
             if self._is_gridded(entry):
                 return _parts.probe(self, entry)
             with self.open(entry.uri) as dataset:
@@ -144,6 +150,8 @@ class RasterSource:
 
     def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
         """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        if ref.mosaic is not None:
+            return _mosaic.within(self, ref, rows, cols)
         return None if self.area is None else _parts.within(self, ref, rows, cols)
 
     def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
@@ -162,6 +170,8 @@ class RasterSource:
         return _lies_in_metres(self, scene.uri, scene.fingerprint)
 
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        if ref.mosaic is not None:
+            return _mosaic.read(self, ref, rows, cols)
         if self._is_gridded(ref):
             return _parts.read(self, ref, rows, cols)
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}

@@ -299,7 +299,8 @@ class Measurer:
         return replace(task, places=tuple(places))
 
     def _here(self, layout: Layout, window: Window, lost: frozenset[int]) -> tuple[FrameRef, ...]:
-        frames = layout.frames(window.start[0], window.stop[0])
+        _, rows, cols = window.slices
+        frames = layout.frames(window.start[0], window.stop[0], (rows, cols))
         return tuple(ref for ref in frames if ref.index not in lost)
 
     def _task(
@@ -344,7 +345,8 @@ class Measurer:
 
     def _area(self, layout: Layout) -> str:
         """How it is known what of a scene is scored; empty: all of it."""
-        return self._reading(layout) if self._has_area else ""
+        taken = layout.mosaic is not None and layout.mosaic.taken
+        return self._reading(layout) if self._has_area or taken else ""
 
     @cached_property
     def _has_area(self) -> bool:

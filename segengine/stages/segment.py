@@ -140,7 +140,7 @@ def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Itera
                 layout,
                 place,
                 draft=drafts,
-                hint=_hint(layout, later),
+                hint=_hint(plan, layout, later),
                 measuring=None if drafts else measuring(measurer, layout, place),
             )
             follow = _foreseeing if overlaps else None
@@ -230,11 +230,11 @@ def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Pl
         yield queue.popleft(), later
 
 
-def _hint(layout: Layout, place: Place | None) -> Hint | None:
+def _hint(plan: Plan, layout: Layout, place: Place | None) -> Hint | None:
     if place is None:
         return None
-    window = layout.window(place)
-    return Hint(window, layout.frames(window.start[0], window.stop[0]))
+    window, reads = layout.window(place), plan.reads(layout, place)
+    return Hint(window, layout.frames(window.start[0], window.stop[0], reads))
 
 
 def _foreseeing(task: ShardTask, then: ShardTask | None) -> ShardTask:

@@ -30,6 +30,8 @@ NAMED: Mapping[str, str] = {
     "frame-ref/1": "segengine.types:FrameRef",
     "part/1": "segengine.types:Part",
     "header/1": "segengine.types:Header",
+    "mosaic/1": "segengine.mosaics:Mosaic",
+    "mosaic-member/1": "segengine.mosaics:Member",
     "vanished/1": "segengine.worker.vanished:Kept",
     "frame-failure/1": "segengine.store.kinds:FrameFailure",
     "surveyed/1": "segengine.worker.tasks:Surveyed",
