@@ -55,6 +55,7 @@ SLOW = (
     "segengine/export/test_regions.py",
     "segengine/export/test_stac.py",
     "segengine/export/test_vectors.py",
+    "segengine/export/test_video.py",
     "segengine/guards/test_foreign_models.py",
     "segengine/guards/test_good_models.py",
     "segengine/guards/test_tflite.py",
