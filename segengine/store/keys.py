@@ -75,6 +75,9 @@ def table_key(name: str) -> str:
 
 
 INSTANCE_TABLE = table_key("instances")
+TRACK_TABLE = table_key("tracks")
+COUNTS = f"{TABLES}/counts.csv"
+"""What crosses lines and stands in zones."""
 
 # ------------------------------------------------------------------------------------------ scenes
 
