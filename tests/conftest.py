@@ -93,6 +93,7 @@ SLOW = (
     "segengine/stages/test_precision.py",
     "segengine/stages/test_pyramid.py",
     "segengine/stages/test_quarantine.py",
+    "segengine/stages/test_tracks.py",
     "segengine/store/test_conventions.py",
     "segengine/store/test_lock.py",
     "segengine/store/test_owners.py",

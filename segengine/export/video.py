@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -152,23 +152,21 @@ def _clip(scene: SceneStore, every: int) -> _Clip:
     timing = timing_of(times.tolist(), start, unit, rate)
     if any(b <= a for a, b in itertools.pairwise(timing.stamps)):
         raise CorruptInputError("its time stamps repeat, which no container here can hold")
-    return _Clip(scene, frames, every, timing, aspect, container_of(name, timing))
+    return _Clip(
+        scene=scene,
+        frames=frames,
+        every=every,
+        timing=timing,
+        aspect=aspect,
+        suffix=container_of(name, timing),
+    )
 
 
 def _refs(first: FrameRef, name: str, probe: Any) -> Iterator[FrameRef]:
     """All frames of a video, of which a store has some."""
     for i, position in enumerate(probe.positions.tolist()):
         seek = None if probe.seeks is None else (int(probe.seeks[i, 0]), int(probe.seeks[i, 1]))
-        yield FrameRef(
-            i,
-            f"{name}#{position}",
-            first.uri,
-            first.fingerprint,
-            first.height,
-            first.width,
-            position,
-            seek,
-        )
+        yield replace(first, index=i, name=f"{name}#{position}", position=position, seek=seek)
 
 
 def _overlaid(store: Store, clip: _Clip) -> Iterator[NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ from segengine.ahead import requested
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
-from segengine.report import _figures, _measures
+from segengine.report import _counts, _figures, _measures
 from segengine.store.columns import arrow_column, counted
 from segengine.store.kinds import LOST
 from segengine.urls import public, public_values
@@ -44,6 +44,7 @@ def content(store: Store) -> dict[str, Any]:
     names = list(store.classes)
     truth = _truth(metrics, names)
     options = {k: v for k, v in job["segmenter"].items() if k != "kind"}
+    counted, count = _counts.counts(store)
     return {
         "name": job.get("name", "segengine"),
         "path": public(store.path),
@@ -71,6 +72,8 @@ def content(store: Store) -> dict[str, Any]:
         "quarantine": _quarantine(frames),
         "gallery": _figures.gallery(store, frames, None if truth is None else truth["matching"]),
         "own_colors": _has_own_colors(store),
+        "counts": counted,
+        "counts_count": count,
         "chart": _figures.throughput(shards),
         "fits": [_fit(fit) for fit in metrics.get("fits", [])[:FITS]],
         "fit_count": len(metrics.get("fits", [])),

@@ -3,20 +3,24 @@
 import csv
 import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import segengine
 from segengine.commands.verify import verify
 from segengine.errors import JobError
 from segengine.instances.crossings import Counts, Seen
 from segengine.instances.tracking import Look, Tracker
-from segengine.job import parse_job
+from segengine.job import load_job, parse_job
+from segengine.report import build
 from segengine.runs import Run
 from segengine.stages import tracks
 from tests.segengine.moving import CAR, HEIGHT, TRUCK, WIDTH, idf1, passing, road, write_video
 
+JOBS = Path(__file__).parents[3] / "deployments/jobs"
 VEHICLES = {
     "kind": "threshold",
     "method": "fixed",
@@ -66,7 +70,8 @@ def test_tracks_are_the_same_bytes_for_any_cut(new_bench, roads, plain_report):
 def test_tracks_of_a_road_with_bridges_are_those_of_its_vehicles(bench, roads, plain_report):
     pictures, truth = roads
     write_video(bench.inputs / "road.mkv", pictures, codec="ffv1")
-    bench.run(VEHICLES, tracks={}, store=cut(), **QUICK)
+    places = [f"source.paths=[{bench.inputs}]", f"store.path={bench.store}"]
+    segengine.run(load_job(JOBS / "road.yaml", places))
     store = bench.open()
     here = rows_by_frame(store.table("tracks").to_pylist())
     instances = rows_by_frame(store.table("instances").to_pylist())
@@ -185,6 +190,11 @@ def test_what_crosses_and_stands_is_counted_as_the_truth_has_it(bench, roads, pl
             stood
         )
     assert {float(row["start"]) for row in rows} <= {0.0, 2.0}
+    page = Path(build(str(bench.store))).read_text()
+    said = page[page.index("<h2>Counts</h2>") : page.index("<h2>Throughput</h2>")]
+    assert said.count("<svg") == 2  # the line and the zone
+    crossed = [row for row in rows if row["kind"] == "line" and row["class"] == name[CAR]]
+    assert f"{name[CAR]} forward {sum(int(row['forward']) for row in crossed)}" in said
     assert not (bench.store / "tables/counts.csv").read_bytes().count(b"\r")
 
 
