@@ -195,7 +195,7 @@ def _export(args: argparse.Namespace) -> int:
     from segengine.guards.trust import trusting
 
     export = registry.load("exports", args.to)
-    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes")}
+    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes", "redact")}
     options = {name: value for name, value in given.items() if value is not None}
     if args.overwrite:
         options["overwrite"] = True
@@ -525,7 +525,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
-    formats = "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac"
+    formats = "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac, video"
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument(
         "--out", metavar="DIR", type=_path, help="where to; default: segengine-FORMAT"
@@ -541,6 +541,11 @@ def _parser() -> argparse.ArgumentParser:
         export.add_argument(
             f"--{name}", metavar="UNITS" if name == "simplify" else "A", type=float, help=what
         )
+    export.add_argument(
+        "--redact",
+        metavar="CLASS,CLASS",
+        help="video: blur these, beyond recovery; no mask is drawn",
+    )
     show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")

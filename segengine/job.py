@@ -25,6 +25,7 @@ from segengine.placing import metres_of
 from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
 from segengine.terms.nights import AlertSpec, BudgetSpec
+from segengine.terms.quantities import Duration, seconds_of
 from segengine.types import Learned
 from segengine.urls import public_values
 
@@ -44,6 +45,8 @@ TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 """A field, or a brace that stands for itself."""
+MOST_CORNERS = 10_000
+"""Of a zone."""
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -312,6 +315,49 @@ class StoreSpec(Model):
         return self
 
 
+_Point = tuple[
+    Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]
+]
+
+
+class TracksSpec(Model):
+    """Video with instances: ids through time. Omitted: none"""
+
+    iou: float = Field(
+        0.3, gt=0, le=1, description="Least overlap of an object with where it should be by now"
+    )
+    gap: int = Field(10, ge=0, le=100_000, description="Frames for which an object may be hidden")
+    lines: dict[str, list[_Point]] = Field(
+        default_factory=dict,
+        description="Names with two points [x, y] each: what crosses them is counted",
+    )
+    zones: dict[str, list[_Point]] = Field(
+        default_factory=dict,
+        description="Names with the corners of a polygon each: what is inside is counted",
+    )
+    period: Duration = Field("1m", description="Counts are a row a period of the video")
+
+    @model_validator(mode="after")
+    def _shapes_are_shapes(self) -> TracksSpec:
+        for name, points in self.lines.items():
+            if len(points) != 2 or points[0] == points[1]:
+                raise ValueError(f"lines: {name} needs two points, as [[0, 100], [640, 100]]")
+        for name, points in self.zones.items():
+            if not 3 <= len(set(points)) <= MOST_CORNERS:
+                raise ValueError(f"zones: {name} needs 3 to {MOST_CORNERS} corners, each [x, y]")
+        both = sorted({*self.lines} & {*self.zones})
+        if both:
+            raise ValueError(f"zones: {both[0]} is the name of a line")
+        if self.seconds <= 0:
+            raise ValueError("period: must be more than nothing")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """The period."""
+        return seconds_of(self.period)
+
+
 class Sources:
     """The JSON schema of a `source` block: one of the kinds, each with its own options.
 
@@ -486,6 +532,7 @@ class Job(Model):
     - `truth`: label images to measure against; optional.
     - `segmenter`: `kind`, and the options of that kind.
     - `store`: `path`; sides of chunks and shards in pixels.
+    - `tracks`: ids of a video's objects through time; optional.
     - `evaluate`: metrics and losses; `cluster`: workers; `faults`: retries, seconds, shares.
     - `budget`: hours that a run keeps; `alerts`: figures that it tells of.
 
@@ -498,6 +545,7 @@ class Job(Model):
     truth: TruthSpec | None = None
     segmenter: Annotated[SegmenterSpec, Segmenters()]
     store: StoreSpec
+    tracks: TracksSpec | None = None
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()
     budget: BudgetSpec | None = None

@@ -319,6 +319,7 @@ def planning(
     found = yield from scanning(source, previous, unplaced, cut, same_source)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
+    _check_tracks(job, found.layouts, outputs)
     keys = mask_keys(job, outputs)
     plan = _unread(job, objects, found, keys, digest(keys), outputs)
     plan.broken = repair
@@ -474,6 +475,19 @@ def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None
                 f"{width} pixels in memory, about {size / 2**30:.1f} GiB, and a worker has "
                 f"{limit / 2**30:.1f} GiB; use fewer workers or smaller scenes"
             )
+
+
+def _check_tracks(job: Job, layouts: Mapping[str, Layout], outputs: tuple[str, ...]) -> None:
+    """Raise JobError where objects are to be followed, and there are none, or no video."""
+    if job.tracks is None:
+        return
+    if "instances" not in outputs:
+        raise JobError(
+            f"tracks: {job.segmenter.kind} finds no objects; set segmenter.instances: components, or "
+            "leave the block out"
+        )
+    if layouts and all(layout.times is None for layout in layouts.values()):
+        raise JobError("tracks: source.paths has no video; leave the block out")
 
 
 def _worker_memory(job: Job) -> float:

@@ -31,6 +31,7 @@ from segengine.stages.tables import TABLES, SceneFigures
 from segengine.store.arrays import ArraySpec
 from segengine.store.keys import (
     COLORS,
+    COUNTS,
     CUT_INSTANCES,
     METRICS,
     UNPLACED,
@@ -47,7 +48,7 @@ from segengine.worker.fits import read_fit
 
 VERSION = 2
 """Raised when figures of `metrics.json` can change."""
-OBJECTS = (*map(table_key, TABLES), METRICS, CUT_INSTANCES)
+OBJECTS = (*map(table_key, TABLES), COUNTS, METRICS, CUT_INSTANCES)
 """What every publish writes again, beside the report, colours and packs."""
 
 
@@ -251,6 +252,8 @@ def published_mark(plan: Plan) -> str:
         for la in plan.layouts.values()
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
+    if plan.job.tracks is not None:
+        evaluate.append(plan.job.tracks.model_dump(mode="json"))
     truth = truths.of_job(plan.job.as_json())
     unplaced = [[u.name, u.fingerprint, u.reason] for u in _without_place(plan)]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced, VERSION])
