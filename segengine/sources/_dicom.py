@@ -9,6 +9,7 @@ Sources: DICOM PS3.3 (image plane and pixel modules, functional groups), PS3.5 a
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ _TAGS = (
     "ModalityLUTSequence", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
+HEADER = "DICOM header"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MASKS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes of segmentations: masks beside images are not the next night's input."""
@@ -95,6 +97,8 @@ class Header:
     """Stored values from and to which a pixel is none."""
     planes: tuple[Plane, ...]
     """One a frame."""
+    problem: CorruptInputError | TransientInputError | None = None
+    """Why its pixels cannot be read, where the rest is known."""
 
     @property
     def dtype(self) -> str:
@@ -116,10 +120,10 @@ def _remembered(uri: str, fingerprint: str) -> Header | None:
 
 
 def _header(uri: str) -> Header | None:
-    with open_input(uri) as file, _reading("DICOM header"):
+    with open_input(uri) as file, _reading(HEADER):
         syntax, data = _elements(file)
-        size = file.seek(0, 2)
-        return _told(data, syntax, size)
+        held = -file.tell() + file.seek(0, os.SEEK_END)
+        return _told(data, syntax, held)
 
 
 def is_dicom(uri: str) -> bool:
@@ -135,10 +139,20 @@ def _is_marked(file: BinaryIO) -> bool:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """pydicom warns of what it mends, and raises whatever it likes."""
+    """pydicom warns of what it mends, and raises whatever it likes.
+
+    What it says of a header is not told on: it quotes values, and these may be of a patient.
+    """
     with warnings.catch_warnings(), damage(what):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except (CorruptInputError, TransientInputError, MemoryError):
+            raise
+        except Exception as error:
+            if what == HEADER:
+                raise CorruptInputError(f"damaged {what} ({type(error).__name__})") from None
+            raise
 
 
 def _elements(file: BinaryIO) -> tuple[Any, Any]:
@@ -168,23 +182,20 @@ def _elements(file: BinaryIO) -> tuple[Any, Any]:
     return syntax, data
 
 
-def _told(data: Any, syntax: Any, size: int) -> Header | None:
+def _told(data: Any, syntax: Any, held: int) -> Header | None:
+    """`held`: bytes from the pixels on."""
     height, width = int(data.get("Rows") or 0), int(data.get("Columns") or 0)
     if not height or not width or str(data.get("SOPClassUID", "")) in _MASKS:
         return None
     frames = int(data.get("NumberOfFrames") or 1)
     allocated = int(data.get("BitsAllocated") or 0)
     samples = int(data.get("SamplesPerPixel") or 1)
-    _require_read(data, syntax, allocated, samples)
+    _require_known(data, allocated, samples)
     frame = height * width * samples * allocated // 8
     if frame > MOST_BYTES or not 1 <= frames <= MOST_FRAMES:
         raise CorruptInputError(
             f"has {frames:,} frames of {frame:,} bytes; at most {MOST_FRAMES:,} of {MOST_BYTES:,} "
             "are read"
-        )
-    if not syntax.is_encapsulated and frames * frame > size:
-        raise CorruptInputError(
-            f"cut short: its header says {frames * frame:,} bytes of pixels, and it has {size:,}"
         )
     signed = int(data.get("PixelRepresentation") or 0) == 1
     stored = _stored(data, allocated, signed)
@@ -206,11 +217,12 @@ def _told(data: Any, syntax: Any, size: int) -> Header | None:
         inverted=data.get("PhotometricInterpretation") == "MONOCHROME1",
         padding=_padding(data, allocated, signed) if samples == 1 else None,
         planes=_planes(data, frames),
+        problem=_problem(data, syntax, frames * frame, held),
     )
 
 
-def _require_read(data: Any, syntax: Any, allocated: int, samples: int) -> None:
-    """Raise CorruptInputError, TransientInputError for pixels that cannot be read here."""
+def _require_known(data: Any, allocated: int, samples: int) -> None:
+    """Raise CorruptInputError for pixels of a kind that is not read."""
     colours = str(data.get("PhotometricInterpretation", ""))
     if samples not in (1, 3) or colours == "PALETTE COLOR":
         raise CorruptInputError(
@@ -222,23 +234,33 @@ def _require_read(data: Any, syntax: Any, allocated: int, samples: int) -> None:
         raise CorruptInputError(
             "has a table in place of rescale slope and intercept: it is not read"
         )
+
+
+def _problem(
+    data: Any, syntax: Any, claimed: int, held: int
+) -> CorruptInputError | TransientInputError | None:
     if not syntax.is_encapsulated:
-        return
+        if claimed <= held:
+            return None
+        return CorruptInputError(
+            f"cut short: its header says {claimed:,} bytes of pixels, and it has {max(0, held):,}"
+        )
     from pydicom.pixels.decoders.base import get_decoder
 
     try:
         plugins = get_decoder(syntax).available_plugins
     except NotImplementedError:
-        raise CorruptInputError(f"{syntax.name} is not read; write it uncompressed") from None
+        return CorruptInputError(f"{syntax.name} is not read; write it uncompressed")
     if syntax == _EXTENDED and int(data.get("BitsStored") or 8) > 8:
         plugins = tuple(name for name in plugins if name != "pillow")  # which takes 8
     if not plugins:
         package = _PLUGINS.get(str(syntax), _OPENJPEG)
         # Not corrupt, which would be final: once it is installed the next run reads the file.
-        raise TransientInputError(
+        return TransientInputError(
             f"{syntax.name} needs a decoder that is not installed; "
             f"python -m pip install pylibjpeg {package} brings it"
         )
+    return None
 
 
 def _stored(data: Any, allocated: int, signed: bool) -> np.dtype[Any]:
@@ -332,6 +354,8 @@ def _number(value: Any) -> float:
 
 def stored_pixels(uri: str, header: Header, frame: int) -> NDArray[Any]:
     """(y, x, band) of a frame as stored, YBR turned into RGB. Raises as `header_of`."""
+    if header.problem is not None:
+        raise type(header.problem)(*header.problem.args)
     with open_input(uri) as file, _reading("DICOM pixels"):
         needed("pydicom")
         from pydicom.pixels.utils import pixel_array

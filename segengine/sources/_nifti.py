@@ -25,6 +25,8 @@ from segengine.sources._files import open_input
 from segengine.sources._inflated import MOST_RATIO, Inflated
 from segengine.sources._volumes import Lies, Rescale, damage, needed, rescaled_dtype
 
+_MOST_KEPT = 4
+"""Open files: an image and its truth are read by turns."""
 _HEADER = 540
 """Bytes of the longer one."""
 _ONE, _TWO = 348, 540
@@ -206,17 +208,27 @@ def _lies(header: Any, codes: tuple[int, int]) -> Lies | None:
 
 
 class _Kept:
-    """The packed volume that this process read last, with the points from which to go on."""
+    """Files that this process read last, packed ones with the points from which to go on."""
 
     def __init__(self) -> None:
         self.lock = Lock()  # a shard may be read ahead
-        self.held: tuple[tuple[str, str], OpenNifti, ExitStack] | None = None
+        self.held: dict[tuple[str, str], tuple[OpenNifti, ExitStack]] = {}
 
-    def exchange(self, now: Any) -> Any:
-        """Keep it, and no longer the one before, which is returned."""
+    def take(self, key: tuple[str, str]) -> tuple[OpenNifti, ExitStack] | None:
+        """A file, for one reader."""
         with self.lock:
-            self.held, before = now, self.held
-        return before
+            return self.held.pop(key, None)
+
+    def put(self, key: tuple[str, str], opened: tuple[OpenNifti, ExitStack]) -> None:
+        """Keep a file, and no longer those before the last few."""
+        with self.lock:
+            old = [self.held.pop(key, None)]
+            self.held[key] = opened
+            while len(self.held) > _MOST_KEPT:
+                old.append(self.held.pop(next(iter(self.held))))
+        for each in old:
+            if each is not None:
+                each[1].close()
 
 
 _KEPT = _Kept()
@@ -224,26 +236,19 @@ _KEPT = _Kept()
 
 @contextmanager
 def open_nifti(uri: str, fingerprint: str = "") -> Iterator[OpenNifti]:
-    """An open file; a packed one is kept afterwards where a fingerprint tells that it is the same.
+    """An open file; kept afterwards where a fingerprint tells that it is the same.
 
     Raises CorruptInputError, TransientInputError.
     """
-    found = _KEPT.exchange(None)
-    if found is not None and (not fingerprint or found[0] != (uri, fingerprint)):
-        found[2].close()
-        found = None
-    if found is None:
-        closing = ExitStack()
-        with ExitStack() as failed:
-            failed.push(closing)
-            opened = OpenNifti(closing.enter_context(open_input(uri)))
-            failed.pop_all()
-        found = (uri, fingerprint), opened, closing
+    key = uri, fingerprint
+    found = _KEPT.take(key) if fingerprint else None
     with ExitStack() as failed:
-        failed.push(found[2])
-        yield found[1]
+        if found is None:
+            closing = failed.enter_context(ExitStack())
+            found = OpenNifti(closing.enter_context(open_input(uri))), closing
+        else:
+            failed.push(found[1])
+        yield found[0]
         if fingerprint:
             failed.pop_all()
-            before = _KEPT.exchange(found)
-            if before is not None:
-                before[2].close()
+            _KEPT.put(key, found)

@@ -110,10 +110,7 @@ def grouped(matches: Sequence[Match]) -> tuple[list[Entry], list[Match]]:
             series.setdefault((folder, header.series), []).append((match, header))
     folders = [folder for folder, _ in series]
     for (folder, _), found in series.items():
-        alone = folders.count(folder) == 1 and not any(
-            entry.uri.rpartition("/")[0] == folder for entry in entries if not entry.parts
-        )
-        entries.append(_entry(found, folder, alone))
+        entries.append(_entry(found, folder, folders.count(folder) == 1))
     return entries, others
 
 
@@ -155,7 +152,10 @@ def read_series(entry: Entry) -> Series:
     """The volume of an entry, its headers read. Raises CorruptInputError, TransientInputError."""
     parts = entry.parts or (Part(entry.uri, name=entry.name),)
     far = any(is_url(part.uri) for part in parts)
-    headers = several(parts, partial(_required, several_=len(parts) > 1), far=far)
+    headers = list(several(parts, partial(_required, several_=len(parts) > 1), far=far))
+    problem = headers[0].problem
+    if problem is not None and all(header.problem is not None for header in headers):
+        raise type(problem)(*problem.args)
     return arranged(
         [
             Slice(part.name or entry.name, part.uri, frame, header)

@@ -49,8 +49,8 @@ def without_suffix(name: str) -> str:
     >>> without_suffix("a/brain.nii.gz"), without_suffix("a/b.tif")
     ('a/brain', 'a/b')
     """
-    suffix = suffix_of(name)
-    return name[: -len(suffix)] if suffix == ".nii.gz" else str(PurePosixPath(name).with_suffix(""))
+    last = len(".nii.gz") if suffix_of(name) == ".nii.gz" else len(PurePosixPath(name).suffix)
+    return name[:-last] if last else name
 
 
 def needed(module: str) -> Any:

@@ -183,7 +183,14 @@ def _with_series(found: dict[str, _Found], kind: str) -> tuple[dict[str, _Found]
     taken = {match.uri for match in files}
     left = {uri: match for uri, match in found.items() if uri not in taken}
     left |= {e.uri: _Found(e.name, e.uri, e.fingerprint, parts=e.parts) for e in entries}
-    return left, {match.uri: _suffix(match.name) for match in others}
+    passed = {match.uri: _suffix(match.name) for match in others}
+    if not left:
+        only = counted(Counter(passed.values()))
+        raise ValueError(
+            f"source.paths: {files[0].name} and what else is named holds no image (only what is skipped: "
+            f"{only}); check the path"
+        )
+    return left, passed
 
 
 def _is_dicom(match: _Found, kind: str) -> bool:
