@@ -18,6 +18,7 @@ import zarr
 from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_windowing
+from scipy import ndimage
 
 import segengine
 from segengine.commands.plan import plan
@@ -564,6 +565,47 @@ def test_a_volume_is_segmented_verified_and_kept_up_to_date(tmp_path: Path) -> N
         {**job.as_json(), "source": {**job.as_json()["source"], "window": None}}
     )
     assert segengine.run(other).computed == 0
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_the_worked_example(tmp_path: Path) -> None:
+    """deployments/jobs/volume.yaml; distances are millimetres of the scene, as by SciPy."""
+    example = Path(__file__).parents[3] / "deployments/jobs/volume.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    values = body(4)
+    write_series(tmp_path / "ct/one", values)
+    write_nifti(tmp_path / "ct/two.nii.gz", values.T, AFFINE)
+    write_series(
+        tmp_path / "ct/flat", values[:1], PixelSpacing=None
+    )  # says no place, and no spacing
+    truth = np.roll(values > -200, (2, 1), (1, 2)).astype(np.uint8)
+    for name in ("one", "two", "IM0000"):
+        path = tmp_path / f"ct-labels/{name}.nii.gz"
+        write_nifti(path, truth[:1].T if name == "IM0000" else truth.T, AFFINE)
+    assert segengine.run(load_job(job)).exit_code == 0
+    store = segengine.open_store(tmp_path / "masks/volume.zarr")
+    assert store["two"].attributes["volume"]["spacing"][0] == pytest.approx(2.5)
+    found = store.metrics["scenes"]
+    for scene, spacing in (("one", (0.75, 0.5)), ("two", store["two"].layout.spacing)):
+        for index, name in enumerate(store.classes):
+            each = []
+            for a, b in zip(store[scene].mask[:], truth, strict=True):
+                edges = [
+                    m & ~ndimage.binary_erosion(m, ndimage.generate_binary_structure(2, 1))
+                    for m in (a == index, b == index)
+                ]
+                both = [
+                    ndimage.distance_transform_edt(~y, sampling=spacing)[x]
+                    for x, y in (edges, edges[::-1])
+                ]
+                if all(len(d) for d in both):
+                    each.append(max(np.percentile(d, 95) for d in both))
+            ours = found[scene]["hd95(spacing=scene)"]["classes"][name]
+            assert ours["hd95"] == pytest.approx(np.mean(each), abs=1e-9)
+    (other,) = found.keys() - {"one", "two"}
+    assert found[other]["hd95(spacing=scene)"]["mean_hd95"] is None
+    assert ["says no spacing" in row["reason"] for row in store.metrics["missing_truth"]] == [True]
 
 
 def test_numbers_tell_a_missing_slice_from_one_that_never_was() -> None:
