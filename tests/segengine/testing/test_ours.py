@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import zarr
 
+import segengine
 from segengine import registry
 from segengine.dispatch import clusters
 from segengine.errors import JobError
