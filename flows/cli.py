@@ -525,7 +525,10 @@ def _parser() -> argparse.ArgumentParser:
     add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
-    formats = "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac, video"
+    formats = (
+        "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac, video, "
+        "nifti, dicom-seg"
+    )
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument(
         "--out", metavar="DIR", type=_path, help="where to; default: segengine-FORMAT"

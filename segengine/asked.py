@@ -47,6 +47,7 @@ from segengine.types import (
     Prediction,
     Provenance,
     Responds,
+    Scaled,
     Scope,
     Seams,
     Segmenter,
@@ -284,6 +285,11 @@ def needs(metric: Metric[Any]) -> tuple[str, ...]:
 def uses(metric: Metric[Any]) -> tuple[str, ...]:
     """What a metric needs, and what it takes where it is there."""
     return (*needs(metric), *(metric.uses if isinstance(metric, Uses) else ()))
+
+
+def scaled(metric: Metric[Any], spacing: tuple[float, float] | None) -> Metric[Any] | None:
+    """A metric for a scene of that spacing (y, x), in millimetres; None: it cannot be measured there."""
+    return metric.scaled(spacing) if isinstance(metric, Scaled) else metric
 
 
 def unmet(metric: Metric[Any]) -> str:

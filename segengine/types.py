@@ -768,6 +768,17 @@ class Uses(Protocol):
 
 
 @runtime_checkable
+class Scaled(Protocol):
+    """Asked of metrics where masks are measured; without, its figures do not depend on the scene."""
+
+    def scaled(self, spacing: tuple[float, float] | None) -> Metric[Any] | None:
+        """The same for a scene whose pixels (y, x) are so far apart, in millimetres; None: not known.
+
+        None: it cannot be measured there."""
+        ...
+
+
+@runtime_checkable
 class Unmet(Protocol):
     """Asked of metrics when a run is planned."""
 
@@ -850,7 +861,7 @@ class View(Protocol):
 
 
 class MetricParts(
-    Versioned, Needs, Uses, Unmet, Whole, Framed, Locates, Matches, Headline, LowerIsBetter, PerFrame,
-    View, Protocol,
+    Versioned, Needs, Uses, Scaled, Unmet, Whole, Framed, Locates, Matches, Headline, LowerIsBetter,
+    PerFrame, View, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a metric, or of a loss's statistic, beyond its protocol."""

@@ -252,8 +252,8 @@ def tables() -> str:
     """Columns of the parquet tables."""
     from segengine.instances.rows import TABLE_SCHEMA
     from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
-    from segengine.store.runs import RUNS_SCHEMA
     from segengine.stages.tracks import TRACKS_SCHEMA
+    from segengine.store.runs import RUNS_SCHEMA
 
     schemas = {
         "frames": FRAMES_SCHEMA,

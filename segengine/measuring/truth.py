@@ -26,6 +26,7 @@ from segengine.registry import reader
 from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
+from segengine.sources._volumes import NIFTI, suffix_of, without_suffix
 from segengine.store.blobs import zarr_store
 from segengine.types import Bool, FrameRef, Truth, TruthRef
 from segengine.urls import public
@@ -226,8 +227,8 @@ def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
         path = PurePosixPath(ref.name)
     fields = {
         "name": path.name,
-        "stem": path.stem,
-        "path": str(path.with_suffix("")),
+        "stem": without_suffix(path.name),
+        "path": without_suffix(str(path)),
         "parent": str(path.parent) if str(path.parent) != "." else "",
         "scene": scene,
         "frame": str(ref.position),
@@ -400,6 +401,8 @@ def _values(
     try:
         if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
             return _raster_values(uri, place, size, rows, cols, trust, colors)
+        if suffix_of(public(uri)) in NIFTI:
+            return _volume_values(truth, place, size, rows, cols, colors), None
         if suffix == ".zarr":
             return _zarr_values(uri, place, size, rows, cols, colors), None
         whole = _image_values(uri, truth.fingerprint, place == 0, size, colors)
@@ -533,6 +536,24 @@ def _zarr_values(
     number = np.unravel_index(place if count > 1 else 0, maps) if maps else ()
     at: tuple[Any, ...] = (*map(int, number), rows, cols)
     return _grays(uri, np.asarray(array[at]), colors)
+
+
+def _volume_values(
+    truth: TruthRef, place: int, size: tuple[int, int], rows: slice, cols: slice, colors: bool
+) -> NDArray[Any]:
+    from segengine.sources._nifti import open_nifti
+
+    with open_nifti(truth.uri, truth.fingerprint) as volume:
+        about = volume.header
+        _check_size(truth.uri, (about.height, about.width), size)
+        if about.channels > 1:
+            raise MissingTruthError(_not_one_band(truth.uri, f"of {about.channels} channels"))
+        if 1 < about.frames <= place:
+            raise MissingTruthError(
+                f"{truth.uri}: has {about.frames} slices, none with index {place}"
+            )
+        stored = volume.rows(place if about.frames > 1 else 0, rows, cols)
+        return _grays(truth.uri, about.rescale.applied(stored[..., 0], about.dtype), colors)
 
 
 def _check_size(uri: str, found: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from segengine import tiling
+from segengine.sources._volumes import without_suffix
 from segengine.store.keys import METADATA, PACKED
 from segengine.store.layouts import Layout
 from segengine.types import Entry, Probe
@@ -195,9 +195,8 @@ def _next_name(base: str, layouts: Mapping[str, Layout]) -> str:
 
 def _own_name(entry: Entry, layouts: Mapping[str, Layout]) -> str:
     frame_name = entry.name
-    path = PurePosixPath(frame_name)
     # A scene of several files has a name that is no file's.
-    stem = str(path.with_suffix("")) if path.suffix and not entry.parts else frame_name
+    stem = without_suffix(frame_name) if not entry.parts else frame_name
     own = [n for n, layout in layouts.items() if frame_name in layout.names]
     if own:  # its old place has another shape
         return _next_name(min(own, key=len), layouts)

@@ -562,6 +562,17 @@ def _unrecorded(plan: Plan) -> list[str]:
     return [s for s in RecordLog(plan.objects).unrecorded(known) if s in plan.states]
 
 
+def _noted(plan: Plan) -> Iterator[str]:
+    """What is odd about where volumes lie, each oddness once."""
+    by_note: dict[str, list[str]] = {}
+    for name, layout in plan.layouts.items():
+        for note in layout.attributes.get("volume", {}).get("notes", ()):
+            by_note.setdefault(note, []).append(name)
+    for note, names in by_note.items():
+        volumes = "1 volume has" if len(names) == 1 else f"{len(names)} volumes have"
+        yield f"{volumes} {note} ({named(names)}): masks are in its slices as they are"
+
+
 def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     stale = sum(s.stale for s in plan.states.values())
     retried = sum(s.retried for s in plan.states.values())
@@ -600,6 +611,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         )
     for each in plan.scan.waiting:
         yield f"{each.name} waits for the next run: {each.reason}"
+    yield from _noted(plan)
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
         yield f"{inputs} outside source.area, without a place in the store"

@@ -238,8 +238,9 @@ class Measurer:
             told=tuple(one.told for one in own),
             truth=self.truth,
             spec=self.spec,
-            key=self._keys[False if layout.cut else None],
+            key=self._key(layout, False if layout.cut else None),
             area=self._area(layout),
+            spacing=layout.spacing,
         )
 
     @cached_property
@@ -260,13 +261,13 @@ class Measurer:
         folds = self.spec.folds
         whole = [f for f in folds if f.whole] if layout.cut else []
         if len(whole) < len(folds):
-            key = self._keys[False if layout.cut else None]
+            key = self._key(layout, False if layout.cut else None)
             for place, checksum in sorted(masks.checksums.items()):
                 window = layout.window(place)
                 refs = self._here(layout, window, masks.lost[place])
                 yield self._task("measure", layout, place, window, refs, own, checksum, key)
         if whole:
-            key = self._keys[True]
+            key = self._key(layout, True)
             for frame in range(layout.shape[0]):
                 task = self._frame_task(layout, frame, masks, own, key)
                 if task is not None:
@@ -281,6 +282,13 @@ class Measurer:
             whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION, *cut])
             for whole in (True, False, None)
         }
+
+    def _key(self, layout: Layout, whole: bool | None) -> str:
+        """That of the metrics in a scene, whose spacing may be in their figures."""
+        key = self._keys[whole]
+        folds = (f for f in self.spec.folds if whole in (None, f.whole))
+        scaled = layout.spacing is not None and any(f.scaled(None) is None for f in folds)
+        return digest([key, layout.spacing]) if scaled else key
 
     def _frame_task(
         self, layout: Layout, frame: int, masks: _Masks, own: list[_Told], key: str
@@ -329,6 +337,7 @@ class Measurer:
             truths=here,
             truth=self.truth,
             spec=self.spec,
+            spacing=layout.spacing,
             arrays=self.arrays[layout.scene],
             places=(place,),
             inputs=inputs,

@@ -99,6 +99,12 @@ class Layout:
         """Where it lies."""
         return Placing.of(self.attributes, *self.shape[1:])
 
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """Of a volume's pixels (y, x), in millimetres; None: not known."""
+        sides = self.attributes.get("volume", {}).get("spacing")
+        return None if sides is None else (float(sides[1]), float(sides[2]))
+
     def window(self, place: Place) -> Window:
         """The box of a shard."""
         return tiling.shard_window(place, self.shape, self.shard)

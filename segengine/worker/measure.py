@@ -82,6 +82,8 @@ class MeasureTask:
     """How the images are read, as JSON, where a metric needs them."""
     area: str = field(default="", repr=False)
     """The same where only what lies in the job's area is scored."""
+    spacing: tuple[float, float] | None = None
+    """Of pixels (y, x), in millimetres; None: not known."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""
     attempt: int = 1
@@ -138,6 +140,7 @@ def measure_stored(
         key=how.key,
         cut=shard.cut,
         area=how.area,
+        spacing=how.spacing,
         writer=writer,
     )
     measure(task, maps)
@@ -157,6 +160,7 @@ def _measured(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> MeasureRec
 
 
 _OBJECTS = frozenset(("objects", "truth_objects"))
+NO_SPACING = "its scene says no spacing; figures in millimetres leave it out"
 LACKING = "its truth has only classes; figures of instances leave it out"
 
 
@@ -176,7 +180,9 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
     counted: dict[int, int] = {}
     lacking: dict[int, str] = {}
     provider = truths.from_json(task.truth) if task.truth else None
-    folds, maps = task.folds, _Maps(task, held)
+    folds = [None if fold is None else fold.scaled(task.spacing) for fold in task.folds]
+    unscaled = any(f and not scaled for f, scaled in zip(task.folds, folds, strict=True))
+    maps = _Maps(task, held)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
     for i, ref in enumerate(task.frames):
         rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
@@ -197,6 +203,8 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
         todo = [f if f is not None and _can(f, truth) else None for f in folds]
         if truth is not None and any(f and not can for f, can in zip(folds, todo, strict=True)):
             lacking[ref.index] = LACKING
+        elif unscaled:
+            lacking[ref.index] = NO_SPACING
         if not any(todo):
             continue
         needs = {need for fold in todo if fold is not None for need in fold.uses}
