@@ -178,6 +178,10 @@ class Plan:
         box = Box.of(window, layout.frame(window.start[0]), *asked.context(self.plugin))
         return None if box is None else box.slices
 
+    def pending_of(self, layout: Layout) -> int:
+        """Shards of a scene left to do."""
+        return self.states[layout.scene].pending
+
     def pending_places(self, layout: Layout) -> Iterator[Place]:
         """Shards of a scene left to do, in raster order."""
         for f, y, x in np.argwhere(~self.states[layout.scene].done):

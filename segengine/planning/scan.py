@@ -57,12 +57,6 @@ class Scan:
     """Inputs without a place of which no pixel lies in the job's area."""
     beyond: tuple[Unplaced, ...] = ()
     """Those of them that are scenes of their own, as the next run knows them again."""
-    """Inputs without a place of which no pixel lies in the job's area."""
-
-    @property
-    def outside(self) -> int:
-        """How many lie outside the job's area."""
-        return len(self.beyond)
 
     @property
     def frames(self) -> int:
@@ -146,8 +140,8 @@ def scanning(
                 entries[entry.name] = replace(entry, fingerprint=known[entry.name])
         elif isinstance(outcome, OutsideError):
             if entry.name not in placed_names:
-                there = (entry.name, entry.uri, entry.fingerprint, OUTSIDE, where)
-                beyond.append(Unplaced(*there))
+                kept_out = (entry.name, entry.uri, entry.fingerprint, OUTSIDE, where)
+                beyond.append(Unplaced(*kept_out))
         elif isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
                 bad.append(outcome)
