@@ -12,6 +12,7 @@ import pytest
 from rasterio.warp import transform
 
 import segengine
+from segengine.commands.zones import zones
 from segengine.errors import JobError
 from segengine.job import load_job
 from segengine.planning.layout import Cut, Probed, place
@@ -316,3 +317,30 @@ def test_scenes_outside_are_looked_at_once(bench: Any, monkeypatch: pytest.Monke
     geojson(Path(area), [(203, -207), (60_000, -207), (60_000, 300), (203, 300)])
     done = bench.run(KMEANS, source=source(bench, area=area, resolution=20.0), store={"shard": 64})
     assert done.scenes == 2
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_the_worked_example_of_parcels(tmp_path: Path) -> None:
+    """deployments/jobs/parcels.yaml, and the areas that its first lines tell to ask for."""
+    example = Path(__file__).parents[2] / "deployments/jobs/parcels.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    scenes = tmp_path / "scenes"
+    write(scenes / "near.tif", field(20, 7200), 20)
+    write(scenes / "far.tif", field(20, 7200), 20, (CORNER[0] + 90_000, CORNER[1]))
+    square = [(1003, -1207), (2203, -1207), (2203, -2407), (1003, -2407)]
+    parcels = geojson(tmp_path / "parcels.geojson", square)
+    done = segengine.run(load_job(job))
+    assert (done.exit_code, done.scenes, done.shards) == (0, 1, 9)
+    store = segengine.open_store(tmp_path / "masks/parcels.zarr")
+    found = np.asarray(store["near"].mask)[0]
+    assert found.shape == (720, 720)
+    assert (found != store["near"].void).sum() == 120 * 120
+    feature = {"type": "Feature", "properties": {"owner": "a"}}
+    polygon = json.loads(Path(parcels).read_text())
+    Path(parcels).write_text(json.dumps(feature | {"geometry": polygon}))
+    table = zones(str(tmp_path / "masks/parcels.zarr"), parcels, str(tmp_path / "parcels.csv"))
+    assert sum(table.areas.values()) == pytest.approx(1_440_000, rel=0.02)
+    (header, row) = (tmp_path / "parcels.csv").read_text().splitlines()
+    assert header.startswith('"owner"')
+    assert row.startswith('"a"')
