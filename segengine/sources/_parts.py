@@ -206,7 +206,7 @@ def beyond(source: Opens, ref: FrameRef, side: int) -> Bool | None:
     """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
     if source.area is None:
         return None
-    return area_on(source.area, source.area_mark, _known(source, ref).grid).beyond(side)
+    return area_on(source.area, source.area_mark, known(source, ref).grid).beyond(side)
 
 
 def _read(
