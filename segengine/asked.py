@@ -18,6 +18,7 @@ from segengine.errors import JobError
 from segengine.guards.parts import Parts
 from segengine.instances.join import BAND, components, renumbered
 from segengine.types import (
+    Beyond,
     Bool,
     ChecksPixels,
     Color,
@@ -253,6 +254,11 @@ def lister(source: Source) -> Lists | None:
 def within(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
     """(y, x) of a window, what of it counts; None: all."""
     return source.within(ref, rows, cols) if isinstance(source, Within) else None
+
+
+def beyond(source: Source, ref: FrameRef, side: int) -> Bool | None:
+    """(y, x) squares of `side` pixels that are known to count nowhere; None: nothing is known."""
+    return source.beyond(ref, side) if isinstance(source, Beyond) else None
 
 
 def mark(source: Source, ref: FrameRef) -> str | None:

@@ -740,8 +740,18 @@ class Within(Protocol):
         ...
 
 
+@runtime_checkable
+class Beyond(Protocol):
+    """Asked of sources before a run, for shards that need no worker."""
+
+    def beyond(self, ref: FrameRef, side: int) -> Bool | None:
+        """(y, x) squares of so many pixels of which it is sure, without reading, that none lies in the
+        job's area; None: nothing is known. Raises as `within`."""
+        ...
+
+
 class SourceParts(
-    Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Protocol
+    Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Beyond, Protocol
 ):
     """All that the engine may ask of a source beyond its protocol."""
 

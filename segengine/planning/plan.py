@@ -28,7 +28,7 @@ from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
 from segengine.store.kinds import FrameFailure
-from segengine.store.layouts import Layout, Reads, load_layouts, load_unplaced
+from segengine.store.layouts import Layout, Reads, load_layouts, load_outside, load_unplaced
 from segengine.store.records import RecordLog, batches
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
@@ -178,6 +178,10 @@ class Plan:
         box = Box.of(window, layout.frame(window.start[0]), *asked.context(self.plugin))
         return None if box is None else box.slices
 
+    def pending_of(self, layout: Layout) -> int:
+        """Shards of a scene left to do."""
+        return self.states[layout.scene].pending
+
     def pending_places(self, layout: Layout) -> Iterator[Place]:
         """Shards of a scene left to do, in raster order."""
         for f, y, x in np.argwhere(~self.states[layout.scene].done):
@@ -316,7 +320,8 @@ def planning(
         old_source.get("paths", ())
     ) == set(source["paths"])
     unplaced = load_unplaced(objects) if old and same_reach else ()
-    found = yield from scanning(source, previous, unplaced, cut, same_source)
+    outside = load_outside(objects) if old and same_reach else ()
+    found = yield from scanning(source, previous, unplaced, cut, same_source, outside)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     _check_tracks(job, found.layouts, outputs)
@@ -343,12 +348,15 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
     """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
     layouts = load_layouts(objects)
     unplaced = load_unplaced(objects)
+    beyond = load_outside(objects)
     found = Scan(
         layouts,
         tuple(u for u in unplaced if not u.waits),
         frozenset(),
         0,
         waiting=tuple(u for u in unplaced if u.waits),
+        outside=len(beyond),
+        beyond=beyond,
     )
     if isinstance(job.plugin, StandIn):
         outputs = job.plugin.outputs(objects, layouts)

@@ -5,6 +5,7 @@ Listing reads no pixels, and an input whose fingerprint is known is not opened a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,7 +24,7 @@ from segengine.planning.layout import Cut, Probed, homes, outgrown, place
 from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import parameters, reader
 from segengine.sources._growing import fresh, growing
-from segengine.store.layouts import WAITING, Layout, Unplaced
+from segengine.store.layouts import OUTSIDE, WAITING, Layout, Unplaced
 from segengine.store.values import encode
 from segengine.types import Entry, Source
 
@@ -54,6 +55,8 @@ class Scan:
     """Inputs that are still being written: left as they were until the next run."""
     outside: int = 0
     """Inputs without a place of which no pixel lies in the job's area."""
+    beyond: tuple[Unplaced, ...] = ()
+    """Those of them that are scenes of their own, as the next run knows them again."""
 
     @property
     def frames(self) -> int:
@@ -70,9 +73,10 @@ def scan(
     unplaced: Sequence[Unplaced],
     cut: Cut,
     unchanged_source: bool = True,
+    outside: Sequence[Unplaced] = (),
 ) -> Scan:
     """As `scanning`, for those whom its progress is nothing to."""
-    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source))
+    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source, outside))
 
 
 def scanning(
@@ -81,11 +85,13 @@ def scanning(
     unplaced: Sequence[Unplaced],
     cut: Cut,
     unchanged_source: bool = True,
+    outside: Sequence[Unplaced] = (),
 ) -> Generator[Progress, None, Scan]:
     """List the inputs and lay them out; yields how many of those to be looked at have been.
 
     `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
-    known fingerprint spares reading the header. Raises JobError for a path that matches nothing.
+    known fingerprint spares reading the header. `outside`: inputs that the last run found there.
+    Raises JobError for a path that matches nothing.
     """
     try:
         listing = _listing(spec)
@@ -99,17 +105,26 @@ def scanning(
     mapped = spec.get("mosaic") is not None
     known = _known(previous, entries, mapped)
     final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
+    where = "" if mapped else _where(spec)
+    away = {u.name: u for u in outside if u.reason == where} if unchanged_source and where else {}
     placed_names = {n for layout in previous.values() for n in layout.names if not mapped}
     probes: list[Probed] = []
     bad = [Unplaced(each.name, each.uri, "", each.kind, each.reason) for each in listing.unlisted]
+    beyond: list[Unplaced] = []
     todo: list[Entry] = []
     for entry in listing.entries:
         old = final.get(entry.name)
-        if old is not None and old.fingerprint == entry.fingerprint:
+        there = away.get(entry.name)
+        if (
+            there is not None
+            and there.fingerprint == entry.fingerprint
+            and entry.name not in placed_names
+        ):
+            beyond.append(there)
+        elif old is not None and old.fingerprint == entry.fingerprint:
             bad.append(old)
         elif known.get(entry.name) != entry.fingerprint or not unchanged_source:
             todo.append(entry)
-    outside = 0
     due = NowAndThen(EVERY)
     before = fresh(todo)
     probed = []
@@ -124,7 +139,9 @@ def scanning(
             if entry.name in known:  # what is there of it stays as it is
                 entries[entry.name] = replace(entry, fingerprint=known[entry.name])
         elif isinstance(outcome, OutsideError):
-            outside += entry.name not in placed_names
+            if entry.name not in placed_names:
+                kept_out = (entry.name, entry.uri, entry.fingerprint, OUTSIDE, where)
+                beyond.append(Unplaced(*kept_out))
         elif isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
                 bad.append(outcome)
@@ -132,8 +149,10 @@ def scanning(
             probes.append(Probed(entry, outcome))
     if due.said:
         yield Progress("plan", len(todo), len(todo), len(bad), unit=INPUTS)
-    if outside and outside == len(listing.entries):
-        raise JobError(f"source.area: lies outside all of the {outside:,} inputs; check its CRS")
+    if beyond and len(beyond) == len(listing.entries):
+        raise JobError(
+            f"source.area: lies outside all of the {len(beyond):,} inputs; check its CRS"
+        )
     cannot_stat = {each.name for each in listing.unlisted}
     if mapped:
         from segengine.planning.mosaic import map_out
@@ -169,8 +188,22 @@ def scanning(
         dropped=dropped,
         skipped=listing.skipped,
         waiting=tuple(waiting),
-        outside=outside,
+        outside=len(beyond),
+        beyond=_sorted(beyond),
     )
+
+
+def _where(spec: Mapping[str, Any]) -> str:
+    """By what it is known which inputs lie outside: the area's content and the grid; empty: nothing."""
+    if spec.get("area") is None:
+        return ""
+    area = spec.get("area_mark") or spec["area"]
+    return json.dumps([area, spec.get("resolution"), spec.get("crs")]) if _is_known(spec) else ""
+
+
+def _is_known(spec: Mapping[str, Any]) -> bool:
+    """Whether what the area's file says is known: else it may say another thing the next time."""
+    return bool(spec.get("area_mark")) or not isinstance(spec["area"], str)
 
 
 def _known(

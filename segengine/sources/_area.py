@@ -188,6 +188,32 @@ class AreaOn:
                 ] = block[top - y : bottom - y, left - x : right - x]
         return found
 
+    def beyond(self, side: int) -> Bool:
+        """(y, x) squares of `side` pixels that no outline comes near: at once, and some are left out.
+
+        All that an outline touches or surrounds is burnt into one small picture, and a square around it
+        for what rounding may miss.
+        """
+        import cv2
+        import rasterio
+        from rasterio import Affine
+        from rasterio.features import rasterize
+
+        size = -(-self.grid.height // side), -(-self.grid.width // side)
+        if not self.outlines:
+            return np.ones(size, np.bool_)
+        shapes = [
+            {"type": "Polygon", "coordinates": [(ring / side).tolist() for ring in outline]}
+            for outline in self.outlines
+        ]
+        with rasterio.Env():
+            near: Any = rasterize(
+                shapes, size, fill=0, default_value=1, dtype="uint8", all_touched=True,
+                transform=Affine.identity(),
+            )  # fmt: skip
+        around: Bool = cv2.dilate(near, np.ones((3, 3), np.uint8)) == 0
+        return around
+
     def anywhere(self) -> bool:
         """Whether any pixel of the grid lies inside."""
         for left, top, right, bottom in self.boxes.tolist():

@@ -188,7 +188,7 @@ def is_measured(grid: Grid) -> bool:
     return grid.placed and grid.area > 0 and side_in_metres(grid) is not None
 
 
-def _side(resolution: float | str | None, grids: Sequence[Grid], crs: str) -> float | None:
+def side_of(resolution: float | str | None, grids: Sequence[Grid], crs: str) -> float | None:
     """A resolution in units of the CRS that is come to; None: that of the finest part."""
     if not isinstance(resolution, str):
         return resolution
@@ -226,7 +226,7 @@ def target(
                 f"its bands differ in size and nothing says where they lie ({names[0]}: {first.width} "
                 f"x {first.height}, {name}: {grid.width} x {grid.height} pixels)"
             )
-    resolution = _side(resolution, grids, crs)
+    resolution = side_of(resolution, grids, crs)
     if crs or resolution is not None:
         first_unplaced = next((n for g, n in zip(grids, names, strict=True) if not g.placed), None)
         if first_unplaced is not None:

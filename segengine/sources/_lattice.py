@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from segengine.errors import CorruptInputError
 from segengine.mosaics import Cells
-from segengine.sources._grid import Grid, crs_of, local, reprojected, same_crs, shifted
+from segengine.sources._grid import Grid, crs_of, local, reprojected, same_crs, shifted, side_of
 from segengine.sources._mosaic import shift
 
 ROUND = 1e-3
@@ -37,8 +37,9 @@ def require_placed(grid: Grid, crs: str) -> None:
         reprojected(grid, crs, None)
 
 
-def lattice(grids: Sequence[Grid], resolution: float | None, crs: str) -> Lattice:
+def lattice(grids: Sequence[Grid], resolution: float | str | None, crs: str) -> Lattice:
     """The lattice of scenes, all placed, and in one CRS where `crs` is empty."""
+    resolution = side_of(resolution, grids, crs)
     wkt = crs_of(crs).to_wkt() if crs else grids[0].wkt
     here = [grid for grid in grids if same_crs(grid.wkt, wkt)]
     there = [reprojected(grid, wkt, resolution) for grid in grids if not same_crs(grid.wkt, wkt)]

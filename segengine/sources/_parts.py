@@ -202,6 +202,13 @@ def within(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Bool | Non
     return area_on(source.area, source.area_mark, known(source, ref).grid).inside(rows, cols)
 
 
+def beyond(source: Opens, ref: FrameRef, side: int) -> Bool | None:
+    """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
+    if source.area is None:
+        return None
+    return area_on(source.area, source.area_mark, known(source, ref).grid).beyond(side)
+
+
 def _read(
     source: Opens,
     scene: Scene,

@@ -154,6 +154,10 @@ class RasterSource:
             return _mosaic.within(self, ref, rows, cols)
         return None if self.area is None else _parts.within(self, ref, rows, cols)
 
+    def beyond(self, ref: FrameRef, side: int) -> Bool | None:
+        """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
+        return None if self.area is None else _parts.beyond(self, ref, side)
+
     def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         """The window of one frame; raises CorruptInputError or TransientInputError."""
         try:

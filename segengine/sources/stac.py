@@ -124,6 +124,12 @@ class StacSource:
             return self._raster.within(ref, rows, cols)
         return self._renewing(ref, partial(self._raster.within, rows=rows, cols=cols))
 
+    def beyond(self, ref: FrameRef, side: int) -> Bool | None:
+        """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
+        if self.area is None:
+            return None
+        return self._renewing(ref, partial(self._raster.beyond, side=side))
+
     def mark(self, ref: FrameRef) -> str:
         """The fingerprint that an item has now. Raises CorruptInputError, TransientInputError."""
         reach = Reach(trust=True)  # it was planned: nothing else is opened

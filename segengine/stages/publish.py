@@ -260,7 +260,7 @@ def published_mark(plan: Plan) -> str:
 
 
 def _without_place(plan: Plan) -> tuple[Unplaced, ...]:
-    return (*plan.scan.unplaced, *plan.scan.waiting)
+    return (*plan.scan.unplaced, *plan.scan.waiting, *plan.scan.beyond)
 
 
 def finish(plan: Plan, log: RecordLog) -> None:

@@ -192,17 +192,21 @@ def _public(mosaic: Mosaic) -> Mosaic:
 
 WAITING = "waiting"
 """Kind of an input that is still being written."""
+OUTSIDE = "outside"
+"""Kind of an input that lies outside the job's area: nothing is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """An input that takes no place: its header cannot be read, or it waits for the next run."""
+    """An input that takes no place: its header cannot be read, it waits for the next run, or it lies
+    outside the job's area."""
 
     name: str
     uri: str
     fingerprint: str
     kind: str
     reason: str
+    """Of one outside, by what it was found so: the area and the grid."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", public(self.uri))
@@ -230,6 +234,15 @@ def load_layout(objects: Objects, scene: str) -> Layout | None:
 def load_unplaced(objects: Objects) -> tuple[Unplaced, ...]:
     """Inputs that took no place in the last run, those that wait among them; they are read again
     where that is damaged."""
+    return tuple(each for each in _left_out(objects) if each.kind != OUTSIDE)
+
+
+def load_outside(objects: Objects) -> tuple[Unplaced, ...]:
+    """Inputs outside the job's area in the last run, which took no place; the area is their reason."""
+    return tuple(each for each in _left_out(objects) if each.kind == OUTSIDE)
+
+
+def _left_out(objects: Objects) -> tuple[Unplaced, ...]:
     found = _committed(objects, UNPLACED)
     return found if isinstance(found, tuple) else ()
 
@@ -248,5 +261,5 @@ def commit_layout(objects: Objects, layout: Layout) -> None:
 
 
 def commit_unplaced(objects: Objects, unplaced: Sequence[Unplaced]) -> None:
-    """Write the list of inputs without a place."""
+    """Write the list of inputs without a place, those outside the job's area among them."""
     objects.put(UNPLACED, encode(tuple(unplaced)))

@@ -130,6 +130,10 @@ def test_a_resolution_in_metres_is_a_users_too(tmp_path: Path) -> None:
     same = {"paths": [scene], "resolution": "9.99 m"}  # a hundredth is no other resolution
     run(tmp_path / "same.zarr", same, path=model, activation="softmax")
     assert segengine.open_store(tmp_path / "same.zarr")["a"].mask.shape == (1, 64, 96)
+    whole = {**source, "paths": [scene], "mosaic": "path"}
+    run(tmp_path / "map.zarr", whole, path=model, activation="softmax")
+    (one,) = segengine.open_store(tmp_path / "map.zarr").scenes.values()
+    assert one.mask.shape == (1, 32, 48)
     for wrong in ("20", "m", "0 m", "-1 m", "20 km", "1e9 m"):
         with pytest.raises(JobError, match=r"source\.resolution: .* as 10 m"):
             run(tmp_path / "n.zarr", {"paths": [scene], "resolution": wrong}, path=model)
