@@ -253,14 +253,16 @@ def tables() -> str:
     from segengine.instances.rows import TABLE_SCHEMA
     from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
     from segengine.stages.tracks import TRACKS_SCHEMA
+    from segengine.store.runs import RUNS_SCHEMA
 
     schemas = {
         "frames": FRAMES_SCHEMA,
         "shards": SHARDS_SCHEMA,
         "instances": TABLE_SCHEMA,
         "tracks": TRACKS_SCHEMA,
+        "runs": RUNS_SCHEMA,
     }
-    rows_of = ("a frame", "a shard", "an instance", "an instance and frame of a video")
+    rows_of = ("a frame", "a shard", "an instance", "an instance and frame of a video", "a run")
     rows = [
         (
             f"`tables/{name}.parquet`",

@@ -6,7 +6,7 @@ Listing reads no pixels, and an input whose fingerprint is known is not opened a
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from segengine.errors import (
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
 from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import parameters, reader
-from segengine.store.layouts import Layout, Unplaced
+from segengine.sources._growing import fresh, growing
+from segengine.store.layouts import WAITING, Layout, Unplaced
 from segengine.store.values import encode
 from segengine.types import Entry, Source
 
@@ -49,6 +50,8 @@ class Scan:
     """Committed scenes that the job's new source options leave without a use."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
+    waiting: tuple[Unplaced, ...] = ()
+    """Inputs that are still being written: left as they were until the next run."""
     outside: int = 0
     """Inputs without a place of which no pixel lies in the job's area."""
 
@@ -93,15 +96,10 @@ def scanning(
         where = "" if said.startswith("source.") else "source.paths: "
         raise SegengineError(f"{where}{said}; try again later") from error
     entries = {e.name: e for e in listing.entries}
-    home = homes(previous, entries)
-    known = {
-        name: fingerprint
-        for layout in previous.values()
-        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
-        if home[name] == layout.scene
-    }
+    mapped = spec.get("mosaic") is not None
+    known = _known(previous, entries, mapped)
     final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
-    placed_names = {n for layout in previous.values() for n in layout.names}
+    placed_names = {n for layout in previous.values() for n in layout.names if not mapped}
     probes: list[Probed] = []
     bad = [Unplaced(each.name, each.uri, "", each.kind, each.reason) for each in listing.unlisted]
     todo: list[Entry] = []
@@ -113,10 +111,19 @@ def scanning(
             todo.append(entry)
     outside = 0
     due = NowAndThen(EVERY)
+    before = fresh(todo)
+    probed = []
     for done, (entry, outcome) in enumerate(_probe_all(todo, listing, spec), 1):
         if due():
             yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
-        if isinstance(outcome, OutsideError):
+        probed.append((entry, outcome))
+    waiting = []
+    for entry, outcome in probed:
+        if entry.name in before and (why := growing(entry, before[entry.name])):
+            waiting.append(Unplaced(entry.name, entry.uri, "", WAITING, why))
+            if entry.name in known:  # what is there of it stays as it is
+                entries[entry.name] = replace(entry, fingerprint=known[entry.name])
+        elif isinstance(outcome, OutsideError):
             outside += entry.name not in placed_names
         elif isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
@@ -128,28 +135,75 @@ def scanning(
     if outside and outside == len(listing.entries):
         raise JobError(f"source.area: lies outside all of the {outside:,} inputs; check its CRS")
     cannot_stat = {each.name for each in listing.unlisted}
+    if mapped:
+        from segengine.planning.mosaic import map_out
+
+        later = {each.name for each in (*bad, *waiting) if each.kind != "corrupt"}
+        maps = map_out(spec, previous, entries, probes, later, cut, unchanged_source)
+        return Scan(
+            layouts=maps.layouts,
+            unplaced=_sorted([*bad, *maps.bad]),
+            changed=_changed(maps.layouts, previous, maps.dropped),
+            probed=len(todo),
+            dropped=maps.dropped,
+            skipped=listing.skipped,
+            waiting=tuple(waiting),
+            outside=maps.outside,
+        )
+    maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
+    previous = {n: la for n, la in previous.items() if la.mosaic is None}
     for layout in previous.values():  # not gone: it is still listed, only unreadable
         for i, name in enumerate(layout.names):
             if name in cannot_stat:
                 entries[name] = Entry(name, layout.uris[i], "unreadable")
                 bad = [b for b in bad if b.name != name]
     dropped = frozenset() if unchanged_source else outgrown(previous, probes)
-    previous = {scene: layout for scene, layout in previous.items() if scene not in dropped}
-    layouts = place(previous, entries, probes, cut)
-    changed = frozenset(
-        name
-        for name, layout in layouts.items()
-        if name not in previous or encode(layout.public) != encode(previous[name])
-    )
-    bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
+    kept = {scene: layout for scene, layout in previous.items() if scene not in dropped}
+    layouts = place(kept, entries, probes, cut)
+    dropped |= maps_of_before.keys()
     return Scan(
         layouts=layouts,
-        unplaced=tuple(bad),
-        changed=changed,
+        unplaced=_sorted(bad),
+        changed=_changed(layouts, previous, dropped),
         probed=len(todo),
         dropped=dropped,
         skipped=listing.skipped,
+        waiting=tuple(waiting),
         outside=outside,
+    )
+
+
+def _known(
+    previous: Mapping[str, Layout], entries: Mapping[str, Entry], mapped: bool
+) -> dict[str, str]:
+    """Fingerprints of inputs as they are laid out, by name."""
+    if mapped:
+        from segengine.planning.mosaic import known_members
+
+        return {name: member.fingerprint for name, member in known_members(previous).items()}
+    home = homes(previous, entries)
+    return {
+        name: fingerprint
+        for layout in previous.values()
+        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+        if home[name] == layout.scene and layout.mosaic is None
+    }
+
+
+def _sorted(bad: Sequence[Unplaced]) -> tuple[Unplaced, ...]:
+    return tuple(sorted(bad, key=lambda u: u.name.encode("utf-8", "surrogateescape")))
+
+
+def _changed(
+    layouts: Mapping[str, Layout], previous: Mapping[str, Layout], dropped: frozenset[str]
+) -> frozenset[str]:
+    """Scenes whose layout is to be committed."""
+    return frozenset(
+        name
+        for name, layout in layouts.items()
+        if name not in previous
+        or name in dropped
+        or encode(layout.public) != encode(previous[name])
     )
 
 
@@ -167,7 +221,9 @@ def _listing(spec: Mapping[str, Any]) -> Listing:
 
 def _require_taken(kind: str, spec: Mapping[str, Any]) -> None:
     """Raise CorruptInputError where the source of a kind has no use for where things lie."""
-    for name in ("resolution", "crs", "area"):
+    for name in ("resolution", "crs", "area", "mosaic"):
+        if name == "resolution" and isinstance(spec.get(name), str):
+            continue  # metres, which say nothing of what has no place
         if spec.get(name) is not None and name not in parameters("sources", kind):
             raise CorruptInputError(
                 f"is read as {kind}, which has no source.{name}; set source.kind: raster, or leave the "

@@ -115,6 +115,18 @@ def _shape(area: str | Box, mark: str) -> Shape:
     )
 
 
+def reach_on(area: str | Box, mark: str, grid: Grid) -> NDArray[np.int64]:
+    """(polygon, 4) of an area on a grid that goes on without end: first row and column, those after the
+    last. Raises as `area_on`, and CorruptInputError where the grid's CRS does not hold all of it."""
+    if not grid.wkt:
+        raise CorruptInputError("has no CRS, by which source.area could be found in it")
+    shape = _shape(area, mark)
+    outlines = list(_outlines(shape.polygons, shape.wkt, grid))
+    ends = [(*np.floor(p[0].min(axis=0))[::-1], *np.ceil(p[0].max(axis=0))[::-1]) for p in outlines]
+    most = float(1 << 40)
+    return np.clip(np.array(ends).reshape(-1, 4), -most, most).astype(np.int64)
+
+
 def area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
     """An area on a grid; `mark`: what its file said when that was planned, empty: what it says now.
 

@@ -16,7 +16,7 @@ from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import Progress
 from segengine.stages.aggregate import Measurer
-from segengine.stages.outcomes import outcomes
+from segengine.stages.budget import Budget
 from segengine.stages.quarantine import Quarantine
 from segengine.stages.segment import Counts, ended, measuring, note_failures, recorded_mask
 from segengine.store.blobs import Objects
@@ -38,21 +38,24 @@ def stitch(
     quarantine: Quarantine,
     counts: Counts,
     measurer: Measurer | None = None,
+    budget: Budget | None = None,
 ) -> Iterator[Progress]:
     """Link drafted shards across their borders and write the final masks.
 
-    measurer: what measures each mask as soon as it is stored.
+    measurer: what measures each mask as soon as it is stored. budget: what keeps the run's hours. A
+    frame of which a draft is missing waits for it.
     """
+    budget = budget or Budget()
     rows = [
         (layout, f)
         for layout in plan.layouts.values()
         if plan.drafts(layout)
         for f in range(layout.grid[0])
-        if not plan.states[layout.scene].done[f].all()
+        if not plan.states[layout.scene].done[f].all() and not _lacks_drafts(plan, layout, f)
     ]
     total = sum(int(np.count_nonzero(~plan.states[la.scene].done[f])) for la, f in rows)
     works = (work for layout, f in rows for work in _finish_works(plan, layout, f, measurer))
-    for done, outcome in enumerate(outcomes(pool, works, faults), 1):
+    for done, outcome in enumerate(budget.outcomes("stitch", pool, works, faults), 1):
         task: ShardTask = outcome.work.task.shard
         record = recorded_mask(plan, task, outcome)
         note_failures(plan, record, quarantine)
@@ -61,6 +64,12 @@ def stitch(
         counts.pixels += record.pixels if isinstance(record, MaskRecord) else 0
         piece = ended(record, outcome)
         yield Progress("stitch", done, total, len(quarantine), counts.pixels, piece=piece)
+
+
+def _lacks_drafts(plan: Plan, layout: Layout, f: int) -> bool:
+    """Whether shards of a frame are left to a later run."""
+    left = plan.undrafted.get(layout.scene)
+    return left is not None and bool(left[f].any())
 
 
 def _finish_works(plan: Plan, layout: Layout, f: int, measurer: Measurer | None) -> Iterator[Work]:

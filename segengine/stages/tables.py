@@ -6,6 +6,7 @@ import io
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -205,6 +206,19 @@ class SceneFigures:
         if not self.valid.any():
             return "corrupt", NO_PIXEL
         return "done", ""
+
+    def counts(self) -> Counter[str]:
+        """Frames by status."""
+        _, rows, columns = self.layout.grid
+        frames = self.layout.shape[0]
+        odd = self.committed < rows * columns
+        if not self.valid.any():
+            odd[:] = True
+        odd |= self.layout.gone if self.layout.stacked else bool(self.layout.gone[0])
+        odd[list(self.failures)] = True
+        found = Counter({"done": frames - int(np.count_nonzero(odd))})
+        found.update(self.status(int(frame))[0] for frame in np.flatnonzero(odd))
+        return found
 
     def failed(self) -> Iterator[FailedFrame]:
         """Quarantined frames."""

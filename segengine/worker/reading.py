@@ -10,7 +10,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -112,7 +112,7 @@ def _read(
         tile = _CACHE.get(source, task.source, ref)
         if isinstance(tile, Tile):
             valid = None if tile.valid is None else tile.valid[rows, cols]
-            tile = Tile(tile.pixels[rows, cols], valid)
+            tile = replace(tile, pixels=tile.pixels[rows, cols], valid=valid)
         yield ref, tile
 
 
@@ -269,6 +269,8 @@ def batches(
                 failures.append(FrameFailure(ref.index, tile.kind, f"{ref.name}: {tile.reason}"))
                 continue
             tile = _without_nan(tile)
+            if tile.flaw:
+                failures.append(FrameFailure(ref.index, "corrupt", f"{ref.name}: {tile.flaw}"))
             if batch.tiles and (
                 single
                 or batch.bytes + tile.pixels.nbytes > BATCH_BYTES
@@ -292,4 +294,4 @@ def _without_nan(tile: Tile) -> Tile:
     finite: Bool = np.asarray(~np.isnan(tile.pixels).any(axis=-1))
     if finite.all():
         return tile
-    return Tile(tile.pixels, finite if tile.valid is None else finite & tile.valid)
+    return replace(tile, valid=finite if tile.valid is None else finite & tile.valid)

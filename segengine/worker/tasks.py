@@ -55,6 +55,8 @@ class Measuring:
     """Of the metrics."""
     area: str = field(default="", repr=False)
     """How the area is known that alone is scored, as JSON; empty: there is none."""
+    spacing: tuple[float, float] | None = None
+    """Of pixels (y, x), in millimetres; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

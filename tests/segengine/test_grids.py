@@ -218,3 +218,55 @@ def test_credentials_of_parts_are_not_committed() -> None:
 
 def test_entries_and_refs_of_one_file_have_no_parts() -> None:
     assert Entry("a", "/a", "").parts == FrameRef(0, "a", "/a", "", 1, 1).parts == ()
+
+
+@pytest.mark.usefixtures("plain_report")
+@pytest.mark.parametrize("shard", [64, 256])
+def test_truth_outside_the_area_counts_nowhere(new_bench: Any, shard: int) -> None:
+    """Objects cut by its border and values without a class, against truth that was cut by hand."""
+    ring = [(203, -207), (1103, -207), (1103, -907), (203, -907)]
+    inside = np.zeros((180, 180), bool)
+    inside[21:91, 20:110] = True
+    labels, ids = np.zeros((180, 180), "uint8"), np.zeros((180, 180), "uint8")
+    boxes = [
+        (5, 30, 5, 30),
+        (40, 60, 40, 60),
+        (70, 130, 100, 120),
+        (120, 150, 30, 60),
+        (0, 9, 0, 180),
+    ]
+    for number, (top, bottom, left, right) in enumerate(boxes, 1):
+        labels[top:bottom, left:right], ids[top:bottom, left:right] = 1, number
+    labels[150:, :] = 9  # no class, over a sixth of the scene
+    labels[50, 50] = 9
+    documents = []
+    for by_hand in (False, True):
+        bench = new_bench()
+        tile(bench.inputs, "S1")
+        area = geojson(bench.root / "a.geojson", ring)
+        shown = np.where(inside, labels, 255) if by_hand else labels
+        write(bench.root / "labels/S1.tif", shown.astype("uint8"), 10)
+        own = np.where(inside, ids, 0) if by_hand else ids
+        write(bench.root / "ids/S1.tif", own.astype("uint8"), 10)
+        done = bench.run(
+            {"kind": "threshold", "instances": "components"},
+            source={"paths": [f"{bench.inputs}/S1/S1_B04.tif"], "area": area},
+            truth={
+                "paths": [f"{bench.root}/labels/S1.tif"],
+                "instances": f"{bench.root}/ids/S1.tif",
+                "classes": ["background", "object"],
+            },
+            store={"shard": shard},
+            evaluate={"metrics": ["confusion", "coco", "panoptic_quality", "counting"]},
+        )
+        assert not done.failed
+        documents.append(bench.open().metrics)
+    for document in documents:
+        for row in document["unknown_labels"]:
+            assert (row["value"], row["pixels"], row["share"]) == (9, 1, 1 / inside.sum())
+        assert not document["missing_truth"]
+    for document in documents:
+        del document["truth"], document["throughput"]  # where it lies, and how fast that went
+    assert documents[0] == documents[1]
+    (found, _) = documents
+    assert np.sum(found["confusion"]["counts"]) == inside.sum() - 1
