@@ -220,6 +220,20 @@ def unscored(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def still(metrics: Mapping[str, Any]) -> list[str]:
+    """How many frames of video no segmenter was asked about.
+
+    >>> still({"still_frames": {"frames": 900, "of": 1000}})
+    ['900 of 1,000 frames did not move, and have the mask of one before']
+    """
+    found = metrics.get("still_frames")
+    if not found:
+        return []
+    return [
+        f"{found['frames']:,} of {found['of']:,} frames did not move, and have the mask of one before"
+    ]
+
+
 def cut(metrics: Mapping[str, Any]) -> list[str]:
     """Instances that stayed in pieces, and what helps.
 
@@ -250,6 +264,12 @@ def result(summary: Summary) -> list[str]:
         f"report: {summary.report}",
     ]
     metrics = summary.metrics
-    lines += figures(metrics) + cut(metrics) + unscored(metrics) + failures(summary.failed)
+    lines += (
+        figures(metrics)
+        + still(metrics)
+        + cut(metrics)
+        + unscored(metrics)
+        + failures(summary.failed)
+    )
     lines += [*(alert.words for alert in summary.alerts), *summary.remarks]
     return lines + ([summary.ended] if summary.ended else [])

@@ -63,6 +63,13 @@ class SkipSpec(Model):
         True,
         description="Shards of a cut frame without a valid pixel: void, and no segmenter is asked",
     )
+    still: float | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="Video: frames that differ from the last that moved by no more grey levels, in any "
+        "block of 16 x 16 pixels on average, keep its mask; 0: equal frames only",
+    )
 
 
 class SourceSpec(BaseModel):
@@ -614,6 +621,11 @@ class Job(Model):
                 truth["instances"] = _absolute(self.truth.instances, base, "truth.instances")
             updates["truth"] = self.truth.model_copy(update=truth)
         return self.model_copy(update=updates)
+
+    @property
+    def still(self) -> float | None:
+        """Grey levels by which frames that keep a mask may differ; None: each has its own."""
+        return None if self.source.skip is None else self.source.skip.still
 
     def with_trained(self) -> Job:
         """The same job with what it leaves out of its source, as its model says: resolution, bands."""

@@ -107,6 +107,7 @@ SLOW = (
     "segengine/testing/test_our_data_sets.py",
     "segengine/training",
     "segengine/worker/test_fits.py",
+    "segengine/worker/test_still.py",
     "test_packaging.py",
 )
 """Folders and files of tests that take long: networks, servers, whole runs by the dozen."""

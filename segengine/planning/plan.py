@@ -35,6 +35,7 @@ from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import Box, read_frames
+from segengine.worker.still import first_needed
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
 _LAID_OUT_BY: Mapping[str, Any] = {
@@ -195,6 +196,7 @@ class Plan:
         fit = self.fits.get(group) if group is not None else None
         lost = () if group is None or fit is not None else self._lost(layout, first, last)
         spec = self.job.segmenter
+        still = None if layout.times is None else self.job.still
         had = self.states[layout.scene].had[place]
         return ShardTask(
             store=self.objects.root,
@@ -222,6 +224,8 @@ class Plan:
             lost=lost,
             cut=layout.cut,
             skips_empty=layout.cut and (self.job.source.skip is None or self.job.source.skip.empty),
+            still=still,
+            before=() if still is None else layout.frames(first_needed(first), first),
             components=self.components,
             writer=self.objects.writer,
             ground=layout.placing.ground,
@@ -324,6 +328,7 @@ def planning(
     found = yield from scanning(source, previous, unplaced, cut, same_source, outside)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
+    _check_still(job, found.layouts)
     _check_tracks(job, found.layouts, outputs)
     keys = mask_keys(job, outputs)
     plan = _unread(job, objects, found, keys, digest(keys), outputs)
@@ -483,6 +488,19 @@ def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None
                 f"{width} pixels in memory, about {size / 2**30:.1f} GiB, and a worker has "
                 f"{limit / 2**30:.1f} GiB; use fewer workers or smaller scenes"
             )
+
+
+def _check_still(job: Job, layouts: Mapping[str, Layout]) -> None:
+    """Raise JobError where frames that do not move are to be skipped, and cannot be."""
+    if job.still is None:
+        return
+    if layouts and all(layout.times is None for layout in layouts.values()):
+        raise JobError("source.skip.still: source.paths has no video; leave the key out")
+    if job.still and asked.scope(job.plugin) == "frame":
+        raise JobError(
+            f"source.skip.still: {job.segmenter.kind} with these options looks at each frame by "
+            "itself: only 0 is possible"
+        )
 
 
 def _check_tracks(job: Job, layouts: Mapping[str, Layout], outputs: tuple[str, ...]) -> None:

@@ -137,6 +137,8 @@ def write_metrics(
     cut = plan.objects.get(CUT_INSTANCES)
     if cut is not None:
         document["cut_instances"] = json.loads(cut)
+    if plan.job.still is not None:
+        document["still_frames"] = _still(scenes)
     stored: dict[str, Any] = public_values(_finite(document))
     plan.objects.put(METRICS, json.dumps(stored, indent=1).encode())
     return stored
@@ -181,6 +183,15 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
         }
         found.append(entry | asked.findings(segmenter))
     return found
+
+
+def _still(scenes: Mapping[str, SceneFigures]) -> dict[str, int]:
+    """Frames of video that no segmenter was asked about, and of how many."""
+    videos = [figures for figures in scenes.values() if figures.layout.times is not None]
+    return {
+        "frames": sum(figures.still for figures in videos),
+        "of": sum(figures.layout.shape[0] for figures in videos),
+    }
 
 
 def _throughput(scenes: Mapping[str, SceneFigures]) -> dict[str, Any]:
@@ -252,6 +263,8 @@ def published_mark(plan: Plan) -> str:
         for la in plan.layouts.values()
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
+    if plan.job.still is not None:
+        evaluate.append({"still": plan.job.still})
     if plan.job.tracks is not None:
         evaluate.append(plan.job.tracks.model_dump(mode="json"))
     truth = truths.of_job(plan.job.as_json())

@@ -118,6 +118,8 @@ class SceneFigures:
         self.instances: set[Place] = set()
         """Shards with instances, whose rows are stored."""
         self.shards = _ShardRows(layout.scene)
+        self.still = 0
+        """Frames that have the mask of one before, as far as shards of whole frames tell."""
         self.done_pixels = 0
         self.done_seconds = array("d")
         """Of the shards that are done."""
@@ -138,6 +140,7 @@ class SceneFigures:
         )
         if record.status == "done":
             self.done_pixels += record.pixels
+            self.still += record.still if record.shard[1:] == (0, 0) else 0
             self.done_seconds.append(record.seconds)
         if any(o.array == INSTANCES for o in record.objects):
             self.instances.add(record.shard)

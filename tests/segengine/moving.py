@@ -22,6 +22,7 @@ def write_video(
     stamps: Sequence[int] | None = None,
     unit: Fraction = Fraction(1, 25),
     matrix: Sequence[int] | None = None,
+    pixels: str = "",
     **options: str,
 ) -> Path:
     """Pictures (y, x, 3) at `stamps` in `unit` seconds (0, 1, ...), with a display matrix."""
@@ -32,8 +33,8 @@ def write_video(
         even = height % 2 == width % 2 == 0
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p" if even or codec != "libx264" else "yuv444p"
-        if codec == "mjpeg":
-            stream.pix_fmt = "yuvj420p"
+        if pixels or codec == "mjpeg":
+            stream.pix_fmt = pixels or "yuvj420p"
         if matrix is not None:
             stream.set_display_matrix(list(matrix))
         stream.time_base = stream.codec_context.time_base = unit

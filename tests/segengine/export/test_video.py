@@ -26,7 +26,7 @@ def fill(bench):
         "b.avi": {"codec": "mpeg4", "stamps": [0, 1, 2, 5, 6, 7, 8, 9, 11, 12, 13, 14]},
         "c.mov": {"matrix": QUARTER},
         "d.mkv": {"stamps": [40 * i for i in range(12)], "unit": Fraction(1, 1000)},
-        "e.webm": {"codec": "libvpx-vp9", "unit": Fraction(1, 25)},
+        "e.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "cpu-used": "6"},
         "f.ts": {"codec": "mpeg2video"},
     }
     for name, how in of.items():
@@ -43,7 +43,8 @@ def shown(path: Path) -> list[np.ndarray]:
 
 def test_frames_and_time_stamps_are_the_sources_and_what_is_redacted_is_gone(bench, tmp_path):
     names = fill(bench)
-    assert bench.run(BRIGHT, store={"shard": 64, "frames": 5}).exit_code == 0
+    store = {"chunk": 64, "shard": 192, "frames": 5}
+    assert bench.run(BRIGHT, store=store, faults={"fsync": False}).exit_code == 0
     store = bench.open()
     over = export(str(bench.store), str(tmp_path / "over"))
     gone = export(str(bench.store), str(tmp_path / "gone"), redact="object")
