@@ -48,8 +48,9 @@ _VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
 _ZARR = frozenset((".zarr",))
 _TIFF = frozenset((".tif", ".tiff"))
 _VOLUME = NIFTI | DICOM
+_SLIDE = frozenset((".svs", ".ndpi", ".scn", ".bif", ".qptiff"))
 _SUFFIXES = {
-    "images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR, "volume": _VOLUME
+    "images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR, "volume": _VOLUME, "slide": _SLIDE
 }  # fmt: skip
 _KNOWN = frozenset().union(*_SUFFIXES.values())
 _SIDECARS = frozenset((".xml", ".ovr", ".msk", ".tfw", ".tifw", ".wld", ".jgw", ".pgw", ".prj",
