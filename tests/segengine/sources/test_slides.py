@@ -17,9 +17,10 @@ from segengine.job import load_job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scan
 from segengine.registry import reader
-from segengine.sources import slide as slides
+from segengine.sources import _slide as slides
 from segengine.testing import SourceTests
 from segengine.types import Tile, Unreadable
+from tests.segengine.sources.volumes import write_nifti
 
 ABOUT = "Aperio Image Library v12.0.1\n{} x {} (64x64) JPEG/RGB Q=70|AppMag = 20|User = Quennelby{}"
 
@@ -52,13 +53,13 @@ def write(path: Path, pixels: Any, mpp: float | None = 0.5, levels: int = 3) -> 
 
 
 def found(path: Path, **options: Any) -> Scan:
-    return scan({"kind": "slide", "paths": [str(path)], **options}, {}, (), Cut(16, 64))
+    return scan({"kind": "volume", "paths": [str(path)], **options}, {}, (), Cut(16, 64))
 
 
 def read(path: Path, rows: Any = None, cols: Any = None, **options: Any) -> Any:
     (layout,) = found(path, **options).layouts.values()
     (ref,) = layout.frames()
-    source = reader("slide", options)
+    source = reader("volume", options)
     rows, cols = rows or slice(0, ref.height), cols or slice(0, ref.width)
     (tile,) = source.read((ref,), rows, cols)
     assert isinstance(tile, Tile), tile
@@ -69,7 +70,7 @@ class TestTheSuite(SourceTests):
     def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         pixels = picture()
         write(folder / "in/a.svs", pixels)
-        return {"kind": "slide", "paths": [f"{folder}/in"]}, {"a.svs": pixels}
+        return {"kind": "volume", "paths": [f"{folder}/in"]}, {"a.svs": pixels}
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -108,7 +109,7 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
     path = write(tmp_path / "in/a.svs", pixels)
     for tissue in (False, True):
         (tmp_path / "job.yaml").write_text(
-            f"source: {{kind: slide, paths: [in], resolution: 1.0, tissue: {str(tissue).lower()}}}\n"
+            f"source: {{kind: volume, paths: [in], resolution: 1.0, tissue: {str(tissue).lower()}}}\n"
             "segmenter: {kind: threshold, object: dark, scope: scene}\n"
             f"store: {{path: {tissue}.zarr, chunk: 32, shard: 32}}\n"
         )
@@ -146,7 +147,7 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
         assert len([one for one in looked if one[0] == 1]) < 0.6 * everything
     assert list(found(path).layouts) == ["a"]
     (layout,) = found(tmp_path / "in", kind="auto").layouts.values()
-    assert layout.kind == "slide"
+    assert layout.kind == "volume"
 
 
 def test_what_is_no_slide_is_said(tmp_path: Path) -> None:
@@ -165,8 +166,11 @@ def test_what_is_no_slide_is_said(tmp_path: Path) -> None:
     assert "damaged slide" in refused(cut)
     tifffile.imwrite(tmp_path / "gray.svs", np.zeros((200, 200), np.uint16), tile=(64, 64))
     (layout,) = found(tmp_path / "gray.svs").layouts.values()
-    (tile,) = reader("slide", {}).read(layout.frames(), slice(0, 9), slice(0, 9))
+    (tile,) = reader("volume", {}).read(layout.frames(), slice(0, 9), slice(0, 9))
     assert isinstance(tile, Unreadable)
-    assert len(whole) > 1000
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert refused(cut)
+    write_nifti(tmp_path / "a.nii", np.zeros((4, 4, 2), np.uint8), np.eye(4))
+    assert "source.resolution is of slides" in refused(tmp_path / "a.nii", resolution=1.0)
     with pytest.raises(JobError, match="tissue: is 'yes'"):
         found(bare, tissue="yes")

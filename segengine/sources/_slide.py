@@ -1,10 +1,10 @@
-"""Slides of pathology (Aperio, Hamamatsu, Leica, Ventana, pyramidal TIFF), by micrometres a pixel"""
+"""Slides of pathology (Aperio, Hamamatsu, Leica, Ventana, pyramidal TIFF), by micrometres a pixel."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +13,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError
 from segengine.sources._bounds import MOST_BYTES, require_bounded
-from segengine.sources._files import changed, open_input, unreadable
+from segengine.sources._files import changed, open_input
 from segengine.sources._grid import Grid, require_grid, target
 from segengine.sources._volumes import damage, needed
 from segengine.sources._warp import Resampling, Warp
-from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
+from segengine.types import Bool, Entry, FrameRef, Probe, Tile, Unreadable
 
 GLASS = 220
 """Gray from which on a pixel is glass, in all three bands."""
@@ -32,17 +32,15 @@ _COARSER = 1 + 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class SlideSource:
-    """A slide as one frame in RGB of 8 bit, read by tiffslide in windows of the level that fits.
-
-    - resolution: micrometres a pixel; omitted: the finest level as it is.
-    - resampling: nearest, bilinear, cubic or average, from the coarsest level that is no coarser.
-    - tissue: true: glass is void, and shards without tissue are never read.
-    """
+class Slides:
+    """Slides as one frame each in RGB of 8 bit, read by tiffslide in windows of the level that fits."""
 
     resolution: float | None = None
+    """Micrometres a pixel; None: the finest level as it is."""
     resampling: Resampling = "nearest"
+    """From the coarsest level that is no coarser."""
     tissue: bool = False
+    """Glass is void, and windows without tissue are never read."""
 
     def __post_init__(self) -> None:
         require_grid(self.resolution, None, self.resampling)
@@ -60,7 +58,7 @@ class SlideSource:
             if self.tissue:
                 slide.tissue()  # what cannot be looked at is said now
             return Probe(
-                kind="slide",
+                kind="volume",
                 height=grid.height,
                 width=grid.width,
                 bands=3,
@@ -69,19 +67,8 @@ class SlideSource:
                 attributes={"slide": about},
             )
 
-    def read(
-        self, frames: Sequence[FrameRef], rows: slice, cols: slice
-    ) -> Iterator[Tile | Unreadable]:
-        """One item a frame."""
-        for ref in frames:
-            try:
-                yield self._tile(ref, rows, cols)
-            except (CorruptInputError, TransientInputError) as error:
-                yield unreadable(error)
-            except MemoryError:
-                yield Unreadable("error", "not enough memory to decode it")
-
-    def _tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+    def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
+        """A window of a slide. Raises as `probe`."""
         with _opened(ref.uri) as slide:
             grid, level, own = self._grids(slide)
             other = changed(ref, grid.height, grid.width)
@@ -117,9 +104,6 @@ class SlideSource:
         ]
         level = max(fit, key=lambda i: slide.grid(i).transform[0], default=0)
         return grid, level, slide.grid(level)
-
-
-_: type[Source] = SlideSource
 
 
 @dataclass(frozen=True, slots=True)
