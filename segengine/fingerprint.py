@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SOURCE_DEFAULTS: dict[str, Any] = {
     "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": None,
-    "assets": None, "mosaic": None, "window": None,
+    "assets": None, "mosaic": None, "window": None, "tissue": False,
 }  # fmt: skip
 
 

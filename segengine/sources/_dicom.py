@@ -197,6 +197,12 @@ def _told(data: Any, syntax: Any, held: int) -> Header | None:
             f"has {frames:,} frames of {frame:,} bytes; at most {MOST_FRAMES:,} of {MOST_BYTES:,} "
             "are read"
         )
+    # Before anything is set up for each: a frame takes its bytes, or where it is packed an item of eight.
+    least = 8 if syntax.is_encapsulated else max(1, frame)
+    if frames > 1 and frames * least > held:
+        raise CorruptInputError(
+            f"cut short: its header says {frames:,} frames, and {max(0, held):,} bytes of pixels are there"
+        )
     signed = int(data.get("PixelRepresentation") or 0) == 1
     stored = _stored(data, allocated, signed)
     bits = min(int(data.get("BitsStored") or allocated), allocated)

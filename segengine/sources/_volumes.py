@@ -25,6 +25,9 @@ from segengine.sources._files import one_line
 
 NIFTI = frozenset((".nii", ".nii.gz"))
 DICOM = frozenset((".dcm", ".dicom", ".ima"))
+SLIDE = frozenset((".svs", ".ndpi", ".scn", ".bif", ".qptiff"))
+TIFF = frozenset((".tif", ".tiff"))
+"""A slide, where volumes are asked for."""
 REMEDY = "python -m pip install 'segengine[medical]' brings it"
 _MILLIMETRES = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 _INTEGERS = ("uint8", "int16", "uint16", "int32", "uint32")

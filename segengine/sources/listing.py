@@ -29,7 +29,7 @@ from segengine.guards.schemes import filesystem
 from segengine.sources import _beside, _tiff
 from segengine.sources._fields import Fields, Scenes, has_fields
 from segengine.sources._files import is_url, is_web, open_failure, open_input
-from segengine.sources._volumes import DICOM, NIFTI
+from segengine.sources._volumes import DICOM, NIFTI, SLIDE
 from segengine.sources._volumes import suffix_of as _suffix
 from segengine.store.keys import LAYOUTS, LOCK
 from segengine.types import Entry, Part
@@ -47,7 +47,7 @@ _VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
                     ".dav"))  # fmt: skip
 _ZARR = frozenset((".zarr",))
 _TIFF = frozenset((".tif", ".tiff"))
-_VOLUME = NIFTI | DICOM
+_VOLUME = NIFTI | DICOM | SLIDE
 _SUFFIXES = {
     "images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR, "volume": _VOLUME
 }  # fmt: skip
@@ -198,7 +198,7 @@ def _is_dicom(match: _Found, kind: str) -> bool:
     if kind not in ("auto", "volume") or match.zarr or match.reason or match.parts:
         return False
     suffix = _suffix(match.name)
-    return suffix in DICOM or (kind == "volume" and suffix not in NIFTI)
+    return suffix in DICOM or (kind == "volume" and suffix not in NIFTI | SLIDE | _TIFF)
 
 
 def mark_of(uri: str) -> str:

@@ -1,4 +1,4 @@
-"""Volumes: NIfTI (.nii, .nii.gz) and DICOM series, a frame a slice, in the units that they measure"""
+"""Volumes, NIfTI and DICOM series, a slice a frame, in rescaled units; slides by micrometres a pixel"""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from segengine.sources._fields import fingerprint
 from segengine.sources._files import changed, unreadable
 from segengine.sources._nifti import OpenNifti, open_nifti
 from segengine.sources._series import Series, attributes, read_series
-from segengine.sources._volumes import NIFTI, Gray, suffix_of
+from segengine.sources._slide import Slides
+from segengine.sources._volumes import NIFTI, SLIDE, TIFF, Gray, suffix_of
+from segengine.sources._warp import Resampling
 from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
 from segengine.urls import public
 
@@ -32,15 +34,30 @@ class VolumeSource:
     are integers, else float32.
 
     - window: [center, width] in rescaled units; what is inside becomes gray of 8 bit.
+    - resolution: of slides, micrometres a pixel; omitted: their finest level as it is.
+    - resampling: of slides: how the coarsest level that is no coarser is brought to it.
+    - tissue: of slides: true makes glass void, and shards without tissue are never read.
     """
 
     window: tuple[float, float] | None = None
+    resolution: float | None = None
+    resampling: Resampling = "nearest"
+    tissue: bool = False
 
     def __post_init__(self) -> None:
         Gray.of(self.window)
+        self._slides  # noqa: B018 - looks at its own options
+
+    @property
+    def _slides(self) -> Slides:
+        return Slides(self.resolution, self.resampling, self.tissue)
 
     def probe(self, entry: Entry) -> Probe:
         """What the headers say; raises CorruptInputError or TransientInputError."""
+        if is_slide(entry):
+            return self._slides.probe(entry)
+        if self.resolution is not None:
+            raise CorruptInputError("has slices, and source.resolution is of slides; leave it out")
         if is_nifti(entry):
             with open_nifti(entry.uri) as volume:
                 return self._nifti(volume)
@@ -82,6 +99,10 @@ class VolumeSource:
         """One item a frame; a packed file is inflated once, as long as reading goes forward."""
         for (uri, mark), group in groupby(frames, key=lambda ref: (ref.uri, ref.fingerprint)):
             refs = list(group)
+            if is_slide(refs[0]):
+                for ref in refs:
+                    yield _safely(self._slides.tile, ref, rows, cols)
+                continue
             if not is_nifti(refs[0]):
                 for ref in refs:
                     yield _safely(self._slice, ref, rows, cols)
@@ -138,6 +159,11 @@ class VolumeSource:
 
 
 _: type[Source] = VolumeSource
+
+
+def is_slide(about: Entry | FrameRef) -> bool:
+    """Whether a file is a slide by its suffix."""
+    return not about.parts and suffix_of(public(about.uri)) in SLIDE | TIFF
 
 
 def is_nifti(about: Entry | FrameRef) -> bool:

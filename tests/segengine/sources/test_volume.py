@@ -353,6 +353,15 @@ def test_frames_of_one_file_lie_in_their_places(tmp_path: Path) -> None:
     del many.PerFrameFunctionalGroupsSequence[1:]
     many.save_as(tmp_path / "many/a.dcm")
     assert "5 frames, and 1 descriptions" in refused(tmp_path / "many")
+    # a small file that claims millions of frames: before memory is taken, packed or not
+    for syntax in (pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.RLELossless):
+        few = slice_of(values[0], (0, 0, 0), NumberOfFrames=9_000_000)
+        few.file_meta.TransferSyntaxUID = syntax
+        if syntax.is_encapsulated:
+            few.PixelData = pydicom.encaps.encapsulate([b"\0" * 64])
+            few["PixelData"].VR = "OB"
+        few.save_as(tmp_path / "many/a.dcm", enforce_file_format=True)
+        assert "cut short: its header says 9,000,000 frames" in refused(tmp_path / "many")
 
 
 def test_several_times_follow_each_other(tmp_path: Path) -> None:
