@@ -24,7 +24,7 @@ from segengine.planning.layout import Cut, Probed, own_layout
 from segengine.sources._area import reach_on
 from segengine.sources._bounds import require_bounded
 from segengine.sources._grid import Grid, named_crs, same_crs
-from segengine.sources._lattice import Lattice, lattice, require_placed
+from segengine.sources._lattice import Lattice, grid_of, lattice, require_placed, told_of
 from segengine.store.layouts import Layout, Unplaced
 from segengine.tiling import round_up
 from segengine.types import Entry, Probe
@@ -32,8 +32,6 @@ from segengine.urls import public
 
 NAME = "mosaic"
 """Of the scene, and of its one frame."""
-_ABOUT = ("crs_wkt", "transform", "nodata", "band_names")
-"""What is said of a map as of any scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +269,9 @@ class _Mapping:
         first = next(each for each in found if each.probe is not None)
         probe = first.probe
         assert probe is not None
-        about = probe.attributes
-        gridded = first.member.parts or self.crs or self.area is not None
-        keys = about if gridded or self.spec.get("resolution") is not None else _ABOUT
-        return replace(probe, attributes={k: about[k] for k in keys if k in about and k in _ABOUT})
+        asked = self.crs, self.area, self.spec.get("resolution")
+        plain = not first.member.parts and not any(each not in ("", None) for each in asked)
+        return replace(probe, attributes=told_of(first.grid, probe.attributes, ordered=plain))
 
     def _is_near(self, known: _Known, ground: Lattice) -> bool:
         try:
@@ -347,8 +344,7 @@ class _Mapping:
     ) -> Layout:
         """A new map, of pixels `like` others."""
         here = ground.starting(*origin).grid
-        place = {"crs_wkt": here.wkt, "transform": list(here.transform)}
-        about = {key: value for key, value in {**like.attributes, **place}.items() if value != ""}
+        about = told_of(here, like.attributes, ordered=False)
         probe = replace(like, height=size[0], width=size[1], attributes=about)
         mosaic = Mosaic(
             transform=here.transform,
@@ -404,9 +400,7 @@ def _grid(member: Member, mosaic: Mosaic) -> Grid:
 def _fresh(probed: Probed) -> _Known:
     """A scene whose header has just been read."""
     entry, probe = probed.entry, probed.probe
-    about = probe.attributes
-    place = tuple(about.get("transform") or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-    grid = Grid(probe.height, probe.width, place, str(about.get("crs_wkt") or ""))
+    about, grid = probe.attributes, grid_of(probe)
     item = about.get("stac") or {}
     time = _seconds(item.get("datetime"))
     member = Member(
