@@ -51,6 +51,8 @@ class Scan:
     """Files among the inputs that are none by their suffix, counted by it."""
     outside: int = 0
     """Inputs without a place of which no pixel lies in the job's area."""
+    vanished: int = 0
+    """Scenes of a map that are not there any more."""
 
     @property
     def frames(self) -> int:
@@ -136,6 +138,7 @@ def scanning(
             dropped=maps.dropped,
             skipped=listing.skipped,
             outside=maps.outside,
+            vanished=maps.vanished,
         )
     maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
     previous = {n: la for n, la in previous.items() if la.mosaic is None}
