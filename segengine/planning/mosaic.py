@@ -10,6 +10,7 @@ those that its window reaches, so that nothing else makes it stale.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from segengine.errors import CorruptInputError, JobError, OutsideError, TransientInputError
+from segengine.errors import CorruptInputError, JobError, TransientInputError
 from segengine.mosaics import Cells, Member, Mosaic
 from segengine.planning.layout import Cut, Probed, own_layout
-from segengine.sources._area import reach_on
+from segengine.sources._area import outlines_on, touching
 from segengine.sources._bounds import require_bounded
 from segengine.sources._grid import Grid, called_crs, same_crs
-from segengine.sources._lattice import Lattice, lattice, require_placed
+from segengine.sources._lattice import Lattice, grid_of, lattice, require_placed, told_of
+from segengine.sources._polygons import Polygon
 from segengine.store.layouts import Layout, Unplaced
 from segengine.tiling import round_up
 from segengine.types import Entry, Probe
@@ -32,8 +34,6 @@ from segengine.urls import public
 
 NAME = "mosaic"
 """Of the scene, and of its one frame."""
-_ABOUT = ("crs_wkt", "transform", "nodata", "band_names")
-"""What is said of a map as of any scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Mapped:
     """Inputs of which no pixel lies in the area."""
     dropped: frozenset[str]
     """Committed scenes that are no maps of these."""
+    vanished: int
+    """Scenes that were part of a map, and are not there any more."""
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class _Mapping:
     unchanged: bool
     bad: list[Unplaced] = field(default_factory=list)
     outside: int = 0
+    vanished: int = 0
 
     @property
     def crs(self) -> str:
@@ -135,7 +138,13 @@ class _Mapping:
 
     def _mapped(self, layouts: dict[str, Layout], dropped: frozenset[str] | None = None) -> Mapped:
         rest = frozenset(self.previous.keys() - layouts.keys())
-        return Mapped(layouts, tuple(self.bad), self.outside, rest if dropped is None else dropped)
+        return Mapped(
+            layouts=layouts,
+            bad=tuple(self.bad),
+            outside=self.outside,
+            dropped=rest if dropped is None else dropped,
+            vanished=0 if all(layout.gone[0] for layout in layouts.values()) else self.vanished,
+        )
 
     # Members
 
@@ -148,12 +157,16 @@ class _Mapping:
     ) -> list[_Known]:
         """All that may be members, the first on top."""
         fresh = {each.entry.name: each for each in probed}
-        found = []
+        found, gone = [], set[str]()
         for layout in maps.values():
             assert layout.mosaic is not None
             for member in layout.mosaic.members:
                 entry = entries.get(member.name)
-                if member.name in fresh or (entry is None and member.name not in waiting):
+                if member.name in fresh:
+                    continue
+                if entry is None and member.name not in waiting:
+                    if not layout.gone[0]:
+                        gone.add(member.name)
                     continue
                 same = entry is not None and entry.fingerprint == member.fingerprint
                 if entry is not None and not same and member.name not in waiting:
@@ -162,6 +175,7 @@ class _Mapping:
                 if same and entry is not None:  # URLs in the store are without credentials
                     member = replace(member, uri=entry.uri, parts=entry.parts)
                 found.append(_Known(member, grid, entry.order if entry is not None else 0))
+        self.vanished = len(gone)
         unique = {each.member.name: each for each in found}
         unique |= {name: _fresh(each) for name, each in fresh.items()}
         return _ranked(unique.values(), self.spec["mosaic"])
@@ -272,10 +286,9 @@ class _Mapping:
         first = next(each for each in found if each.probe is not None)
         probe = first.probe
         assert probe is not None
-        about = probe.attributes
-        gridded = first.member.parts or self.crs or self.area is not None
-        keys = about if gridded or self.spec.get("resolution") is not None else _ABOUT
-        return replace(probe, attributes={k: about[k] for k in keys if k in about and k in _ABOUT})
+        asked = self.crs, self.area, self.spec.get("resolution")
+        plain = not first.member.parts and not any(each not in ("", None) for each in asked)
+        return replace(probe, attributes=told_of(first.grid, probe.attributes, ordered=plain))
 
     def _is_near(self, known: _Known, ground: Lattice) -> bool:
         try:
@@ -287,10 +300,11 @@ class _Mapping:
 
     def _inside(self, ground: Lattice, found: list[_Known]) -> list[_Known]:
         """Those that the area touches. Raises JobError where there is none."""
-        if self.area is None:
+        if self.area is None or not found:
             return found
-        boxes = self._area_boxes(ground)
-        kept = [each for each in found if _touch(boxes, each.reaches)]
+        boxes = np.array([each.covers for each in found], np.int64).reshape(-1, 4)
+        near = touching(self._outlines(ground), boxes)
+        kept = [each for each, inside in zip(found, near.tolist(), strict=True) if inside]
         self.outside = len(found) - len(kept)
         if not kept:
             raise JobError(
@@ -298,20 +312,18 @@ class _Mapping:
             )
         return kept
 
-    def _area_boxes(self, ground: Lattice) -> Any:
+    def _outlines(self, ground: Lattice) -> tuple[Polygon, ...]:
         try:
-            return reach_on(self.area, self.mark, ground.grid)
-        except OutsideError:
-            raise
+            return outlines_on(self.area, self.mark, ground.grid)
         except (CorruptInputError, TransientInputError) as error:
             raise JobError(f"source.area: the map {error}") from error
 
     def _extent(self, ground: Lattice, found: Sequence[_Known]) -> Cells:
         """Rows and columns of a new map: the area's, or all that its scenes cover."""
         if self.area is not None:
-            boxes = self._area_boxes(ground)
-            (top, left), (bottom, right) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-            extent = int(top), int(left), int(bottom), int(right)
+            points = np.concatenate([each[0] for each in self._outlines(ground)])
+            (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+            extent = math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right)
         else:
             extent = _hull([each.covers for each in found])
         height, width = extent[2] - extent[0], extent[3] - extent[1]
@@ -348,8 +360,7 @@ class _Mapping:
     ) -> Layout:
         """A new map, of pixels `like` others."""
         here = ground.starting(*origin).grid
-        place = {"crs_wkt": here.wkt, "transform": list(here.transform)}
-        about = {key: value for key, value in {**like.attributes, **place}.items() if value != ""}
+        about = told_of(here, like.attributes, ordered=False)
         probe = replace(like, height=size[0], width=size[1], attributes=about)
         mosaic = Mosaic(
             transform=here.transform,
@@ -405,9 +416,7 @@ def _grid(member: Member, mosaic: Mosaic) -> Grid:
 def _fresh(probed: Probed) -> _Known:
     """A scene whose header has just been read."""
     entry, probe = probed.entry, probed.probe
-    about = probe.attributes
-    place = tuple(about.get("transform") or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-    grid = Grid(probe.height, probe.width, place, str(about.get("crs_wkt") or ""))
+    about, grid = probe.attributes, grid_of(probe)
     item = about.get("stac") or {}
     time = _seconds(item.get("datetime"))
     member = Member(
@@ -500,12 +509,6 @@ def _without(box: Cells, other: Cells) -> list[Cells]:
         (high, last, low, right),
     ]
     return [part for part in parts if part[0] < part[2] and part[1] < part[3]]
-
-
-def _touch(boxes: Any, box: Cells) -> bool:
-    top, left, bottom, right = boxes.T
-    near = (top < box[2]) & (bottom > box[0]) & (left < box[3]) & (right > box[1])
-    return bool(near.any())
 
 
 def _next(layouts: Mapping[str, Layout]) -> str:

@@ -652,6 +652,10 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
 
 def _maps(plan: Plan) -> Iterator[str]:
     """What maps of many scenes are made of."""
+    count = plan.scan.vanished
+    if count:
+        scenes = "1 scene has" if count == 1 else f"{count:,} scenes have"
+        yield f"{scenes} vanished from a map: what it showed of them is made anew from the others, or void"
     how = plan.job.source.mosaic
     for name, layout in plan.layouts.items():
         mosaic = layout.mosaic

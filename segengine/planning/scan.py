@@ -57,6 +57,8 @@ class Scan:
     """Inputs without a place of which no pixel lies in the job's area."""
     beyond: tuple[Unplaced, ...] = ()
     """Those of them that are scenes of their own, as the next run knows them again."""
+    vanished: int = 0
+    """Scenes of a map that are not there any more."""
 
     @property
     def frames(self) -> int:
@@ -168,6 +170,7 @@ def scanning(
             skipped=listing.skipped,
             waiting=tuple(waiting),
             outside=maps.outside,
+            vanished=maps.vanished,
         )
     maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
     previous = {n: la for n, la in previous.items() if la.mosaic is None}

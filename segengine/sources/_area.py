@@ -115,16 +115,27 @@ def _shape(area: str | Box, mark: str) -> Shape:
     )
 
 
-def reach_on(area: str | Box, mark: str, grid: Grid) -> NDArray[np.int64]:
-    """(polygon, 4) of an area on a grid that goes on without end: first row and column, those after the
-    last. Raises as `area_on`, and CorruptInputError where the grid's CRS does not hold all of it."""
+def outlines_on(area: str | Box, mark: str, grid: Grid) -> tuple[Polygon, ...]:
+    """An area in pixels (column, row) of a grid that goes on without end. Raises as `area_on`, and
+    CorruptInputError where the grid's CRS does not hold all of it."""
     if not grid.wkt:
         raise CorruptInputError("has no CRS, by which source.area could be found in it")
     shape = _shape(area, mark)
-    outlines = list(_outlines(shape.polygons, shape.wkt, grid))
-    ends = [(*np.floor(p[0].min(axis=0))[::-1], *np.ceil(p[0].max(axis=0))[::-1]) for p in outlines]
-    most = float(1 << 40)
-    return np.clip(np.array(ends).reshape(-1, 4), -most, most).astype(np.int64)
+    return tuple(_outlines(shape.polygons, shape.wkt, grid))
+
+
+def touching(outlines: Sequence[Polygon], boxes: NDArray[np.int64]) -> Bool:
+    """(box,) which of (box, 4), first row and column and those after the last, meet an area."""
+    import shapely
+
+    tree = shapely.STRtree(
+        [shapely.make_valid(shapely.Polygon(each[0], each[1:])) for each in outlines]
+    )
+    top, left, bottom, right = boxes.T
+    met, _ = tree.query(shapely.box(left, top, right, bottom), predicate="intersects")
+    found = np.zeros(len(boxes), np.bool_)
+    found[met] = True
+    return found
 
 
 def area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:

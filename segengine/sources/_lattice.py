@@ -8,13 +8,24 @@ Lattice.boxes(grid)    rows and columns that a scene covers, and those that its 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from segengine.errors import CorruptInputError
 from segengine.mosaics import Cells
-from segengine.sources._grid import Grid, crs_of, local, reprojected, same_crs, shifted, side_of
+from segengine.sources._grid import (
+    IDENTITY,
+    Grid,
+    crs_of,
+    local,
+    reprojected,
+    same_crs,
+    shifted,
+    side_of,
+)
 from segengine.sources._mosaic import shift
+from segengine.types import Probe
 
 ROUND = 1e-3
 """Part of a pixel by which a scene may overstep whole pixels and not cover one more."""
@@ -25,6 +36,25 @@ _KERNEL = 3
 _BULGE = 200
 """Of a side that is bent in another CRS: the part by which it may lie beyond what GDAL looked at."""
 _FARTHEST = 1 << 40
+_TOLD = ("crs_wkt", "transform", "nodata", "band_names")
+"""What is said of a map as of any scene."""
+
+
+def grid_of(probe: Probe) -> Grid:
+    """The grid of a scene whose header has been read."""
+    place = tuple(probe.attributes.get("transform") or IDENTITY)
+    wkt = str(probe.attributes.get("crs_wkt") or "")
+    return Grid(probe.height, probe.width, place, wkt)
+
+
+def told_of(grid: Grid, attributes: Mapping[str, Any], *, ordered: bool) -> dict[str, Any]:
+    """JSON values for the group of a map, from those of one of its scenes.
+
+    `ordered`: as one file would have them that is read as it is, else in the order that they have.
+    """
+    found = {**attributes, "crs_wkt": grid.wkt, "transform": list(grid.transform)}
+    keys = _TOLD if ordered else tuple(found)
+    return {key: found[key] for key in keys if key in _TOLD and found.get(key, "") != ""}
 
 
 def require_placed(grid: Grid, crs: str) -> None:

@@ -27,7 +27,7 @@ from segengine.types import Bool, Entry, FrameRef, Probe, Tile
 Order = Literal["newest", "oldest", "cloud", "path"]
 """Which scene is on top."""
 ORDERS: tuple[str, ...] = get_args(Order)
-STRIP = 256
+STRIP = 128
 """Rows of a map that are looked at together for what is still missing of them."""
 ON_LATTICE = 1e-3
 """Of a pixel: by how much one may lie beside the lattice and still be on it."""
@@ -112,13 +112,15 @@ class _Canvas:
     """A window of the map while members are put."""
 
     corner: tuple[int, int]
-    pixels: NDArray[Any]
-    """(y, x, band)"""
+    bands: int
+    dtype: np.dtype[Any]
     missing: Bool
     """(y, x) what is looked for, and not found yet."""
     valid: Bool
     told: Bool
     """(y, x) some member has said what stands there, be it nodata."""
+    held: NDArray[Any] | None = None
+    """(y, x, band); None: nothing is there yet."""
     flaws: list[str] = field(default_factory=list)
 
     @classmethod
@@ -126,13 +128,13 @@ class _Canvas:
         shape = rows.stop - rows.start, cols.stop - cols.start
         dtype = np.dtype(mosaic.dtype)
         _apart.allow(shape[0] * shape[1] * mosaic.bands * dtype.itemsize)
-        nothing = np.zeros(shape, np.bool_)
         return cls(
-            (rows.start, cols.start),
-            np.zeros((*shape, mosaic.bands), dtype),
-            np.ones(shape, np.bool_),
-            nothing,
-            nothing.copy(),
+            corner=(rows.start, cols.start),
+            bands=mosaic.bands,
+            dtype=dtype,
+            missing=np.ones(shape, np.bool_),
+            valid=np.zeros(shape, np.bool_),
+            told=np.zeros(shape, np.bool_),
         )
 
     def wanted(self, box: Sequence[int], step: int) -> Iterator[tuple[slice, slice]]:
@@ -140,20 +142,32 @@ class _Canvas:
         height, width = self.missing.shape
         top, bottom = max(box[0] - self.corner[0], 0), min(box[2] - self.corner[0], height)
         left, right = max(box[1] - self.corner[1], 0), min(box[3] - self.corner[1], width)
-        if top >= bottom or left >= right:
-            return
+        last: Cells | None = None
         start = top
-        while start < bottom:
+        while start < bottom and left < right:
             # Strips are counted from the map's corner, as the warper's blocks are.
             stop = min(bottom, ((start + self.corner[0]) // step + 1) * step - self.corner[0])
             lacking = self.missing[start:stop, left:right]
             down, along = np.flatnonzero(lacking.any(axis=1)), np.flatnonzero(lacking.any(axis=0))
             if len(down):
-                yield (
-                    slice(start + int(down[0]), start + int(down[-1]) + 1),
-                    slice(left + int(along[0]), left + int(along[-1]) + 1),
-                )
+                first, end = start + int(down[0]), start + int(down[-1]) + 1
+                here = first, left + int(along[0]), end, left + int(along[-1]) + 1
+                grows = last is not None and last[2] == first and last[1::2] == here[1::2]
+                if last is not None and grows and end - last[0] <= ROWS:
+                    here = last[0], last[1], end, last[3]
+                elif last is not None:
+                    yield slice(last[0], last[2]), slice(last[1], last[3])
+                last = here
             start = stop
+        if last is not None:
+            yield slice(last[0], last[2]), slice(last[1], last[3])
+
+    @property
+    def pixels(self) -> NDArray[Any]:
+        """(y, x, band), zeros where nobody has anything."""
+        if self.held is None:
+            self.held = np.zeros((*self.missing.shape, self.bands), self.dtype)
+        return self.held
 
     def put(self, at: tuple[slice, slice], found: _Found) -> None:
         """What a member has there, where nothing is valid yet."""
@@ -161,10 +175,12 @@ class _Canvas:
         shown = missing & there & found.valid
         # What is void everywhere stands there as the first member that reaches it has it.
         fresh = shown | (missing & there & ~self.told[at])
-        if fresh.all():
-            self.pixels[at] = found.pixels
+        if not fresh.all():
+            np.copyto(self.pixels[at], found.pixels, where=fresh[..., None])
+        elif self.held is None and fresh.shape == self.missing.shape:
+            self.held = found.pixels
         else:
-            self.pixels[at][fresh] = found.pixels[fresh]
+            self.pixels[at] = found.pixels
         self.told[at] |= there
         self.valid[at] |= shown
         missing &= ~(shown | found.lost)

@@ -555,3 +555,63 @@ def test_the_worked_example(pixels: Any, tmp_path: Path, computed: list[Any]) ->
     scene = segengine.open_store(tmp_path / "masks/mosaic.zarr")["mosaic"]
     assert scene.layout.shape == shape
     assert (np.asarray(scene.mask)[0] != 255).sum() > (before != 255).sum()
+
+
+# Nights
+
+
+def test_what_cannot_be_looked_at_stays_in_the_map(
+    pixels: Any, bench: Any, computed: list[Any]
+) -> None:
+    """Nobody knows whether it is still there: the others' changes are taken, and it is named."""
+    cut(bench.inputs, pixels, CUTS)
+    spec = SEGMENTERS["threshold"]
+    segengine.run(job(bench, spec))
+    before = bench.tree()
+    (bench.inputs / "d.tif").rename(bench.root / "d.tif")
+    (bench.inputs / "d.tif").symlink_to(bench.root / "nothing")
+    computed.clear()
+    summary = segengine.run(job(bench, spec))
+    assert [(each.name, each.reason) for each in summary.failed] == [
+        ("d.tif", "dangling symbolic link")
+    ]
+    assert (summary.exit_code, computed) == (3, [])
+    assert bench.tree() == before
+
+
+def test_a_map_of_which_all_scenes_vanish_keeps_its_mask(
+    pixels: Any, bench: Any, computed: list[Any]
+) -> None:
+    item = make_item(bench.inputs, "night", {"red": pixels[0]})
+    save(bench.inputs, item)
+    spec = SEGMENTERS["threshold"]
+    source = {"kind": "stac", "paths": [str(bench.inputs / "*/*.json")], "assets": ["red"]}
+    found = bench.job(spec, source=source | {"mosaic": "newest"})
+    segengine.run(found)
+    before = bench.tree()
+    (bench.inputs / "night" / "night.json").unlink()
+    empty = {"type": "FeatureCollection", "features": []}
+    (bench.inputs / "night" / "none.json").write_text(json.dumps(empty))
+    computed.clear()
+    summary = segengine.run(found)
+    assert (computed, bench.tree()) == ([], before)
+    assert any("1 input has vanished" in each for each in summary.messages)
+    assert [row["status"] for row in bench.open().frames.to_pylist()] == ["gone"]
+    save(bench.inputs, item)
+    assert segengine.run(found).computed == 0
+    assert [row["status"] for row in bench.open().frames.to_pylist()] == ["done"]
+
+
+def test_with_the_key_and_without_it(pixels: Any, bench: Any) -> None:
+    """Scenes of their own become a map, and again; which is on top lays out nothing anew."""
+    spec = SEGMENTERS["threshold"]
+    cut(bench.inputs, pixels, CUTS)
+    segengine.run(job(bench, spec))
+    first = bench.tree()
+    segengine.run(job(bench, spec, mosaic=None))
+    assert list(bench.open().scenes) == list(CUTS)
+    segengine.run(job(bench, spec))
+    assert bench.tree() == first
+    summary = segengine.run(job(bench, spec, mosaic="oldest"))
+    assert any("source.mosaic: newest -> oldest" in each for each in summary.messages)
+    assert bench.tree() == first

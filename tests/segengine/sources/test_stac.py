@@ -259,14 +259,17 @@ def test_a_run_is_that_of_the_same_pixels_as_one_raster(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("mosaic", [None, "newest"])
 def test_signatures_that_run_out_in_mid_run_are_renewed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mosaic: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each lives for less than a second; nothing of one is stored, and no frame is lost."""
     from .stac_server import State, serving
 
     names = [f"night-{i}" for i in range(4)]
-    items = [make_item(tmp_path / "in", name, {"red": pixels(i)}) for i, name in enumerate(names)]
+    items = [
+        make_item(tmp_path / "in", name, {"red": pixels(i)}, i) for i, name in enumerate(names)
+    ]
     signatures: list[str] = []
 
     def sign(url: str) -> str:
@@ -287,6 +290,7 @@ def test_signatures_that_run_out_in_mid_run_are_renewed(
                 "search": {"url": f"{url}?key=hush"},
                 "assets": ["red"],
                 "signer": "mine",
+                "mosaic": mosaic,
             },
             "segmenter": {"kind": "threshold", "method": "fixed", "levels": [100]},
             "store": {"path": str(tmp_path / "m.zarr"), "chunk": 16, "shard": 16},
@@ -294,10 +298,12 @@ def test_signatures_that_run_out_in_mid_run_are_renewed(
         summary = segengine.run(job)
     assert not summary.failed
     assert summary.exit_code == 0
-    assert state.refused
-    assert len(signatures) > len(names)
     store = segengine.open_store(tmp_path / "m.zarr")
-    for i, name in enumerate(names):
+    if mosaic is None:
+        assert state.refused
+        assert len(signatures) > len(names)
+    shown = dict(enumerate(names)) if mosaic is None else {3: "mosaic"}
+    for i, name in shown.items():
         np.testing.assert_array_equal(store[name].mask[0], pixels(i) > 100)
     for file in (tmp_path / "m.zarr").rglob("*"):
         if file.is_file():
@@ -338,8 +344,20 @@ def test_signatures_that_an_api_gives_are_asked_for_again(tmp_path: Path) -> Non
         part = replace(ref.parts[0], uri=f"{old.partition('?')[0]}?sig=1")
         (tile,) = source.read([replace(ref, parts=(part,))], *WHOLE)
         assert state.refused
+        refused = state.refused
+        spec = {
+            "kind": "stac", "paths": [], "search": {"url": url}, "assets": ["red"], "mosaic": "newest"
+        }  # fmt: skip
+        (layout,) = scan(spec, {}, (), Cut(16, 32)).layouts.values()
+        assert layout.mosaic is not None
+        member = replace(layout.mosaic.members[0], parts=(part,))
+        ref = replace(layout.frame(0), mosaic=replace(layout.mosaic, members=(member,)))
+        (same,) = replace(source, mosaic="newest").read([ref], *WHOLE)
+        assert state.refused > refused
     assert isinstance(tile, Tile), tile
+    assert isinstance(same, Tile), same
     np.testing.assert_array_equal(tile.pixels[..., 0], pixels(1))
+    np.testing.assert_array_equal(same.pixels[..., 0], pixels(1))
 
 
 def test_the_worked_example_runs(tmp_path: Path) -> None:
