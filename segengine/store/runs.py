@@ -78,7 +78,7 @@ class History:
             field.name in table.schema.names and table.schema.field(field.name).type == field.type
             for field in RUNS_SCHEMA
         )
-        return cls(table if known else RUNS_SCHEMA.empty_table())
+        return cls(table if known else pa.Table.from_batches([], schema=RUNS_SCHEMA))
 
     @cached_property
     def last(self) -> list[dict[str, Any]]:
