@@ -34,7 +34,7 @@ from segengine.planning.damage import broken_objects, misplaced, unreadable
 from segengine.planning.plan import Plan, planning
 from segengine.progress import Alert, FailedFrame, Progress, Summary
 from segengine.report import build as build_report
-from segengine.stages import precision, publish, tables
+from segengine.stages import precision, publish, tables, tracks
 from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.alerts import judged, unknown_figures
 from segengine.stages.budget import Budget
@@ -381,6 +381,7 @@ class Run:
             self.objects.commit()
             yield Progress("publish", steps, steps, message="nothing has changed")
             return
+        before = tracks.Before.of(self.objects)
         self.objects.open(publish.OBJECTS)
         for batch in self.log.together(plan.counts):
             done = len(self._figures)
@@ -390,6 +391,7 @@ class Run:
         publish.write_colors(plan, self._figures)
         tables.write_tables(plan, self._figures)
         tables.write_instances(plan, self._figures)
+        tracks.write_tracks(plan, self._figures, before)
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does

@@ -65,6 +65,8 @@ class StatusReport:
     """What of the store is damaged."""
     alerts: tuple[Alert, ...] = ()
     """Those of the last run."""
+    waiting: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each input that was still being written when the last run planned."""
 
     @property
     def exit_code(self) -> int:
@@ -91,6 +93,7 @@ class StatusReport:
                 {"name": f.name, "status": f.kind, "reason": f.reason, "scene": f.scene}
                 for f in self.failed
             ],
+            "waiting": [name for name, _ in self.waiting],
             "alerts": [alert._asdict() for alert in self.alerts],
             "notices": list(self.notices),
         }
@@ -122,6 +125,7 @@ class StatusReport:
             frames = "1 frame is" if len(self.failed) == 1 else f"{len(self.failed)} frames are"
             found.append(f"{frames} quarantined:")
             found += [f"  {f.name}: {f.kind}: {f.reason}" for f in self.failed]
+        found += [f"{name} waits for the next run: {reason}" for name, reason in self.waiting]
         return (*found, *(alert.words for alert in self.alerts), *self.notices)
 
 
@@ -136,7 +140,8 @@ def status(path: str) -> StatusReport:
     done = _all_done(store)
     scenes: list[SceneStatus] = []
     unplaced = load_unplaced(objects)
-    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
+    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced if not u.waits]
+    waiting = tuple((u.name, u.reason) for u in unplaced if u.waits)
     _, names = objects.children(LAYOUTS)
     look = partial(_scene_status, store, done)
     for found in requested(names, look, objects.root):
@@ -145,7 +150,14 @@ def status(path: str) -> StatusReport:
             failed += found[1]
     notices = tuple(damage_notices(objects))
     alerts = History.read(objects).alerts
-    return StatusReport(store.path, tuple(scenes), tuple(failed), notices, alerts)
+    return StatusReport(
+        store=store.path,
+        scenes=tuple(scenes),
+        failed=tuple(failed),
+        notices=notices,
+        alerts=alerts,
+        waiting=waiting,
+    )
 
 
 def _scene_status(

@@ -14,7 +14,7 @@ from segengine.ahead import requested
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
-from segengine.report import _figures, _measures
+from segengine.report import _counts, _figures, _measures
 from segengine.report._trends import trends
 from segengine.store.columns import arrow_column, arrow_scalar, counted
 from segengine.store.kinds import LOST
@@ -51,6 +51,7 @@ def content(store: Store, runs: pa.Table | None = None) -> dict[str, Any]:
     names = list(store.classes)
     truth = _truth(metrics, names)
     options = {k: v for k, v in job["segmenter"].items() if k != "kind"}
+    counts, count = _counts.counts(store)
     return {
         "name": job.get("name", "segengine"),
         "path": public(store.path),
@@ -78,6 +79,8 @@ def content(store: Store, runs: pa.Table | None = None) -> dict[str, Any]:
         "quarantine": _quarantine(frames),
         "gallery": _figures.gallery(store, frames, None if truth is None else truth["matching"]),
         "own_colors": _has_own_colors(store),
+        "counts": counts,
+        "counts_count": count,
         "chart": _figures.throughput(shards),
         "trends": trends(History.read(store.objects).table if runs is None else runs),
         "left": _left(frames),

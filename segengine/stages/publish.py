@@ -31,6 +31,7 @@ from segengine.stages.tables import TABLES, SceneFigures
 from segengine.store.arrays import ArraySpec
 from segengine.store.keys import (
     COLORS,
+    COUNTS,
     CUT_INSTANCES,
     METRICS,
     UNPLACED,
@@ -39,7 +40,7 @@ from segengine.store.keys import (
     pack_key,
     table_key,
 )
-from segengine.store.layouts import commit_unplaced
+from segengine.store.layouts import Unplaced, commit_unplaced
 from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
 from segengine.urls import public_values
@@ -47,7 +48,7 @@ from segengine.worker.fits import read_fit
 
 VERSION = 2
 """Raised when figures of `metrics.json` can change."""
-OBJECTS = (*map(table_key, TABLES), METRICS, CUT_INSTANCES)
+OBJECTS = (*map(table_key, TABLES), COUNTS, METRICS, CUT_INSTANCES)
 """What every publish writes again, beside the report, colours and packs."""
 
 
@@ -136,6 +137,8 @@ def write_metrics(
     cut = plan.objects.get(CUT_INSTANCES)
     if cut is not None:
         document["cut_instances"] = json.loads(cut)
+    if plan.job.still is not None:
+        document["still_frames"] = _still(scenes)
     stored: dict[str, Any] = public_values(_finite(document))
     plan.objects.put(METRICS, json.dumps(stored, indent=1).encode())
     return stored
@@ -180,6 +183,15 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
         }
         found.append(entry | asked.findings(segmenter))
     return found
+
+
+def _still(scenes: Mapping[str, SceneFigures]) -> dict[str, int]:
+    """Frames of video that no segmenter was asked about, and of how many."""
+    videos = [figures for figures in scenes.values() if figures.layout.times is not None]
+    return {
+        "frames": sum(figures.still for figures in videos),
+        "of": sum(figures.layout.shape[0] for figures in videos),
+    }
 
 
 def _throughput(scenes: Mapping[str, SceneFigures]) -> dict[str, Any]:
@@ -251,9 +263,17 @@ def published_mark(plan: Plan) -> str:
         for la in plan.layouts.values()
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
+    if plan.job.still is not None:
+        evaluate.append({"still": plan.job.still})
+    if plan.job.tracks is not None:
+        evaluate.append(plan.job.tracks.model_dump(mode="json"))
     truth = truths.of_job(plan.job.as_json())
-    unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
+    unplaced = [[u.name, u.fingerprint, u.reason] for u in _without_place(plan)]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced, VERSION])
+
+
+def _without_place(plan: Plan) -> tuple[Unplaced, ...]:
+    return (*plan.scan.unplaced, *plan.scan.waiting, *plan.scan.beyond)
 
 
 def finish(plan: Plan, log: RecordLog) -> None:
@@ -268,7 +288,7 @@ def finish(plan: Plan, log: RecordLog) -> None:
     plan.objects.open([UNPLACED, *map(pack_key, done)])
     with plan.objects.together(len(done)):
         each_of(done, log.write_pack, plan.objects.root)
-        commit_unplaced(plan.objects, plan.scan.unplaced)
+        commit_unplaced(plan.objects, _without_place(plan))
     plan.objects.commit(published_mark(plan))
     with plan.objects.together(len(done)):
         each_of(done, log.clear, plan.objects.root)

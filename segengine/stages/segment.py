@@ -16,6 +16,7 @@ from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame, Piece, Progress
 from segengine.stages.aggregate import Measurer
+from segengine.stages.blank import blank_shards
 from segengine.stages.budget import Budget
 from segengine.stages.order import Rows, in_order
 from segengine.stages.quarantine import Quarantine
@@ -54,8 +55,6 @@ def segment(
     what it keeps from beginning `plan.undrafted` tells, and the plan's states.
     """
     budget = budget or Budget()
-    works = _segment_works(plan, pool.workers, measurer)
-    unpacked = _Unpacked(plan)
     plan.undrafted = {
         scene: _rows_pending(plan, layout) & ~plan.states[scene].drafted
         for scene, layout in plan.layouts.items()
@@ -67,22 +66,32 @@ def segment(
         else plan.states[scene].pending
         for scene in plan.layouts
     )
-    for done, outcome in enumerate(budget.outcomes("segment", pool, works, faults), 1):
+    blank = 0
+    for made in blank_shards(plan):
+        blank += 1
+        plan.states[made.scene].done[made.shard] = True
+        counts.computed += 1
+        piece = _committed(made)
+        yield Progress("segment", blank, total, len(quarantine), counts.pixels, piece=piece)
+    works = _segment_works(plan, pool.workers, measurer)
+    unpacked = _Unpacked(plan)
+    ended_by = budget.outcomes("segment", pool, works, faults)
+    for done, outcome in enumerate(ended_by, blank + 1):
         task: ShardTask = outcome.work.task
-        record = recorded_mask(plan, task, outcome)
-        note_failures(plan, record, quarantine)
+        found = recorded_mask(plan, task, outcome)
+        note_failures(plan, found, quarantine)
         state = plan.states[task.scene]
         state.singles = True
         if task.scene in plan.undrafted:
             plan.undrafted[task.scene][task.place] = False
-        if isinstance(record, DraftRecord):
+        if isinstance(found, DraftRecord):
             state.drafted[task.place] = True
         else:
             state.done[task.place] = True
-            unpacked.add(record)
+            unpacked.add(found)
             counts.computed += 1
-            counts.pixels += record.pixels
-        piece = ended(record, outcome)
+            counts.pixels += found.pixels
+        piece = ended(found, outcome)
         yield Progress("segment", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
@@ -140,7 +149,7 @@ def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Itera
                 layout,
                 place,
                 draft=drafts,
-                hint=_hint(layout, later),
+                hint=_hint(plan, layout, later),
                 measuring=None if drafts else measuring(measurer, layout, place),
             )
             follow = _foreseeing if overlaps else None
@@ -230,11 +239,11 @@ def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Pl
         yield queue.popleft(), later
 
 
-def _hint(layout: Layout, place: Place | None) -> Hint | None:
+def _hint(plan: Plan, layout: Layout, place: Place | None) -> Hint | None:
     if place is None:
         return None
-    window = layout.window(place)
-    return Hint(window, layout.frames(window.start[0], window.stop[0]))
+    window, reads = layout.window(place), plan.reads(layout, place)
+    return Hint(window, layout.frames(window.start[0], window.stop[0], reads))
 
 
 def _foreseeing(task: ShardTask, then: ShardTask | None) -> ShardTask:
@@ -296,6 +305,12 @@ def ended(record: LabelRecord, outcome: Outcome) -> Piece:
         reason=failures[0].reason if failures else outcome.reason,
         final=not isinstance(record, DraftRecord),
     )
+
+
+def _committed(record: MaskRecord) -> Piece:
+    """The same of a shard that no worker had to do with."""
+    size = sum(stored.bytes for stored in record.objects)
+    return Piece(record.scene, record.shard, seconds=record.seconds, bytes=size)
 
 
 def note_failures(plan: Plan, record: LabelRecord, quarantine: Quarantine) -> None:

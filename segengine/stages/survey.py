@@ -270,6 +270,8 @@ def _fit_work(plan: Plan, group: _Group) -> Work | None:
             scene, _, index = item.partition("\n")
             frame = layouts[scene].frame(int(index))
             seen[frame.name] = frame.fingerprint
+            if frame.mosaic is not None:
+                seen.update((each.name, each.fingerprint) for each in frame.mosaic.members)
     if not seen:
         return None
     about = {"job": plan.fingerprint, "inputs": seen}
