@@ -21,7 +21,7 @@ exit codes:
   1    an error stopped the run
   2    bad usage, or an invalid job: the line names its key
   3    finished, with frames in quarantine
-  4    `verify` found a difference
+  4    `verify` found a difference, or `diff --promote-if` does not hold
   5    the job's time budget ended the run; the same command goes on
   130  interrupted (143: by SIGTERM, 129: its terminal was closed); the same command goes on
 """
@@ -264,6 +264,14 @@ def _area(args: argparse.Namespace) -> int:
 
     options = {"page": args.page, "overwrite": args.overwrite}
     return _show(area(_store(args.store), args.points, **options), args.json)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from segengine.commands.diff import diff
+
+    options = {"seed": args.seed, "overwrite": args.overwrite}
+    found = diff(_store(args.a), _store(args.b), args.out, args.promote_if, **options)
+    return _show(found, args.json)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -559,6 +567,21 @@ def _parser() -> argparse.ArgumentParser:
         default="overlay",
         help="overlay, errors (against the truth) or responses (of edges, signed)",
     )
+    diff = add("diff", _diff, "How two stores of the same inputs differ, and which is better.")
+    diff.add_argument("a", metavar="A", type=_path, help="folder or s3:// URL of a store")
+    diff.add_argument("b", metavar="B", type=_path, help="of the one that is held against it")
+    diff.add_argument(
+        "--out", metavar="DIR", type=_path, help="write a page, and what changed on the ground"
+    )
+    diff.add_argument(
+        "--promote-if",
+        metavar="EXPR",
+        help="exit code 4 where it does not hold: 'mean_iou >= +0.005 and agreement >= 0.97'",
+    )
+    diff.add_argument("--seed", metavar="N", type=int, default=0, help="of the intervals; 0")
+    diff.add_argument(
+        "--overwrite", action="store_true", help="also files that no command wrote; never an input"
+    )
     zones = add("zones", _zones, "Areas and shares of each class in polygons, as a table.")
     add_store(zones)
     zones.add_argument(
@@ -616,7 +639,7 @@ def _parser() -> argparse.ArgumentParser:
     area.add_argument("--overwrite", action="store_true", help="also a page that no command wrote")
     for command in (verify, evaluate, report, export, show, sample):
         add_trust(command, own)
-    for command in (plan, status, verify, evaluate, zones, sample, area):
+    for command in (plan, status, verify, evaluate, diff, zones, sample, area):
         add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")

@@ -72,14 +72,15 @@ def _row(name: str, runs: pa.Table, alerts: list[list[dict[str, Any]]]) -> dict[
 
     fired = {i for i, row in enumerate(alerts) if any(a["figure"] == name for a in row)}
     value, before = points[-1][1], points[-2][1]
+    shown: type = int if pa.types.is_integer(runs.schema.field(name).type) else float
     return {
         "name": name,
         "line": "M" + " L".join(",".join(place(i, v)) for i, v in points),
         "dots": [place(i, v) for i, v in points if i in fired],
         "end": place(*points[-1]),
-        "value": value,
+        "value": shown(value),
         "change": (value - before) / abs(before) if before else None,
-        "low": low,
-        "high": high,
+        "low": shown(low),
+        "high": shown(high),
         "alert": len(found) - 1 in fired,
     }

@@ -47,10 +47,10 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
         if measure.asked.name == _TABLE and measure.asked.group == "metrics":
             document["confusion"] = figures["confusion"]
             document["matching"] = figures["matching"]
-        _put(document, measure, figures)
+        put_figures(document, measure, figures)
         for scene, states in merged.scenes.items():
             own = document["scenes"].setdefault(scene, {})
-            _put(own, measure, _lean(_compute(measure, states[measure.fold], matching)))
+            put_figures(own, measure, _lean(_compute(measure, states[measure.fold], matching)))
     document["frames"] = _frame_rows(measurer, merged)
     document["worst"] = _worst(measurer, merged)
     document["missing_truth"] = [
@@ -119,7 +119,7 @@ def _lean(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _put(place: dict[str, Any], measure: Measure, figures: Mapping[str, Any]) -> None:
+def put_figures(place: dict[str, Any], measure: Measure, figures: Mapping[str, Any]) -> None:
     """Figures of the confusion table, and metrics of one figure, lie flat; others under their name."""
     if measure.asked.group == "losses":
         place.setdefault("losses", {})[measure.asked.label] = dict(figures)

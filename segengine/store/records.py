@@ -191,6 +191,10 @@ class RecordLog:
 
         self.objects.put(pack_key(scene), pack_records(records, self.table(scene)))
 
+    def has_drafts(self, scene: str) -> bool:
+        """Whether shards of a scene are drafted, for a later run to decide."""
+        return any(kind == DraftRecord.KIND for kind, _ in self.singles(scene))
+
     def clear(self, scene: str) -> None:
         """Delete the single records of a scene, once it is packed."""
         self.objects.delete_tree(records_folder(scene))

@@ -78,7 +78,7 @@ class History:
             field.name in table.schema.names and table.schema.field(field.name).type == field.type
             for field in RUNS_SCHEMA
         )
-        return cls(table if known else RUNS_SCHEMA.empty_table())
+        return cls(table if known else pa.Table.from_batches([], schema=RUNS_SCHEMA))
 
     @cached_property
     def last(self) -> list[dict[str, Any]]:
@@ -134,7 +134,8 @@ def _table(row: Mapping[str, Any], alerts: Sequence[Alert]) -> pa.Table:
         columns[name] = arrow_column([value], kind if known < 0 else RUNS_SCHEMA.field(known).type)
     columns["alerts"] = _alerts(alerts)
     first = {name: columns.pop(name) for name in RUNS_SCHEMA.names}
-    return pa.table({**first, **columns})
+    found = {**first, **columns}
+    return pa.Table.from_arrays(list(found.values()), names=list(found))
 
 
 def _alerts(alerts: Sequence[Alert]) -> pa.Array:
