@@ -166,7 +166,14 @@ class StacSource:
                 return Unlisted(name, item.base, f"its asset {key}: {error}", kind)
         told = [(part, public(part.uri), marks[part.uri]) for part in item.parts]
         digest = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
-        return Entry(name, item.base, digest, item.parts, item.attributes, item.order)
+        return Entry(
+            name=name,
+            uri=item.base,
+            fingerprint=digest,
+            parts=item.parts,
+            attributes=item.attributes,
+            order=item.order,
+        )
 
     def _mark(self, uri: str) -> str:
         try:
