@@ -27,7 +27,7 @@ from segengine.store.shardcodec import encode_shard
 from segengine.store.shards import checksum
 from segengine.tiling import shard_window
 from segengine.types import Place, Unreadable
-from segengine.worker.attempts import timed
+from segengine.worker.attempts import timed_together
 from segengine.worker.reading import read_frames
 from segengine.worker.shard import Block
 
@@ -107,8 +107,7 @@ def _stored(plan: Plan, layout: Layout, places: Sequence[Place]) -> list[MaskRec
             ground = task.ground.totals(labels, plan.classes, corner, areas) or ()
         box = (*window.start, *window.stop)
         records.append(replace(first, shard=place, box=box, areas=areas, ground=ground))
-    seconds = (time.perf_counter() - began) / len(places)
-    records = [timed(record, 1, seconds) for record in records]
+    records = timed_together(records, time.perf_counter() - began)
     _commit(plan.objects, layout.scene, records)
     return records
 
@@ -141,8 +140,7 @@ def blank_levels(
                 level=level, scene=scene, shard=place, box=box, below=inputs, objects=(stored,)
             )
         )
-    seconds = (time.perf_counter() - began) / len(above)
-    records = [timed(record, 1, seconds) for record in records]
+    records = timed_together(records, time.perf_counter() - began)
     _commit(objects, scene, records)
     return records
 
