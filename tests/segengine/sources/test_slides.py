@@ -68,7 +68,7 @@ def read(path: Path, rows: Any = None, cols: Any = None, **options: Any) -> Any:
 
 class TestTheSuite(SourceTests):
     def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        pixels = picture()
+        pixels = picture()[150:310, 130:258]
         write(folder / "in/a.svs", pixels)
         return {"kind": "volume", "paths": [f"{folder}/in"]}, {"a.svs": pixels}
 
@@ -111,7 +111,7 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
         (tmp_path / "job.yaml").write_text(
             f"source: {{kind: volume, paths: [in], resolution: 1.0, tissue: {str(tissue).lower()}}}\n"
             "segmenter: {kind: threshold, object: dark, scope: scene}\n"
-            f"store: {{path: {tissue}.zarr, chunk: 32, shard: 32}}\n"
+            f"store: {{path: {tissue}.zarr, chunk: 32, shard: 64}}\n"
         )
         looked = []
         plain = slides._Slide.read
