@@ -150,7 +150,7 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
     assert layout.kind == "volume"
 
 
-def test_what_is_no_slide_is_said(tmp_path: Path) -> None:
+def test_what_is_no_slide_is_said(tmp_path: Path, capfd: Any) -> None:
     def refused(path: Path, **options: Any) -> str:
         (one,) = found(path, **options).unplaced
         assert one.kind == "corrupt"
@@ -170,6 +170,7 @@ def test_what_is_no_slide_is_said(tmp_path: Path) -> None:
     assert isinstance(tile, Unreadable)
     cut.write_bytes(whole[: len(whole) // 2])
     assert refused(cut)
+    assert not capfd.readouterr().err
     write_nifti(tmp_path / "a.nii", np.zeros((4, 4, 2), np.uint8), np.eye(4))
     assert "source.resolution is of slides" in refused(tmp_path / "a.nii", resolution=1.0)
     with pytest.raises(JobError, match="tissue: is 'yes'"):
