@@ -40,7 +40,7 @@ from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
 _LAID_OUT_BY: Mapping[str, Any] = {
     "kind": "auto", "bands": None, "color": None, "every": 1, "resolution": None, "crs": None,
-    "assets": None, "mosaic": None,
+    "assets": None, "mosaic": None, "window": None, "tissue": False,
 }  # fmt: skip
 """Keys of `source` that change what a header is told to say, with their defaults."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -183,6 +184,9 @@ def _picked(tissue: Bool, grid: Grid, rows: slice, cols: slice) -> Bool:
 def _opened(uri: str) -> Iterator[_Slide]:
     """An open slide. Raises CorruptInputError, TransientInputError."""
     tiffslide = needed("tiffslide")
+    log = logging.getLogger("tifffile")
+    if not log.handlers:  # else what it finds odd goes to the terminal, though nobody asked
+        log.addHandler(logging.NullHandler())
     with open_input(uri) as file, warnings.catch_warnings(), damage("slide"):
         warnings.simplefilter("ignore")
         size = file.seek(0, 2)

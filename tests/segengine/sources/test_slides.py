@@ -68,7 +68,7 @@ def read(path: Path, rows: Any = None, cols: Any = None, **options: Any) -> Any:
 
 class TestTheSuite(SourceTests):
     def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        pixels = picture()
+        pixels = picture()[150:310, 130:258]
         write(folder / "in/a.svs", pixels)
         return {"kind": "volume", "paths": [f"{folder}/in"]}, {"a.svs": pixels}
 
@@ -111,7 +111,7 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
         (tmp_path / "job.yaml").write_text(
             f"source: {{kind: volume, paths: [in], resolution: 1.0, tissue: {str(tissue).lower()}}}\n"
             "segmenter: {kind: threshold, object: dark, scope: scene}\n"
-            f"store: {{path: {tissue}.zarr, chunk: 32, shard: 32}}\n"
+            f"store: {{path: {tissue}.zarr, chunk: 32, shard: 64}}\n"
         )
         looked = []
         plain = slides._Slide.read
@@ -150,7 +150,7 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
     assert layout.kind == "volume"
 
 
-def test_what_is_no_slide_is_said(tmp_path: Path) -> None:
+def test_what_is_no_slide_is_said(tmp_path: Path, capfd: Any) -> None:
     def refused(path: Path, **options: Any) -> str:
         (one,) = found(path, **options).unplaced
         assert one.kind == "corrupt"
@@ -170,6 +170,7 @@ def test_what_is_no_slide_is_said(tmp_path: Path) -> None:
     assert isinstance(tile, Unreadable)
     cut.write_bytes(whole[: len(whole) // 2])
     assert refused(cut)
+    assert not capfd.readouterr().err
     write_nifti(tmp_path / "a.nii", np.zeros((4, 4, 2), np.uint8), np.eye(4))
     assert "source.resolution is of slides" in refused(tmp_path / "a.nii", resolution=1.0)
     with pytest.raises(JobError, match="tissue: is 'yes'"):

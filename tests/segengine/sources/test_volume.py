@@ -574,6 +574,15 @@ def test_a_volume_is_segmented_verified_and_kept_up_to_date(tmp_path: Path) -> N
         {**job.as_json(), "source": {**job.as_json()["source"], "window": None}}
     )
     assert segengine.run(other).computed == 0
+    # other options are another picture: laid out anew, and refused as at first
+    gray = load_job(tmp_path / "job.yaml", ["source.kind=volume", "source.window=[40, 400]"])
+    assert segengine.run(gray).computed == 4
+    again = segengine.open_store(gray.store.path)
+    assert {scene.layout.dtype for scene in again.scenes.values()} == {"uint8"}
+    assert not np.asarray(next(iter(again.scenes.values())).mask[:] == 255).any()
+    for change in ("source.window=[40]", "source.tissue=maybe"):
+        with pytest.raises(JobError, match="it must be"):
+            segengine.run(load_job(tmp_path / "job.yaml", ["source.kind=volume", change]))
 
 
 @pytest.mark.usefixtures("plain_report")
