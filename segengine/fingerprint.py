@@ -46,7 +46,7 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     if job.source.area is not None:
         found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:
-        found["segmenter.instances"] = job.segmenter.instances
+        found["segmenter.instances"] = job.segmenter.as_instances()
     if "probabilities" in outputs:
         found["store.probabilities"] = True
     # What a URL is asked with may change from night to night, and is nobody else's to read.
