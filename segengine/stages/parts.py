@@ -17,7 +17,7 @@ from segengine.worker.tasks import Component, LinkedParts, SplitComponents, Spli
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class _Members:
     """Numbers of components that are yet to be split, one entry each, by component and then by cell."""
 
     group: NDArray[np.int64]
@@ -101,33 +101,26 @@ def decided_parts(
     owner_of[members.group] = 1 + np.searchsorted(owners, members.owner)
 
     def of(cell: Cell) -> LinkedParts:
-        if cell not in windows:
-            nothing = np.zeros(1, np.bool_)
-            none = np.zeros(1, np.uint32)
-            return LinkedParts(
-                none, none.astype(np.uint16), nothing, nothing, none.astype(np.int32), ()
-            )
-        group = linked.groups(cell, len(windows[cell].first))
-        here, split = np.unique(owner_of[group], return_inverse=True)
-        if here[0] != 0:
-            raise AssertionError("number 0 is of no component")
+        count = len(windows[cell].first) if cell in windows else 0
+        group = linked.groups(cell, count) if count else np.full(1, -1)
+        here, split = np.unique(owner_of[group], return_inverse=True)  # the first is 0, of number 0
         told = tuple(
             SplitPart(split_key(scene, (f, *cells[int(owners[k - 1])]), (f, *cell)), *parts[k - 1])
             for k in here[1:].tolist()
         )
         return LinkedParts(
-            of_group[group],
-            classes[group],
-            several[group],
-            whole[group],
-            split.astype(np.int32),
-            told,
+            ids=of_group[group],
+            labels=classes[group],
+            parts=several[group],
+            whole=whole[group],
+            split=split.astype(np.int32),
+            splits=told,
         )
 
     return of
 
 
-def _members(linked: Linked, cells: list[Cell], windows: Mapping[Cell, Parts]) -> _Member:
+def _members(linked: Linked, cells: list[Cell], windows: Mapping[Cell, Parts]) -> _Members:
     sizes = [len(windows[cell].first) for cell in cells]
     cell = np.repeat(np.arange(len(cells)), sizes)
     number = np.concatenate([np.zeros(0, np.int64), *(np.arange(1, n + 1) for n in sizes)])
@@ -136,7 +129,7 @@ def _members(linked: Linked, cells: list[Cell], windows: Mapping[Cell, Parts]) -
     group = linked.group[mine]
     owner = np.full(len(linked.first), len(cells), np.int64)
     np.minimum.at(owner, group, cell[mine])
-    return _Member(group, cell[mine], number[mine], owner[group])
+    return _Members(group, cell[mine], number[mine], owner[group])
 
 
 def _runs(values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
