@@ -283,10 +283,10 @@ class ComponentsSpec(Model):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> ComponentsSpec:
-        given = self.model_fields_set
-        if "h" in given and self.split != "hmaxima":
+        # a stored job spells the defaults out
+        if self.split != "hmaxima" and self.h != 1:
             raise ValueError("h: is of split: hmaxima")
-        if "min_distance" in given and self.split not in ("watershed", "distance"):
+        if self.split not in ("watershed", "distance") and self.min_distance != 5:
             raise ValueError("min_distance: is of split: watershed or distance")
         return self
 
