@@ -305,7 +305,7 @@ class SegmenterSpec(BaseModel):
     @field_validator("instances", mode="before")
     @classmethod
     def _instances_are_explained(cls, value: Any) -> Any:
-        return value if not isinstance(value, dict) else _components(value)
+        return value if isinstance(value, ComponentsSpec) else _components(value)
 
     def as_instances(self) -> str | dict[str, Any] | None:
         """`instances` without what is as it is anyway."""
@@ -319,8 +319,12 @@ class SegmenterSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-def _components(value: dict[str, Any]) -> ComponentsSpec:
-    """The block of `instances`. Raises ValueError with one line that begins with the option."""
+def _components(value: Any) -> ComponentsSpec | Literal["components"] | None:
+    """The value of `instances`. Raises ValueError with one line, that begins with an option of a block."""
+    if value is None or value == "components":
+        return value  # type: ignore[no-any-return] # what it is equal to
+    if not isinstance(value, dict):
+        raise ValueError(f"must be components, or a block with kind: components, not {value!r}")
     try:
         return ComponentsSpec.model_validate(value)
     except ValidationError as error:
@@ -330,14 +334,11 @@ def _components(value: dict[str, Any]) -> ComponentsSpec:
 
 def instances_of(value: Any) -> ComponentsSpec | Literal["components"] | None:
     """The value of `segmenter.instances`. Raises JobError."""
-    if value is None or value == "components":
-        return value  # type: ignore[no-any-return] # what it is equal to
-    if not isinstance(value, dict):
-        raise JobError(f"segmenter.instances: components, or a block with kind, not {value!r}")
     try:
         return _components(value)
     except ValueError as error:
-        raise JobError(f"segmenter.instances.{error}") from None
+        dot = ": " if str(error).startswith("must be") else "."
+        raise JobError(f"segmenter.instances{dot}{error}") from None
 
 
 class StoreSpec(Model):

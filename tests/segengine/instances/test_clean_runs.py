@@ -188,12 +188,11 @@ def test_classes_and_void_and_probabilities(bench: Any) -> None:
         ),
     ],
 )
-def test_a_wrong_option_is_one_line_that_names_it(
-    options: dict[str, Any], said: str, bench: Any
-) -> None:
+def test_a_wrong_option_is_one_line_that_names_it(options: Any, said: str, bench: Any) -> None:
     image = np.zeros((20, 20), np.uint8)
     bench.put("a.png", image)
-    segmenter = FIXED | {"instances": {"kind": "components", **options}}
+    spec = {"kind": "components", **options} if isinstance(options, dict) else options
+    segmenter = FIXED | {"instances": spec}
     with pytest.raises(JobError, match=said) as raised:
         bench.run(segmenter)
     assert "\n" not in str(raised.value)
