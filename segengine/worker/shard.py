@@ -208,7 +208,7 @@ class Block:
             ids[(decided.split == i)[numbers]] = split.ids[values]
         height, width = ids.shape
         self.instances[0, :height, :width] = ids
-        own = np.flatnonzero(decided.ids)
+        own = np.append(0, np.flatnonzero(decided.ids))  # a window may have none
         tables = [(decided.ids[own], decided.labels[own], decided.parts[own], decided.whole[own])]
         for split in decided.splits:
             whole = np.zeros(len(split.ids), np.bool_)

@@ -78,7 +78,7 @@ def test_the_job_that_ships_tells_touching_nuclei_apart(tmp_path: Path) -> None:
     for shard in (512, 128):
         path = tmp_path / f"{shard}.zarr"
         cut = [f"store.path={path}", f"store.shard={shard}", "store.chunk=64"]
-        segengine.run(load_job(JOB, [*settings, *cut]))
+        assert segengine.run(load_job(JOB, [*settings, *cut])).exit_code == 0
         store = segengine.open_store(path)
         figures[shard] = store.metrics["overall"]["panoptic_quality"], of_frame(store, ids.shape)
     assert figures[512][0]["mean_pq"] >= 0.70, figures[512][0]
@@ -102,7 +102,7 @@ def test_maps_and_rows_of_a_cut_frame_are_those_of_the_whole(split: str, bench: 
     columns = ["id", "class", "score", "bbox", "area", "rle"]
     for shard in (256, 48):
         store = {"shard": shard, "chunk": 16, "path": str(bench.root / f"{shard}.zarr")}
-        bench.run(segmenter, store=store)
+        assert bench.run(segmenter, store=store).exit_code == 0
         made = segengine.open_store(store["path"])
         ids = of_frame(made, image.shape)
         np.testing.assert_array_equal(ids, whole.instances)
@@ -145,7 +145,8 @@ def test_what_is_too_large_to_be_split_is_counted(
     bench.put("a.png", image)
     for shard in (32, 128):
         path = str(bench.root / f"{shard}.zarr")
-        bench.run(FIXED | {"instances": SPLIT}, store={"shard": shard, "chunk": 32, "path": path})
+        cut = {"shard": shard, "chunk": 32, "path": path}
+        assert bench.run(FIXED | {"instances": SPLIT}, store=cut).exit_code == 0
         store = segengine.open_store(path)
         found, number = store.metrics["unsplit_instances"], of_frame(store, (100, 100))[50, 30]
         assert (found["count"], [row["id"] for row in found["listed"]]) == (1, [number])
@@ -163,7 +164,7 @@ def test_classes_and_void_and_probabilities(bench: Any) -> None:
     names = segengine.create_segmenter(segmenter).classes
     segmenter["instances"]["classes"] = [names[2]]
     whole = segengine.predict(image, segmenter)
-    bench.run(segmenter, store={"shard": 32, "chunk": 32})
+    assert bench.run(segmenter, store={"shard": 32, "chunk": 32}).exit_code == 0
     np.testing.assert_array_equal(of_frame(bench.open(), image.shape), whole.instances)
     assert set(bench.open().table("instances").column("class").to_pylist()) == {2}
     assert not whole.instances[np.isnan(image)].any()
