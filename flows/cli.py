@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from segengine.stderr import LEVELS, say_from
 from segengine_flows.completion import SHELLS, script
 from segengine_flows.early import asks_for_json
 from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
@@ -21,6 +22,7 @@ exit codes:
   2    bad usage, or an invalid job: the line names its key
   3    finished, with frames in quarantine
   4    `verify` found a difference
+  5    the job's time budget ended the run; the same command goes on
   130  interrupted (143: by SIGTERM, 129: its terminal was closed); the same command goes on
 """
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
@@ -47,6 +49,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         begin()  # bad usage is a message as well
     args = _parser().parse_args(argv)
+    say_from(getattr(args, "log_level", "info"))
     catch_signals()
     try:
         code: int = args.command(args)
@@ -116,7 +119,13 @@ def _run(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> int:
     from segengine_flows.watch import watch
 
-    options = ["--log", args.log, *(["--trust"] if args.trust else [])]
+    options = [
+        "--log",
+        args.log,
+        "--log-level",
+        args.log_level,
+        *(["--trust"] if args.trust else []),
+    ]
     if args.metrics_file:
         options += ["--metrics-file", args.metrics_file]
     return watch(args.job, args.set, options, args.every)
@@ -186,7 +195,7 @@ def _export(args: argparse.Namespace) -> int:
     from segengine.guards.trust import trusting
 
     export = registry.load("exports", args.to)
-    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes")}
+    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes", "redact")}
     options = {name: value for name, value in given.items() if value is not None}
     if args.overwrite:
         options["overwrite"] = True
@@ -432,6 +441,12 @@ def _parser() -> argparse.ArgumentParser:
             default="text",
             help="what stderr gets: text and a progress bar, or one JSON object a line",
         )
+        command.add_argument(
+            "--log-level",
+            choices=LEVELS,
+            default="info",
+            help="the least that stderr gets; warning: no progress, debug: a line a shard",
+        )
 
     def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument(
@@ -510,7 +525,10 @@ def _parser() -> argparse.ArgumentParser:
     add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
-    formats = "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac"
+    formats = (
+        "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac, video, "
+        "nifti, dicom-seg"
+    )
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument(
         "--out", metavar="DIR", type=_path, help="where to; default: segengine-FORMAT"
@@ -526,6 +544,11 @@ def _parser() -> argparse.ArgumentParser:
         export.add_argument(
             f"--{name}", metavar="UNITS" if name == "simplify" else "A", type=float, help=what
         )
+    export.add_argument(
+        "--redact",
+        metavar="CLASS,CLASS",
+        help="video: blur these, beyond recovery; no mask is drawn",
+    )
     show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")

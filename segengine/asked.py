@@ -19,6 +19,7 @@ from segengine.guards.parts import Parts
 from segengine.instances.cleaning import Cleaning, clean_frame
 from segengine.instances.join import BAND, components, renumbered
 from segengine.types import (
+    Beyond,
     Bool,
     ChecksPixels,
     Color,
@@ -32,6 +33,7 @@ from segengine.types import (
     Inertia,
     LabelsAlone,
     LabelsFrames,
+    Learned,
     Linker,
     Lists,
     Locates,
@@ -47,12 +49,14 @@ from segengine.types import (
     Prediction,
     Provenance,
     Responds,
+    Scaled,
     Scope,
     Seams,
     Segmenter,
     Slow,
     Source,
     Surveyor,
+    Trained,
     TruthInstances,
     Unmet,
     Uses,
@@ -140,6 +144,12 @@ def band(plugin: Plugin) -> int:
     """Pixels beyond its shard by which a window's objects can be matched with its neighbours'."""
     found = labeller(plugin)
     return 0 if surveys(found) else min(BAND, found.halo or 0)
+
+
+def context(plugin: Plugin) -> tuple[int | None, int]:
+    """Halo and stride of what will label; of a surveyor that does not tell what it will fit, none."""
+    found = labeller(plugin)
+    return (0, 1) if surveys(found) else (found.halo, found.stride)
 
 
 def background(classes: Sequence[str]) -> tuple[int, ...]:
@@ -239,6 +249,11 @@ def seams(plugin: Plugin) -> int | None:
     return found.seams if isinstance(found, Seams) else None
 
 
+def trained(plugin: object) -> Trained | None:
+    """What its model says of the images that it learned from; None: nothing."""
+    return plugin.trained if isinstance(plugin, Learned) else None
+
+
 def responds(plugin: object) -> TypeIs[Responds]:
     """True where it has a signed response of each direction to show."""
     return isinstance(plugin, Responds)
@@ -284,6 +299,11 @@ def within(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Bool | No
     return source.within(ref, rows, cols) if isinstance(source, Within) else None
 
 
+def beyond(source: Source, ref: FrameRef, side: int) -> Bool | None:
+    """(y, x) squares of `side` pixels that are known to count nowhere; None: nothing is known."""
+    return source.beyond(ref, side) if isinstance(source, Beyond) else None
+
+
 def mark(source: Source, ref: FrameRef) -> str | None:
     """The fingerprint that a frame has now, of a source that finds its inputs itself; None: its file's."""
     return source.mark(ref) if isinstance(source, Marks) else None
@@ -314,6 +334,11 @@ def needs(metric: Metric[Any]) -> tuple[str, ...]:
 def uses(metric: Metric[Any]) -> tuple[str, ...]:
     """What a metric needs, and what it takes where it is there."""
     return (*needs(metric), *(metric.uses if isinstance(metric, Uses) else ()))
+
+
+def scaled(metric: Metric[Any], spacing: tuple[float, float] | None) -> Metric[Any] | None:
+    """A metric for a scene of that spacing (y, x), in millimetres; None: it cannot be measured there."""
+    return metric.scaled(spacing) if isinstance(metric, Scaled) else metric
 
 
 def unmet(metric: Metric[Any]) -> str:

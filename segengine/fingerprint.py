@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SOURCE_DEFAULTS: dict[str, Any] = {
     "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": None,
-    "assets": None,
+    "assets": None, "mosaic": None, "window": None, "tissue": False,
 }  # fmt: skip
 
 
@@ -47,6 +47,8 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
         found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:
         found["segmenter.instances"] = job.segmenter.as_instances()
+    if job.still:  # 0 changes no mask
+        found["source.skip.still"] = job.still
     if "probabilities" in outputs:
         found["store.probabilities"] = True
     # What a URL is asked with may change from night to night, and is nobody else's to read.

@@ -55,6 +55,7 @@ SLOW = (
     "segengine/export/test_regions.py",
     "segengine/export/test_stac.py",
     "segengine/export/test_vectors.py",
+    "segengine/export/test_video.py",
     "segengine/guards/test_foreign_models.py",
     "segengine/guards/test_good_models.py",
     "segengine/guards/test_tflite.py",
@@ -92,6 +93,7 @@ SLOW = (
     "segengine/stages/test_precision.py",
     "segengine/stages/test_pyramid.py",
     "segengine/stages/test_quarantine.py",
+    "segengine/stages/test_tracks.py",
     "segengine/store/test_conventions.py",
     "segengine/store/test_lock.py",
     "segengine/store/test_owners.py",
@@ -105,6 +107,7 @@ SLOW = (
     "segengine/testing/test_our_data_sets.py",
     "segengine/training",
     "segengine/worker/test_fits.py",
+    "segengine/worker/test_still.py",
     "test_packaging.py",
 )
 """Folders and files of tests that take long: networks, servers, whole runs by the dozen."""

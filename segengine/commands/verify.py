@@ -173,6 +173,8 @@ def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
 
 def _files_of(ref: FrameRef) -> list[str]:
     """uris of the files that a frame is read from."""
+    if ref.mosaic is not None:
+        return list(ref.mosaic.files)
     return list(dict.fromkeys(part.uri for part in ref.parts)) or [ref.uri]
 
 
@@ -208,9 +210,10 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
     plan = stored_plan(job, store.objects)
     if reason := _made_otherwise(plan, record):
         raise RuntimeError(reason)
-    if layout.inputs(record.box[0], record.box[3]) != record.inputs:
+    reads = plan.reads(layout, record.shard)
+    if layout.inputs(record.box[0], record.box[3], reads) != record.inputs:
         raise RuntimeError("an input of it has changed")
-    _check_inputs(layout.frames(record.box[0], record.box[3]), layout.kind, plan.job)
+    _check_inputs(layout.frames(record.box[0], record.box[3], reads), layout.kind, plan.job)
     group = plan.group(layout, record.box[0])
     if record.fit and group is not None and group not in plan.fits:
         raise RuntimeError(f"the fit {group} cannot be read: {plan.unread.get(group, CHANGED)}")
@@ -275,7 +278,8 @@ def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) ->
 def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
     source = reader(kind, job.source_options())
-    for ref in {r.uri: r for r in frames}.values():
+    alone = (own for r in frames for own in _apart(r))
+    for ref in {(r.uri, r.parts): r for r in alone}.values():
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
         try:
@@ -286,6 +290,14 @@ def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
             raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
         if ref.fingerprint != mark:
             raise RuntimeError(f"{ref.name}: the input has changed")
+
+
+def _apart(ref: FrameRef) -> Iterator[FrameRef]:
+    """A frame, or each of the scenes that it is made of."""
+    if ref.mosaic is None or ref.gone:
+        yield ref
+    else:
+        yield from (member.ref for member in ref.mosaic.members)
 
 
 def _mark_of(ref: FrameRef, kind: str) -> str:

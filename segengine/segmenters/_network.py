@@ -21,7 +21,7 @@ from segengine.networks.crf import Crf, refine
 from segengine.networks.scale import Scale
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Stretch
-from segengine.types import Bool, Color, Pixels, Prediction
+from segengine.types import Bool, Color, Pixels, Prediction, Trained
 
 Floats = NDArray[np.float32]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -153,6 +153,8 @@ class Network:
     """Makes the probabilities of whole frames follow their colours."""
     labels: bool = False
     """The network gives each pixel the number of its class; windows that overlap vote."""
+    trained: Trained | None = None
+    """What its model says of the images that it learned from."""
 
     version: ClassVar[int] = 2
     slow: ClassVar[bool] = True

@@ -115,6 +115,18 @@ def _shape(area: str | Box, mark: str) -> Shape:
     )
 
 
+def reach_on(area: str | Box, mark: str, grid: Grid) -> NDArray[np.int64]:
+    """(polygon, 4) of an area on a grid that goes on without end: first row and column, those after the
+    last. Raises as `area_on`, and CorruptInputError where the grid's CRS does not hold all of it."""
+    if not grid.wkt:
+        raise CorruptInputError("has no CRS, by which source.area could be found in it")
+    shape = _shape(area, mark)
+    outlines = list(_outlines(shape.polygons, shape.wkt, grid))
+    ends = [(*np.floor(p[0].min(axis=0))[::-1], *np.ceil(p[0].max(axis=0))[::-1]) for p in outlines]
+    most = float(1 << 40)
+    return np.clip(np.array(ends).reshape(-1, 4), -most, most).astype(np.int64)
+
+
 def area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
     """An area on a grid; `mark`: what its file said when that was planned, empty: what it says now.
 
@@ -175,6 +187,32 @@ class AreaOn:
                     top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
                 ] = block[top - y : bottom - y, left - x : right - x]
         return found
+
+    def beyond(self, side: int) -> Bool:
+        """(y, x) squares of `side` pixels that no outline comes near: at once, and some are left out.
+
+        All that an outline touches or surrounds is burnt into one small picture, and a square around it
+        for what rounding may miss.
+        """
+        import cv2
+        import rasterio
+        from rasterio import Affine
+        from rasterio.features import rasterize
+
+        size = -(-self.grid.height // side), -(-self.grid.width // side)
+        if not self.outlines:
+            return np.ones(size, np.bool_)
+        shapes = [
+            {"type": "Polygon", "coordinates": [(ring / side).tolist() for ring in outline]}
+            for outline in self.outlines
+        ]
+        with rasterio.Env():
+            near: Any = rasterize(
+                shapes, size, fill=0, default_value=1, dtype="uint8", all_touched=True,
+                transform=Affine.identity(),
+            )  # fmt: skip
+        around: Bool = cv2.dilate(near, np.ones((3, 3), np.uint8)) == 0
+        return around
 
     def anywhere(self) -> bool:
         """Whether any pixel of the grid lies inside."""

@@ -76,12 +76,12 @@ def _unknown_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
     blurred would be the whole document.
     """
     frames = []
-    for scene, frame, unknown in merged.unknown:
+    for scene, frame, unknown, size in merged.unknown:
         ref = measurer.layouts[scene].frame(frame)
-        frames.append((sum(unknown.values()) / (ref.height * ref.width), scene, ref, unknown))
+        frames.append((sum(unknown.values()) / size, scene, ref, unknown, size))
     frames.sort(key=lambda row: (-row[0], row[1], row[2].index))
     rows = []
-    for i, (_, scene, ref, unknown) in enumerate(frames):
+    for i, (_, scene, ref, unknown, size) in enumerate(frames):
         values = unknown if i < WORST else {None: sum(unknown.values())}
         rows += [
             {
@@ -90,7 +90,7 @@ def _unknown_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
                 "name": text(ref.name),
                 "value": value,
                 "pixels": count,
-                "share": count / (ref.height * ref.width),
+                "share": count / size,
             }
             for value, count in sorted(values.items(), key=lambda item: -item[1])
         ]

@@ -17,7 +17,7 @@ from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import Progress
 from segengine.stages.aggregate import Measurer
-from segengine.stages.outcomes import outcomes
+from segengine.stages.budget import Budget
 from segengine.stages.parts import decided_parts, split_tasks
 from segengine.stages.quarantine import Quarantine
 from segengine.stages.segment import Counts, ended, measuring, note_failures, recorded_mask
@@ -54,25 +54,28 @@ def stitch(
     quarantine: Quarantine,
     counts: Counts,
     measurer: Measurer | None = None,
+    budget: Budget | None = None,
 ) -> Iterator[Progress]:
     """Link drafted shards across their borders and write the final masks.
 
-    measurer: what measures each mask as soon as it is stored.
+    measurer: what measures each mask as soon as it is stored. budget: what keeps the run's hours. A
+    frame of which a draft is missing waits for it.
     """
+    budget = budget or Budget()
     rows = [
         (layout, f)
         for layout in plan.layouts.values()
         if plan.drafts(layout)
         for f in range(layout.grid[0])
-        if not plan.states[layout.scene].done[f].all()
+        if not plan.states[layout.scene].done[f].all() and not _lacks_drafts(plan, layout, f)
     ]
     total = sum(int(np.count_nonzero(~plan.states[la.scene].done[f])) for la, f in rows)
-    splits, failed = yield from _split(plan, rows, pool, faults, total)
-    frames = [(layout, f) for layout, f in rows if (layout.scene, f) not in failed]
+    splits, failed = yield from _split(plan, rows, pool, faults, budget, total)
+    frames = [(layout, f) for layout, f in rows if (layout.scene, f) in splits]
     works = (
         work
         for layout, f in frames
-        for work in _finish_works(plan, layout, f, measurer, splits.get((layout.scene, f), {}))
+        for work in _finish_works(plan, layout, f, measurer, splits[layout.scene, f])
     )
     lost = (
         replace(failed[layout.scene, f], work=Work("", finish_shard, task))
@@ -80,7 +83,7 @@ def stitch(
         if (layout.scene, f) in failed
         for task in finish_tasks(plan, layout, f, plan.objects, False, None)
     )
-    for done, outcome in enumerate(chain(outcomes(pool, works, faults), lost), 1):
+    for done, outcome in enumerate(chain(budget.outcomes("stitch", pool, works, faults), lost), 1):
         task: ShardTask = outcome.work.task.shard
         record = recorded_mask(plan, task, outcome)
         note_failures(plan, record, quarantine)
@@ -91,18 +94,36 @@ def stitch(
         yield Progress("stitch", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
+def _lacks_drafts(plan: Plan, layout: Layout, f: int) -> bool:
+    """Whether shards of a frame are left to a later run."""
+    left = plan.undrafted.get(layout.scene)
+    return left is not None and bool(left[f].any())
+
+
 def _split(
-    plan: Plan, rows: list[tuple[Layout, int]], pool: Pool, faults: FaultsSpec, total: int
+    plan: Plan,
+    rows: list[tuple[Layout, int]],
+    pool: Pool,
+    faults: FaultsSpec,
+    budget: Budget,
+    total: int,
 ) -> Generator[Progress, None, tuple[Mapping[_Frame, _Splits], Mapping[_Frame, Outcome]]]:
-    """What components over several shards were split into, by frame; and frames where that failed."""
+    """What components over several shards were split into, of each frame that has all of it.
+
+    And frames where that failed; those in neither are left to a later run.
+    """
     found: dict[_Frame, dict[Place, SplitComponents]] = {}
     failed: dict[_Frame, Outcome] = {}
-    works = (
-        Work(f"{task.scene}/{task.place}/split", split_components, task)
-        for layout, f in rows
-        for task in splits_of(plan, layout, f, plan.objects)
-    )
-    for outcome in outcomes(pool, works, faults):
+    given: dict[_Frame, int] = {}
+
+    def works() -> Iterator[Work]:
+        for layout, f in rows:
+            tasks = list(splits_of(plan, layout, f, plan.objects))
+            given[layout.scene, f] = len(tasks)
+            for task in tasks:
+                yield Work(f"{task.scene}/{task.place}/split", split_components, task)
+
+    for outcome in budget.outcomes("split", pool, works(), faults):
         task: SplitTask = outcome.work.task
         frame = task.scene, task.place[0]
         if outcome.status != "done":
@@ -110,7 +131,8 @@ def _split(
         else:
             found.setdefault(frame, {})[task.place] = outcome.value
         yield Progress("stitch", 0, total, message="splitting objects that cross shards")
-    return found, failed
+    whole = {frame: found.get(frame, {}) for frame in given if frame not in failed}
+    return {f: done for f, done in whole.items() if len(done) == given[f]}, failed
 
 
 def _finish_works(

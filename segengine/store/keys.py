@@ -75,6 +75,10 @@ def table_key(name: str) -> str:
 
 
 INSTANCE_TABLE = table_key("instances")
+RUNS = table_key("runs")
+TRACK_TABLE = table_key("tracks")
+COUNTS = f"{TABLES}/counts.csv"
+"""What crosses lines and stands in zones."""
 
 # ------------------------------------------------------------------------------------------ scenes
 

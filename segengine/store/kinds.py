@@ -132,6 +132,15 @@ class MaskRecord(LabelRecord):
     """Ground area of each class, then of void, in the scene's own unit, where it is placed."""
     pixels: int = 0
     """Pixels labelled, void not counted."""
+    still: int = field(
+        default=0,
+        metadata=column(
+            "payload",
+            lambda still: json.dumps({"still": still}) if still else "",
+            lambda text: json.loads(text)["still"] if text else 0,
+        ),
+    )
+    """Frames that do not move, and have the mask of one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of
 from segengine.worker.reading import Batch, Box, batches
 from segengine.worker.shard import Block, Labelled
+from segengine.worker.still import repeated, still_batches
 from segengine.worker.tasks import (
     FinishTask,
     JoinedObjects,
@@ -142,7 +143,8 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
     halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
     if halo is not None and task.cleaning is not None:
         halo += task.cleaning.reach  # where the labels must be right
-    for box, batch in batches(task, halo, stride, surveyor is not None, failures):
+    read = batches if task.still is None else still_batches
+    for box, batch in read(task, halo, stride, surveyor is not None, failures):
         if (
             task.skips_empty
             and not task.draft
@@ -154,12 +156,14 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
         labelled: Prediction | None = None
         if surveyor is not None:
             segmenter, labelled = asked.label_frame(surveyor, pixels, batch.valid())
-            block.fitted(batch.frames[0], segmenter)
+            for ref in batch.frames:
+                block.fitted(ref, segmenter)
             pixels = tiling.pad_to(pixels, segmenter.stride)
+        block.still += batch.still
         assert segmenter is not None  # given, or just fitted
         if labelled is not None and not (task.draft or PROBABILITIES in task.arrays):
-            found = asked.as_prediction(labelled, segmenter, batch.shape)
-            block.put(batch.frames, batch.tiles, found, box, segmenter)
+            found = repeated(asked.as_prediction(labelled, segmenter, batch.shape), batch.of)
+            block.put(batch.frames, batch.shown, found, box, segmenter)
             continue
         for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
@@ -189,19 +193,22 @@ def _predict(
 ) -> Iterator[tuple[list[FrameRef], list[Tile], Prediction]]:
     """Call the segmenter; where a batch fails, each of its frames alone, so that one loses no other."""
     try:
-        yield batch.frames, batch.tiles, _call(task, segmenter, pixels)
+        yield batch.frames, batch.shown, repeated(_call(task, segmenter, pixels), batch.of)
         return
     except Exception:
-        if len(batch.frames) == 1 and not (task.last and len(task.frames) > 1):
+        if len(batch.tiles) == 1 and not (task.last and len(task.frames) > 1):
             raise
-    for i, (ref, tile) in enumerate(zip(batch.frames, batch.tiles, strict=True)):
+    for i, tile in enumerate(batch.tiles):
+        frames = batch.frames_of(i)
         try:
             prediction = _call(task, segmenter, pixels[i : i + 1])
         except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
-            reason = public(f"{ref.name}: {type(error).__name__}: {error}")
-            failures.append(FrameFailure(ref.index, "error", reason))
+            for ref in frames:
+                reason = public(f"{ref.name}: {type(error).__name__}: {error}")
+                failures.append(FrameFailure(ref.index, "error", reason))
         else:
-            yield [ref], [tile], prediction
+            of = None if batch.of is None else [0] * len(frames)
+            yield frames, [tile] * len(frames), repeated(prediction, of)
 
 
 def _call(task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:

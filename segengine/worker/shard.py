@@ -70,6 +70,8 @@ class Block:
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.inertia: dict[int, float] = {}
+        self.still = 0
+        """Frames that have the mask of another."""
         self.engine = ""
         """What ran the segmenter, where that is more than this package."""
 
@@ -413,6 +415,7 @@ class Block:
             inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
             pixels=sum(sum(row[:-1]) for row in areas),
             ground=ground or (),
+            still=self.still,
         )
 
 

@@ -56,6 +56,8 @@ class Measuring:
     """Of the metrics."""
     area: str = field(default="", repr=False)
     """How the area is known that alone is scored, as JSON; empty: there is none."""
+    spacing: tuple[float, float] | None = None
+    """Of pixels (y, x), in millimetres; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class ShardTask:
     """A frame lies in more than this shard."""
     skips_empty: bool = False
     """Where no pixel of it is valid, it is void without asking the segmenter."""
+    still: float | None = None
+    """Frames that do not differ by more grey levels keep the mask of one before; None: each its own."""
+    before: tuple[FrameRef, ...] = ()
+    """Frames before its own that it has to look at."""
     hint: Hint | None = None
     """To be read while this shard is computed."""
     target: str = ""
