@@ -240,11 +240,12 @@ def cut(metrics: Mapping[str, Any]) -> list[str]:
     >>> cut({"cut_instances": {"count": 2}})
     ['2 instances cut at shard borders, where windows disagree (metrics.json); more overlap helps']
     """
-    found = metrics.get("cut_instances", {}).get("count", 0)
-    if not found:
-        return []
-    where = "cut at shard borders, where windows disagree (metrics.json); more overlap helps"
-    return [f"{count(found, 'instance')} {where}"]
+    told = {
+        "cut_instances": "cut at shard borders, where windows disagree (metrics.json); more overlap helps",
+        "unsplit_instances": "too large to be split, and left whole (metrics.json)",
+    }
+    found = {key: metrics.get(key, {}).get("count", 0) for key in told}
+    return [f"{count(found[key], 'instance')} {text}" for key, text in told.items() if found[key]]
 
 
 def show_result(summary: Summary) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from segengine import registry
 from segengine.errors import JobError
 from segengine.guards.parts import Parts
+from segengine.instances.cleaning import Cleaning, clean_frame
 from segengine.instances.join import BAND, components, renumbered
 from segengine.types import (
     Beyond,
@@ -68,6 +69,8 @@ from segengine.types import (
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
+
+    from segengine.job import ComponentsSpec
 
 BACKGROUND = frozenset(("background", "BG", "__background__", "not edge", "line"))
 """Classes that are no objects; Mask_RCNN and torchvision have their own words for them."""
@@ -159,6 +162,46 @@ def with_components(found: Prediction, classes: Sequence[str], void: int) -> Pre
     without = (*background(classes), void)
     ids = [renumbered(components(labels, without).astype(np.uint32))[0] for labels in found.labels]
     return Prediction(found.labels, found.probabilities, np.stack(ids))
+
+
+def cleaning(spec: ComponentsSpec | str | None, classes: Sequence[str]) -> Cleaning | None:
+    """What a job's `instances` does to components; None: nothing. Raises JobError for a strange class."""
+    if spec is None or isinstance(spec, str):
+        return None
+    for name in spec.classes or ():
+        if name not in classes:
+            known = ", ".join(classes)
+            raise JobError(
+                f"segmenter.instances.classes: {name!r} is no class; choose from {known}"
+            )
+    without = background(classes)
+    labels = (
+        [i for i in range(len(classes)) if i not in without]
+        if spec.classes is None
+        else sorted({classes.index(name) for name in spec.classes})
+    )
+    return Cleaning(
+        classes=tuple(labels),
+        connectivity=spec.connectivity,
+        smooth=spec.smooth,
+        holes=spec.holes,
+        min_area=spec.min_area,
+        split=spec.split or "",
+        min_distance=spec.min_distance,
+        height=spec.h,
+    )
+
+
+def with_clean_components(found: Prediction, how: Cleaning, void: int) -> Prediction:
+    """A prediction whose instances are its components, made clean; with the objects' own classes."""
+    from segengine.instances.rows import objects_of, of_frames
+
+    frames, tables = [], []
+    for labels in found.labels:
+        ids, classes, _ = clean_frame(labels, void, how)
+        frames.append(ids)
+        tables.append(objects_of(ids, classes=classes[1:]))
+    return Prediction(found.labels, found.probabilities, np.stack(frames), of_frames(tables))
 
 
 def check_pixels(plugin: Plugin, bands: int, dtype: str) -> None:

@@ -46,7 +46,7 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     if job.source.area is not None:
         found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:
-        found["segmenter.instances"] = job.segmenter.instances
+        found["segmenter.instances"] = job.segmenter.as_instances()
     if job.still:  # 0 changes no mask
         found["source.skip.still"] = job.still
     if "probabilities" in outputs:

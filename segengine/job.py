@@ -277,19 +277,94 @@ def _color(value: Any) -> Any:
     return value if not isinstance(value, str) else int(value)
 
 
+class ComponentsSpec(Model):
+    """Connected regions of each class, made clean"""
+
+    kind: Literal["components"] = Field(description="Connected regions of each class are instances")
+    classes: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Of these classes only; omitted = of all but the background",
+    )
+    connectivity: Literal[1, 2] = Field(
+        1, description="1: pixels that share an edge are connected; 2: a corner too"
+    )
+    smooth: float = Field(
+        0.0,
+        ge=0,
+        le=64,
+        description="Sigma in pixels of a Gaussian on each class's mask, cut at one half; 0 = none",
+    )
+    holes: int = Field(0, ge=0, description="Holes of up to so many pixels are filled")
+    min_area: int = Field(0, ge=0, description="Objects of fewer pixels are dropped")
+    split: Literal["watershed", "distance", "hmaxima"] | None = Field(
+        None,
+        description="Take objects apart that touch: watershed of the distance to the background, the "
+        "nearest of its maxima, or watershed from maxima that rise by h; omitted = not",
+    )
+    min_distance: int = Field(
+        5, ge=1, le=1000, description="Pixels between maxima; of watershed and distance"
+    )
+    h: float = Field(1.0, gt=0, le=1000, description="Pixels by which a maximum rises; of hmaxima")
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> ComponentsSpec:
+        # a stored job spells the defaults out
+        if self.split != "hmaxima" and self.h != 1:
+            raise ValueError("h: is of split: hmaxima")
+        if self.split not in ("watershed", "distance") and self.min_distance != 5:
+            raise ValueError("min_distance: is of split: watershed or distance")
+        return self
+
+
 class SegmenterSpec(BaseModel):
     """A segmenter's name and its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = Field(description="One of `segengine segmenters`, or package.module:Class")
-    instances: Literal["components"] | None = Field(
-        None, description="components: the connected regions of each class are instances"
+    instances: Literal["components"] | ComponentsSpec | None = Field(
+        None,
+        description="components: the connected regions of each class are instances; a block with kind: "
+        "components makes them clean and splits those that touch",
     )
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _instances_are_explained(cls, value: Any) -> Any:
+        return value if isinstance(value, ComponentsSpec) else _components(value)
+
+    def as_instances(self) -> str | dict[str, Any] | None:
+        """`instances` without what is as it is anyway."""
+        if not isinstance(self.instances, ComponentsSpec):
+            return self.instances
+        return {"kind": "components", **self.instances.model_dump(exclude_defaults=True)}
 
     @property
     def options(self) -> dict[str, Any]:
         """What the segmenter itself takes."""
         return dict(self.model_extra or {})
+
+
+def _components(value: Any) -> ComponentsSpec | Literal["components"] | None:
+    """The value of `instances`. Raises ValueError with one line, that begins with an option of a block."""
+    if value is None or value == "components":
+        return value  # type: ignore[no-any-return] # what it is equal to
+    if not isinstance(value, dict):
+        raise ValueError(f"must be components, or a block with kind: components, not {value!r}")
+    try:
+        return ComponentsSpec.model_validate(value)
+    except ValidationError as error:
+        _, message = _explain(error, ComponentsSpec)
+        raise ValueError(message) from None
+
+
+def instances_of(value: Any) -> ComponentsSpec | Literal["components"] | None:
+    """The value of `segmenter.instances`. Raises JobError."""
+    try:
+        return _components(value)
+    except ValueError as error:
+        dot = ": " if str(error).startswith("must be") else "."
+        raise JobError(f"segmenter.instances{dot}{error}") from None
 
 
 class StoreSpec(Model):
@@ -769,7 +844,8 @@ def _where(file: str, lines: dict[tuple[str, ...], int], key: tuple[str, ...]) -
     return file
 
 
-def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
+def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], str]:
+    """The key that is wrong, below `top` (a job), and one line that begins with it."""
     found = error.errors(include_url=False)
     # A key that is missing is often there, misspelt: the unknown one is the one to name.
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
@@ -781,7 +857,7 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
         option, _, message = message.partition(": ")
         key = (*key, option)
     elif first["type"] == "extra_forbidden":
-        message = f"unknown key{_suggest(key)}"
+        message = f"unknown key{_suggest(key, top or Job)}"
     elif first["type"] == "missing":
         message = "this key is needed"
     elif not isinstance(first["input"], dict):
@@ -789,12 +865,12 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
     return key, f"{'.'.join(key)}: {message}"
 
 
-def _suggest(key: tuple[str, ...]) -> str:
-    model: Any = Job
+def _suggest(key: tuple[str, ...], top: Any) -> str:
+    model = top
     for part in key[:-1]:
         field = model.model_fields.get(part)
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), Job)
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), top)
     known = list(model.model_fields)
     close = difflib.get_close_matches(key[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"

@@ -29,7 +29,7 @@ from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, named
 from segengine.store.shards import open_array, read_region
 from segengine.types import FrameRef
-from segengine.worker.tasks import ShardTask
+from segengine.worker.tasks import Retry, ShardTask, SplitComponents
 
 UNRECORDED = "no record vouches for it: it does not count, and a run computes it again"
 SAMPLE = 4
@@ -203,8 +203,9 @@ def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> 
 
 def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> bool:
     """Segment a shard again into a folder of its own, and compare checksums; probabilities by value."""
-    from segengine.stages.stitch import finish_tasks
+    from segengine.stages.stitch import finish_tasks, splits_of
     from segengine.worker.segment import finish_shard, segment_shard
+    from segengine.worker.splits import split_components
 
     plan = stored_plan(job, store.objects)
     if reason := _made_otherwise(plan, record):
@@ -223,7 +224,12 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
             for place in layout.frame_shards(record.shard[0]):
                 task = plan.task(layout, place, draft=True, target=target, last=True)
                 _checked(segment_shard(replace(task, had="")))
-            finishes = finish_tasks(plan, layout, record.shard[0], open_objects(target), True)
+            f, drafts = record.shard[0], open_objects(target)
+            splits = {
+                split.place: _split(split_components(split))
+                for split in splits_of(plan, layout, f, drafts, target)
+            }
+            finishes = finish_tasks(plan, layout, f, drafts, True, splits)
             mine = next(t for t in finishes if t.shard.place == record.shard)
             shard = replace(mine.shard, target=target, had="")
             task = shard
@@ -306,6 +312,12 @@ def _mark_of(ref: FrameRef, kind: str) -> str:
 
 def _literal(uri: str) -> str:
     return uri if "://" in uri else glob.escape(uri)
+
+
+def _split(result: SplitComponents | Retry) -> SplitComponents:
+    if isinstance(result, Retry):
+        raise RuntimeError(result.reason)
+    return result
 
 
 def _checked(result: Any) -> LabelRecord:

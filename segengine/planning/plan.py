@@ -17,6 +17,7 @@ from segengine.ahead import is_far, requested
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import area_mark, changes, digest, mask_keys, require_area
 from segengine.guards.trust import UNTRUSTED, is_code
+from segengine.instances.cleaning import Cleaning
 from segengine.job import Job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scanning
@@ -102,6 +103,11 @@ class Plan:
     def components(self) -> bool:
         """Connected regions of a class are its instances."""
         return self.job.segmenter.instances is not None
+
+    @property
+    def cleaning(self) -> Cleaning | None:
+        """What is done to them; None: nothing."""
+        return asked.cleaning(self.job.segmenter.instances, self.plugin.classes)
 
     @property
     def layouts(self) -> dict[str, Layout]:
@@ -227,6 +233,7 @@ class Plan:
             still=still,
             before=() if still is None else layout.frames(first_needed(first), first),
             components=self.components,
+            cleaning=self.cleaning,
             writer=self.objects.writer,
             ground=layout.placing.ground,
             **extra,
@@ -433,6 +440,7 @@ def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
                 f"segmenter.instances: {job.segmenter.kind} with these options finds its own "
                 "objects, or links its labels; leave the key out"
             )
+        asked.cleaning(job.segmenter.instances, job.plugin.classes)  # or a class is none
         outputs = (*outputs, "instances")
     if not job.store.probabilities:
         return tuple(o for o in outputs if o != "probabilities")

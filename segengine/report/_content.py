@@ -72,6 +72,7 @@ def content(store: Store, runs: pa.Table | None = None) -> dict[str, Any]:
         "inertia": metrics.get("inertia"),
         "agreement": metrics.get("label_agreement"),
         "cut": metrics.get("cut_instances", {}).get("count", 0),
+        "unsplit": metrics.get("unsplit_instances", {}).get("count", 0),
         "errors": {"wrong": draw.WRONG, "missing": draw.UNLABELLED},
         "missing": public_values(metrics.get("missing_truth", [])[:MISSING]),
         "missing_count": len(metrics.get("missing_truth", [])),

@@ -136,7 +136,8 @@ def write_metrics(
         document["label_agreement"] = alike
     cut = plan.objects.get(CUT_INSTANCES)
     if cut is not None:
-        document["cut_instances"] = json.loads(cut)
+        flagged = "cut_instances" if plan.cleaning is None else "unsplit_instances"
+        document[flagged] = json.loads(cut)
     if plan.job.still is not None:
         document["still_frames"] = _still(scenes)
     stored: dict[str, Any] = public_values(_finite(document))

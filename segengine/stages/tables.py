@@ -280,7 +280,7 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
 def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time.
 
-    Notes for `write_metrics` which of them are cut.
+    Notes for `write_metrics` which of them are cut, or were too large to be split.
     """
     if "instances" not in plan.outputs:
         for key in (INSTANCE_TABLE, CUT_INSTANCES):
@@ -293,7 +293,7 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
         for scene, layout in sorted(plan.layouts.items()):
             for f, rows in enumerate(scene_rows(plan, scenes[scene])):
                 ref = layout.frame(f * layout.shard[0])
-                if layout.cut:
+                if layout.cut or plan.cleaning is not None:  # which flags what it could not split
                     cut = rows.filter(rows.column("cut"))
                     count[scene] = count.get(scene, 0) + cut.num_rows
                     some = cut.slice(0, LISTED - len(listed))

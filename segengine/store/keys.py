@@ -213,6 +213,16 @@ def draft_key(scene: str, place: Place) -> str:
     return f"{WORK}/{scene}/draft/{_dotted(place)}"
 
 
+def parts_key(scene: str, place: Place) -> str:
+    """Key of a shard's provisional components."""
+    return f"{WORK}/{scene}/parts/{_dotted(place)}"
+
+
+def split_key(scene: str, owner: Place, place: Place) -> str:
+    """Key of what the components that a shard answers for were split into, in one of their shards."""
+    return f"{WORK}/{scene}/split/{_dotted(owner)}/{_dotted(place)}"
+
+
 def kept_key(scene: str, place: Place) -> str:
     """Key of what a shard's vanished frames keep, while it is written again."""
     return f"{WORK}/{scene}/gone/{_dotted(place)}"

@@ -37,6 +37,7 @@ NAMED: Mapping[str, str] = {
     "surveyed/1": "segengine.worker.tasks:Surveyed",
     "pieces/1": "segengine.instances.pieces:Pieces",
     "seen-object/1": "segengine.instances.join:Seen",
+    "object-parts/1": "segengine.instances.parts:Parts",
     "k-means/1": "segengine.segmenters.kmeans:KMeans",
     "k-means-cells/1": "segengine.segmenters._cells:Cells",
     "histogram/1": "segengine.segmenters._histogram:Histogram",

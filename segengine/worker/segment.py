@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segengine import asked, tiling
 from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
-from segengine.store.keys import PROBABILITIES, draft_key
+from segengine.store.keys import PROBABILITIES, draft_key, parts_key
 from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.values import decode
 from segengine.types import FrameRef, Linker, Prediction, Segmenter, Surveyor, Tile
@@ -33,6 +33,7 @@ from segengine.worker.still import repeated, still_batches
 from segengine.worker.tasks import (
     FinishTask,
     JoinedObjects,
+    LinkedParts,
     LinkedPieces,
     Retry,
     ShardTask,
@@ -140,6 +141,8 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
     failures: list[FrameFailure] = list(task.lost)
     block = Block(task)
     halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
+    if halo is not None and task.cleaning is not None:
+        halo += task.cleaning.reach  # where the labels must be right
     read = batches if task.still is None else still_batches
     for box, batch in read(task, halo, stride, surveyor is not None, failures):
         if (
@@ -237,12 +240,28 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
         block = Block(shard)
         if isinstance(task.decided, JoinedObjects):
             block.put_joined(read_objects_draft(data), task.decided)
+        elif isinstance(task.decided, LinkedParts):
+            _put_parts(block, objects, data, task.decided)
         else:
             _put_linked(block, decode(data)[0], task.decided)
         record = block.commit(objects, task.failures, time.perf_counter() - started)
         return _measured(block, objects, record)
 
     return tried(finish)
+
+
+def _put_parts(block: Block, objects: Objects, draft: bytes, decided: LinkedParts) -> None:
+    task = block.task
+    numbers = objects.get(parts_key(task.scene, task.place))
+    pixels = [objects.get(split.key) for split in decided.splits]
+    if any(data is None for data in pixels):
+        raise ValueError("the shard's split components are gone from work/")
+    block.put_linked_parts(
+        read_objects_draft(draft),
+        None if numbers is None else decode(numbers),
+        decided,
+        [decode(data) for data in pixels if data is not None],
+    )
 
 
 def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -> None:
