@@ -26,6 +26,8 @@ from tests.segengine.sources.scenes import UTM
 from tests.segengine.sources.stac_scenes import make_item, save
 
 HEIGHT, WIDTH = 150, 190
+VOID = 60_000
+"""Of scenes of 16 bit: bright, so that edges would see it where it is read as anything else."""
 PLACE = Affine(0.3, 0, 600_000.1, 0, -0.3, 5_000_000.7)
 CUTS = {
     "a": (0, 90, 0, 110),
@@ -54,12 +56,12 @@ pytestmark = pytest.mark.usefixtures("plain_report")
 
 @pytest.fixture(scope="module")
 def pixels() -> NDArray[Any]:
-    """(band, y, x) waves with noise; its upper left corner is nodata, 0."""
+    """(band, y, x) waves with noise; its upper left corner is nodata."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     noise = np.random.default_rng(5).normal(0, 50, (3, HEIGHT, WIDTH))
     waves = 1500 + 500 * np.sin(x / 13) + 400 * np.cos(y / 11)
     found = (waves + noise + np.arange(3)[:, None, None] * 90).clip(1, 9000).astype("uint16")
-    found[:, x + y < 70] = 0
+    found[:, x + y < 70] = VOID
     return found
 
 
@@ -74,9 +76,10 @@ def write(
     """A GeoTIFF of (band, y, x) whose corner lies at a row and a column."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tags = profile.pop("tags", {})
+    nodata = VOID if layers.dtype == "uint16" else 0
     options = {
         "driver": "GTiff", "count": len(layers), "height": layers.shape[1], "width": layers.shape[2],
-        "dtype": layers.dtype, "crs": UTM, "nodata": 0, "tiled": True, "blockxsize": 16, "blockysize": 16,
+        "dtype": layers.dtype, "crs": UTM, "nodata": nodata, "tiled": True, "blockxsize": 16, "blockysize": 16,
         "transform": place * Affine.translation(column, row), **profile,
     }  # fmt: skip
     with rasterio.open(path, "w", **options) as file:
@@ -144,7 +147,7 @@ def test_cuts_of_a_scene_are_the_scene(name: str, pixels: Any, new_bench: Any) -
     one, two = (b.open()["mosaic"] for b in (uncut, other))
     np.testing.assert_array_equal(np.asarray(one.mask), np.asarray(two.mask))
     labels = np.asarray(one.mask)[0]
-    assert (labels[pixels[0] == 0] == 255).all()
+    assert (labels[pixels[0] == VOID] == 255).all()
     assert len(np.unique(labels)) > 2
     if one.instances is not None:
         np.testing.assert_array_equal(np.asarray(one.instances), np.asarray(two.instances))
@@ -295,9 +298,9 @@ def test_two_utm_zones_as_rasterio_merges_them(resampling: str, bench: Any) -> N
         WarpedVRT(a, **options) as one,
         WarpedVRT(b, **options) as two,
     ):
-        merged, _ = merge([two, one], nodata=0)
+        merged, _ = merge([two, one], nodata=VOID)
     theirs = np.digitize(merged[0], spec["levels"], right=True).astype(np.uint8)
-    theirs[merged[0] == 0] = 255
+    theirs[merged[0] == VOID] = 255
     assert (theirs == labels).mean() > 0.999
     assert {0, 1, 2, 255} <= set(np.unique(labels).tolist())
     other = job(bench, spec, crs="EPSG:32633", resampling=resampling, shard=16 * 7)
@@ -373,10 +376,10 @@ def test_what_is_covered_is_not_read(pixels: Any, bench: Any, decoded: dict[str,
     write(bench.inputs / "a.tif", pixels[:, 80:, 110:], 80, 110)
     segengine.run(job(bench, SEGMENTERS["threshold"]))
     assert decoded["c"] == HEIGHT * WIDTH
-    hole = int((pixels[0] == 0).sum())
+    hole = int((pixels[0] == VOID).sum())
     assert hole <= decoded["b"] < 2.2 * hole
     assert "a" not in decoded
-    assert (np.asarray(bench.open()["mosaic"].mask)[0][pixels[0] == 0] == 255).all()
+    assert (np.asarray(bench.open()["mosaic"].mask)[0][pixels[0] == VOID] == 255).all()
 
 
 @pytest.mark.parametrize("name", ["threshold", "k-means", "log"])
@@ -432,7 +435,7 @@ def test_a_vanished_scene_leaves_the_map_to_the_others(
     assert (mask[95:, 120:] == 255).all()
     left = {name: box for name, box in CUTS.items() if name != "d"}
     cut(fresh.inputs, pixels, left)
-    write(fresh.inputs / "e.tif", pixels[:, -1:, -1:] * 0, HEIGHT - 1, WIDTH - 1)
+    write(fresh.inputs / "e.tif", np.full((3, 1, 1), VOID, "uint16"), HEIGHT - 1, WIDTH - 1)
     segengine.run(job(fresh, spec))
     assert bench.tree() == fresh.tree()
 
@@ -530,7 +533,7 @@ def test_a_scene_that_breaks_in_mid_read_is_void_where_it_would_have_shown(
         masks.append(np.asarray(bench.open()["mosaic"].mask)[0])
     np.testing.assert_array_equal(*masks)
     lost = masks[0] == 255
-    lost[pixels[0] == 0] = False
+    lost[pixels[0] == VOID] = False
     assert np.flatnonzero(lost.any(axis=1)).tolist() == list(range(60 + 16, 60 + 32))
     assert np.flatnonzero(lost.any(axis=0)).tolist() == list(range(95 + 32, 95 + 48))
 

@@ -95,7 +95,7 @@ def test_what_an_earlier_release_read_in_another_frames_place_is_made_again(
     write_film(bench.inputs / "film.mp4", films)
     segmenter = {"kind": "threshold", "method": "fixed", "levels": 100}
     with monkeypatch.context() as patch:
-        patch.setattr(Layout, "inputs", lambda self, first, last: self.fingerprints[0])
+        patch.setattr(Layout, "inputs", lambda self, *_: self.fingerprints[0])
         first = bench.run(segmenter, store={"shard": 32})
     assert bench.run(segmenter, store={"shard": 32}).computed == first.shards == 12
     assert bench.run(segmenter, store={"shard": 32}).computed == 0
