@@ -20,7 +20,11 @@ from rasterio import Affine
 import segengine
 from segengine.errors import JobError
 from segengine.job import load_job
+from segengine.planning.layout import Cut
+from segengine.planning.scan import scan
 from segengine.sources._strips import read_window
+from segengine.sources.raster import RasterSource
+from segengine.types import Tile, Unreadable
 from segengine.worker.segment import segment_shard
 from tests.segengine.sources.scenes import UTM
 from tests.segengine.sources.stac_scenes import make_item, save
@@ -79,7 +83,8 @@ def write(
     nodata = VOID if layers.dtype == "uint16" else 0
     options = {
         "driver": "GTiff", "count": len(layers), "height": layers.shape[1], "width": layers.shape[2],
-        "dtype": layers.dtype, "crs": UTM, "nodata": nodata, "tiled": True, "blockxsize": 16, "blockysize": 16,
+        "dtype": layers.dtype, "crs": UTM, "nodata": nodata,
+        "tiled": True, "blockxsize": 16, "blockysize": 16,
         "transform": place * Affine.translation(column, row), **profile,
     }  # fmt: skip
     with rasterio.open(path, "w", **options) as file:
@@ -151,6 +156,23 @@ def test_cuts_of_a_scene_are_the_scene(name: str, pixels: Any, new_bench: Any) -
     assert len(np.unique(labels)) > 2
     if one.instances is not None:
         np.testing.assert_array_equal(np.asarray(one.instances), np.asarray(two.instances))
+
+
+def test_pixels_are_those_of_the_scene_where_they_are_void_too(pixels: Any, tmp_path: Path) -> None:
+    cut(tmp_path, pixels, CUTS)
+    spec = {"kind": "raster", "paths": [str(tmp_path)], "mosaic": "oldest"}
+    (layout,) = scan(spec, {}, (), Cut(16, 64)).layouts.values()
+    rows, cols = slice(7, 140), slice(3, WIDTH)
+    (tile,) = RasterSource(mosaic="oldest").read([layout.frame(0, (rows, cols))], rows, cols)
+    assert isinstance(tile, Tile)
+    wanted = np.moveaxis(pixels[:, rows, cols], 0, -1)
+    np.testing.assert_array_equal(tile.pixels, wanted)
+    np.testing.assert_array_equal(tile.valid, wanted[..., 0] != VOID)
+    (beyond,) = RasterSource(mosaic="oldest").read(
+        [layout.frame(0, (rows, slice(9, 20)))], rows, cols
+    )
+    assert isinstance(beyond, Unreadable)  # of what lies there nobody has told
+    assert "must name it as `segmenter`" in beyond.reason
 
 
 @pytest.mark.system
