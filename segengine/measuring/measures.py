@@ -26,6 +26,8 @@ EVERY = "all"
 WANTS = {
     "truth": "truth; name label images under `truth`",
     "probabilities": "probabilities; set `store.probabilities: true` and use a segmenter that gives them",
+    "confidence": "probabilities, or confidence; set `store.probabilities: true` or "
+    "`store.confidence: true` and use a segmenter that gives them",
     "instances": "instances, and this segmenter finds none",
     "objects": "instances, and this segmenter finds none",
     "pixels": "the images' pixels",

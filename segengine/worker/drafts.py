@@ -108,12 +108,13 @@ def write_objects_draft(
     labels: NDArray[Any],
     probabilities: NDArray[np.float32] | None,
     found: WindowObjects | None,
+    confidence: NDArray[np.uint8] | None = None,
 ) -> str:
     """Store a window's labels, ids and rows; returns its summary for the record."""
     if found is None:  # nothing could be read
         objects.put(draft_key(task.scene, task.place), encode((labels, None, {}, None)))
         return ""
-    body = (labels, found.ids, found.rows, probabilities)
+    body = (labels, found.ids, found.rows, probabilities, confidence)
     objects.put(draft_key(task.scene, task.place), encode(body))
     return _text(found.seen)
 
@@ -126,6 +127,7 @@ class DraftedObjects:
     ids: NDArray[np.int32] | None
     rows: dict[int, Row]
     probabilities: NDArray[np.float32] | None
+    confidence: NDArray[np.uint8] | None = None
 
 
 def read_objects_draft(data: bytes) -> DraftedObjects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from segengine import asked
 from segengine.instances.boxes import objects_in
 from segengine.instances.join import components, renumbered
 from segengine.store.blobs import Objects
-from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
+from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
 from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
-from segengine.types import Color, FrameRef, Prediction, Segmenter, Tile
+from segengine.types import NO_CONFIDENCE, Color, FrameRef, Prediction, Segmenter, Tile
 from segengine.worker import vanished
 from segengine.worker.attempts import timed
 from segengine.worker.drafts import (
@@ -64,6 +65,9 @@ class Block:
         if not self.linked and PROBABILITIES in task.arrays:
             frames, height, width = shape
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
+        self.confidence: NDArray[np.uint8] | None = None
+        if not self.linked and CONFIDENCE in task.arrays:
+            self.confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.inertia: dict[int, float] = {}
         self.engine = ""
@@ -103,6 +107,10 @@ class Block:
                 self.probabilities[ref.index - first, :, :height, :width] = values
                 if invalid is not None:
                     self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
+            if self.confidence is not None and prediction.confidence is not None:
+                self.confidence[at] = prediction.confidence[i][box.inner]
+                if invalid is not None:
+                    self.confidence[at][invalid] = NO_CONFIDENCE
             if self.instances is not None:
                 self._put_objects(ref, tile, prediction, i, box, segmenter)
 
@@ -157,19 +165,32 @@ class Block:
             if objects is None
             else renumbered_objects(objects, new)
         )
-        self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index)
+        sure = self._sure(at, shown, rows.column("id").to_pylist())
+        self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index, sure=sure)
+
+    def _sure(
+        self, at: tuple[Any, ...], ids: NDArray[np.uint32], rows: Sequence[int]
+    ) -> list[int] | None:
+        """Confidence over the pixels of each row's id, added up; None where there is none."""
+        if self.confidence is None:
+            return None
+        totals = np.bincount(ids.reshape(-1), self.confidence[at].reshape(-1))
+        return [int(totals[i]) if i < len(totals) else 0 for i in rows]
 
     def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
         """Number a draft's objects as the whole frame does, and make their rows."""
         self.labels[...] = draft.labels
         if self.probabilities is not None and draft.probabilities is not None:
             self.probabilities[...] = draft.probabilities
+        if self.confidence is not None and draft.confidence is not None:
+            self.confidence[...] = draft.confidence
         if self.instances is None or draft.ids is None:
             return
         from segengine.instances.rows import table_of, with_frame
 
         height, width = draft.ids.shape
-        self.instances[0, :height, :width] = decided.ids[draft.ids]
+        at = 0, slice(0, height), slice(0, width)
+        self.instances[at] = decided.ids[draft.ids]
         ref = self.task.frames[0]
         mapped = objects_in(draft.ids, self.task.window.start[1:], (ref.height, ref.width))
         rows, parts, cut = [], [], []
@@ -181,7 +202,10 @@ class Block:
             rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
             parts.append(bool(decided.parts[number]))
             cut.append(bool(decided.cut[number]))
-        self.tables[ref.index] = with_frame(table_of(rows), self.task.scene, ref.index, parts, cut)
+        sure = self._sure(at, self.instances[at], [row["id"] for row in rows])
+        self.tables[ref.index] = with_frame(
+            table_of(rows), self.task.scene, ref.index, parts, cut, sure
+        )
 
     def keep_gone(self, objects: Objects) -> tuple[FrameFailure, ...]:
         """Carry over what is stored of vanished frames; those of which that is damaged."""
@@ -223,6 +247,7 @@ class Block:
             (MASK, self.labels),
             (INSTANCES, self.instances),
             (PROBABILITIES, self.probabilities),
+            (CONFIDENCE, self.confidence),
         )
         return [(path, block) for path, block in maps if block is not None]
 
@@ -289,7 +314,7 @@ class Block:
         task = self.task
         if self.joined:
             summary = write_objects_draft(
-                objects, task, self.labels, self.probabilities, self.window
+                objects, task, self.labels, self.probabilities, self.window, self.confidence
             )
         else:
             summary = write_draft(objects, task.scene, task.place, self.labels)
@@ -323,7 +348,13 @@ class Block:
             inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
             pixels=sum(sum(row[:-1]) for row in areas),
             ground=ground or (),
+            confidence=() if self.confidence is None else _totals(self.confidence),
         )
+
+
+def _totals(confidence: NDArray[np.uint8]) -> tuple[int, ...]:
+    """Of each frame, added up over what is not void."""
+    return tuple(int(f.sum(dtype=np.int64, where=f != NO_CONFIDENCE)) for f in confidence)
 
 
 def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:
