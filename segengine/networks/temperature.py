@@ -52,7 +52,7 @@ class Temperature:
 
     @classmethod
     def of(cls, value: Any) -> Self | None:
-        """From a job: a number, or {scale: v, entropy: v}; None: none. Raises ValueError."""
+        """From a job: a number, or {scale: v, entropy: v}; None or 1: none. Raises ValueError."""
         if value is None or isinstance(value, cls):
             return value
         given = dict(value) if isinstance(value, Mapping) else {"scale": value}
@@ -68,7 +68,8 @@ class Temperature:
                 raise ValueError(
                     f"temperature: {name} must be from {low:g} to {high:g}, not {number!r}"
                 )
-        return cls(**{name: float(number) for name, number in given.items()})
+        found = cls(**{name: float(number) for name, number in given.items()})
+        return None if found == cls(1.0) else found
 
     def as_json(self) -> dict[str, float]:
         """As `of` takes it."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.networks.temperature import Temperature
 from segengine.segmenters import _part
 from segengine.segmenters._network import Network, Resized, argmax
 from segengine.segmenters._part import Cell, Floats, Mean
@@ -68,6 +69,8 @@ class Augmented:
 
     network: Network
     augment: Augment
+    temperature: Temperature | None = None
+    """Of the mean; the network itself has none."""
     corner: Cell = (0, 0)
     """First pixel of the windows, in their frames."""
     size: Cell | None = None
@@ -121,9 +124,12 @@ class Augmented:
         for start in range(0, len(pixels), step):
             probabilities[start : start + step] = self._mean(pixels[start : start + step])
         if self.network.single:
-            above = probabilities[..., 1] > self.network.threshold
-            return Prediction(above.astype(np.uint8), probabilities)
-        return Prediction(argmax(probabilities), probabilities)
+            labels = (probabilities[..., 1] > self.network.threshold).astype(np.uint8)
+        else:
+            labels = argmax(probabilities)
+        if self.temperature is not None:
+            probabilities = self.temperature.apply(probabilities)
+        return Prediction(labels, probabilities)
 
     def _mean(self, pixels: Pixels) -> Floats:
         size = self.size or (pixels.shape[1], pixels.shape[2])
@@ -152,4 +158,4 @@ def augmented(network: Network, augment: Augment | None) -> Network | Augmented:
         raise ValueError(
             f"augment: d4 transposes frames, and the model sees them as {height} x {width}; use flips"
         )
-    return Augmented(network, augment)
+    return Augmented(replace(network, temperature=None), augment, network.temperature)

@@ -169,9 +169,9 @@ class Block:
         self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index, sure=sure)
 
     def _sure(
-        self, at: tuple[Any, ...], ids: NDArray[np.uint32], rows: Sequence[int]
+        self, at: tuple[Any, ...], ids: NDArray[Any], rows: Sequence[int]
     ) -> list[int] | None:
-        """Confidence over the pixels of each row's id, added up; None where there is none."""
+        """Confidence over the pixels of each row's number in `ids`, added up; None: none is stored."""
         if self.confidence is None:
             return None
         totals = np.bincount(ids.reshape(-1), self.confidence[at].reshape(-1))
@@ -193,16 +193,17 @@ class Block:
         self.instances[at] = decided.ids[draft.ids]
         ref = self.task.frames[0]
         mapped = objects_in(draft.ids, self.task.window.start[1:], (ref.height, ref.width))
-        rows, parts, cut = [], [], []
+        rows, numbers, parts, cut = [], [], [], []
         for number in np.flatnonzero(decided.ids).tolist():
             row = draft.rows.get(number) or mapped.get(number)
             if row is None:  # seen in the neighbour's shard only
                 continue
             kind, score = int(decided.labels[number]), float(decided.scores[number])
             rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
+            numbers.append(number)
             parts.append(bool(decided.parts[number]))
             cut.append(bool(decided.cut[number]))
-        sure = self._sure(at, self.instances[at], [row["id"] for row in rows])
+        sure = self._sure(at, draft.ids, numbers)
         self.tables[ref.index] = with_frame(
             table_of(rows), self.task.scene, ref.index, parts, cut, sure
         )
