@@ -721,9 +721,8 @@ class Needs(Protocol):
 
     @property
     def needs(self) -> Sequence[str]:
-        """Beyond labels, of `probabilities`, `confidence` (which probabilities tell too), `instances`,
-        `objects`, `pixels` (the prediction's side) and `truth`, `truth_instances`, `truth_objects`.
-        Pixels come as a fourth argument."""
+        """Beyond labels, of `probabilities`, `instances`, `objects`, `pixels` (the prediction's
+        side) and `truth`, `truth_instances`, `truth_objects`. Pixels come as a fourth argument."""
         ...
 
 
@@ -733,7 +732,8 @@ class Uses(Protocol):
 
     @property
     def uses(self) -> Sequence[str]:
-        """Of the same words, what it takes where it is there."""
+        """Of the same words, what it takes where it is there; `confidence`: in place of `probabilities`
+        where these are not stored."""
         ...
 
 

@@ -307,10 +307,11 @@ class _Sample:
                 raise JobError(
                     f"{self.store.path}: {layout.scene}: {getattr(again, 'reason', again)}"
                 )
-            lost = {failure.frame for failure in again.failures}
+            for failure in again.failures:
+                if failure.frame in frames:
+                    raise JobError(f"{self.store.path}: {failure.reason}")
             for index in frames:
-                if index not in lost:
-                    yield index, read(target, index)
+                yield index, read(target, index)
 
 
 def _chosen(rows: slice, cols: slice, one_in: int) -> NDArray[np.bool_]:

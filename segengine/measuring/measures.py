@@ -26,8 +26,6 @@ EVERY = "all"
 WANTS = {
     "truth": "truth; name label images under `truth`",
     "probabilities": "probabilities; set `store.probabilities: true` and use a segmenter that gives them",
-    "confidence": "probabilities, or confidence; set `store.probabilities: true` or "
-    "`store.confidence: true` and use a segmenter that gives them",
     "instances": "instances, and this segmenter finds none",
     "objects": "instances, and this segmenter finds none",
     "pixels": "the images' pixels",
@@ -281,7 +279,10 @@ def _unmet(spec: MeasureSpec, one: Asked, there: Collection[str]) -> str:
     except UntrustedError:
         return UNTRUSTED
     fold = Fold(asked.base(metric))
-    lacking = [need for need in fold.needs if need not in there]
+    told = {*there}
+    if "confidence" in fold.uses and "confidence" in there:
+        told.add("probabilities")  # that of each label is what it makes do with
+    lacking = [need for need in fold.needs if need not in told]
     if lacking:
         return f"needs {WANTS.get(lacking[0], lacking[0])}"
     if reason := asked.unmet(metric):

@@ -40,8 +40,8 @@ class Calibration(Named):
     """Confidence against accuracy in bins of equal width."""
 
     version: ClassVar[int] = 2
-    needs: ClassVar[tuple[str, ...]] = ("confidence", "truth")
-    uses: ClassVar[tuple[str, ...]] = ("probabilities",)
+    needs: ClassVar[tuple[str, ...]] = ("probabilities", "truth")
+    uses: ClassVar[tuple[str, ...]] = ("confidence",)
     lower_is_better: ClassVar[bool] = True
     bins: int = 15
     """Number of bins, as in the paper."""

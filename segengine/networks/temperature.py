@@ -88,7 +88,9 @@ class Temperature:
             logs, entropy = _logs(flat[part])
             powers = _powers(logs, self._inverse(entropy))
             powers[flat[part] <= 0] = 0  # what is impossible stays so
-            found[part] = powers / powers.sum(axis=-1, keepdims=True)
+            whole = powers.sum(axis=-1, keepdims=True)
+            whole[whole == 0] = 1  # nothing is known
+            found[part] = powers / whole
         return found.reshape(values.shape)
 
     def _inverse(self, entropy: Doubles) -> Doubles:

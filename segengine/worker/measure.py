@@ -264,12 +264,12 @@ def _prediction(
     if "probabilities" in needs and PROBABILITIES in maps.task.arrays:
         found = maps.read(PROBABILITIES, ref, rows, cols)
         probabilities = np.ascontiguousarray(np.moveaxis(found, 1, -1))
+    elif "confidence" in needs and CONFIDENCE in maps.task.arrays:
+        confidence = maps.read(CONFIDENCE, ref, rows, cols)
     if "instances" in needs and INSTANCES in maps.task.arrays:
         instances = maps.read(INSTANCES, ref, rows, cols)
     if "objects" in needs and INSTANCES in maps.task.arrays:
         objects = _objects(maps.task, ref)
-    if "confidence" in needs and CONFIDENCE in maps.task.arrays:
-        confidence = maps.read(CONFIDENCE, ref, rows, cols)
     labels = maps.read(MASK, ref, rows, cols)
     return Prediction(labels, probabilities, instances, objects, confidence)
 
