@@ -43,7 +43,7 @@ from segengine.types import CERTAIN
 from segengine.urls import public_values
 from segengine.worker.fits import read_fit
 
-VERSION = 3
+VERSION = 2
 """Raised when figures of `metrics.json` can change."""
 OBJECTS = (*map(table_key, TABLES), METRICS, CUT_INSTANCES)
 """What every publish writes again, beside the report, colours and packs."""
