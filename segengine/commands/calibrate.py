@@ -127,8 +127,16 @@ def calibrate(
     figures = [_figures(classes, each, true) for each in (before, found.apply(values))]
     if out is not None and bundle is not None:
         _write(bundle, Path(out), found, dict(figures[1]), overwrite)
-    told = figures[0], figures[1], tuple(sample.notices)
-    return CalibrateReport(path, out, found, len(values), frames, *told)
+    return CalibrateReport(
+        store=path,
+        out=out,
+        temperature=found,
+        pixels=len(values),
+        frames=frames,
+        before=figures[0],
+        after=figures[1],
+        notices=tuple(sample.notices),
+    )
 
 
 def _without_temperature(job: Job) -> tuple[Temperature | None, Job]:
