@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from segengine.stderr import LEVELS, say_from
 from segengine_flows.completion import SHELLS, script
 from segengine_flows.early import asks_for_json
 from segengine_flows.leaving import Interrupted, catch_signals, leave, let_signals_end
@@ -20,7 +21,8 @@ exit codes:
   1    an error stopped the run
   2    bad usage, or an invalid job: the line names its key
   3    finished, with frames in quarantine
-  4    `verify` found a difference
+  4    `verify` found a difference, or `diff --promote-if` does not hold
+  5    the job's time budget ended the run; the same command goes on
   130  interrupted (143: by SIGTERM, 129: its terminal was closed); the same command goes on
 """
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
@@ -47,6 +49,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
         begin()  # bad usage is a message as well
     args = _parser().parse_args(argv)
+    say_from(getattr(args, "log_level", "info"))
     catch_signals()
     try:
         code: int = args.command(args)
@@ -116,7 +119,13 @@ def _run(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> int:
     from segengine_flows.watch import watch
 
-    options = ["--log", args.log, *(["--trust"] if args.trust else [])]
+    options = [
+        "--log",
+        args.log,
+        "--log-level",
+        args.log_level,
+        *(["--trust"] if args.trust else []),
+    ]
     if args.metrics_file:
         options += ["--metrics-file", args.metrics_file]
     return watch(args.job, args.set, options, args.every)
@@ -193,7 +202,7 @@ def _export(args: argparse.Namespace) -> int:
     from segengine.guards.trust import trusting
 
     export = registry.load("exports", args.to)
-    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes")}
+    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes", "redact")}
     options = {name: value for name, value in given.items() if value is not None}
     if args.overwrite:
         options["overwrite"] = True
@@ -262,6 +271,14 @@ def _area(args: argparse.Namespace) -> int:
 
     options = {"page": args.page, "overwrite": args.overwrite}
     return _show(area(_store(args.store), args.points, **options), args.json)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from segengine.commands.diff import diff
+
+    options = {"seed": args.seed, "overwrite": args.overwrite}
+    found = diff(_store(args.a), _store(args.b), args.out, args.promote_if, **options)
+    return _show(found, args.json)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -439,6 +456,12 @@ def _parser() -> argparse.ArgumentParser:
             default="text",
             help="what stderr gets: text and a progress bar, or one JSON object a line",
         )
+        command.add_argument(
+            "--log-level",
+            choices=LEVELS,
+            default="info",
+            help="the least that stderr gets; warning: no progress, debug: a line a shard",
+        )
 
     def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument(
@@ -528,7 +551,10 @@ def _parser() -> argparse.ArgumentParser:
     add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
     add_store(export)
-    formats = "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac"
+    formats = (
+        "png, cog, coco, panoptic, geojson, geoparquet, flatgeobuf, geopackage, pmtiles, stac, video, "
+        "nifti, dicom-seg"
+    )
     export.add_argument("--to", metavar="FORMAT", required=True, help=formats)
     export.add_argument(
         "--out", metavar="DIR", type=_path, help="where to; default: segengine-FORMAT"
@@ -544,6 +570,11 @@ def _parser() -> argparse.ArgumentParser:
         export.add_argument(
             f"--{name}", metavar="UNITS" if name == "simplify" else "A", type=float, help=what
         )
+    export.add_argument(
+        "--redact",
+        metavar="CLASS,CLASS",
+        help="video: blur these, beyond recovery; no mask is drawn",
+    )
     show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)
     show.add_argument("--scene", metavar="S", required=True, help="name of the scene")
@@ -553,6 +584,21 @@ def _parser() -> argparse.ArgumentParser:
         "--what",
         default="overlay",
         help="overlay, errors (against the truth) or responses (of edges, signed)",
+    )
+    diff = add("diff", _diff, "How two stores of the same inputs differ, and which is better.")
+    diff.add_argument("a", metavar="A", type=_path, help="folder or s3:// URL of a store")
+    diff.add_argument("b", metavar="B", type=_path, help="of the one that is held against it")
+    diff.add_argument(
+        "--out", metavar="DIR", type=_path, help="write a page, and what changed on the ground"
+    )
+    diff.add_argument(
+        "--promote-if",
+        metavar="EXPR",
+        help="exit code 4 where it does not hold: 'mean_iou >= +0.005 and agreement >= 0.97'",
+    )
+    diff.add_argument("--seed", metavar="N", type=int, default=0, help="of the intervals; 0")
+    diff.add_argument(
+        "--overwrite", action="store_true", help="also files that no command wrote; never an input"
     )
     zones = add("zones", _zones, "Areas and shares of each class in polygons, as a table.")
     add_store(zones)
@@ -611,7 +657,7 @@ def _parser() -> argparse.ArgumentParser:
     area.add_argument("--overwrite", action="store_true", help="also a page that no command wrote")
     for command in (verify, evaluate, calibrate, report, export, show, sample):
         add_trust(command, own)
-    for command in (plan, status, verify, evaluate, calibrate, zones, sample, area):
+    for command in (plan, status, verify, evaluate, calibrate, diff, zones, sample, area):
         add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")

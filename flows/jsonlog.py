@@ -49,7 +49,8 @@ def is_on() -> bool:
 
 def log(message: str, level: str = "info", **about: Any) -> None:
     """A line; `about`: further keys, left out where they are None."""
-    stderr.write(f"{_line(message, level, **about)}\n")
+    if stderr.is_said(level):
+        stderr.write(f"{_line(message, level, **about)}\n")
 
 
 def _line(text: str, level: str, **about: Any) -> str:
@@ -87,9 +88,10 @@ class JsonLog:
         self._pace = Pace()
 
     def update(self, progress: Progress) -> None:
-        """Say what is worth it: a stage's begin and end, how far it is, what went wrong."""
+        """Say what is worth it: a stage's begin and end, how far it is, what went wrong; every shard
+        where it is asked for."""
         now, piece, pace = time.monotonic(), progress.piece, self._pace(progress)
-        if piece is not None and (piece.attempts > 1 or piece.failed or piece.status != "done"):
+        if piece is not None:
             self._of(progress, piece)
         ended = progress.done >= progress.total
         counted = progress.stage, progress.unit
@@ -118,13 +120,16 @@ class JsonLog:
                 scene=frame.scene,
                 frame=frame.frame,
             )
+        for alert in summary.alerts:
+            log(alert.words, "warning", **alert._asdict())
         log(
-            "finished",
+            summary.ended or "finished",
             scenes=summary.scenes,
             frames=summary.frames,
             shards=summary.shards,
             computed=summary.computed,
             skipped=summary.skipped,
+            left=summary.left,
             quarantined=len(summary.failed),
             pixels=summary.pixels,
             seconds=summary.seconds,
@@ -139,7 +144,7 @@ class JsonLog:
         words = f"{piece.status}: {piece.reason}" if failed else f"done at attempt {piece.attempts}"
         log(
             words,
-            "warning",
+            "warning" if failed or piece.attempts > 1 else "debug",
             stage=progress.stage,
             scene=piece.scene,
             shard=list(piece.shard) if piece.shard is not None else None,

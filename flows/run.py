@@ -98,6 +98,8 @@ def _show_json(summary: Summary) -> None:
             "name": summary.name,
             "report": summary.report,
             "computed": summary.computed,
+            "left": summary.left,
+            "budget": summary.budget or None,
             "seconds": summary.seconds,
             "exit_code": summary.exit_code,
         }

@@ -27,7 +27,7 @@ from segengine.job import Job, parse_job
 from segengine.progress import Summary
 from segengine.registry.options import outlined
 from segengine_flows.guard import driving, guard
-from segengine_tasks.artifacts import Publisher, publish_results
+from segengine_tasks.artifacts import Publisher, publish_alerts, publish_results
 from segengine_tasks.session import Session
 from segengine_tasks.stages import TASKS
 from segengine_tasks.words import count
@@ -112,6 +112,7 @@ def _mirror(session: Session, publish: Publisher) -> State[Any]:
     except StoppedError as error:
         return Cancelled(message=f"{error}")
     publish_results(publish, summary)
+    publish_alerts(publish, summary)
     if publish.trouble is not None:
         get_run_logger().warning("Prefect shows only a part of this run: %s", publish.trouble)
     return _final(summary)
@@ -120,6 +121,8 @@ def _mirror(session: Session, publish: Publisher) -> State[Any]:
 def _final(summary: Summary) -> State[dict[str, Any]]:
     data = asdict(summary) | {"metrics": dict(summary.metrics), "exit_code": summary.exit_code}
     done = f"{count(summary.computed, 'shard')} computed, {summary.skipped:,} done before"
+    if summary.budget:
+        return Completed(message=f"{done}; {summary.ended}", name="Partial", data=data)
     if not summary.failed:
         return Completed(message=done, data=data)
     bad = count(len(summary.failed), "frame")

@@ -75,11 +75,16 @@ class Display:
         self._pace = Pace()
         self._bar: Any = None
         self._task: Any = None
-        if self._stream.isatty():
+        self._quiet = not stderr.is_said("info")
+        if self._stream.isatty() and not self._quiet:
             self._bar = _bar(self._stream)
 
     def update(self, progress: Progress) -> None:
         """Show how far a stage is."""
+        if progress.piece is not None and stderr.is_said("debug"):
+            self.note(_piece(progress))
+        if self._quiet:
+            return
         if self._bar is not None:
             self._update_bar(progress)
             return
@@ -96,6 +101,8 @@ class Display:
 
     def note(self, text: str) -> None:
         """A line that stays."""
+        if not stderr.is_said("warning"):
+            return
         if self._bar is not None:
             self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
@@ -152,6 +159,18 @@ def _bar(stream: TextIO) -> Any:
     )
 
 
+def _piece(progress: Progress) -> str:
+    """One line about the shard, or the batch, whose work has just ended."""
+    piece = progress.piece
+    assert piece is not None
+    place = "" if piece.shard is None else f" {'.'.join(map(str, piece.shard))}"
+    words = [f"{progress.stage}: {piece.scene}{place}: {piece.status}", f"{piece.seconds:.3f} s"]
+    words += [f"attempt {piece.attempts}"] * (piece.attempts > 1) + [piece.reason] * bool(
+        piece.reason
+    )
+    return ", ".join(words)
+
+
 def describe(progress: Progress) -> str:
     """One line about a progress.
 
@@ -201,17 +220,32 @@ def unscored(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def still(metrics: Mapping[str, Any]) -> list[str]:
+    """How many frames of video no segmenter was asked about.
+
+    >>> still({"still_frames": {"frames": 900, "of": 1000}})
+    ['900 of 1,000 frames did not move, and have the mask of one before']
+    """
+    found = metrics.get("still_frames")
+    if not found:
+        return []
+    return [
+        f"{found['frames']:,} of {found['of']:,} frames did not move, and have the mask of one before"
+    ]
+
+
 def cut(metrics: Mapping[str, Any]) -> list[str]:
     """Instances that stayed in pieces, and what helps.
 
     >>> cut({"cut_instances": {"count": 2}})
     ['2 instances cut at shard borders, where windows disagree (metrics.json); more overlap helps']
     """
-    found = metrics.get("cut_instances", {}).get("count", 0)
-    if not found:
-        return []
-    where = "cut at shard borders, where windows disagree (metrics.json); more overlap helps"
-    return [f"{count(found, 'instance')} {where}"]
+    told = {
+        "cut_instances": "cut at shard borders, where windows disagree (metrics.json); more overlap helps",
+        "unsplit_instances": "too large to be split, and left whole (metrics.json)",
+    }
+    found = {key: metrics.get(key, {}).get("count", 0) for key in told}
+    return [f"{count(found[key], 'instance')} {text}" for key, text in told.items() if found[key]]
 
 
 def show_result(summary: Summary) -> None:
@@ -231,4 +265,12 @@ def result(summary: Summary) -> list[str]:
         f"report: {summary.report}",
     ]
     metrics = summary.metrics
-    return lines + figures(metrics) + cut(metrics) + unscored(metrics) + failures(summary.failed)
+    lines += (
+        figures(metrics)
+        + still(metrics)
+        + cut(metrics)
+        + unscored(metrics)
+        + failures(summary.failed)
+    )
+    lines += [*(alert.words for alert in summary.alerts), *summary.remarks]
+    return lines + ([summary.ended] if summary.ended else [])

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from segengine import registry
 from segengine.errors import JobError
 from segengine.guards.parts import Parts
+from segengine.instances.cleaning import Cleaning, clean_frame
 from segengine.instances.join import BAND, components, renumbered
 from segengine.types import (
     CERTAIN,
     NO_CONFIDENCE,
+    Beyond,
     Bool,
     ChecksPixels,
     Color,
@@ -36,6 +38,7 @@ from segengine.types import (
     LabelsAlone,
     LabelsConfidently,
     LabelsFrames,
+    Learned,
     Linker,
     Lists,
     Locates,
@@ -52,12 +55,14 @@ from segengine.types import (
     Prediction,
     Provenance,
     Responds,
+    Scaled,
     Scope,
     Seams,
     Segmenter,
     Slow,
     Source,
     Surveyor,
+    Trained,
     TruthInstances,
     Unmet,
     Uses,
@@ -70,6 +75,8 @@ from segengine.types import (
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
+
+    from segengine.job import ComponentsSpec
 
 BACKGROUND = frozenset(("background", "BG", "__background__", "not edge", "line"))
 """Classes that are no objects; Mask_RCNN and torchvision have their own words for them."""
@@ -145,6 +152,12 @@ def band(plugin: Plugin) -> int:
     return 0 if surveys(found) else min(BAND, found.halo or 0)
 
 
+def context(plugin: Plugin) -> tuple[int | None, int]:
+    """Halo and stride of what will label; of a surveyor that does not tell what it will fit, none."""
+    found = labeller(plugin)
+    return (0, 1) if surveys(found) else (found.halo, found.stride)
+
+
 def background(classes: Sequence[str]) -> tuple[int, ...]:
     """Labels that are no objects, by their names."""
     return tuple(i for i, name in enumerate(classes) if name in BACKGROUND)
@@ -155,6 +168,46 @@ def with_components(found: Prediction, classes: Sequence[str], void: int) -> Pre
     without = (*background(classes), void)
     ids = [renumbered(components(labels, without).astype(np.uint32))[0] for labels in found.labels]
     return replace(found, instances=np.stack(ids), objects=None)
+
+
+def cleaning(spec: ComponentsSpec | str | None, classes: Sequence[str]) -> Cleaning | None:
+    """What a job's `instances` does to components; None: nothing. Raises JobError for a strange class."""
+    if spec is None or isinstance(spec, str):
+        return None
+    for name in spec.classes or ():
+        if name not in classes:
+            known = ", ".join(classes)
+            raise JobError(
+                f"segmenter.instances.classes: {name!r} is no class; choose from {known}"
+            )
+    without = background(classes)
+    labels = (
+        [i for i in range(len(classes)) if i not in without]
+        if spec.classes is None
+        else sorted({classes.index(name) for name in spec.classes})
+    )
+    return Cleaning(
+        classes=tuple(labels),
+        connectivity=spec.connectivity,
+        smooth=spec.smooth,
+        holes=spec.holes,
+        min_area=spec.min_area,
+        split=spec.split or "",
+        min_distance=spec.min_distance,
+        height=spec.h,
+    )
+
+
+def with_clean_components(found: Prediction, how: Cleaning, void: int) -> Prediction:
+    """A prediction whose instances are its components, made clean; with the objects' own classes."""
+    from segengine.instances.rows import objects_of, of_frames
+
+    frames, tables = [], []
+    for labels in found.labels:
+        ids, classes, _ = clean_frame(labels, void, how)
+        frames.append(ids)
+        tables.append(objects_of(ids, classes=classes[1:]))
+    return Prediction(found.labels, found.probabilities, np.stack(frames), of_frames(tables))
 
 
 def check_pixels(plugin: Plugin, bands: int, dtype: str) -> None:
@@ -241,6 +294,11 @@ def seams(plugin: Plugin) -> int | None:
     return found.seams if isinstance(found, Seams) else None
 
 
+def trained(plugin: object) -> Trained | None:
+    """What its model says of the images that it learned from; None: nothing."""
+    return plugin.trained if isinstance(plugin, Learned) else None
+
+
 def responds(plugin: object) -> TypeIs[Responds]:
     """True where it has a signed response of each direction to show."""
     return isinstance(plugin, Responds)
@@ -286,6 +344,11 @@ def within(source: Source, ref: FrameRef, rows: slice, cols: slice) -> Bool | No
     return source.within(ref, rows, cols) if isinstance(source, Within) else None
 
 
+def beyond(source: Source, ref: FrameRef, side: int) -> Bool | None:
+    """(y, x) squares of `side` pixels that are known to count nowhere; None: nothing is known."""
+    return source.beyond(ref, side) if isinstance(source, Beyond) else None
+
+
 def mark(source: Source, ref: FrameRef) -> str | None:
     """The fingerprint that a frame has now, of a source that finds its inputs itself; None: its file's."""
     return source.mark(ref) if isinstance(source, Marks) else None
@@ -316,6 +379,11 @@ def needs(metric: Metric[Any]) -> tuple[str, ...]:
 def uses(metric: Metric[Any]) -> tuple[str, ...]:
     """What a metric needs, and what it takes where it is there."""
     return (*needs(metric), *(metric.uses if isinstance(metric, Uses) else ()))
+
+
+def scaled(metric: Metric[Any], spacing: tuple[float, float] | None) -> Metric[Any] | None:
+    """A metric for a scene of that spacing (y, x), in millimetres; None: it cannot be measured there."""
+    return metric.scaled(spacing) if isinstance(metric, Scaled) else metric
 
 
 def unmet(metric: Metric[Any]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SOURCE_DEFAULTS: dict[str, Any] = {
     "bands": None, "color": None, "every": 1, "resolution": None, "crs": None, "resampling": None,
-    "assets": None,
+    "assets": None, "mosaic": None, "window": None, "tissue": False,
 }  # fmt: skip
 
 
@@ -43,7 +43,9 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     if job.source.area is not None:
         found["source.area"] = area_mark(job)
     if job.segmenter.instances is not None:
-        found["segmenter.instances"] = job.segmenter.instances
+        found["segmenter.instances"] = job.segmenter.as_instances()
+    if job.still:  # 0 changes no mask
+        found["source.skip.still"] = job.still
     if "probabilities" in outputs:
         found["store.probabilities"] = True
     if "confidence" in outputs:

@@ -10,6 +10,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,8 +21,12 @@ from segengine import registry
 from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
+from segengine.placing import metres_of
 from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
+from segengine.terms.nights import AlertSpec, BudgetSpec
+from segengine.terms.quantities import Duration, seconds_of
+from segengine.types import Learned
 from segengine.urls import public_values
 
 if TYPE_CHECKING:
@@ -42,6 +47,8 @@ TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 """A field, or a brace that stands for itself."""
+MOST_CORNERS = 10_000
+"""Of a zone."""
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -57,6 +64,13 @@ class SkipSpec(Model):
     empty: bool = Field(
         True,
         description="Shards of a cut frame without a valid pixel: void, and no segmenter is asked",
+    )
+    still: float | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="Video: frames that differ from the last that moved by no more grey levels, in any "
+        "block of 16 x 16 pixels on average, keep its mask; 0: equal frames only",
     )
 
 
@@ -86,10 +100,10 @@ class SourceSpec(BaseModel):
         description="Raster: a file of polygons (GeoJSON, GeoPackage, FlatGeobuf), or [west, south, east, "
         "north] in degrees; outside is void and never read",
     )
-    resolution: float | None = Field(
+    resolution: Annotated[float, Field(gt=0)] | str | None = Field(
         None,
-        gt=0,
-        description="Raster: side of a pixel, in units of crs; omitted = that of the finest band",
+        description="Raster: side of a pixel, in units of crs, or in metres as 10 m where crs has metres; "
+        "omitted = what the model says, else that of the finest band",
     )
     crs: str | None = Field(
         None, description="Raster: CRS of the mask, as EPSG:32633; omitted = the scene's"
@@ -97,6 +111,11 @@ class SourceSpec(BaseModel):
     resampling: Literal["nearest", "bilinear", "cubic", "average"] | None = Field(
         None,
         description="Raster: how bands are brought to the grid of the mask; omitted = nearest",
+    )
+    mosaic: Literal["newest", "oldest", "cloud", "path"] | None = Field(
+        None,
+        description="Raster and STAC: overlapping scenes are one map, and which of them is on top; "
+        "omitted = each its own",
     )
     skip: SkipSpec | None = Field(None, description="What is not worked on")
 
@@ -112,6 +131,13 @@ class SourceSpec(BaseModel):
     @classmethod
     def _one_path_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _metres_are_told(cls, value: Any) -> Any:
+        if isinstance(value, str) and metres_of(value) is None:
+            raise ValueError(f"{value[:40]!r} is no resolution; write a number, or metres as 10 m")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -253,19 +279,94 @@ def _color(value: Any) -> Any:
     return value if not isinstance(value, str) else int(value)
 
 
+class ComponentsSpec(Model):
+    """Connected regions of each class, made clean"""
+
+    kind: Literal["components"] = Field(description="Connected regions of each class are instances")
+    classes: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Of these classes only; omitted = of all but the background",
+    )
+    connectivity: Literal[1, 2] = Field(
+        1, description="1: pixels that share an edge are connected; 2: a corner too"
+    )
+    smooth: float = Field(
+        0.0,
+        ge=0,
+        le=64,
+        description="Sigma in pixels of a Gaussian on each class's mask, cut at one half; 0 = none",
+    )
+    holes: int = Field(0, ge=0, description="Holes of up to so many pixels are filled")
+    min_area: int = Field(0, ge=0, description="Objects of fewer pixels are dropped")
+    split: Literal["watershed", "distance", "hmaxima"] | None = Field(
+        None,
+        description="Take objects apart that touch: watershed of the distance to the background, the "
+        "nearest of its maxima, or watershed from maxima that rise by h; omitted = not",
+    )
+    min_distance: int = Field(
+        5, ge=1, le=1000, description="Pixels between maxima; of watershed and distance"
+    )
+    h: float = Field(1.0, gt=0, le=1000, description="Pixels by which a maximum rises; of hmaxima")
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> ComponentsSpec:
+        # a stored job spells the defaults out
+        if self.split != "hmaxima" and self.h != 1:
+            raise ValueError("h: is of split: hmaxima")
+        if self.split not in ("watershed", "distance") and self.min_distance != 5:
+            raise ValueError("min_distance: is of split: watershed or distance")
+        return self
+
+
 class SegmenterSpec(BaseModel):
     """A segmenter's name and its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = Field(description="One of `segengine segmenters`, or package.module:Class")
-    instances: Literal["components"] | None = Field(
-        None, description="components: the connected regions of each class are instances"
+    instances: Literal["components"] | ComponentsSpec | None = Field(
+        None,
+        description="components: the connected regions of each class are instances; a block with kind: "
+        "components makes them clean and splits those that touch",
     )
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _instances_are_explained(cls, value: Any) -> Any:
+        return value if isinstance(value, ComponentsSpec) else _components(value)
+
+    def as_instances(self) -> str | dict[str, Any] | None:
+        """`instances` without what is as it is anyway."""
+        if not isinstance(self.instances, ComponentsSpec):
+            return self.instances
+        return {"kind": "components", **self.instances.model_dump(exclude_defaults=True)}
 
     @property
     def options(self) -> dict[str, Any]:
         """What the segmenter itself takes."""
         return dict(self.model_extra or {})
+
+
+def _components(value: Any) -> ComponentsSpec | Literal["components"] | None:
+    """The value of `instances`. Raises ValueError with one line, that begins with an option of a block."""
+    if value is None or value == "components":
+        return value  # type: ignore[no-any-return] # what it is equal to
+    if not isinstance(value, dict):
+        raise ValueError(f"must be components, or a block with kind: components, not {value!r}")
+    try:
+        return ComponentsSpec.model_validate(value)
+    except ValidationError as error:
+        _, message = _explain(error, ComponentsSpec)
+        raise ValueError(message) from None
+
+
+def instances_of(value: Any) -> ComponentsSpec | Literal["components"] | None:
+    """The value of `segmenter.instances`. Raises JobError."""
+    try:
+        return _components(value)
+    except ValueError as error:
+        dot = ": " if str(error).startswith("must be") else "."
+        raise JobError(f"segmenter.instances{dot}{error}") from None
 
 
 class StoreSpec(Model):
@@ -299,6 +400,49 @@ class StoreSpec(Model):
                 f"try {-(-self.shard // self.chunk) * self.chunk}"
             )
         return self
+
+
+_Point = tuple[
+    Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]
+]
+
+
+class TracksSpec(Model):
+    """Video with instances: ids through time. Omitted: none"""
+
+    iou: float = Field(
+        0.3, gt=0, le=1, description="Least overlap of an object with where it should be by now"
+    )
+    gap: int = Field(10, ge=0, le=100_000, description="Frames for which an object may be hidden")
+    lines: dict[str, list[_Point]] = Field(
+        default_factory=dict,
+        description="Names with two points [x, y] each: what crosses them is counted",
+    )
+    zones: dict[str, list[_Point]] = Field(
+        default_factory=dict,
+        description="Names with the corners of a polygon each: what is inside is counted",
+    )
+    period: Duration = Field("1m", description="Counts are a row a period of the video")
+
+    @model_validator(mode="after")
+    def _shapes_are_shapes(self) -> TracksSpec:
+        for name, points in self.lines.items():
+            if len(points) != 2 or points[0] == points[1]:
+                raise ValueError(f"lines: {name} needs two points, as [[0, 100], [640, 100]]")
+        for name, points in self.zones.items():
+            if not 3 <= len(set(points)) <= MOST_CORNERS:
+                raise ValueError(f"zones: {name} needs 3 to {MOST_CORNERS} corners, each [x, y]")
+        both = sorted({*self.lines} & {*self.zones})
+        if both:
+            raise ValueError(f"zones: {both[0]} is the name of a line")
+        if self.seconds <= 0:
+            raise ValueError("period: must be more than nothing")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """The period."""
+        return seconds_of(self.period)
 
 
 class Sources:
@@ -475,7 +619,9 @@ class Job(Model):
     - `truth`: label images to measure against; optional.
     - `segmenter`: `kind`, and the options of that kind.
     - `store`: `path`; sides of chunks and shards in pixels.
+    - `tracks`: ids of a video's objects through time; optional.
     - `evaluate`: metrics and losses; `cluster`: workers; `faults`: retries, seconds, shares.
+    - `budget`: hours that a run keeps; `alerts`: figures that it tells of.
 
     Every key with its type and default: deployments/jobs/README.md. Building one raises pydantic's
     ValidationError, `load_job` and `segengine.run` one line as JobError.
@@ -486,8 +632,13 @@ class Job(Model):
     truth: TruthSpec | None = None
     segmenter: Annotated[SegmenterSpec, Segmenters()]
     store: StoreSpec
+    tracks: TracksSpec | None = None
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()
+    budget: BudgetSpec | None = None
+    alerts: list[AlertSpec] = Field(
+        [], description="Figures that are told of where they pass a limit or shift"
+    )
     faults: FaultsSpec = FaultsSpec()
     trust: bool = Field(
         False,
@@ -546,6 +697,30 @@ class Job(Model):
                 truth["instances"] = _absolute(self.truth.instances, base, "truth.instances")
             updates["truth"] = self.truth.model_copy(update=truth)
         return self.model_copy(update=updates)
+
+    @property
+    def still(self) -> float | None:
+        """Grey levels by which frames that keep a mask may differ; None: each has its own."""
+        return None if self.source.skip is None else self.source.skip.still
+
+    def with_trained(self) -> Job:
+        """The same job with what it leaves out of its source, as its model says: resolution, bands."""
+        trained = self.plugin.trained if isinstance(self.plugin, Learned) else None
+        kind = self.source.kind
+        if trained is None or ":" in kind:
+            return self
+        taken = {"resolution"} if kind == "auto" else set(registry.parameters("sources", kind))
+        told: dict[str, Any] = {}
+        if "resolution" in taken and self.source.resolution is None and trained.resolution:
+            told["resolution"] = f"{Decimal(repr(round(trained.resolution, 9))).normalize():f} m"
+        if "assets" in taken and not getattr(self.source, "assets", None) and trained.bands:
+            told["assets"] = list(trained.common or trained.bands)
+        by_name = any("{band}" in path for path in self.source.paths)
+        if by_name and self.source.bands is None and trained.bands:
+            told["bands"] = list(trained.bands)
+        if not told:
+            return self
+        return self.model_copy(update={"source": self.source.model_copy(update=told)})
 
     def source_options(self) -> dict[str, Any]:
         """The `source` block as readers take it: with what the rest of the job says of it."""
@@ -630,7 +805,7 @@ def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
         raise JobError(f"job: {data!r} is no mapping of keys; a file is read by load_job")
     if isinstance(data, Job):
         data.plugin  # noqa: B018 - checks the segmenter's options
-        return data.absolute(base)
+        return data.absolute(base).with_trained()
     return _checked(dict(data), base=base, file="job", lines={})
 
 
@@ -642,10 +817,10 @@ def _checked(
     except yamlfile.YamlError as error:
         raise JobError(f"{file}: {error}") from None
     try:
-        job = Job.model_validate(data).absolute(base)
-        job.plugin  # noqa: B018 - checks the segmenter's options
+        job = Job.model_validate(data).absolute(base).with_trained()
     except ValidationError as error:
         key, message = _explain(error)
+        message += _outdented(data, lines, key)
         raise JobError(f"{_where(file, lines, key)}: {message}") from None
     except JobError as error:
         key = tuple(str(error).partition(":")[0].split("."))
@@ -672,19 +847,20 @@ def _where(file: str, lines: dict[tuple[str, ...], int], key: tuple[str, ...]) -
     return file
 
 
-def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
+def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], str]:
+    """The key that is wrong, below `top` (a job), and one line that begins with it."""
     found = error.errors(include_url=False)
     # A key that is missing is often there, misspelt: the unknown one is the one to name.
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     # pydantic ends the place with the type it tried, where a key takes one of several.
     key = tuple(str(part) for part in first["loc"])
-    key = key[:-1] if len(key) > 1 and key[-1] in ("int", "str") else key
+    key = key[:-1] if len(key) > 1 and key[-1] in ("int", "float", "str") else key
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and re.match(r"^[a-z_]+: ", message):
         option, _, message = message.partition(": ")
         key = (*key, option)
     elif first["type"] == "extra_forbidden":
-        message = f"unknown key{_suggest(key)}"
+        message = f"unknown key{_suggest(key, top or Job)}"
     elif first["type"] == "missing":
         message = "this key is needed"
     elif not isinstance(first["input"], dict):
@@ -692,15 +868,30 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
     return key, f"{'.'.join(key)}: {message}"
 
 
-def _suggest(key: tuple[str, ...]) -> str:
-    model: Any = Job
+def _suggest(key: tuple[str, ...], top: Any) -> str:
+    model = top
     for part in key[:-1]:
         field = model.model_fields.get(part)
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), Job)
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), top)
     known = list(model.model_fields)
     close = difflib.get_close_matches(key[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _outdented(
+    data: Mapping[str, Any], lines: Mapping[tuple[str, ...], int], key: tuple[str, ...]
+) -> str:
+    """A hint, where an unknown key stands below the block that it belongs to, and not inside."""
+    if len(key) != 1 or key[0] in Job.model_fields or key not in lines:
+        return ""
+    above = max(
+        ((line, place[0]) for place, line in lines.items() if line < lines[key]), default=(0, "")
+    )
+    line, block = above
+    if not block or data.get(block) is not None:
+        return ""
+    return f"; if it belongs to {block} (line {line}), indent it by two blanks"
 
 
 def _override(data: dict[str, Any], override: str) -> None:

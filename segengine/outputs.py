@@ -31,7 +31,7 @@ from segengine.measuring import truth as truths
 from segengine.reader import Store
 from segengine.sources.listing import is_input
 from segengine.store.blobs import LocalObjects
-from segengine.store.layouts import load_unplaced
+from segengine.store.layouts import load_outside, load_unplaced
 
 ATTRIBUTE = "user.segengine.export"
 LEDGER = ".segengine-export"
@@ -111,7 +111,7 @@ class Inputs:
 
     def _listed(self) -> Iterator[str]:
         store = self._store
-        for unplaced in load_unplaced(store.objects):
+        for unplaced in (*load_unplaced(store.objects), *load_outside(store.objects)):
             yield from _with_parts(unplaced.uri)
         for scene in store.scenes.values():
             for uri in scene.layout.files:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.ground import Ground
+
+_METRES = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?) ?m")
+
+
+def metres_of(resolution: object) -> float | None:
+    """The number of a resolution in metres; None: it is none.
+
+    >>> metres_of("10 m"), metres_of("0.25m"), metres_of(10), metres_of("0 m")
+    (10.0, 0.25, None, None)
+    """
+    found = _METRES.fullmatch(resolution) if isinstance(resolution, str) else None
+    return None if found is None else float(found[1]) or None
 
 
 class ControlPoints(NamedTuple):
@@ -56,6 +69,15 @@ class Placing:
             gcps=None if not points else ControlPoints(points["crs_wkt"], points["points"]),
             rpcs=attributes.get("rpcs") or None,
         )
+
+    @property
+    def crs(self) -> str:
+        """The name of its CRS, with which WKT begins.
+
+        >>> Placing(1, 1, 'PROJCRS["WGS 84 / UTM zone 13N",BASEGEOGCRS["WGS 84"]]').crs
+        'WGS 84 / UTM zone 13N'
+        """
+        return next(iter(self.wkt.split('"')[1:2]), "")
 
     @property
     def georeferenced(self) -> bool:

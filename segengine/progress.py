@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from segengine.urls import public
 
@@ -97,6 +97,27 @@ class FailedFrame:
         object.__setattr__(self, "reason", public(self.reason))
 
 
+class Alert(NamedTuple):
+    """A figure that has passed a limit of the job's, or shifted."""
+
+    figure: str
+    value: float
+    before: float | None
+    """Its median over the runs before, of a shift; else what it was in the last run that had it."""
+    rule: str
+    """As the job has it: `shift: 0.2`"""
+
+    @property
+    def words(self) -> str:
+        """On one line.
+
+        >>> Alert("area.water", 130.0, 100.0, "shift: 0.2").words
+        'alert: area.water is 130, before 100 (shift: 0.2)'
+        """
+        before = "" if self.before is None else f", before {self.before:.10g}"
+        return f"alert: {self.figure} is {self.value:.10g}{before} ({self.rule})"
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a run did, and what the store holds after it."""
@@ -117,8 +138,23 @@ class Summary:
     failed: tuple[FailedFrame, ...]
     metrics: Mapping[str, Any]
     messages: tuple[str, ...]
+    left: int = 0
+    """Shards that are left to a later run."""
+    budget: str = ""
+    """When the time budget ended the run (`at 06:00 CET`, `after 4h`); empty where it did not."""
+    alerts: tuple[Alert, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What there is to say at the end besides."""
+
+    @property
+    def ended(self) -> str:
+        """How the budget ended the run, in one line; empty where it did not."""
+        if not self.budget:
+            return ""
+        shards = "1 shard" if self.left == 1 else f"{self.left:,} shards"
+        return f"stopped by the budget {self.budget}: {shards} left; the same command goes on"
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 while frames are quarantined."""
-        return 3 if self.failed else 0
+        """0; 5 where the budget ended the run; else 3 while frames are quarantined."""
+        return 5 if self.budget else 3 if self.failed else 0

@@ -26,6 +26,7 @@ from segengine.errors import (
 )
 from segengine.guards.trust import is_trusting, named_by_store
 from segengine.job import source_options
+from segengine.notebook import Figures, scene_html, store_html, thinned
 from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects, zarr_store
 from segengine.store.keys import (
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
     import zarr
 
 
+GLANCE = 1 << 26
+"""Pixels read at most for the picture of a scene."""
+
+
 def open_store(path: str | os.PathLike[str], trust: bool | None = None) -> Store:
     """Open a finished or half-finished store for reading. Raises StoreError, JobError.
 
@@ -88,7 +93,7 @@ def _open(
     return Store(objects, attributes, is_trusting(trust))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """A store as a reader sees it: masks, tables, records, metrics."""
 
@@ -159,13 +164,27 @@ class Store:
         return self.table("shards")
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """`metrics.json`; empty before the first publish."""
+    def runs(self) -> pa.Table:
+        """`tables/runs.parquet`: one row a run."""
+        return self.table("runs")
+
+    @property
+    def metrics(self) -> Figures:
+        """`metrics.json`, a dict; empty before the first publish."""
         try:
             found = json.loads(self.objects.get(METRICS) or b"{}")
         except (ValueError, RecursionError):
             found = None
-        return found if isinstance(found, dict) else {}
+        return Figures(found if isinstance(found, dict) else {})
+
+    def __repr__(self) -> str:
+        names, count = self.classes, len(self.scenes)
+        return f"<store {self.path}: {count:,} scene{'s' * (count != 1)}, {len(names)} classes>"
+
+    def _repr_html_(self) -> str:
+        scenes = list(self.scenes)
+        first = self[scenes[0]]._repr_html_() if scenes else ""
+        return store_html(self.path, self.classes, scenes, first, self.metrics)
 
     def table(self, name: str) -> pa.Table:
         """A table below `tables/`."""
@@ -219,12 +238,43 @@ def _consolidated(group: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SceneStore:
     """One scene of a store."""
 
     store: Store = field(repr=False)
     layout: Layout = field(repr=False)
+
+    def __repr__(self) -> str:
+        frames, height, width = self.layout.shape
+        return (
+            f"<scene {self.name}: {frames:,} frame{'s' * (frames != 1)} of {height:,} x {width:,}>"
+        )
+
+    def _repr_html_(self) -> str:
+        ref = self.layout.frame(0)
+        try:
+            labels = self._glance(ref)
+        except (StoreError, OSError):  # a notebook's cell is no place to end in
+            labels = None
+        crs = self.layout.placing.crs
+        about = {"first frame": ref.name, **({"CRS": crs} if crs else {})}
+        shape, classes = self.layout.shape, self.store.classes
+        return scene_html(self.name, shape, labels, self.colors(), classes, about)
+
+    def _glance(self, ref: FrameRef) -> NDArray[Any] | None:
+        """(y, x) labels of a frame, made small from the next level of its pyramid.
+
+        None: an unfinished run has no pyramid, and too much would be read.
+        """
+        step = thinned(ref.height, ref.width)
+        level = min(step.bit_length(), len(self.levels)) - 1
+        rows, cols = -(-ref.height >> level), -(-ref.width >> level)
+        if rows * cols > GLANCE:
+            return None
+        labels = self.read(level_path(level), ref.index, slice(0, rows), slice(0, cols))
+        step = thinned(rows, cols)
+        return labels[::step, ::step]
 
     @property
     def name(self) -> str:

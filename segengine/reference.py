@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,20 @@ def predict(
         labels = np.where(valid, labels, void).astype(dtype)
     instances, objects = _numbered(found, valid)
     found = Prediction(labels, found.probabilities, instances, objects)
-    if isinstance(segmenter, dict) and segmenter.get("instances") == "components":
-        found = asked.with_components(found, plugin.classes, int(void))
+    if isinstance(segmenter, dict) and segmenter.get("instances") is not None:
+        found = _with_components(found, segmenter["instances"], plugin.classes, int(void))
     return found if given.ndim == 4 else _first(found)
+
+
+def _with_components(
+    found: Prediction, instances: Any, classes: Sequence[str], void: int
+) -> Prediction:
+    from segengine.job import instances_of  # pydantic, which a segmenter alone does without
+
+    how = asked.cleaning(instances_of(instances), classes)
+    if how is None:
+        return asked.with_components(found, classes, void)
+    return asked.with_clean_components(found, how, void)
 
 
 def _numbered(found: Prediction, valid: NDArray[np.bool_]) -> tuple[Any, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -33,10 +32,14 @@ from segengine.errors import SegengineError
 from segengine.job import FaultsSpec, Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
 from segengine.planning.plan import Plan, planning
-from segengine.progress import FailedFrame, Progress, Summary
+from segengine.progress import Alert, FailedFrame, Progress, Summary
 from segengine.report import build as build_report
-from segengine.stages import precision, publish, tables
+from segengine.stages import precision, publish, tables, tracks
 from segengine.stages.aggregate import Measurer, measurer
+from segengine.stages.alerts import judged, unknown_figures
+from segengine.stages.budget import Budget
+from segengine.stages.history import closing_seconds, paces
+from segengine.stages.hours import Clock, Hours
 from segengine.stages.pyramid import Pyramid, build_pyramids
 from segengine.stages.quarantine import Quarantine
 from segengine.stages.segment import Counts, note_failures, segment
@@ -53,6 +56,7 @@ from segengine.store.keys import (
     REPORT,
     ROOT,
     ROWS,
+    RUNS,
     TMP,
     WORK,
     layout_key,
@@ -70,6 +74,7 @@ from segengine.store.root import (
     root_documents,
     write_scene,
 )
+from segengine.store.runs import History
 from segengine.store.seals import CHANGED, SealedObjects, damage_notices, named
 from segengine.types import Place
 from segengine.urls import public
@@ -91,18 +96,22 @@ class Run:
         in_process: bool = False,
         child: Child | None = None,
         stop: threading.Event | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`client`: a Dask client to use; `in_process`: no cluster at all; else `job.cluster`, for
         which `child` stands in where one worker does for a moment.
 
         `stop`: set by another thread, it ends the wait for workers with StoppedError.
+        `clock`: by which the job's budget and the run's seconds are told.
         """
         self.job, self.repair, self.refit = job, repair, refit
         self.client, self.in_process, self.child = client, in_process, child
         base = open_objects(job.store.path, Writer(job.faults.fsync, clears=repair))
         self.objects = SealedObjects(base, heals=True)
         self.log = RecordLog(self.objects)
-        self.started = time.monotonic()
+        self.clock = clock or Clock()
+        self.started, self.began = self.clock.monotonic(), self.clock.unix()
+        self.budget = Budget(Hours.of(job.budget, self.clock) if job.budget else None)
         self.counts = Counts()
         self._lock: HeldLock | None = None
         self._stop = stop or threading.Event()
@@ -117,6 +126,11 @@ class Run:
         self._figures: dict[str, tables.SceneFigures] = {}
         self._metrics: dict[str, Any] = {}
         self._quarantine: Quarantine | None = None
+        self._history: History | None = None
+        self._alerts: tuple[Alert, ...] = ()
+        self._unknown: list[str] = []
+        self._seconds: dict[str, float] = {}
+        """By stage."""
 
     def __enter__(self) -> Self:
         check_place(self.objects.base)
@@ -144,11 +158,14 @@ class Run:
 
     def stage(self, name: str) -> Iterator[Progress]:
         """Run one stage; each once, in order. Raises SegengineError to stop the run."""
+        begun = self.clock.monotonic()
+        self._begun = name, begun
         try:
             for progress in getattr(self, f"_stage_{name}")():
                 if self._lock is not None:
                     self._lock.check()
                 yield progress
+            self._seconds[name] = self.clock.monotonic() - begun
         except OSError as error:  # not the store's, nor a source's or segmenter's: they say so
             raise SegengineError(
                 f"{name}: {type(error).__name__}: {error}; mend it, then run the same command again"
@@ -193,10 +210,14 @@ class Run:
             computed=self.counts.computed,
             skipped=self._skipped,
             pixels=self.counts.pixels,
-            seconds=round(time.monotonic() - self.started, 3),
+            seconds=round(self.clock.monotonic() - self.started, 3),
             failed=tuple(self.failed()),
             metrics=self._metrics,
             messages=self.notices(),
+            left=plan.pending,
+            budget=self.budget.words,
+            alerts=self._alerts,
+            remarks=(*self.budget.remarks, *unknown_figures(self._unknown)),
         )
 
     def failed(self) -> Iterator[FailedFrame]:
@@ -219,6 +240,8 @@ class Run:
         self._skipped = plan.shards - plan.pending
         self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)
         self._measurer = measurer(self.job, self.objects, plan.layouts, plan.arrays, plan.plugin)
+        self._history = History.read(self.objects)
+        self.budget.take(paces(self._history), self._closing)
         if plan.pending:
             self._open_pool(plan.pending)
             self._prepare(plan)
@@ -304,7 +327,7 @@ class Run:
         if asked.scope(plan.plugin) is None or not plan.pending:
             return
         before = plan.pending
-        yield from survey(plan, self._pool(), self.job.faults)
+        yield from survey(plan, self._pool(), self.job.faults, self.budget)
         if plan.pending < before:
             self._skipped = plan.shards - plan.pending
 
@@ -319,8 +342,13 @@ class Run:
         if plan.pending:
             yield from segment(plan, self._pool(), *self._about_labelling())
 
-    def _about_labelling(self) -> tuple[FaultsSpec, Quarantine, Counts, Measurer | None]:
-        return self.job.faults, self.quarantine, self.counts, self._measurer
+    def _about_labelling(self) -> tuple[FaultsSpec, Quarantine, Counts, Measurer | None, Budget]:
+        return self.job.faults, self.quarantine, self.counts, self._measurer, self.budget
+
+    def _closing(self) -> float | None:
+        """Seconds that what comes after labelling takes, by the runs before."""
+        done = self._skipped + self.counts.computed
+        return None if self._history is None else closing_seconds(self._history, done)
 
     def _stage_stitch(self) -> Iterator[Progress]:
         plan = self.plan
@@ -328,7 +356,7 @@ class Run:
             yield from stitch(plan, self._pool(), *self._about_labelling())
         singles, _ = self.log.scenes()
         for scene, layout in plan.layouts.items():
-            if plan.drafts(layout) and scene in singles:
+            if plan.drafts(layout) and scene in singles and not publish.has_drafts(plan, scene):
                 clear_drafts(plan, layout)
 
     def _stage_aggregate(self) -> Iterator[Progress]:
@@ -348,8 +376,12 @@ class Run:
             for batch in self.log.together(plan.counts):
                 self._add_figures(batch)
             self.objects.delete_tree(WORK)
+            self.objects.open([RUNS], publish=False)
+            self._note_run().write(self.objects)
+            self.objects.commit()
             yield Progress("publish", steps, steps, message="nothing has changed")
             return
+        before = tracks.Before.of(self.objects)
         self.objects.open(publish.OBJECTS)
         for batch in self.log.together(plan.counts):
             done = len(self._figures)
@@ -359,6 +391,7 @@ class Run:
         publish.write_colors(plan, self._figures)
         tables.write_tables(plan, self._figures)
         tables.write_instances(plan, self._figures)
+        tracks.write_tracks(plan, self._figures, before)
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does
@@ -366,12 +399,31 @@ class Run:
             self.objects.root,
             self.objects.writer,
             trust=self.job.trust,
+            runs=self._note_run().table,
             **publish.unshown(plan, self._measurer),
         )
         self.objects.adopt(REPORT)
+        self._note_run().write(self.objects)
         yield Progress("publish", steps - 1, steps, message="report")
         publish.finish(plan, self.log)
         yield Progress("publish", steps, steps)
+
+    def _note_run(self) -> History:
+        """The store's runs, with this one as far as it is; and what of it the job wants to be told."""
+        name, begun = self._begun
+        history = self._history or History.read(self.objects)
+        now = self.clock.monotonic()
+        row = publish.run_row(self.plan, self._figures, self._metrics, self.counts, self.budget) | {
+            "run": self.id,
+            "started": self.began,
+            "seconds": round(now - self.started, 3),
+            "rate": self.counts.pixels / max(now - self.started, 1e-3),
+            **{f"seconds.{stage}": took for stage, took in self._seconds.items()},
+            f"seconds.{name}": now - begun,
+        }
+        alerts, self._unknown = judged(self.job.alerts, row, history)
+        self._alerts = tuple(alerts)
+        return history.with_row(row, alerts)
 
     def _build_pyramids(self, batch: Mapping[str, SceneRecords]) -> Iterator[LevelRecord]:
         """Of the scenes of which anything has changed."""
@@ -480,8 +532,9 @@ def run_job(job: Any, client: Any = None) -> Summary:
 
     `job`: a Job, or its keys as a mapping (relative paths are taken against the working directory).
     `client`: a `distributed.Client` whose workers have one thread each. The summary counts scenes,
-    frames and shards, names the frames in quarantine, and has `exit_code`, 0 or 3. Raises
-    SegengineError; JobError, which is one, where the job is wrong.
+    frames and shards, names the frames in quarantine, and has `exit_code`: 0, 3 or 5; `left`: shards
+    that the job's budget left to the next run; `alerts`. Raises SegengineError; JobError, which is one,
+    where the job is wrong.
     """
     checked = parse_job(job, base=Path.cwd())
     with Run(checked, client=client, in_process=client is None) as run:

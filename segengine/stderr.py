@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 _STDERR = 2
+LEVELS = ("debug", "info", "warning", "error")
+"""Of messages, the least first."""
 
 
 class _State:
@@ -25,6 +27,8 @@ class _State:
         self.muted = False
         self.ended = False
         """Whether the last word is said."""
+        self.least = "info"
+        """Level below which nothing is said."""
         self.owed = ""
         self.shape: Callable[[str, str], str] = plain
         """What a message of a level looks like."""
@@ -54,8 +58,22 @@ def _write(text: str) -> None:
 
 
 def say(text: str, level: str = "info") -> None:
-    """A message on a line of its own, in the form that was asked for. Raises OSError, ValueError."""
-    write(f"{_state.shape(text, level)}\n")
+    """A message on a line of its own, in the form that was asked for, where its level is said.
+
+    Raises OSError, ValueError.
+    """
+    if is_said(level):
+        write(f"{_state.shape(text, level)}\n")
+
+
+def say_from(level: str) -> None:
+    """From now on nothing below a level is said."""
+    _state.least = level
+
+
+def is_said(level: str) -> bool:
+    """Whether messages of a level are said; one of an unknown level is."""
+    return level not in LEVELS or LEVELS.index(level) >= LEVELS.index(_state.least)
 
 
 def say_last(text: str, level: str = "info", patience: float = 1.0) -> None:

@@ -17,6 +17,7 @@ from segengine.urls import public
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from segengine.mosaics import Mosaic
     from segengine.sources.listing import Listing
 
 type_ = type
@@ -85,6 +86,23 @@ class Part:
     """The value that stands for none, before scale and offset."""
     dtype: str | None = None
     """NumPy name of the dtype that the pixels are read as."""
+    header: Header | None = None
+    """What is said of the file's header beside the dtype, where that is all that a plan needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a file is said to hold: a plan takes it as it is, and a worker compares.
+
+    Height and width are in pixels.
+    """
+
+    height: int
+    width: int
+    transform: tuple[float, float, float, float, float, float]
+    """a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f."""
+    crs: str
+    """As EPSG:32633."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,8 @@ class Entry:
     """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """JSON values for the scene's group that its listing knows: a STAC item's id, time and clouds."""
+    order: int = field(default=0, compare=False)
+    """Which of the job's paths names it, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +182,8 @@ class FrameRef:
     """The input has vanished; its mask stays."""
     parts: tuple[Part, ...] = ()
     """One a band, in order, of a scene of several files; empty: all of it lies at `uri`."""
+    mosaic: Mosaic | None = None
+    """The scenes that it is made of; None: it is one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +194,8 @@ class Tile:
     """(y, x, band)"""
     valid: Bool | None = None
     """(y, x), False at nodata; None: all valid."""
+    flaw: str = ""
+    """What of it could not be read, now or later, and is not valid: why. Empty: all could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +528,39 @@ class Seams(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a model says of the images that it learned from; what is None or empty it does not say."""
+
+    by: str
+    """Who says so, for a message: `its metadata`, `unet.json`."""
+    resolution: float | None = None
+    """Metres a pixel."""
+    bands: tuple[str, ...] = ()
+    """Their names, in order."""
+    common: tuple[str, ...] = ()
+    """Their common names, as `eo:common_name` has them."""
+    scale: Mapping[str, Any] | None = None
+    """As the option `scale` of a network."""
+    unscaled: str = ""
+    """Why what it says of scaling is not done; empty: it is."""
+    classes: tuple[str, ...] = ()
+    threshold: float | None = None
+    """Of a single channel."""
+    window: int | None = None
+    """Side of its windows, in pixels."""
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """Asked of segmenters for what the job leaves out: resolution, bands."""
+
+    @property
+    def trained(self) -> Trained | None:
+        """What its model says; None: nothing."""
+        ...
+
+
 @runtime_checkable
 class LabelsAlone(Protocol):
     """Asked of segmenters in place of `segment` where no probabilities are stored."""
@@ -709,8 +766,18 @@ class Within(Protocol):
         ...
 
 
+@runtime_checkable
+class Beyond(Protocol):
+    """Asked of sources before a run, for shards that need no worker."""
+
+    def beyond(self, ref: FrameRef, side: int) -> Bool | None:
+        """(y, x) squares of so many pixels of which it is sure, without reading, that none lies in the
+        job's area; None: nothing is known. Raises as `within`."""
+        ...
+
+
 class SourceParts(
-    Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Protocol
+    Lists, Marks, FindsTruth, TruthClasses, TruthInstances, TruthColors, Within, Beyond, Protocol
 ):
     """All that the engine may ask of a source beyond its protocol."""
 
@@ -734,6 +801,17 @@ class Uses(Protocol):
     def uses(self) -> Sequence[str]:
         """Of the same words, what it takes where it is there; `confidence`: in place of `probabilities`
         where these are not stored."""
+        ...
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """Asked of metrics where masks are measured; without, its figures do not depend on the scene."""
+
+    def scaled(self, spacing: tuple[float, float] | None) -> Metric[Any] | None:
+        """The same for a scene whose pixels (y, x) are so far apart, in millimetres; None: not known.
+
+        None: it cannot be measured there."""
         ...
 
 
@@ -820,7 +898,7 @@ class View(Protocol):
 
 
 class MetricParts(
-    Versioned, Needs, Uses, Unmet, Whole, Framed, Locates, Matches, Headline, LowerIsBetter, PerFrame,
-    View, Protocol,
+    Versioned, Needs, Uses, Scaled, Unmet, Whole, Framed, Locates, Matches, Headline, LowerIsBetter,
+    PerFrame, View, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a metric, or of a loss's statistic, beyond its protocol."""

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 EVERY = 5.0
 """Seconds between two updates of a progress artifact."""
+ALERT = "segengine.alert"
+"""Name of the event that an alert is."""
 ROWS = 1000
 """Rows of a table artifact; the store holds the rest."""
 
@@ -119,6 +121,24 @@ def publish_results(publish: Publisher, summary: Summary) -> None:
     )
 
 
+def publish_alerts(publish: Publisher, summary: Summary) -> None:
+    """An event for each alert: `segengine.alert`, which an automation of Prefect can wait for."""
+    from prefect.events import emit_event
+
+    for alert in summary.alerts:
+        publish(
+            emit_event,
+            event=ALERT,
+            resource={
+                "prefect.resource.id": f"segengine.job.{slug(summary.name)}",
+                "prefect.resource.name": summary.name,
+                "segengine.store": summary.store,
+                "segengine.figure": alert.figure,
+            },
+            payload={**alert._asdict(), "words": alert.words, "report": summary.report},
+        )
+
+
 def slug(name: str) -> str:
     """A name as an artifact's key: lower case letters, digits and dashes.
 
@@ -184,6 +204,9 @@ def markdown(summary: Summary) -> str:
         f"- report: {_link(summary.report)}",
         *(f"- {_escaped(message)}" for message in (*mistakes(), *summary.messages)),
     ]
+    if summary.alerts:
+        lines += ["", "## Alerts", ""]
+        lines += [f"- {_escaped(alert.words)}" for alert in summary.alerts]
     if summary.failed:
         lines += ["", "## Quarantined", ""]
         lines += [
@@ -195,6 +218,8 @@ def markdown(summary: Summary) -> str:
 
 def _state(summary: Summary) -> str:
     """How a run ended, as the name of its state does."""
+    if summary.budget:
+        return f"**Partial: {_escaped(summary.ended)}.**"
     if not summary.failed:
         return "**Completed: every frame has its mask.**"
     bad, frames = len(summary.failed), count(summary.frames, "frame")

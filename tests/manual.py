@@ -252,17 +252,24 @@ def tables() -> str:
     """Columns of the parquet tables."""
     from segengine.instances.rows import TABLE_SCHEMA
     from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
+    from segengine.stages.tracks import TRACKS_SCHEMA
+    from segengine.store.runs import RUNS_SCHEMA
 
-    schemas = {"frames": FRAMES_SCHEMA, "shards": SHARDS_SCHEMA, "instances": TABLE_SCHEMA}
+    schemas = {
+        "frames": FRAMES_SCHEMA,
+        "shards": SHARDS_SCHEMA,
+        "instances": TABLE_SCHEMA,
+        "tracks": TRACKS_SCHEMA,
+        "runs": RUNS_SCHEMA,
+    }
+    rows_of = ("a frame", "a shard", "an instance", "an instance and frame of a video", "a run")
     rows = [
         (
             f"`tables/{name}.parquet`",
             f"one row {row}",
             ", ".join(f"{f.name} {f.type}" for f in schema),
         )
-        for (name, schema), row in zip(
-            schemas.items(), ("a frame", "a shard", "an instance"), strict=True
-        )
+        for (name, schema), row in zip(schemas.items(), rows_of, strict=True)
     ]
     return _table(("table", "holds", "columns"), rows)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 GEOMETRY = "geometry"
 """The column of shapes in what is written."""
+NAMED = 5
+"""Polygons that a line names."""
 _MOST = 4 << 30
 """Bytes of a file, and of what a compressed one holds."""
 _MOST_JSON = 1 << 29
@@ -48,6 +50,8 @@ class Polygons:
     """Their other columns."""
     crs: Any
     """pyproj's."""
+    notices: tuple[str, ...] = ()
+    """What was mended of them."""
 
 
 def read_polygons(path: str, layer: str | None = None) -> Polygons:
@@ -67,8 +71,9 @@ def read_polygons(path: str, layer: str | None = None) -> Polygons:
     _check_kinds(path, shapes)
     shapes = shapely.force_2d(shapes)
     shapes[shapely.is_empty(shapes)] = None
+    notices = tuple(_mended(path, shapes))
     _check(path, shapes, crs)
-    return Polygons(path, shapes, columns, crs)
+    return Polygons(path, shapes, columns, crs, notices)
 
 
 def _read(path: str, head: bytes, layer: str | None) -> tuple[Any, pa.Table, Any]:
@@ -110,16 +115,48 @@ def _check_kinds(path: str, shapes: NDArray[np.object_]) -> None:
         raise JobError(f"{path}: holds no polygon")
 
 
-def _check(path: str, shapes: NDArray[np.object_], crs: Any) -> None:
+def _mended(path: str, shapes: NDArray[np.object_]) -> Iterator[str]:
+    """Mend, in place, polygons that cross themselves; a line about them, and about those of no area.
+
+    As shapely's `make_valid` and `ogr2ogr -makevalid` do: what is told twice is a hole, as with the rule
+    of even and odd, and lines and points that are left over are dropped.
+    """
     import shapely
 
     bad = np.flatnonzero(~shapely.is_valid(shapes) & ~shapely.is_missing(shapes))
-    if len(bad):
-        why = shapely.is_valid_reason(shapes[bad[0]])
-        more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
-        raise JobError(
-            f"{path}: polygon {bad[0] + 1}{more} is not valid: {why}; mend it, as with ogr2ogr -makevalid"
-        )
+    if not len(bad):
+        return
+    why = shapely.is_valid_reason(shapes[bad[0]])
+    lost = []
+    for at in bad.tolist():
+        parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shapes[at])))
+        parts = parts[shapely.area(parts) > 0]
+        whole = shapely.union_all(parts) if len(parts) else None
+        shapes[at] = whole if whole is not None and whole.area > 0 else None
+        if shapes[at] is None:
+            lost.append(at)
+    if len(lost) == int(shapely.is_missing(shapes).sum()) == len(shapes):
+        raise JobError(f"{path}: holds no polygon: {_numbers(lost)} not valid: {why}")
+    kept = [at for at in bad.tolist() if at not in set(lost)]
+    if kept:
+        yield f"{path}: {_numbers(kept)} not valid, and mended: {why}"
+    if lost:
+        them = "it" if len(lost) == 1 else "them"
+        yield f"{path}: {_numbers(lost)} not valid and of no area: no figures of {them}"
+
+
+def _numbers(at: Sequence[int]) -> str:
+    """The numbers of polygons, counted from 1, as the subject of a sentence."""
+    if len(at) == 1:
+        return f"polygon {at[0] + 1} is"
+    shown = ", ".join(f"{i + 1:,}" for i in at[:NAMED])
+    more = f" and {len(at) - NAMED:,} more" if len(at) > NAMED else ""
+    return f"polygons {shown}{more} are"
+
+
+def _check(path: str, shapes: NDArray[np.object_], crs: Any) -> None:
+    import shapely
+
     if not crs.is_geographic:
         return
     degrees = turn_of(crs) / 360

@@ -236,7 +236,7 @@ class _Sample:
         for scene, refs in sorted(found.items()):
             for index, frame in sorted(self._scene(self.plan.layouts[scene], refs, one_in).items()):
                 ref = refs[index][0]
-                if doubtful(frame.unknown, ref):
+                if doubtful(frame.unknown, ref.height * ref.width):
                     self.notices.append(f"{ref.name}: its label holds values that are no class")
                     continue
                 frames += 1

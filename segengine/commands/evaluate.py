@@ -117,6 +117,8 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
     }
     metrics = publish.write_metrics(plan, figures, measures)
     singles = log.scenes()[0] & set(plan.layouts) if published else set()
+    # Drafts that a night has left to the next one lie there too.
+    singles = {scene for scene in singles if not log.has_drafts(scene)}
     objects.open(map(pack_key, singles))
     each_of(singles, log.write_pack, objects.root)
     objects.commit(published)

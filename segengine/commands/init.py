@@ -87,7 +87,8 @@ def init(path: str = ".", out: str = "job.yaml") -> InitReport:
     return InitReport(out, f"{many} at {path}, the first with {bands}{skipped}")
 
 
-_WORDS = {"images": "images", "raster": "rasters", "video": "videos", "zarr": "Zarr arrays"}
+_WORDS = {"images": "images", "raster": "rasters", "video": "videos", "zarr": "Zarr arrays",
+          "volume": "volumes"}  # fmt: skip
 
 
 def _name(place: str) -> str:
@@ -125,7 +126,7 @@ def _text(path: str, kinds: Sequence[str], most: str, bands: int, name: str) -> 
     yield from _key(SourceSpec, "paths", f"[{_said(path)}]", "  ")
     if most in ("raster", "zarr"):
         yield from _key(SourceSpec, "bands", "[3, 2, 1]", "  # ")
-    else:
+    elif most != "volume":
         yield from _key(SourceSpec, "color", "gray", "  # ")
     if most == "video":
         yield from _key(SourceSpec, "every", "10", "  # ")

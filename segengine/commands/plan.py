@@ -20,7 +20,7 @@ from segengine.stages.tables import unplaced_failures
 from segengine.store.blobs import open_objects
 from segengine.store.kinds import LabelRecord
 from segengine.store.layouts import Layout
-from segengine.store.root import check_place
+from segengine.store.root import check_place, require_writable
 from segengine.store.seals import SealedObjects, damage_notices
 from segengine.types import Place
 from segengine.worker.fits import as_surveyor, store_fit
@@ -53,6 +53,8 @@ class PlanReport:
     """What the estimate rests on, or why there is none."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
+    waiting: tuple[str, ...] = ()
+    """Names of inputs that are still being written."""
 
     @property
     def exit_code(self) -> int:
@@ -71,6 +73,7 @@ class PlanReport:
             "pixels": self.pixels,
             "skipped": dict(self.skipped),
             "quarantined": [{"name": f.name, "reason": f.reason} for f in self.failed],
+            "waiting": list(self.waiting),
             "estimate": self._estimate(),
             "workers": self.workers,
             "notices": list(self.notices),
@@ -114,6 +117,7 @@ def plan(job: Job) -> PlanReport:
     """Plan a job without writing to its store. Raises SegengineError."""
     objects = SealedObjects(open_objects(job.store.path))
     check_place(objects.base)
+    require_writable(objects.base)
     found = make_plan(job, objects)
     measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
     workers = job.cluster.most(cores())
@@ -146,6 +150,7 @@ def plan(job: Job) -> PlanReport:
         workers=workers,
         trial=trial,
         skipped=found.scan.skipped,
+        waiting=tuple(each.name for each in found.scan.waiting),
     )
 
 

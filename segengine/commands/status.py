@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 from segengine.ahead import requested
-from segengine.progress import FailedFrame
+from segengine.progress import Alert, FailedFrame
 from segengine.reader import Store, open_store
 from segengine.stages.tables import SceneFigures
 from segengine.store.columns import counted
@@ -17,6 +16,7 @@ from segengine.store.keys import LAYOUTS, layout_key, pack_key, table_key
 from segengine.store.kinds import MaskRecord
 from segengine.store.layouts import load_layout, load_unplaced
 from segengine.store.parquet import read_parquet
+from segengine.store.runs import History
 from segengine.store.seals import SealedObjects, damage_notices
 
 
@@ -63,6 +63,10 @@ class StatusReport:
     failed: tuple[FailedFrame, ...]
     notices: tuple[str, ...] = ()
     """What of the store is damaged."""
+    alerts: tuple[Alert, ...] = ()
+    """Those of the last run."""
+    waiting: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each input that was still being written when the last run planned."""
 
     @property
     def exit_code(self) -> int:
@@ -89,6 +93,8 @@ class StatusReport:
                 {"name": f.name, "status": f.kind, "reason": f.reason, "scene": f.scene}
                 for f in self.failed
             ],
+            "waiting": [name for name, _ in self.waiting],
+            "alerts": [alert._asdict() for alert in self.alerts],
             "notices": list(self.notices),
         }
 
@@ -119,7 +125,8 @@ class StatusReport:
             frames = "1 frame is" if len(self.failed) == 1 else f"{len(self.failed)} frames are"
             found.append(f"{frames} quarantined:")
             found += [f"  {f.name}: {f.kind}: {f.reason}" for f in self.failed]
-        return (*found, *self.notices)
+        found += [f"{name} waits for the next run: {reason}" for name, reason in self.waiting]
+        return (*found, *(alert.words for alert in self.alerts), *self.notices)
 
 
 def _sum(counts: Iterable[FrameCounts]) -> FrameCounts:
@@ -133,7 +140,8 @@ def status(path: str) -> StatusReport:
     done = _all_done(store)
     scenes: list[SceneStatus] = []
     unplaced = load_unplaced(objects)
-    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced]
+    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced if not u.waits]
+    waiting = tuple((u.name, u.reason) for u in unplaced if u.waits)
     _, names = objects.children(LAYOUTS)
     look = partial(_scene_status, store, done)
     for found in requested(names, look, objects.root):
@@ -141,7 +149,15 @@ def status(path: str) -> StatusReport:
             scenes.append(found[0])
             failed += found[1]
     notices = tuple(damage_notices(objects))
-    return StatusReport(store.path, tuple(scenes), tuple(failed), notices)
+    alerts = History.read(objects).alerts
+    return StatusReport(
+        store=store.path,
+        scenes=tuple(scenes),
+        failed=tuple(failed),
+        notices=notices,
+        alerts=alerts,
+        waiting=waiting,
+    )
 
 
 def _scene_status(
@@ -159,7 +175,7 @@ def _scene_status(
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)
             statuses.append(record.status)
-    frames = Counter(figures.status(frame)[0] for frame in range(layout.shape[0]))
+    frames = figures.counts()
     of_frames = FrameCounts(
         done=frames["done"],
         failed=sum(n for what, n in frames.items() if what not in ("done", "pending", "gone")),

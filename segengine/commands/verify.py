@@ -29,7 +29,7 @@ from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, named
 from segengine.store.shards import open_array, read_region
 from segengine.types import NO_CONFIDENCE, FrameRef
-from segengine.worker.tasks import ShardTask
+from segengine.worker.tasks import Retry, ShardTask, SplitComponents
 
 UNRECORDED = "no record vouches for it: it does not count, and a run computes it again"
 SAMPLE = 4
@@ -175,6 +175,8 @@ def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
 
 def _files_of(ref: FrameRef) -> list[str]:
     """uris of the files that a frame is read from."""
+    if ref.mosaic is not None:
+        return list(ref.mosaic.files)
     return list(dict.fromkeys(part.uri for part in ref.parts)) or [ref.uri]
 
 
@@ -203,15 +205,17 @@ def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> 
 
 def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> bool:
     """Segment a shard again into a folder of its own; compare checksums, and rounded maps by value."""
-    from segengine.stages.stitch import finish_tasks
+    from segengine.stages.stitch import finish_tasks, splits_of
     from segengine.worker.segment import finish_shard, segment_shard
+    from segengine.worker.splits import split_components
 
     plan = stored_plan(job, store.objects)
     if reason := _made_otherwise(plan, record):
         raise RuntimeError(reason)
-    if layout.inputs(record.box[0], record.box[3]) != record.inputs:
+    reads = plan.reads(layout, record.shard)
+    if layout.inputs(record.box[0], record.box[3], reads) != record.inputs:
         raise RuntimeError("an input of it has changed")
-    _check_inputs(layout.frames(record.box[0], record.box[3]), layout.kind, plan.job)
+    _check_inputs(layout.frames(record.box[0], record.box[3], reads), layout.kind, plan.job)
     group = plan.group(layout, record.box[0])
     if record.fit and group is not None and group not in plan.fits:
         raise RuntimeError(f"the fit {group} cannot be read: {plan.unread.get(group, CHANGED)}")
@@ -222,7 +226,12 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
             for place in layout.frame_shards(record.shard[0]):
                 task = plan.task(layout, place, draft=True, target=target, last=True)
                 _checked(segment_shard(replace(task, had="")))
-            finishes = finish_tasks(plan, layout, record.shard[0], open_objects(target), True)
+            f, drafts = record.shard[0], open_objects(target)
+            splits = {
+                split.place: _split(split_components(split))
+                for split in splits_of(plan, layout, f, drafts, target)
+            }
+            finishes = finish_tasks(plan, layout, f, drafts, True, splits)
             mine = next(t for t in finishes if t.shard.place == record.shard)
             shard = replace(mine.shard, target=target, had="")
             task = shard
@@ -275,7 +284,8 @@ def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord, pa
 def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
     source = reader(kind, job.source_options())
-    for ref in {r.uri: r for r in frames}.values():
+    alone = (own for r in frames for own in _apart(r))
+    for ref in {(r.uri, r.parts): r for r in alone}.values():
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
         try:
@@ -286,6 +296,14 @@ def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
             raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
         if ref.fingerprint != mark:
             raise RuntimeError(f"{ref.name}: the input has changed")
+
+
+def _apart(ref: FrameRef) -> Iterator[FrameRef]:
+    """A frame, or each of the scenes that it is made of."""
+    if ref.mosaic is None or ref.gone:
+        yield ref
+    else:
+        yield from (member.ref for member in ref.mosaic.members)
 
 
 def _mark_of(ref: FrameRef, kind: str) -> str:
@@ -300,6 +318,12 @@ def _mark_of(ref: FrameRef, kind: str) -> str:
 
 def _literal(uri: str) -> str:
     return uri if "://" in uri else glob.escape(uri)
+
+
+def _split(result: SplitComponents | Retry) -> SplitComponents:
+    if isinstance(result, Retry):
+        raise RuntimeError(result.reason)
+    return result
 
 
 def _checked(result: Any) -> LabelRecord:

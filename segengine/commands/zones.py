@@ -99,7 +99,7 @@ def zones(
         raise JobError(f"--out: {out} is the file of the polygons; name another")
     output = claimed(store, os.fspath(path.parent), [path], overwrite=overwrite)
     sums = _Sums(given, len(store.classes))
-    notices = tuple(_add_all(store, sums))
+    notices = (*given.notices, *_add_all(store, sums))
     if not sums.met:
         raise JobError(
             f"{polygons}: no polygon of it meets a scene of {store.path}; it says that its CRS is "

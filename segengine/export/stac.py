@@ -141,14 +141,24 @@ def _item(
     return found
 
 
-def _times(scene: SceneStore) -> dict[str, str]:
-    """`created`, when the last shard was labelled, and `datetime`."""
+def _times(scene: SceneStore) -> dict[str, str | None]:
+    """`created`, when the last shard was labelled, and `datetime`; of a map from when to when."""
     stamps = (record.finished for record in scene.store.records(scene.name))
     made = datetime.fromtimestamp(max(stamps, default=0.0), UTC)
-    created = made.isoformat(timespec="seconds").replace("+00:00", "Z")
+    created = _iso(made)
+    mosaic = scene.layout.mosaic
+    times = [] if mosaic is None else [m.time for m in mosaic.members if m.time is not None]
+    if times:
+        first, last = (_iso(datetime.fromtimestamp(t, UTC)) for t in (min(times), max(times)))
+        span = {"start_datetime": first, "end_datetime": last}
+        return {"datetime": first if first == last else None, "created": created, **span}
     item = scene.attributes.get("stac")
     taken = item.get("datetime") if isinstance(item, Mapping) else None
     return {"datetime": taken if isinstance(taken, str) and taken else created, "created": created}
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _labels(store: Store, areas: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +200,11 @@ def _projection(placing: Placing) -> dict[str, Any]:
 
 def _sources(scene: SceneStore) -> Iterator[dict[str, str]]:
     """What it was made from, where others can find it too."""
-    for name, uri in zip(scene.layout.names, scene.layout.uris, strict=True):
+    layout = scene.layout
+    made_of = list(zip(layout.names, layout.uris, strict=True))
+    if layout.mosaic is not None:
+        made_of = [(member.name, member.uri) for member in layout.mosaic.members]
+    for name, uri in made_of:
         if uri.startswith(("https://", "http://", "s3://", "gs://")):
             yield {"rel": "via", "href": public(uri), "title": text(name)}
 

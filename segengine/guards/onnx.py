@@ -29,6 +29,8 @@ _MICROSOFT = words("""
 _SETTINGS = "ort_config"
 """Metadata from which ONNX Runtime may take its own settings."""
 _DEEPEST = 64
+_MOST_PAIRS, _LONGEST = 1 << 10, 1 << 16
+"""Entries of a model's metadata, and bytes of a text there."""
 
 _MODEL: Schema = {
     1: ("ir_version", VARINT),
@@ -154,6 +156,18 @@ def nodes(path: Path) -> tuple[list[tuple[str, list[str], list[str]]], list[str]
             about_output = dict(fields(_bytes(value), _VALUE_INFO, "an output"))
             outputs.append(_text(about_output, "name"))
     return found, outputs
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a model says of itself beside its graph, by key; longer texts are left out."""
+    parts = fields(protobuf.mapped(path), _MODEL, "the model")
+    pairs = [_pair(value) for name, value in parts if name == "metadata"]
+    if len(pairs) > _MOST_PAIRS:
+        raise ValueError(
+            f"its metadata has {len(pairs):,} entries; at most {_MOST_PAIRS:,} are read"
+        )
+    short = (p for p in pairs if all(len(_bytes(v)) <= _LONGEST for v in p.values()))
+    return {_text(pair, "key"): _text(pair, "value") for pair in short}
 
 
 class _Walk:

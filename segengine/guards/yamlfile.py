@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from segengine.guards.indentation import explained
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 4 << 20
 _MOST_VALUES = 50_000
@@ -53,7 +55,9 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
         if mark is not None and "cannot start any token" in problem:
             letter = text.split("\n")[mark.line][mark.column : mark.column + 1]
             problem = f"found character {letter!r} that cannot start any token"
-        raise YamlError(problem, None if mark is None else mark.line + 1) from None
+        if mark is None:
+            raise YamlError(problem) from None
+        raise YamlError(*explained(text, problem, mark.line + 1)) from None
     return builder.root, builder.lines
 
 

@@ -140,14 +140,24 @@ def scored(rows: pa.Table) -> pa.Table:
     return rows.set_column(place, "score", pc.coalesce(mean, rows.column("score")))
 
 
-def objects_of(instances: NDArray[np.uint32], labels: NDArray[Any]) -> pa.Table:
-    """One row for each id of a frame (y, x), in order of the ids; its class is its first pixel's label."""
+def objects_of(
+    instances: NDArray[np.uint32],
+    labels: NDArray[Any] | None = None,
+    *,
+    classes: NDArray[np.uint16] | None = None,
+) -> pa.Table:
+    """One row for each id of a frame (y, x), in order of the ids.
+
+    `classes` (id,) of each; without it that is the label (y, x) of its first pixel.
+    """
     dense, values = renumber(instances)
-    first = first_pixels(dense, len(values) - 1)[1:]
+    if classes is None:
+        assert labels is not None  # one of them tells
+        classes = labels.reshape(-1)[first_pixels(dense, len(values) - 1)[1:]]
     rows = list(objects_in(dense, (0, 0), dense.shape).values())
     columns = {
         "id": values[1:],
-        "class": labels.reshape(-1)[first],
+        "class": classes,
         "score": np.ones(len(rows)),
         **{name: [row[name] for row in rows] for name in ("bbox", "area", "rle")},
     }

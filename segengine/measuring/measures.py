@@ -91,6 +91,11 @@ class Fold:
         """True where it must see whole frames."""
         return asked.sees_whole_frames(self.metric)
 
+    def scaled(self, spacing: tuple[float, float] | None) -> Fold | None:
+        """The same for a scene of that spacing (y, x); None: it cannot be measured there."""
+        metric = asked.scaled(self.metric, spacing)
+        return None if metric is None else replace(self, metric=metric)
+
     def part(
         self, prediction: Prediction, truth: Labels | Truth, pixels: Pixels | None = None
     ) -> Any:

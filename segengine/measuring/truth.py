@@ -26,8 +26,9 @@ from segengine.registry import reader
 from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
+from segengine.sources._volumes import NIFTI, suffix_of, without_suffix
 from segengine.store.blobs import zarr_store
-from segengine.types import FrameRef, Truth, TruthRef
+from segengine.types import Bool, FrameRef, Truth, TruthRef
 from segengine.urls import public
 
 VERSION = 2
@@ -63,8 +64,18 @@ class TruthProvider(Protocol):
         """The truth of frames, each with the name of its scene; in one pass."""
         ...
 
-    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
-        """That of a frame's window, (1, y, x). Raises MissingTruthError with the reason."""
+    def load(
+        self,
+        ref: FrameRef,
+        truth: TruthRef,
+        rows: slice,
+        cols: slice,
+        inside: Bool | None = None,
+    ) -> Truth:
+        """That of a frame's window, (1, y, x); `inside` (y, x): of it what counts, None: all.
+
+        Objects stay whole. Raises MissingTruthError with the reason.
+        """
         ...
 
 
@@ -94,7 +105,14 @@ class LabelImages:
                 return list(pool.map(lambda r: find_truth(self.spec, r[1], r[0]), refs))
         return [find_truth(self.spec, ref, scene) for scene, ref in refs]
 
-    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+    def load(
+        self,
+        ref: FrameRef,
+        truth: TruthRef,
+        rows: slice,
+        cols: slice,
+        inside: Bool | None = None,
+    ) -> Truth:
         """Labels of a window, its values that are no class, and the objects of the whole frame."""
         if not truth.uri:
             raise MissingTruthError(f"no truth at {truth.looked}")
@@ -104,12 +122,13 @@ class LabelImages:
         place = place_of(ref)
         values, nodata = _values(own, place, size, rows, cols, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
-        unknown = unknown_values(values, self.spec, labels, nodata)
+        seen, counted = (values, labels) if inside is None else (values[inside], labels[inside])
+        unknown = unknown_values(seen, self.spec, counted, nodata)
         if not ids:
-            return Truth(labels[None], unknown=unknown)
+            return scored(Truth(labels[None], unknown=unknown), inside)
         block = self.spec.model_dump_json(), self.trust
         whole = _objects(*block, own, ids, place, size).crop((slice(None), rows, cols))
-        return Truth(labels[None], whole.instances, whole.objects, unknown)
+        return scored(Truth(labels[None], whole.instances, whole.objects, unknown), inside)
 
     def objects(self, truth: TruthRef, ids: str, place: int, size: tuple[int, int]) -> Truth:
         """Labels, instances and objects of a whole frame; objects lie where labels are classes."""
@@ -148,12 +167,30 @@ class DataSetTruth:
         """One pass over the set's lists."""
         return list(self.source.find_truth([ref for _, ref in refs]))
 
-    def load(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
+    def load(
+        self,
+        ref: FrameRef,
+        truth: TruthRef,
+        rows: slice,
+        cols: slice,
+        inside: Bool | None = None,
+    ) -> Truth:
         """Labels, instances and objects of a window."""
         if not truth.uri:
             raise MissingTruthError(f"no truth at {truth.looked}")
         found: Truth = self.source.load_truth(ref, truth, rows, cols)
-        return found
+        return scored(found, inside)
+
+
+def scored(truth: Truth, inside: Bool | None) -> Truth:
+    """The maps of a window's truth where it counts (y, x) alone; None: everywhere."""
+    if inside is None or inside.all():
+        return truth
+    labels, instances = truth.labels.copy(), truth.instances
+    labels[:, ~inside] = np.iinfo(labels.dtype).max
+    if instances is not None:
+        instances = np.where(inside, instances, np.uint32(0))
+    return replace(truth, labels=labels, instances=instances)
 
 
 def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
@@ -190,8 +227,8 @@ def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
         path = PurePosixPath(ref.name)
     fields = {
         "name": path.name,
-        "stem": path.stem,
-        "path": str(path.with_suffix("")),
+        "stem": without_suffix(path.name),
+        "path": without_suffix(str(path)),
         "parent": str(path.parent) if str(path.parent) != "." else "",
         "scene": scene,
         "frame": str(ref.position),
@@ -364,6 +401,8 @@ def _values(
     try:
         if suffix in (".tif", ".tiff", ".vrt", ".jp2"):
             return _raster_values(uri, place, size, rows, cols, trust, colors)
+        if suffix_of(public(uri)) in NIFTI:
+            return _volume_values(truth, place, size, rows, cols, colors), None
         if suffix == ".zarr":
             return _zarr_values(uri, place, size, rows, cols, colors), None
         whole = _image_values(uri, truth.fingerprint, place == 0, size, colors)
@@ -497,6 +536,24 @@ def _zarr_values(
     number = np.unravel_index(place if count > 1 else 0, maps) if maps else ()
     at: tuple[Any, ...] = (*map(int, number), rows, cols)
     return _grays(uri, np.asarray(array[at]), colors)
+
+
+def _volume_values(
+    truth: TruthRef, place: int, size: tuple[int, int], rows: slice, cols: slice, colors: bool
+) -> NDArray[Any]:
+    from segengine.sources._nifti import open_nifti
+
+    with open_nifti(truth.uri, truth.fingerprint) as volume:
+        about = volume.header
+        _check_size(truth.uri, (about.height, about.width), size)
+        if about.channels > 1:
+            raise MissingTruthError(_not_one_band(truth.uri, f"of {about.channels} channels"))
+        if 1 < about.frames <= place:
+            raise MissingTruthError(
+                f"{truth.uri}: has {about.frames} slices, none with index {place}"
+            )
+        stored = volume.rows(place if about.frames > 1 else 0, rows, cols)
+        return _grays(truth.uri, about.rescale.applied(stored[..., 0], about.dtype), colors)
 
 
 def _check_size(uri: str, found: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -2,7 +2,7 @@
 
 A contour is the pixels of a class with a 4-neighbour outside it, the frame's border being outside.
 With d(a, B) the Euclidean distance of a contour pixel to the nearest one of the other side's, in
-units of `spacing` (default: pixels), of each frame and class
+units of `spacing` (default: pixels; `scene`: millimetres of a volume), of each frame and class
 
     hausdorff = max(max d(p, T), max d(t, P))          (Huttenlocher et al. 1993)
     hd95 = max(95th percentile of d(p, T), of d(t, P)), percentiles interpolated linearly
@@ -20,8 +20,8 @@ All four are views of one state, so that contours are compared once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from segengine.metrics._options import number
 from segengine.metrics._rows import Rows, add, fixed_mean, over_classes, zeros
 from segengine.types import Labels, Metric, Prediction, Truth
 
+_SCENE = "scene"
 _FIGURES = ("hausdorff", "hd95", "assd", "nsd")
 
 
@@ -45,20 +46,27 @@ class Surface(Named):
     needs: ClassVar[tuple[str, ...]] = ("truth",)
     whole: ClassVar[bool] = True
     figures: ClassVar[tuple[str, ...]] = _FIGURES
-    spacing: Spacing = 1.0
-    """Side of a pixel, or (y, x), in the unit that distances are to be in."""
+    spacing: Spacing | Literal["scene"] = 1.0
+    """Side of a pixel, or (y, x), in the unit that distances are to be in; scene: as the scene says it."""
     tolerance: float = 1.0
     """Distance within which a contour pixel is right for nsd, in the unit of `spacing`."""
 
     def __post_init__(self) -> None:
         Named.__post_init__(self)
-        object.__setattr__(self, "spacing", check_spacing(self.spacing))
+        if self.spacing != _SCENE:
+            object.__setattr__(self, "spacing", check_spacing(self.spacing))
         object.__setattr__(self, "tolerance", number("tolerance", self.tolerance, 0))
 
     @property
     def base(self) -> Surface:
         """The metric whose state this one shares."""
         return Surface(self.classes, self.truth_classes, self.spacing, self.tolerance)
+
+    def scaled(self, spacing: tuple[float, float] | None) -> Surface | None:
+        """With `scene`: the same in a scene's millimetres (y, x); None where these are not known."""
+        if self.spacing != _SCENE:
+            return self
+        return None if spacing is None else replace(self, spacing=spacing)
 
     def empty(self) -> Rows:
         """Rows of frames with both contours, missed, false, and the four sums in fixed point."""
@@ -92,7 +100,9 @@ class Surface(Named):
         """One frame's row of a class."""
         if not a.any() or not b.any():
             return [0, int(not a.any()), int(not b.any()), 0, 0, 0, 0]
-        there, back = distances(a, b, self.spacing), distances(b, a, self.spacing)
+        # By itself it knows no scene.
+        spacing = 1.0 if isinstance(self.spacing, str) else self.spacing
+        there, back = distances(a, b, spacing), distances(b, a, spacing)
         both: NDArray[np.float64] = np.concatenate([there, back])
         figures = [
             both.max(),

@@ -7,6 +7,7 @@
     resize        true where the network was trained on whole frames resized to `size`
     job, metrics  the training job and the figures of its last epoch
     inference     options of the segmenter that follow from what was learned; may be absent
+    resolution, band_names   metres a pixel and bands of the scenes it learned from; may be absent
 
 Beside it lies `model.weights.h5`, or `model.keras`. No pickle and no code: the network is built anew
 from the name of an architecture that is installed, and a bundle names no other file. Whatever is wrong
@@ -39,6 +40,8 @@ WEIGHTS = ("model.weights.h5", "model.keras")
 """What the file with the weights may be called; we write the first."""
 MOST = 16 << 20
 """Bytes of a `bundle.json`."""
+_LONGEST = 200
+"""Characters of a band's name."""
 _FILES = ("weights", "trunk", "weights_url")
 """Options that name a file: what training started from, which a bundle has no more need of."""
 IMAGENET: Mapping[str, Any] = {
@@ -71,6 +74,10 @@ class Bundle:
     metrics: Mapping[str, float]
     inference: Mapping[str, Any] = field(default_factory=dict)
     """Options of the segmenter that follow from what was learned."""
+    resolution: float | None = None
+    """Metres a pixel of the scenes it was trained on, where all were alike."""
+    band_names: tuple[str, ...] = ()
+    """Of these scenes."""
 
     @property
     def outputs(self) -> int:
@@ -90,8 +97,9 @@ class Bundle:
     def to_json(self) -> str:
         """The text of `bundle.json`."""
         data = {"format": FORMAT} | {f.name: getattr(self, f.name) for f in fields(self)}
-        if not self.inference:
-            del data["inference"]
+        for name in ("inference", "resolution", "band_names"):
+            if not data[name]:
+                del data[name]
         return json.dumps(data, indent=2, default=dict) + "\n"
 
 
@@ -226,6 +234,8 @@ def _parse(text: bytes) -> Bundle:
             job=dict(data.get("job") or {}),
             metrics=dict(data.get("metrics") or {}),
             inference=dict(data.get("inference") or {}),
+            resolution=None if data.get("resolution") is None else float(data["resolution"]),
+            band_names=tuple(str(name)[:_LONGEST] for name in data.get("band_names") or ()),
         )
     except KeyError as error:
         raise ValueError(f"{META} is damaged: it has no {error}") from error

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from segengine import tiling
+from segengine.sources._volumes import without_suffix
 from segengine.store.keys import METADATA, PACKED
 from segengine.store.layouts import Layout
 from segengine.types import Entry, Probe
@@ -92,7 +92,7 @@ def place(
     for item in fresh:
         if not item.probe.stacked:
             name = _own_name(item.entry, layouts)
-            layouts[name] = _own_layout(name, item, cut)
+            layouts[name] = own_layout(name, item, cut)
     return layouts
 
 
@@ -195,9 +195,8 @@ def _next_name(base: str, layouts: Mapping[str, Layout]) -> str:
 
 def _own_name(entry: Entry, layouts: Mapping[str, Layout]) -> str:
     frame_name = entry.name
-    path = PurePosixPath(frame_name)
     # A scene of several files has a name that is no file's.
-    stem = str(path.with_suffix("")) if path.suffix and not entry.parts else frame_name
+    stem = without_suffix(frame_name) if not entry.parts else frame_name
     own = [n for n, layout in layouts.items() if frame_name in layout.names]
     if own:  # its old place has another shape
         return _next_name(min(own, key=len), layouts)
@@ -229,7 +228,8 @@ def _bucket_layout(name: str, items: Sequence[Probed], cut: Cut) -> Layout:
     )
 
 
-def _own_layout(name: str, item: Probed, cut: Cut) -> Layout:
+def own_layout(name: str, item: Probed, cut: Cut) -> Layout:
+    """A scene of its own."""
     probe = item.probe
     shape = (probe.frames, probe.height, probe.width)
     return Layout(

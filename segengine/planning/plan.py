@@ -5,40 +5,54 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.ahead import is_far, requested
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import area_mark, changes, digest, mask_keys, require_area
 from segengine.guards.trust import UNTRUSTED, is_code
+from segengine.instances.cleaning import Cleaning
 from segengine.job import Job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scanning
 from segengine.planning.state import SceneState, Wanted, read_state
 from segengine.planning.stored import StandIn
+from segengine.planning.trained import mismatches
 from segengine.progress import Progress, result_of
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays, scene_arrays
 from segengine.store.keys import RELAYING, fit_key, pack_key
 from segengine.store.kinds import FrameFailure
-from segengine.store.layouts import Layout, load_layouts, load_unplaced
+from segengine.store.layouts import Layout, Reads, load_layouts, load_outside, load_unplaced
 from segengine.store.records import RecordLog, batches
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
-from segengine.worker.reading import read_frames
+from segengine.worker.reading import Box, read_frames
+from segengine.worker.still import first_needed
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
 _LAID_OUT_BY: Mapping[str, Any] = {
     "kind": "auto", "bands": None, "color": None, "every": 1, "resolution": None, "crs": None,
-    "assets": None,
+    "assets": None, "mosaic": None, "window": None, "tissue": False,
 }  # fmt: skip
 """Keys of `source` that change what a header is told to say, with their defaults."""
+
+
+_TOP = {
+    "newest": "newest",
+    "oldest": "oldest",
+    "cloud": "least cloudy",
+    "path": "first of source.paths",
+}
+"""Which scene of a map is on top, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,10 @@ class Plan:
     notices: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
     """Scenes with stored masks that no record vouches for: damage has taken their records."""
+    unsurveyed: frozenset[str] = frozenset()
+    """Fits that are left to a later run: the budget ended the survey before."""
+    undrafted: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Shards that are left to draft, over the grid of each scene whose shards are drafted."""
     broken: frozenset[tuple[str, Place]] = frozenset()
     """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
@@ -85,6 +103,11 @@ class Plan:
     def components(self) -> bool:
         """Connected regions of a class are its instances."""
         return self.job.segmenter.instances is not None
+
+    @property
+    def cleaning(self) -> Cleaning | None:
+        """What is done to them; None: nothing."""
+        return asked.cleaning(self.job.segmenter.instances, self.plugin.classes)
 
     @property
     def layouts(self) -> dict[str, Layout]:
@@ -153,6 +176,19 @@ class Plan:
         """Which fit labels a task's frames."""
         return self.group(self.layouts[task.scene], task.window.start[0])
 
+    def reads(self, layout: Layout, place: Place) -> Reads | None:
+        """Rows and columns of a map that label a shard: those of its scenes that lie there are its
+        inputs. None: all of the frame."""
+        if layout.mosaic is None or (asked.scope(self.plugin) == "frame" and layout.cut):
+            return None  # what the frame is fitted on are all of its scenes
+        window = layout.window(place)
+        box = Box.of(window, layout.frame(window.start[0]), *asked.context(self.plugin))
+        return None if box is None else box.slices
+
+    def pending_of(self, layout: Layout) -> int:
+        """Shards of a scene left to do."""
+        return self.states[layout.scene].pending
+
     def pending_places(self, layout: Layout) -> Iterator[Place]:
         """Shards of a scene left to do, in raster order."""
         for f, y, x in np.argwhere(~self.states[layout.scene].done):
@@ -160,20 +196,21 @@ class Plan:
 
     def task(self, layout: Layout, place: Place, **extra: Any) -> ShardTask:
         """What a worker needs for a shard."""
-        window = layout.window(place)
+        window, reads = layout.window(place), self.reads(layout, place)
         first, last = window.start[0], window.stop[0]
         group = self.group(layout, first)
         fit = self.fits.get(group) if group is not None else None
         lost = () if group is None or fit is not None else self._lost(layout, first, last)
         spec = self.job.segmenter
+        still = None if layout.times is None else self.job.still
         had = self.states[layout.scene].had[place]
         return ShardTask(
             store=self.objects.root,
             scene=layout.scene,
             place=place,
             window=window,
-            frames=layout.frames(first, last),
-            inputs=layout.inputs(first, last),
+            frames=layout.frames(first, last, reads),
+            inputs=layout.inputs(first, last, reads),
             kind=layout.kind,
             windowed=layout.windowed,
             source=self.source_json,
@@ -193,7 +230,10 @@ class Plan:
             lost=lost,
             cut=layout.cut,
             skips_empty=layout.cut and (self.job.source.skip is None or self.job.source.skip.empty),
+            still=still,
+            before=() if still is None else layout.frames(first_needed(first), first),
             components=self.components,
+            cleaning=self.cleaning,
             writer=self.objects.writer,
             ground=layout.placing.ground,
             **extra,
@@ -216,6 +256,11 @@ class Plan:
         singles, packed = log.scenes()
         layout = self.layouts[scene]
         self.states[scene] = _state(self, layout, log, scene in singles, scene in packed)
+
+
+def _laid_out(key: str, value: Any) -> Any:
+    """What of an option a layout depends on: not which scene of a map is on top."""
+    return value is not None if key == "mosaic" else value
 
 
 def source_json(job: Job) -> str:
@@ -274,15 +319,24 @@ def planning(
     # Without root or seals nothing tells which options the layouts were made with.
     sealed = isinstance(objects, SealedObjects)
     same_source = old != {} and not (sealed and objects.unsealed) and objects.get(RELAYING) is None
-    same_source &= all(old_source.get(k, d) == source.get(k, d) for k, d in _LAID_OUT_BY.items())
+    same_source &= all(
+        _laid_out(k, old_source.get(k, d)) == _laid_out(k, source.get(k, d))
+        for k, d in _LAID_OUT_BY.items()
+    )
+    if job.source.mosaic is not None:  # whose extent is the area's
+        keys = (old or {}).get("fingerprints", {}).get("keys", {})
+        same_source &= keys.get("source.area", "") == area_mark(job)
     # What a file named in vain may be among the paths now, or be trusted.
     same_reach = (old or {}).get("job", {}).get("trust", False) == job.trust and set(
         old_source.get("paths", ())
     ) == set(source["paths"])
     unplaced = load_unplaced(objects) if old and same_reach else ()
-    found = yield from scanning(source, previous, unplaced, cut, same_source)
+    outside = load_outside(objects) if old and same_reach else ()
+    found = yield from scanning(source, previous, unplaced, cut, same_source, outside)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
+    _check_still(job, found.layouts)
+    _check_tracks(job, found.layouts, outputs)
     keys = mask_keys(job, outputs)
     plan = _unread(job, objects, found, keys, digest(keys), outputs)
     plan.broken = repair
@@ -298,14 +352,24 @@ def planning(
 
         plan.states |= zip(batch, requested(batch, look, objects.root), strict=True)
     plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
-    plan.notices = tuple(_notices(plan, old))
+    plan.notices = (*_notices(plan, old), *mismatches(plan))
     return plan
 
 
 def stored_plan(job: Job, objects: SealedObjects) -> Plan:
     """The plan of a store as it stands: its own layouts, nothing scanned, nothing probed anew."""
     layouts = load_layouts(objects)
-    found = Scan(layouts, load_unplaced(objects), frozenset(), 0)
+    unplaced = load_unplaced(objects)
+    beyond = load_outside(objects)
+    found = Scan(
+        layouts,
+        tuple(u for u in unplaced if not u.waits),
+        frozenset(),
+        0,
+        waiting=tuple(u for u in unplaced if u.waits),
+        outside=len(beyond),
+        beyond=beyond,
+    )
     if isinstance(job.plugin, StandIn):
         outputs = job.plugin.outputs(objects, layouts)
         keys, fingerprint = dict(job.plugin.keys), job.plugin.fingerprint
@@ -320,7 +384,7 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
             group = plan.group(layout, frame)
             found_fit = read_committed(objects, fit_key(group)) if group else None
             if group is not None and found_fit is not None:
-                _take_fit(plan, group, found_fit)
+                take_fit(plan, group, found_fit)
         plan.states[layout.scene] = SceneState.empty(layout.grid, done=True)
     return plan
 
@@ -376,6 +440,7 @@ def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
                 f"segmenter.instances: {job.segmenter.kind} with these options finds its own "
                 "objects, or links its labels; leave the key out"
             )
+        asked.cleaning(job.segmenter.instances, job.plugin.classes)  # or a class is none
         outputs = (*outputs, "instances")
     unsure = "probabilities" not in outputs
     if job.store.probabilities and unsure:
@@ -439,6 +504,32 @@ def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None
             )
 
 
+def _check_still(job: Job, layouts: Mapping[str, Layout]) -> None:
+    """Raise JobError where frames that do not move are to be skipped, and cannot be."""
+    if job.still is None:
+        return
+    if layouts and all(layout.times is None for layout in layouts.values()):
+        raise JobError("source.skip.still: source.paths has no video; leave the key out")
+    if job.still and asked.scope(job.plugin) == "frame":
+        raise JobError(
+            f"source.skip.still: {job.segmenter.kind} with these options looks at each frame by "
+            "itself: only 0 is possible"
+        )
+
+
+def _check_tracks(job: Job, layouts: Mapping[str, Layout], outputs: tuple[str, ...]) -> None:
+    """Raise JobError where objects are to be followed, and there are none, or no video."""
+    if job.tracks is None:
+        return
+    if "instances" not in outputs:
+        raise JobError(
+            f"tracks: {job.segmenter.kind} finds no objects; set segmenter.instances: components, or "
+            "leave the block out"
+        )
+    if layouts and all(layout.times is None for layout in layouts.values()):
+        raise JobError("tracks: source.paths has no video; leave the block out")
+
+
 def _worker_memory(job: Job) -> float:
     import psutil
 
@@ -459,10 +550,10 @@ def _take_committed_fits(plan: Plan) -> None:
             continue
         if asked.scope(plan.plugin) == "scene" and not _still_seen(fit.about, layout):
             continue
-        _take_fit(plan, group, fit)
+        take_fit(plan, group, fit)
 
 
-def _take_fit(plan: Plan, group: str, fit: Committed) -> None:
+def take_fit(plan: Plan, group: str, fit: Committed) -> None:
     """Note a fit that holds, or why what it holds cannot be read."""
     try:
         fit.segmenter(plan.plugin)
@@ -476,7 +567,10 @@ def _still_seen(about: Mapping[str, Any], layout: Layout) -> bool:
     """True while any frame the scene's fit saw is unchanged."""
     seen = about["inputs"]
     if not layout.stacked:  # one file, whose frames have names of their own
-        return bool(layout.gone[0]) or layout.fingerprints[0] in seen.values()
+        now = [layout.fingerprints[0]]
+        if layout.mosaic is not None:
+            now += [member.fingerprint for member in layout.mosaic.members]
+        return bool(layout.gone[0]) or not set(now).isdisjoint(seen.values())
     return bool(layout.gone.all()) or any(
         seen.get(name) == fingerprint
         for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
@@ -495,6 +589,7 @@ def _state(
         fit="" if fit is None else fit.digest,
         drafts=plan.drafts(layout),
         broken=frozenset(place for scene, place in plan.broken if scene == layout.scene),
+        reads=None if layout.mosaic is None else partial(plan.reads, layout),
     )
     return read_state(wanted, log, has_singles, packed)
 
@@ -505,6 +600,17 @@ def _unrecorded(plan: Plan) -> list[str]:
         return []
     known = {scene for scene, state in plan.states.items() if state.had.any()}
     return [s for s in RecordLog(plan.objects).unrecorded(known) if s in plan.states]
+
+
+def _noted(plan: Plan) -> Iterator[str]:
+    """What is odd about where volumes lie, each oddness once."""
+    by_note: dict[str, list[str]] = {}
+    for name, layout in plan.layouts.items():
+        for note in layout.attributes.get("volume", {}).get("notes", ()):
+            by_note.setdefault(note, []).append(name)
+    for note, names in by_note.items():
+        volumes = "1 volume has" if len(names) == 1 else f"{len(names)} volumes have"
+        yield f"{volumes} {note} ({named(names)}): masks are in its slices as they are"
 
 
 def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
@@ -534,6 +640,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if gone:
         inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
         yield f"{inputs} vanished; the masks stay, marked gone"
+    yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:
         scenes = "1 scene has" if len(pointed) == 1 else f"{len(pointed)} scenes have"
@@ -542,6 +649,9 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             "and polygons are in the scene's own pixels; `gdalwarp` the scenes first, or the "
             "exported COGs, which keep the points"
         )
+    for each in plan.scan.waiting:
+        yield f"{each.name} waits for the next run: {each.reason}"
+    yield from _noted(plan)
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
         yield f"{inputs} outside source.area, without a place in the store"
@@ -552,3 +662,21 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         total = sum(skipped.values())
         files = "1 file is" if total == 1 else f"{total:,} files are"
         yield f"{files} skipped, which by their suffix are no input: {counted(skipped)}"
+
+
+def _maps(plan: Plan) -> Iterator[str]:
+    """What maps of many scenes are made of."""
+    count = plan.scan.vanished
+    if count:
+        scenes = "1 scene has" if count == 1 else f"{count:,} scenes have"
+        yield f"{scenes} vanished from a map: what it showed of them is made anew from the others, or void"
+    how = plan.job.source.mosaic
+    for name, layout in plan.layouts.items():
+        mosaic = layout.mosaic
+        if mosaic is None or layout.gone[0]:
+            continue
+        count, (_, height, width) = len(mosaic.members), layout.shape
+        scenes = "1 scene" if count == 1 else f"{count:,} scenes"
+        yield f"{name}: {scenes} on one grid of {width:,} x {height:,} pixels, the {_TOP[how or '']} on top"
+        if how == "cloud" and all(member.clouds is None for member in mosaic.members):
+            yield f"{name}: nothing tells the clouds of its scenes, which lie in the order of their names"

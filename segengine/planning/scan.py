@@ -5,8 +5,9 @@ Listing reads no pixels, and an input whose fingerprint is known is not opened a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from segengine.errors import (
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
 from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import parameters, reader
-from segengine.store.layouts import Layout, Unplaced
+from segengine.sources._growing import fresh, growing
+from segengine.store.layouts import OUTSIDE, WAITING, Layout, Unplaced
 from segengine.store.values import encode
 from segengine.types import Entry, Source
 
@@ -49,8 +51,14 @@ class Scan:
     """Committed scenes that the job's new source options leave without a use."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
+    waiting: tuple[Unplaced, ...] = ()
+    """Inputs that are still being written: left as they were until the next run."""
     outside: int = 0
     """Inputs without a place of which no pixel lies in the job's area."""
+    beyond: tuple[Unplaced, ...] = ()
+    """Those of them that are scenes of their own, as the next run knows them again."""
+    vanished: int = 0
+    """Scenes of a map that are not there any more."""
 
     @property
     def frames(self) -> int:
@@ -67,9 +75,10 @@ def scan(
     unplaced: Sequence[Unplaced],
     cut: Cut,
     unchanged_source: bool = True,
+    outside: Sequence[Unplaced] = (),
 ) -> Scan:
     """As `scanning`, for those whom its progress is nothing to."""
-    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source))
+    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source, outside))
 
 
 def scanning(
@@ -78,11 +87,13 @@ def scanning(
     unplaced: Sequence[Unplaced],
     cut: Cut,
     unchanged_source: bool = True,
+    outside: Sequence[Unplaced] = (),
 ) -> Generator[Progress, None, Scan]:
     """List the inputs and lay them out; yields how many of those to be looked at have been.
 
     `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
-    known fingerprint spares reading the header. Raises JobError for a path that matches nothing.
+    known fingerprint spares reading the header. `outside`: inputs that the last run found there.
+    Raises JobError for a path that matches nothing.
     """
     try:
         listing = _listing(spec)
@@ -93,31 +104,46 @@ def scanning(
         where = "" if said.startswith("source.") else "source.paths: "
         raise SegengineError(f"{where}{said}; try again later") from error
     entries = {e.name: e for e in listing.entries}
-    home = homes(previous, entries)
-    known = {
-        name: fingerprint
-        for layout in previous.values()
-        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
-        if home[name] == layout.scene
-    }
+    mapped = spec.get("mosaic") is not None
+    known = _known(previous, entries, mapped)
     final = {u.name: u for u in unplaced if u.kind == "corrupt"} if unchanged_source else {}
-    placed_names = {n for layout in previous.values() for n in layout.names}
+    where = "" if mapped else _where(spec)
+    away = {u.name: u for u in outside if u.reason == where} if unchanged_source and where else {}
+    placed_names = {n for layout in previous.values() for n in layout.names if not mapped}
     probes: list[Probed] = []
     bad = [Unplaced(each.name, each.uri, "", each.kind, each.reason) for each in listing.unlisted]
+    beyond: list[Unplaced] = []
     todo: list[Entry] = []
     for entry in listing.entries:
         old = final.get(entry.name)
-        if old is not None and old.fingerprint == entry.fingerprint:
+        there = away.get(entry.name)
+        if (
+            there is not None
+            and there.fingerprint == entry.fingerprint
+            and entry.name not in placed_names
+        ):
+            beyond.append(there)
+        elif old is not None and old.fingerprint == entry.fingerprint:
             bad.append(old)
         elif known.get(entry.name) != entry.fingerprint or not unchanged_source:
             todo.append(entry)
-    outside = 0
     due = NowAndThen(EVERY)
+    before = fresh(todo)
+    probed = []
     for done, (entry, outcome) in enumerate(_probe_all(todo, listing, spec), 1):
         if due():
             yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
-        if isinstance(outcome, OutsideError):
-            outside += entry.name not in placed_names
+        probed.append((entry, outcome))
+    waiting = []
+    for entry, outcome in probed:
+        if entry.name in before and (why := growing(entry, before[entry.name])):
+            waiting.append(Unplaced(entry.name, entry.uri, "", WAITING, why))
+            if entry.name in known:  # what is there of it stays as it is
+                entries[entry.name] = replace(entry, fingerprint=known[entry.name])
+        elif isinstance(outcome, OutsideError):
+            if entry.name not in placed_names:
+                kept_out = (entry.name, entry.uri, entry.fingerprint, OUTSIDE, where)
+                beyond.append(Unplaced(*kept_out))
         elif isinstance(outcome, Unplaced):
             if entry.name not in placed_names:
                 bad.append(outcome)
@@ -125,31 +151,95 @@ def scanning(
             probes.append(Probed(entry, outcome))
     if due.said:
         yield Progress("plan", len(todo), len(todo), len(bad), unit=INPUTS)
-    if outside and outside == len(listing.entries):
-        raise JobError(f"source.area: lies outside all of the {outside:,} inputs; check its CRS")
+    if beyond and len(beyond) == len(listing.entries):
+        raise JobError(
+            f"source.area: lies outside all of the {len(beyond):,} inputs; check its CRS"
+        )
     cannot_stat = {each.name for each in listing.unlisted}
+    if mapped:
+        from segengine.planning.mosaic import map_out
+
+        later = {each.name for each in (*bad, *waiting) if each.kind != "corrupt"}
+        maps = map_out(spec, previous, entries, probes, later, cut, unchanged_source)
+        return Scan(
+            layouts=maps.layouts,
+            unplaced=_sorted([*bad, *maps.bad]),
+            changed=_changed(maps.layouts, previous, maps.dropped),
+            probed=len(todo),
+            dropped=maps.dropped,
+            skipped=listing.skipped,
+            waiting=tuple(waiting),
+            outside=maps.outside,
+            vanished=maps.vanished,
+        )
+    maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
+    previous = {n: la for n, la in previous.items() if la.mosaic is None}
     for layout in previous.values():  # not gone: it is still listed, only unreadable
         for i, name in enumerate(layout.names):
             if name in cannot_stat:
                 entries[name] = Entry(name, layout.uris[i], "unreadable")
                 bad = [b for b in bad if b.name != name]
     dropped = frozenset() if unchanged_source else outgrown(previous, probes)
-    previous = {scene: layout for scene, layout in previous.items() if scene not in dropped}
-    layouts = place(previous, entries, probes, cut)
-    changed = frozenset(
-        name
-        for name, layout in layouts.items()
-        if name not in previous or encode(layout.public) != encode(previous[name])
-    )
-    bad.sort(key=lambda u: u.name.encode("utf-8", "surrogateescape"))
+    kept = {scene: layout for scene, layout in previous.items() if scene not in dropped}
+    layouts = place(kept, entries, probes, cut)
+    dropped |= maps_of_before.keys()
     return Scan(
         layouts=layouts,
-        unplaced=tuple(bad),
-        changed=changed,
+        unplaced=_sorted(bad),
+        changed=_changed(layouts, previous, dropped),
         probed=len(todo),
         dropped=dropped,
         skipped=listing.skipped,
-        outside=outside,
+        waiting=tuple(waiting),
+        outside=len(beyond),
+        beyond=_sorted(beyond),
+    )
+
+
+def _where(spec: Mapping[str, Any]) -> str:
+    """By what it is known which inputs lie outside: the area's content and the grid; empty: nothing."""
+    if spec.get("area") is None:
+        return ""
+    area = spec.get("area_mark") or spec["area"]
+    return json.dumps([area, spec.get("resolution"), spec.get("crs")]) if _is_known(spec) else ""
+
+
+def _is_known(spec: Mapping[str, Any]) -> bool:
+    """Whether what the area's file says is known: else it may say another thing the next time."""
+    return bool(spec.get("area_mark")) or not isinstance(spec["area"], str)
+
+
+def _known(
+    previous: Mapping[str, Layout], entries: Mapping[str, Entry], mapped: bool
+) -> dict[str, str]:
+    """Fingerprints of inputs as they are laid out, by name."""
+    if mapped:
+        from segengine.planning.mosaic import known_members
+
+        return {name: member.fingerprint for name, member in known_members(previous).items()}
+    home = homes(previous, entries)
+    return {
+        name: fingerprint
+        for layout in previous.values()
+        for name, fingerprint in zip(layout.names, layout.fingerprints, strict=True)
+        if home[name] == layout.scene and layout.mosaic is None
+    }
+
+
+def _sorted(bad: Sequence[Unplaced]) -> tuple[Unplaced, ...]:
+    return tuple(sorted(bad, key=lambda u: u.name.encode("utf-8", "surrogateescape")))
+
+
+def _changed(
+    layouts: Mapping[str, Layout], previous: Mapping[str, Layout], dropped: frozenset[str]
+) -> frozenset[str]:
+    """Scenes whose layout is to be committed."""
+    return frozenset(
+        name
+        for name, layout in layouts.items()
+        if name not in previous
+        or name in dropped
+        or encode(layout.public) != encode(previous[name])
     )
 
 
@@ -167,7 +257,9 @@ def _listing(spec: Mapping[str, Any]) -> Listing:
 
 def _require_taken(kind: str, spec: Mapping[str, Any]) -> None:
     """Raise CorruptInputError where the source of a kind has no use for where things lie."""
-    for name in ("resolution", "crs", "area"):
+    for name in ("resolution", "crs", "area", "mosaic"):
+        if name == "resolution" and isinstance(spec.get(name), str):
+            continue  # metres, which say nothing of what has no place
         if spec.get(name) is not None and name not in parameters("sources", kind):
             raise CorruptInputError(
                 f"is read as {kind}, which has no source.{name}; set source.kind: raster, or leave the "

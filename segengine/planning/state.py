@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segengine.store.kinds import LOST, DraftRecord, MaskRecord, VoidRecord
-from segengine.store.layouts import Layout
+from segengine.store.layouts import Layout, Reads
 from segengine.store.packs import SCHEMA
 from segengine.store.records import RecordLog
 from segengine.types import Place
@@ -64,6 +64,8 @@ class Wanted:
     """A frame's shards are drafted, and decided together."""
     broken: frozenset[Place]
     """To be done again, whatever their records say."""
+    reads: Callable[[Place], Reads | None] | None = None
+    """What of a map labels a shard; None: it is no map of many scenes."""
 
     def same_draft(self, record: DraftRecord) -> bool:
         """True where a draft need not be made again."""
@@ -92,7 +94,8 @@ class Wanted:
 
     def _inputs(self, place: Place) -> str:
         window = self.layout.window(place)
-        return self.layout.inputs(window.start[0], window.stop[0])
+        reads = None if self.reads is None else self.reads(place)
+        return self.layout.inputs(window.start[0], window.stop[0], reads)
 
     def _same_inputs(self, place: Place, found: str) -> bool:
         wanted = self._inputs(place)

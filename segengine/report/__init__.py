@@ -16,6 +16,7 @@ from segengine.store.keys import REPORT
 from segengine.store.seals import sealed_report
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from jinja2 import Template
 
     from segengine.store.layouts import Layout
@@ -27,19 +28,21 @@ def build(
     layouts: Mapping[str, Layout] | None = None,
     truth: str = "",
     trust: bool | None = None,
+    runs: pa.Table | None = None,
 ) -> str:
     """Write the report of a store, finished or not, into it; its path or URL.
 
     `writer`, `layouts`, `truth`: those of the run that writes it. The committed ones lack the
     credentials that images and truth behind a URL may need. `trust`: code that the store names may be
-    used. Raises JobError where there is no store, StoreError where it has not been published yet.
+    used. `runs`: the store's, with the one that writes it; without it those that are stored. Raises
+    JobError where there is no store, StoreError where it has not been published yet.
     """
     from segengine.reader import open_store
     from segengine.report._content import content
     from segengine.urls import public
 
     store = replace(open_store(store_path, trust), live=layouts or {}, truth=truth)
-    store.objects.base.by(writer).put(REPORT, sealed_report(_render(content(store))))
+    store.objects.base.by(writer).put(REPORT, sealed_report(_render(content(store, runs))))
     return public(f"{store.path}/{REPORT}")
 
 

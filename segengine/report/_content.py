@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,16 +14,23 @@ from segengine.ahead import requested
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
-from segengine.report import _figures, _measures
-from segengine.store.columns import arrow_column, counted
+from segengine.report import _counts, _figures, _measures
+from segengine.report._trends import trends
+from segengine.store.columns import arrow_column, arrow_scalar, counted
 from segengine.store.kinds import LOST
+from segengine.store.runs import History
 from segengine.urls import public, public_values
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FAILED = ("corrupt", "error", "crash", "hang", LOST)
 SCENES = 500
 """Rows of the scene table."""
 MISSING = 1000
 """Frames listed as without truth."""
+LEFT = 1000
+"""Frames listed as left to a later run."""
 MATRIX = 40
 """Classes up to which the confusion matrix is drawn."""
 FITS = 24
@@ -33,8 +40,8 @@ SAMPLED = 20
 _RATIOS = ("precision", "recall", "iou", "dice")
 
 
-def content(store: Store) -> dict[str, Any]:
-    """The values of every section. Raises StoreError before the first publish."""
+def content(store: Store, runs: pa.Table | None = None) -> dict[str, Any]:
+    """The values of every section; `runs`: as `build`. Raises StoreError before the first publish."""
     import pyarrow.compute as pc
 
     metrics, job = store.metrics, public_values(store.job)
@@ -44,6 +51,7 @@ def content(store: Store) -> dict[str, Any]:
     names = list(store.classes)
     truth = _truth(metrics, names)
     options = {k: v for k, v in job["segmenter"].items() if k != "kind"}
+    counts, count = _counts.counts(store)
     return {
         "name": job.get("name", "segengine"),
         "path": public(store.path),
@@ -64,6 +72,7 @@ def content(store: Store) -> dict[str, Any]:
         "inertia": metrics.get("inertia"),
         "agreement": metrics.get("label_agreement"),
         "cut": metrics.get("cut_instances", {}).get("count", 0),
+        "unsplit": metrics.get("unsplit_instances", {}).get("count", 0),
         "errors": {"wrong": draw.WRONG, "missing": draw.UNLABELLED},
         "missing": public_values(metrics.get("missing_truth", [])[:MISSING]),
         "missing_count": len(metrics.get("missing_truth", [])),
@@ -71,7 +80,11 @@ def content(store: Store) -> dict[str, Any]:
         "quarantine": _quarantine(frames),
         "gallery": _figures.gallery(store, frames, None if truth is None else truth["matching"]),
         "own_colors": _has_own_colors(store),
+        "counts": counts,
+        "counts_count": count,
         "chart": _figures.throughput(shards),
+        "trends": trends(History.read(store.objects).table if runs is None else runs),
+        "left": _left(frames),
         "fits": [_fit(fit) for fit in metrics.get("fits", [])[:FITS]],
         "fit_count": len(metrics.get("fits", [])),
         "provenance": _provenance(store),
@@ -94,6 +107,18 @@ def _quarantine(frames: Any) -> list[dict[str, Any]]:
     columns = ["name", "scene", "frame", "status", "reason"]
     rows: list[dict[str, Any]] = public_values(chosen.select(columns).to_pylist())
     return rows
+
+
+def _left(frames: Any) -> dict[str, Any] | None:
+    """Frames that are left to a later run; None where there are none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chosen = frames.filter(pc.equal(frames.column("status"), arrow_scalar("pending", pa.string())))
+    if not chosen.num_rows:
+        return None
+    named = chosen.slice(0, LEFT).select(["name", "scene"]).to_pylist()
+    return {"count": chosen.num_rows, "rows": public_values(named)}
 
 
 def _truth(metrics: Mapping[str, Any], names: list[str]) -> dict[str, Any] | None:

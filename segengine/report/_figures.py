@@ -156,7 +156,7 @@ def throughput(shards: Any) -> dict[str, Any] | None:
         total += n * np.clip(overlap, 0, None) / (b - a)
     rate = total / (span / bins)
     return {
-        **_path(rate),
+        **step_chart(rate),
         "peak": float(rate.max()),
         "mean": float(pixels.sum() / span),
         "seconds": span,
@@ -167,7 +167,7 @@ def throughput(shards: Any) -> dict[str, Any] | None:
     }
 
 
-def _path(rate: Any) -> dict[str, Any]:
+def step_chart(rate: Any) -> dict[str, Any]:
     """Line and area of a step chart, in a box of WIDTH x HEIGHT."""
     top = float(rate.max()) * 1.08 or 1.0
     y = HEIGHT - rate / top * HEIGHT

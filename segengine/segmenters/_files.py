@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,8 @@ from segengine.guards import onnx
 from segengine.guards import tensorflow as saved_models
 from segengine.guards.copies import add, copied
 from segengine.networks.bundles import META, Bundle, check_architecture, is_bundle, opened
+from segengine.networks.trained import item_of, of_bundle, of_item, of_metadata
+from segengine.types import Trained
 
 EngineName = Literal["tensorflow", "openvino", "onnxruntime"]
 
@@ -46,6 +48,8 @@ class Opened:
     bundle: Bundle | None = None
     digest: str = ""
     """Of the bytes that were loaded."""
+    trained: Trained | None = None
+    """What it says of the images that it learned from."""
 
 
 @contextmanager
@@ -111,18 +115,51 @@ def open_model(
     """
     if not path.exists():
         raise ValueError("there is no such file")
+    path, item, name = item_of(path)
+    if item is not None:
+        if not path.exists():
+            raise ValueError(f"the item names {path.name} as its model, and there is no such file")
+        return _told_by(
+            of_item(item, name),
+            open_file(path, engine, precision, architecture, bands, channels, options),
+        )
+    return open_file(path, engine, precision, architecture, bands, channels, options)
+
+
+def _told_by(trained: Trained, opened: Opened) -> Opened:
+    """With what an item beside the model says, which counts before what the model says."""
+    own = opened.trained
+    kept = {} if own is None else {f.name: getattr(own, f.name) for f in fields(own)}
+    said = {f.name: getattr(trained, f.name) for f in fields(trained)}
+    both = Trained(**{**kept, **{key: value for key, value in said.items() if value}})
+    mark = xxhash.xxh3_128_hexdigest(f"{opened.digest} {replace(trained, by='')}".encode())
+    return replace(opened, trained=both, digest=mark)
+
+
+def open_file(
+    path: Path,
+    engine: EngineName | None,
+    precision: Precision,
+    architecture: str | None,
+    bands: int | None,
+    channels: int | None,
+    options: Mapping[str, Any] | None,
+) -> Opened:
+    """As `open_model`, of what lies in the file itself."""
     suffix = path.suffix.lower()
     if suffix in _REFUSED:
         raise ValueError(_REFUSED[suffix])
     if is_bundle(path):
         bundle, model, found = open_bundle(path, architecture)
-        return replace(of_keras(model, engine, precision, bundle), digest=found)
+        trained = of_bundle(bundle)
+        return replace(of_keras(model, engine, precision, bundle), digest=found, trained=trained)
     with private(path) as copy:
         try:
             opened = _open(copy, engine, precision, architecture, bands, channels, options)
         except ValueError as error:
             raise ValueError(str(error).replace(str(copy), path.name)) from error
-        return replace(opened, digest=digest(copy))
+        told = of_metadata(onnx.metadata(copy)) if suffix == ".onnx" else None
+        return replace(opened, digest=digest(copy), trained=told)
 
 
 def _open(

@@ -22,7 +22,7 @@ from segengine.networks.scale import Scale
 from segengine.networks.temperature import Temperature
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Stretch
-from segengine.types import Bool, Color, Pixels, Prediction
+from segengine.types import Bool, Color, Pixels, Prediction, Trained
 
 Floats = NDArray[np.float32]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -158,6 +158,8 @@ class Network:
     """Of what makes probabilities as sure as they are right; None: they are left as they are."""
     labels: bool = False
     """The network gives each pixel the number of its class; windows that overlap vote."""
+    trained: Trained | None = None
+    """What its model says of the images that it learned from."""
 
     version: ClassVar[int] = 2
     slow: ClassVar[bool] = True

@@ -161,7 +161,7 @@ def create(
             window=window,
             overlap=overlap,
             batch=batch,
-            threshold=cut,
+            threshold=_cut_of(opened, cut) if threshold is None else cut,
             resize=resize,
             crf=crf,
             temperature=temperature,
@@ -174,6 +174,12 @@ def create(
         if own in create.__annotations__:  # it names the option that is wrong
             raise
         raise ValueError(f"path: {path}: {error}") from error
+
+
+def _cut_of(opened: Opened, usual: float) -> float:
+    """What a single channel must exceed, where the model says so."""
+    told = None if opened.trained is None else opened.trained.threshold
+    return usual if told is None else told
 
 
 def _finder(
@@ -230,6 +236,13 @@ def network(
         height, width = bundle.size
         if resize is None and bundle.resize and height is not None and width is not None:
             resize = (height, width)
+    trained = opened.trained
+    if trained is not None:
+        if scale is None and trained.unscaled:
+            raise ValueError(f"scale: {trained.by} {trained.unscaled}; say here what is to be done")
+        scale = trained.scale if scale is None else scale
+        if window == "auto" and opened.context is None and size == (None, None):
+            window = trained.window or "auto"
     chosen = _bands(bands, takes)
     count = chosen if isinstance(chosen, int) else len(chosen)
     scaling = Scale.of(scale)
@@ -256,6 +269,8 @@ def network(
     elif taken != sizes[0]:
         raise ValueError(f"window: the model takes {taken[0]}, and not {sizes[0][0]}; name it")
     labels = channels == 1 and output in engine.integers
+    if classes is None and trained is not None and trained.classes:
+        classes = _fitting(trained.classes, channels, labels)
     names = _labelled(classes, activation, crf) if labels else _classes(classes, channels)
     if bundle is not None and len(bundle.colors) == len(names):
         colors = bundle.colors
@@ -278,7 +293,15 @@ def network(
         crf=Crf.of(crf),
         temperature=Temperature.of(temperature),
         labels=labels,
+        trained=trained,
     )
+
+
+def _fitting(names: tuple[str, ...], channels: int, labels: bool) -> tuple[str, ...] | None:
+    """A model's own names of its classes; None where there are not so many."""
+    if labels or len(names) == (2 if channels == 1 else channels):
+        return names
+    return ("background", *names) if (len(names), channels) == (1, 1) else None
 
 
 def _first_taken(

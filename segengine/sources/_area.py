@@ -115,6 +115,29 @@ def _shape(area: str | Box, mark: str) -> Shape:
     )
 
 
+def outlines_on(area: str | Box, mark: str, grid: Grid) -> tuple[Polygon, ...]:
+    """An area in pixels (column, row) of a grid that goes on without end. Raises as `area_on`, and
+    CorruptInputError where the grid's CRS does not hold all of it."""
+    if not grid.wkt:
+        raise CorruptInputError("has no CRS, by which source.area could be found in it")
+    shape = _shape(area, mark)
+    return tuple(_outlines(shape.polygons, shape.wkt, grid))
+
+
+def touching(outlines: Sequence[Polygon], boxes: NDArray[np.int64]) -> Bool:
+    """(box,) which of (box, 4), first row and column and those after the last, meet an area."""
+    import shapely
+
+    tree = shapely.STRtree(
+        [shapely.make_valid(shapely.Polygon(each[0], each[1:])) for each in outlines]
+    )
+    top, left, bottom, right = boxes.T
+    met, _ = tree.query(shapely.box(left, top, right, bottom), predicate="intersects")
+    found = np.zeros(len(boxes), np.bool_)
+    found[met] = True
+    return found
+
+
 def area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
     """An area on a grid; `mark`: what its file said when that was planned, empty: what it says now.
 
@@ -175,6 +198,32 @@ class AreaOn:
                     top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
                 ] = block[top - y : bottom - y, left - x : right - x]
         return found
+
+    def beyond(self, side: int) -> Bool:
+        """(y, x) squares of `side` pixels that no outline comes near: at once, and some are left out.
+
+        All that an outline touches or surrounds is burnt into one small picture, and a square around it
+        for what rounding may miss.
+        """
+        import cv2
+        import rasterio
+        from rasterio import Affine
+        from rasterio.features import rasterize
+
+        size = -(-self.grid.height // side), -(-self.grid.width // side)
+        if not self.outlines:
+            return np.ones(size, np.bool_)
+        shapes = [
+            {"type": "Polygon", "coordinates": [(ring / side).tolist() for ring in outline]}
+            for outline in self.outlines
+        ]
+        with rasterio.Env():
+            near: Any = rasterize(
+                shapes, size, fill=0, default_value=1, dtype="uint8", all_touched=True,
+                transform=Affine.identity(),
+            )  # fmt: skip
+        around: Bool = cv2.dilate(near, np.ones((3, 3), np.uint8)) == 0
+        return around
 
     def anywhere(self) -> bool:
         """Whether any pixel of the grid lies inside."""

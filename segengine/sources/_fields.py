@@ -107,6 +107,8 @@ class Scenes:
     bands: tuple[str, ...] | None
     files: dict[str, dict[str, dict[str, Match]]] = field(default_factory=dict)
     """By scene, band and uri."""
+    orders: dict[str, int] = field(default_factory=dict)
+    """By scene, which of the paths is the first to name it."""
 
     @classmethod
     def of(cls, paths: Sequence[str], kind: str, bands: Sequence[int | str] | None) -> Scenes:
@@ -124,14 +126,15 @@ class Scenes:
         # A path may tell bands apart by numbers, which are then names too.
         return cls(tuple(map(str, bands)) if told and bands is not None else None)
 
-    def take(self, fields: Fields, matches: Iterable[Match]) -> int:
-        """Take those that are a scene's; how many."""
+    def take(self, fields: Fields, matches: Iterable[Match], order: int = 0) -> int:
+        """Take those that are a scene's; how many. `order`: which of the paths it is."""
         count = 0
         for match in matches:
             told = fields.told(match.name)
             if told is not None:
                 scene, band = told
                 self.files.setdefault(scene, {}).setdefault(band, {})[match.uri] = match
+                self.orders.setdefault(scene, order)
                 count += 1
         return count
 
@@ -149,7 +152,8 @@ class Scenes:
             parts += [Part(uri, band=0, name=name) for uri in uris]
         marks = {uri: match.fingerprint for each in found.values() for uri, match in each.items()}
         first = next(part.uri for part in parts if part.uri)
-        return Entry(scene, first, fingerprint(parts, marks), tuple(parts))
+        order = self.orders.get(scene, 0)
+        return Entry(scene, first, fingerprint(parts, marks), tuple(parts), order=order)
 
 
 def fingerprint(parts: Sequence[Part], marks: Mapping[str, str]) -> str:

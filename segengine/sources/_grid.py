@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from segengine.errors import CorruptInputError
+from segengine.placing import metres_of
 from segengine.sources._bounds import require_bounded
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -32,6 +33,9 @@ _LONGEST = 1 << 16
 """Characters of a CRS as WKT."""
 _ROUND = 1e-6
 """Part of a pixel by which an extent may overstep whole pixels and not count as one more."""
+
+_ALIKE = 0.01
+"""By how much pixels may differ from the side that is asked for in metres, and are read as they are."""
 
 Six = tuple[float, float, float, float, float, float]
 
@@ -79,7 +83,12 @@ class Grid:
 
 def require_grid(resolution: object, crs: object, resampling: object) -> None:
     """Raise ValueError for options of a grid that name none."""
-    if resolution is not None and (
+    if isinstance(resolution, str):
+        if not metres_of(resolution):
+            raise ValueError(
+                f"resolution: is {resolution[:40]!r}; write a number, or metres as 10 m"
+            )
+    elif resolution is not None and (
         isinstance(resolution, bool)
         or not isinstance(resolution, int | float)
         or not 0 < resolution < math.inf
@@ -161,8 +170,44 @@ def finest(grids: Sequence[Grid]) -> Grid:
     return min(grids, key=lambda grid: grid.area)
 
 
-def target(grids: Sequence[Grid], names: Sequence[str], resolution: float | None, crs: str) -> Grid:
+def side_in_metres(grid: Grid) -> float | None:
+    """The side of a grid's pixels, where its CRS is in metres or another length; None: nothing tells."""
+    factor = _length(grid.wkt)
+    return None if factor is None else math.sqrt(grid.area) * factor
+
+
+@lru_cache(maxsize=256)
+def _length(wkt: str) -> float | None:
+    """Metres in the unit of a projected CRS."""
+    crs = _crs(wkt) if wkt else None
+    return float(crs.linear_units_factor[1]) if crs is not None and crs.is_projected else None
+
+
+def is_measured(grid: Grid) -> bool:
+    """Whether a resolution in metres says anything of a grid: others are read as they are."""
+    return grid.placed and grid.area > 0 and side_in_metres(grid) is not None
+
+
+def side_of(resolution: float | str | None, grids: Sequence[Grid], crs: str) -> float | None:
+    """A resolution in units of the CRS that is come to; None: that of the finest part."""
+    if not isinstance(resolution, str):
+        return resolution
+    metres = metres_of(resolution)
+    if metres is None or not all(map(is_measured, grids)):
+        return None
+    factor = _length(crs or grids[0].wkt)
+    own = side_in_metres(finest(grids))
+    if factor is None or (own is not None and not crs and abs(own / metres - 1) <= _ALIKE):
+        return None
+    return metres / factor
+
+
+def target(
+    grids: Sequence[Grid], names: Sequence[str], resolution: float | str | None, crs: str
+) -> Grid:
     """The grid that parts of a scene come to; `names` are the parts', `crs` is empty for their own.
+
+    `resolution`: in units of the CRS, or as `10 m`, which says nothing of a scene that is not in metres.
 
     Raises CorruptInputError for parts that cannot be brought to one: unlike CRS, no place, no overlap.
     """
@@ -171,7 +216,7 @@ def target(grids: Sequence[Grid], names: Sequence[str], resolution: float | None
         if not all(map(math.isfinite, grid.transform)) or grid.area == 0:
             raise CorruptInputError(f"{_called(name)} has a transform of no area")
         if not crs and not same_crs(grid.wkt, first.wkt):
-            one, other = _named(first.wkt), _named(grid.wkt)
+            one, other = called_crs(first.wkt), called_crs(grid.wkt)
             raise CorruptInputError(
                 f"its bands lie in unlike CRS ({names[0]}: {one}, {name}: {other}); set source.crs"
             )
@@ -181,6 +226,7 @@ def target(grids: Sequence[Grid], names: Sequence[str], resolution: float | None
                 f"its bands differ in size and nothing says where they lie ({names[0]}: {first.width} "
                 f"x {first.height}, {name}: {grid.width} x {grid.height} pixels)"
             )
+    resolution = side_of(resolution, grids, crs)
     if crs or resolution is not None:
         first_unplaced = next((n for g, n in zip(grids, names, strict=True) if not g.placed), None)
         if first_unplaced is not None:
@@ -302,7 +348,7 @@ def _called(name: str) -> str:
     return name or "it"
 
 
-def _named(wkt: str) -> str:
+def called_crs(wkt: str) -> str:
     """A CRS by its code, or by its name."""
     if not wkt:
         return "none"

@@ -4,6 +4,7 @@
     window of the grid -> each layer's window, from the overview that is fine enough -> one array
 
 What one header says is remembered by the scene's fingerprint: a worker looks once, and then reads pixels.
+A plan opens no file of which enough is said elsewhere (`Part.header`); the worker compares.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -21,13 +23,22 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError, OutsideError, TransientInputError
 from segengine.sources import _apart
 from segengine.sources._area import Box, area_on
+from segengine.sources._bounds import require_bounded
 from segengine.sources._dataset import (
     attributes_of,
     dtype_of,
     require_bounded_dataset,
 )
 from segengine.sources._files import changed
-from segengine.sources._grid import IDENTITY, Grid, micrometres, target
+from segengine.sources._grid import (
+    IDENTITY,
+    Grid,
+    called_crs,
+    crs_of,
+    micrometres,
+    same_crs,
+    target,
+)
 from segengine.sources._strips import read_window
 from segengine.sources._warp import Resampling, Warp
 from segengine.types import Bool, Entry, FrameRef, Part, Probe, Tile, Unreadable
@@ -36,13 +47,15 @@ from segengine.urls import public
 _COARSER = 1 + 1e-6
 """By how much an overview may be coarser than what is asked for: its size is rounded to whole pixels."""
 _MOST_PARTS = 4096
+_ASTRAY = 1e-3
+"""Of a pixel: by how much a corner may lie elsewhere than is said, which may be rounded."""
 
 
 class Opens(Hashable, Protocol):
     """What a raster source does with one file."""
 
     @property
-    def resolution(self) -> float | None: ...
+    def resolution(self) -> float | str | None: ...
     @property
     def crs(self) -> str | None: ...
     @property
@@ -91,6 +104,8 @@ class Layer:
     overviews: tuple[float, ...]
     """How many times coarser each is."""
     attributes: dict[str, Any]
+    time: float | None = None
+    """When it was made, in seconds since 1970, by its TIFF's date tag."""
 
     @property
     def dtype(self) -> str:
@@ -123,12 +138,25 @@ class Scene:
 
 def probe(source: Opens, entry: Entry) -> Probe:
     """What the headers of a scene's files say. Raises CorruptInputError, TransientInputError."""
-    scene = _scene(source, entry.uri, entry.parts)
+    scene = scene_of(source, entry.uri, entry.parts, planned=True)
     if (
         source.area is not None
         and not area_on(source.area, source.area_mark, scene.grid).anywhere()
     ):
         raise OutsideError("lies outside source.area")
+    return Probe(
+        kind="raster",
+        height=scene.grid.height,
+        width=scene.grid.width,
+        bands=scene.bands,
+        dtype=scene.dtype,
+        windowed=True,
+        attributes=attributes_on(scene, entry.parts),
+    )
+
+
+def attributes_on(scene: Scene, parts: Sequence[Part]) -> dict[str, Any]:
+    """JSON values for the group of a scene: its first band's, and the grid's."""
     first = next(layer for layer in scene.layers if 0 in layer.places)
     attributes = dict(first.attributes)
     for key in ("crs_wkt", "transform", "gcps", "rpcs"):
@@ -137,22 +165,14 @@ def probe(source: Opens, entry: Entry) -> Probe:
         attributes["crs_wkt"] = scene.grid.wkt
     if scene.grid.transform != IDENTITY:
         attributes["transform"] = list(scene.grid.transform)
-    if entry.parts and all(part.name for part in entry.parts):
-        attributes["band_names"] = [part.name for part in entry.parts]
-    return Probe(
-        kind="raster",
-        height=scene.grid.height,
-        width=scene.grid.width,
-        bands=scene.bands,
-        dtype=scene.dtype,
-        windowed=True,
-        attributes=attributes,
-    )
+    if parts and all(part.name for part in parts):
+        attributes["band_names"] = [part.name for part in parts]
+    return attributes
 
 
 def read(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
     """A window of the scene's grid. Raises CorruptInputError, TransientInputError."""
-    scene = _known(source, ref)
+    scene = known(source, ref)
     difference = changed(ref, scene.grid.height, scene.grid.width)
     if difference is not None:
         return difference
@@ -179,7 +199,14 @@ def within(source: Opens, ref: FrameRef, rows: slice, cols: slice) -> Bool | Non
     """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `read`."""
     if source.area is None:
         return None
-    return area_on(source.area, source.area_mark, _known(source, ref).grid).inside(rows, cols)
+    return area_on(source.area, source.area_mark, known(source, ref).grid).inside(rows, cols)
+
+
+def beyond(source: Opens, ref: FrameRef, side: int) -> Bool | None:
+    """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
+    if source.area is None:
+        return None
+    return area_on(source.area, source.area_mark, known(source, ref).grid).beyond(side)
 
 
 def _read(
@@ -205,27 +232,40 @@ def _read(
     return Tile(pixels, None if valid.all() else valid)
 
 
-def _known(source: Opens, ref: FrameRef) -> Scene:
+def known(source: Opens, ref: FrameRef) -> Scene:
+    """What the headers of a frame's files say, of those that were looked at before without opening them."""
     if not ref.fingerprint:
-        return _scene(source, ref.uri, ref.parts)
+        return scene_of(source, ref.uri, ref.parts)
     return _remembered(source, ref.uri, ref.parts, ref.fingerprint)
 
 
 @lru_cache(maxsize=64)
 def _remembered(source: Opens, uri: str, parts: tuple[Part, ...], fingerprint: str) -> Scene:
-    return _scene(source, uri, parts)
+    return scene_of(source, uri, parts)
 
 
-def _scene(source: Opens, uri: str, parts: tuple[Part, ...]) -> Scene:
-    """Opens every file once."""
+def scene_of(source: Opens, uri: str, parts: tuple[Part, ...], *, planned: bool = False) -> Scene:
+    """What the headers of a scene's files say; opens every file once.
+
+    `planned`: but those of which enough is said.
+    """
     _require_whole(parts)
     layers = []
     files: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
         files.setdefault(part.uri, []).append(i)
     for file, places in files.items():
-        with _named(parts[places[0]]), source.open(file) as dataset:
-            layers.append(_look(source, dataset, file, tuple(places), parts))
+        own = tuple(parts[i] for i in places)
+        with named(own[0]):
+            told = _told(file, tuple(places), own)
+            if planned and told is not None:
+                layers.append(told)
+                continue
+            with source.open(file) as dataset:
+                layer = _look(source, dataset, file, tuple(places), parts)
+            if told is not None:
+                _require_as_told(layer, told)
+            layers.append(layer)
     if not parts:
         with source.open(uri) as dataset:
             layers.append(_look(source, dataset, uri, (), ()))
@@ -237,7 +277,7 @@ def _scene(source: Opens, uri: str, parts: tuple[Part, ...]) -> Scene:
             break
         if layer.grid == grid:
             continue
-        with _named(layer.parts[0]):
+        with named(layer.parts[0]):
             if not Warp(grid, layer.grid, source.resampling).meets:
                 raise CorruptInputError(
                     "lies elsewhere than the others"
@@ -265,7 +305,7 @@ def _require_whole(parts: Sequence[Part]) -> None:
 
 
 @contextmanager
-def _named(part: Part) -> Iterator[None]:
+def named(part: Part) -> Iterator[None]:
     """Errors say which band they are of."""
     try:
         yield
@@ -290,18 +330,17 @@ def _look(
         own = tuple(_scaled(dataset, band, part) for band, part in zip(bands, own, strict=True))
     require_bounded_dataset(dataset, len(bands))
     place = tuple(float(value) for value in tuple(dataset.transform)[:6])
+    tags = dataset.tags()
     if place == IDENTITY and not dataset.crs and not dataset.gcps[0]:
-        place = micrometres(dataset.tags())
-    attributes = attributes_of(dataset, bands)
-    nodata = own[0].nodata
-    if nodata is not None:
-        attributes["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
+        place = micrometres(tags)
     return Layer(
         uri=uri,
         parts=own,
         places=places,
         bands=bands,
-        dtypes=tuple(_dtype(dataset, band, part) for band, part in zip(bands, own, strict=True)),
+        dtypes=tuple(
+            _dtype(dtype_of(dataset, (band,)), part) for band, part in zip(bands, own, strict=True)
+        ),
         grid=Grid(
             dataset.height,
             dataset.width,
@@ -309,8 +348,75 @@ def _look(
             dataset.crs.to_wkt() if dataset.crs else "",
         ),
         overviews=tuple(map(float, dataset.overviews(bands[0]))),
-        attributes=attributes,
+        attributes=_with_nodata(attributes_of(dataset, bands), own[0]),
+        time=_seconds(tags.get("TIFFTAG_DATETIME")),
     )
+
+
+def _told(uri: str, places: tuple[int, ...], parts: tuple[Part, ...]) -> Layer | None:
+    """A file by what is said of it; None: that is not enough. Raises CorruptInputError."""
+    header = parts[0].header
+    if header is None or any(part.header != header or part.dtype is None for part in parts):
+        return None
+    try:
+        wkt = crs_of(header.crs).to_wkt()
+    except ValueError:
+        return None
+    require_bounded(header.height, header.width, len(parts))
+    return Layer(
+        uri=uri,
+        parts=parts,
+        places=places,
+        bands=tuple(max(part.band, 1) for part in parts),
+        dtypes=tuple(_dtype(str(part.dtype), part) for part in parts),
+        grid=Grid(header.height, header.width, header.transform, wkt),
+        overviews=(),
+        attributes=_with_nodata({}, parts[0]),
+    )
+
+
+def _require_as_told(layer: Layer, told: Layer) -> None:
+    """Raise CorruptInputError where a file is not what is said of it: its scene was laid out by that."""
+    here, there = layer.grid, told.grid
+    if (here.height, here.width) != (there.height, there.width):
+        raise CorruptInputError(
+            f"its file has {here.width} x {here.height} pixels, and its item says {there.width} x "
+            f"{there.height}"
+        )
+    if not same_crs(here.wkt, there.wkt):
+        raise CorruptInputError(
+            f"its file lies in {called_crs(here.wkt)}, and its item says {called_crs(there.wkt)}"
+        )
+    off = max(math.dist(one, other) for one, other in zip(here.corners, there.corners, strict=True))
+    if not off <= _ASTRAY * math.sqrt(there.area):
+        raise CorruptInputError(
+            f"its file lies elsewhere than its item says: at {here.transform}, not {there.transform}"
+        )
+    if layer.dtypes != told.dtypes:
+        raise CorruptInputError(
+            f"its file gives {layer.dtype} pixels, and its item says {told.dtype}"
+        )
+
+
+def _with_nodata(attributes: dict[str, Any], part: Part) -> dict[str, Any]:
+    nodata = part.nodata
+    if nodata is not None:
+        attributes["nodata"] = nodata if math.isfinite(nodata) else str(nodata)
+    return attributes
+
+
+def _seconds(text: str | None) -> float | None:
+    """Seconds since 1970 of a TIFF's date, which has no zone: UTC is taken; None: it is none.
+
+    >>> _seconds("2026:05:01 10:30:00"), _seconds("0000:00:00 00:00:00")
+    (1777631400.0, None)
+    """
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def _band(source: Opens, dataset: Any, part: Part) -> int:
@@ -334,8 +440,7 @@ def _scaled(dataset: Any, band: int, part: Part) -> Part:
     return part if told else replace(part, scale=scale, offset=offset)
 
 
-def _dtype(dataset: Any, band: int, part: Part) -> str:
-    stored = dtype_of(dataset, (band,))
+def _dtype(stored: str, part: Part) -> str:
     if part.scale is not None or part.offset is not None:
         return "float32"
     # What is said of a file may be wrong: nothing of its values is lost for it.
@@ -352,16 +457,16 @@ def _layer(
 ) -> Iterator[tuple[NDArray[Any], Bool | None]]:
     """A layer's pixels (y, x, band) and where they are valid, in boxes from a corner of the grid on."""
     warp = Warp(scene.grid, layer.grid, source.resampling)
-    overview = _overview(warp, layer.overviews)
-    with _named(layer.parts[0]), source.open(layer.uri, overview) as dataset:
+    overview = overview_of(warp, layer.overviews)
+    with named(layer.parts[0]), source.open(layer.uri, overview) as dataset:
         size = dataset.height, dataset.width
         if overview is None and size != (layer.grid.height, layer.grid.width):
             raise TransientInputError("has changed since it was planned; run again")
         if overview is not None:
-            warp = replace(warp, source=_coarser(layer.grid, *size))
+            warp = replace(warp, source=coarser(layer.grid, *size))
 
         def window(rows: slice, cols: slice) -> tuple[NDArray[Any], Bool | None]:
-            return _window(dataset, layer, rows, cols)
+            return window_in(dataset, layer, rows, cols)
 
         for rows, cols in boxes:
             yield warp.read(
@@ -373,7 +478,7 @@ def _layer(
             )
 
 
-def _overview(warp: Warp, overviews: Sequence[float]) -> int | None:
+def overview_of(warp: Warp, overviews: Sequence[float]) -> int | None:
     """The coarsest overview that is no coarser than what is asked for, as `gdalwarp -ovr AUTO` does."""
     if warp.plain or not overviews:
         return None
@@ -383,16 +488,17 @@ def _overview(warp: Warp, overviews: Sequence[float]) -> int | None:
     return max(fit, key=lambda i: overviews[i], default=None)
 
 
-def _coarser(grid: Grid, height: int, width: int) -> Grid:
+def coarser(grid: Grid, height: int, width: int) -> Grid:
     """The grid of an overview of so many rows and columns."""
     a, b, c, d, e, f = grid.transform
     x, y = grid.width / width, grid.height / height
     return Grid(height, width, (a * x, b * y, c, d * x, e * y, f), grid.wkt)
 
 
-def _window(
+def window_in(
     dataset: Any, layer: Layer, rows: slice, cols: slice
 ) -> tuple[NDArray[Any], Bool | None]:
+    """Pixels (y, x, band) of a window of a layer's open file, and where they are valid."""
     if all(p.scale is None and p.offset is None and p.nodata is None for p in layer.parts):
         return read_window(dataset, layer.bands, layer.dtype, rows, cols)
     stored = str(np.result_type(*(dataset.dtypes[band - 1] for band in layer.bands)))

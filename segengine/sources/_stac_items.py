@@ -4,7 +4,9 @@
                                    visual:2: the second band of the asset `visual`
 
 What an item says is untrusted: every value is looked at before it is used, whichever version of STAC
-it is of (`bands` of 1.1, `raster:bands` and `eo:bands` of 1.0 and before).
+it is of (`bands` of 1.1, `raster:bands` and `eo:bands` of 1.0 and before). Where an asset
+tells its grid (`proj:shape`, `proj:transform`, `proj:code`) and its band's dtype, nodata, scale and offset,
+no plan opens it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ import xxhash
 
 from segengine.errors import CorruptInputError
 from segengine.sources._stac_links import Reach, resolved
-from segengine.types import Part
+from segengine.types import Header, Part
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _QUERY = re.compile(r'(?<=[^\s"])\?[^"\s]*(?=")')
 """Of a URL at the end of a JSON text: a signature is another each night."""
+_CODE = re.compile(r"[A-Za-z]{1,16}:[0-9A-Za-z.]{1,16}")
 _LONGEST_ID = 1000
 _MOST_ASSETS = 10_000
 _DTYPES = frozenset(
@@ -56,6 +59,8 @@ class Item:
     """JSON values for the scene's group."""
     problem: str = ""
     """Why it is no scene; empty: it is one."""
+    order: int = 0
+    """Which of the job's paths led to it."""
 
 
 def name_of(item: Mapping[str, Any]) -> str:
@@ -84,7 +89,8 @@ def read_item(
     try:
         _require_item(item)
         chosen = list(_chosen(item["assets"], assets))
-        parts = tuple(each.part(base, reach) for each in chosen)
+        code = _code(_properties(item))
+        parts = tuple(each.part(base, reach, code) for each in chosen)
     except CorruptInputError as error:
         return Item(name=name, collection=collection, base=base, digest=digest, problem=str(error))
     keys = tuple(each.key for each in chosen)
@@ -121,10 +127,14 @@ def _require_item(item: Mapping[str, Any]) -> None:
         raise CorruptInputError(f"has {len(assets):,} assets; at most {_MOST_ASSETS:,} are read")
 
 
+def _properties(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = item.get("properties")
+    return found if isinstance(found, Mapping) else {}
+
+
 def _attributes(item: Mapping[str, Any], name: str, collection: str) -> dict[str, Any]:
     """The item's id, time and clouds, for those who order scenes by them."""
-    properties = item.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
+    properties = _properties(item)
     found: dict[str, Any] = {"id": name}
     if collection:
         found["collection"] = collection
@@ -147,8 +157,9 @@ class _Choice:
     """1-based; 0: the only one that the file has."""
     label: str
 
-    def part(self, base: str, reach: Reach) -> Part:
-        """Where it lies, and what the item says of it. Raises CorruptInputError."""
+    def part(self, base: str, reach: Reach, code: str) -> Part:
+        """Where it lies, and what the item says of it; `code`: of the item's CRS. Raises
+        CorruptInputError."""
         kind = self.asset.get("type")
         if isinstance(kind, str) and kind.lower().startswith("text/"):
             raise CorruptInputError(f"its asset {self.key} is {kind[:80]}, and no raster")
@@ -159,18 +170,48 @@ class _Choice:
         reach.require_asset(uri, base, self.key)
         said = partial(_said, self.asset, max(self.band, 1) - 1)
         scale, offset = _number(said("scale")), _number(said("offset"))
+        nodata = _number(said("nodata"), finite=False)
+        told = scale is not None and offset is not None and nodata is not None
         if (scale in (None, 1.0)) and (offset in (None, 0.0)):
             scale = offset = None  # pixels keep their dtype
         dtype = said("data_type")
+        dtype = dtype if isinstance(dtype, str) and dtype in _DTYPES else None
         return Part(
             uri,
             band=self.band,
             name=self.label,
             scale=scale,
             offset=offset,
-            nodata=_number(said("nodata"), finite=False),
-            dtype=dtype if isinstance(dtype, str) and dtype in _DTYPES else None,
+            nodata=nodata,
+            dtype=dtype,
+            header=_header(self.asset, code) if told and dtype is not None else None,
         )
+
+
+def _header(asset: Mapping[str, Any], code: str) -> Header | None:
+    """What an asset says of its file's header; None: not all, or what cannot be.
+
+    Its own shape and transform: those of the item may be of another of its assets.
+    """
+    shape, place = asset.get("proj:shape"), asset.get("proj:transform")
+    crs = _code(asset) or code
+    if not crs or not isinstance(shape, list) or not isinstance(place, list):
+        return None
+    numbers = [_number(value) for value in place]
+    if len(shape) != 2 or any(type(side) is not int or side < 1 for side in shape):
+        return None
+    if len(numbers) not in (6, 9) or None in numbers or numbers[6:] not in ([], [0, 0, 1]):
+        return None
+    a, b, c, d, e, f = (float(value) for value in numbers[:6] if value is not None)
+    return Header(shape[0], shape[1], (a, b, c, d, e, f), crs) if a * e - b * d else None
+
+
+def _code(said: Mapping[str, Any]) -> str:
+    """The CRS that an item or an asset names by a code, as EPSG:32633; empty: none."""
+    code, number = said.get("proj:code"), said.get("proj:epsg")
+    if isinstance(code, str) and _CODE.fullmatch(code):
+        return code
+    return f"EPSG:{number}" if type(number) is int and 0 < number < 1 << 24 else ""
 
 
 def _chosen(assets: Mapping[str, Any], wanted: Sequence[str] | None) -> Iterator[_Choice]:

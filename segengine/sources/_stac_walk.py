@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segengine.ahead import several
@@ -42,6 +42,8 @@ class _Document:
     """uris of the catalogs that led here, from the job's path on."""
     item: bool = False
     """Linked as an item."""
+    order: int = 0
+    """Which of the job's paths led here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +66,22 @@ class Walk:
 
     def run(self, paths: Sequence[str]) -> Iterator[Item | Unlisted]:
         """Items, and what is none by its name. Raises ValueError for a path that names nothing."""
-        level = [_Document(uri) for path in paths for uri in _documents(path)]
+        level = [
+            _Document(uri, order=order)
+            for order, path in enumerate(paths)
+            for uri in _documents(path)
+        ]
         while level:
             fresh = [each for each in level if self._is_fresh(each.uri)]
             level = []
-            for page in several(fresh, self._page, far=any(is_url(each.uri) for each in fresh)):
+            far = any(is_url(each.uri) for each in fresh)
+            for document, page in zip(fresh, several(fresh, self._page, far=far), strict=True):
                 for found in page.found:
                     self.items += 1
                     if self.items > _MOST_ITEMS:
                         yield _too_many(f"more than {_MOST_ITEMS:,} items")
                         return
-                    yield found
+                    yield _of_path(found, document.order)
                 level += page.links
             self.catalogs += sum(not each.item for each in level)
             if self.catalogs > _MOST_CATALOGS:
@@ -146,13 +153,17 @@ class Walk:
                     Unlisted(_name(document.uri, found), document.uri, str(error), "corrupt")
                 )
                 continue
-            follow.append(_Document(uri, above, item=rel == "item"))
+            follow.append(_Document(uri, above, item=rel == "item", order=document.order))
         if dynamic and not follow and not bad:
             raise CorruptInputError(
                 "is of an API, which lists its items only when it is asked: name it in "
                 "source.search.url, with source.search.collections"
             )
         return _Page(tuple(bad), tuple(follow))
+
+
+def _of_path(found: Item | Unlisted, order: int) -> Item | Unlisted:
+    return replace(found, order=order) if isinstance(found, Item) else found
 
 
 def read_one(item: object, place: str, read: Read) -> Item | Unlisted:

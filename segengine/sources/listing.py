@@ -20,7 +20,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import xxhash
@@ -30,6 +29,8 @@ from segengine.guards.schemes import filesystem
 from segengine.sources import _beside, _tiff
 from segengine.sources._fields import Fields, Scenes, has_fields
 from segengine.sources._files import is_url, is_web, open_failure, open_input
+from segengine.sources._volumes import DICOM, NIFTI, SLIDE
+from segengine.sources._volumes import suffix_of as _suffix
 from segengine.store.keys import LAYOUTS, LOCK
 from segengine.types import Entry, Part
 from segengine.urls import public
@@ -46,7 +47,10 @@ _VIDEO = frozenset((".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
                     ".dav"))  # fmt: skip
 _ZARR = frozenset((".zarr",))
 _TIFF = frozenset((".tif", ".tiff"))
-_SUFFIXES = {"images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR}
+_VOLUME = NIFTI | DICOM | SLIDE
+_SUFFIXES = {
+    "images": _IMAGES, "raster": _RASTER, "video": _VIDEO, "zarr": _ZARR, "volume": _VOLUME
+}  # fmt: skip
 _KNOWN = frozenset().union(*_SUFFIXES.values())
 _SIDECARS = frozenset((".xml", ".ovr", ".msk", ".tfw", ".tifw", ".wld", ".jgw", ".pgw", ".prj",
                        ".json", ".txt", ".md", ".csv", ".yaml", ".yml"))  # fmt: skip
@@ -86,14 +90,14 @@ class Listing:
     """Files that the paths reach and that are no input by their suffix, counted by it."""
 
     def kind_of(self, entry: Entry) -> str:
-        """The source that reads an entry: images, raster, video or zarr.
+        """The source that reads an entry: images, raster, video, volume or zarr.
 
         For `auto` by suffix; of a TIFF the header is read, and a picture is a raster where it lies
         somewhere, or has a mask, by what is beside it. Raises TransientInputError where that
         cannot be read: the kind must not depend on the state of the network.
         """
         if entry.parts and self.kind == "auto":
-            return "raster"
+            return "volume" if _suffix(public(entry.uri)) in DICOM else "raster"
         suffix, beside = _suffix(entry.name), self.beside.get(entry.uri, ())
         if self.kind == "images" and suffix in _TIFF and is_url(entry.uri):
             _require_no_void(beside)
@@ -126,7 +130,7 @@ def list_entries(
     found: dict[str, _Found] = {}
     skipped: dict[str, str] = {}
     scenes = Scenes.of(paths, kind, bands)
-    for path in paths:
+    for order, path in enumerate(paths):
         fields = Fields.of(path, scenes.bands) if has_fields(path) else None
         listed = path if fields is None else fields.glob
         local = not is_url(path) or path.startswith("file://")
@@ -140,14 +144,14 @@ def list_entries(
         try:
             if fields is not None:
                 files = (each for each in matches if not each.skipped and not each.zarr)
-                count = scenes.take(fields, files)
+                count = scenes.take(fields, files, order)
                 matches = iter(())
             for match in matches:
                 if match.skipped:
                     passed[match.uri] = _suffix(match.name)
                 else:
                     count += 1
-                    found.setdefault(match.uri, match)
+                    found.setdefault(match.uri, match._replace(order=order))
         except (CorruptInputError, TransientInputError) as error:
             raise type(error)(f"{path}: {error}") from error
         if not count:
@@ -155,12 +159,46 @@ def list_entries(
             but = f" (only what is skipped: {counted(only)})" if only else ""
             raise ValueError(f"source.paths: {path} names no input{but}; {_remedy(kind, only)}")
         skipped |= passed
+    found, passed = _with_series(found, kind)
+    skipped |= passed
     left = Counter(suffix for uri, suffix in skipped.items() if uri not in found)
     entries = [
-        _Found(entry.name, entry.uri, entry.fingerprint, parts=entry.parts)
+        _Found(entry.name, entry.uri, entry.fingerprint, parts=entry.parts, order=entry.order)
         for entry in scenes.entries()
     ]
     return _listing([*found.values(), *entries], kind, dict(sorted(left.items())))
+
+
+def _with_series(found: dict[str, _Found], kind: str) -> tuple[dict[str, _Found], dict[str, str]]:
+    """Inputs, of DICOM one a series; and by suffix what of it is no image. Raises ValueError."""
+    files = [match for match in found.values() if _is_dicom(match, kind)]
+    if not files:
+        return found, {}
+    from segengine.sources import _series  # with NumPy's linear algebra
+
+    try:
+        entries, others = _series.grouped(files)
+    except TransientInputError as error:
+        raise ValueError(f"source.paths: {files[0].name} is DICOM, which {error}") from error
+    taken = {match.uri for match in files}
+    left = {uri: match for uri, match in found.items() if uri not in taken}
+    left |= {e.uri: _Found(e.name, e.uri, e.fingerprint, parts=e.parts) for e in entries}
+    passed = {match.uri: _suffix(match.name) for match in others}
+    if not left:
+        only = counted(Counter(passed.values()))
+        raise ValueError(
+            f"source.paths: {files[0].name} and what else is named holds no image (only what is skipped: "
+            f"{only}); check the path"
+        )
+    return left, passed
+
+
+def _is_dicom(match: _Found, kind: str) -> bool:
+    """Whether a file is one of DICOM: by its suffix, or where volumes are asked for whatever it is."""
+    if kind not in ("auto", "volume") or match.zarr or match.reason or match.parts:
+        return False
+    suffix = _suffix(match.name)
+    return suffix in DICOM or (kind == "volume" and suffix not in NIFTI | SLIDE | _TIFF)
 
 
 def mark_of(uri: str) -> str:
@@ -231,6 +269,8 @@ class _Found(NamedTuple):
     """Reached, and no input by its suffix."""
     parts: tuple[Part, ...] = ()
     """Of a scene of several files."""
+    order: int = 0
+    """Which of the paths names it."""
 
 
 def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -> Listing:
@@ -250,7 +290,9 @@ def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -
         if match.reason:
             unlisted.append(Unlisted(match.name, match.uri, match.reason))
         else:
-            entries.append(Entry(match.name, match.uri, match.fingerprint, match.parts))
+            entries.append(
+                Entry(match.name, match.uri, match.fingerprint, match.parts, order=match.order)
+            )
     return Listing(
         tuple(sorted(entries, key=_sort_key)),
         tuple(sorted(unlisted, key=_sort_key)),
@@ -263,10 +305,6 @@ def _listing(found: Collection[_Found], kind: str, skipped: Mapping[str, int]) -
 
 def _sort_key(item: Entry | Unlisted) -> bytes:
     return item.name.encode("utf-8", "surrogateescape")
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
 
 
 def _fingerprint(*parts: object) -> str:
@@ -291,6 +329,9 @@ class _Pattern:
         if not self.parts:
             if self.kind == "raster" and suffix in _IMAGES - _RASTER:
                 return any(world in beside for world in _beside.world_files(name))
+            bare = not suffix or suffix[1:].isdigit()
+            if self.kind == "volume" and bare and not directory:
+                return True  # as scanners name DICOM: IM000001, 1.2.840.113619.2
             return suffix in (_KNOWN if self.kind == "auto" else _SUFFIXES.get(self.kind, _KNOWN))
         if directory:
             return suffix in _KNOWN

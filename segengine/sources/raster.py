@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 import numpy as np
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _apart, _gdal, _parts, _tiff
+from segengine.sources import _apart, _gdal, _mosaic, _parts, _tiff
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
@@ -35,10 +35,11 @@ from segengine.sources._files import (
     require_unpacked,
     unreadable,
 )
-from segengine.sources._grid import require_grid
+from segengine.sources._grid import Grid, is_measured, require_grid
+from segengine.sources._mosaic import Order
 from segengine.sources._strips import read_window
 from segengine.sources._warp import Resampling
-from segengine.types import Bool, Entry, FrameRef, Part, Probe, Source, Tile, Unreadable
+from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 _OPTIONS = {
     "GDAL_NUM_THREADS": "1",
@@ -81,8 +82,9 @@ class RasterSource:
     """The job's: what a VRT may name beside what lies below its own folder."""
     trust: bool = False
     """A file may name any other, and GDAL may use all of its drivers."""
-    resolution: float | None = None
-    """Side of a pixel of the scene's grid, in units of its CRS; None: that of its finest band."""
+    resolution: float | str | None = None
+    """Side of a pixel of the scene's grid, in units of its CRS, or as `10 m`, which counts where that is
+    in metres; None: that of its finest band."""
     crs: str | None = None
     """The CRS of the scene's grid; None: its own."""
     resampling: Resampling = "nearest"
@@ -91,17 +93,22 @@ class RasterSource:
     """A file of polygons, or west, south, east, north in degrees; outside is void, and not read."""
     area_mark: str = ""
     """Digest of what the area's file said when it was planned; empty: not known."""
+    mosaic: Order | None = None
+    """Overlapping scenes are one map, and which of them is on top; None: each is its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", require_numbers_or_names(self.bands))
         object.__setattr__(self, "paths", tuple(self.paths))
         require_grid(self.resolution, self.crs, self.resampling)
         object.__setattr__(self, "area", require_area(self.area))
+        _mosaic.require_order(self.mosaic)
 
     def probe(self, entry: Entry) -> Probe:
         """What the header says; raises CorruptInputError or TransientInputError."""
         try:
-            if self._is_gridded(entry.parts):
+            if self.mosaic is not None:
+                return _mosaic.probe(self, entry)
+            if self._is_gridded(entry):
                 return _parts.probe(self, entry)
             with self.open(entry.uri) as dataset:
                 pages = _pages(dataset)
@@ -143,7 +150,13 @@ class RasterSource:
 
     def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
         """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        if ref.mosaic is not None:
+            return _mosaic.within(self, ref, rows, cols)
         return None if self.area is None else _parts.within(self, ref, rows, cols)
+
+    def beyond(self, ref: FrameRef, side: int) -> Bool | None:
+        """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
+        return None if self.area is None else _parts.beyond(self, ref, side)
 
     def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         """The window of one frame; raises CorruptInputError or TransientInputError."""
@@ -152,13 +165,18 @@ class RasterSource:
         except ApartError:
             return _apart.read(self, ref, rows, cols)
 
-    def _is_gridded(self, parts: Sequence[Part]) -> bool:
+    def _is_gridded(self, scene: Entry | FrameRef) -> bool:
         """Whether a scene comes to a grid that is not, or need not be, that of its one file."""
-        asked = self.resolution, self.crs, self.area
-        return bool(parts) or any(option is not None for option in asked)
+        if scene.parts or self.crs is not None or self.area is not None:
+            return True
+        if not isinstance(self.resolution, str):
+            return self.resolution is not None
+        return _lies_in_metres(self, scene.uri, scene.fingerprint)
 
     def _tile_here(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
-        if self._is_gridded(ref.parts):
+        if ref.mosaic is not None:
+            return _mosaic.read(self, ref, rows, cols)
+        if self._is_gridded(ref):
             return _parts.read(self, ref, rows, cols)
         known = _PIXELS_ONLY if ref.uri.lower().endswith((".tif", ".tiff")) else {}
         with self.open_page(ref.uri, ref.position, **known) as page:
@@ -271,6 +289,17 @@ class RasterSource:
 
 
 _: type[Source] = RasterSource
+
+
+@lru_cache(maxsize=1024)
+def _lies_in_metres(source: RasterSource, uri: str, fingerprint: str) -> bool:
+    """Whether a resolution in metres says anything of a file; others are read as they are."""
+    with source.open(uri) as dataset:
+        if _pages(dataset) or not dataset.crs:
+            return False
+        a, b, c, d, e, f = (float(value) for value in tuple(dataset.transform)[:6])
+        height, width = dataset.shape
+        return is_measured(Grid(height, width, (a, b, c, d, e, f), dataset.crs.to_wkt()))
 
 
 def _reason(uri: str, error: BaseException) -> str:

@@ -12,7 +12,9 @@ import xxhash
 from segengine import registry
 from segengine.ahead import several
 from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
+from segengine.mosaics import Mosaic
 from segengine.sources._files import is_url, is_web, unreadable
+from segengine.sources._mosaic import Order
 from segengine.sources._signed import signed
 from segengine.sources._stac_documents import read_document
 from segengine.sources._stac_items import Item, read_item
@@ -55,12 +57,13 @@ class StacSource:
     paths: tuple[str, ...] = ()
     trust: bool = False
     """Links may lead anywhere, and GDAL may use all of its drivers."""
-    resolution: float | None = None
+    resolution: float | str | None = None
     """As of `raster`, and so are those that follow."""
     crs: str | None = None
     resampling: Resampling = "nearest"
     area: str | tuple[float, float, float, float] | None = None
     area_mark: str = ""
+    mosaic: Order | None = None
 
     def __post_init__(self) -> None:
         if self.search is not None:
@@ -103,9 +106,13 @@ class StacSource:
         raster = self._raster
         for ref in frames:
             try:
-                if not ref.parts:
+                if not ref.parts and ref.mosaic is None:
                     raise self._lost(ref)
-                yield self._renewing(ref, partial(raster.tile, rows=rows, cols=cols))
+                use = partial(raster.tile, rows=rows, cols=cols)
+                if ref.mosaic is not None:
+                    yield self._renewing_members(ref, ref.mosaic, use)
+                else:
+                    yield self._renewing(ref, use)
             except (CorruptInputError, TransientInputError) as error:
                 yield unreadable(error)
             except MemoryError:
@@ -113,9 +120,15 @@ class StacSource:
 
     def within(self, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
         """(y, x) pixels of a window that lie in the area; None: there is none. Raises as `probe`."""
+        if self.area is None or ref.mosaic is not None:
+            return self._raster.within(ref, rows, cols)
+        return self._renewing(ref, partial(self._raster.within, rows=rows, cols=cols))
+
+    def beyond(self, ref: FrameRef, side: int) -> Bool | None:
+        """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
         if self.area is None:
             return None
-        return self._renewing(ref, partial(self._raster.within, rows=rows, cols=cols))
+        return self._renewing(ref, partial(self._raster.beyond, side=side))
 
     def mark(self, ref: FrameRef) -> str:
         """The fingerprint that an item has now. Raises CorruptInputError, TransientInputError."""
@@ -153,7 +166,14 @@ class StacSource:
                 return Unlisted(name, item.base, f"its asset {key}: {error}", kind)
         told = [(part, public(part.uri), marks[part.uri]) for part in item.parts]
         digest = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
-        return Entry(name, item.base, digest, item.parts, item.attributes)
+        return Entry(
+            name=name,
+            uri=item.base,
+            fingerprint=digest,
+            parts=item.parts,
+            attributes=item.attributes,
+            order=item.order,
+        )
 
     def _mark(self, uri: str) -> str:
         try:
@@ -175,6 +195,7 @@ class StacSource:
             resampling=self.resampling,
             area=self.area,
             area_mark=self.area_mark,
+            mosaic=self.mosaic,
         )
 
     def _renewing(self, about: Input, use: Callable[[Input], T]) -> T:
@@ -186,6 +207,23 @@ class StacSource:
             if parts is None:
                 raise
             return use(replace(about, parts=parts))
+
+    def _renewing_members(self, ref: FrameRef, mosaic: Mosaic, use: Callable[[Any], T]) -> T:
+        """The same of a map, whose scenes carry the parts."""
+
+        def with_parts(parts_of: Callable[[FrameRef], tuple[Part, ...] | None]) -> FrameRef:
+            members = tuple(
+                replace(member, parts=parts_of(member.ref) or member.parts)
+                for member in mosaic.members
+            )
+            return replace(ref, mosaic=replace(mosaic, members=members))
+
+        try:
+            return use(with_parts(lambda one: self._signed(one.parts)))
+        except DeniedInputError:
+            if self.signer:
+                return use(with_parts(lambda one: self._signed(one.parts, anew=True)))
+            return use(with_parts(self._fresh))
 
     def _signed(self, parts: Sequence[Part], *, anew: bool = False) -> tuple[Part, ...]:
         urls = {uri: signed(uri, self.signer, anew=anew) for uri in {part.uri for part in parts}}

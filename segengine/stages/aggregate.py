@@ -64,8 +64,8 @@ class Measured:
     """(scene, frame, closed states; None: not measured)"""
     missing: list[tuple[str, int, str]] = field(default_factory=list)
     """(scene, frame, why it has no truth)"""
-    unknown: list[tuple[str, int, Unknown]] = field(default_factory=list)
-    """(scene, frame, pixels of each value of its truth that is no class)"""
+    unknown: list[tuple[str, int, Unknown, int]] = field(default_factory=list)
+    """(scene, frame, pixels of each value of its truth that is no class, pixels of its truth)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ class _Merged:
     lacking: dict[int, str]
     """What its truth does not tell."""
     unknown: dict[int, Unknown]
+    counted: dict[int, int]
+    """Pixels of its truth, of a job with an area."""
 
 
 class _Told(NamedTuple):
@@ -244,8 +246,9 @@ class Measurer:
             told=tuple(one.told for one in own),
             truth=self.truth,
             spec=self.spec,
-            key=self._keys[False if layout.cut else None],
+            key=self._key(layout, False if layout.cut else None),
             area=self._area(layout),
+            spacing=layout.spacing,
         )
 
     @cached_property
@@ -266,13 +269,13 @@ class Measurer:
         folds = self.spec.folds
         whole = [f for f in folds if f.whole] if layout.cut else []
         if len(whole) < len(folds):
-            key = self._keys[False if layout.cut else None]
+            key = self._key(layout, False if layout.cut else None)
             for place, checksum in sorted(masks.checksums.items()):
                 window = layout.window(place)
                 refs = self._here(layout, window, masks.lost[place])
                 yield self._task("measure", layout, place, window, refs, own, checksum, key)
         if whole:
-            key = self._keys[True]
+            key = self._key(layout, True)
             for frame in range(layout.shape[0]):
                 task = self._frame_task(layout, frame, masks, own, key)
                 if task is not None:
@@ -281,10 +284,19 @@ class Measurer:
     @cached_property
     def _keys(self) -> dict[bool | None, str]:
         """Of the metrics that see whole frames, of those that do not, and of all: what records say."""
+        # Before, objects and values without a class counted outside an area too.
+        cut = ["area/2"] if self._has_area else []
         return {
-            whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION])
+            whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION, *cut])
             for whole in (True, False, None)
         }
+
+    def _key(self, layout: Layout, whole: bool | None) -> str:
+        """That of the metrics in a scene, whose spacing may be in their figures."""
+        key = self._keys[whole]
+        folds = (f for f in self.spec.folds if whole in (None, f.whole))
+        scaled = layout.spacing is not None and any(f.scaled(None) is None for f in folds)
+        return digest([key, layout.spacing]) if scaled else key
 
     def _frame_task(
         self, layout: Layout, frame: int, masks: _Masks, own: list[_Told], key: str
@@ -303,7 +315,8 @@ class Measurer:
         return replace(task, places=tuple(places))
 
     def _here(self, layout: Layout, window: Window, lost: frozenset[int]) -> tuple[FrameRef, ...]:
-        frames = layout.frames(window.start[0], window.stop[0])
+        _, rows, cols = window.slices
+        frames = layout.frames(window.start[0], window.stop[0], (rows, cols))
         return tuple(ref for ref in frames if ref.index not in lost)
 
     def _task(
@@ -332,6 +345,7 @@ class Measurer:
             truths=here,
             truth=self.truth,
             spec=self.spec,
+            spacing=layout.spacing,
             arrays=self.arrays[layout.scene],
             places=(place,),
             inputs=inputs,
@@ -348,7 +362,8 @@ class Measurer:
 
     def _area(self, layout: Layout) -> str:
         """How it is known what of a scene is scored; empty: all of it."""
-        return self._reading(layout) if self._has_area else ""
+        taken = layout.mosaic is not None and layout.mosaic.taken
+        return self._reading(layout) if self._has_area or taken else ""
 
     @cached_property
     def _has_area(self) -> bool:
@@ -363,9 +378,11 @@ class Measurer:
             found = self._frames(records.values())
             layout = self.layouts[scene]
             for frame, unknown in sorted(found.unknown.items()):
-                result.unknown.append((scene, frame, unknown))
-                if doubtful(unknown, layout.frame(frame)):
-                    found.missing[frame] = _why(unknown, layout.frame(frame))
+                ref = layout.frame(frame)
+                size = found.counted.get(frame, ref.height * ref.width)
+                result.unknown.append((scene, frame, unknown, size))
+                if doubtful(unknown, size):
+                    found.missing[frame] = _why(unknown, size)
             closed = {
                 frame: [
                     None
@@ -399,8 +416,9 @@ class Measurer:
     def _frames(self, records: Iterable[MeasureRecord]) -> _Merged:
         """Parts by frame, joined over its windows."""
         folds = self.spec.folds
-        found = _Merged({}, {}, {}, {})
+        found = _Merged({}, {}, {}, {}, {})
         whole: dict[int, Unknown] = {}
+        whole_counted: dict[int, int] = {}
         for record in records:
             body = read_payload(record)
             found.missing.update(body["missing"])
@@ -410,6 +428,11 @@ class Measurer:
                     whole[frame] = unknown
                 else:
                     found.unknown[frame] = _summed(found.unknown.get(frame, {}), unknown)
+            for frame, pixels in body.get("counted", {}).items():
+                if isinstance(record, FrameMeasures):
+                    whole_counted[frame] = pixels
+                else:
+                    found.counted[frame] = found.counted.get(frame, 0) + pixels
             for frame, parts in body["states"].items():
                 before = found.states.get(frame)
                 found.states[frame] = (
@@ -421,6 +444,7 @@ class Measurer:
                     ]
                 )
         found.unknown.update(whole)
+        found.counted.update(whole_counted)
         return found
 
 
@@ -435,13 +459,12 @@ def _told(frames: Sequence[FrameRef], own: list[TruthRef]) -> list[_Told]:
     return told
 
 
-def doubtful(unknown: Unknown, ref: FrameRef) -> bool:
-    """Whether more of a frame's label is no class than a stray pixel."""
-    return DOUBTFUL * sum(unknown.values()) > ref.height * ref.width
+def doubtful(unknown: Unknown, size: int) -> bool:
+    """Whether more of a label of so many pixels is no class than a stray one."""
+    return DOUBTFUL * sum(unknown.values()) > size
 
 
-def _why(unknown: Unknown, ref: FrameRef) -> str:
-    size = ref.height * ref.width
+def _why(unknown: Unknown, size: int) -> str:
     common = sorted(unknown.items(), key=lambda item: -item[1])
     named = ", ".join(f"{value} ({n / size:.2%})" for value, n in common[:NAMED])
     more = f" and {len(common) - NAMED} more" if len(common) > NAMED else ""

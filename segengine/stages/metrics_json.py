@@ -47,10 +47,10 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
         if measure.asked.name == _TABLE and measure.asked.group == "metrics":
             document["confusion"] = figures["confusion"]
             document["matching"] = figures["matching"]
-        _put(document, measure, figures)
+        put_figures(document, measure, figures)
         for scene, states in merged.scenes.items():
             own = document["scenes"].setdefault(scene, {})
-            _put(own, measure, _lean(_compute(measure, states[measure.fold], matching)))
+            put_figures(own, measure, _lean(_compute(measure, states[measure.fold], matching)))
     document["frames"] = _frame_rows(measurer, merged)
     document["worst"] = _worst(measurer, merged)
     document["missing_truth"] = [
@@ -76,12 +76,12 @@ def _unknown_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
     blurred would be the whole document.
     """
     frames = []
-    for scene, frame, unknown in merged.unknown:
+    for scene, frame, unknown, size in merged.unknown:
         ref = measurer.layouts[scene].frame(frame)
-        frames.append((sum(unknown.values()) / (ref.height * ref.width), scene, ref, unknown))
+        frames.append((sum(unknown.values()) / size, scene, ref, unknown, size))
     frames.sort(key=lambda row: (-row[0], row[1], row[2].index))
     rows = []
-    for i, (_, scene, ref, unknown) in enumerate(frames):
+    for i, (_, scene, ref, unknown, size) in enumerate(frames):
         values = unknown if i < WORST else {None: sum(unknown.values())}
         rows += [
             {
@@ -90,7 +90,7 @@ def _unknown_rows(measurer: Measurer, merged: Measured) -> list[dict[str, Any]]:
                 "name": text(ref.name),
                 "value": value,
                 "pixels": count,
-                "share": count / (ref.height * ref.width),
+                "share": count / size,
             }
             for value, count in sorted(values.items(), key=lambda item: -item[1])
         ]
@@ -119,7 +119,7 @@ def _lean(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _put(place: dict[str, Any], measure: Measure, figures: Mapping[str, Any]) -> None:
+def put_figures(place: dict[str, Any], measure: Measure, figures: Mapping[str, Any]) -> None:
     """Figures of the confusion table, and metrics of one figure, lie flat; others under their name."""
     if measure.asked.group == "losses":
         place.setdefault("losses", {})[measure.asked.label] = dict(figures)

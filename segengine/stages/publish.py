@@ -9,7 +9,9 @@ from __future__ import annotations
 import heapq
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,16 @@ from segengine.fingerprint import digest
 from segengine.measuring import truth as truths
 from segengine.planning.plan import Plan
 from segengine.planning.stored import StandIn
-from segengine.stages import precision
+from segengine.stages import history, precision
 from segengine.stages.aggregate import Measurer
+from segengine.stages.budget import Budget
 from segengine.stages.metrics_json import WORST, add_figures, text
+from segengine.stages.segment import Counts
 from segengine.stages.tables import TABLES, SceneFigures
 from segengine.store.arrays import ArraySpec
 from segengine.store.keys import (
     COLORS,
+    COUNTS,
     CUT_INSTANCES,
     METRICS,
     UNPLACED,
@@ -36,7 +41,7 @@ from segengine.store.keys import (
     pack_key,
     table_key,
 )
-from segengine.store.layouts import commit_unplaced
+from segengine.store.layouts import Unplaced, commit_unplaced
 from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
 from segengine.types import CERTAIN
@@ -45,7 +50,7 @@ from segengine.worker.fits import read_fit
 
 VERSION = 2
 """Raised when figures of `metrics.json` can change."""
-OBJECTS = (*map(table_key, TABLES), METRICS, CUT_INSTANCES)
+OBJECTS = (*map(table_key, TABLES), COUNTS, METRICS, CUT_INSTANCES)
 """What every publish writes again, beside the report, colours and packs."""
 
 
@@ -136,7 +141,10 @@ def write_metrics(
         document["label_agreement"] = alike
     cut = plan.objects.get(CUT_INSTANCES)
     if cut is not None:
-        document["cut_instances"] = json.loads(cut)
+        flagged = "cut_instances" if plan.cleaning is None else "unsplit_instances"
+        document[flagged] = json.loads(cut)
+    if plan.job.still is not None:
+        document["still_frames"] = _still(scenes)
     stored: dict[str, Any] = public_values(_finite(document))
     plan.objects.put(METRICS, json.dumps(stored, indent=1).encode())
     return stored
@@ -206,6 +214,15 @@ def _fits(plan: Plan, scenes: Mapping[str, SceneFigures]) -> list[dict[str, Any]
     return found
 
 
+def _still(scenes: Mapping[str, SceneFigures]) -> dict[str, int]:
+    """Frames of video that no segmenter was asked about, and of how many."""
+    videos = [figures for figures in scenes.values() if figures.layout.times is not None]
+    return {
+        "frames": sum(figures.still for figures in videos),
+        "of": sum(figures.layout.shape[0] for figures in videos),
+    }
+
+
 def _throughput(scenes: Mapping[str, SceneFigures]) -> dict[str, Any]:
     pixels = sum(figures.done_pixels for figures in scenes.values())
     seconds = math.fsum(s for figures in scenes.values() for s in figures.done_seconds)
@@ -228,6 +245,36 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def run_row(
+    plan: Plan,
+    scenes: Mapping[str, SceneFigures],
+    metrics: Mapping[str, Any],
+    counts: Counts,
+    budget: Budget,
+) -> dict[str, Any]:
+    """What `tables/runs.parquet` says of a run, but for its times."""
+    frames: Counter[str] = Counter()
+    for figures in scenes.values():
+        frames.update(figures.counts())
+    failed = frames.total() - frames["done"] - frames["pending"] - frames["gone"]
+    failed += len(plan.scan.unplaced)
+    return {
+        "version": version("segengine"),
+        "exit_code": 5 if budget.words else 3 if failed else 0,
+        "computed": counts.computed,
+        "left": plan.pending,
+        "shards": plan.shards,
+        "pixels": counts.pixels,
+        "frames.done": frames["done"],
+        "frames.failed": failed,
+        "frames.left": frames["pending"],
+        "frames.gone": frames["gone"],
+        **history.areas(metrics),
+        **history.flat(metrics),
+        **{f"pace.{stage}": 1e6 * pace for stage, pace in budget.paces.items()},
+    }
+
+
 def unshown(plan: Plan, measurer: Measurer | None) -> dict[str, Any]:
     """What the report needs to see images and truth whose URLs the store holds without credentials."""
     found: dict[str, Any] = {}
@@ -245,21 +292,40 @@ def published_mark(plan: Plan) -> str:
         for la in plan.layouts.values()
     ]
     evaluate = [plan.job.evaluate.model_dump(mode="json"), plan.job.name]
+    if plan.job.still is not None:
+        evaluate.append({"still": plan.job.still})
+    if plan.job.tracks is not None:
+        evaluate.append(plan.job.tracks.model_dump(mode="json"))
     truth = truths.of_job(plan.job.as_json())
-    unplaced = [[u.name, u.fingerprint, u.reason] for u in plan.scan.unplaced]
+    unplaced = [[u.name, u.fingerprint, u.reason] for u in _without_place(plan)]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced, VERSION])
 
 
+def _without_place(plan: Plan) -> tuple[Unplaced, ...]:
+    return (*plan.scan.unplaced, *plan.scan.waiting, *plan.scan.beyond)
+
+
 def finish(plan: Plan, log: RecordLog) -> None:
-    """Pack the records of every scene, seal it all, and say that the publish is complete."""
+    """Pack the records of every scene, seal it all, and say that the publish is complete.
+
+    A scene with drafts that a later run decides keeps them, and with them its single records.
+    """
     singles, _ = log.scenes()
-    done = [scene for scene in plan.layouts if scene in singles]
+    drafted = {scene for scene in plan.layouts if has_drafts(plan, scene)}
+    done = [scene for scene in plan.layouts if scene in singles and scene not in drafted]
     plan.objects.adopt_all()
     plan.objects.open([UNPLACED, *map(pack_key, done)])
     with plan.objects.together(len(done)):
         each_of(done, log.write_pack, plan.objects.root)
-        commit_unplaced(plan.objects, plan.scan.unplaced)
+        commit_unplaced(plan.objects, _without_place(plan))
     plan.objects.commit(published_mark(plan))
     with plan.objects.together(len(done)):
         each_of(done, log.clear, plan.objects.root)
-    plan.objects.delete_tree(WORK)
+    if not drafted:
+        plan.objects.delete_tree(WORK)
+
+
+def has_drafts(plan: Plan, scene: str) -> bool:
+    """Whether shards of a scene are drafted, and left for a later run to decide."""
+    state = plan.states[scene]
+    return plan.drafts(plan.layouts[scene]) and bool(state.pending)

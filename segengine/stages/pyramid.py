@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from segengine.dispatch.pool import Pool, Work
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
+from segengine.stages.blank import blank_checksum, blank_levels
 from segengine.stages.outcomes import needed
 from segengine.store.arrays import ArraySpec
 from segengine.store.kinds import LevelRecord, MaskRecord
@@ -30,6 +31,8 @@ class Pyramid:
         """By shard of the level that was built last."""
         self.stored: set[Place] = set()
         """Those of them that lie in the store."""
+        self.blank: list[tuple[Place, str]] = []
+        """Of the level that is being built, what lies above nothing but void, with its inputs."""
         self.old: dict[tuple[int, Place], LevelRecord] = {}
         for record in records.of(MaskRecord):
             self.checksums[record.shard] = record.checksum or record.status
@@ -46,13 +49,17 @@ class Pyramid:
         sources: dict[Place, list[tuple[Place, str]]] = defaultdict(list)
         for (f, y, x), checksum in self.checksums.items():
             sources[f, y // 2, x // 2].append(((f, y, x), checksum))
-        self.below, self.checksums, self.stored = spec, {}, set()
+        self.below, self.checksums, self.stored, self.blank = spec, {}, set(), []
+        void = blank_checksum(below)
         for place, parts in sorted(sources.items()):
             inputs = digest(sorted(parts))
             now = self.old.get((level, place))
             spoiled = (self.scene, spec.path, place) in broken
             if now is not None and now.below == inputs and not spoiled:
                 self.add(now)
+                continue
+            if now is None and all(part in below_it and sum_ == void for part, sum_ in parts):
+                self.blank.append((place, inputs))
                 continue
             task = LevelTask(
                 store=objects.root,
@@ -67,6 +74,15 @@ class Pyramid:
                 writer=objects.writer,
             )
             yield Work(f"{self.scene}/{spec.path}/{place}", build_level_shard, task)
+
+    def add_blank(self, level: int, objects: SealedObjects) -> list[LevelRecord]:
+        """Store what is void of the level that has just been built, at once."""
+        if not self.blank:
+            return []
+        made = blank_levels(objects, self.scene, level, self.below, self.blank)
+        for record in made:
+            self.add(record)
+        return made
 
     def add(self, record: LevelRecord) -> None:
         """Note a shard of the level that is being built."""
@@ -92,6 +108,9 @@ def build_pyramids(
             if isinstance(made, LevelRecord):
                 found[made.scene].add(made)
                 yield made
+        for pyramid in pyramids:
+            if level <= len(pyramid.levels):
+                yield from pyramid.add_blank(level, objects)
 
 
 def _works(

@@ -16,7 +16,9 @@ from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame, Piece, Progress
 from segengine.stages.aggregate import Measurer
-from segengine.stages.outcomes import outcomes
+from segengine.stages.blank import blank_shards
+from segengine.stages.budget import Budget
+from segengine.stages.order import Rows, in_order
 from segengine.stages.quarantine import Quarantine
 from segengine.store.keys import INSTANCES, MAPS, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, LabelRecord, MaskRecord, given_up
@@ -45,33 +47,51 @@ def segment(
     quarantine: Quarantine,
     counts: Counts,
     measurer: Measurer | None = None,
+    budget: Budget | None = None,
 ) -> Iterator[Progress]:
     """Work on every shard left to do; what a later stage decides is only drafted.
 
-    measurer: what measures each mask as soon as it is stored.
+    measurer: what measures each mask as soon as it is stored. budget: what keeps the run's hours; of
+    what it keeps from beginning `plan.undrafted` tells, and the plan's states.
     """
+    budget = budget or Budget()
+    plan.undrafted = {
+        scene: _rows_pending(plan, layout) & ~plan.states[scene].drafted
+        for scene, layout in plan.layouts.items()
+        if plan.drafts(layout)
+    }
+    total = sum(
+        int(np.count_nonzero(plan.undrafted[scene]))
+        if scene in plan.undrafted
+        else plan.states[scene].pending
+        for scene in plan.layouts
+    )
+    blank = 0
+    for made in blank_shards(plan):
+        blank += 1
+        plan.states[made.scene].done[made.shard] = True
+        counts.computed += 1
+        piece = _committed(made)
+        yield Progress("segment", blank, total, len(quarantine), counts.pixels, piece=piece)
     works = _segment_works(plan, pool.workers, measurer)
     unpacked = _Unpacked(plan)
-    total = sum(
-        int(np.count_nonzero(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted))
-        if plan.drafts(layout)
-        else plan.states[layout.scene].pending
-        for layout in plan.layouts.values()
-    )
-    for done, outcome in enumerate(outcomes(pool, works, faults), 1):
+    ended_by = budget.outcomes("segment", pool, works, faults)
+    for done, outcome in enumerate(ended_by, blank + 1):
         task: ShardTask = outcome.work.task
-        record = recorded_mask(plan, task, outcome)
-        note_failures(plan, record, quarantine)
+        found = recorded_mask(plan, task, outcome)
+        note_failures(plan, found, quarantine)
         state = plan.states[task.scene]
         state.singles = True
-        if isinstance(record, DraftRecord):
+        if task.scene in plan.undrafted:
+            plan.undrafted[task.scene][task.place] = False
+        if isinstance(found, DraftRecord):
             state.drafted[task.place] = True
         else:
             state.done[task.place] = True
-            unpacked.add(record)
+            unpacked.add(found)
             counts.computed += 1
-            counts.pixels += record.pixels
-        piece = ended(record, outcome)
+            counts.pixels += found.pixels
+        piece = ended(found, outcome)
         yield Progress("segment", done, total, len(quarantine), counts.pixels, piece=piece)
 
 
@@ -116,29 +136,58 @@ class _Unpacked:
 
 
 def _segment_works(plan: Plan, workers: int, measurer: Measurer | None) -> Iterator[Work]:
-    # The largest first, so that no worker ends long after the rest: list scheduling by falling size
-    # (Graham, 1969, "Bounds on multiprocessing timing anomalies"). Inside a scene they are much alike,
-    # and neighbours share what is decoded.
-    for layout in sorted(plan.layouts.values(), key=_largest_shard, reverse=True):
+    groups_of: dict[str, _KeyFrames] = {}
+    for layout, rows in _pending_rows(plan):
         drafts = plan.drafts(layout)
-        if drafts:
-            todo = np.argwhere(_rows_pending(plan, layout) & ~plan.states[layout.scene].drafted)
-            places: Iterator[Place] = ((int(f), int(y), int(x)) for f, y, x in todo)
-        else:
-            places = plan.pending_places(layout)
         overlaps = plan.overlaps(layout)
-        groups = None if layout.seeks is None else _KeyFrames(plan, layout, workers)
+        if layout.seeks is not None and layout.scene not in groups_of:
+            groups_of[layout.scene] = _KeyFrames(plan, layout, workers)
+        groups = groups_of.get(layout.scene)
+        places = (place for place in _places(plan, layout, rows) if _is_fitted(plan, layout, place))
         for place, later in _with_later(places, workers if overlaps else 0):
             task = plan.task(
                 layout,
                 place,
                 draft=drafts,
-                hint=_hint(layout, later),
+                hint=_hint(plan, layout, later),
                 measuring=None if drafts else measuring(measurer, layout, place),
             )
             follow = _foreseeing if overlaps else None
             together = None if groups is None else groups.of(task)
             yield Work(f"{layout.scene}/{place}", compute_shard, task, follow, together)
+
+
+def _pending_rows(plan: Plan) -> Iterator[tuple[Layout, Rows]]:
+    """Scenes in the order they are worked on, and of each the rows of its shard grid; None: all."""
+    if plan.job.budget is not None:
+        yield from in_order(plan.layouts.values(), plan.job.budget.order)
+        return
+    # The largest first, so that no worker ends long after the rest: list scheduling by falling size
+    # (Graham, 1969, "Bounds on multiprocessing timing anomalies"). Inside a scene they are much alike,
+    # and neighbours share what is decoded.
+    for layout in sorted(plan.layouts.values(), key=_largest_shard, reverse=True):
+        yield layout, None
+
+
+def _places(plan: Plan, layout: Layout, rows: Rows) -> Iterator[Place]:
+    """Shards left to do, or to draft, of some rows."""
+    if plan.drafts(layout):
+        todo = _rows_pending(plan, layout) & ~plan.states[layout.scene].drafted
+    else:
+        todo = ~plan.states[layout.scene].done
+    if rows is not None:
+        held = todo[rows]
+        found = np.argwhere(held)
+        found[:, 0] = rows[found[:, 0]]
+    else:
+        found = np.argwhere(todo)
+    for f, y, x in found:
+        yield int(f), int(y), int(x)
+
+
+def _is_fitted(plan: Plan, layout: Layout, place: Place) -> bool:
+    """False where the survey was ended before it had come to the fit that labels a shard."""
+    return not plan.unsurveyed or plan.group(layout, place[0]) not in plan.unsurveyed
 
 
 class _KeyFrames:
@@ -190,11 +239,11 @@ def _with_later(places: Iterator[Place], ahead: int) -> Iterator[tuple[Place, Pl
         yield queue.popleft(), later
 
 
-def _hint(layout: Layout, place: Place | None) -> Hint | None:
+def _hint(plan: Plan, layout: Layout, place: Place | None) -> Hint | None:
     if place is None:
         return None
-    window = layout.window(place)
-    return Hint(window, layout.frames(window.start[0], window.stop[0]))
+    window, reads = layout.window(place), plan.reads(layout, place)
+    return Hint(window, layout.frames(window.start[0], window.stop[0], reads))
 
 
 def _foreseeing(task: ShardTask, then: ShardTask | None) -> ShardTask:
@@ -256,6 +305,12 @@ def ended(record: LabelRecord, outcome: Outcome) -> Piece:
         reason=failures[0].reason if failures else outcome.reason,
         final=not isinstance(record, DraftRecord),
     )
+
+
+def _committed(record: MaskRecord) -> Piece:
+    """The same of a shard that no worker had to do with."""
+    size = sum(stored.bytes for stored in record.objects)
+    return Piece(record.scene, record.shard, seconds=record.seconds, bytes=size)
 
 
 def note_failures(plan: Plan, record: LabelRecord, quarantine: Quarantine) -> None:

@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from segengine import asked
+from segengine.ahead import requested
 from segengine.dispatch.pool import InProcess, Outcome, Pool, Work
 from segengine.errors import SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
-from segengine.planning.plan import Fit, Plan
+from segengine.planning.plan import Fit, Plan, take_fit
 from segengine.progress import Progress
+from segengine.stages.budget import Budget
 from segengine.stages.outcomes import outcomes
-from segengine.store.keys import fit_key, surveys_folder
+from segengine.store.keys import FITS, fit_key, surveys_folder
 from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout
 from segengine.store.values import decode
 from segengine.types import Place
+from segengine.worker.fits import Committed, read_committed
 from segengine.worker.survey import fit_states, survey_batch
 from segengine.worker.tasks import FitTask, Fitted, Surveyed, SurveyTask
 
@@ -34,10 +37,24 @@ class _Group:
     frame: int | None = None
     batches: list[SurveyTask] = field(default_factory=list)
     found: dict[str, Surveyed] = field(default_factory=dict)
+    lost: bool = False
+    """A batch of it was given up."""
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether nothing of it is left to survey."""
+        return self.lost or len(self.found) == len(self.batches)
 
 
-def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
-    """Survey and fit what has no committed fit; afterwards `plan.fits` is complete."""
+def survey(
+    plan: Plan, pool: Pool, faults: FaultsSpec, budget: Budget | None = None
+) -> Iterator[Progress]:
+    """Survey and fit what has no committed fit; afterwards `plan.fits` is complete.
+
+    Except where `budget` ends it before: `plan.unsurveyed` has what is left to a later run, which
+    takes up what is surveyed.
+    """
+    budget = budget or Budget()
     groups = _groups(plan)
     if not groups:
         return
@@ -58,7 +75,7 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
     works = (
         Work(b.key, survey_batch, b) for g in groups for b in g.batches if b.key not in g.found
     )
-    for outcome in outcomes(pool, works, faults):
+    for outcome in budget.outcomes("survey", pool, works, faults):
         group = by_batch[outcome.work.key]
         done += 1
         if outcome.status == "done":
@@ -70,6 +87,9 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
             scene = outcome.work.task.shards[0].scene
             _lose(plan, group, outcome, f"survey: {outcome.status} in a batch of scene {scene}")
         yield Progress("survey", done, total, pixels=pixels)
+    left = [group for group in groups if not group.is_surveyed or budget.is_over(pool.workers)]
+    plan.unsurveyed = frozenset(group.name for group in left)
+    groups = [group for group in groups if group.name not in plan.unsurveyed]
     # Workers write the fits: what lies there must not be taken for a damaged one meanwhile.
     plan.objects.open([fit_key(group.name) for group in groups])
     for outcome in _fit(plan, groups, pool, faults):
@@ -93,11 +113,14 @@ def survey(plan: Plan, pool: Pool, faults: FaultsSpec) -> Iterator[Progress]:
 def _groups(plan: Plan) -> list[_Group]:
     """Fits that shards still to do are waiting for."""
     found: dict[str, _Group] = {}
+    if asked.scope(plan.plugin) == "frame":
+        _take_fits_of_frames(plan)
     for layout in plan.layouts.values():
         if asked.scope(plan.plugin) == "frame":
             for frame in sorted({place[0] for place in plan.pending_places(layout)}):
                 name = plan.group(layout, frame)
-                if name is not None and not layout.frame(frame).gone:
+                known = name is None or name in plan.fits
+                if name is not None and not known and not layout.frame(frame).gone:
                     found[name] = _Group(name, [layout], frame)
         else:
             name = plan.group(layout, 0)
@@ -108,6 +131,27 @@ def _groups(plan: Plan) -> list[_Group]:
         for group in found.values()
         if group.frame is not None or any(plan.states[la.scene].pending for la in group.layouts)
     ]
+
+
+def _take_fits_of_frames(plan: Plan) -> None:
+    """Fits that an earlier run made of just these frames, and ended before their shards were done."""
+    there = set(plan.objects.children(FITS)[1])
+    wanted = {
+        name: layout.frame(frame)
+        for layout in plan.layouts.values()
+        if there and layout.cut
+        for frame in sorted({place[0] for place in plan.pending_places(layout)})
+        if (name := plan.group(layout, frame)) is not None and name in there
+    }
+
+    def look(name: str) -> Committed | None:
+        return read_committed(plan.objects, fit_key(name))
+
+    found = requested(list(wanted), look, plan.objects.root)
+    for (name, ref), fit in zip(wanted.items(), found, strict=True):
+        same = {"job": plan.fingerprint, "inputs": {ref.name: ref.fingerprint}}
+        if fit is not None and all(fit.about[key] == value for key, value in same.items()):
+            take_fit(plan, name, fit)
 
 
 def _batches(plan: Plan, group: _Group, size: int) -> Iterator[SurveyTask]:
@@ -179,6 +223,7 @@ def _lose(plan: Plan, group: _Group, outcome: Outcome, what: str) -> None:
         raise SegengineError(
             f"{what}: {outcome.reason}; nothing is segmented without it: mend it or run again later"
         )
+    group.lost = True
     layout = group.layouts[0]
     name = layout.frame_name(group.frame)
     plan.lost[layout.scene, group.frame] = FrameFailure(
@@ -225,6 +270,8 @@ def _fit_work(plan: Plan, group: _Group) -> Work | None:
             scene, _, index = item.partition("\n")
             frame = layouts[scene].frame(int(index))
             seen[frame.name] = frame.fingerprint
+            if frame.mosaic is not None:
+                seen.update((each.name, each.fingerprint) for each in frame.mosaic.members)
     if not seen:
         return None
     about = {"job": plan.fingerprint, "inputs": seen}

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ from segengine.store.records import SceneRecords
 from segengine.types import Color, Place
 from segengine.urls import public
 
-TABLES = ("frames", "shards", "instances")
+TABLES = ("frames", "shards", "instances", "tracks")
 LISTED = 100
 """Cut instances that are named."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
@@ -128,6 +129,8 @@ class SceneFigures:
         self.instances: set[Place] = set()
         """Shards with instances, whose rows are stored."""
         self.shards = _ShardRows(layout.scene)
+        self.still = 0
+        """Frames that have the mask of one before, as far as shards of whole frames tell."""
         self.done_pixels = 0
         self.done_seconds = array("d")
         """Of the shards that are done."""
@@ -148,6 +151,7 @@ class SceneFigures:
         )
         if record.status == "done":
             self.done_pixels += record.pixels
+            self.still += record.still if record.shard[1:] == (0, 0) else 0
             self.done_seconds.append(record.seconds)
         if any(o.array == INSTANCES for o in record.objects):
             self.instances.add(record.shard)
@@ -217,6 +221,19 @@ class SceneFigures:
             return "corrupt", NO_PIXEL
         return "done", ""
 
+    def counts(self) -> Counter[str]:
+        """Frames by status."""
+        _, rows, columns = self.layout.grid
+        frames = self.layout.shape[0]
+        odd = self.committed < rows * columns
+        if not self.valid.any():
+            odd[:] = True
+        odd |= self.layout.gone if self.layout.stacked else bool(self.layout.gone[0])
+        odd[list(self.failures)] = True
+        found = Counter({"done": frames - int(np.count_nonzero(odd))})
+        found.update(self.status(int(frame))[0] for frame in np.flatnonzero(odd))
+        return found
+
     def failed(self) -> Iterator[FailedFrame]:
         """Quarantined frames."""
         frames: Iterable[int] = sorted(self.failures)
@@ -277,7 +294,7 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
 def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """`tables/instances.parquet`, where the segmenter finds instances; one frame in memory at a time.
 
-    Notes for `write_metrics` which of them are cut.
+    Notes for `write_metrics` which of them are cut, or were too large to be split.
     """
     if "instances" not in plan.outputs:
         for key in (INSTANCE_TABLE, CUT_INSTANCES):
@@ -288,11 +305,9 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, TABLE_SCHEMA, compression="zstd") as writer:
         for scene, layout in sorted(plan.layouts.items()):
-            for f in range(layout.grid[0]):
-                rows = _rows(plan, scenes[scene], layout.frame_shards(f))
+            for f, rows in enumerate(scene_rows(plan, scenes[scene])):
                 ref = layout.frame(f * layout.shard[0])
-                if layout.cut:
-                    rows = merged(rows, (ref.height, ref.width))
+                if layout.cut or plan.cleaning is not None:  # which flags what it could not split
                     cut = rows.filter(rows.column("cut"))
                     count[scene] = count.get(scene, 0) + cut.num_rows
                     some = cut.slice(0, LISTED - len(listed))
@@ -303,6 +318,17 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     plan.objects.put(INSTANCE_TABLE, sink.getvalue())
     found = {"count": sum(count.values()), "scenes": count, "listed": listed}
     plan.objects.put(CUT_INSTANCES, json.dumps(found).encode())
+
+
+def scene_rows(plan: Plan, figures: SceneFigures) -> Iterator[pa.Table]:
+    """The objects of a scene, whole, a row of shards at a time: in the order of its frames."""
+    layout = figures.layout
+    for f in range(layout.grid[0]):
+        rows = _rows(plan, figures, layout.frame_shards(f))
+        if layout.cut:
+            ref = layout.frame(f * layout.shard[0])
+            rows = merged(rows, (ref.height, ref.width))
+        yield rows
 
 
 def _rows(plan: Plan, figures: SceneFigures, places: Iterable[Place]) -> pa.Table:

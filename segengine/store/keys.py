@@ -77,6 +77,10 @@ def table_key(name: str) -> str:
 
 
 INSTANCE_TABLE = table_key("instances")
+RUNS = table_key("runs")
+TRACK_TABLE = table_key("tracks")
+COUNTS = f"{TABLES}/counts.csv"
+"""What crosses lines and stands in zones."""
 
 # ------------------------------------------------------------------------------------------ scenes
 
@@ -209,6 +213,16 @@ def work_folder(scene: str) -> str:
 def draft_key(scene: str, place: Place) -> str:
     """Key of a shard's provisional map."""
     return f"{WORK}/{scene}/draft/{_dotted(place)}"
+
+
+def parts_key(scene: str, place: Place) -> str:
+    """Key of a shard's provisional components."""
+    return f"{WORK}/{scene}/parts/{_dotted(place)}"
+
+
+def split_key(scene: str, owner: Place, place: Place) -> str:
+    """Key of what the components that a shard answers for were split into, in one of their shards."""
+    return f"{WORK}/{scene}/split/{_dotted(owner)}/{_dotted(place)}"
 
 
 def kept_key(scene: str, place: Place) -> str:

@@ -134,6 +134,15 @@ class MaskRecord(LabelRecord):
     """Pixels labelled, void not counted."""
     confidence: tuple[int, ...] = ()
     """Confidence of each frame's labels, added up, where it is stored."""
+    still: int = field(
+        default=0,
+        metadata=column(
+            "payload",
+            lambda still: json.dumps({"still": still}) if still else "",
+            lambda text: json.loads(text)["still"] if text else 0,
+        ),
+    )
+    """Frames that do not move, and have the mask of one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

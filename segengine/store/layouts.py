@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 
 from segengine import tiling
 from segengine.ahead import is_far, several
+from segengine.mosaics import Mosaic
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Part, Place, Window
 from segengine.urls import public
+
+Reads = tuple[slice, slice]
+"""Rows and columns of a frame that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +57,24 @@ class Layout:
     attributes: dict[str, Any] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     """One a band, of a scene of several files."""
+    mosaic: Mosaic | None = None
+    """The scenes that a map is made of, which is one frame."""
 
     @property
     def public(self) -> Layout:
         """The same as it is committed: without credentials that a URL may carry."""
         shown = tuple(map(public, self.uris))
-        parts = tuple(replace(part, uri=public(part.uri)) for part in self.parts)
-        if (shown, parts) == (self.uris, self.parts):
+        parts = _shown(self.parts)
+        mosaic = None if self.mosaic is None else _public(self.mosaic)
+        if (shown, parts) == (self.uris, self.parts) and mosaic is self.mosaic:
             return self
-        return replace(self, uris=shown, parts=parts)
+        return replace(self, uris=shown, parts=parts, mosaic=mosaic)
 
     @property
     def files(self) -> tuple[str, ...]:
         """uris of all that its frames are read from, each once."""
+        if self.mosaic is not None:
+            return self.mosaic.files
         found = dict.fromkeys((*self.uris, *(part.uri for part in self.parts)))
         return tuple(uri for uri in found if uri)
 
@@ -90,6 +99,12 @@ class Layout:
         """Where it lies."""
         return Placing.of(self.attributes, *self.shape[1:])
 
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """Of a volume's pixels (y, x), in millimetres; None: not known."""
+        sides = self.attributes.get("volume", {}).get("spacing")
+        return None if sides is None else (float(sides[1]), float(sides[2]))
+
     def window(self, place: Place) -> Window:
         """The box of a shard."""
         return tiling.shard_window(place, self.shape, self.shard)
@@ -102,14 +117,17 @@ class Layout:
             return self.names[0]
         return f"{self.names[0]}#{int(self.positions[index])}"
 
-    def frame(self, index: int) -> FrameRef:
-        """What a worker needs to read a frame."""
+    def frame(self, index: int, reads: Reads | None = None) -> FrameRef:
+        """What a worker needs to read a frame; `reads`: only rows and columns of it."""
         i = index if self.stacked else 0
+        mosaic = self._under(reads)
         return FrameRef(
             index=index,
             name=self.frame_name(index),
             uri=self.uris[i],
-            fingerprint=self.fingerprints[i],
+            fingerprint=self.fingerprints[i]
+            if mosaic is None or mosaic is self.mosaic
+            else mosaic.fingerprint,
             height=int(self.heights[i]),
             width=int(self.widths[i]),
             position=0 if self.positions is None or self.stacked else int(self.positions[index]),
@@ -118,18 +136,32 @@ class Layout:
             else (int(self.seeks[index, 0]), int(self.seeks[index, 1])),
             gone=bool(self.gone[i]),
             parts=self.parts,
+            mosaic=mosaic,
         )
 
-    def frames(self, start: int = 0, stop: int | None = None) -> tuple[FrameRef, ...]:
-        """Frames [start, stop)."""
-        return tuple(self.frame(i) for i in range(start, self.shape[0] if stop is None else stop))
+    def frames(
+        self, start: int = 0, stop: int | None = None, reads: Reads | None = None
+    ) -> tuple[FrameRef, ...]:
+        """Frames [start, stop); `reads`: what of them is read, where not all is."""
+        last = self.shape[0] if stop is None else stop
+        return tuple(self.frame(i, reads) for i in range(start, last))
 
-    def inputs(self, first: int, last: int) -> str:
+    def _under(self, reads: Reads | None) -> Mosaic | None:
+        """The scenes of a map, or those of them that a part of it needs."""
+        if self.mosaic is None or reads is None:
+            return self.mosaic
+        return self.mosaic.touching(*reads)
+
+    def inputs(self, first: int, last: int, reads: Reads | None = None) -> str:
         """What frames [first, last) are read from: fingerprints, joined by blanks; of one file, once.
+        Of a map that of the scenes which `reads`, rows and columns, needs.
 
         Release 0.1 labelled one frame of a file in the place of another: where frames that are decoded
         whole are cut, and where GDAL lists ten pages or more. What it stored of those is made again.
         """
+        mosaic = self._under(reads)
+        if mosaic is not None and mosaic is not self.mosaic:
+            return mosaic.fingerprint
         if self.stacked:
             return " ".join(self.fingerprints[first:last])
         swapped = self.kind == "raster" or (self.cut and not self.windowed)
@@ -145,19 +177,45 @@ class Layout:
         return [(place_f, y, x) for y in range(rows) for x in range(columns)]
 
 
+def _shown(parts: Sequence[Part]) -> tuple[Part, ...]:
+    return tuple(replace(part, uri=public(part.uri)) for part in parts)
+
+
+def _public(mosaic: Mosaic) -> Mosaic:
+    """A map as it is committed; itself where no URL of its scenes carries anything."""
+    members = tuple(
+        replace(member, uri=public(member.uri), parts=_shown(member.parts))
+        for member in mosaic.members
+    )
+    return mosaic if members == mosaic.members else replace(mosaic, members=members)
+
+
+WAITING = "waiting"
+"""Kind of an input that is still being written."""
+OUTSIDE = "outside"
+"""Kind of an input that lies outside the job's area: nothing is wrong with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """An input whose header cannot be read: it takes no place."""
+    """An input that takes no place: its header cannot be read, it waits for the next run, or it lies
+    outside the job's area."""
 
     name: str
     uri: str
     fingerprint: str
     kind: str
     reason: str
+    """Of one outside, by what it was found so: the area and the grid."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", public(self.uri))
         object.__setattr__(self, "reason", public(self.reason))
+
+    @property
+    def waits(self) -> bool:
+        """It is still being written: no failure."""
+        return self.kind == WAITING
 
 
 def load_layouts(objects: Objects) -> dict[str, Layout]:
@@ -174,7 +232,17 @@ def load_layout(objects: Objects, scene: str) -> Layout | None:
 
 
 def load_unplaced(objects: Objects) -> tuple[Unplaced, ...]:
-    """Inputs that took no place in the last run; they are read again where that is damaged."""
+    """Inputs that took no place in the last run, those that wait among them; they are read again
+    where that is damaged."""
+    return tuple(each for each in _left_out(objects) if each.kind != OUTSIDE)
+
+
+def load_outside(objects: Objects) -> tuple[Unplaced, ...]:
+    """Inputs outside the job's area in the last run, which took no place; the area is their reason."""
+    return tuple(each for each in _left_out(objects) if each.kind == OUTSIDE)
+
+
+def _left_out(objects: Objects) -> tuple[Unplaced, ...]:
     found = _committed(objects, UNPLACED)
     return found if isinstance(found, tuple) else ()
 
@@ -193,5 +261,5 @@ def commit_layout(objects: Objects, layout: Layout) -> None:
 
 
 def commit_unplaced(objects: Objects, unplaced: Sequence[Unplaced]) -> None:
-    """Write the list of inputs without a place."""
+    """Write the list of inputs without a place, those outside the job's area among them."""
     objects.put(UNPLACED, encode(tuple(unplaced)))

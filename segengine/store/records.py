@@ -182,10 +182,18 @@ class RecordLog:
 
         Killed in between, the singles still say the same as the pack.
         """
+        self.add_to_pack(scene, records)
+        each_of(records, lambda record: self.objects.delete(record.key), self.objects.root)
+
+    def add_to_pack(self, scene: str, records: Collection[Record]) -> None:
+        """Put records of a scene that have no singles into its parquet file."""
         from segengine.store.packs import pack_records
 
         self.objects.put(pack_key(scene), pack_records(records, self.table(scene)))
-        each_of(records, lambda record: self.objects.delete(record.key), self.objects.root)
+
+    def has_drafts(self, scene: str) -> bool:
+        """Whether shards of a scene are drafted, for a later run to decide."""
+        return any(kind == DraftRecord.KIND for kind, _ in self.singles(scene))
 
     def clear(self, scene: str) -> None:
         """Delete the single records of a scene, once it is packed."""

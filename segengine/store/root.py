@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,21 @@ def check_place(objects: Objects) -> None:
             raise JobError(
                 f"store.path: {root} holds other files and no store; name an empty folder"
             )
+
+
+def require_writable(objects: Objects) -> None:
+    """Raise JobError where a local store, or the folder that it is to be made in, takes no files."""
+    if not isinstance(objects, LocalObjects):
+        return
+    above = Path(objects.root)
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise JobError(f"store.path: {above} cannot be written: {why}") from None
 
 
 def root_documents(attributes: Mapping[str, Any]) -> dict[str, bytes]:

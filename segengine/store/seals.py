@@ -40,6 +40,7 @@ from segengine.store.keys import (
     RECORDS,
     REPORT,
     ROOT,
+    RUNS,
     SCENES,
     SEALS,
     SEALS_COPY,
@@ -132,12 +133,12 @@ def is_sealed(key: str) -> bool:
 
 
 _TWICE = (f"{LAYOUTS}/", f"{FITS}/")
-_HOLDS_COPIES = ("", RECORDS, *(prefix.rstrip("/") for prefix in _TWICE))
+_HOLDS_COPIES = ("", RECORDS, TABLES, *(prefix.rstrip("/") for prefix in _TWICE))
 
 
 def is_kept_twice(key: str) -> bool:
     """True for what nothing else in the store, and no input, could tell again."""
-    return is_pack(key) or key.startswith(_TWICE) or key in (ROOT, UNPLACED)
+    return is_pack(key) or key.startswith(_TWICE) or key in (ROOT, UNPLACED, RUNS)
 
 
 def sealed_report(page: str) -> bytes:

@@ -300,8 +300,10 @@ def _require_bad(source: Source, layout: Layout, refs: list[FrameRef], what: str
             raise AssertionError(
                 f"{name}.probe of {where}, raises {said(error)}; raise CorruptInputError with a reason"
             ) from error
-        ref = own[-1]
-        tile = _read(source, [ref], slice(0, ref.height), slice(0, ref.width))[0]
+        # Of a volume a file is a frame, and which one the source knows.
+        tried = own if own[0].parts else own[-1:]
+        tiles = _read(source, tried, slice(0, own[0].height), slice(0, own[0].width))
+        tile = next((t for t in tiles if isinstance(t, Unreadable)), tiles[-1])
         require(
             seen or isinstance(tile, Unreadable),
             f"{name} takes {where}, for a picture; look at lengths and marks, and yield Unreadable",

@@ -21,6 +21,7 @@ from segengine.errors import JobError, MissingTruthError, SegengineError
 from segengine.measuring.truth import DataSetTruth, TruthProvider, from_json, of_job
 from segengine.planning.layout import Cut
 from segengine.planning.scan import scan
+from segengine.planning.trained import side_of
 from segengine.registry import reader
 from segengine.training import patches, split
 from segengine.training._scaling import nearest, neutral, resized, scaled
@@ -44,6 +45,9 @@ class Frame:
     source: Source
     truth: TruthRef
     provider: TruthProvider
+    side: float | None = None
+    """Metres a pixel; None: nothing tells."""
+    band_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -76,6 +80,10 @@ class Data:
     bands: int
     notes: tuple[str, ...]
     """What was left out, and why."""
+    resolution: float | None = None
+    """Metres a pixel of all frames; None: they differ, or nothing tells."""
+    band_names: tuple[str, ...] = ()
+    """Of all frames; empty: they differ, or have none."""
 
     @property
     def void(self) -> int:
@@ -103,6 +111,8 @@ def open_data(job: TrainJob) -> Data:
     except ValueError as error:
         raise JobError(f"input.scale.{error}") from None
     learned, looked_at = (_part(job, frames, len(classes)) for frames in chosen)
+    sides = {frame.side for part in chosen for frame in part}
+    names = {frame.band_names for part in chosen for frame in part}
     return Data(
         train=learned,
         validation=looked_at,
@@ -110,6 +120,9 @@ def open_data(job: TrainJob) -> Data:
         colors=colors,
         bands=bands,
         notes=tuple(dict.fromkeys(notes)),
+        # What was made smaller has no resolution of its own.
+        resolution=None if len(sides) > 1 or job.input.resize is True else sides.pop(),
+        band_names=() if len(names) > 1 else names.pop(),
     )
 
 
@@ -173,6 +186,8 @@ def _frames(job: TrainJob, spec: Mapping[str, Any]) -> tuple[list[Frame], list[s
                 source=readers[layout.kind],
                 truth=true,
                 provider=provider,
+                side=side_of(layout),
+                band_names=tuple(layout.attributes.get("band_names") or ()),
             )
         )
     if not frames:
@@ -183,6 +198,7 @@ def _frames(job: TrainJob, spec: Mapping[str, Any]) -> tuple[list[Frame], list[s
         )
     notes = [f"{missing:,} frames have no truth and are left out"] if missing else []
     notes += [f"{bad.name} cannot be read and is left out: {bad.reason}" for bad in found.unplaced]
+    notes += [f"{late.name} is still being written and is left out" for late in found.waiting]
     frames.sort(key=lambda f: (f.ref.name.encode("utf-8", "surrogateescape"), f.ref.position))
     return frames, notes
 

@@ -228,6 +228,8 @@ def bundle_of(job: TrainJob, data: Data, metrics: Mapping[str, float]) -> Bundle
         resize=job.input.resize is True,
         job=portable(job),
         metrics=dict(metrics),
+        resolution=data.resolution,
+        band_names=data.band_names,
     )
     if found.resize:
         return found

@@ -114,7 +114,11 @@ class TextFile:
             code = 1 if summary is None else summary.exit_code
             yield "segengine_run_end_timestamp_seconds", "When it ended.", one(self._ended)
             yield "segengine_run_success", "1 where it came to its end.", one(summary is not None)
-            yield "segengine_run_exit_code", "3 while frames are quarantined.", one(code)
+            yield (
+                "segengine_run_exit_code",
+                "3 while frames are quarantined; 5: out of time.",
+                one(code),
+            )
 
 
 def _one(value: float) -> list[Sample]:

@@ -11,7 +11,7 @@ The driver tries a `Retry` again (`segengine.dispatch.pool`), and takes all else
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -49,6 +49,11 @@ def recorded(
         return record
 
     return tried(done)
+
+
+def timed_together(records: Sequence[R], seconds: float) -> list[R]:
+    """Records of work that is done just now, all at once and at the first try, which took so long."""
+    return [timed(record, 1, seconds / len(records)) for record in records]
 
 
 def timed(record: R, attempt: int, seconds: float) -> R:

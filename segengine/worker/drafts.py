@@ -1,7 +1,8 @@
 """Provisional maps below `work/`, which the stitch stage decides, and their border summaries.
 
 A Linker's draft holds strengths, and its summary the pieces at its border (`segengine.instances.pieces`). A
-draft of objects holds the window's own ids, and its summary its objects (`segengine.instances.join`).
+draft of objects holds the window's own ids, and its summary its objects (`segengine.instances.join`). That
+of clean components has an object of its own for their numbers (`segengine.instances.parts`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.instances.boxes import row_of
+from segengine.instances.cleaning import Cleaned, Sides
 from segengine.instances.join import Seen, see
+from segengine.instances.parts import parts_of
 from segengine.instances.pieces import Pieces, find_pieces
 from segengine.instances.rle import decode_rle
 from segengine.store.blobs import Objects
-from segengine.store.keys import draft_key
+from segengine.store.keys import draft_key, parts_key
 from segengine.store.kinds import DraftRecord
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Place, Window
@@ -34,7 +37,7 @@ Row = dict[str, Any]
 
 
 def read_summary(record: DraftRecord) -> Any:
-    """The border summary in a draft's record: Pieces or Seen."""
+    """The border summary in a draft's record: Pieces, Seen or Parts."""
     return decode(base64.b64decode(record.summary))
 
 
@@ -117,6 +120,34 @@ def write_objects_draft(
     body = (labels, found.ids, found.rows, probabilities, confidence)
     objects.put(draft_key(task.scene, task.place), encode(body))
     return _text(found.seen)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowParts:
+    """A window's clean components as they are drafted."""
+
+    found: Cleaned
+    goes_on: Sides
+    width: int
+    """Of the frame."""
+
+
+def write_parts_draft(
+    objects: Objects,
+    task: ShardTask,
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32] | None,
+    window: WindowParts | None,
+    confidence: NDArray[np.uint8] | None = None,
+) -> str:
+    """Store a window's labels, and the numbers of its components; returns its summary for the record."""
+    body: tuple[Any, ...] = (labels, None, {}, probabilities, confidence)
+    objects.put(draft_key(task.scene, task.place), encode(body))
+    if window is None:  # nothing could be read
+        return ""
+    objects.put(parts_key(task.scene, task.place), encode(window.found.ids))
+    corner = (task.window.start[1], task.window.start[2])
+    return _text(parts_of(window.found, window.goes_on, corner, window.width))
 
 
 @dataclass(frozen=True, slots=True)

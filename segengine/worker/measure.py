@@ -29,7 +29,17 @@ from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, arr
 from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord, ShardMeasures
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Pixels, Place, Prediction, Truth, TruthRef, Unreadable, Window
+from segengine.types import (
+    Bool,
+    FrameRef,
+    Pixels,
+    Place,
+    Prediction,
+    Truth,
+    TruthRef,
+    Unreadable,
+    Window,
+)
 from segengine.worker.attempts import recorded
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import Damaged, Retry, ShardTask
@@ -72,6 +82,8 @@ class MeasureTask:
     """How the images are read, as JSON, where a metric needs them."""
     area: str = field(default="", repr=False)
     """The same where only what lies in the job's area is scored."""
+    spacing: tuple[float, float] | None = None
+    """Of pixels (y, x), in millimetres; None: not known."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""
     attempt: int = 1
@@ -128,6 +140,7 @@ def measure_stored(
         key=how.key,
         cut=shard.cut,
         area=how.area,
+        spacing=how.spacing,
         writer=writer,
     )
     measure(task, maps)
@@ -146,13 +159,16 @@ def _measured(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> MeasureRec
     )
 
 
+_OBJECTS = frozenset(("objects", "truth_objects"))
+NO_SPACING = "its scene says no spacing; figures in millimetres leave it out"
 LACKING = "its truth has only classes; figures of instances leave it out"
 
 
 def read_payload(record: MeasureRecord) -> dict[str, Any]:
     """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth;
     `unknown`: by frame, pixels of each of the truth's values that is no class; `lacking`: by frame,
-    what its truth does not tell some of the folds."""
+    what its truth does not tell some of the folds; `counted`, where a job has an area: by frame, pixels
+    of its truth that lie in it."""
     found: dict[str, Any] = decode(base64.b64decode(record.states))
     return found
 
@@ -161,56 +177,75 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
     states: dict[int, list[Any]] = {}
     missing: dict[int, str] = {}
     unknown: dict[int, dict[int | float | str, int]] = {}
+    counted: dict[int, int] = {}
     lacking: dict[int, str] = {}
     provider = truths.from_json(task.truth) if task.truth else None
-    folds, maps = task.folds, _Maps(task, held)
+    folds = [None if fold is None else fold.scaled(task.spacing) for fold in task.folds]
+    unscaled = any(f and not scaled for f, scaled in zip(task.folds, folds, strict=True))
+    maps = _Maps(task, held)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
     for i, ref in enumerate(task.frames):
         rows, cols = slice(y0, min(y1, ref.height)), slice(x0, min(x1, ref.width))
         if rows.stop <= rows.start or cols.stop <= cols.start:
             continue
         truth: Truth | None = None
+        inside = None if provider is None else _within(task, ref, rows, cols)
         if provider is not None:
             try:
-                truth = provider.load(ref, task.truths[i], rows, cols)
+                truth = provider.load(ref, task.truths[i], rows, cols, inside)
             except MissingTruthError as error:
                 missing[ref.index] = str(error)
             else:
-                truth = _within(task, truth, ref, rows, cols)
                 if truth.unknown:
                     unknown[ref.index] = dict(truth.unknown)
+                if inside is not None:
+                    counted[ref.index] = int(np.count_nonzero(inside))
         todo = [f if f is not None and _can(f, truth) else None for f in folds]
         if truth is not None and any(f and not can for f, can in zip(folds, todo, strict=True)):
             lacking[ref.index] = LACKING
+        elif unscaled:
+            lacking[ref.index] = NO_SPACING
         if not any(todo):
             continue
         needs = {need for fold in todo if fold is not None for need in fold.uses}
         prediction = _prediction(maps, ref, rows, cols, needs)
+        if inside is not None and (prediction.objects is not None or needs & _OBJECTS):
+            whole = _within(task, ref, slice(0, ref.height), slice(0, ref.width))
+            truth, prediction = _objects_within(truth, prediction, whole)
         nothing = Truth(np.full(prediction.labels.shape, 255, np.uint8))
         pixels = _pixels(task, ref, rows, cols) if "pixels" in needs else None
         states[ref.index] = [
             None if fold is None else fold.part(prediction, truth or nothing, pixels)
             for fold in todo
         ]
-    return {"states": states, "missing": missing, "unknown": unknown, "lacking": lacking}
+    found = {"states": states, "missing": missing, "unknown": unknown, "lacking": lacking}
+    return found | ({"counted": counted} if counted else {})
 
 
-def _within(task: MeasureTask, truth: Truth, ref: FrameRef, rows: slice, cols: slice) -> Truth:
-    """The truth, which says nothing of what lies outside the job's area."""
+def _within(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
+    """(y, x) what of a window lies in the job's area; None: there is none."""
     if not task.area:
-        return truth
+        return None
     kind, spec = json.loads(task.area)
     try:
-        inside = asked.within(reader(kind, spec), ref, rows, cols)
+        return asked.within(reader(kind, spec), ref, rows, cols)
     except (CorruptInputError, TransientInputError) as error:
         raise OSError(f"{ref.name}: {error}") from error
+
+
+def _objects_within(
+    truth: Truth | None, prediction: Prediction, inside: Bool | None
+) -> tuple[Truth | None, Prediction]:
+    """Both without what of their objects lies outside the job's area."""
+    from segengine.instances.inside import objects_inside
+
     if inside is None or inside.all():
-        return truth
-    labels, instances = truth.labels.copy(), truth.instances
-    labels[:, ~inside] = np.iinfo(labels.dtype).max
-    if instances is not None:
-        instances = np.where(inside, instances, np.uint32(0))
-    return replace(truth, labels=labels, instances=instances)
+        return truth, prediction
+    if truth is not None and truth.objects is not None:
+        truth = replace(truth, objects=objects_inside(truth.objects, inside))
+    if prediction.objects is not None:
+        prediction = replace(prediction, objects=objects_inside(prediction.objects, inside))
+    return truth, prediction
 
 
 def _pixels(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Pixels:

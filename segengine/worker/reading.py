@@ -10,7 +10,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -93,6 +93,11 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def source_of(task: ShardTask) -> Source:
+    """What reads a task's frames."""
+    return _reader(task.kind, task.source)
+
+
 def _read(
     task: ShardTask, frames: Sequence[FrameRef], rows: slice, cols: slice
 ) -> Iterator[tuple[FrameRef, Tile | Unreadable]]:
@@ -107,16 +112,38 @@ def _read(
         tile = _CACHE.get(source, task.source, ref)
         if isinstance(tile, Tile):
             valid = None if tile.valid is None else tile.valid[rows, cols]
-            tile = Tile(tile.pixels[rows, cols], valid)
+            tile = replace(tile, pixels=tile.pixels[rows, cols], valid=valid)
         yield ref, tile
 
 
 @dataclass(slots=True)
 class Batch:
-    """Frames of equal size, read and ready for one call."""
+    """Frames of equal size, read and ready for one call, which labels the tiles."""
 
     frames: list[FrameRef] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
+    of: list[int] | None = None
+    """Which tile each frame has the mask of; None: each its own."""
+    still: int = 0
+    """Frames that have the mask of another."""
+
+    def add(self, ref: FrameRef, tile: int, still: bool) -> None:
+        """A frame that has the mask of one of the tiles."""
+        assert self.of is not None
+        self.frames.append(ref)
+        self.of.append(tile)
+        self.still += still
+
+    @property
+    def shown(self) -> list[Tile]:
+        """The tile of each frame."""
+        return self.tiles if self.of is None else [self.tiles[i] for i in self.of]
+
+    def frames_of(self, tile: int) -> list[FrameRef]:
+        """The frames that have the mask of a tile."""
+        if self.of is None:
+            return [self.frames[tile]]
+        return [ref for ref, i in zip(self.frames, self.of, strict=True) if i == tile]
 
     @property
     def bytes(self) -> int:
@@ -129,7 +156,7 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(n, y, x)"""
+        """(n, y, x) of the tiles"""
         height, width = self.tiles[0].pixels.shape[:2]
         return len(self.tiles), height, width
 
@@ -242,6 +269,8 @@ def batches(
                 failures.append(FrameFailure(ref.index, tile.kind, f"{ref.name}: {tile.reason}"))
                 continue
             tile = _without_nan(tile)
+            if tile.flaw:
+                failures.append(FrameFailure(ref.index, "corrupt", f"{ref.name}: {tile.flaw}"))
             if batch.tiles and (
                 single
                 or batch.bytes + tile.pixels.nbytes > BATCH_BYTES
@@ -265,4 +294,4 @@ def _without_nan(tile: Tile) -> Tile:
     finite: Bool = np.asarray(~np.isnan(tile.pixels).any(axis=-1))
     if finite.all():
         return tile
-    return Tile(tile.pixels, finite if tile.valid is None else finite & tile.valid)
+    return replace(tile, valid=finite if tile.valid is None else finite & tile.valid)

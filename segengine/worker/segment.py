@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segengine import asked, tiling
 from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
-from segengine.store.keys import CONFIDENCE, PROBABILITIES, draft_key
+from segengine.store.keys import CONFIDENCE, PROBABILITIES, draft_key, parts_key
 from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.values import decode
 from segengine.types import FrameRef, Linker, Prediction, Segmenter, Surveyor, Tile
@@ -29,9 +29,11 @@ from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of
 from segengine.worker.reading import Batch, Box, batches
 from segengine.worker.shard import Block, Labelled
+from segengine.worker.still import repeated, still_batches
 from segengine.worker.tasks import (
     FinishTask,
     JoinedObjects,
+    LinkedParts,
     LinkedPieces,
     Retry,
     ShardTask,
@@ -139,7 +141,10 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
     failures: list[FrameFailure] = list(task.lost)
     block = Block(task)
     halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
-    for box, batch in batches(task, halo, stride, surveyor is not None, failures):
+    if halo is not None and task.cleaning is not None:
+        halo += task.cleaning.reach  # where the labels must be right
+    read = batches if task.still is None else still_batches
+    for box, batch in read(task, halo, stride, surveyor is not None, failures):
         if (
             task.skips_empty
             and not task.draft
@@ -151,13 +156,15 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
         labelled: Prediction | None = None
         if surveyor is not None:
             segmenter, labelled = asked.label_frame(surveyor, pixels, batch.valid())
-            block.fitted(batch.frames[0], segmenter)
+            for ref in batch.frames:
+                block.fitted(ref, segmenter)
             pixels = tiling.pad_to(pixels, segmenter.stride)
+        block.still += batch.still
         assert segmenter is not None  # given, or just fitted
         kept = PROBABILITIES in task.arrays or CONFIDENCE in task.arrays
         if labelled is not None and not (task.draft or kept):
-            found = asked.as_prediction(labelled, segmenter, batch.shape)
-            block.put(batch.frames, batch.tiles, found, box, segmenter)
+            found = repeated(asked.as_prediction(labelled, segmenter, batch.shape), batch.of)
+            block.put(batch.frames, batch.shown, found, box, segmenter)
             continue
         ref = batch.frames[0]
         corner = box.rows.start, box.cols.start
@@ -190,19 +197,22 @@ def _predict(
 ) -> Iterator[tuple[list[FrameRef], list[Tile], Prediction]]:
     """Call the segmenter; where a batch fails, each of its frames alone, so that one loses no other."""
     try:
-        yield batch.frames, batch.tiles, _call(task, segmenter, pixels)
+        yield batch.frames, batch.shown, repeated(_call(task, segmenter, pixels), batch.of)
         return
     except Exception:
-        if len(batch.frames) == 1 and not (task.last and len(task.frames) > 1):
+        if len(batch.tiles) == 1 and not (task.last and len(task.frames) > 1):
             raise
-    for i, (ref, tile) in enumerate(zip(batch.frames, batch.tiles, strict=True)):
+    for i, tile in enumerate(batch.tiles):
+        frames = batch.frames_of(i)
         try:
             prediction = _call(task, segmenter, pixels[i : i + 1])
         except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
-            reason = public(f"{ref.name}: {type(error).__name__}: {error}")
-            failures.append(FrameFailure(ref.index, "error", reason))
+            for ref in frames:
+                reason = public(f"{ref.name}: {type(error).__name__}: {error}")
+                failures.append(FrameFailure(ref.index, "error", reason))
         else:
-            yield [ref], [tile], prediction
+            of = None if batch.of is None else [0] * len(frames)
+            yield frames, [tile] * len(frames), repeated(prediction, of)
 
 
 def _call(task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:
@@ -239,12 +249,28 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
         block = Block(shard)
         if isinstance(task.decided, JoinedObjects):
             block.put_joined(read_objects_draft(data), task.decided)
+        elif isinstance(task.decided, LinkedParts):
+            _put_parts(block, objects, data, task.decided)
         else:
             _put_linked(block, decode(data)[0], task.decided)
         record = block.commit(objects, task.failures, time.perf_counter() - started)
         return _measured(block, objects, record)
 
     return tried(finish)
+
+
+def _put_parts(block: Block, objects: Objects, draft: bytes, decided: LinkedParts) -> None:
+    task = block.task
+    numbers = objects.get(parts_key(task.scene, task.place))
+    pixels = [objects.get(split.key) for split in decided.splits]
+    if any(data is None for data in pixels):
+        raise ValueError("the shard's split components are gone from work/")
+    block.put_linked_parts(
+        read_objects_draft(draft),
+        None if numbers is None else decode(numbers),
+        decided,
+        [decode(data) for data in pixels if data is not None],
+    )
 
 
 def _put_linked(block: Block, draft: NDArray[np.uint8], decided: LinkedPieces) -> None:

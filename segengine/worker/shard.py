@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.instances.boxes import objects_in
-from segengine.instances.join import components, renumbered
+from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
+from segengine.instances.join import components, renumber, renumbered
 from segengine.store.blobs import Objects
 from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
@@ -24,12 +25,14 @@ from segengine.worker.drafts import (
     INVALID,
     DraftedObjects,
     WindowObjects,
+    WindowParts,
     window_objects,
     write_draft,
     write_objects_draft,
+    write_parts_draft,
 )
 from segengine.worker.reading import Box
-from segengine.worker.tasks import JoinedObjects, ShardTask
+from segengine.worker.tasks import JoinedObjects, LinkedParts, ShardTask
 
 if TYPE_CHECKING:  # and loaded where there are instances: it takes 35 MB of a worker
     import pyarrow as pa
@@ -62,6 +65,7 @@ class Block:
         if INSTANCES in task.arrays:
             self.instances = np.zeros(shape, np.uint32)
         self.window: WindowObjects | None = None
+        self.parts: WindowParts | None = None
         if not self.linked and PROBABILITIES in task.arrays:
             frames, height, width = shape
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
@@ -70,6 +74,8 @@ class Block:
             self.confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.inertia: dict[int, float] = {}
+        self.still = 0
+        """Frames that have the mask of another."""
         self.engine = ""
         """What ran the segmenter, where that is more than this package."""
 
@@ -111,7 +117,9 @@ class Block:
                 self.confidence[at] = prediction.confidence[i][box.inner]
                 if invalid is not None:
                     self.confidence[at][invalid] = NO_CONFIDENCE
-            if self.instances is not None:
+            if self.task.cleaning is not None:
+                self._put_clean(ref, tile, prediction.labels[i], box)
+            elif self.instances is not None:
                 self._put_objects(ref, tile, prediction, i, box, segmenter)
 
     def _put_objects(
@@ -174,8 +182,96 @@ class Block:
         """Confidence over the pixels of each row's number in `ids`, added up; None: none is stored."""
         if self.confidence is None:
             return None
-        totals = np.bincount(ids.reshape(-1), self.confidence[at].reshape(-1))
+        known = self.confidence[at]
+        known = np.where(known == NO_CONFIDENCE, np.uint8(0), known)  # a hole that is filled
+        totals = np.bincount(ids.reshape(-1), known.reshape(-1))
         return [int(totals[i]) if i < len(totals) else 0 for i in rows]
+
+    def _put_clean(self, ref: FrameRef, tile: Tile, labels: NDArray[Any], box: Box) -> None:
+        """Ids and rows of a frame's clean components; where frames are cut, as a draft."""
+        assert self.instances is not None
+        cleaning = self.task.cleaning
+        assert cleaning is not None
+        height, width = tile.pixels.shape[:2]  # what was padded beyond the frame is no object
+        seen = np.array(labels[:height, :width], self.labels.dtype)
+        if tile.valid is not None:
+            seen[~tile.valid] = self.void
+        if not self.joined:
+            ids, classes, whole = clean_frame(seen[box.inner], self.void, cleaning)
+            at = (ref.index - self.task.window.start[0], slice(0, box.shape[0]))
+            self.instances[(*at, slice(0, box.shape[1]))] = ids
+            self._put_rows(ref, ids, (0, 0), ids.shape, classes, whole)
+            return
+        goes_on = WHOLE
+        if self.task.cut:
+            (_, top, left), (_, bottom, right) = self.task.window.start, self.task.window.stop
+            goes_on = (top > 0, bottom < ref.height, left > 0, right < ref.width)
+        found = clean(kinds_of(seen, self.void, cleaning, box.inner), cleaning, goes_on)
+        self.parts = WindowParts(found, goes_on, ref.width)
+
+    def put_linked_parts(
+        self,
+        draft: DraftedObjects,
+        numbers: NDArray[np.int32] | None,
+        decided: LinkedParts,
+        pixels: list[NDArray[np.int32]],
+    ) -> None:
+        """Number a draft's components as the whole frame does, and make their rows.
+
+        `numbers` (y, x) of the draft; `pixels`: what each of the parts that were split elsewhere is of.
+        """
+        self.labels[...] = draft.labels
+        if self.probabilities is not None and draft.probabilities is not None:
+            self.probabilities[...] = draft.probabilities
+        if self.confidence is not None and draft.confidence is not None:
+            self.confidence[...] = draft.confidence
+        if self.instances is None or numbers is None:
+            return
+        ids = decided.ids[numbers]
+        for i, (split, values) in enumerate(zip(decided.splits, pixels, strict=True), 1):
+            ids[(decided.split == i)[numbers]] = split.ids[values]
+        height, width = ids.shape
+        self.instances[0, :height, :width] = ids
+        own = np.append(0, np.flatnonzero(decided.ids))  # a window may have none
+        tables = [(decided.ids[own], decided.labels[own], decided.parts[own], decided.whole[own])]
+        for split in decided.splits:
+            whole = np.zeros(len(split.ids), np.bool_)
+            tables.append((split.ids, split.labels, split.parts, whole))
+        about = [np.concatenate(column) for column in zip(*tables, strict=True)]
+        # a component's parts in one window have one id
+        _, first = np.unique(about[0], return_index=True)
+        about = [column[first] for column in about]
+        ref = self.task.frames[0]
+        _, values = renumber(ids)
+        at = np.searchsorted(about[0], values)
+        classes, parts, flagged = (column[at] for column in about[1:])
+        corner = (self.task.window.start[1], self.task.window.start[2])
+        self._put_rows(ref, ids, corner, (ref.height, ref.width), classes, flagged, parts)
+
+    def _put_rows(
+        self,
+        ref: FrameRef,
+        ids: NDArray[np.uint32],
+        corner: tuple[int, int],
+        size: tuple[int, ...],
+        classes: NDArray[np.uint16],
+        flagged: NDArray[np.bool_],
+        parts: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Rows of ids (y, x) at `corner` of a frame of `size`; entry i of the rest is of the i-th id."""
+        from segengine.instances.rows import table_of, with_frame
+
+        dense, values = renumber(ids)
+        found = objects_in(dense, corner, (size[0], size[1]))
+        rows = [
+            found[i] | {"id": int(values[i]), "class": int(classes[i]), "score": 1.0}
+            for i in range(1, len(values))
+        ]
+        part = None if parts is None else parts[1:]
+        at = (ref.index - self.task.window.start[0], *(slice(0, n) for n in ids.shape))
+        sure = self._sure(at, dense, range(1, len(values)))
+        table = with_frame(table_of(rows), self.task.scene, ref.index, part, flagged[1:], sure)
+        self.tables[ref.index] = table
 
     def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
         """Number a draft's objects as the whole frame does, and make their rows."""
@@ -313,7 +409,11 @@ class Block:
 
     def _write_draft(self, objects: Objects, about: dict[str, Any]) -> DraftRecord:
         task = self.task
-        if self.joined:
+        if task.cleaning is not None:
+            summary = write_parts_draft(
+                objects, task, self.labels, self.probabilities, self.parts, self.confidence
+            )
+        elif self.joined:
             summary = write_objects_draft(
                 objects, task, self.labels, self.probabilities, self.window, self.confidence
             )
@@ -350,6 +450,7 @@ class Block:
             pixels=sum(sum(row[:-1]) for row in areas),
             ground=ground or (),
             confidence=() if self.confidence is None else _totals(self.confidence),
+            still=self.still,
         )
 
 

@@ -35,14 +35,17 @@ def _survey_batch(task: SurveyTask) -> Surveyed | Retry:
     pixels = 0
     for shard in task.shards:
         failures: list[FrameFailure] = []
+        here: set[int] = set()
         for _, batch in batches(shard, 0, 1, False, failures):
             valid = batch.valid()
             part = surveyor.survey(batch.pixels(), valid)
             state = part if state is None else surveyor.merge(state, part)
             seen.update((f"{shard.scene}\n{r.index}", None) for r in batch.frames)
+            here.update(r.index for r in batch.frames)
             pixels += int(np.count_nonzero(valid))
             del batch, valid  # before the next is read: two are in memory as it is
-        lost += [(shard.scene, f) for f in failures]
+        # A map that lacks a part of one of its scenes is seen all the same.
+        lost += [(shard.scene, f) for f in failures if f.frame not in here]
     transient = [f.reason for _, f in lost if f.kind == "error"]
     if transient and not task.last:
         return Retry("; ".join(transient))

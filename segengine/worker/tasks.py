@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segengine.errors import StoreAccessError, StoreLockedError
 from segengine.ground import Ground
+from segengine.instances.cleaning import Cleaning
 from segengine.measuring.measures import MeasureSpec
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer
@@ -55,6 +56,8 @@ class Measuring:
     """Of the metrics."""
     area: str = field(default="", repr=False)
     """How the area is known that alone is scored, as JSON; empty: there is none."""
+    spacing: tuple[float, float] | None = None
+    """Of pixels (y, x), in millimetres; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class ShardTask:
     version: int
     components: bool = False
     """Connected regions of a class are instances."""
+    cleaning: Cleaning | None = None
+    """What is done to them; None: nothing."""
     draft: bool = False
     """Write a provisional map that the stitch stage decides."""
     had: str = ""
@@ -94,6 +99,10 @@ class ShardTask:
     """A frame lies in more than this shard."""
     skips_empty: bool = False
     """Where no pixel of it is valid, it is void without asking the segmenter."""
+    still: float | None = None
+    """Frames that do not differ by more grey levels keep the mask of one before; None: each its own."""
+    before: tuple[FrameRef, ...] = ()
+    """Frames before its own that it has to look at."""
     hint: Hint | None = None
     """To be read while this shard is computed."""
     target: str = ""
@@ -131,11 +140,78 @@ class JoinedObjects:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitPart:
+    """Objects that components over several shards were split into; entry i is that of object i."""
+
+    key: str
+    """Where it is stored of which of them each pixel is."""
+    ids: NDArray[np.uint32]
+    """The frame's id; 0 of 0."""
+    labels: NDArray[np.uint16]
+    parts: NDArray[np.bool_]
+    """Other shards may have pixels of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedParts:
+    """What the stitch stage decided of a draft of components; entry i is that of the window's number i."""
+
+    ids: NDArray[np.uint32]
+    """The frame's id; 0: none, or it is split."""
+    labels: NDArray[np.uint16]
+    """Its class."""
+    parts: NDArray[np.bool_]
+    """Other shards have pixels of it too."""
+    whole: NDArray[np.bool_]
+    """It is too large to be split."""
+    split: NDArray[np.int32]
+    """Which of `splits` tells of its pixels, from 1 on; 0: none."""
+    splits: tuple[SplitPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component over several shards."""
+
+    box: tuple[int, int, int, int]
+    """Top, left, bottom and right in the frame."""
+    members: tuple[tuple[Place, tuple[int, int], tuple[int, ...]], ...]
+    """Shards, their first pixels, and the numbers that are parts of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTask:
+    """Split components of which no shard has the whole."""
+
+    store: str
+    scene: str
+    place: Place
+    """The first shard that has a part of any."""
+    size: tuple[int, int]
+    """Of the frame, in pixels."""
+    cleaning: Cleaning
+    components: tuple[Component, ...]
+    writer: Writer = NOBODY
+    attempt: int = 1
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SplitComponents:
+    """What they were split into: objects 1 .. n of the task."""
+
+    first: NDArray[np.int64]
+    """(n,) first pixel as a raster index of the frame."""
+    component: NDArray[np.int32]
+    """(n,) which of the task's components each was a part of."""
+
+
+@dataclass(frozen=True, slots=True)
 class FinishTask:
     """Write the final mask of a shard whose draft is stored."""
 
     shard: ShardTask
-    decided: LinkedPieces | JoinedObjects
+    decided: LinkedPieces | JoinedObjects | LinkedParts
     failures: tuple[FrameFailure, ...]
     attempt: int = 1
     last: bool = False

@@ -169,6 +169,10 @@ def meaning(store: Path) -> dict[str, Any]:
         elif key == "tables/shards.parquet":
             table = pq.read_table(path).drop_columns(["seconds", "finished"])
             found[key] = table.to_pylist()
+        elif key == "tables/runs.parquet":  # the run that repairs adds a row
+            last = runs(store)[-1]
+            said_of = ("area.", "frames.", "left", "shards", "alerts")
+            found[key] = {name: v for name, v in last.items() if name.startswith(said_of)}
         elif key == "metrics.json":
             found[key] = json.loads(path.read_text()) | {"throughput": None}
         else:
@@ -176,10 +180,15 @@ def meaning(store: Path) -> dict[str, Any]:
     return found
 
 
+def runs(store: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(store / "tables/runs.parquet").to_pylist()
+    return rows
+
+
 def test_every_damage_is_named_and_healed(site: Site) -> None:
     clean = meaning(site.clean)
-    keys = site.objects()
-    assert {SEALS, "zarr.json", "metrics.json", "tables/frames.parquet"} <= set(keys)
+    keys, history = site.objects(), [row["run"] for row in runs(site.clean)]
+    assert {SEALS, "zarr.json", "metrics.json", "tables/runs.parquet"} <= set(keys)
     assert verify(str(site.clean), sample=0).problems == ()
     for key in keys:
         for damage in DAMAGES:
@@ -188,6 +197,7 @@ def test_every_damage_is_named_and_healed(site: Site) -> None:
             assert named == {key}, (key, damage)
             site.run(repair=True)
             assert meaning(site.store) == clean, (key, damage)
+            assert [row["run"] for row in runs(site.store)][:-1] == history, (key, damage)
             assert verify(str(site.store), sample=0).problems == (), (key, damage)
 
 

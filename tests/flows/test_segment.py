@@ -270,6 +270,37 @@ def test_a_flow_runs_its_job_and_a_mistake_fails_it_with_one_line(
     assert "Traceback" not in err
 
 
+@pytest.mark.system
+def test_a_night_that_is_over_is_partial_and_its_alerts_are_events(
+    job_file: Path, deployed: Start, api: Any, launch: Start
+) -> None:
+    import httpx
+
+    changes = {
+        "budget": {"duration": "0.001s"},  # over before anything begins
+        "alerts": [{"figure": "frames.left", "above": 3}],
+    }
+    out, err = deployed(job_data(job_file, **changes)).communicate(timeout=120)
+    kind, name, message, result = json.loads(out.splitlines()[-1])
+    assert (kind, name) == ("COMPLETED", "Partial"), err
+    words = "stopped by the budget after 0.001s: 2 shards left; the same command goes on"
+    assert message == f"0 shards computed, 0 done before; {words}"
+    assert "'exit_code': 5" in result
+    end, found = time.monotonic() + 60, []
+    while not found and time.monotonic() < end:
+        time.sleep(0.2)
+        asked = {"filter": {"event": {"name": ["segengine.alert"]}}}
+        found = httpx.post(f"{api.url}/events/filter", json=asked).json()["events"]
+    (event,) = found
+    assert event["resource"]["prefect.resource.id"] == "segengine.job.photos"
+    assert event["payload"]["words"] == "alert: frames.left is 4 (above: 3)"
+    # Without Prefect, and with no budget, the same command goes on.
+    again = launch("-P", "-m", "segengine_flows.start", "run", str(job_file))
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert "2 shards computed, 0 done before" in out
+
+
 def in_the_middle(store: Path) -> None:
     end = time.monotonic() + 60
     while len(list((store / "records").rglob("mask/*.json"))) < 3:

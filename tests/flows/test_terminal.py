@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segengine import stderr
 from segengine.progress import FailedFrame, Piece, Progress, Summary
 from segengine_flows import jsonlog
 from segengine_flows.terminal import (
@@ -16,6 +17,7 @@ from segengine_flows.terminal import (
     failures,
     printable,
     result,
+    say,
     unscored,
 )
 from segengine_tasks.pace import Pace
@@ -66,6 +68,34 @@ def test_frames_without_truth_are_named() -> None:
     assert last == "  and 3 more; metrics.json names them all"
     summary = Summary("n", "", "", 1, 1, 1, 1, 0, 1, 1.0, (), {"missing_truth": missing}, ())
     assert result(summary)[3:] == lines
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        ("debug", ["segment: a 0.1.2: done, 0.500 s", "segment: b: crash, 0.000 s, attempt 2, gone",
+                   "segment: 2 of 2", "stale"]),
+        ("info", ["segment: 2 of 2", "stale"]),
+        ("warning", ["stale"]),
+        ("error", []),
+    ],
+)  # fmt: skip
+def test_what_is_said_from_a_level_on(
+    level: str, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stderr._state, "least", "info")
+    stderr.say_from(level)
+    display = Display(stream := io.StringIO())
+    display.update(Progress("segment", 1, 2, piece=Piece("a", (0, 1, 2), seconds=0.5)))
+    piece = Piece("b", status="crash", attempts=2, reason="gone")
+    display.update(Progress("segment", 2, 2, piece=piece))
+    display.note("stale")
+    display.close()
+    assert stream.getvalue().splitlines() == said
+    say("hint")
+    say("it failed", "error")
+    hint = ["segengine: hint"] * (level in ("debug", "info"))
+    assert capsys.readouterr().err.splitlines() == [*hint, "segengine: it failed"]
 
 
 def test_without_a_terminal_there_are_few_lines() -> None:

@@ -25,7 +25,11 @@ JOBS: dict[str, dict[str, Any]] = {
     "survey-frame": {"kind": "threshold", "method": "otsu"},
     "stitch": {"kind": "edges", "operator": "canny", "scope": "scene"},
     "instances": {"kind": "edges", "output": "regions"},
-}
+    "split": {
+        "kind": "threshold", "method": "mean", "scope": "scene",
+        "instances": {"kind": "components", "smooth": 1.0, "holes": 9, "split": "hmaxima", "h": 0.5},
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ import pytest
 from rasterio.warp import transform
 
 import segengine
+from segengine.commands.zones import zones
 from segengine.errors import JobError
 from segengine.job import load_job
 from segengine.planning.layout import Cut, Probed, place
 from segengine.segmenters.kmeans import KMeans
+from segengine.sources.raster import RasterSource
 from segengine.store.values import decode, encode
 from segengine.types import Entry, FrameRef, Part, Probe
 from tests.segengine.sources.scenes import CORNER, UTM, field, tile, write
@@ -218,3 +220,127 @@ def test_credentials_of_parts_are_not_committed() -> None:
 
 def test_entries_and_refs_of_one_file_have_no_parts() -> None:
     assert Entry("a", "/a", "").parts == FrameRef(0, "a", "/a", "", 1, 1).parts == ()
+
+
+@pytest.mark.usefixtures("plain_report")
+@pytest.mark.parametrize("shard", [64, 256])
+def test_truth_outside_the_area_counts_nowhere(new_bench: Any, shard: int) -> None:
+    """Objects cut by its border and values without a class, against truth that was cut by hand."""
+    ring = [(203, -207), (1103, -207), (1103, -907), (203, -907)]
+    inside = np.zeros((180, 180), bool)
+    inside[21:91, 20:110] = True
+    labels, ids = np.zeros((180, 180), "uint8"), np.zeros((180, 180), "uint8")
+    boxes = [
+        (5, 30, 5, 30),
+        (40, 60, 40, 60),
+        (70, 130, 100, 120),
+        (120, 150, 30, 60),
+        (0, 9, 0, 180),
+    ]
+    for number, (top, bottom, left, right) in enumerate(boxes, 1):
+        labels[top:bottom, left:right], ids[top:bottom, left:right] = 1, number
+    labels[150:, :] = 9  # no class, over a sixth of the scene
+    labels[50, 50] = 9
+    documents = []
+    for by_hand in (False, True):
+        bench = new_bench()
+        tile(bench.inputs, "S1")
+        area = geojson(bench.root / "a.geojson", ring)
+        shown = np.where(inside, labels, 255) if by_hand else labels
+        write(bench.root / "labels/S1.tif", shown.astype("uint8"), 10)
+        own = np.where(inside, ids, 0) if by_hand else ids
+        write(bench.root / "ids/S1.tif", own.astype("uint8"), 10)
+        done = bench.run(
+            {"kind": "threshold", "instances": "components"},
+            source={"paths": [f"{bench.inputs}/S1/S1_B04.tif"], "area": area},
+            truth={
+                "paths": [f"{bench.root}/labels/S1.tif"],
+                "instances": f"{bench.root}/ids/S1.tif",
+                "classes": ["background", "object"],
+            },
+            store={"shard": shard},
+            evaluate={"metrics": ["confusion", "coco", "panoptic_quality", "counting"]},
+        )
+        assert not done.failed
+        documents.append(bench.open().metrics)
+    for document in documents:
+        for row in document["unknown_labels"]:
+            assert (row["value"], row["pixels"], row["share"]) == (9, 1, 1 / inside.sum())
+        assert not document["missing_truth"]
+    for document in documents:
+        del document["truth"], document["throughput"]  # where it lies, and how fast that went
+    assert documents[0] == documents[1]
+    (found, _) = documents
+    assert np.sum(found["confusion"]["counts"]) == inside.sum() - 1
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_scenes_outside_are_looked_at_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again where they, the area or the grid change; by the files that GDAL opens."""
+    opened: list[str] = []
+    real: Any = RasterSource.open
+
+    def noting(self: Any, uri: str, *args: Any, **more: Any) -> Any:
+        opened.append(Path(uri).name.partition("_")[0])
+        return real(self, uri, *args, **more)
+
+    monkeypatch.setattr(RasterSource, "open", noting)
+    tile(bench.inputs, "S1")
+    for i in range(4):
+        tile(bench.inputs, f"far{i}", 60, corner=(CORNER[0] + 50_000, CORNER[1] + 1000 * i))
+    area = geojson(bench.root / "a.geojson", [(203, -207), (1103, -207), (1103, -907), (203, -907)])
+
+    def run(**options: Any) -> list[str]:
+        opened.clear()
+        done = bench.run(KMEANS, source=source(bench, area=area, **options), store={"shard": 64})
+        assert (done.exit_code, done.scenes) == (0, 1)
+        assert any("4 inputs lie outside source.area" in line for line in done.messages)
+        return sorted(each for each in opened if each != "S1")
+
+    every = sorted(f"far{i}" for i in range(4) for _ in BANDS)
+    assert run() == every
+    assert run() == []
+    assert run() == []
+    write(
+        bench.inputs / "far1/far1_B04.tif",
+        field(10, 60, 5),
+        10,
+        (CORNER[0] + 50_000, CORNER[1] + 1000),
+    )
+    assert run() == ["far1"] * 3
+    assert run() == []
+    assert run(resolution=20.0) == every
+    geojson(Path(area), [(203, -207), (1103, -207), (1103, -807), (203, -807)])
+    assert run(resolution=20.0) == every
+    assert run(resolution=20.0) == []
+    # one that is found inside takes its place
+    geojson(Path(area), [(203, -207), (60_000, -207), (60_000, 300), (203, 300)])
+    done = bench.run(KMEANS, source=source(bench, area=area, resolution=20.0), store={"shard": 64})
+    assert done.scenes == 2
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_the_worked_example_of_parcels(tmp_path: Path) -> None:
+    """deployments/jobs/parcels.yaml, and the areas that its first lines tell to ask for."""
+    example = Path(__file__).parents[2] / "deployments/jobs/parcels.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    scenes = tmp_path / "scenes"
+    write(scenes / "near.tif", field(20, 7200), 20)
+    write(scenes / "far.tif", field(20, 7200), 20, (CORNER[0] + 90_000, CORNER[1]))
+    square = [(1003, -1207), (2203, -1207), (2203, -2407), (1003, -2407)]
+    parcels = geojson(tmp_path / "parcels.geojson", square)
+    done = segengine.run(load_job(job))
+    assert (done.exit_code, done.scenes, done.shards) == (0, 1, 9)
+    store = segengine.open_store(tmp_path / "masks/parcels.zarr")
+    found = np.asarray(store["near"].mask)[0]
+    assert found.shape == (720, 720)
+    assert (found != store["near"].void).sum() == 120 * 120
+    feature = {"type": "Feature", "properties": {"owner": "a"}}
+    polygon = json.loads(Path(parcels).read_text())
+    Path(parcels).write_text(json.dumps(feature | {"geometry": polygon}))
+    table = zones(str(tmp_path / "masks/parcels.zarr"), parcels, str(tmp_path / "parcels.csv"))
+    assert sum(table.areas.values()) == pytest.approx(1_440_000, rel=0.02)
+    (header, row) = (tmp_path / "parcels.csv").read_text().splitlines()
+    assert header.startswith('"owner"')
+    assert row.startswith('"a"')

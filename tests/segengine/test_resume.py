@@ -30,7 +30,11 @@ JOBS: dict[str, dict[str, Any]] = {
     "survey-frame": {"kind": "threshold", "method": "otsu"},
     "stitch": {"kind": "edges", "operator": "canny"},
     "instances": {"kind": "edges", "output": "regions"},
-}
+    "split": {
+        "kind": "threshold", "method": "fixed", "levels": 128,
+        "instances": {"kind": "components", "holes": 9, "min_area": 3, "split": "watershed"},
+    },
+}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -121,10 +125,11 @@ def test_killed_at_every_write(name: str, new_bench: Any, noise: Any, worked: An
     with killed(1 << 30) as counter:
         shards = segengine.run(job(clean, spec)).shards
     wanted = facts(clean)
-    expected = {"survey": "+survey", "stitch": "/draft/", "survey-frame": "+fits"}.get(name, "mask")
+    told = {"survey": "+survey", "stitch": "/draft/", "survey-frame": "+fits"}
+    expected = told.get(name, "/split/" if name == "split" else "mask")
     assert any(expected in key for key in counter.keys)
-    # Four jobs sweep the same stages, so that a step leaves no kind of write out.
-    for after in range(0, counter.done, 3):
+    # Five jobs sweep the same stages, so that a step leaves no kind of write out.
+    for after in range(0, counter.done, 9 if name == "split" else 3):
         bench = make(new_bench(), noise)
         worked.clear()
         with pytest.raises(Killed), killed(after):

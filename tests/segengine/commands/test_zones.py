@@ -449,6 +449,7 @@ def square(x: float, y: float, side: float) -> dict[str, Any]:
 
 
 BOW = {"type": "Polygon", "coordinates": [[[13, 46], [14, 47], [14, 46], [13, 47], [13, 46]]]}
+FLAT = {"type": "Polygon", "coordinates": [[[13, 46], [14, 47], [13, 46], [14, 47], [13, 46]]]}
 OVER = {"type": "Polygon", "coordinates": [[[179, 1], [-179, 1], [-179, 2], [179, 2], [179, 1]]]}
 NAMED = {"type": "name", "properties": {"name": "+proj=utm +zone=33 +nadgrids=@/etc/passwd"}}
 NUL = "\0"
@@ -462,7 +463,7 @@ WRONG = {
     "points": (collection({"type": "Point", "coordinates": [1, 2]}), "feature 1 is a Point"),
     "no number": (collection(square(13, 46, 1)).replace("14.0", "NaN"), "NaN is no number"),
     "two points": (collection({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}), "at least four"),
-    "not valid": (collection(square(13, 46, 1), BOW), "polygon 2 is not valid: Self-intersection"),
+    "no area": (collection(FLAT), "holds no polygon: polygon 1 is not valid"),
     "the long way round": (collection(OVER), "an edge over 358 degrees of longitude; cut it"),
     "metres for degrees": (collection(square(4e5, 5e6, 9)), "a latitude of 5.0"),
     "far longitudes": (collection(square(4e5, 5, 9)), "a longitude of 40"),
@@ -488,6 +489,37 @@ def test_wrong_polygons_are_one_line(utm: tuple[Path, str], tmp_path: Path, name
     assert str(caught.value).startswith(f"{path}: ")
     assert why in str(caught.value)
     assert not out.exists()
+
+
+def test_what_crosses_itself_is_mended_and_told(utm: tuple[Path, str], tmp_path: Path) -> None:
+    """A bow tie is its two halves, as GEOS mends it; what has no area is a row without figures."""
+    _, store = utm
+    x, y, s = 13.69, 46.94, 0.004
+    bow = [[x, y], [x + s, y + s], [x + s, y], [x, y + s], [x, y]]
+    crossed = {"type": "Polygon", "coordinates": [bow]}
+    flat = {"type": "Polygon", "coordinates": [[[x, y], [x + s, y], [x, y], [x + s, y], [x, y]]]}
+    halves = [
+        shapely.Polygon([bow[0], bow[3], (x + s / 2, y + s / 2)]),
+        shapely.Polygon([bow[1], bow[2], (x + s / 2, y + s / 2)]),
+    ]
+    whole = json.loads(shapely.to_geojson(shapely.MultiPolygon(halves)))
+    rows = {}
+    for name, shape in (("crossed", crossed), ("whole", whole)):
+        path = tmp_path / f"{name}.geojson"
+        path.write_text(collection(square(x, y, s), shape, flat))
+        found = zones(store, str(path), str(tmp_path / f"{name}.csv"))
+        mended, lost = found.notices if name == "crossed" else ("", *found.notices)
+        assert lost == f"{path}: polygon 3 is not valid and of no area: no figures of it"
+        if mended:
+            assert mended.startswith(f"{path}: polygon 2 is not valid, and mended: Self-inter")
+        with open(tmp_path / f"{name}.csv", encoding="utf-8") as file:
+            rows[name] = list(csv.DictReader(file))
+    assert rows["crossed"] == rows["whole"]
+    first, second, third = rows["crossed"]
+    assert float(second["void_share"]) <= 1
+    areas = [sum(float(row[f"{c}_area"]) for c in NAMES) for row in (first, second)]
+    assert 0.3 < areas[1] / areas[0] < 0.7
+    assert set(third.values()) == {""}
 
 
 def test_wrong_usage_is_one_line(utm: tuple[Path, str], tmp_path: Path) -> None:

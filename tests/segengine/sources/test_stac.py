@@ -259,14 +259,17 @@ def test_a_run_is_that_of_the_same_pixels_as_one_raster(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("mosaic", [None, "newest"])
 def test_signatures_that_run_out_in_mid_run_are_renewed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mosaic: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each lives for less than a second; nothing of one is stored, and no frame is lost."""
     from .stac_server import State, serving
 
     names = [f"night-{i}" for i in range(4)]
-    items = [make_item(tmp_path / "in", name, {"red": pixels(i)}) for i, name in enumerate(names)]
+    items = [
+        make_item(tmp_path / "in", name, {"red": pixels(i)}, i) for i, name in enumerate(names)
+    ]
     signatures: list[str] = []
 
     def sign(url: str) -> str:
@@ -287,6 +290,7 @@ def test_signatures_that_run_out_in_mid_run_are_renewed(
                 "search": {"url": f"{url}?key=hush"},
                 "assets": ["red"],
                 "signer": "mine",
+                "mosaic": mosaic,
             },
             "segmenter": {"kind": "threshold", "method": "fixed", "levels": [100]},
             "store": {"path": str(tmp_path / "m.zarr"), "chunk": 16, "shard": 16},
@@ -294,10 +298,12 @@ def test_signatures_that_run_out_in_mid_run_are_renewed(
         summary = segengine.run(job)
     assert not summary.failed
     assert summary.exit_code == 0
-    assert state.refused
-    assert len(signatures) > len(names)
     store = segengine.open_store(tmp_path / "m.zarr")
-    for i, name in enumerate(names):
+    if mosaic is None:
+        assert state.refused
+        assert len(signatures) > len(names)
+    shown = dict(enumerate(names)) if mosaic is None else {3: "mosaic"}
+    for i, name in shown.items():
         np.testing.assert_array_equal(store[name].mask[0], pixels(i) > 100)
     for file in (tmp_path / "m.zarr").rglob("*"):
         if file.is_file():
@@ -338,8 +344,20 @@ def test_signatures_that_an_api_gives_are_asked_for_again(tmp_path: Path) -> Non
         part = replace(ref.parts[0], uri=f"{old.partition('?')[0]}?sig=1")
         (tile,) = source.read([replace(ref, parts=(part,))], *WHOLE)
         assert state.refused
+        refused = state.refused
+        spec = {
+            "kind": "stac", "paths": [], "search": {"url": url}, "assets": ["red"], "mosaic": "newest"
+        }  # fmt: skip
+        (layout,) = scan(spec, {}, (), Cut(16, 32)).layouts.values()
+        assert layout.mosaic is not None
+        member = replace(layout.mosaic.members[0], parts=(part,))
+        ref = replace(layout.frame(0), mosaic=replace(layout.mosaic, members=(member,)))
+        (same,) = replace(source, mosaic="newest").read([ref], *WHOLE)
+        assert state.refused > refused
     assert isinstance(tile, Tile), tile
+    assert isinstance(same, Tile), same
     np.testing.assert_array_equal(tile.pixels[..., 0], pixels(1))
+    np.testing.assert_array_equal(same.pixels[..., 0], pixels(1))
 
 
 def test_the_worked_example_runs(tmp_path: Path) -> None:
@@ -390,3 +408,49 @@ def test_an_area_is_that_of_rasters(tmp_path: Path) -> None:
         masks.append(segengine.open_store(tmp_path / f"{name}.zarr")["night"].mask[:])
     np.testing.assert_array_equal(*masks)
     assert 0 < (masks[0] != 255).mean() < 0.5
+
+
+def test_what_lies_badly_is_left_out_by_its_id_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """A CRS that holds no pole and no date line, bands of two CRS, a rotated raster, no overviews."""
+    turned = rasterio.Affine.translation(500_000, 5e6) * rasterio.Affine.rotation(20)  # type: ignore[operator]
+    places: dict[str, dict[str, Any]] = {
+        "dateline": {"crs": "EPSG:32601", "transform": rasterio.Affine(9000, 0, 1e5, 0, -9000, 5e5)},
+        "good": {},
+        "pole": {"crs": "EPSG:3413", "transform": rasterio.Affine(5000, 0, -100_000, 0, -5000, 100_000)},
+        "turned": {"transform": turned * rasterio.Affine.scale(10, -10)},
+    }  # fmt: skip
+    items = [
+        make_item(tmp_path, name, {"red": pixels(1), "nir": pixels(2)}, **options)
+        for name, options in places.items()
+    ]
+    with rasterio.open(tmp_path / "good" / "red.tif", "r+") as file:  # and none of the other band
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    job = {
+        "source": {
+            "kind": "stac", "paths": [save(tmp_path, *items)], "assets": ["red", "nir"],
+            "crs": "EPSG:3857", "resolution": 60, "resampling": "average",
+        },
+        "segmenter": {"kind": "kmeans", "clusters": 2, "space": "bands", "scope": "scene"},
+        "store": {"path": str(tmp_path / "m.zarr"), "chunk": 16, "shard": 32},
+    }  # fmt: skip
+    found = segengine.run(job)
+    assert found.exit_code == 3
+    assert {f.name: f.kind for f in found.failed} == {"dateline": "corrupt", "pole": "corrupt"}
+    for failed in found.failed:
+        assert "does not hold all of it in one piece (a pole, the date line)" in failed.reason
+        assert "\n" not in failed.reason
+    store = segengine.open_store(tmp_path / "m.zarr")
+    assert set(store.scenes) == {"good", "turned"}
+    assert all((scene.mask[:] != 255).any() for scene in store.scenes.values())
+    # The band without overviews is the mean of its own pixels, beside one that is read coarser.
+    scan_of = listed(
+        save(tmp_path, items[1]), assets=["red", "nir"], resolution=40.0, resampling="average"
+    )
+    (layout,) = scan_of.layouts.values()
+    whole = slice(0, layout.shape[1]), slice(0, layout.shape[2])
+    (tile,) = reader("stac", {"resolution": 40.0, "resampling": "average"}).read(
+        [layout.frame(0)], *whole
+    )
+    assert isinstance(tile, Tile), tile
+    means = pixels(2).reshape(HEIGHT // 4, 4, WIDTH // 4, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(tile.pixels[..., 1], means, atol=0.51)

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import zarr
 
+import segengine
 from segengine import registry
 from segengine.dispatch import clusters
 from segengine.errors import JobError
@@ -30,6 +31,7 @@ from segengine.testing._pictures import picture
 from tests.gateway import Gateway
 from tests.kube import IMAGE, Cluster
 from tests.segengine.sources.stac_scenes import make_item, pixels, save
+from tests.segengine.sources.volumes import body, write_series
 from tests.slurm import Account
 
 SEGMENTERS: dict[str, dict[str, Any]] = {
@@ -110,8 +112,27 @@ for name in registry.names("losses"):
         options=own,
     )
 
+VOLUMES = ("nifti", "dicom-seg")
+"""Exports of volumes alone."""
+
+
+def store_of_volumes(_: Any, folder: Path) -> str:
+    """A finished store below `folder`: a CT series."""
+    write_series(folder / "in/ct", body())
+    path = str(folder / "masks.zarr")
+    segengine.run(
+        {
+            "source": {"kind": "volume", "paths": [str(folder / "in")]},
+            "segmenter": {"kind": "threshold", "scope": "scene"},
+            "store": {"path": path, "chunk": 16, "shard": 32},
+        }
+    )
+    return path
+
+
 for name in registry.names("exports"):
-    suite(ExportTests, name, make=loaded("exports", name))
+    more = {"store": store_of_volumes} if name in VOLUMES else {}
+    suite(ExportTests, name, make=loaded("exports", name), **more)
 
 
 class TestPng(ExportTests):

@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from segengine.errors import JobError, SegengineError
+from segengine.networks.bundles import _parse
 from segengine.sources.images import ImageSource
 from segengine.training import synthetic
 from segengine.training.data import Samples, class_counts, open_data, order
+from segengine.training.fit import bundle_of
 from segengine.types import Unreadable
 
 from .conftest import MakeJob
@@ -228,3 +231,31 @@ def test_official_splits_of_a_data_set(make_job: MakeJob, tmp_path: Path) -> Non
     assert 0 < len(data.validation.frames) < 12
     labels = Samples(data, job, None).sample(0).labels
     assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_a_bundle_says_at_which_resolution_and_of_which_bands(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    """Of scenes that are alike; where they differ, or are made smaller, it says nothing."""
+    for i, side in enumerate((10, 10, 10, 20)):
+        place = rasterio.Affine(side, 0, 500_000, 0, -side, 5_000_000)
+        with rasterio.open(
+            tmp_path / f"{i}.tif", "w", driver="GTiff", count=2, height=20, width=20, dtype="uint8",
+            crs="EPSG:32633", transform=place,
+        ) as file:  # fmt: skip
+            file.write(np.random.default_rng(i).integers(0, 255, (2, 20, 20), np.uint8))
+            file.descriptions = ("red", "nir")
+        Image.fromarray(np.eye(20, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    truth = {"paths": [str(tmp_path / "{stem}.png")], "classes": ["even", "odd"]}
+
+    def said(pattern: str, **changes: Any) -> tuple[Any, ...]:
+        source = {"kind": "raster", "paths": [str(tmp_path / pattern)]}
+        job = make_job(source=source, truth=truth, **changes)
+        text = bundle_of(job, open_data(job), {}).to_json()
+        bundle = _parse(text.encode())
+        assert ("resolution" in text) == (bundle.resolution is not None)
+        return bundle.resolution, bundle.band_names
+
+    assert said("[012].tif") == (10.0, ("red", "nir"))
+    assert said("*.tif") == (None, ("red", "nir"))
+    assert said("[012].tif", input={"size": [16, 16], "resize": True}) == (None, ("red", "nir"))

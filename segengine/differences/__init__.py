@@ -1,0 +1,1 @@
+"""Two stores of the same inputs, held against each other."""

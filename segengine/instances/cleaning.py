@@ -1,0 +1,374 @@
+"""Components made clean: smoothed, their holes filled, specks dropped, what touches split.
+
+    labels --> kinds: of which class a pixel's object is --> holes filled --> components --> split
+
+Void is neither object nor hole: a hole that has void beside it is none, as nobody knows how far it goes;
+nor is one between objects of several classes. The mask itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segengine.compiled import compiled
+from segengine.instances.join import first_pixels
+from segengine.instances.splitting import LARGEST, Split, split
+
+VOID = 0xFFFF
+"""Kind of a pixel without a label. 0 is that of no object, i + 1 that of an object of class i."""
+BITS = 20
+"""Of a weight of the Gaussian: their sums are integers that a double holds exactly, in any order."""
+STRIP = 256
+"""Rows that are smoothed at once."""
+Kinds = NDArray[np.uint16]
+Ids = NDArray[np.int32]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What is done to the components of a mask."""
+
+    classes: tuple[int, ...]
+    """Labels that are objects."""
+    connectivity: int = 1
+    """1: pixels that share an edge are connected; 2: a corner too. Of holes as of objects."""
+    smooth: float = 0.0
+    """Sigma of a Gaussian, in pixels; 0: none."""
+    holes: int = 0
+    """Largest hole that is filled, in pixels."""
+    min_area: int = 0
+    """Smallest object that stays, in pixels."""
+    split: str = ""
+    """watershed, distance, hmaxima; empty: not."""
+    min_distance: int = 5
+    """Between seeds, in pixels."""
+    height: float = 1.0
+    """Of seeds above the way to a higher one, in pixels."""
+
+    @property
+    def reach(self) -> int:
+        """Pixels beyond itself that a pixel's kind depends on."""
+        return int(4 * self.smooth + 0.5)
+
+    def of(self, ids: Ids, count: int, whole: NDArray[np.bool_] | None = None) -> Split:
+        """The components 1 .. count of a map, split as is asked."""
+        return split(
+            ids,
+            count,
+            self.split,
+            min_distance=self.min_distance,
+            height=self.height,
+            connectivity=self.connectivity,
+            whole=whole,
+        )
+
+
+Sides = tuple[bool, bool, bool, bool]
+"""Whether a frame goes on above, below, left and right of a window."""
+WHOLE: Sides = (False, False, False, False)
+
+
+class Cleaned(NamedTuple):
+    """A window's components. Numbers 1 .. n; entry 0 of an array is nothing's."""
+
+    ids: Ids
+    """(y, x)"""
+    kind: Kinds
+    """(n + 1,) class + 1 of an object; 0: a hole that may be filled."""
+    open: NDArray[np.bool_]
+    """(n + 1,) what lies beyond the window decides on it: all holes, and the objects that touch a side
+    where the frame goes on, or such a hole. What is not open is done."""
+    whole: NDArray[np.bool_]
+    """(n + 1,) too large to be split."""
+    meetings: NDArray[np.int64]
+    """(m, 2) open holes, and the objects beside them."""
+
+
+def kinds_of(
+    labels: NDArray[Any], void: int, cleaning: Cleaning, inner: tuple[slice, slice]
+) -> Kinds:
+    """Of which class's object each pixel (y, x) of `inner` is, by labels (y, x) with void.
+
+    `labels` must reach `cleaning.reach` pixels beyond `inner`, but for the frame's border, where the
+    Gaussian sees the frame reflected (SciPy's mode `reflect`).
+    """
+    table = np.zeros(int(np.iinfo(labels.dtype).max) + 1, np.uint16)
+    for label in cleaning.classes:
+        table[label] = label + 1
+    table[void] = VOID
+    if not cleaning.reach:
+        kinds: Kinds = table[labels[inner]]
+        return kinds
+    core = labels[inner]
+    found = np.where(core == void, np.uint16(VOID), np.uint16(0))
+    for label in cleaning.classes:
+        for rows, near in _smoothed(labels, label, cleaning, inner):
+            part = found[rows]
+            part[near & (part != VOID)] = label + 1
+    return found
+
+
+def _smoothed(
+    labels: NDArray[Any], label: int, cleaning: Cleaning, inner: tuple[slice, slice]
+) -> Iterable[tuple[slice, NDArray[np.bool_]]]:
+    """Strips of `inner` and where the blurred mask of a label exceeds one half."""
+    import cv2
+
+    reach = cleaning.reach
+    kernel = gaussian(cleaning.smooth)
+    half = kernel.sum() ** 2 / 2
+    height, width = labels.shape
+    rows, cols = inner
+    left, right = max(0, reach - cols.start), max(0, cols.stop + reach - width)
+    across = slice(max(0, cols.start - reach), min(width, cols.stop + reach))
+    order = np.pad(np.arange(height), reach, mode="symmetric")
+    for start in range(rows.start, rows.stop, STRIP):
+        stop = min(start + STRIP, rows.stop)
+        there = labels[order[start : stop + 2 * reach], across] == label
+        if not there.any():
+            continue
+        strip = there.astype(np.float64)
+        if left or right:
+            strip = np.pad(strip, ((0, 0), (left, right)), mode="symmetric")
+        blurred = cv2.sepFilter2D(strip, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+        near = blurred[reach : reach + stop - start, reach : reach + cols.stop - cols.start] > half
+        yield slice(start - rows.start, stop - rows.start), near
+
+
+def gaussian(sigma: float) -> NDArray[np.float64]:
+    """(2 r + 1,) weights of a Gaussian up to 4 sigma, integers of `BITS` bits together, about."""
+    radius = int(4 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    rounded: NDArray[np.float64] = np.rint(weights / weights.sum() * (1 << BITS))
+    return rounded
+
+
+def clean(kinds: Kinds, cleaning: Cleaning, goes_on: Sides = WHOLE) -> Cleaned:
+    """The components of a window's kinds (y, x), which are changed where holes are filled."""
+    holes, count = _fill(kinds, cleaning, goes_on)
+    ids, kind = _components(kinds, cleaning.connectivity)
+    objects = len(kind) - 1
+    open_ = np.zeros(objects + 1, np.bool_)
+    _mark_border(ids, goes_on, open_)
+    meetings = np.zeros((0, 2), np.int64)
+    if count:
+        at = holes > 0
+        ids[at] = holes[at] + objects
+        del at, holes
+        kind = np.concatenate([kind, np.zeros(count, np.uint16)])
+        open_ = np.concatenate([open_, np.ones(count, np.bool_)])
+        meetings = _meetings(ids, objects, cleaning.connectivity)
+        open_[meetings[:, 1]] = True
+    return _finished(ids, kind, open_, meetings, cleaning)
+
+
+def clean_frame(
+    labels: NDArray[Any], void: int, cleaning: Cleaning
+) -> tuple[NDArray[np.uint32], NDArray[np.uint16], NDArray[np.bool_]]:
+    """Ids (y, x) of a whole frame by first pixel in raster order, by its labels (y, x) with void.
+
+    And of each id, entry 0 of none, its class, and whether it was too large to be split.
+    """
+    kinds = kinds_of(labels, void, cleaning, (slice(0, labels.shape[0]), slice(0, labels.shape[1])))
+    found = clean(kinds, cleaning)
+    order = 1 + np.argsort(first_pixels(found.ids, len(found.kind) - 1)[1:])
+    numbers = np.zeros(len(found.kind), np.uint32)
+    numbers[order] = np.arange(1, len(found.kind), dtype=np.uint32)
+    order = np.concatenate([[0], order])
+    return numbers[found.ids], classes_of(found.kind[order]), found.whole[order]
+
+
+def classes_of(kind: Kinds) -> NDArray[np.uint16]:
+    """Classes of objects by their kinds; 0 of what is none."""
+    found: NDArray[np.uint16] = np.maximum(kind, 1) - np.uint16(1)
+    return found
+
+
+def _finished(
+    ids: Ids, kind: Kinds, open_: NDArray[np.bool_], meetings: NDArray[np.int64], how: Cleaning
+) -> Cleaned:
+    """Small ones that are not open dropped, the others split, all numbered anew."""
+    area = np.bincount(ids.reshape(-1), minlength=len(kind))
+    kept = open_ | (area >= how.min_area)
+    kept[0] = False
+    ids, numbers = renumbered_by(ids, kept)
+    kind, open_ = kind[kept_first(kept)], open_[kept_first(kept)]
+    meetings = numbers[meetings].astype(np.int64).reshape(-1, 2)
+    whole = np.zeros(len(kind), np.bool_)
+    if not how.split or open_[1:].all():
+        return Cleaned(ids, kind, open_, whole, meetings)
+    # those that are done are split; the open ones stand behind them
+    whole |= too_large(ids, len(kind) - 1) & ~open_
+    done, old = renumbered_by(ids, ~open_ & (np.arange(len(kind)) > 0))
+    count = int(old.max())
+    back = np.flatnonzero(old)
+    parts, owner = how.of(done, count, np.concatenate([[False], whole[back]]))
+    del done
+    source = np.concatenate([[0], back])[owner]
+    later = np.flatnonzero(open_)
+    numbers = np.zeros(len(kind), np.int32)
+    numbers[later] = np.arange(len(source), len(source) + len(later))
+    np.add(parts, numbers[ids], out=parts)
+    every = np.concatenate([source, later])
+    return Cleaned(
+        parts, kind[every], open_[every], whole[every], numbers[meetings].astype(np.int64)
+    )
+
+
+def kept_first(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Places of those that are kept, behind 0."""
+    return np.concatenate([[0], np.flatnonzero(kept)])
+
+
+def renumbered_by(ids: Ids, kept: NDArray[np.bool_]) -> tuple[Ids, Ids]:
+    """Ids (y, x) of those that are kept, 1 .. n in their order, and the number of each."""
+    numbers = np.where(kept, np.cumsum(kept, dtype=np.int32), np.int32(0)).astype(np.int32)
+    return numbers[ids], numbers
+
+
+def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
+    """(count + 1,) whose bounding box has more pixels than can be split."""
+    found = np.zeros(count + 1, np.bool_)
+    if ids.size > LARGEST:
+        boxes = boxes_of(ids, count)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        found = sides[:, 0] * sides[:, 1] > LARGEST
+        found[0] = False
+    return found
+
+
+def boxes_of(ids: Ids, count: int) -> NDArray[np.int64]:
+    """(count + 1, 4) top, left, bottom and right of each id, the latter two not included."""
+    found = np.zeros((count + 1, 4), np.int64)
+    found[:, :2] = 1 << 40
+    _boxes(ids, found)
+    return found
+
+
+@compiled
+def _boxes(ids: Array, found: Array) -> None:
+    """Widen found to hold each pixel."""
+    for y in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
+            number = ids[y, x]
+            if number != 0:
+                found[number, 0] = min(found[number, 0], y)
+                found[number, 1] = min(found[number, 1], x)
+                found[number, 2] = max(found[number, 2], y + 1)
+                found[number, 3] = max(found[number, 3], x + 1)
+
+
+def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[Ids, int]:
+    """Fill the holes that are known to be; (y, x) and the number of those that others decide on."""
+    import cv2
+
+    if not cleaning.holes:
+        return np.zeros((0, 0), np.int32), 0
+    nothing = (kinds == 0).view(np.uint8)
+    count, found = cv2.connectedComponents(nothing, connectivity=4 * cleaning.connectivity)
+    ids: Ids = np.asarray(found, np.int32)
+    small = np.bincount(ids.reshape(-1), minlength=count) <= cleaning.holes
+    small[0] = False
+    low, high = np.full(count, VOID + 1, np.int32), np.zeros(count, np.int32)
+    _beside(ids, kinds, small, cleaning.connectivity, low, high)
+    maybe = small & (high < VOID) & (low >= high)  # at most one class is beside it
+    beyond = np.zeros(count, np.bool_)
+    _mark_border(ids, goes_on, beyond)
+    filled = maybe & ~beyond & (high > 0)
+    if filled.any():
+        table = np.where(filled, high, 0).astype(np.uint16)
+        kinds += table[ids]  # which has 0 where kinds has something
+    ids, _ = renumbered_by(ids, maybe & beyond)
+    return ids, int(np.count_nonzero(maybe & beyond))
+
+
+def _mark_border(ids: Ids, goes_on: Sides, found: NDArray[np.bool_]) -> None:
+    """Mark the ids that touch a side where the frame goes on."""
+    for side, line in zip(goes_on, (ids[0], ids[-1], ids[:, 0], ids[:, -1]), strict=True):
+        if side:
+            found[line] = True
+    found[0] = False
+
+
+def _components(kinds: Kinds, connectivity: int) -> tuple[Ids, Kinds]:
+    """Connected regions of one kind, numbered from 1, and the kind of each."""
+    import cv2
+
+    ids = np.zeros(kinds.shape, np.int32)
+    kind: list[int] = [0]
+    present = np.zeros(VOID + 1, np.bool_)
+    present[kinds.reshape(-1)] = True
+    present[[0, VOID]] = False
+    for value in np.flatnonzero(present).tolist():
+        here = (kinds == value).view(np.uint8)
+        count, found = cv2.connectedComponents(here, connectivity=4 * connectivity)
+        if len(kind) == 1:
+            ids = np.asarray(found, np.int32)
+        else:
+            np.add(found, len(kind) - 1, out=ids, where=here.view(np.bool_))
+        kind += [value] * (count - 1)
+    return ids, np.array(kind, np.uint16)
+
+
+@compiled
+def _beside(
+    ids: Array, kinds: Array, small: Array, connectivity: int, low: Array, high: Array
+) -> None:
+    """Fill low and high with the kinds beside each small region."""
+    rows, cols = ids.shape
+    for y in range(rows):
+        for x in range(cols):
+            number = ids[y, x]
+            if not small[number]:
+                continue
+            for v in range(max(0, y - 1), min(rows, y + 2)):
+                for u in range(max(0, x - 1), min(cols, x + 2)):
+                    other = kinds[v, u]
+                    if other == 0 or (connectivity == 1 and v != y and u != x):
+                        continue
+                    low[number] = min(low[number], other)
+                    high[number] = max(high[number], other)
+
+
+def _meetings(ids: Ids, objects: int, connectivity: int) -> NDArray[np.int64]:
+    """(m, 2) numbers above `objects`, and those up to it that are beside them."""
+    found = np.empty((1024, 2), np.int64)
+    count = _meet(ids, objects, connectivity, found)
+    if count > len(found):
+        found = np.empty((count, 2), np.int64)
+        _meet(ids, objects, connectivity, found)
+    pairs: NDArray[np.int64] = np.unique(found[:count], axis=0)
+    return pairs
+
+
+@compiled
+def _meet(ids: Array, objects: int, connectivity: int, found: Array) -> int:
+    """Fill found with pairs, some of them often; how many there are."""
+    rows, cols = ids.shape
+    count = 0
+    last, beside = -1, -1
+    for y in range(rows):
+        for x in range(cols):
+            number = ids[y, x]
+            if number <= objects:
+                continue
+            for v in range(max(0, y - 1), min(rows, y + 2)):
+                for u in range(max(0, x - 1), min(cols, x + 2)):
+                    other = ids[v, u]
+                    if other == 0 or other > objects:
+                        continue
+                    if connectivity == 1 and v != y and u != x:
+                        continue
+                    if number == last and other == beside:
+                        continue
+                    last, beside = number, other
+                    if count < len(found):
+                        found[count, 0], found[count, 1] = number, other
+                    count += 1
+    return count
