@@ -21,7 +21,7 @@ from segengine.networks.temperature import Temperature
 from segengine.segmenters import _part
 from segengine.segmenters._network import Network, Resized, argmax
 from segengine.segmenters._part import Cell, Floats, Mean
-from segengine.types import Color, Pixels, Prediction
+from segengine.types import Color, Pixels, Prediction, Trained
 
 Augment = Literal["flips", "d4"]
 HELD = 1 << 28
@@ -92,6 +92,11 @@ class Augmented:
     @property
     def halo(self) -> int | None:
         return _part.halo(self.network)
+
+    @property
+    def trained(self) -> Trained | None:
+        """What the network's file says of its training."""
+        return self.network.trained
 
     @property
     def weights(self) -> str:
