@@ -180,6 +180,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     return _show(evaluate(_trusted(args), truth, given or None, args.trust), args.json)
 
 
+def _calibrate(args: argparse.Namespace) -> int:
+    from segengine.commands.calibrate import calibrate
+
+    out = None if args.out is None else _full(args.out)
+    return _show(calibrate(_trusted(args), out, args.overwrite, args.trust), args.json)
+
+
 def _report(args: argparse.Namespace) -> int:
     from segengine.report import build
 
@@ -529,6 +536,17 @@ def _parser() -> argparse.ArgumentParser:
         evaluate.add_argument(
             f"--{group}", metavar="NAME", nargs="+", help=f"{group} to compute, or all"
         )
+    calibrate = add("calibrate", _calibrate, "Fit a network's temperature on a store's truth.")
+    add_store(calibrate)
+    calibrate.add_argument(
+        "--out",
+        metavar="BUNDLE",
+        type=_path,
+        help="the network's bundle again, with its temperature; without, it is only said",
+    )
+    calibrate.add_argument(
+        "--overwrite", action="store_true", help="also files that no command wrote; never an input"
+    )
     report = add("report", _report, "Build the report again from the store.")
     add_store(report)
     export = add("export", _export, "Write a store's masks in another format.")
@@ -637,9 +655,9 @@ def _parser() -> argparse.ArgumentParser:
         "--page", metavar="HTML", type=_path, help="the page to write; default: beside the points"
     )
     area.add_argument("--overwrite", action="store_true", help="also a page that no command wrote")
-    for command in (verify, evaluate, report, export, show, sample):
+    for command in (verify, evaluate, calibrate, report, export, show, sample):
         add_trust(command, own)
-    for command in (plan, status, verify, evaluate, diff, zones, sample, area):
+    for command in (plan, status, verify, evaluate, calibrate, diff, zones, sample, area):
         add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,8 @@ from segengine.guards.parts import Parts
 from segengine.instances.cleaning import Cleaning, clean_frame
 from segengine.instances.join import BAND, components, renumbered
 from segengine.types import (
+    CERTAIN,
+    NO_CONFIDENCE,
     Beyond,
     Bool,
     ChecksPixels,
@@ -31,7 +34,9 @@ from segengine.types import (
     FrameRef,
     Headline,
     Inertia,
+    Labels,
     LabelsAlone,
+    LabelsConfidently,
     LabelsFrames,
     Learned,
     Linker,
@@ -45,6 +50,7 @@ from segengine.types import (
     Outputs,
     PerFrame,
     Pixels,
+    Placed,
     Plugin,
     Prediction,
     Provenance,
@@ -76,7 +82,7 @@ BACKGROUND = frozenset(("background", "BG", "__background__", "not edge", "line"
 """Classes that are no objects; Mask_RCNN and torchvision have their own words for them."""
 SLACK = 1e-3
 """What rounding may add to a probability."""
-OUTPUTS = ("labels", "probabilities", "instances", "objects")
+OUTPUTS = ("labels", "probabilities", "instances", "objects", "confidence")
 _BACKGROUND: Color = (32, 32, 36)
 
 
@@ -161,7 +167,7 @@ def with_components(found: Prediction, classes: Sequence[str], void: int) -> Pre
     """A prediction whose instances are the 8-connected regions of each class, but of no void."""
     without = (*background(classes), void)
     ids = [renumbered(components(labels, without).astype(np.uint32))[0] for labels in found.labels]
-    return Prediction(found.labels, found.probabilities, np.stack(ids))
+    return replace(found, instances=np.stack(ids), objects=None)
 
 
 def cleaning(spec: ComponentsSpec | str | None, classes: Sequence[str]) -> Cleaning | None:
@@ -214,6 +220,45 @@ def check_pixels(plugin: Plugin, bands: int, dtype: str) -> None:
 def labels_alone(segmenter: Segmenter, pixels: Pixels) -> Prediction:
     """Its labels, with nothing else in memory where it can do without."""
     return (segmenter.label if _has(segmenter, LabelsAlone) else segmenter.segment)(pixels)  # type: ignore[attr-defined]
+
+
+def labels_confidently(segmenter: Segmenter, pixels: Pixels) -> Prediction:
+    """Its labels and how sure it is of each, with no map (n, y, x, class) where it can do without.
+
+    Raises ValueError for what gives no probabilities, or none that are.
+    """
+    if _has(segmenter, LabelsConfidently):
+        found: Prediction = segmenter.label_confidently(pixels)  # type: ignore[attr-defined]
+        return found
+    return with_confidence(segmenter.segment(pixels))
+
+
+def with_confidence(found: Prediction) -> Prediction:
+    """A prediction whose labels have their confidence, from its probabilities. Raises ValueError."""
+    if found.confidence is not None:
+        return found
+    if found.probabilities is None:
+        raise ValueError("store.confidence: the prediction has no probabilities")
+    pairs = zip(found.labels, found.probabilities, strict=True)
+    return replace(found, confidence=np.stack([confidence(a, b) for a, b in pairs]))
+
+
+def confidence(labels: Labels, probabilities: NDArray[Any]) -> NDArray[np.uint8]:
+    """(...) round(254 p) of probabilities (..., class), p that of the label; 255 where it is NaN.
+
+    The product is exact, ties go to even. Raises ValueError for values that are no probabilities.
+
+    >>> confidence(np.uint8([0, 1, 0]), np.float32([[1, 0], [0.25, 0.75], [np.nan, np.nan]])).tolist()
+    [254, 190, 255]
+    """
+    chosen = np.take_along_axis(probabilities, labels[..., None].astype(np.intp), -1)[..., 0]
+    values = np.rint(as_probabilities(chosen).astype(np.float64) * CERTAIN)
+    return np.asarray(np.where(np.isnan(values), NO_CONFIDENCE, values), np.uint8)
+
+
+def placed(segmenter: Segmenter, corner: tuple[int, int], size: tuple[int, int]) -> Segmenter:
+    """It, for windows whose first pixel is at (y, x) of frames of (height, width)."""
+    return segmenter.at(corner, size) if _has(segmenter, Placed) else segmenter  # type: ignore[attr-defined]
 
 
 def label_frame(
@@ -414,6 +459,7 @@ def probed_outputs(prediction: Prediction) -> tuple[str, ...]:
         prediction.probabilities,
         prediction.instances,
         prediction.objects,
+        prediction.confidence,
     )
     return tuple(n for n, value in zip(OUTPUTS, maps, strict=True) if value is not None)
 

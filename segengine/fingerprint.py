@@ -29,13 +29,10 @@ def digest(value: Any) -> str:
 
 def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     """The keys of a job that can change a mask, with their values; defaults are left out."""
-    from segengine.job import FILES  # not for who only wants `digest`: workers do without pydantic
-
     kind = job.segmenter.kind
-    options = registry.non_default("segmenters", kind, job.segmenter.options)
     found: dict[str, Any] = {"segmenter.kind": kind}
-    digested = FILES if asked.weights(job.plugin) else ()  # where the file lies is no matter
-    found |= {f"segmenter.{k}": value for k, value in options.items() if k not in digested}
+    options = _options(kind, job.segmenter.options, bool(asked.weights(job.plugin)))
+    found |= {f"segmenter.{k}": value for k, value in options.items()}
     found["segmenter version"] = asked.version(job.plugin)
     source = job.source.model_dump(mode="json")
     for name, default in _SOURCE_DEFAULTS.items():
@@ -51,9 +48,34 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
         found["source.skip.still"] = job.still
     if "probabilities" in outputs:
         found["store.probabilities"] = True
+    if "confidence" in outputs:
+        found["store.confidence"] = True
     # What a URL is asked with may change from night to night, and is nobody else's to read.
     shown: dict[str, Any] = public_values(found)
     return shown
+
+
+def _options(kind: str, options: Mapping[str, Any], digested: bool) -> dict[str, Any]:
+    """Those that can change a mask. digested: where the weights' files lie is no matter."""
+    from segengine.job import FILES, MEMBERS  # workers, who only want `digest`, do without pydantic
+
+    found = registry.non_default("segmenters", kind, options)
+    if digested:
+        found = {name: value for name, value in found.items() if name not in FILES}
+    if isinstance(found.get(MEMBERS), list) and all(map(_is_block, found[MEMBERS])):
+        found[MEMBERS] = [
+            {"kind": one["kind"], **_options(one["kind"], _without_kind(one), digested)}
+            for one in found[MEMBERS]
+        ]
+    return found
+
+
+def _is_block(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("kind"), str)
+
+
+def _without_kind(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in block.items() if name != "kind"}
 
 
 def area_mark(job: Job) -> str:

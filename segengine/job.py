@@ -41,6 +41,8 @@ HIDDEN = ("trust", "area_mark")
 """Options of a source that are not of its block: what the rest of the job, or a file, says."""
 FILES = ("path", "weights")
 """Options of a segmenter that may name a file."""
+MEMBERS = "members"
+"""Option of a segmenter whose values are segmenters' blocks."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
@@ -386,6 +388,9 @@ class StoreSpec(Model):
     probabilities: bool = Field(
         False, description="Store class probabilities too, where the segmenter gives them"
     )
+    confidence: bool = Field(
+        False, description="Store how probable each label is, in a byte a pixel; networks can tell"
+    )
 
     @model_validator(mode="after")
     def _shard_is_whole_chunks(self) -> StoreSpec:
@@ -674,11 +679,7 @@ class Job(Model):
                 update={"path": _absolute(self.store.path, base, "store.path")}
             ),
         }
-        files = {
-            name: _absolute(value, base, f"segmenter.{name}")
-            for name, value in self.segmenter.options.items()
-            if name in FILES and isinstance(value, str) and _is_file(value)
-        }
+        files = _files(self.segmenter.options, base, "segmenter")
         if files:
             updates["segmenter"] = self.segmenter.model_copy(update=files)
         shown = {
@@ -728,6 +729,8 @@ class Job(Model):
     def as_json(self) -> dict[str, Any]:
         """The job as a JSON object, without credentials that a URL may carry."""
         shown: dict[str, Any] = public_values(self.model_dump(mode="json", exclude_none=True))
+        if not self.store.confidence:  # as a store of a release that did not know it has it
+            del shown["store"]["confidence"]
         return shown
 
 
@@ -923,6 +926,21 @@ def _absolute(path: str, base: Path | None, key: str) -> str:
     if key.startswith("truth."):
         folder = folder.replace("{", "{{").replace("}", "}}")
     return os.path.normpath(os.path.join(folder, expanded))
+
+
+def _files(options: Mapping[str, Any], base: Path | None, key: str) -> dict[str, Any]:
+    """The options of a segmenter that name files, or have members that do, with absolute paths."""
+    found: dict[str, Any] = {
+        name: _absolute(value, base, f"{key}.{name}")
+        for name, value in options.items()
+        if name in FILES and isinstance(value, str) and _is_file(value)
+    }
+    members = options.get(MEMBERS)
+    if isinstance(members, list) and all(isinstance(one, dict) for one in members):
+        found[MEMBERS] = [
+            {**one, **_files(one, base, f"{key}.{MEMBERS}[{i}]")} for i, one in enumerate(members)
+        ]
+    return found
 
 
 def _is_below(name: str, roots: list[str]) -> bool:

@@ -31,6 +31,7 @@ from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects, zarr_store
 from segengine.store.keys import (
     COLORS,
+    CONFIDENCE,
     INSTANCES,
     LAYOUTS,
     MASK,
@@ -389,6 +390,11 @@ class SceneStore:
     def probabilities(self) -> zarr.Array[Any] | None:
         """(frame, class, y, x) float32, NaN = void; None where not asked for."""
         return self.array(PROBABILITIES)
+
+    @property
+    def confidence(self) -> zarr.Array[Any] | None:
+        """(frame, y, x) uint8 round(254 x the label's probability), 255 = void; None: not asked for."""
+        return self.array(CONFIDENCE)
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def _is_transparency(pixels: NDArray[Any]) -> bool:
 def _call(segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:
     """Pad to the stride as the engine does at the bottom and right, segment, crop."""
     _, height, width, _ = pixels.shape
+    segmenter = asked.placed(segmenter, (0, 0), (height, width))
     pixels = tiling.pad_to(pixels, segmenter.stride)
     found = asked.as_prediction(segmenter.segment(pixels), segmenter, pixels.shape[:3])
     return found.crop((slice(None), slice(0, height), slice(0, width)))

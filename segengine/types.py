@@ -33,6 +33,10 @@ Place = tuple[int, int, int]
 Cell = tuple[int, int]
 """(row, column) of a window in the grid of its frame."""
 Scope = Literal["frame", "scene", "run"]
+CERTAIN = 254
+"""Confidence of a probability of 1."""
+NO_CONFIDENCE = 255
+"""Confidence of void."""
 S = TypeVar("S")
 
 
@@ -236,6 +240,7 @@ class Prediction:
     - `objects`: a pyarrow table, one row an id, for what the map cannot hold (overlaps): id (uint32),
       class (uint16), score (float32), bbox (4 float32: x, y, width, height in the window's pixels),
       area (int64, pixels), rle (COCO's compressed counts for the window's size).
+    - `confidence`: (n, y, x) uint8, as `segengine.asked.confidence` makes it; None: not given.
     """
 
     labels: Labels
@@ -246,6 +251,8 @@ class Prediction:
     """(n, y, x) ids of this window; 0 = none."""
     objects: pa.Table | None = None
     """One row an id: what the map cannot hold (overlaps)."""
+    confidence: NDArray[np.uint8] | None = None
+    """(n, y, x) round(254 x the probability of the label); 255 = void."""
 
     def crop(self, to: tuple[slice, slice, slice]) -> Self:
         """The part of every map inside `to` (slices along n, y, x); `objects` stay whole."""
@@ -254,6 +261,7 @@ class Prediction:
             None if self.probabilities is None else self.probabilities[to],
             None if self.instances is None else self.instances[to],
             self.objects,
+            None if self.confidence is None else self.confidence[to],
         )
 
 
@@ -563,6 +571,24 @@ class LabelsAlone(Protocol):
 
 
 @runtime_checkable
+class LabelsConfidently(Protocol):
+    """Asked of segmenters in place of `segment` where confidence is stored, and no probabilities."""
+
+    def label_confidently(self, pixels: Pixels) -> Prediction:
+        """The labels that `segment` gives, and `confidence`; no map (n, y, x, class) in memory."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """Asked of segmenters before each call; without, it is no matter where a window lies."""
+
+    def at(self, corner: tuple[int, int], size: tuple[int, int]) -> Segmenter:
+        """It, for windows whose first pixel is at (y, x) of frames of (height, width)."""
+        ...
+
+
+@runtime_checkable
 class LabelsFrames(Protocol):
     """Asked of surveyors of scope frame in place of `survey`, `fit` and `segment`, of each frame."""
 
@@ -663,8 +689,8 @@ class Completes(Protocol):
 
 
 class SegmenterParts(
-    Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, LabelsFrames, ChecksPixels,
-    Provenance, Describes, Responds, Findings, Completes, Protocol,
+    Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, LabelsConfidently, LabelsFrames,
+    Placed, ChecksPixels, Provenance, Describes, Responds, Findings, Completes, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a segmenter or surveyor beyond its protocol."""
 
@@ -773,7 +799,8 @@ class Uses(Protocol):
 
     @property
     def uses(self) -> Sequence[str]:
-        """Of the same words, what it takes where it is there."""
+        """Of the same words, what it takes where it is there; `confidence`: in place of `probabilities`
+        where these are not stored."""
         ...
 
 

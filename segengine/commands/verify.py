@@ -22,13 +22,13 @@ from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
 from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects
-from segengine.store.keys import MASK, PROBABILITIES, ROOT, ROWS, array_folder
+from segengine.store.keys import CONFIDENCE, MASK, PROBABILITIES, ROOT, ROWS, array_folder
 from segengine.store.kinds import LabelRecord, MaskRecord, Record
 from segengine.store.layouts import Layout, load_layouts
 from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, named
 from segengine.store.shards import open_array, read_region
-from segengine.types import FrameRef
+from segengine.types import NO_CONFIDENCE, FrameRef
 from segengine.worker.tasks import Retry, ShardTask, SplitComponents
 
 UNRECORDED = "no record vouches for it: it does not count, and a run computes it again"
@@ -36,6 +36,8 @@ SAMPLE = 4
 """Shards that are segmented again."""
 ROUNDING = 1e-5
 """By how much probabilities may differ then."""
+_ROUNDED = {PROBABILITIES: ROUNDING, CONFIDENCE: 1.0}
+"""By how much these maps may."""
 
 
 class Difference(NamedTuple):
@@ -202,7 +204,7 @@ def _untrusted(attributes: Mapping[str, Any], layouts: Mapping[str, Layout]) -> 
 
 
 def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> bool:
-    """Segment a shard again into a folder of its own, and compare checksums; probabilities by value."""
+    """Segment a shard again into a folder of its own; compare checksums, and rounded maps by value."""
     from segengine.stages.stitch import finish_tasks, splits_of
     from segengine.worker.segment import finish_shard, segment_shard
     from segengine.worker.splits import split_components
@@ -245,8 +247,8 @@ def _same_again(store: Store, job: Job, layout: Layout, record: MaskRecord) -> b
             {o.array: o.checksum for o in r.objects if o.array != ROWS} for r in (again, record)
         )
         other = {name for name in {*new, *old} if new.get(name) != old.get(name)}
-        return not other or (
-            other == {PROBABILITIES} and _alike(store, open_objects(target), task, record)
+        return other <= _ROUNDED.keys() and all(
+            _alike(store, open_objects(target), task, record, path) for path in sorted(other)
         )
 
 
@@ -263,16 +265,20 @@ def _made_otherwise(plan: Plan, record: MaskRecord) -> str:
     return ""
 
 
-def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord) -> bool:
-    """Whether probabilities are the same but for rounding: a network's sums depend on its threads."""
+def _alike(store: Store, again: Objects, task: ShardTask, record: MaskRecord, path: str) -> bool:
+    """Whether a map is the same but for rounding: a network's sums depend on its threads."""
     first, top, left, last, bottom, right = record.box
-    index = slice(first, last), slice(None), slice(top, bottom), slice(left, right)
-    spec = task.arrays[PROBABILITIES]
+    spec = task.arrays[path]
+    between = (slice(None),) * (len(spec.shape) - 3)  # the classes
+    index = (slice(first, last), *between, slice(top, bottom), slice(left, right))
     a, b = (
         read_region(objects, open_array(objects.root, record.scene, spec), index)
         for objects in (again, store.objects)
     )
-    return bool(np.allclose(a, b, rtol=0, atol=ROUNDING, equal_nan=True))
+    if path == CONFIDENCE and not np.array_equal(a == NO_CONFIDENCE, b == NO_CONFIDENCE):
+        return False
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return bool(np.allclose(a, b, rtol=0, atol=_ROUNDED[path], equal_nan=True))
 
 
 def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:

@@ -37,6 +37,8 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What Dask sets for its workers; a network's engine asks for it."""
 ASKED, TOLD = b"?", b"!"
 """What a call begins with."""
+THREADED = ("tensorflow", "onnxruntime", "openvino")
+"""Libraries with threads that Python does not count: a copy of what they hold waits for ever."""
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -45,7 +47,8 @@ def fork() -> Child | None:
 
     Of a process with threads a copy may hold locks that nobody gives back.
     """
-    if not sys.platform.startswith("linux") or threading.active_count() > 1:
+    threaded = threading.active_count() > 1 or any(name in sys.modules for name in THREADED)
+    if not sys.platform.startswith("linux") or threaded:
         return None
     return Child()
 

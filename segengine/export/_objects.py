@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from segengine.export import _instances
 from segengine.export._instances import ROWS, Piece
 from segengine.export._parts import Parts
+from segengine.export._probability import shares
 from segengine.export._regions import Region, regions
 from segengine.export._shaping import Shaping, simplified
 from segengine.outputs import Output
 from segengine.reader import SceneStore, Store
-from segengine.store.keys import INSTANCE_TABLE, MASK, PROBABILITIES
+from segengine.store.keys import CONFIDENCE, INSTANCE_TABLE, MASK, PROBABILITIES
 from segengine.types import Labels
 
 
@@ -86,7 +87,11 @@ def _of_frame(scene: SceneStore, frame: int) -> Iterator[Region]:
     def probabilities(kind: int, rows: slice) -> NDArray[np.float32]:
         return scene.read(PROBABILITIES, frame, kind, rows, slice(0, ref.width))
 
-    stored = None if scene.probabilities is None else probabilities
+    def confidence(kind: int, rows: slice) -> NDArray[np.float32]:
+        return shares(scene.read(CONFIDENCE, frame, rows, slice(0, ref.width)))
+
+    stored = None if scene.confidence is None else confidence
+    stored = stored if scene.probabilities is None else probabilities
     yield from regions((ref.height, ref.width), scene.void, labels, ground, stored)
 
 

@@ -20,7 +20,7 @@ from segengine.store.blobs import Objects
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
 from segengine.store.seals import CHANGED, MISSING, closed, opened
-from segengine.types import Place
+from segengine.types import CERTAIN, Place
 
 SCHEMA = pa.schema(
     [
@@ -39,10 +39,12 @@ PART = pa.field("part", pa.bool_())
 """True: a part of an object that lies in other shards too."""
 CUT = pa.field("cut", pa.bool_())
 """True: it goes on beyond its pixels, in a shard whose window disagrees."""
+SURE = pa.field("sure", pa.int64())
+"""Confidence added up over its pixels in the shard; null where none is stored."""
 _PLACED = pa.schema([("scene", pa.string()), ("frame", pa.int64()), *SCHEMA])
 TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", pa.float64()))
 """Columns of `tables/instances.parquet`; x, y: the centroid in the scene's CRS, null without one."""
-ROWS_SCHEMA = _PLACED.append(PART).append(CUT)
+ROWS_SCHEMA = _PLACED.append(PART).append(CUT).append(SURE)
 """Columns of a shard's own rows."""
 
 
@@ -113,10 +115,29 @@ def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
             "bbox": [*corner.tolist(), *(far - corner).tolist()],
             "area": sum(row["area"] for row in group),
             "rle": union_rle([row["rle"] for row in group], size),
+            "sure": _added([row["sure"] for row in group]),
         }
         joined.append({k: v for k, v in group[0].items() if k != "part"} | one)
     more = pa.Table.from_pylist(joined, schema=whole.schema)
     return pa.concat_tables([whole, more]).sort_by("id")
+
+
+def _added(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def scored(rows: pa.Table) -> pa.Table:
+    """Rows of whole objects; where confidence is stored, the score is its mean over the object."""
+    sure = rows.column("sure")
+    if sure.null_count == rows.num_rows:
+        return rows
+    import pyarrow.compute as pc
+
+    most = pc.multiply(rows.column("area"), CERTAIN).cast(pa.float64())
+    mean = pc.divide(sure.cast(pa.float64()), most).cast(pa.float32())
+    place = rows.schema.get_field_index("score")
+    return rows.set_column(place, "score", pc.coalesce(mean, rows.column("score")))
 
 
 def objects_of(
@@ -176,12 +197,21 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def with_frame(
-    objects: pa.Table, scene: str, frame: int, part: Any = None, cut: Any = None
+    objects: pa.Table,
+    scene: str,
+    frame: int,
+    part: Any = None,
+    cut: Any = None,
+    sure: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Objects of one frame as rows of a shard; (row,) bool: which are a `part` only, which `cut`."""
+    """Objects of one frame as rows of a shard; (row,) bool: which are a `part` only, which `cut`.
+
+    sure: (row,) confidence over the object's pixels there, added up.
+    """
     count = objects.num_rows
     columns = [pa.array([scene] * count, pa.string()), pa.array([frame] * count, pa.int64())]
     columns += [objects.column(name).cast(SCHEMA.field(name).type) for name in SCHEMA.names]
     for flags in (part, cut):
         columns.append(pa.array([False] * count if flags is None else flags, pa.bool_()))
+    columns.append(pa.array([None] * count if sure is None else sure, SURE.type))
     return pa.table(columns, schema=ROWS_SCHEMA)

@@ -284,7 +284,10 @@ def _unmet(spec: MeasureSpec, one: Asked, there: Collection[str]) -> str:
     except UntrustedError:
         return UNTRUSTED
     fold = Fold(asked.base(metric))
-    lacking = [need for need in fold.needs if need not in there]
+    told = {*there}
+    if "confidence" in fold.uses and "confidence" in there:
+        told.add("probabilities")  # that of each label is what it makes do with
+    lacking = [need for need in fold.needs if need not in told]
     if lacking:
         return f"needs {WANTS.get(lacking[0], lacking[0])}"
     if reason := asked.unmet(metric):

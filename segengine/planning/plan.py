@@ -442,13 +442,19 @@ def _outputs(job: Job, found: Scan) -> tuple[str, ...]:
             )
         asked.cleaning(job.segmenter.instances, job.plugin.classes)  # or a class is none
         outputs = (*outputs, "instances")
-    if not job.store.probabilities:
-        return tuple(o for o in outputs if o != "probabilities")
-    if "probabilities" not in outputs:
+    unsure = "probabilities" not in outputs
+    if job.store.probabilities and unsure:
         raise JobError(
             f"store.probabilities: {job.segmenter.kind} predicts no probabilities; leave the key out"
         )
-    return outputs
+    if job.store.confidence and unsure and "confidence" not in outputs:
+        raise JobError(
+            f"store.confidence: {job.segmenter.kind} predicts no probabilities, of which confidence is "
+            "made; leave the key out"
+        )
+    optional = {"probabilities": job.store.probabilities, "confidence": job.store.confidence}
+    kept = [o for o in outputs if o not in optional]
+    return (*kept, *(name for name, wanted in optional.items() if wanted))
 
 
 def _probe_outputs(job: Job, found: Scan, segmenter: Segmenter) -> tuple[str, ...] | None:

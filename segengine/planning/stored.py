@@ -11,10 +11,10 @@ from segengine.errors import UntrustedError
 from segengine.guards.trust import UNTRUSTED, code_in, is_trusting
 from segengine.job import Job
 from segengine.store.blobs import Objects
-from segengine.store.keys import INSTANCES, PROBABILITIES, metadata_key
+from segengine.store.keys import CONFIDENCE, INSTANCES, PROBABILITIES, metadata_key
 from segengine.types import Color, Pixels, Prediction
 
-_MAPS = {"probabilities": PROBABILITIES, "instances": INSTANCES}
+_MAPS = {"probabilities": PROBABILITIES, "confidence": CONFIDENCE, "instances": INSTANCES}
 
 
 @dataclass(frozen=True)

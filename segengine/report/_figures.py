@@ -31,7 +31,7 @@ WIDTH, HEIGHT = 960, 180
 def gallery(
     store: Store, frames: Any, matching: Mapping[int, int | None] | None
 ) -> list[dict[str, Any]]:
-    """A card a frame, with its panels: the worst ones where there is truth, else spread evenly."""
+    """A card a frame, with its panels: the least sure ones, the worst by the truth, or spread evenly."""
     metrics = store.metrics
     truths = metrics["confusion"]["rows"] if matching is not None else []
     clear = [i for i, name in enumerate(store.classes) if name in draw.CLEAR]
@@ -64,6 +64,7 @@ def gallery(
                 "frame": frame,
                 "iou": row.get("iou"),
                 "accuracy": row.get("accuracy"),
+                "confidence": row.get("confidence"),
                 "note": _note(view, store[scene].layout.frame(frame)),
                 "small": max(view.labels.shape) < SIDE // 2,
             }
@@ -73,6 +74,10 @@ def gallery(
 
 def _chosen(metrics: Mapping[str, Any], frames: Any) -> list[dict[str, Any]]:
     measured = [row for row in metrics.get("frames", []) if row.get("iou") is not None]
+    unsure = (metrics.get("confidence") or {}).get("frames", [])
+    if unsure:
+        scored = {(row["scene"], row["frame"]): row for row in measured}
+        return [scored.get((row["scene"], row["frame"]), {}) | row for row in unsure[:FRAMES]]
     if measured:
         return measured[:FRAMES]
     import pyarrow as pa

@@ -19,6 +19,7 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in overall.items() if _is_figure(value)}
     tables: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
+    reliability = []
     for label, figures in overall.items():
         if label == "classes" or not isinstance(figures, dict):
             continue
@@ -26,12 +27,15 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, Any]:
             tables += _tables(label, figures)
         if "thresholds" in figures:
             curves.append({"name": label, "curves": _curves(figures["classes"])})
+        if isinstance(figures.get("bins"), list) and "ece" in figures:
+            reliability.append({"name": label, **_reliability(figures)})
     if flat and not metrics.get("confusion"):
         tables.insert(0, {"name": "all pixels", "figures": flat, "columns": [], "rows": []})
     return {
         "tables": tables,
         "losses": metrics.get("losses") or {},
         "curves": [one for one in curves if one["curves"]],
+        "reliability": [one for one in reliability if one["bins"]],
         "worst": metrics.get("worst") or {},
         "not_measured": metrics.get("not_measured") or {},
     }
@@ -70,6 +74,24 @@ def _tables(name: str, figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _share(value: Any) -> float | None:
     """Length of a bar; None where the figure is no share."""
     return value if isinstance(value, float) and 0 <= value <= 1 else None
+
+
+def _reliability(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy over confidence, a bin a point as large as its share; both in a box of SIDE."""
+    bins = [one for one in figures["bins"] if one["pixels"]]
+    most = max((one["pixels"] for one in bins), default=1)
+    points = [
+        {
+            "x": round(one["confidence"] * SIDE, 1),
+            "y": round((1 - one["accuracy"]) * SIDE, 1),
+            "r": round(1.5 + 3.5 * (one["pixels"] / most) ** 0.5, 1),
+            **one,
+        }
+        for one in bins
+    ]
+    line = " L".join(f"{one['x']},{one['y']}" for one in points)
+    kinds = ("ece", "mce", "brier", "label_brier")
+    return {"bins": points, "path": f"M{line}", **{kind: figures.get(kind) for kind in kinds}}
 
 
 def _curves(classes: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from segengine.engines import Precision
 from segengine.segmenters import model
+from segengine.segmenters._augment import Augment, Augmented
 from segengine.segmenters._files import EngineName
 from segengine.segmenters._network import Activation, Network
 
 
-def factory(architecture: str, module: str) -> Callable[..., Network]:
+def factory(architecture: str, module: str) -> Callable[..., Network | Augmented]:
     """The factory of an architecture's segmenter, which is `create` of a module."""
 
     def create(
@@ -29,7 +30,9 @@ def factory(architecture: str, module: str) -> Callable[..., Network]:
         resize: Sequence[int] | None = None,
         crf: bool | Mapping[str, Any] = False,
         options: Mapping[str, Any] | None = None,
-    ) -> Network:
+        temperature: float | Mapping[str, float] | None = None,
+        augment: Augment | None = None,
+    ) -> Network | Augmented:
         """weights: a `.weights.h5` file, or a bundle, which knows the rest; see `model`."""
         try:
             found = model.create(
@@ -49,10 +52,12 @@ def factory(architecture: str, module: str) -> Callable[..., Network]:
                 crf,
                 architecture,
                 options,
+                temperature,
+                augment,
             )
         except ValueError as error:
             raise ValueError(str(error).replace("path: ", "weights: ", 1)) from error
-        assert isinstance(found, Network)
+        assert isinstance(found, Network | Augmented)
         return found
 
     create.__module__, create.__qualname__ = module, "create"

@@ -19,6 +19,7 @@ from segengine.ahead import one_ahead
 from segengine.engines import Engine, paying
 from segengine.networks.crf import Crf, refine
 from segengine.networks.scale import Scale
+from segengine.networks.temperature import Temperature
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Stretch
 from segengine.types import Bool, Color, Pixels, Prediction, Trained
@@ -148,9 +149,13 @@ class Network:
     """Most windows run at once; None: as many as pay for their size."""
     threshold: float = 0.5
     """Of a single channel."""
+    single: bool = False
+    """Two classes share one channel."""
     colors: tuple[Color, ...] = ()
     crf: Crf | None = None
     """Makes the probabilities of whole frames follow their colours."""
+    temperature: Temperature | None = None
+    """Of what makes probabilities as sure as they are right; None: they are left as they are."""
     labels: bool = False
     """The network gives each pixel the number of its class; windows that overlap vote."""
     trained: Trained | None = None
@@ -195,10 +200,15 @@ class Network:
         """Labels alone: nothing of the size (n, y, x, class) is ever held."""
         return self._predict(pixels, probabilities=False)
 
-    def _predict(self, pixels: Pixels, probabilities: bool) -> Prediction:
+    def label_confidently(self, pixels: Pixels) -> Prediction:
+        """Labels, and the confidence of each; of probabilities only some rows are ever held."""
+        return self._predict(pixels, probabilities=False, confidence=not self.labels)
+
+    def _predict(self, pixels: Pixels, probabilities: bool, confidence: bool = False) -> Prediction:
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         shape = pixels.shape[:3]
         labels = np.empty(shape, np.uint8 if len(self.classes) <= 256 else np.uint16)
+        sure = np.empty(shape, np.uint8) if confidence else None
         kept = probabilities or self.crf is not None
         found = np.empty((*shape, len(self.classes)), np.float32) if kept else None
         channels = 0
@@ -208,12 +218,23 @@ class Network:
             if channels == 1 or self.crf is not None:
                 values = asked.as_probabilities(values)
             labels[frame, rows] = self._decide(values)
+            if self.crf is None and (found is not None or sure is not None):
+                values = self._calibrated(values if channels > 1 else _both(values))
+                if sure is not None:
+                    sure[frame, rows] = asked.confidence(labels[frame, rows], values)
             if found is not None:
-                found[frame, rows] = values if channels > 1 else _both(values)
+                found[frame, rows] = values if values.shape[-1] > 1 else _both(values)
         if self.crf is not None and found is not None:
             found = refine(found, self._chosen(pixels), self.crf)
             labels[...] = self._decide(found if channels > 1 else found[..., 1:])
-        return Prediction(labels, found if probabilities else None)
+            found = self._calibrated(found)
+            if sure is not None:
+                sure[...] = asked.confidence(labels, found)
+        return Prediction(labels, found if probabilities else None, confidence=sure)
+
+    def _calibrated(self, values: Floats) -> Floats:
+        """Probabilities (..., class) as sure as they are right; which is the greatest stays."""
+        return values if self.temperature is None else self.temperature.apply(values)
 
     def _decide(self, values: Floats) -> NDArray[Any]:
         """Labels (...) of probabilities (..., channel); the lowest class on ties."""

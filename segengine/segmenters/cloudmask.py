@@ -22,6 +22,7 @@ from pathlib import Path
 
 from segengine.engines import Precision
 from segengine.segmenters import _files
+from segengine.segmenters._augment import Augment, Augmented, augmented
 from segengine.segmenters._files import EngineName, check_choice
 from segengine.segmenters._network import Anchored, Network
 from segengine.segmenters.model import Auto, network
@@ -44,7 +45,8 @@ def create(
     batch: int | Auto = 2,
     engine: EngineName | None = None,
     precision: Precision = "float32",
-) -> Network:
+    augment: Augment | None = None,
+) -> Network | Augmented:
     """The cloud mask as a segmenter.
 
     bands: 1-based number in the raster of blue, green, red and nir, and for the better network of
@@ -90,7 +92,9 @@ def create(
         batch=batch,
         colors=COLORS,
     )
-    return found if overlap is not None else replace(found, cut=_grid(about["target_size"][0]))
+    if overlap is None:
+        found = replace(found, cut=_grid(about["target_size"][0]))
+    return augmented(found, augment)
 
 
 def _grid(window: int) -> Anchored:

@@ -26,6 +26,7 @@ from segengine.engines.tensorflow import library
 from segengine.guards import keras as guard
 from segengine.guards.copies import copied
 from segengine.segmenters import _files
+from segengine.segmenters._augment import Augment, Augmented, augmented
 from segengine.segmenters._files import EngineName, check_choice
 from segengine.segmenters._keras import checked
 from segengine.segmenters._network import Activation, Network
@@ -57,7 +58,9 @@ def create(
     threshold: float = 0.5,
     resize: Sequence[int] | None = None,
     crf: bool | Mapping[str, Any] = False,
-) -> Network:
+    temperature: float | Mapping[str, float] | None = None,
+    augment: Augment | None = None,
+) -> Network | Augmented:
     """A preset of keras-hub as a segmenter.
 
     preset: a name, as deeplab_v3_plus_resnet50_pascalvoc or segformer_b0_ade20k_512, or a handle
@@ -93,7 +96,7 @@ def create(
         if window != "auto" or resize is not None:
             _check_size(model)
         opened = _files.of_keras(model, engine, precision)
-        return network(
+        found = network(
             replace(opened, ends_in=_activation(task)),
             digest,
             bands=bands,
@@ -107,7 +110,9 @@ def create(
             threshold=threshold,
             resize=resize,
             crf=crf,
+            temperature=temperature,
         )
+        return augmented(found, augment)
     except OSError as error:
         raise ValueError(f"{option}: {given}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:

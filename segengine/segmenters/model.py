@@ -29,7 +29,9 @@ from segengine.engines import Engine, Precision, Shape, of_noise
 from segengine.networks import bundles
 from segengine.networks.crf import Crf
 from segengine.networks.scale import Scale
+from segengine.networks.temperature import Temperature
 from segengine.segmenters import _detector, _files, _proposals, maskrcnn
+from segengine.segmenters._augment import Augment, Augmented, augmented
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice
 from segengine.segmenters._network import (
@@ -80,7 +82,9 @@ def create(
     crf: bool | Mapping[str, Any] = False,
     architecture: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Network | Detector | MaskRcnn | Proposer:
+    temperature: float | Mapping[str, float] | None = None,
+    augment: Augment | None = None,
+) -> Network | Augmented | Detector | MaskRcnn | Proposer:
     """A network on disk as a segmenter.
 
     path: a file or folder of one of the formats in the table above. bands: 1-based numbers of the
@@ -97,6 +101,9 @@ def create(
     bundle of Mask R-CNN says. resize: [height, width] whole frames are resized to, for a network
     trained on resized photos. crf: a fully connected CRF on whole RGB frames, true or its
     parameters by name. architecture, options: of a `.weights.h5`, as for `segengine.models.build`.
+    temperature: what makes its probabilities as sure as they are right, a number or {scale: v,
+    entropy: v}, from `segengine calibrate`; a bundle may hold its own. augment: flips, the mean of
+    the frame and its three flips, or d4, of all eight turns.
     """
     cut = CUT if threshold is None else threshold
     check_options(bands, classes, window, overlap, batch, cut, resize)
@@ -125,6 +132,8 @@ def create(
                     "resize": resize,
                     "crf": crf,
                     "options": options,
+                    "temperature": temperature,
+                    "augment": augment,
                 }
                 return _finder(path, bundle, bands, scale, threshold, unused)
         opened = _files.open_model(
@@ -137,8 +146,11 @@ def create(
             options,
         )
         if _detector.NEEDED.issubset(opened.engine.outputs):
+            for own, set_ in (("temperature", temperature), ("augment", augment)):
+                if set_ is not None:
+                    raise ValueError(f"{own}: the model finds objects, and has no probabilities")
             return _detect(opened.engine, bands, classes, cut, opened.digest)
-        return network(
+        found = network(
             opened,
             opened.digest,
             bands=bands,
@@ -152,7 +164,9 @@ def create(
             threshold=_cut_of(opened, cut) if threshold is None else cut,
             resize=resize,
             crf=crf,
+            temperature=temperature,
         )
+        return augmented(found, augment)
     except OSError as error:
         raise ValueError(f"path: {path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -205,6 +219,7 @@ def network(
     resize: Sequence[int] | None = None,
     crf: bool | Mapping[str, Any] = False,
     colors: tuple[Color, ...] = (),
+    temperature: float | Mapping[str, float] | None = None,
 ) -> Network:
     """An opened network as a segmenter; what is None is what the model says. Raises ValueError."""
     engine, bundle = opened.engine, opened.bundle
@@ -217,6 +232,7 @@ def network(
         bands = bundle.bands if bands is None else bands
         scale = bundle.scale if scale is None else scale
         classes = bundle.classes if classes is None else classes
+        temperature = bundle.inference.get("temperature") if temperature is None else temperature
         height, width = bundle.size
         if resize is None and bundle.resize and height is not None and width is not None:
             resize = (height, width)
@@ -258,6 +274,8 @@ def network(
     names = _labelled(classes, activation, crf) if labels else _classes(classes, channels)
     if bundle is not None and len(bundle.colors) == len(names):
         colors = bundle.colors
+    if labels and temperature is not None:
+        raise ValueError("temperature: needs probabilities, and the model gives labels")
     return Network(
         engine=engine,
         output=output,
@@ -270,8 +288,10 @@ def network(
         layout=layout,
         batch=None if batch == "auto" else batch,
         threshold=float(threshold),
+        single=channels == 1 and not labels,
         colors=colors,
         crf=Crf.of(crf),
+        temperature=Temperature.of(temperature),
         labels=labels,
         trained=trained,
     )

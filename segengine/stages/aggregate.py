@@ -29,7 +29,7 @@ from segengine.planning.plan import marked_options
 from segengine.progress import Progress
 from segengine.stages.outcomes import needed
 from segengine.store.arrays import SceneArrays
-from segengine.store.keys import INSTANCES, MASK, PROBABILITIES
+from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES
 from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord, Record
 from segengine.store.layouts import Layout
 from segengine.store.records import RecordLog, SceneRecords
@@ -47,7 +47,8 @@ NAMED = 4
 """Values that a reason names."""
 _THERE = {
     MASK: ("labels", "pixels"),
-    PROBABILITIES: ("probabilities",),
+    PROBABILITIES: ("probabilities", "confidence"),
+    CONFIDENCE: ("confidence",),
     INSTANCES: ("instances", "objects"),
 }
 """What a stored array lets be measured."""
@@ -107,7 +108,8 @@ def measurer(
 ) -> Measurer | None:
     """What measures a job's masks; None where nothing can be measured and nothing was asked for.
 
-    Where a network's windows fade into one another, that includes how well they do, unasked.
+    Where a network's windows fade into one another, that includes how well they do, unasked; where
+    confidence is stored and there is truth, how far it is from accuracy.
     Raises JobError for a metric, a loss or an option that is unknown.
     """
     stored = job.model_dump(mode="json")
@@ -127,7 +129,7 @@ def measurer(
         plugin.classes,
         None if provider is None else provider.classes,
         there,
-        _seams(plugin),
+        (*_seams(plugin), *_calibration(provider is not None, arrays)),
     )
     if "evaluate" not in job.model_fields_set:
         if not spec.asked:
@@ -142,6 +144,12 @@ def measurer(
 def _seams(plugin: Plugin) -> tuple[Asked, ...]:
     every = asked.seams(plugin)
     return () if every is None else (Asked("metrics", "seams", json.dumps({"every": every})),)
+
+
+def _calibration(truth: bool, arrays: Mapping[str, SceneArrays]) -> tuple[Asked, ...]:
+    """What confidence is worth is measured unasked, where it is stored and there is truth."""
+    stored = any(CONFIDENCE in scene for scene in arrays.values())
+    return (Asked("metrics", "calibration"),) if truth and stored else ()
 
 
 def _called(work: Work) -> str:

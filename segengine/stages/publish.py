@@ -6,6 +6,7 @@ killed in between.
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 from collections import Counter
@@ -25,7 +26,7 @@ from segengine.planning.stored import StandIn
 from segengine.stages import history, precision
 from segengine.stages.aggregate import Measurer
 from segengine.stages.budget import Budget
-from segengine.stages.metrics_json import WORST, add_figures
+from segengine.stages.metrics_json import WORST, add_figures, text
 from segengine.stages.segment import Counts
 from segengine.stages.tables import TABLES, SceneFigures
 from segengine.store.arrays import ArraySpec
@@ -43,6 +44,7 @@ from segengine.store.keys import (
 from segengine.store.layouts import Unplaced, commit_unplaced
 from segengine.store.records import RecordLog
 from segengine.store.shardcodec import encode_shard
+from segengine.types import CERTAIN
 from segengine.urls import public_values
 from segengine.worker.fits import read_fit
 
@@ -124,6 +126,9 @@ def write_metrics(
         label: {"pixels": count, "square_metres": metres.get(label)}
         for label, count in zip([*classes, "void"], areas.tolist(), strict=True)
     }
+    sure = _confidence(scenes)
+    if sure is not None:
+        document["confidence"] = sure
     if isinstance(plan.plugin, StandIn):  # whose fits cannot be read
         before = json.loads(plan.objects.get(METRICS) or b"{}")
         document |= {"inertia": before.get("inertia"), "fits": before.get("fits", [])}
@@ -152,6 +157,29 @@ def _areas(classes: list[str], counts: Any, metres: list[float] | None) -> dict[
         label: {"pixels": count, "square_metres": area}
         for label, count, area in zip(names, counts.tolist(), areas, strict=True)
     }
+
+
+def _confidence(scenes: Mapping[str, SceneFigures]) -> dict[str, Any] | None:
+    """Mean probability of the labels, and of each frame, the least sure first; None: not stored."""
+    total = pixels = 0
+    rows: list[tuple[float, str, int]] = []
+    for scene, figures in scenes.items():
+        total, pixels = total + int(figures.sure.sum()), pixels + int(figures.told.sum())
+        for frame in np.flatnonzero(figures.told).tolist():
+            mean = int(figures.sure[frame]) / (CERTAIN * int(figures.told[frame]))
+            rows.append((mean, scene, frame))
+    if not pixels:
+        return None
+    frames = [
+        {
+            "scene": scene,
+            "frame": frame,
+            "name": text(scenes[scene].layout.frame_name(frame)),
+            "confidence": mean,
+        }
+        for mean, scene, frame in heapq.nsmallest(WORST, rows)
+    ]
+    return {"mean": total / (CERTAIN * pixels), "frames": frames}
 
 
 def _inertia(plan: Plan, scenes: Mapping[str, SceneFigures]) -> float | None:

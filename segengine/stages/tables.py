@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segengine.errors import DamagedStoreError
-from segengine.instances.rows import ROWS_SCHEMA, TABLE_SCHEMA, merged, shard_rows, with_centroids
+from segengine.instances.rows import (
+    ROWS_SCHEMA,
+    TABLE_SCHEMA,
+    merged,
+    scored,
+    shard_rows,
+    with_centroids,
+)
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.stages.metrics_json import text
@@ -114,6 +121,10 @@ class SceneFigures:
         self.failures: dict[int, tuple[str, str]] = {}
         self.committed = np.zeros(layout.shape[0], np.int64)
         self.valid = np.zeros(layout.shape[0], np.int64)
+        self.sure = np.zeros(layout.shape[0], np.int64)
+        """Confidence of each frame's labels, added up."""
+        self.told = np.zeros(layout.shape[0], np.int64)
+        """Of how many pixels."""
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.instances: set[Place] = set()
         """Shards with instances, whose rows are stored."""
@@ -151,6 +162,9 @@ class SceneFigures:
         if record.areas:
             rows = np.asarray(record.areas, np.int64)
             self.valid[first:last] += rows[:, :-1].sum(axis=1)
+            if record.confidence:
+                self.sure[first:last] += record.confidence
+                self.told[first:last] += rows[:, :-1].sum(axis=1)
             outside = 0
             (_, y0, x0), (_, y1, x1) = record.box[:3], record.box[3:]
             for i in range(first, last):
@@ -299,7 +313,7 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                     some = cut.slice(0, LISTED - len(listed))
                     listed += some.select(["scene", "frame", "id", "class"]).to_pylist()
                 # only photos differ in height, and they have no CRS
-                rows = with_centroids(rows, ref.height, layout.placing)
+                rows = with_centroids(scored(rows), ref.height, layout.placing)
                 writer.write_table(rows.select(TABLE_SCHEMA.names))
     plan.objects.put(INSTANCE_TABLE, sink.getvalue())
     found = {"count": sum(count.values()), "scenes": count, "listed": listed}

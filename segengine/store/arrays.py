@@ -16,6 +16,7 @@ import numpy as np
 from segengine.store.conventions import image_label, levels, placed
 from segengine.store.keys import (
     COLORS,
+    CONFIDENCE,
     INSTANCES,
     MASK,
     PROBABILITIES,
@@ -26,7 +27,7 @@ from segengine.store.keys import (
 )
 from segengine.store.layouts import Layout
 from segengine.store.shardcodec import codecs
-from segengine.types import Color
+from segengine.types import NO_CONFIDENCE, Color
 
 OME = "0.5"
 
@@ -119,8 +120,8 @@ def scene_arrays(
 ) -> SceneArrays:
     """The arrays a scene has.
 
-    `outputs` of labels, probabilities, instances; `frame_colors`: colours are fitted for each frame
-    (True), for the scene (False), or fixed by the job (None).
+    `outputs` of labels, probabilities, confidence, instances; `frame_colors`: colours are fitted for
+    each frame (True), for the scene (False), or fixed by the job (None).
     """
     frames, height, width = layout.shape
     f, side, _ = layout.shard
@@ -175,6 +176,18 @@ def scene_arrays(
                 dtype="float32",
                 fill=float("nan"),
                 axes=("frame", "class", "y", "x"),
+            )
+        )
+    if "confidence" in outputs:
+        found.append(
+            ArraySpec(
+                path=CONFIDENCE,
+                shape=layout.shape,
+                shard=layout.shard,
+                chunk=layout.chunk,
+                dtype="uint8",
+                fill=NO_CONFIDENCE,
+                axes=axes,
             )
         )
     if frame_colors is not None:

@@ -1,7 +1,8 @@
 """Every key of a store, and every folder of them: nobody else spells one.
 
     zarr.json  run.lock  metrics.json  report/index.html  tables/<name>.parquet
-    scenes/<scene>/<array>/c/<place>       arrays: mask/0, mask/1 .., instances/0, probabilities/0, colors
+    scenes/<scene>/<array>/c/<place>       arrays: mask/0, mask/1 .., instances/0, probabilities/0,
+                                           confidence/0, colors
     records/<scene>.parquet                a finished scene's records; before, one object a shard:
     records/<scene>/<kind>/<place>.json
     records/+<what>                        what is of no one shard: layouts, fits, seals, copies, ...
@@ -57,8 +58,9 @@ GUARD = f"{WORK}/lock.guard"
 MASK = "mask/0"
 INSTANCES = "instances/0"
 PROBABILITIES = "probabilities/0"
+CONFIDENCE = "confidence/0"
 COLORS = "colors"
-MAPS = (MASK, INSTANCES, PROBABILITIES)
+MAPS = (MASK, INSTANCES, PROBABILITIES, CONFIDENCE)
 """Arrays of a scene that segmenting writes."""
 
 FOLDERS = (

@@ -132,6 +132,8 @@ class MaskRecord(LabelRecord):
     """Ground area of each class, then of void, in the scene's own unit, where it is placed."""
     pixels: int = 0
     """Pixels labelled, void not counted."""
+    confidence: tuple[int, ...] = ()
+    """Confidence of each frame's labels, added up, where it is stored."""
     still: int = field(
         default=0,
         metadata=column(

@@ -17,7 +17,7 @@ COLUMNS: dict[str, Any] = {
     **dict.fromkeys(("inputs", "job", "weights", "fit"), ""),
     "objects": (),
     "reason": "",
-    **dict.fromkeys(("failures", "areas", "colors", "inertia", "ground"), ()),
+    **dict.fromkeys(("failures", "areas", "colors", "inertia", "ground", "confidence"), ()),
     "attempts": 1,
     **dict.fromkeys(("seconds", "finished"), 0.0),
     "pixels": 0,
@@ -26,8 +26,8 @@ COLUMNS: dict[str, Any] = {
 }
 """What is stored of a record of any kind, in this order, and what stands where it has no such field."""
 _OLDEST = frozenset(COLUMNS) - {
-    "weights", "fit", "reason", "ground", "attempts", "seconds", "finished", "pixels", "version",
-    "provenance", "payload",
+    "weights", "fit", "reason", "ground", "confidence", "attempts", "seconds", "finished", "pixels",
+    "version", "provenance", "payload",
 }  # fmt: skip
 """Those without which it is no record of any release."""
 
@@ -78,7 +78,7 @@ def _build(raw: dict[str, Any]) -> Record:
         raise ValueError(f"not a record: {row['kind']!r} is no kind of them")
     row["objects"] = tuple(StoredObject(**o) for o in row["objects"])
     row["failures"] = tuple(FrameFailure(**f) for f in row["failures"])
-    for name in ("shard", "box", "areas", "colors", "inertia", "ground"):
+    for name in ("shard", "box", "areas", "colors", "inertia", "ground", "confidence"):
         row[name] = frozen(row[name])
     return kind(
         **{

@@ -192,11 +192,12 @@ class _Labelling(PluginTests):
         __tracebackhide__ = True
         name = name_of(segmenter)
         for rows, cols in _cut(pixels.shape[1:3], side):
-            window, inside = _window(segmenter, pixels, rows, cols)
+            window, inside, corner = _window(segmenter, pixels, rows, cols)
             with expected(
                 f"{name}.segment of {window.shape[1:3]} pixels", "it has to take any window"
             ):
-                found = asked.as_prediction(segmenter.segment(window), segmenter, window.shape[:3])
+                own = asked.placed(segmenter, corner, pixels.shape[1:3])
+                found = asked.as_prediction(own.segment(window), segmenter, window.shape[:3])
             require(
                 self._same(found.crop(inside), whole.crop((slice(None), rows, cols))),
                 f"{name} labels rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} "
@@ -406,14 +407,14 @@ def _cut(size: tuple[int, ...], side: int) -> Iterator[tuple[slice, slice]]:
 
 def _window(
     segmenter: Segmenter, pixels: Pixels, rows: slice, cols: slice
-) -> tuple[Pixels, tuple[slice, slice, slice]]:
-    """What the engine gives for a window, and where the window lies in it."""
+) -> tuple[Pixels, tuple[slice, slice, slice], tuple[int, int]]:
+    """What the engine gives for a window, where the window lies in it, and it in the frame."""
     return _around(pixels, rows, cols, segmenter.halo, segmenter.stride)
 
 
 def _around(
     pixels: Pixels, rows: slice, cols: slice, halo: int | None, stride: int
-) -> tuple[Pixels, tuple[slice, slice, slice]]:
+) -> tuple[Pixels, tuple[slice, slice, slice], tuple[int, int]]:
     y, x = (
         tiling.span(part.start, part.stop, size, halo, stride)
         for part, size in zip((rows, cols), pixels.shape[1:3], strict=True)
@@ -422,7 +423,7 @@ def _around(
     if y.pad or x.pad:
         window = np.pad(window, ((0, 0), (0, y.pad), (0, x.pad), (0, 0)), mode="reflect")
     inside = slice(None), y.inside(rows.start, rows.stop), x.inside(cols.start, cols.stop)
-    return np.ascontiguousarray(window), inside
+    return np.ascontiguousarray(window), inside, (y.start, x.start)
 
 
 def _labelled(segmenter: Segmenter, pixels: Pixels) -> Prediction:
@@ -431,7 +432,8 @@ def _labelled(segmenter: Segmenter, pixels: Pixels) -> Prediction:
     padded = tiling.pad_to(pixels, segmenter.stride)
     what = f"{name_of(segmenter)}.segment of {padded.shape[1:3]} pixels"
     with expected(what, "return a Prediction whose labels are unsigned and below its classes"):
-        found = asked.as_prediction(segmenter.segment(padded), segmenter, padded.shape[:3])
+        own = asked.placed(segmenter, (0, 0), pixels.shape[1:3])
+        found = asked.as_prediction(own.segment(padded), segmenter, padded.shape[:3])
     return found.crop((slice(None), slice(0, pixels.shape[1]), slice(0, pixels.shape[2])))
 
 
@@ -441,7 +443,7 @@ def _require_linked(segmenter: Linker, pixels: Pixels, sides: tuple[int, ...]) -
     name, whole = name_of(segmenter), segmenter.draft(pixels)
     for side in sides:
         for rows, cols in _cut(pixels.shape[1:3], side):
-            window, inside = _window(segmenter, pixels, rows, cols)
+            window, inside, _ = _window(segmenter, pixels, rows, cols)
             require(
                 np.array_equal(segmenter.draft(window)[inside], whole[:, rows, cols]),
                 f"{name}.draft differs when a frame is cut; its halo {segmenter.halo} is too small",

@@ -111,12 +111,13 @@ def write_objects_draft(
     labels: NDArray[Any],
     probabilities: NDArray[np.float32] | None,
     found: WindowObjects | None,
+    confidence: NDArray[np.uint8] | None = None,
 ) -> str:
     """Store a window's labels, ids and rows; returns its summary for the record."""
     if found is None:  # nothing could be read
         objects.put(draft_key(task.scene, task.place), encode((labels, None, {}, None)))
         return ""
-    body = (labels, found.ids, found.rows, probabilities)
+    body = (labels, found.ids, found.rows, probabilities, confidence)
     objects.put(draft_key(task.scene, task.place), encode(body))
     return _text(found.seen)
 
@@ -137,9 +138,11 @@ def write_parts_draft(
     labels: NDArray[Any],
     probabilities: NDArray[np.float32] | None,
     window: WindowParts | None,
+    confidence: NDArray[np.uint8] | None = None,
 ) -> str:
     """Store a window's labels, and the numbers of its components; returns its summary for the record."""
-    objects.put(draft_key(task.scene, task.place), encode((labels, None, {}, probabilities)))
+    body: tuple[Any, ...] = (labels, None, {}, probabilities, confidence)
+    objects.put(draft_key(task.scene, task.place), encode(body))
     if window is None:  # nothing could be read
         return ""
     objects.put(parts_key(task.scene, task.place), encode(window.found.ids))
@@ -155,6 +158,7 @@ class DraftedObjects:
     ids: NDArray[np.int32] | None
     rows: dict[int, Row]
     probabilities: NDArray[np.float32] | None
+    confidence: NDArray[np.uint8] | None = None
 
 
 def read_objects_draft(data: bytes) -> DraftedObjects:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.instances.rows import SCHEMA, merged, shard_rows
+from segengine.instances.rows import SCHEMA, merged, scored, shard_rows
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Fold, MeasureSpec, built
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
-from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, array_folder
+from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, array_folder
 from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord, ShardMeasures
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
@@ -295,15 +295,18 @@ def _prediction(
     maps: _Maps, ref: FrameRef, rows: slice, cols: slice, needs: set[str]
 ) -> Prediction:
     """What is stored of a frame's window, with what the folds need."""
-    probabilities = instances = objects = None
-    if "probabilities" in needs:
+    probabilities = instances = objects = confidence = None
+    if "probabilities" in needs and PROBABILITIES in maps.task.arrays:
         found = maps.read(PROBABILITIES, ref, rows, cols)
         probabilities = np.ascontiguousarray(np.moveaxis(found, 1, -1))
+    elif "confidence" in needs and CONFIDENCE in maps.task.arrays:
+        confidence = maps.read(CONFIDENCE, ref, rows, cols)
     if "instances" in needs and INSTANCES in maps.task.arrays:
         instances = maps.read(INSTANCES, ref, rows, cols)
     if "objects" in needs and INSTANCES in maps.task.arrays:
         objects = _objects(maps.task, ref)
-    return Prediction(maps.read(MASK, ref, rows, cols), probabilities, instances, objects)
+    labels = maps.read(MASK, ref, rows, cols)
+    return Prediction(labels, probabilities, instances, objects, confidence)
 
 
 @lru_cache(maxsize=4)
@@ -317,4 +320,4 @@ def _objects(task: MeasureTask, ref: FrameRef) -> Any:
 
     rows = _rows(task.store, task.scene, task.places, task.checksum)
     rows = rows.filter(pc.equal(rows.column("frame"), ref.index))
-    return merged(rows, (ref.height, ref.width)).select(SCHEMA.names)
+    return scored(merged(rows, (ref.height, ref.width))).select(SCHEMA.names)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segengine import asked, tiling
 from segengine.instances.pieces import find_pieces
 from segengine.store.blobs import Objects, open_objects
-from segengine.store.keys import PROBABILITIES, draft_key, parts_key
+from segengine.store.keys import CONFIDENCE, PROBABILITIES, draft_key, parts_key
 from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.values import decode
 from segengine.types import FrameRef, Linker, Prediction, Segmenter, Surveyor, Tile
@@ -161,11 +161,15 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
             pixels = tiling.pad_to(pixels, segmenter.stride)
         block.still += batch.still
         assert segmenter is not None  # given, or just fitted
-        if labelled is not None and not (task.draft or PROBABILITIES in task.arrays):
+        kept = PROBABILITIES in task.arrays or CONFIDENCE in task.arrays
+        if labelled is not None and not (task.draft or kept):
             found = repeated(asked.as_prediction(labelled, segmenter, batch.shape), batch.of)
             block.put(batch.frames, batch.shown, found, box, segmenter)
             continue
-        for frames, tiles, prediction in _predict(task, segmenter, pixels, batch, failures):
+        ref = batch.frames[0]
+        corner = box.rows.start, box.cols.start
+        there = asked.placed(segmenter, corner, (ref.height, ref.width))
+        for frames, tiles, prediction in _predict(task, there, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
     if not task.last and any(f.kind == "error" for f in failures):
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
@@ -219,12 +223,17 @@ def _call(task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any]) -> Predic
         )
     if task.draft and isinstance(segmenter, Linker):
         return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
-    stored = PROBABILITIES in task.arrays
-    found = segmenter.segment(pixels) if stored else asked.labels_alone(segmenter, pixels)
+    stored, sure = PROBABILITIES in task.arrays, CONFIDENCE in task.arrays
+    if stored:
+        found = segmenter.segment(pixels)
+    elif sure:
+        found = asked.labels_confidently(segmenter, pixels)
+    else:
+        found = asked.labels_alone(segmenter, pixels)
     found = asked.as_prediction(found, segmenter, pixels.shape[:3])
     if stored and found.probabilities is not None:
-        return replace(found, probabilities=asked.as_probabilities(found.probabilities))
-    return found
+        found = replace(found, probabilities=asked.as_probabilities(found.probabilities))
+    return asked.with_confidence(found) if sure else found
 
 
 def finish_shard(task: FinishTask) -> Labelled | Retry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from segengine.instances.boxes import objects_in
 from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
 from segengine.instances.join import components, renumber, renumbered
 from segengine.store.blobs import Objects
-from segengine.store.keys import INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
+from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
 from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
-from segengine.types import Color, FrameRef, Prediction, Segmenter, Tile
+from segengine.types import NO_CONFIDENCE, Color, FrameRef, Prediction, Segmenter, Tile
 from segengine.worker import vanished
 from segengine.worker.attempts import timed
 from segengine.worker.drafts import (
@@ -68,6 +69,9 @@ class Block:
         if not self.linked and PROBABILITIES in task.arrays:
             frames, height, width = shape
             self.probabilities = np.full((frames, task.classes, height, width), np.nan, np.float32)
+        self.confidence: NDArray[np.uint8] | None = None
+        if not self.linked and CONFIDENCE in task.arrays:
+            self.confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.inertia: dict[int, float] = {}
         self.still = 0
@@ -109,6 +113,10 @@ class Block:
                 self.probabilities[ref.index - first, :, :height, :width] = values
                 if invalid is not None:
                     self.probabilities[ref.index - first, :, :height, :width][:, invalid] = np.nan
+            if self.confidence is not None and prediction.confidence is not None:
+                self.confidence[at] = prediction.confidence[i][box.inner]
+                if invalid is not None:
+                    self.confidence[at][invalid] = NO_CONFIDENCE
             if self.task.cleaning is not None:
                 self._put_clean(ref, tile, prediction.labels[i], box)
             elif self.instances is not None:
@@ -165,7 +173,19 @@ class Block:
             if objects is None
             else renumbered_objects(objects, new)
         )
-        self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index)
+        sure = self._sure(at, shown, rows.column("id").to_pylist())
+        self.tables[ref.index] = with_frame(rows, self.task.scene, ref.index, sure=sure)
+
+    def _sure(
+        self, at: tuple[Any, ...], ids: NDArray[Any], rows: Sequence[int]
+    ) -> list[int] | None:
+        """Confidence over the pixels of each row's number in `ids`, added up; None: none is stored."""
+        if self.confidence is None:
+            return None
+        known = self.confidence[at]
+        known = np.where(known == NO_CONFIDENCE, np.uint8(0), known)  # a hole that is filled
+        totals = np.bincount(ids.reshape(-1), known.reshape(-1))
+        return [int(totals[i]) if i < len(totals) else 0 for i in rows]
 
     def _put_clean(self, ref: FrameRef, tile: Tile, labels: NDArray[Any], box: Box) -> None:
         """Ids and rows of a frame's clean components; where frames are cut, as a draft."""
@@ -203,6 +223,8 @@ class Block:
         self.labels[...] = draft.labels
         if self.probabilities is not None and draft.probabilities is not None:
             self.probabilities[...] = draft.probabilities
+        if self.confidence is not None and draft.confidence is not None:
+            self.confidence[...] = draft.confidence
         if self.instances is None or numbers is None:
             return
         ids = decided.ids[numbers]
@@ -246,7 +268,9 @@ class Block:
             for i in range(1, len(values))
         ]
         part = None if parts is None else parts[1:]
-        table = with_frame(table_of(rows), self.task.scene, ref.index, part, flagged[1:])
+        at = (ref.index - self.task.window.start[0], *(slice(0, n) for n in ids.shape))
+        sure = self._sure(at, dense, range(1, len(values)))
+        table = with_frame(table_of(rows), self.task.scene, ref.index, part, flagged[1:], sure)
         self.tables[ref.index] = table
 
     def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
@@ -254,24 +278,31 @@ class Block:
         self.labels[...] = draft.labels
         if self.probabilities is not None and draft.probabilities is not None:
             self.probabilities[...] = draft.probabilities
+        if self.confidence is not None and draft.confidence is not None:
+            self.confidence[...] = draft.confidence
         if self.instances is None or draft.ids is None:
             return
         from segengine.instances.rows import table_of, with_frame
 
         height, width = draft.ids.shape
-        self.instances[0, :height, :width] = decided.ids[draft.ids]
+        at = 0, slice(0, height), slice(0, width)
+        self.instances[at] = decided.ids[draft.ids]
         ref = self.task.frames[0]
         mapped = objects_in(draft.ids, self.task.window.start[1:], (ref.height, ref.width))
-        rows, parts, cut = [], [], []
+        rows, numbers, parts, cut = [], [], [], []
         for number in np.flatnonzero(decided.ids).tolist():
             row = draft.rows.get(number) or mapped.get(number)
             if row is None:  # seen in the neighbour's shard only
                 continue
             kind, score = int(decided.labels[number]), float(decided.scores[number])
             rows.append(row | {"id": int(decided.ids[number]), "class": kind, "score": score})
+            numbers.append(number)
             parts.append(bool(decided.parts[number]))
             cut.append(bool(decided.cut[number]))
-        self.tables[ref.index] = with_frame(table_of(rows), self.task.scene, ref.index, parts, cut)
+        sure = self._sure(at, draft.ids, numbers)
+        self.tables[ref.index] = with_frame(
+            table_of(rows), self.task.scene, ref.index, parts, cut, sure
+        )
 
     def keep_gone(self, objects: Objects) -> tuple[FrameFailure, ...]:
         """Carry over what is stored of vanished frames; those of which that is damaged."""
@@ -313,6 +344,7 @@ class Block:
             (MASK, self.labels),
             (INSTANCES, self.instances),
             (PROBABILITIES, self.probabilities),
+            (CONFIDENCE, self.confidence),
         )
         return [(path, block) for path, block in maps if block is not None]
 
@@ -378,10 +410,12 @@ class Block:
     def _write_draft(self, objects: Objects, about: dict[str, Any]) -> DraftRecord:
         task = self.task
         if task.cleaning is not None:
-            summary = write_parts_draft(objects, task, self.labels, self.probabilities, self.parts)
+            summary = write_parts_draft(
+                objects, task, self.labels, self.probabilities, self.parts, self.confidence
+            )
         elif self.joined:
             summary = write_objects_draft(
-                objects, task, self.labels, self.probabilities, self.window
+                objects, task, self.labels, self.probabilities, self.window, self.confidence
             )
         else:
             summary = write_draft(objects, task.scene, task.place, self.labels)
@@ -415,8 +449,14 @@ class Block:
             inertia=tuple(self.inertia.get(i, 0.0) for i in order) if self.inertia else (),
             pixels=sum(sum(row[:-1]) for row in areas),
             ground=ground or (),
+            confidence=() if self.confidence is None else _totals(self.confidence),
             still=self.still,
         )
+
+
+def _totals(confidence: NDArray[np.uint8]) -> tuple[int, ...]:
+    """Of each frame, added up over what is not void."""
+    return tuple(int(f.sum(dtype=np.int64, where=f != NO_CONFIDENCE)) for f in confidence)
 
 
 def class_areas(labels: NDArray[Any], classes: int, void: int) -> tuple[tuple[int, ...], ...]:

@@ -114,4 +114,5 @@ def repeated(prediction: Prediction, of: Sequence[int] | None) -> Prediction:
         probabilities=None if probabilities is None else probabilities[places],
         instances=None if instances is None else instances[places],
         objects=objects,
+        confidence=None if prediction.confidence is None else prediction.confidence[places],
     )

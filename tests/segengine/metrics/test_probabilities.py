@@ -54,6 +54,49 @@ def test_ece_is_the_sum_over_bins_in_fractions(seed, bins):
     )
 
 
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_brier_is_the_mean_square_and_any_cut_gives_the_same(seed):
+    probabilities, truth = scene(seed)
+    inside = truth < 3
+    p, y = probabilities[inside].astype(np.float64), truth[inside]
+    squares = ((p - np.eye(3)[y]) ** 2).sum(-1)
+    found = compute("calibration", probabilities, truth)
+    assert found["brier"] == pytest.approx(squares.mean(), abs=1e-9)
+    top = p.max(-1), p.argmax(-1) == y
+    assert found["label_brier"] == pytest.approx(((top[0] - top[1]) ** 2).mean(), abs=1e-9)
+    metric = metrics.create("calibration", classes=NAMES)
+    parts = [
+        metric.update(metric.empty(), Prediction(t * 0, q), t)
+        for i in (slice(0, 1), slice(1, 2))
+        for q, t in ((probabilities[i, :4], truth[i, :4]), (probabilities[i, 4:], truth[i, 4:]))
+    ]
+    whole = metric.update(metric.empty(), Prediction(truth * 0, probabilities), truth)
+    assert metric.merge(metric.merge(parts[3], parts[1]), metric.merge(parts[0], parts[2])) == whole
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_layer_of_confidence_tells_all_but_the_brier_score(seed):
+    probabilities, truth = scene(seed)
+    labels = probabilities.argmax(-1).astype(np.uint8)
+    layer = np.rint(254 * probabilities.max(-1).astype(np.float64)).astype(np.uint8)
+    layer[0, 0, :3] = 255
+    metric = metrics.create("calibration", classes=NAMES)
+    given_ = Prediction(labels, confidence=layer)
+    found = metric.compute(metric.update(metric.empty(), given_, truth))
+    inside = (truth < 3) & (layer != 255)
+    p, right = layer[inside] / 254, labels[inside] == truth[inside]
+    place = np.clip(np.ceil(p * 15).astype(int) - 1, 0, None)
+    gaps = np.abs(np.bincount(place, right, 15) - np.bincount(place, p, 15))
+    assert found["ece"] == pytest.approx(gaps.sum() / inside.sum(), abs=1e-9)
+    counts = np.bincount(place, minlength=15)
+    assert found["mce"] == pytest.approx((gaps[counts > 0] / counts[counts > 0]).max(), abs=1e-9)
+    assert found["label_brier"] == pytest.approx(((p - right) ** 2).mean(), abs=1e-9)
+    assert found["brier"] is None
+    assert found["void"] == ((truth < 3) & (layer == 255)).sum()
+
+
 def test_void_has_no_confidence_and_is_counted_apart():
     probabilities, truth = scene(1, void=0)
     probabilities[0, :2] = np.nan
