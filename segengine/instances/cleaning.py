@@ -194,7 +194,8 @@ def _finished(
     ids: Ids, kind: Kinds, open_: NDArray[np.bool_], meetings: NDArray[np.int64], how: Cleaning
 ) -> Cleaned:
     """Small ones that are not open dropped, the others split, all numbered anew."""
-    area = np.bincount(ids.reshape(-1), minlength=len(kind))
+    area = np.zeros(len(kind), np.int64)
+    _count(ids, area)
     kept = open_ | (area >= how.min_area)
     kept[0] = False
     ids, numbers = renumbered_by(ids, kept)
@@ -205,16 +206,17 @@ def _finished(
         return Cleaned(ids, kind, open_, whole, meetings)
     # those that are done are split; the open ones stand behind them
     whole |= too_large(ids, len(kind) - 1) & ~open_
+    at = np.flatnonzero(open_[ids])
+    opened = ids.reshape(-1)[at]
     done, old = renumbered_by(ids, ~open_ & (np.arange(len(kind)) > 0))
     count = int(old.max())
     back = np.flatnonzero(old)
     parts, owner = how.of(done, count, np.concatenate([[False], whole[back]]))
-    del done
     source = np.concatenate([[0], back])[owner]
     later = np.flatnonzero(open_)
     numbers = np.zeros(len(kind), np.int32)
     numbers[later] = np.arange(len(source), len(source) + len(later))
-    np.add(parts, numbers[ids], out=parts)
+    parts.reshape(-1)[at] = numbers[opened]
     every = np.concatenate([source, later])
     return Cleaned(
         parts, kind[every], open_[every], whole[every], numbers[meetings].astype(np.int64)
@@ -227,9 +229,26 @@ def kept_first(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def renumbered_by(ids: Ids, kept: NDArray[np.bool_]) -> tuple[Ids, Ids]:
-    """Ids (y, x) of those that are kept, 1 .. n in their order, and the number of each."""
+    """Ids (y, x) of those that are kept, 1 .. n in their order, in place, and the number of each."""
     numbers = np.where(kept, np.cumsum(kept, dtype=np.int32), np.int32(0)).astype(np.int32)
-    return numbers[ids], numbers
+    _renumber(ids, numbers)
+    return ids, numbers
+
+
+@compiled
+def _renumber(ids: Array, numbers: Array) -> None:
+    """Each id's number in its place; NumPy makes an index of 64 bits of them all."""
+    for y in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
+            ids[y, x] = numbers[ids[y, x]]
+
+
+@compiled
+def _count(ids: Array, found: Array) -> None:
+    """Add the pixels of each id."""
+    for y in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
+            found[ids[y, x]] += 1
 
 
 def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
@@ -273,7 +292,9 @@ def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[Ids, int]:
     nothing = (kinds == 0).view(np.uint8)
     count, found = cv2.connectedComponents(nothing, connectivity=4 * cleaning.connectivity)
     ids: Ids = np.asarray(found, np.int32)
-    small = np.bincount(ids.reshape(-1), minlength=count) <= cleaning.holes
+    size = np.zeros(count, np.int64)
+    _count(ids, size)
+    small = size <= cleaning.holes
     small[0] = False
     low, high = np.full(count, VOID + 1, np.int32), np.zeros(count, np.int32)
     _beside(ids, kinds, small, cleaning.connectivity, low, high)
