@@ -636,8 +636,8 @@ class Job(Model):
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()
     budget: BudgetSpec | None = None
-    alerts: list[AlertSpec] = Field(
-        [], description="Figures that are told of where they pass a limit or shift"
+    alerts: list[AlertSpec] | None = Field(
+        None, description="Figures that are told of where they pass a limit or shift"
     )
     faults: FaultsSpec = FaultsSpec()
     trust: bool = Field(

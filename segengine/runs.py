@@ -421,7 +421,7 @@ class Run:
             **{f"seconds.{stage}": took for stage, took in self._seconds.items()},
             f"seconds.{name}": now - begun,
         }
-        alerts, self._unknown = judged(self.job.alerts, row, history)
+        alerts, self._unknown = judged(self.job.alerts or (), row, history)
         self._alerts = tuple(alerts)
         return history.with_row(row, alerts)
 
