@@ -729,8 +729,11 @@ class Job(Model):
     def as_json(self) -> dict[str, Any]:
         """The job as a JSON object, without credentials that a URL may carry."""
         shown: dict[str, Any] = public_values(self.model_dump(mode="json", exclude_none=True))
-        if not self.store.confidence:  # as a store of a release that did not know it has it
+        # as a store of a release that did not know them has it
+        if not self.store.confidence:
             del shown["store"]["confidence"]
+        if not self.alerts:
+            del shown["alerts"]
         return shown
 
 
