@@ -729,11 +729,8 @@ class Job(Model):
     def as_json(self) -> dict[str, Any]:
         """The job as a JSON object, without credentials that a URL may carry."""
         shown: dict[str, Any] = public_values(self.model_dump(mode="json", exclude_none=True))
-        # as a store of a release that did not know them has it
-        if not self.store.confidence:
+        if not self.store.confidence:  # as a store of a release that did not know it has it
             del shown["store"]["confidence"]
-        if not self.alerts:
-            del shown["alerts"]
         return shown
 
 

@@ -1,6 +1,8 @@
 """Still frames keep a mask: exact where they are equal, the same for any cut, and counted."""
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -51,14 +53,13 @@ def cut(frames, **sides):
 
 @pytest.fixture
 def counting(tmp_path, monkeypatch):
-    (tmp_path / "counting_frames.py").write_text(COUNTING)
+    file = tmp_path / "counting_frames.py"
+    file.write_text(COUNTING)
     monkeypatch.syspath_prepend(tmp_path)
-    import importlib
-
-    module = importlib.import_module("counting_frames")
+    module = importlib.import_module(file.stem)
     module.SEEN.clear()
     yield module.SEEN
-    monkeypatch.delitem(__import__("sys").modules, "counting_frames")
+    monkeypatch.delitem(sys.modules, file.stem)
 
 
 def test_equal_frames_are_segmented_once_and_no_mask_changes(new_bench, counting, plain_report):
