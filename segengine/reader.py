@@ -169,8 +169,8 @@ class Store:
         return self.table("runs")
 
     @property
-    def metrics(self) -> Figures:
-        """`metrics.json`, a dict; empty before the first publish."""
+    def metrics(self) -> dict[str, Any]:
+        """`metrics.json`; empty before the first publish. A notebook shows it as tables."""
         try:
             found = json.loads(self.objects.get(METRICS) or b"{}")
         except (ValueError, RecursionError):
@@ -184,7 +184,7 @@ class Store:
     def _repr_html_(self) -> str:
         scenes = list(self.scenes)
         first = self[scenes[0]]._repr_html_() if scenes else ""
-        return store_html(self.path, self.classes, scenes, first, self.metrics)
+        return store_html(self.path, self.classes, scenes, first, Figures(self.metrics))
 
     def table(self, name: str) -> pa.Table:
         """A table below `tables/`."""
