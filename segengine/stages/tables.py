@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from array import array
@@ -44,6 +45,8 @@ LISTED = 100
 """Cut instances that are named."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
 
+BATCH = 1 << 16
+"""Rows of a table that are values of Python at a time."""
 FRAMES_SCHEMA = pa.schema(
     [
         ("scene", pa.string()),
@@ -262,33 +265,37 @@ def unplaced_failures(plan: Plan) -> list[FailedFrame]:
 
 def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     """`tables/frames.parquet`, `tables/shards.parquet` and `tables/instances.parquet`."""
-    frames: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
-    shards = [_NO_SHARDS]
+    shards = [_NO_SHARDS, *(figures.shards.table() for _, figures in sorted(scenes.items()))]
+    put_table(plan, "shards", pa.concat_tables(shards).combine_chunks())
+    del shards
+    rows = _frame_rows(plan, scenes)
+    parts = [FRAMES_SCHEMA.empty_table()]
+    while batch := list(itertools.islice(rows, BATCH)):
+        columns = dict(zip(FRAMES_SCHEMA.names, zip(*batch, strict=True), strict=True))
+        parts.append(arrow_table(columns, FRAMES_SCHEMA))
+    put_table(plan, "frames", pa.concat_tables(parts).combine_chunks())
+
+
+def _frame_rows(plan: Plan, scenes: Mapping[str, SceneFigures]) -> Iterator[tuple[Any, ...]]:
+    """A row a frame, those without a place last."""
     for scene, figures in sorted(scenes.items()):
         layout = figures.layout
-        for ref in layout.frames():
-            status, reason = figures.status(ref.index)
-            time = None if layout.times is None else float(layout.times[ref.index])
-            row: tuple[Any, ...] = (
+        for index in range(layout.shape[0]):
+            ref = layout.frame(index)
+            status, reason = figures.status(index)
+            yield (
                 scene,
-                ref.index,
+                index,
                 text(ref.name),
                 text(public(ref.uri)),
                 ref.height,
                 ref.width,
-                time,
+                None if layout.times is None else float(layout.times[index]),
                 status,
                 text(public(reason)),
             )
-            for column, value in zip(frames.values(), row, strict=True):
-                column.append(value)
-        shards.append(figures.shards.table())
     for u in plan.scan.unplaced:
-        row = (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
-        for column, value in zip(frames.values(), row, strict=True):
-            column.append(value)
-    put_table(plan, "frames", arrow_table(frames, FRAMES_SCHEMA))
-    put_table(plan, "shards", pa.concat_tables(shards).combine_chunks())
+        yield (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
 
 
 def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import segengine
 from segengine.dispatch.pool import InProcess
-from segengine.stages import segment
+from segengine.stages import budget
 from segengine.worker.segment import segment_shard
 
 
@@ -73,14 +73,14 @@ def test_shards_between_two_key_frames_go_to_one_worker(
     write_video(bench.inputs / "a.mp4", frames=60, gop=gop)
     frames = 4 if gop == 60 else 6
     works = []
-    hand_out = segment.outcomes
+    hand_out = budget.outcomes
 
     def seen(pool: Any, handed: Any, faults: Any) -> Any:
         handed = list(handed)
         works.extend(handed)
         return hand_out(pool, handed, faults)
 
-    monkeypatch.setattr(segment, "outcomes", seen)
+    monkeypatch.setattr(budget, "outcomes", seen)
     monkeypatch.setattr("segengine.runs.InProcess", partial(InProcess, workers=2))
     source = {"kind": "video", "paths": [str(bench.inputs / "a.mp4")]}
     segengine.run(bench.job({"kind": "threshold"}, source=source, store={"frames": frames}))
