@@ -109,7 +109,9 @@ def encoding(
     import av
 
     try:
-        with av.open(str(path), "w", format=_MUXERS[suffix]) as container:
+        # bitexact: no random ids, no times and no versions, so that a store gives the same bytes again
+        exact = {"fflags": "+bitexact"}
+        with av.open(str(path), "w", format=_MUXERS[suffix], options=exact) as container:
             encoder = Encoder(container, suffix, size, aspect, timing)
             yield encoder
             encoder.close()

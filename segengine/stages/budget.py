@@ -21,6 +21,7 @@ from segengine.job import FaultsSpec
 from segengine.stages.hours import Hours
 from segengine.stages.outcomes import outcomes
 from segengine.types import Window
+from segengine.worker.tasks import ShardTask
 
 RECENT = 32
 """Works that tell how long the next takes."""
@@ -155,7 +156,7 @@ class _Gate:
                 return
             self.late = None
             self.out[work.key] = self.hours.ticks(), len(self.out), pixels
-            if self.stage == "segment" and getattr(work.task, "draft", False):
+            if self.stage == "segment" and isinstance(work.task, ShardTask) and work.task.draft:
                 self.budget.owed += pixels
             elif self.stage == "stitch":
                 self.budget.owed = max(0.0, self.budget.owed - pixels)

@@ -22,7 +22,7 @@ from segengine.types import Framed, Metric, Pixels, Prediction, ScoringLoss, Tra
 _SIZE = (14, 17)
 _CUTS = (slice(0, 5), slice(5, 6), slice(6, None))
 """Of both sides of a frame."""
-_WORDS = ("labels", *WANTS)
+_WORDS = ("labels", "confidence", *WANTS)
 
 
 @runtime_checkable

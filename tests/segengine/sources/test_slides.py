@@ -66,7 +66,7 @@ def read(path: Path, rows: Any = None, cols: Any = None, **options: Any) -> Any:
     return tile.pixels, tile.valid
 
 
-class TestTheSuite(SourceTests):
+class TestSlides(SourceTests):
     def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         pixels = picture()[150:310, 130:258]
         write(folder / "in/a.svs", pixels)

@@ -82,7 +82,7 @@ def refused(path: Path | str, **options: Any) -> str:
     return one.reason
 
 
-class TestTheSuite(SourceTests):
+class TestVolume(SourceTests):
     def make(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = {"kind": "volume", "paths": [f"{folder}/in"]}
         values, frames = body(), {}

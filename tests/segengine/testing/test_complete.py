@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from segengine.testing import ClusterTests, SegmenterTests, SourceTests
+from tests.segengine.sources import test_volume
 from tests.segengine.testing import test_our_data_sets, test_our_networks, test_ours
 
 
@@ -30,7 +31,11 @@ TRIED = {
         *test_our_networks.NETWORKS,
         *named(test_our_networks, SegmenterTests),
     },
-    "sources": {*test_our_data_sets.SETS, *named(test_ours, SourceTests)},
+    "sources": {
+        *test_our_data_sets.SETS,
+        *named(test_ours, SourceTests),
+        *named(test_volume, SourceTests),
+    },
     "clusters": named(test_ours, ClusterTests),
 }
 LOOPED = {"metrics": "MetricTests", "losses": "LossTests", "exports": "ExportTests"}

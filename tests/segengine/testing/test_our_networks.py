@@ -75,6 +75,12 @@ def preset(folder: Path) -> dict[str, Any]:
     return {"kind": "keras-hub", "path": str(folder / "preset"), "window": 96}
 
 
+def ensemble(folder: Path) -> dict[str, Any]:
+    """The same network with windows of two sizes."""
+    member = pooled(folder)
+    return {"kind": "ensemble", "members": [member, {**member, "window": 96}]}
+
+
 NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "unet": unet,
     "model": pooled,
@@ -85,6 +91,7 @@ NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "deepmask": proposals("deepmask"),
     "sharpmask": proposals("sharpmask"),
     "keras-hub": preset,
+    "ensemble": ensemble,
 }
 
 

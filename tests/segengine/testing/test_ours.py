@@ -30,6 +30,7 @@ from segengine.testing import (
 from segengine.testing._pictures import picture
 from tests.gateway import Gateway
 from tests.kube import IMAGE, Cluster
+from tests.segengine.moving import passing, write_video
 from tests.segengine.sources.stac_scenes import make_item, pixels, save
 from tests.segengine.sources.volumes import body, write_series
 from tests.slurm import Account
@@ -112,9 +113,6 @@ for name in registry.names("losses"):
         options=own,
     )
 
-VOLUMES = ("nifti", "dicom-seg")
-"""Exports of volumes alone."""
-
 
 def store_of_volumes(_: Any, folder: Path) -> str:
     """A finished store below `folder`: a CT series."""
@@ -130,8 +128,24 @@ def store_of_volumes(_: Any, folder: Path) -> str:
     return path
 
 
+def store_of_videos(_: Any, folder: Path) -> str:
+    """A finished store below `folder`: a video of a few frames, with instances."""
+    write_video(folder / "in/a.mkv", passing(4, 48, 64), codec="ffv1")
+    path = str(folder / "masks.zarr")
+    segengine.run(
+        {
+            "source": {"kind": "video", "paths": [str(folder / "in/a.mkv")]},
+            "segmenter": {"kind": "threshold", "instances": "components"},
+            "store": {"path": path, "chunk": 16, "shard": 32},
+        }
+    )
+    return path
+
+
+STORES = {"nifti": store_of_volumes, "dicom-seg": store_of_volumes, "video": store_of_videos}
+"""Of exports that take nothing else."""
 for name in registry.names("exports"):
-    more = {"store": store_of_volumes} if name in VOLUMES else {}
+    more = {"store": STORES[name]} if name in STORES else {}
     suite(ExportTests, name, make=loaded("exports", name), **more)
 
 
