@@ -21,12 +21,10 @@ from segengine import registry
 from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
-from segengine.placing import metres_of
 from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
 from segengine.terms.nights import AlertSpec, BudgetSpec
-from segengine.terms.quantities import Duration, seconds_of
-from segengine.types import Learned
+from segengine.terms.quantities import Duration, metres_of, seconds_of
 from segengine.urls import public_values
 
 if TYPE_CHECKING:
@@ -705,6 +703,8 @@ class Job(Model):
 
     def with_trained(self) -> Job:
         """The same job with what it leaves out of its source, as its model says: resolution, bands."""
+        from segengine.types import Learned  # loads NumPy, which a mistake in the file needs not
+
         trained = self.plugin.trained if isinstance(self.plugin, Learned) else None
         kind = self.source.kind
         if trained is None or ":" in kind:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,18 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.ground import Ground
-
-_METRES = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?) ?m")
-
-
-def metres_of(resolution: object) -> float | None:
-    """The number of a resolution in metres; None: it is none.
-
-    >>> metres_of("10 m"), metres_of("0.25m"), metres_of(10), metres_of("0 m")
-    (10.0, 0.25, None, None)
-    """
-    found = _METRES.fullmatch(resolution) if isinstance(resolution, str) else None
-    return None if found is None else float(found[1]) or None
 
 
 class ControlPoints(NamedTuple):

@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 from segengine.errors import CorruptInputError
-from segengine.placing import metres_of
 from segengine.sources._bounds import require_bounded
+from segengine.terms.quantities import metres_of
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The transform of what lies nowhere: coordinates are pixels."""

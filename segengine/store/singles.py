@@ -47,6 +47,8 @@ def stored(record: Record) -> dict[str, Any]:
 def to_json(record: Record) -> bytes:
     """A record as the JSON object that is stored."""
     row = stored(record)
+    if not row["confidence"]:  # as releases that did not know it stored a record
+        del row["confidence"]
     for name in ("objects", "failures"):
         row[name] = [part._asdict() for part in row[name]]
     body = json.dumps(row, separators=(",", ":")).encode()[:-1]

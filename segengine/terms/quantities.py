@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) *([KMGT])(i?)B?", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd])")
+_METRES = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?) ?m")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -24,6 +25,16 @@ def bytes_of(text: str) -> int:
         raise ValueError("must be a size as 16GB or 500M")
     power = "KMGT".index(match[2].upper()) + 1
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def metres_of(resolution: object) -> float | None:
+    """The number of a resolution in metres; None: it is none.
+
+    >>> metres_of("10 m"), metres_of("0.25m"), metres_of(10), metres_of("0 m")
+    (10.0, 0.25, None, None)
+    """
+    found = _METRES.fullmatch(resolution) if isinstance(resolution, str) else None
+    return None if found is None else float(found[1]) or None
 
 
 def seconds_of(value: str | float) -> float:

@@ -63,7 +63,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert set(COMMANDS) <= set(re.findall(r"^    (\w+)", text, re.MULTILINE))
     codes = re.findall(r"^  (\d+)  +\S", text, re.MULTILINE)
-    assert codes == ["0", "1", "2", "3", "4", "130"]
+    assert codes == ["0", "1", "2", "3", "4", "5", "130"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -104,7 +104,7 @@ def test_the_form_has_the_kinds_of_sources(form: dict[str, Any]) -> None:
     choices = {c["title"]: c for c in of_job(form)["properties"]["source"]["anyOf"]}
     files = choices["files"]["properties"]
     assert files["kind"]["enum"] == ["auto", "images", "raster", "video", "zarr"]
-    grid = {"area", "resolution", "crs", "resampling", "skip"}
+    grid = {"area", "resolution", "crs", "resampling", "mosaic", "skip"}
     assert files.keys() == {"kind", "paths", "bands", "color", "every"} | grid
     assert choices["coco"]["properties"].keys() == {
         *("kind", "paths", "split", "classes", "color", "task", "annotations", "skip")

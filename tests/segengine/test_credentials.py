@@ -129,10 +129,15 @@ def test_presigned_urls_work_and_are_kept_nowhere(
     assert f"http://{host}/night/a.png" in repr(segengine.open_store(store).frames.to_pylist())
     assert_public(store, caplog.text, repr(summary))
 
-    before = dict(stored(store))
+    def but_for_the_row_of_the_run() -> dict[str, Any]:
+        seals = "records/+"
+        found = dict(stored(store)).items()
+        return {k: v for k, v in found if k != "tables/runs.parquet" and not k.startswith(seals)}
+
+    before = but_for_the_row_of_the_run()
     again = segengine.run(night(QUERIES[1]))  # the next night, with another signature
     assert (again.computed, again.skipped, again.exit_code) == (0, 3, 0)
-    assert dict(stored(store)) == before, "nor is anything written again"
+    assert but_for_the_row_of_the_run() == before, "nor is anything written again"
 
     # The store alone has no credentials: what needs the images says so, and the rest is done.
     report = verify(str(store))
