@@ -16,12 +16,12 @@ from segengine.store.singles import from_json
 
 pytestmark = pytest.mark.system
 
-SIZE = 1 << 20
+SIZE = 3 << 19
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB; needs root."""
+    """A file system of one MiB and a half; needs root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=True)
