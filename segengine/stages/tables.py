@@ -269,7 +269,8 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
     put_table(plan, "shards", pa.concat_tables(shards).combine_chunks())
     del shards
     rows = _frame_rows(plan, scenes)
-    parts = [FRAMES_SCHEMA.empty_table()]
+    # not `empty_table`, which loads pandas where that is installed
+    parts = [arrow_table(dict.fromkeys(FRAMES_SCHEMA.names, ()), FRAMES_SCHEMA)]
     while batch := list(itertools.islice(rows, BATCH)):
         columns = dict(zip(FRAMES_SCHEMA.names, zip(*batch, strict=True), strict=True))
         parts.append(arrow_table(columns, FRAMES_SCHEMA))
