@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from segengine import asked
-from segengine.ahead import each_of
+from segengine.ahead import requested
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.planning.plan import Plan, marked_options
 from segengine.registry import reader
@@ -88,11 +88,12 @@ def _stored(plan: Plan, layout: Layout, places: Sequence[Place]) -> list[MaskRec
     first = Block(task).write(unflushed, (), 0.0)
     assert isinstance(first, MaskRecord)
     data = {spec.path: _blank(spec) for spec in task.arrays.arrays if _is_stored(spec, first)}
-    each_of(
+    for _ in requested(
         [(task.arrays[path], place) for path in data for place in places],
         lambda at: unflushed.put(at[0].shard_key(layout.scene, at[1]), data[at[0].path]),
         plan.objects.root,
-    )
+    ):
+        pass
     if plan.objects.writer.fsync:
         unflushed.flush()
     records = []
@@ -128,7 +129,10 @@ def blank_levels(
     data = _blank(spec)
     stored = StoredObject(spec.path, checksum(data), len(data))
     unflushed = open_objects(objects.root, replace(objects.writer, fsync=False))
-    each_of(above, lambda at: unflushed.put(spec.shard_key(scene, at[0]), data), objects.root)
+    for _ in requested(
+        above, lambda at: unflushed.put(spec.shard_key(scene, at[0]), data), objects.root
+    ):
+        pass
     if objects.writer.fsync:
         unflushed.flush()
     records = []

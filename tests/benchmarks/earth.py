@@ -66,7 +66,7 @@ def _maps(place: Path) -> Iterator[Row]:
 
 
 def _item(name: str, corner: tuple[float, float], file: str) -> dict[str, Any]:
-    """As catalogs describe a scene: where it lies, its grid and type, so that its file need not be opened."""
+    """As catalogs describe a scene: its place, grid and type, for which no file need be opened."""
     place = [10.0, 0.0, corner[0], 0.0, -10.0, corner[1]]
     return {
         "type": "Feature",
