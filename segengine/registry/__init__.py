@@ -177,6 +177,7 @@ def parameters(group: str, kind: str) -> tuple[str, ...]:
     return tuple(_parameters(load(group, kind), kind))
 
 
+@cache
 def _parameters(factory: Callable[..., Any], kind: str) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(factory).parameters
@@ -186,7 +187,7 @@ def _parameters(factory: Callable[..., Any], kind: str) -> Mapping[str, inspect.
 
 def reader(kind: str, spec: Mapping[str, Any]) -> Source:
     """The source of a kind, with those of the `source` block's options that it takes."""
-    parameters = inspect.signature(load("sources", kind)).parameters
+    parameters = _parameters(load("sources", kind), kind)
     options = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in spec.items()
