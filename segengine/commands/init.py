@@ -11,16 +11,19 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from segengine.errors import JobError, SegengineError, TransientInputError
 from segengine.guards.schemes import require_served
 from segengine.job import ClusterSpec, FaultsSpec, Job, SourceSpec, StoreSpec, TruthSpec
+from segengine.placing import Placing
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scanning
 from segengine.progress import result_of
 from segengine.sources._files import is_url
+from segengine.sources._grid import Grid
 from segengine.sources.listing import counted, list_entries
 
 LOOKED_AT = 8
@@ -75,7 +78,9 @@ def init(path: str = ".", out: str = "job.yaml") -> InitReport:
         reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"
         raise JobError(f"{path}: none of the first {LOOKED_AT} files can be read: {reason}")
     shown = place if is_url(place) else os.path.relpath(place, file.parent)
-    text = "\n".join(_text(shown, kinds, kind, seen.bands, _name(place)))
+    places = [layout.placing for layout in scan.layouts.values()]
+    overlap = _overlap(places)
+    text = "\n".join(_text(shown, kinds, kind, seen.bands, _name(place), places, overlap))
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text + "\n")
@@ -84,7 +89,8 @@ def init(path: str = ".", out: str = "job.yaml") -> InitReport:
     many = ", ".join(f"{len(files[k]):,} {_WORDS.get(k, k)}" for k in kinds)
     bands = f"{seen.bands} band{'s' if seen.bands != 1 else ''} of {seen.dtype}"
     skipped = f"; skipped: {counted(listing.skipped)}" if listing.skipped else ""
-    return InitReport(out, f"{many} at {path}, the first with {bands}{skipped}")
+    one = "; some overlap, and source.mosaic makes them one map" if overlap else ""
+    return InitReport(out, f"{many} at {path}, the first with {bands}{one}{skipped}")
 
 
 _WORDS = {"images": "images", "raster": "rasters", "video": "videos", "zarr": "Zarr arrays",
@@ -104,6 +110,20 @@ def _looked_at(kind: str, files: list[str]) -> Scan:
     return result_of(scanning(source, {}, (), Cut(512, 2048)))
 
 
+def _overlap(places: Sequence[Placing]) -> bool:
+    """Whether two of some scenes of one CRS share ground, as their boxes say."""
+    boxes = [(place.wkt, _bounds(place)) for place in places if place.georeferenced]
+    return any(
+        wkt == other and max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
+        for (wkt, a), (other, b) in combinations(boxes, 2)
+    )
+
+
+def _bounds(place: Placing) -> tuple[float, float, float, float]:
+    a, b, c, d, e, f = map(float, place.transform)
+    return Grid(place.height, place.width, (a, b, c, d, e, f), place.wkt).bounds
+
+
 def _segmenter(kinds: Sequence[str], most: str, bands: int) -> dict[str, Any]:
     """A choice that takes all of them."""
     if bands == 1 and len(kinds) == 1:
@@ -114,7 +134,15 @@ def _segmenter(kinds: Sequence[str], most: str, bands: int) -> dict[str, Any]:
     return found if kinds == ["images"] and bands == 3 else {**found, "space": "bands"}
 
 
-def _text(path: str, kinds: Sequence[str], most: str, bands: int, name: str) -> Iterator[str]:
+def _text(
+    path: str,
+    kinds: Sequence[str],
+    most: str,
+    bands: int,
+    name: str,
+    places: Sequence[Placing],
+    overlap: bool,
+) -> Iterator[str]:
     """Lines of the job, each key with what it means, in the words of the models that check it."""
     segmenter = _segmenter(kinds, most, bands)
     yield f"# yaml-language-server: $schema={SCHEMA}"
@@ -126,6 +154,8 @@ def _text(path: str, kinds: Sequence[str], most: str, bands: int, name: str) -> 
     yield from _key(SourceSpec, "paths", f"[{_said(path)}]", "  ")
     if most in ("raster", "zarr"):
         yield from _key(SourceSpec, "bands", "[3, 2, 1]", "  # ")
+        if any(place.georeferenced for place in places):
+            yield from _map(places, overlap)
     elif most != "volume":
         yield from _key(SourceSpec, "color", "gray", "  # ")
     if most == "video":
@@ -145,6 +175,19 @@ def _text(path: str, kinds: Sequence[str], most: str, bands: int, name: str) -> 
     yield from ("", "faults:")
     for key in ("retries", "deadline"):
         yield from _key(FaultsSpec, key, FaultsSpec.model_fields[key].default, "  ")
+
+
+def _map(places: Sequence[Placing], overlap: bool) -> Iterator[str]:
+    """Keys of scenes that lie somewhere on earth."""
+    yield from _key(SourceSpec, "area", "field.geojson", "  # ")
+    yield from _key(SourceSpec, "resolution", "10 m", "  # ")
+    several = len({place.wkt for place in places if place.georeferenced}) > 1
+    if several:
+        yield "  # These scenes are of several CRS: one map of them needs the next key."
+    yield from _key(SourceSpec, "crs", '"EPSG:32633"', "  # ")
+    if overlap:
+        yield "  # Some of these scenes overlap: as they are, each has a mask of its own."
+    yield from _key(SourceSpec, "mosaic", "newest", "  # ")
 
 
 _OPTIONS = {

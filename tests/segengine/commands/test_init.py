@@ -19,6 +19,7 @@ import segengine
 from segengine.commands.init import init
 from segengine.errors import JobError
 from segengine.job import Job, load_job
+from tests.segengine.sources.scenes import field, write
 
 
 def photos(folder: Path) -> None:
@@ -109,6 +110,25 @@ def test_every_key_is_explained(tmp_path: Path) -> None:
     assert len(keys) >= 12
     for i in keys:
         assert re.match(r" *#+ .{10}", lines[i - 1]), lines[i]
+
+
+@pytest.mark.parametrize(("step", "overlap"), [(400, True), (500, False)])
+def test_scenes_that_overlap_are_told_of_the_mosaic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, overlap: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        write(tmp_path / f"in/{i}.tif", field(10, 500, i), 10, (600_000.0 + i * step, 5_000_000.0))
+    said = init("in").lines()[0]
+    assert ("source.mosaic" in said) == overlap
+    text = (tmp_path / "job.yaml").read_text()
+    assert ("Some of these scenes overlap" in text) == overlap
+    assert segengine.run(load_job("job.yaml")).frames == 2
+    asked = re.sub(r"^  # (mosaic: newest)$", r"  \1", text, flags=re.MULTILINE)
+    assert asked != text
+    (tmp_path / "map.yaml").write_text(asked.replace("masks.zarr", "map.zarr"))
+    assert segengine.run(load_job("map.yaml")).frames == 1
 
 
 def test_the_masks_beside_the_photos_are_no_input_of_the_next_run(
