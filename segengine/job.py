@@ -95,8 +95,8 @@ class SourceSpec(BaseModel):
     every: int = Field(1, ge=1, description="Video: keep every n-th frame")
     area: str | list[float] | None = Field(
         None,
-        description="Raster: a file of polygons (GeoJSON, GeoPackage, FlatGeobuf), or [west, south, east, "
-        "north] in degrees; outside is void and never read",
+        description="Raster: a file of polygons (GeoJSON, GeoParquet, GeoPackage, FlatGeobuf or "
+        "Shapefile), or [west, south, east, north] in degrees; outside is void and never read",
     )
     resolution: Annotated[float, Field(gt=0)] | str | None = Field(
         None,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.areas.features import features_of, read_geojson
+from segengine.areas.features import read_geojson
 from segengine.areas.olofsson import Estimate, Z, estimate
 from segengine.areas.strata import Strata
 from segengine.errors import JobError
@@ -100,8 +100,8 @@ def area(
     wrote. Raises JobError, StoreError.
     """
     store = open_store(store_path)
-    document = read_geojson(points)
-    found = list(_points(points, document, store.classes))
+    document, features = read_geojson(points)
+    found = list(_points(points, features, store.classes))
     labelled = [point for point in found if point.label is not None]
     if not labelled:
         raise JobError(f"{points}: no point has a label yet; fill in the property `label`")
@@ -144,9 +144,11 @@ class _Point:
     properties: Mapping[str, Any]
 
 
-def _points(path: str, document: Mapping[str, Any], classes: Sequence[str]) -> Iterator[_Point]:
+def _points(
+    path: str, features: Sequence[Mapping[str, Any]], classes: Sequence[str]
+) -> Iterator[_Point]:
     place = {name: i for i, name in enumerate(classes)}
-    for number, feature in enumerate(features_of(path, document), 1):
+    for number, feature in enumerate(features, 1):
         properties = feature.get("properties") or {}
         values = []
         for key in ("stratum", "label"):

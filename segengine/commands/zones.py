@@ -25,6 +25,7 @@ from segengine.errors import JobError
 from segengine.ground import Ground
 from segengine.outputs import claimed
 from segengine.reader import SceneStore, Store, open_store
+from segengine.sources._files import is_url
 from segengine.store.keys import MASK
 from segengine.store.kinds import MaskRecord
 
@@ -94,8 +95,8 @@ def zones(
     names = _names(store.classes)
     taken = sorted({*names, GEOMETRY} & set(given.columns.column_names))
     if taken:
-        raise JobError(f"{polygons}: has a column {taken[0]} already; rename it")
-    if path.exists() and os.path.samefile(path, polygons):
+        raise JobError(f"{given.path}: has a column {taken[0]} already; rename it")
+    if path.exists() and not is_url(polygons) and os.path.samefile(path, polygons):
         raise JobError(f"--out: {out} is the file of the polygons; name another")
     output = claimed(store, os.fspath(path.parent), [path], overwrite=overwrite)
     sums = _Sums(given, len(store.classes))

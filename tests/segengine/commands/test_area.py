@@ -232,7 +232,7 @@ def test_a_point_without_the_property_label(example: str, tmp_path: Path) -> Non
     path.write_text(json.dumps(found))
     with pytest.raises(JobError, match="point 3 has no property `label`"):
         area(example, str(path))
-    with pytest.raises(JobError, match=r"cannot be read: No such file"):
+    with pytest.raises(JobError, match=r"none\.geojson: no such file"):
         area(example, str(tmp_path / "none.geojson"))
     path.write_text(json.dumps(ONE))
     with pytest.raises(JobError, match=r"--page: .* ends in neither .html"):

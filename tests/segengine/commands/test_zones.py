@@ -8,7 +8,11 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +247,49 @@ def test_every_format_is_read_and_its_columns_are_kept(
         assert float(row["cluster 1_area"]) == one["cluster 1_area"]
 
 
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_polygons_behind_a_url_are_those_of_the_file(
+    utm: tuple[Path, str], tmp_path: Path, suffix: str
+) -> None:
+    _, store = utm
+    (tmp_path / "served").mkdir()
+    path = tmp_path / "served" / f"p{suffix}"
+    frame = geopandas.GeoDataFrame(
+        geometry=[on_earth(s, PLACES["utm"][1]) for s in shapes(3, 3)], crs="EPSG:32633"
+    )
+    WRITERS[suffix](frame, path)
+    zones(store, str(path), str(tmp_path / "here.csv"))
+    with served(tmp_path / "served") as url:
+        given = f"{url}/p{suffix}?sig=secret"
+        if suffix == ".shp":
+            with pytest.raises(JobError, match="copy them here") as caught:
+                zones(store, given, str(tmp_path / "there.csv"))
+            assert "secret" not in str(caught.value)
+            return
+        zones(store, given, str(tmp_path / "there.csv"))
+        with pytest.raises(JobError, match=r"^http://127\.0\.0\.1:\d+/none\.gpkg: no such file"):
+            zones(store, f"{url}/none.gpkg?sig=secret", str(tmp_path / "there.csv"))
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a folder, which answers without ranges."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_polygons_in_another_crs_keep_their_straight_edges(
     utm: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -462,7 +509,7 @@ WRONG = {
     "nothing in it": (collection(), "holds no polygon"),
     "points": (collection({"type": "Point", "coordinates": [1, 2]}), "feature 1 is a Point"),
     "no number": (collection(square(13, 46, 1)).replace("14.0", "NaN"), "NaN is no number"),
-    "two points": (collection({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}), "at least four"),
+    "two points": (collection({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}), "at least three"),
     "no area": (collection(FLAT), "holds no polygon: polygon 1 is not valid"),
     "the long way round": (collection(OVER), "an edge over 358 degrees of longitude; cut it"),
     "metres for degrees": (collection(square(4e5, 5e6, 9)), "a latitude of 5.0"),
@@ -531,9 +578,8 @@ def test_wrong_usage_is_one_line(utm: tuple[Path, str], tmp_path: Path) -> None:
     zones(store, str(good), out)  # its own
     for polygons, table, options, why in (
         (str(good), str(tmp_path / "z.txt"), {}, "ends in none of .csv"),
-        (str(tmp_path / "none.gpkg"), out, {}, "No such file"),
-        (str(tmp_path), out, {}, "is a folder"),
-        ("https://host/p.geojson", out, {}, "from a local file"),
+        (str(tmp_path / "none.gpkg"), out, {}, "no such file"),
+        (str(tmp_path), out, {}, "is a directory"),
         (str(good), out, {"layer": "a"}, "no layers to choose from"),
         (str(good), str(folder / "in" / "a.csv"), {}, ""),
         (str(good), f"{store}/z.csv", {}, "lies in the store itself"),
@@ -554,7 +600,7 @@ def test_wrong_usage_is_one_line(utm: tuple[Path, str], tmp_path: Path) -> None:
         frame.to_file(tmp_path / "two.gpkg", layer=layer)
     with pytest.raises(JobError, match="has the layers a, b; name one with --layer"):
         zones(store, str(tmp_path / "two.gpkg"), out)
-    with pytest.raises(JobError, match=r"'c' is not in .*; there are a, b"):
+    with pytest.raises(JobError, match="has no layer 'c'; there are a, b"):
         zones(store, str(tmp_path / "two.gpkg"), out, layer="c")
     zones(store, str(tmp_path / "two.gpkg"), out, layer="b")
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rasterio.warp import transform
 
 from segengine.errors import CorruptInputError, OutsideError
+from segengine.sources._area import mark_of, require_polygons
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Tile
 from tests.segengine.sources.scenes import CORNER, UTM, field, write
@@ -103,8 +104,9 @@ def test_an_area_in_its_own_crs(raster: str, tmp_path: Path) -> None:
     outer = [(x + CORNER[0], y + CORNER[1]) for x, y in OUTER]
     frame = geopandas.GeoDataFrame(geometry=[shapely.Polygon(outer)], crs=UTM).to_crs("EPSG:3857")
     wanted = centres_in(frame.geometry[0], "EPSG:3857")
-    for name, driver in (("a.gpkg", "GPKG"), ("a.fgb", "FlatGeobuf")):
-        frame.to_file(tmp_path / name, driver=driver)
+    for name in ("a.gpkg", "a.fgb", "a.shp", "a.parquet"):
+        save = frame.to_parquet if name == "a.parquet" else frame.to_file
+        save(tmp_path / name)
         found = read(raster, area=str(tmp_path / name)).valid
         assert found is not None
         assert (found != wanted).sum() <= 3
@@ -239,30 +241,49 @@ def test_a_raster_without_a_place_has_no_area(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no GeoJSON"),
-        ("[1, 2]", "is no GeoJSON"),
+        ("", "is no file of polygons"),
+        ("[1, 2]", "is no file of polygons"),
+        ("{1, 2]", "is no GeoJSON"),
         ('{"type": "FeatureCollection", "features": []}', "holds no polygon"),
-        ('{"type": "Point", "coordinates": [1, 2]}', "holds a Point"),
-        ('{"type": "Polygon", "coordinates": [[[1, 2], [3, "x"], [4, 5]]]}', "no pairs of numbers"),
-        ('{"type": "Polygon", "coordinates": [[[1, 2]]]}', "less than three points"),
+        ('{"type": "Point", "coordinates": [1, 2]}', "feature 1 is a Point"),
+        (
+            '{"type": "Polygon", "coordinates": [[[1, 2], [3, "x"], [4, 5]]]}',
+            "no polygon of GeoJSON",
+        ),
+        ('{"type": "Polygon", "coordinates": [[[1, 2]]]}', "at least three points"),
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3, 1e999], [4, 5]]]}', "finite"),
         (
             '{"type": "Polygon", "coordinates": [[[6e5, 5e6], [7e5, 5e6], [6e5, 4e6]]]}',
             "no degrees",
         ),
-        ("[" * 100_000, "is no GeoJSON"),
-        ("fgb\x03fgb\0" + "x" * 100, "damaged FlatGeobuf"),
+        ('{"a":' + "[" * 100_000, "is no GeoJSON"),
+        ("fgb\x03fgb\0" + "x" * 100, "holds no polygon"),
     ],
 )
 def test_a_file_that_is_no_area_is_told_in_one_line(tmp_path: Path, text: str, words: str) -> None:
-    from segengine.sources._area import require_polygons
-
     path = tmp_path / "area.geojson"
     path.write_text(text)
     with pytest.raises(ValueError, match=words) as caught:
         require_polygons(str(path))
     assert str(caught.value).startswith(f"area: {path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_shapefile_is_all_of_its_files(tmp_path: Path) -> None:
+    import geopandas
+
+    path = tmp_path / "a.shp"
+    for crs in (UTM, "EPSG:32634"):
+        geopandas.GeoDataFrame(geometry=[shapely.box(4e5, 5e6, 5e5, 6e6)], crs=crs).to_file(path)
+        marks = [mark_of(str(path)), mark_of(str(path))]
+        assert marks[0] == marks[1]
+        if crs == UTM:
+            first, before = marks[0], path.read_bytes()
+    assert path.read_bytes() == before
+    assert marks[0] != first
+    (tmp_path / "a.prj").unlink()
+    with pytest.raises(ValueError, match="does not say its CRS"):
+        require_polygons(str(path))
 
 
 @pytest.mark.parametrize(
