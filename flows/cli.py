@@ -281,6 +281,26 @@ def _diff(args: argparse.Namespace) -> int:
     return _show(found, args.json)
 
 
+def _review(args: argparse.Namespace) -> int:
+    from segengine.commands.review import review
+
+    place = _store(args.store)
+    is_store = "://" in place or os.path.exists(os.path.join(place, "zarr.json"))
+    options = {"classes": args.classes, "labels": args.labels, "who": args.who}
+    if is_store:
+        _trusted(args)
+    server = review(place, args.port, **options, trust=args.trust)
+    sys.stdout.write(f"{server.url}\n")  # as it is: the token is this line's purpose
+    sys.stdout.flush()
+    server.serve_forever()
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    """a,b: names between commas."""
+    return [name.strip() for name in text.split(",")]
+
+
 def _train(args: argparse.Namespace) -> int:
     from segengine_flows._train import run
 
@@ -655,7 +675,23 @@ def _parser() -> argparse.ArgumentParser:
         "--page", metavar="HTML", type=_path, help="the page to write; default: beside the points"
     )
     area.add_argument("--overwrite", action="store_true", help="also a page that no command wrote")
-    for command in (verify, evaluate, calibrate, report, export, show, sample):
+    review = add(
+        "review", _review, "A local page: the worst frames first, masks put right by hand."
+    )
+    review.add_argument(
+        "store", metavar="STORE", type=_path, help="a store, or a folder of images without masks"
+    )
+    review.add_argument(
+        "--port", metavar="N", type=int, default=0, help="default: one that is free"
+    )
+    review.add_argument(
+        "--classes", metavar="A,B", type=_names, help="of a folder: names of the labels 0, 1, ..."
+    )
+    review.add_argument(
+        "--labels", metavar="DIR", type=_path, help="of a folder: its label images; FOLDER-labels"
+    )
+    review.add_argument("--who", metavar="NAME", help="who saves; default: the user's name")
+    for command in (verify, evaluate, calibrate, report, export, show, sample, review):
         add_trust(command, own)
     for command in (plan, status, verify, evaluate, calibrate, diff, zones, sample, area):
         add_json(command)

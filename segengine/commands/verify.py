@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segengine import asked
-from segengine.errors import HEAL, CorruptInputError, TransientInputError
+from segengine import asked, corrections
+from segengine.errors import HEAL, CorruptInputError, MissingTruthError, TransientInputError
 from segengine.guards.trust import UNTRUSTED, is_code, named_by_store
 from segengine.job import Job
 from segengine.planning.damage import differences, misplaced, object_key, stored_records, unreadable
@@ -125,6 +125,9 @@ def verify(
     problems += [Difference(key, CHANGED) for key in store.log.damaged()]
     problems += _unvouched(store)
     layouts = load_layouts(objects)
+    checked, damaged = _corrections(objects, layouts)
+    count += checked
+    problems += damaged
     problems += [
         Difference(object_key(r, array), what + _vanished(r, layouts)) for r, array, what in found
     ]
@@ -157,6 +160,25 @@ def verify(
             key = object_key(record, MASK)
             problems.append(Difference(key, "segmenting again gives other labels"))
     return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
+
+
+def _corrections(objects: Objects, layouts: Mapping[str, Layout]) -> tuple[int, list[Difference]]:
+    """How many images were corrected by hand, and those that are not as they were saved."""
+    count, found = 0, []
+    for scene in corrections.scenes_corrected(objects):
+        for frame, with_objects in corrections.corrected(objects, scene).items():
+            if scene not in layouts or frame >= layouts[scene].shape[0]:
+                continue  # of a scene that a run has laid out anew
+            ref, place = layouts[scene].frame(frame), corrections.place_of(scene, frame)
+            for key in (place.labels, place.objects if with_objects else None):
+                count += key is not None
+                try:
+                    if key is not None:
+                        corrections.read(objects, key, (ref.height, ref.width))
+                except MissingTruthError as error:
+                    what = str(error).removeprefix(f"{objects.root}/{key}: ")
+                    found.append(Difference(str(key), what))
+    return count, found
 
 
 def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:

@@ -7,6 +7,7 @@
     records/<scene>/<kind>/<place>.json
     records/+<what>                        what is of no one shard: layouts, fits, seals, copies, ...
     work/..                                what a later stage or the next call takes up, or nobody
+    review/<scene>/<frame>.png, .json      corrections: segengine/corrections.py says what is in them
     misplaced/..                           what lay in the place of an object and was none
 
 A scene's name never begins with `+` and never ends like a pack or like metadata.
@@ -34,6 +35,8 @@ SCENES = "scenes"
 SCENES_METADATA = f"{SCENES}/{METADATA}"
 ASIDE = "misplaced"
 """Where `Writer.clears` puts what lay in the place of an object or a folder."""
+
+REVIEW = "review"
 
 RECORDS = "records"
 LAYOUTS = f"{RECORDS}/+layouts"
@@ -137,6 +140,21 @@ def is_coarser(path: str) -> bool:
     (False, True, False)
     """
     return path.startswith("mask/") and path != MASK
+
+
+def corrections_folder(scene: str | None = None) -> str:
+    """Where the corrections of a scene lie, or (None) of all."""
+    return REVIEW if scene is None else f"{REVIEW}/{scene}"
+
+
+def correction_key(scene: str, frame: int, kind: str) -> str:
+    """Key of a frame's correction: `png` its labels, `json` what is known of them."""
+    return f"{REVIEW}/{scene}/{frame}.{kind}"
+
+
+def object_correction_key(scene: str, frame: int) -> str:
+    """Key of a frame's corrected ids of objects."""
+    return f"{REVIEW}/{scene}/instances/{frame}.png"
 
 
 # ----------------------------------------------------------------------------------------- records

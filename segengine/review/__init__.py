@@ -1,0 +1,1 @@
+"""The review page: masks put right by hand, on this machine only."""
