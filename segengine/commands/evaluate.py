@@ -72,7 +72,8 @@ def evaluate(
 ) -> EvaluateReport:
     """Measure what has no current measure record, merge, write `metrics.json` and the report.
 
-    `truth`: instead of the job's; `evaluate`: metrics and losses instead of the job's. Nothing is
+    `truth`: instead of the job's and of what was put right by hand, which else prevails over the
+    job's; `evaluate`: metrics and losses instead of the job's. Nothing is
     segmented. The work goes to the job's cluster where it is much; what a killed call has
     measured is not measured again. Takes the store's lock. `trust`: code that the store's own job
     names may be used; without it what needs that is not measured. Raises JobError,
@@ -100,7 +101,8 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
     job = stored.job
     published = objects.published
     plan = stored_plan(job, objects)
-    measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin)
+    corrected = "truth" not in blocks
+    measures = measurer(job, objects, plan.layouts, plan.arrays, plan.plugin, corrected)
     if measures is None:
         raise JobError(
             f"{store.path}: nothing to measure against; give --truth, or metrics that need none"

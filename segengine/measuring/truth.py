@@ -18,6 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from segengine import asked
+from segengine.corrections import scenes_corrected
 from segengine.datasets._labels import gray_codes
 from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.guards.schemes import filesystem
@@ -27,7 +28,7 @@ from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
 from segengine.sources._volumes import NIFTI, suffix_of, without_suffix
-from segengine.store.blobs import zarr_store
+from segengine.store.blobs import Objects, zarr_store
 from segengine.types import Bool, FrameRef, Truth, TruthRef
 from segengine.urls import public
 
@@ -211,10 +212,26 @@ def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
     return ""
 
 
-@lru_cache(maxsize=4)
+def with_corrections(text: str, objects: Objects, classes: Sequence[str]) -> str:
+    """How truth is read with a store's corrections over it, as `of_job` says it; `text`: without.
+
+    `classes`: the segmenter's. The same where nothing was corrected.
+    """
+    if not scenes_corrected(objects):
+        return text
+    block = {"base": text, "corrections": objects.root, "classes": list(classes)}
+    return json.dumps(block, sort_keys=True)
+
+
+@lru_cache(maxsize=8)
 def from_json(text: str) -> TruthProvider:
     """The provider behind `of_job`."""
     block = json.loads(text)
+    if "corrections" in block:
+        from segengine.measuring.corrected import Corrected
+
+        base = from_json(block["base"]) if block["base"] else None
+        return Corrected(base, block["corrections"], tuple(block["classes"]))
     if "truth" in block:
         return LabelImages(TruthSpec.model_validate(block["truth"]), block.get("trust", False))
     return DataSetTruth(reader(block["source"]["kind"], block["source"]))

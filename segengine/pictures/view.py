@@ -73,6 +73,8 @@ class FrameTruth:
 def find_truths(store: Store, places: Sequence[tuple[str, int]]) -> list[FrameTruth]:
     """The truth of (scene, frame) places that the store was measured against; empty: none."""
     text = store.truth or str(store.metrics.get("truth") or "")
+    if not store.truth and store.metrics.get("corrected"):
+        text = truths.with_corrections(text, store.objects, store.classes)
     if not text or "confusion" not in store.metrics:
         return []
     try:

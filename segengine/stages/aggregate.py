@@ -24,6 +24,7 @@ from segengine.fingerprint import digest
 from segengine.guards.trust import may_use
 from segengine.job import FaultsSpec, Job
 from segengine.measuring import truth as truths
+from segengine.measuring.corrected import Corrected
 from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.planning.plan import marked_options
 from segengine.progress import Progress
@@ -105,15 +106,19 @@ def measurer(
     layouts: Mapping[str, Layout],
     arrays: Mapping[str, SceneArrays],
     plugin: Plugin,
+    corrected: bool = True,
 ) -> Measurer | None:
     """What measures a job's masks; None where nothing can be measured and nothing was asked for.
 
+    `corrected`: what was put right by hand prevails over the job's truth.
     Where a network's windows fade into one another, that includes how well they do, unasked; where
     confidence is stored and there is truth, how far it is from accuracy.
     Raises JobError for a metric, a loss or an option that is unknown.
     """
     stored = job.model_dump(mode="json")
     text = truths.of_job(stored, plugin.classes)
+    if corrected:
+        text = truths.with_corrections(text, objects, plugin.classes)
     provider = truths.from_json(text) if text else None
     there = {"labels"}
     for scene in arrays.values():
@@ -192,6 +197,11 @@ class Measurer:
         self.damaged: list[tuple[str, int, str]] = []
         """(scene, frame, what is damaged) of masks that cannot be measured."""
         self.computed = 0
+
+    @property
+    def corrected(self) -> bool:
+        """Whether what was put right by hand is part of its truth."""
+        return bool(self.truth) and isinstance(truths.from_json(self.truth), Corrected)
 
     def measure(
         self, pool: Pool, faults: FaultsSpec, stale: list[MeasureTask]
