@@ -204,8 +204,7 @@ def _export(args: argparse.Namespace) -> int:
     export = registry.load("exports", args.to)
     given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes", "redact")}
     options = {name: value for name, value in given.items() if value is not None}
-    if args.overwrite:
-        options["overwrite"] = True
+    options |= {name: True for name in ("overwrite", "corrected") if getattr(args, name)}
     for name in options.keys() - inspect.signature(export).parameters.keys():
         remedy = "name another folder with --out" if name == "overwrite" else "leave it out"
         raise JobError(f"--{name.replace('_', '-')}: {args.to} takes no such option; {remedy}")
@@ -282,13 +281,12 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _review(args: argparse.Namespace) -> int:
-    from segengine.commands.review import review
+    from segengine.commands.review import is_store, review
 
     place = _store(args.store)
-    is_store = "://" in place or os.path.exists(os.path.join(place, "zarr.json"))
     options = {"classes": args.classes, "labels": args.labels, "who": args.who}
-    if is_store:
-        _trusted(args)
+    if is_store(place):
+        place = _trusted(args)
     server = review(place, args.port, **options, trust=args.trust)
     sys.stdout.write(f"{server.url}\n")  # as it is: the token is this line's purpose
     sys.stdout.flush()
@@ -594,6 +592,11 @@ def _parser() -> argparse.ArgumentParser:
         "--redact",
         metavar="CLASS,CLASS",
         help="video: blur these, beyond recovery; no mask is drawn",
+    )
+    export.add_argument(
+        "--corrected",
+        action="store_true",
+        help="png, coco: only frames put right by hand (`segengine review`), as they are then",
     )
     show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)

@@ -50,7 +50,7 @@ class ConflictError(SegengineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Files:
     """Where a correction lies: keys of its images and of its JSON."""
 
     labels: str
@@ -58,9 +58,9 @@ class Place:
     objects: str | None = None
 
 
-def place_of(scene: str, frame: int) -> Place:
+def files_of(scene: str, frame: int) -> Files:
     """Where that of a store's frame lies."""
-    return Place(
+    return Files(
         correction_key(scene, frame, "png"),
         correction_key(scene, frame, "json"),
         object_correction_key(scene, frame),
@@ -131,7 +131,7 @@ def encoded(labels: NDArray[Any]) -> bytes:
     return bytes(data)
 
 
-def about(objects: Objects, place: Place) -> dict[str, Any]:
+def about(objects: Objects, place: Files) -> dict[str, Any]:
     """What is known of a correction; empty where that is lost."""
     try:
         found = json.loads(objects.get(place.about) or b"{}")
@@ -151,7 +151,7 @@ def last_save(known: Mapping[str, Any], tag: str) -> dict[str, Any]:
 
 def write(
     objects: Objects,
-    place: Place,
+    place: Files,
     key: str,
     pixels: NDArray[Any],
     seen: str,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from segengine import corrections
 from segengine.asked import background, palette
-from segengine.corrections import Place
+from segengine.corrections import Files
 from segengine.errors import CorruptInputError, JobError, StoreError, TransientInputError
 from segengine.planning.layout import Cut
 from segengine.planning.scan import scan
@@ -55,7 +55,7 @@ def review(
     names may be used. Raises JobError, StoreError.
     """
     name = who or _user()
-    if "://" in path or open_objects(path).exists(ROOT) or not os.path.exists(path):
+    if is_store(path):
         for option, value in (("classes", classes), ("labels", labels)):
             if value is not None:
                 raise JobError(f"--{option}: {path} is a store, whose job says that; leave it out")
@@ -65,6 +65,11 @@ def review(
     if not desk.items:
         raise JobError(f"{path}: has no frame to review; run the job first")
     return Server(desk, secrets.token_urlsafe(_TOKEN), port)
+
+
+def is_store(path: str) -> bool:
+    """Whether a path is to be a store, not a folder of images."""
+    return "://" in path or not os.path.exists(path) or open_objects(path).exists(ROOT)
 
 
 def _user() -> str:
@@ -104,7 +109,7 @@ def store_desk(store: Store, who: str) -> Desk:
         items=_ranked(store),
         objects=store.objects.base,
         who=who,
-        place=lambda item: corrections.place_of(item.scene, item.frame),
+        place=lambda item: corrections.files_of(item.scene, item.frame),
         pixels=lambda item, rows, cols: store[item.scene].pixels(item.frame, rows, cols),
         labels=lambda item, rows, cols: window(MASK, item, rows, cols),
         instances=lambda item, rows, cols: window(INSTANCES, item, rows, cols),
@@ -136,7 +141,14 @@ def _ranked(store: Store) -> list[Item]:
     notes = _figures(store.metrics)
     worst = {place: i for i, place in enumerate(notes)}
     items = [
-        Item(name, scene, frame, height, width, notes.get((scene, frame), ""))
+        Item(
+            name=name,
+            scene=scene,
+            frame=frame,
+            height=height,
+            width=width,
+            note=notes.get((scene, frame), ""),
+        )
         for name, scene, frame, height, width in _frames(store)
     ]
     last = len(worst)
@@ -196,7 +208,13 @@ def folder_desk(path: str, classes: Sequence[str] | None, labels: str | None, wh
     _require_distinct(places)
     read = _reading(layouts, spec)
     items = [
-        Item(ref.name, layout.scene, ref.index, ref.height, ref.width)
+        Item(
+            name=ref.name,
+            scene=layout.scene,
+            frame=ref.index,
+            height=ref.height,
+            width=ref.width,
+        )
         for layout in layouts.values()
         for ref in layout.frames()
     ]
@@ -222,7 +240,7 @@ def _nothing(item: Item, rows: slice, cols: slice) -> None:
     return None
 
 
-def _label_place(layout: Layout, name: str, position: int) -> Place:
+def _label_place(layout: Layout, name: str, position: int) -> Files:
     """`<path>.png` of an image, `<path>/<index>.png` of a file with several frames."""
     path = PurePosixPath(name)
     if not layout.stacked and layout.shape[0] > 1:
@@ -230,10 +248,10 @@ def _label_place(layout: Layout, name: str, position: int) -> Place:
         stem = f"{path.with_suffix('')}/{position}"
     else:
         stem = str(path.with_suffix(""))
-    return Place(f"{stem}.png", f"{stem}.json")
+    return Files(f"{stem}.png", f"{stem}.json")
 
 
-def _require_distinct(places: Mapping[tuple[str, int], Place]) -> None:
+def _require_distinct(places: Mapping[tuple[str, int], Files]) -> None:
     seen: set[str] = set()
     for place in places.values():
         if place.labels in seen:

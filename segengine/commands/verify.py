@@ -169,7 +169,7 @@ def _corrections(objects: Objects, layouts: Mapping[str, Layout]) -> tuple[int, 
         for frame, with_objects in corrections.corrected(objects, scene).items():
             if scene not in layouts or frame >= layouts[scene].shape[0]:
                 continue  # of a scene that a run has laid out anew
-            ref, place = layouts[scene].frame(frame), corrections.place_of(scene, frame)
+            ref, place = layouts[scene].frame(frame), corrections.files_of(scene, frame)
             for key in (place.labels, place.objects if with_objects else None):
                 count += key is not None
                 try:

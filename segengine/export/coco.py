@@ -13,11 +13,13 @@ Source: https://cocodataset.org/#format-data and #format-results.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segengine.export._coco import Numbers, categories, frames, image, numbers
+from segengine.export._corrected import corrected_frames, corrected_objects
 from segengine.export._instances import Piece, open_parts, pieces
 from segengine.export._parts import joined
 from segengine.outputs import claimed
@@ -26,14 +28,19 @@ from segengine.reader import Store, open_store
 VERSION = 1
 
 
-def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
+def export(
+    store_path: str, to: str, *, corrected: bool = False, overwrite: bool = False
+) -> list[str]:
     """Write `instances.json` and `results.json` in the folder `to`; the files written.
 
+    `corrected`: only `instances.json`, as truth, of the frames that were put right by hand.
     `overwrite`: also files that no export wrote. Goes on where it was killed. Raises JobError,
     StoreError.
     """
     store = open_store(store_path)
     known = numbers(store)
+    if corrected:
+        return _corrected(store, known, to, overwrite)
     whole, results = Path(to, "instances.json"), Path(to, "results.json")
     output = claimed(store, to, [whole, results], overwrite=overwrite)
     parts = open_parts(store, output, "coco", VERSION, known)
@@ -45,6 +52,43 @@ def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     ]
     parts.close()
     return written
+
+
+def _corrected(store: Store, known: Numbers, to: str, overwrite: bool) -> list[str]:
+    """The objects of corrected frames, without scores: a person saw them."""
+    path, chosen = Path(to, "instances.json"), list(corrected_frames(store))
+    output = claimed(store, to, [path], overwrite=overwrite)
+    annotations: list[dict[str, Any]] = []
+    for scene, frame in chosen:
+        for row in corrected_objects(store[scene], frame).to_pylist():
+            if row["class"] not in known.categories:
+                continue
+            one = _annotation(store, known, scene, {**row, "frame": frame})
+            annotations.append({"id": len(annotations) + 1, **one})
+    refs = [(scene, store[scene].layout.frame(frame)) for scene, frame in chosen]
+    document = {
+        "info": {"description": store.job.get("name", "")},
+        "licenses": [],
+        "categories": categories(store, known),
+        "images": [image(known.images[scene, ref.index], ref) for scene, ref in refs],
+        "annotations": annotations,
+    }
+    with output.replacing(path) as partial_:
+        partial_.write_text(json.dumps(document), encoding="utf-8")
+    output.close()
+    return [str(path)]
+
+
+def _annotation(store: Store, known: Numbers, scene: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    ref = store[scene].layout.frame(row["frame"])
+    return {
+        "image_id": known.images[scene, ref.index],
+        "category_id": known.categories[row["class"]],
+        "segmentation": {"size": [ref.height, ref.width], "counts": row["rle"]},
+        "bbox": row["bbox"],
+        "area": row["area"],
+        "iscrowd": 0,
+    }
 
 
 def _encoded(store: Store, known: Numbers, full: bool, piece: Piece) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.export._corrected import corrected_frames, corrected_labels
 from segengine.export._targets import Target, targets
 from segengine.outputs import claimed
 from segengine.reader import open_store
@@ -27,26 +28,41 @@ _BAND = 1 << 24
 """Pixels read at a time: a scene is never in memory as a whole."""
 
 
-def export(store_path: str, to: str, *, level: int = 4, overwrite: bool = False) -> list[str]:
+def export(
+    store_path: str,
+    to: str,
+    *,
+    level: int = 4,
+    corrected: bool = False,
+    overwrite: bool = False,
+) -> list[str]:
     """Write every frame of a store as PNG below the folder `to`; the files written.
 
-    `level`: zlib's, 0 to 9. `overwrite`: also files that no export wrote. Raises JobError, StoreError.
+    `level`: zlib's, 0 to 9. `corrected`: only frames that were put right by hand, as they are then.
+    `overwrite`: also files that no export wrote. Raises JobError, StoreError.
     """
     if not 0 <= level <= 9:
         raise ValueError(f"level: {level!r} is not one of zlib's, 0 to 9")
     store = open_store(store_path)
-    paths = (target.path for target in targets(store, to, ".png"))
-    output = claimed(store, to, paths, overwrite=overwrite)
+    only = set(corrected_frames(store)) if corrected else None
+    chosen = [
+        target
+        for target in targets(store, to, ".png")
+        if only is None or (target.scene.name, target.frame) in only
+    ]
+    output = claimed(store, to, (target.path for target in chosen), overwrite=overwrite)
     written = []
-    for target in targets(store, to, ".png"):
+    for target in chosen:
         with output.replacing(target.path) as partial, partial.open("wb") as file:
-            _write(file, target, store.classes, level)
+            _write(file, target, store.classes, level, corrected)
         written.append(str(target.path))
     output.close()
     return written
 
 
-def _write(file: BinaryIO, target: Target, classes: tuple[str, ...], level: int) -> None:
+def _write(
+    file: BinaryIO, target: Target, classes: tuple[str, ...], level: int, corrected: bool
+) -> None:
     scene, ref = target.scene, target.scene.layout.frame(target.frame)
     dtype = scene.mask.dtype
     palette = None
@@ -62,6 +78,9 @@ def _write(file: BinaryIO, target: Target, classes: tuple[str, ...], level: int)
     }
     text = {"segengine": json.dumps(about, ensure_ascii=False)}
     with PngWriter(file, ref.height, ref.width, palette, text=text, level=level) as writer:
+        if corrected:
+            writer.write(corrected_labels(scene, target.frame))
+            return
         for rows in bands(ref.height, ref.width, scene.layout.chunk[1]):
             writer.write(scene.read(MASK, target.frame, rows, slice(0, ref.width)))
 

@@ -71,7 +71,7 @@ class Corrected:
         ]
 
     def _over(self, objects: Objects, scene: str, ref: FrameRef, truth: TruthRef) -> TruthRef:
-        place = corrections.place_of(scene, ref.index)
+        place = corrections.files_of(scene, ref.index)
         keys = (place.labels, str(place.objects))
         marks = [truth.fingerprint, *(corrections.tag_of(objects.get(key)) for key in keys)]
         mark = xxhash.xxh3_64_hexdigest(" ".join(marks).encode())
@@ -91,7 +91,7 @@ class Corrected:
         if not over:
             return self._base(ref, under, rows, cols, inside)
         size = ref.height, ref.width
-        place = corrections.place_of(scene, ref.index)
+        place = corrections.files_of(scene, ref.index)
         whole, ids = _held(self.store, place, size, truth.fingerprint)
         labels = np.full((rows.stop - rows.start, cols.stop - cols.start), _void(self.own))
         if whole is not None:
@@ -214,7 +214,7 @@ def _void(classes: Sequence[str]) -> np.unsignedinteger[Any]:
 
 @lru_cache(maxsize=2)
 def _held(
-    store: str, place: corrections.Place, size: tuple[int, int], fingerprint: str
+    store: str, place: corrections.Files, size: tuple[int, int], fingerprint: str
 ) -> tuple[Labels | None, NDArray[np.uint32] | None]:
     """A frame that is cut in windows is read once; `fingerprint` tells it from what was there before."""
     del fingerprint

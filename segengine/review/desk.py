@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import corrections
-from segengine.corrections import ConflictError, Place
+from segengine.corrections import ConflictError, Files
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.pictures import draw
 from segengine.review.superpixels import TILE, superpixels
@@ -73,7 +73,7 @@ class Desk:
     objects: Objects
     """Where corrections are stored."""
     who: str
-    place: Callable[[Item], Place]
+    place: Callable[[Item], Files]
     pixels: Callable[[Item, slice, slice], Tile]
     """The picture of a window. Raises CorruptInputError, TransientInputError."""
     labels: Callable[[Item, slice, slice], Labels | None]
@@ -245,7 +245,7 @@ class Desk:
     def _written(
         self,
         item: Item,
-        place: Place,
+        place: Files,
         key: str,
         whole: NDArray[Any],
         seen: str,

@@ -28,7 +28,7 @@ def evaluate_without_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def correct(bench: Bench, name: str, labels: np.ndarray, ids: np.ndarray | None = None) -> None:
     row = next(r for r in bench.open().frames.to_pylist() if r["name"] == name)
-    place = corrections.place_of(row["scene"], row["frame"])
+    place = corrections.files_of(row["scene"], row["frame"])
     objects = open_objects(str(bench.store))
     save = {"who": "Ada", "when": "2026-01-01T00:00:00Z"}
     old = corrections.tag_of(objects.get(place.labels))
@@ -125,7 +125,7 @@ def test_objects_put_right_are_the_true_ones(bench: Bench) -> None:
     assert found["overall"]["panoptic_quality"]["mean_pq"] == 0
     correct_again = np.where(ids > 0, 1, 0).astype(np.uint16)
     row = bench.open().frames.to_pylist()[0]
-    place = corrections.place_of(row["scene"], row["frame"])
+    place = corrections.files_of(row["scene"], row["frame"])
     objects = open_objects(str(bench.store))
     tag = corrections.tag_of(objects.get(str(place.objects)))
     facts = {"objects": {"1": 1}}

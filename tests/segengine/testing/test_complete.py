@@ -33,6 +33,7 @@ TRIED = {
     },
     "sources": {
         *test_our_data_sets.SETS,
+        *named(test_our_data_sets, SourceTests),
         *named(test_ours, SourceTests),
         *named(test_volume, SourceTests),
     },
