@@ -17,10 +17,11 @@ PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 class Need(NamedTuple):
-    """What the tests of a marker need, beside root."""
+    """What the tests of a marker need: programs, and most of them root."""
 
     programs: tuple[str, ...]
     remedy: str
+    root: bool = True
     trial: str = ":"
     """Shell words that work where the kernel allows what they do."""
 
@@ -30,13 +31,14 @@ NEEDS = {
     "containers": Need(
         ("buildah", "unshare", "setpriv", "chroot"),
         "a builder of images: apt-get install buildah",
-        "unshare --mount --pid --fork true",
+        trial="unshare --mount --pid --fork true",
     ),
     "hosts": Need(
         ("ip", "unshare"),
         "network namespaces: apt-get install iproute2",
-        "unshare --net true && exec 3<>/dev/net/tun",
+        trial="unshare --net true && exec 3<>/dev/net/tun",
     ),
+    "browser": Need(("chromium",), "a browser: apt-get install chromium", root=False),
 }
 """By marker."""
 
@@ -46,11 +48,12 @@ def lacking() -> dict[str, str]:
     found = {}
     for marker, need in NEEDS.items():
         there = all(shutil.which(program, path=PATH) for program in need.programs)
-        if os.environ.get("REQUIRE_TOOLS") and not (there and os.geteuid() == 0):
+        allowed = not need.root or os.geteuid() == 0
+        if os.environ.get("REQUIRE_TOOLS") and not (there and allowed):
             continue
         if not there:
             found[marker] = f"needs {need.remedy}"
-        elif os.geteuid() != 0:
+        elif not allowed:
             found[marker] = f"needs root: sudo pytest -m {marker}"
         elif subprocess.run(["sh", "-c", need.trial], check=False, capture_output=True).returncode:
             found[marker] = f"the kernel does not allow: {need.trial}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ class TestDataSets(SourceTests):
 class TestReview(SourceTests):
     """Photos of a store that were put right by hand: the file of a frame is its correction, which is truth."""
 
-    damage = False
+    damage: ClassVar[bool] = False
 
     def make(self, folder: Path) -> Any:
         frames = {}
