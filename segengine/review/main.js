@@ -133,8 +133,11 @@ new ResizeObserver(resize).observe($("stage"));
 
 async function start() {
   Object.assign(desk, await json("desk"));
-  desk.table = Uint32Array.from(desk.colors, ([r, g, b]) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0);
-  desk.clear = desk.classes.map((_, i) => desk.background.includes(i));
+  // Colours as pixels: of what was drawn, and of the mask, whose background and void let the picture through.
+  desk.table = new Uint32Array(desk.void + 1);
+  desk.colors.forEach(([r, g, b], i) => { desk.table[i] = (0xff000000 | (b << 16) | (g << 8) | r) >>> 0; });
+  desk.faint = desk.table.slice();
+  for (const label of desk.background) desk.faint[label] = 0;
   listClasses();
   const objects = desk.classes.findIndex((_, i) => !desk.background.includes(i) && i > 0);
   pick(Math.max(0, objects));

@@ -40,21 +40,25 @@ function draw() {
 function tintBox(box) {
   const width = box.right - box.left, height = box.bottom - box.top;
   const image = new ImageData(width, height), out = new Uint32Array(image.data.buffer);
-  const table = maps.ids && view.objects ? null : desk.table;
   for (let y = 0; y < height; y++) {
-    const at = (box.top + y) * frame.width + box.left, row = y * width;
-    if (table) for (let x = 0; x < width; x++) out[row + x] = colorAt(at + x, table);
-    else for (let x = 0; x < width; x++) out[row + x] = objectColor(maps.ids[at + x]);
+    const at = (box.top + y) * frame.width + box.left;
+    if (view.objects) tintObjects(out, y * width, at, width);
+    else tintLabels(out, y * width, at, width);
   }
   view.tint.getContext("2d").putImageData(image, box.left, box.top);
 }
 
 /** What is no object shows the picture, unless somebody said so by hand. */
-function colorAt(i, table) {
-  const own = maps.corr[i];
-  if (own !== desk.void) return table[own];
-  const label = maps.base[i];
-  return label < table.length && !desk.clear[label] ? table[label] : 0;
+function tintLabels(out, to, from, count) {
+  const { corr, base } = maps, { table, faint, void: none } = desk;
+  for (let i = 0; i < count; i++) {
+    const own = corr[from + i];
+    out[to + i] = own === none ? faint[base[from + i]] : table[own];
+  }
+}
+
+function tintObjects(out, to, from, count) {
+  for (let i = 0; i < count; i++) out[to + i] = objectColor(maps.ids[from + i]);
 }
 
 function objectColor(id) {

@@ -98,7 +98,7 @@ def opened(browser: Any) -> Iterator[Callable[[str], Any]]:
 
 def until(page: Any, condition: str) -> None:
     """Wait for it; the page's policy forbids `wait_for_function`, which evaluates in the page."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not page.evaluate(condition):
         assert time.monotonic() < end, condition
         page.wait_for_timeout(50)
@@ -382,9 +382,9 @@ def test_a_server_killed_while_it_saves_leaves_the_old_or_the_new(
         review = command(bench.store)
         parts = urlsplit(review.url)
         token = parse_qs(parts.query)["token"][0]
-        stop = threading.Event()
+        stop, first = threading.Event(), threading.Event()
 
-        def saves(parts=parts, token=token, stop=stop) -> None:
+        def saves(parts=parts, token=token, stop=stop, first=first) -> None:
             tag = _tag(parts.netloc, token)
             for i in range(1000):
                 if stop.is_set():
@@ -393,10 +393,12 @@ def test_a_server_killed_while_it_saves_leaves_the_old_or_the_new(
                     tag = _put(parts.netloc, token, bodies[i % 2], tag)
                 except OSError:
                     return
+                first.set()
 
         thread = threading.Thread(target=saves)
         thread.start()
-        time.sleep(0.4 + attempt * 0.13)
+        assert first.wait(60)
+        time.sleep(attempt * 0.07)
         review.kill()
         stop.set()
         thread.join()
