@@ -13,6 +13,7 @@ from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import JobError
 from segengine.guards.trust import code_in, named_by_store, refuse_forbidden, trusting
 from segengine.job import Job, TruthSpec
+from segengine.measuring.corrected import UNCORRECTED
 from segengine.planning.plan import stored_plan
 from segengine.planning.stored import stored_job
 from segengine.reader import Store, open_store
@@ -57,7 +58,11 @@ class EvaluateReport:
         found = [f"{self.store}: {self.measured} shards and frames measured"]
         found += [f"not used, without --trust: {what}" for what in self.left_out]
         found += lines(self.metrics) + unmeasured(self.metrics) + unknown_labels(self.metrics)
-        missing = self.metrics.get("missing_truth", [])
+        missing = list(self.metrics.get("missing_truth", []))
+        left = [m for m in missing if UNCORRECTED in m["reason"]]
+        if left:  # most frames are, and it is no mistake of theirs
+            missing = [m for m in missing if UNCORRECTED not in m["reason"]]
+            found.append(f"{len(left):,} frames are not scored: {UNCORRECTED} (segengine review)")
         if missing:
             found.append(f"{len(missing)} frames have no usable truth and are not scored:")
             found += [f"  {m['name']}: {m['reason']}" for m in missing]

@@ -128,7 +128,7 @@ class ReviewSource:
             return tuple((r, g, b) for r, g, b in _opened(path, self.trust).attributes["colors"])
         return palette(0)
 
-    def find_truth(self, refs: Sequence[FrameRef]) -> list[TruthRef]:
+    def find_truth(self, refs: Sequence[FrameRef]) -> Sequence[TruthRef]:
         """Each frame's correction, by its digest."""
         return [self._truth(ref) for ref in refs]
 

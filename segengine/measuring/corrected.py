@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _OVER = "\x1e"
 """Between a frame's own truth and the scene of its correction; no path holds it."""
+UNCORRECTED = "nobody has corrected them yet"
+"""Why frames of a job without truth of its own are not scored."""
 _NUMBERED = re.compile(r"(cluster|level) \d+")
 """Labels without a name, which are matched by agreement: what they stand for is not known here."""
 
@@ -60,7 +62,7 @@ class Corrected:
 
     def find(self, refs: Sequence[tuple[str, FrameRef]]) -> list[TruthRef]:
         """The base's, and with it what says which correction lies over it."""
-        nothing = TruthRef("", "", "review/: nobody has corrected it yet")
+        nothing = TruthRef("", "", f"review/: {UNCORRECTED}")
         own = [nothing] * len(refs) if self.base is None else self.base.find(refs)
         objects = open_objects(self.store)
         there = set(corrections.scenes_corrected(objects)) & {scene for scene, _ in refs}

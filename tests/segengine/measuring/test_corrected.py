@@ -105,6 +105,7 @@ def test_a_job_without_truth_has_that_of_its_corrections(bench: Bench) -> None:
     report = evaluate(str(bench.store))
     assert report.metrics["overall"]["pixel_accuracy"] == 0
     assert [row["name"] for row in report.metrics["missing_truth"]] == ["b.png"]
+    assert "are not scored: nobody" in "\n".join(report.lines())
     again = bench.run(SEGMENTER)  # the next night keeps to it
     assert again.metrics["overall"]["pixel_accuracy"] == 0
 
