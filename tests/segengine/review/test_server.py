@@ -327,3 +327,18 @@ def test_a_large_frame_is_edited_in_windows(bench) -> None:
     assert whole.shape == (40, 5000)
     assert (whole[:, 2500:2510] == 1).all()
     assert (np.delete(whole, range(2500, 2510), axis=1) == 255).all()
+
+
+def test_mistakes_on_the_command_line_are_one_line(bench, capsys) -> None:
+    from segengine_flows.cli import main
+
+    bench.put("a.png", np.zeros((20, 30), np.uint8))
+    for words, said in (
+        (["review", str(bench.inputs)], "--classes"),
+        (["review", str(bench.root / "nowhere")], "no segengine store is there"),
+        (["review", str(bench.inputs), "--classes", "a,a"], "a name of its own"),
+        (["review", str(bench.inputs), "--classes", "a,b", "--port", "99999"], "--port"),
+    ):
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert said in line
