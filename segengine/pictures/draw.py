@@ -115,6 +115,17 @@ def overlay(
     return mixed
 
 
+def tint(
+    labels: NDArray[Any], colors: ArrayLike, *, clear: Collection[int] = ()
+) -> NDArray[np.uint8]:
+    """(y, x, 4) the colours of labels to lay over an image; where they are in `clear`, nothing."""
+    alpha = np.full(labels.shape, 255, np.uint8)
+    alpha[np.isin(labels, list(clear))] = 0
+    layer: NDArray[np.uint8] = np.dstack([colorize(labels, colors), alpha])
+    layer[alpha == 0] = 0
+    return layer
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """An instance as it is drawn; lengths are in pixels of the picture."""
@@ -321,6 +332,27 @@ def _legend_rows(names: Sequence[str], width: int, font: Any) -> list[list[tuple
 def encode_png(picture: RGB) -> bytes:
     """A picture as PNG."""
     return _encoded(".png", picture, ())
+
+
+def encode_flat(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (y, x, 3 or 4) of few colours as PNG with a palette, where that holds them: a third
+    of the size."""
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    packed = np.ascontiguousarray(image.convert("RGBA")).view(np.uint32)[..., 0]
+    found, codes = np.unique(packed, return_inverse=True)
+    options: dict[str, Any] = {}
+    if len(found) <= 256:
+        table = found[:, None].view(np.uint8)
+        image = Image.fromarray(codes.reshape(packed.shape).astype(np.uint8)).convert("P")
+        image.putpalette(table[:, :3].tobytes())
+        options = {"optimize": True, "transparency": table[:, 3].tobytes()}
+    sink = io.BytesIO()
+    image.save(sink, "PNG", **options)
+    return sink.getvalue()
 
 
 def encode_jpeg(picture: RGB, quality: int = 85) -> bytes:

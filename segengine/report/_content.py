@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from segengine.ahead import requested
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import Store
-from segengine.report import _counts, _figures, _measures
+from segengine.report import _charts, _counts, _gallery, _measures, _since
+from segengine.report._asked import asked, job_text
+from segengine.report._format import moment
 from segengine.report._trends import trends
 from segengine.store.columns import arrow_column, arrow_scalar, counted
 from segengine.store.kinds import LOST
+from segengine.store.layouts import load_unplaced
 from segengine.store.runs import History
 from segengine.urls import public, public_values
 
@@ -27,10 +29,16 @@ if TYPE_CHECKING:
 FAILED = ("corrupt", "error", "crash", "hang", LOST)
 SCENES = 500
 """Rows of the scene table."""
+PARTS = 12
+"""Classes drawn of each scene, the largest ones."""
+CLASSES = 200
+"""Rows of classes."""
 MISSING = 1000
 """Frames listed as without truth."""
 LEFT = 1000
 """Frames listed as left to a later run."""
+QUARANTINED = 1000
+"""Frames in quarantine listed."""
 MATRIX = 40
 """Classes up to which the confusion matrix is drawn."""
 FITS = 24
@@ -50,14 +58,19 @@ def content(store: Store, runs: pa.Table | None = None) -> dict[str, Any]:
     colors = [tuple(c) for c in store.attributes["colors"]]
     names = list(store.classes)
     truth = _truth(metrics, names)
-    options = {k: v for k, v in job["segmenter"].items() if k != "kind"}
+    runs = History.read(store.objects).table if runs is None else runs
+    waiting = [u for u in load_unplaced(store.objects) if u.waits]
     counts, count = _counts.counts(store)
     return {
         "name": job.get("name", "segengine"),
         "path": public(store.path),
         "segmenter": job["segmenter"]["kind"],
-        "options": options,
-        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "asked": asked(job),
+        "run": _since.last_run(runs),
+        "worked": _since.worked_on(runs, frames, shards),
+        "area_changes": _since.area_changes(runs),
+        "version": version("segengine"),
+        "written": moment(time.time()),
         "status": status,
         "failed": sum(status.get(s, 0) for s in FAILED),
         "frames": sum(status.values()),
@@ -78,18 +91,36 @@ def content(store: Store, runs: pa.Table | None = None) -> dict[str, Any]:
         "missing_count": len(metrics.get("missing_truth", [])),
         "scenes": _scenes(metrics.get("scenes", {}), frames, colors, names, truth is not None),
         "quarantine": _quarantine(frames),
-        "gallery": _figures.gallery(store, frames, None if truth is None else truth["matching"]),
-        "own_colors": _has_own_colors(store),
+        "waiting": public_values([{"name": u.name, "reason": u.reason} for u in waiting[:LEFT]]),
+        "waiting_count": len(waiting),
+        "groups": [],
         "counts": counts,
         "counts_count": count,
-        "chart": _figures.throughput(shards),
-        "trends": trends(History.read(store.objects).table if runs is None else runs),
+        "chart": _charts.throughput(shards),
+        "trends": trends(runs),
         "left": _left(frames),
         "fits": [_fit(fit) for fit in metrics.get("fits", [])[:FITS]],
         "fit_count": len(metrics.get("fits", [])),
         "provenance": _provenance(store),
         "fingerprint": store.attributes.get("fingerprints", {}).get("job", ""),
-        "job": json.dumps(job, indent=2, ensure_ascii=False),
+        "weights": store.attributes.get("fingerprints", {}).get("weights", ""),
+        "job": job_text(job),
+    }
+
+
+def with_pictures(store: Store, values: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """The same with the gallery, whose pictures take no more bytes than there is `room`."""
+    truth = values["truth"]
+    cards = _gallery.gallery(
+        store, store.frames, None if truth is None else truth["matching"], room
+    )
+    over = {layer["title"] for card in cards for layer in card["layers"][1:]}
+    return {
+        **values,
+        "groups": _gallery.by_scene(cards),
+        "first": cards[0] if cards else None,
+        "shown": len(cards),
+        "layers": [title for title in _gallery.LAYERS if title in over],
     }
 
 
@@ -105,7 +136,8 @@ def _quarantine(frames: Any) -> list[dict[str, Any]]:
     failed = arrow_column(FAILED, pa.string())
     chosen = frames.filter(pc.is_in(frames.column("status"), failed))
     columns = ["name", "scene", "frame", "status", "reason"]
-    rows: list[dict[str, Any]] = public_values(chosen.select(columns).to_pylist())
+    named = chosen.slice(0, QUARANTINED).select(columns).to_pylist()
+    rows: list[dict[str, Any]] = public_values(named)
     return rows
 
 
@@ -131,7 +163,7 @@ def _truth(metrics: Mapping[str, Any], names: list[str]) -> dict[str, Any] | Non
     of = {t: names[p] for p, t in pairs.items() if t is not None}
     classes = [
         {"name": name, "label": of.get(i), **overall["classes"][name]}
-        for i, name in enumerate(truths)
+        for i, name in enumerate(truths[:CLASSES])
     ]
     means = [
         {"name": title, **{r: overall.get(f"{prefix}_{r}") for r in _RATIOS}}
@@ -213,6 +245,8 @@ def _scenes(
             for n, color in zip([*names, "void"], [*colors, None], strict=True)
             if pixels[n]
         ]
+        if len(bar) > PARTS:
+            bar = sorted(bar, key=lambda part: -part["share"])[:PARTS]
         rows.append(
             {
                 "name": name,
@@ -231,13 +265,6 @@ def _scenes(
         return rank, -row["failed"], row["name"]
 
     return sorted(rows, key=key)[:SCENES]
-
-
-def _has_own_colors(store: Store) -> bool:
-    """True where scenes have colours of their own, from fits."""
-    first = next(iter(store.scenes.values()), None)
-    default = np.asarray(store.attributes["colors"])
-    return first is not None and not np.array_equal(first.colors(), default)
 
 
 def _fit(fit: Mapping[str, Any]) -> dict[str, Any]:

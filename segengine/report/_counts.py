@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segengine.reader import Store
-from segengine.report._figures import step_chart
+from segengine.report._charts import step_chart
 from segengine.store.keys import COUNTS
 from segengine.terms.quantities import seconds_of
 

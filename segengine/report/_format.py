@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 NONE = "-"
@@ -63,6 +64,48 @@ def figure(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
+def moment(unix: float, timespec: str = "minutes") -> str:
+    """A time as ISO 8601 has it, in UTC.
+
+    >>> moment(1796030120.9), moment(1796030120.9, "seconds")
+    ('2026-11-30T09:15Z', '2026-11-30T09:15:20Z')
+    """
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, or minutes and hours where these are many.
+
+    >>> duration(0.0123), duration(9.87), duration(754), duration(9000), duration(2e-5)
+    ('12 ms', '9.9 s', '12 min 34 s', '2 h 30 min', '<1 ms')
+    """
+    if seconds is None:
+        return NONE
+    if 0 < seconds < 0.0005:
+        return "<1 ms"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def change(difference: float | None) -> str:
+    """A difference with its sign.
+
+    >>> change(2), change(-0.078955), change(0), change(-1234567.0), change(None)
+    ('+2', '-0.079', '±0', '-1,234,567', '-')
+    """
+    if difference is None:
+        return NONE
+    if difference == 0:
+        return "±0"
+    size = abs(difference)
+    text = f"{size:,.0f}" if size == int(size) or size >= 1000 else f"{size:.3g}"
+    return f"{'+' if difference > 0 else '-'}{text}"
+
+
 def area(square_metres: float | None) -> str:
     """An area in the unit that suits it.
 
@@ -86,7 +129,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, list | tuple):

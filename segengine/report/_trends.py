@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from segengine.report._format import moment
 from segengine.store.runs import is_figure
 
 RUNS = 60
@@ -31,12 +31,11 @@ def trends(runs: pa.Table | None) -> dict[str, Any] | None:
         for name in _chosen(runs, {alert["figure"] for row in alerts for alert in row})
         if (row := _row(name, runs, alerts)) is not None
     ]
-    started = [datetime.fromtimestamp(t, UTC) for t in runs.column("started").to_pylist()]
     return {
         "rows": rows,
         "runs": runs.num_rows,
-        "first": started[0].strftime("%Y-%m-%d %H:%M"),
-        "last": started[-1].strftime("%Y-%m-%d %H:%M UTC"),
+        "first": moment(runs.column("started")[0].as_py()),
+        "last": moment(runs.column("started")[-1].as_py()),
         "width": WIDTH,
         "height": HEIGHT,
         "alerts": alerts[-1],
