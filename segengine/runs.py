@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -32,12 +33,14 @@ from segengine.errors import SegengineError
 from segengine.job import FaultsSpec, Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
 from segengine.planning.plan import Plan, planning
+from segengine.planning.redo import release_notice
 from segengine.progress import Alert, FailedFrame, Progress, Summary
 from segengine.report import build as build_report
 from segengine.stages import precision, publish, tables, tracks
 from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.alerts import judged, unknown_figures
 from segengine.stages.budget import Budget
+from segengine.stages.cost import cost
 from segengine.stages.history import closing_seconds, paces
 from segengine.stages.hours import Clock, Hours
 from segengine.stages.pyramid import Pyramid, build_pyramids
@@ -129,6 +132,7 @@ class Run:
         self._history: History | None = None
         self._alerts: tuple[Alert, ...] = ()
         self._unknown: list[str] = []
+        self._upgrade: tuple[str, ...] = ()
         self._seconds: dict[str, float] = {}
         """By stage."""
 
@@ -175,8 +179,16 @@ class Run:
         """What the plan has to say before work starts: what is stale, gone or damaged, and why."""
         aside = sorted(self.objects.base.keys(ASIDE)) if self.repair else ()
         moved = f"what lay in the place of stored objects was moved aside: {named(aside)}"
-        notices = (*self.plan.notices, *damage_notices(self.objects), *self._dashboard())
+        told = *self.plan.notices, *self._upgrade
+        notices = (*told, *damage_notices(self.objects), *self._dashboard())
         return (*notices, moved) if aside else notices
+
+    def _told_of_redoing(self, plan: Plan, history: History) -> Iterator[str]:
+        """Where masks are done again, or the last run was of another release: what that means."""
+        for row in history.last[-1:]:
+            yield from release_notice(plan.redo, version("segengine"), row["version"])
+        if line := cost(plan, history):
+            yield line
 
     @property
     def id(self) -> str:
@@ -241,6 +253,7 @@ class Run:
         self._quarantine = Quarantine(plan.scan.frames, self.job.faults.max_quarantined)
         self._measurer = measurer(self.job, self.objects, plan.layouts, plan.arrays, plan.plugin)
         self._history = History.read(self.objects)
+        self._upgrade = tuple(self._told_of_redoing(plan, self._history))
         self.budget.take(paces(self._history), self._closing)
         if plan.pending:
             self._open_pool(plan.pending)

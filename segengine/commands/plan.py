@@ -6,14 +6,16 @@ One real shard is worked on, into a folder that is thrown away, and its time and
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 from segengine import asked
 from segengine.cores import cores
 from segengine.job import Job
 from segengine.planning.plan import Plan, make_plan
+from segengine.planning.redo import Redo, release_notice
 from segengine.progress import FailedFrame
 from segengine.stages.aggregate import measurer
 from segengine.stages.tables import unplaced_failures
@@ -21,6 +23,7 @@ from segengine.store.blobs import open_objects
 from segengine.store.kinds import LabelRecord
 from segengine.store.layouts import Layout
 from segengine.store.root import check_place, require_writable
+from segengine.store.runs import History
 from segengine.store.seals import SealedObjects, damage_notices
 from segengine.types import Place
 from segengine.worker.fits import as_surveyor, store_fit
@@ -55,6 +58,8 @@ class PlanReport:
     """Files among the inputs that are none by their suffix, counted by it."""
     waiting: tuple[str, ...] = ()
     """Names of inputs that are still being written."""
+    redo: tuple[Redo, ...] = ()
+    """What is done and will be done again, and why."""
 
     @property
     def exit_code(self) -> int:
@@ -74,6 +79,7 @@ class PlanReport:
             "skipped": dict(self.skipped),
             "quarantined": [{"name": f.name, "reason": f.reason} for f in self.failed],
             "waiting": list(self.waiting),
+            "redo": [redo._asdict() for redo in self.redo],
             "estimate": self._estimate(),
             "workers": self.workers,
             "notices": list(self.notices),
@@ -142,7 +148,7 @@ def plan(job: Job) -> PlanReport:
         ),
         shards=found.shards,
         pending=found.pending,
-        notices=(*found.notices, *damage_notices(objects)),
+        notices=(*found.notices, *_other_release(found), *damage_notices(objects)),
         failed=tuple(unplaced_failures(found)),
         seconds=None if seconds is None else seconds / max(1, min(workers, len(pending))),
         bytes=size,
@@ -151,7 +157,13 @@ def plan(job: Job) -> PlanReport:
         trial=trial,
         skipped=found.scan.skipped,
         waiting=tuple(each.name for each in found.scan.waiting),
+        redo=found.redo,
     )
+
+
+def _other_release(plan: Plan) -> Iterator[str]:
+    for row in History.read(plan.objects).last[-1:]:
+        yield from release_notice(plan.redo, version("segengine"), row["version"])
 
 
 def _pixels(layout: Layout, place: Place) -> int:

@@ -20,6 +20,7 @@ from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.instances.cleaning import Cleaning
 from segengine.job import Job
 from segengine.planning.layout import Cut
+from segengine.planning.redo import Redo, lines, redone
 from segengine.planning.scan import Scan, scanning
 from segengine.planning.state import SceneState, Wanted, read_state
 from segengine.planning.stored import StandIn
@@ -91,6 +92,8 @@ class Plan:
     """Fits that are left to a later run: the budget ended the survey before."""
     undrafted: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Shards that are left to draft, over the grid of each scene whose shards are drafted."""
+    redo: tuple[Redo, ...] = ()
+    """What is done and will be done again, and why."""
     broken: frozenset[tuple[str, Place]] = frozenset()
     """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
@@ -352,6 +355,8 @@ def planning(
 
         plan.states |= zip(batch, requested(batch, look, objects.root), strict=True)
     plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
+    laid_out = sum(previous[scene].shards for scene in found.dropped if scene in previous)
+    plan.redo = redone(plan, old, laid_out)
     plan.notices = (*_notices(plan, old), *mismatches(plan))
     return plan
 
@@ -629,6 +634,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             why.append("the weights changed")
         reason = "; ".join(why) if why else "inputs or the fit changed"
         yield f"{stale} of {plan.shards} shards are stale and will be done again: {reason}"
+    yield from lines(plan.redo)
     if plan.unrecorded:
         yield (
             f"the records of {len(plan.unrecorded)} scenes are lost, and their masks are computed "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -29,6 +30,9 @@ class SceneState:
     drafted: NDArray[np.bool_]
     stale: int = 0
     """Shards whose record no longer holds."""
+    causes: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """What of theirs has changed, of shards that were done and are to be done again: `job`, `weights`,
+    `inputs`, `fit`; `broken` and `linked` where that is what a repair is for."""
     retried: int = 0
     """Shards that failed last time."""
     singles: bool = False
@@ -75,8 +79,19 @@ class Wanted:
 
     def same_mask(self, place: Place, inputs: str, job: str, weights: str, fit: str) -> bool:
         """True where a mask was made from what this run would make it from."""
-        same = (job, weights) == (self.job, self.weights) and self._same_inputs(place, inputs)
-        return same and (not self.fits or fit == self.fit)
+        return not self.causes(place, inputs, job, weights, fit)
+
+    def causes(
+        self, place: Place, inputs: str, job: str, weights: str, fit: str
+    ) -> tuple[str, ...]:
+        """What makes a mask another: of `same_mask`, what does not hold."""
+        differs = {
+            "job": job != self.job,
+            "weights": weights != self.weights,
+            "inputs": not self._same_inputs(place, inputs),
+        }
+        found = tuple(name for name, changed in differs.items() if changed)
+        return found or (("fit",) if self.fits and fit != self.fit else ())
 
     def all_gone(self, place: Place) -> bool:
         """True where all inputs of a shard have vanished."""
@@ -168,13 +183,16 @@ class _Reading:
             if wanted.drafts:
                 self.linked_again.add(place[0])
         else:
-            same = wanted.same_mask(place, *found)
-            state.done[place] = same
-            state.stale += not same
+            causes = wanted.causes(place, *found)
+            state.done[place] = not causes
+            if causes:
+                state.stale += 1
+                state.causes[causes] += 1
 
     def end(self) -> SceneState:
         """The state, less what is broken and what must be linked again."""
         wanted, state = self.wanted, self.state
+        done = state.done.copy()
         for place in wanted.broken:
             if not wanted.drafts or wanted.layout.frame(place[0]).gone:  # it cannot be linked again
                 state.done[place] = False
@@ -183,4 +201,7 @@ class _Reading:
                 state.drafted[place[0]] = False
         for frame in self.linked_again:
             state.done[frame] = False
+        again = {tuple(map(int, place)) for place in np.argwhere(done & ~state.done)}
+        broken = len(again & wanted.broken)
+        state.causes += Counter({("broken",): broken, ("linked",): len(again) - broken})
         return state
