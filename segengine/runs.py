@@ -176,11 +176,15 @@ class Run:
             ) from error
 
     def notices(self) -> tuple[str, ...]:
-        """What the plan has to say before work starts: what is stale, gone or damaged, and why."""
+        """What the plan has to say before work starts: what is stale, gone or damaged, and why; and what
+        doing it again takes."""
+        return (*self._messages(), *self._upgrade)
+
+    def _messages(self) -> tuple[str, ...]:
+        """The same without what is of no use to anyone afterwards."""
         aside = sorted(self.objects.base.keys(ASIDE)) if self.repair else ()
         moved = f"what lay in the place of stored objects was moved aside: {named(aside)}"
-        told = *self.plan.notices, *self._upgrade
-        notices = (*told, *damage_notices(self.objects), *self._dashboard())
+        notices = (*self.plan.notices, *damage_notices(self.objects), *self._dashboard())
         return (*notices, moved) if aside else notices
 
     def _told_of_redoing(self, plan: Plan, history: History) -> Iterator[str]:
@@ -225,7 +229,7 @@ class Run:
             seconds=round(self.clock.monotonic() - self.started, 3),
             failed=tuple(self.failed()),
             metrics=self._metrics,
-            messages=self.notices(),
+            messages=self._messages(),
             left=plan.pending,
             budget=self.budget.words,
             alerts=self._alerts,

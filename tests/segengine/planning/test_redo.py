@@ -148,7 +148,9 @@ def test_another_release_is_named_with_what_becomes_of_its_masks(bench, noise, m
     for place in ("segengine.runs", "segengine.commands.plan"):
         monkeypatch.setattr(f"{place}.version", lambda name: "99.0")
     said = "this is 99.0: its masks stay"
-    assert any(said in line for line in bench.run(MEAN, **ONE).messages)
+    with Run(parse_job(bench.job(MEAN, **ONE)), in_process=True) as run:
+        list(run.stage("plan"))
+        assert any(said in line for line in run.notices())
     notices = plan_job(parse_job(bench.job(MEAN, **ONE))).notices
     assert any(said in line for line in notices)
 

@@ -1,6 +1,7 @@
 """The page as a whole: how large it is, what it says of changes, how it prints and who can use it."""
 
 import datetime
+import io
 import itertools
 import json
 import re
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +21,8 @@ from PIL import Image
 
 import segengine
 from segengine.report import MOST_BYTES, _charts, _content, _gallery, _since, build
-from segengine.store.blobs import Writer, open_objects
+from segengine.store.blobs import open_objects
 from segengine.store.seals import SealedObjects
-from tests.benchmarks.stores import write_scenes
 from tests.segengine.report._page import Page, run
 
 CLUSTERS = {"kind": "kmeans", "clusters": 4, "scope": "frame"}
@@ -251,21 +253,21 @@ def many(tmp_path_factory):
     (folder / "in").mkdir()
     photo(folder / "in" / "a.png", 1)
     path = run(folder, {"kind": "threshold"})
-    objects = SealedObjects(open_objects(path, Writer(fsync=False)), heals=True)
-    write_scenes(objects, 10_000)
-    metrics = segengine.open_store(path).metrics
-    (own,) = metrics["scenes"].values()
-    frames = segengine.open_store(path).frames
-    names = frames.column("scene").to_pylist()
-    objects.open(["metrics.json"])
-    objects.put(
-        "metrics.json", json.dumps({**metrics, "scenes": dict.fromkeys(names, own)}).encode()
-    )
+    store, objects = segengine.open_store(path), SealedObjects(open_objects(path), heals=True)
+    names = [f"scene{i:05}" for i in range(10_000)]
+    (own,) = store.metrics["scenes"].values()
+    metrics = {**store.metrics, "scenes": dict.fromkeys(names, own)}
+    objects.open(["metrics.json", "tables/frames.parquet", "tables/shards.parquet"])
+    objects.put("metrics.json", json.dumps(metrics).encode())
+    for name, table in (("frames", store.frames), ("shards", store.shards)):
+        many = pa.concat_tables([table] * len(names))
+        sink = io.BytesIO()
+        pq.write_table(many.set_column(0, "scene", pa.array(names, pa.string())), sink)
+        objects.put(f"tables/{name}.parquet", sink.getvalue())
     objects.commit("published")
+    first = store.frames.to_pylist()
     with pytest.MonkeyPatch.context() as patch:  # the one scene that has a mask
-        patch.setattr(
-            _gallery, "_chosen", lambda metrics, frames: frames.slice(0, 1).to_pylist() * 12
-        )
+        patch.setattr(_gallery, "_chosen", lambda metrics, frames: first * 12)
         return build(path)
 
 
