@@ -254,7 +254,7 @@ def many(tmp_path_factory):
     photo(folder / "in" / "a.png", 1)
     path = run(folder, {"kind": "threshold"})
     store, objects = segengine.open_store(path), SealedObjects(open_objects(path), heals=True)
-    names = [f"scene{i:05}" for i in range(10_000)]
+    first, names = store.frames.to_pylist(), [f"scene{i:05}" for i in range(10_000)]
     (own,) = store.metrics["scenes"].values()
     metrics = {**store.metrics, "scenes": dict.fromkeys(names, own)}
     objects.open(["metrics.json", "tables/frames.parquet", "tables/shards.parquet"])
@@ -265,7 +265,6 @@ def many(tmp_path_factory):
         pq.write_table(many.set_column(0, "scene", pa.array(names, pa.string())), sink)
         objects.put(f"tables/{name}.parquet", sink.getvalue())
     objects.commit("published")
-    first = store.frames.to_pylist()
     with pytest.MonkeyPatch.context() as patch:  # the one scene that has a mask
         patch.setattr(_gallery, "_chosen", lambda metrics, frames: first * 12)
         return build(path)
