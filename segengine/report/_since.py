@@ -36,7 +36,7 @@ def last_run(runs: pa.Table | None) -> dict[str, Any] | None:
     """When the last run began, what it did, and what it took; None where no run has a row."""
     if runs is None or not runs.num_rows:
         return None
-    row, before = _row(runs, -1), _row(runs, -2)
+    row, before = _row(runs, -1) or {}, _row(runs, -2)
     return {
         "started": moment(row["started"]),
         "before": None if before is None else moment(before["started"]),
@@ -127,8 +127,8 @@ def _compared(
     name: str, text: str, row: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     value, old = row.get(name), None if before is None else before.get(name)
-    known = value is not None and old is not None
-    return {"name": text, "value": value, "old": old, "change": value - old if known else None}
+    change = None if value is None or old is None else value - old
+    return {"name": text, "value": value, "old": old, "change": change}
 
 
 def _stages(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[dict[str, Any]]:
