@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,22 @@ from typing import Any
 from segengine.errors import (
     DamagedStoreError,
     JobError,
+    StoreAccessError,
     StoreError,
 )
 from segengine.guards.trust import refuse_forbidden
 from segengine.store.arrays import SceneArrays, group_metadata, says, scene_documents
 from segengine.store.blobs import LocalObjects, Objects
-from segengine.store.keys import COPIES, LAYOUTS, OWN, ROOT, SCENES_METADATA, SEALS, scene_folder
+from segengine.store.keys import (
+    COPIES,
+    LAYOUTS,
+    OWN,
+    ROOT,
+    SCENES_METADATA,
+    SEALS,
+    TMP,
+    scene_folder,
+)
 from segengine.store.layouts import Layout
 from segengine.store.seals import SealedObjects
 from segengine.types import Color
@@ -102,8 +113,12 @@ def check_place(objects: Objects) -> None:
 
 
 def require_writable(objects: Objects) -> None:
-    """Raise JobError where a local store, or the folder that it is to be made in, takes no files."""
+    """Raise JobError where a store, or the folder that it is to be made in, takes no files of this user.
+
+    Nothing of the trial stays. Raises StoreAccessError where an object store does not answer.
+    """
     if not isinstance(objects, LocalObjects):
+        _require_writable_bucket(objects)
         return
     above = Path(objects.root)
     while not above.exists() and above != above.parent:
@@ -114,6 +129,17 @@ def require_writable(objects: Objects) -> None:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise JobError(f"store.path: {above} cannot be written: {why}") from None
+
+
+def _require_writable_bucket(objects: Objects) -> None:
+    key = f"{TMP}/{uuid.uuid4().hex}"  # what a kill leaves there the next run removes
+    try:
+        objects.put(key, b"")
+        objects.delete(key)
+    except StoreAccessError as error:
+        if not error.fatal:
+            raise
+        raise JobError(f"store.path: cannot be written: {error}") from None
 
 
 def root_documents(attributes: Mapping[str, Any]) -> dict[str, bytes]:

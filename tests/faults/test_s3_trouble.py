@@ -12,6 +12,9 @@ import pytest
 from harness import Job, differing, job_of, write_photos
 from proxy import Proxy, Rule, proxied
 
+from segengine.commands.plan import plan
+from segengine.errors import JobError
+from segengine.job import parse_job
 from segengine.store.blobs import open_objects
 
 pytestmark = pytest.mark.system
@@ -113,6 +116,25 @@ def test_a_store_that_refuses_this_user_says_so_at_once(
     assert "make room" not in line
     refused = proxy.rules[0].done
     assert 1 <= len(refused) == len(set(refused))  # nothing is tried again
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_plan_refuses_a_bucket_that_cannot_be_written(
+    method: str, proxy: Proxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither who may not put an object, nor who may not delete one; of the trial nothing stays."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    photos = write_photos(tmp_path / "photos", 1)
+    store = f"{bucket}/{method.lower()}.zarr"
+    job = parse_job(job_of(photos, store, {"kind": "threshold"}))
+    proxy.rules = [Rule("AccessDenied", lambda asked, path: asked == method)]
+    with pytest.raises(JobError, match=r"store\.path: cannot be written: .*AccessDenied.*mend"):
+        plan(job)
+    assert [path for path in proxy.rules[0].done if "work" in str(path)]
+    proxy.rules = []
+    assert plan(job).pending
+    litter = list(open_objects(store).keys(""))
+    assert len(litter) == (method == "DELETE")  # which it may not take away; the next run does
 
 
 def test_a_bucket_that_is_not_there_says_so(bucket: str, job: Callable[..., Job]) -> None:
