@@ -33,7 +33,6 @@ NEEDS = {
         "a builder of images: apt-get install buildah",
         trial="unshare --mount --pid --fork true",
     ),
-    "browser": Need(("chromium",), "a browser: apt-get install chromium"),
     "hosts": Need(
         ("ip", "unshare"),
         "network namespaces: apt-get install iproute2",
