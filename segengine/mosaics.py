@@ -83,15 +83,19 @@ class Mosaic:
 
     def touching(self, rows: slice, cols: slice) -> Mosaic:
         """The same with those members alone that may reach into a window."""
-        top, left, bottom, right = self.boxes.T
-        near = np.flatnonzero(
-            (top < rows.stop) & (bottom > rows.start) & (left < cols.stop) & (right > cols.start)
-        )
+        near = self.near(rows, cols)
         return replace(
             self,
             members=tuple(self.members[i] for i in near.tolist()),
             boxes=self.boxes[near],
             window=(rows.start, cols.start, rows.stop, cols.stop),
+        )
+
+    def near(self, rows: slice, cols: slice) -> NDArray[np.intp]:
+        """Which members may reach into a window."""
+        top, left, bottom, right = self.boxes.T
+        return np.flatnonzero(
+            (top < rows.stop) & (bottom > rows.start) & (left < cols.stop) & (right > cols.start)
         )
 
     @property

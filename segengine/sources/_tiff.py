@@ -115,6 +115,33 @@ def pages(file: BinaryIO) -> list[Page]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where the blocks of an image lie: its tiles, or its strips."""
+
+    height: int
+    width: int
+    rows: int
+    """Of a block."""
+    cols: int
+    size: int
+    """Bytes of a block that is not compressed."""
+    offsets: NDArray[np.uint64]
+    """(plane, row, column) of blocks; 0: never written."""
+    counts: NDArray[np.uint64]
+    """Their bytes."""
+    voids: bool
+    """Whether pixels themselves may say that they are none: by a value, by alpha, as NaN."""
+
+
+def tables(file: BinaryIO) -> list[tuple[Table, Table | None]]:
+    """Of each full-size image of a TIFF and of its mask. Raises CorruptInputError."""
+    try:
+        return _Reader(file).tables()
+    except (struct.error, ValueError, KeyError, OverflowError) as error:
+        raise CorruptInputError(f"damaged TIFF header: {error}") from error
+
+
 def require_own_masks(uri: str) -> None:
     """Raise CorruptInputError where a mask lies beside a local file of several pages."""
     for suffix in (".msk", ".MSK"):
@@ -183,28 +210,7 @@ class _Reader:
 
     def page(self, index: int, offset: int) -> tuple[Page | tuple[int, int] | None, int]:
         """A full-size image, the size of a mask, or None for a thumbnail; where the next one lies."""
-        size, head, inline = (20, 8, 8) if self.big else (12, 2, 4)
-        entries = self.unpack("Q" if self.big else "H", self.at(offset, head))
-        if entries > _TAGS:
-            raise ValueError(f"a directory of {entries:,} tags, more than {_TAGS:,}")
-        self.tags += entries
-        if self.tags > _ALL_TAGS:
-            raise ValueError(f"more than {_ALL_TAGS:,} tags in all")
-        body = self.at(offset + head, entries * size + inline)
-        tags: dict[int, Array] = {}
-        ground: dict[int, tuple[int, int]] = {}
-        for start in range(0, entries * size, size):
-            tag, kind = struct.unpack_from(self.order + "HH", body, start)
-            count = self.unpack("Q" if self.big else "I", body[start + 4 : start + 4 + inline])
-            place = offset + head + start + 4 + inline
-            if count * _SIZES.get(kind, 1) > inline:
-                place = self.unpack(
-                    "Q" if self.big else "I", body[start + 4 + inline : start + size]
-                )
-            if tag in _GROUND:
-                ground[tag] = place, count * _SIZES.get(kind, 1)
-            tags[tag] = Array(_CODES.get(kind, ""), count, place)
-        following = self.unpack("Q" if self.big else "I", body[entries * size :])
+        tags, ground, following = self.directory(offset)
         subfile = self.number(tags, 254, 0)
         if subfile & _REDUCED or self.number(tags, 255, 1) == 2:
             return None, following
@@ -233,6 +239,72 @@ class _Reader:
             offsets=tags.get(273) or tags.get(324),
             counts=tags.get(279) or tags.get(325),
         ), following
+
+    def directory(self, offset: int) -> tuple[dict[int, Array], dict[int, tuple[int, int]], int]:
+        """Tags, the place and bytes of those that say where an image lies, where the next one is."""
+        size, head, inline = (20, 8, 8) if self.big else (12, 2, 4)
+        entries = self.unpack("Q" if self.big else "H", self.at(offset, head))
+        if entries > _TAGS:
+            raise ValueError(f"a directory of {entries:,} tags, more than {_TAGS:,}")
+        self.tags += entries
+        if self.tags > _ALL_TAGS:
+            raise ValueError(f"more than {_ALL_TAGS:,} tags in all")
+        body = self.at(offset + head, entries * size + inline)
+        tags: dict[int, Array] = {}
+        ground: dict[int, tuple[int, int]] = {}
+        for start in range(0, entries * size, size):
+            tag, kind = struct.unpack_from(self.order + "HH", body, start)
+            count = self.unpack("Q" if self.big else "I", body[start + 4 : start + 4 + inline])
+            place = offset + head + start + 4 + inline
+            if count * _SIZES.get(kind, 1) > inline:
+                place = self.unpack(
+                    "Q" if self.big else "I", body[start + 4 + inline : start + size]
+                )
+            if tag in _GROUND:
+                ground[tag] = place, count * _SIZES.get(kind, 1)
+            tags[tag] = Array(_CODES.get(kind, ""), count, place)
+        following = self.unpack("Q" if self.big else "I", body[entries * size :])
+        return tags, ground, following
+
+    def tables(self) -> list[tuple[Table, Table | None]]:
+        """Of each full-size image, and of the mask of its size that follows it."""
+        found: list[tuple[Table, Table | None]] = []
+        seen, offset = set[int](), self.first
+        while offset:
+            if offset in seen or len(seen) >= _PAGES:
+                raise ValueError("its directories form a loop, or are too many")
+            seen.add(offset)
+            tags, _, offset = self.directory(offset)
+            subfile = self.number(tags, 254, 0)
+            if subfile & _REDUCED or self.number(tags, 255, 1) == 2:
+                continue
+            table = self.table(tags)
+            if not subfile & _MASK:
+                found.append((table, None))
+            elif found and (table.height, table.width) == (found[-1][0].height, found[-1][0].width):
+                found[-1] = found[-1][0], table
+        return found
+
+    def table(self, tags: dict[int, Array]) -> Table:
+        height, width = self.number(tags, 257), self.number(tags, 256)
+        tiled = 324 in tags
+        if tiled:
+            self.require_tiles(tags, height, width)
+        rows = self.number(tags, 323) if tiled else min(self.number(tags, 278, height), height)
+        cols = self.number(tags, 322) if tiled else width
+        planes = self.number(tags, 277, 1) if self.number(tags, 284, 1) == 2 else 1
+        size = rows * cols * self.number(tags, 277, 1) * self.number(tags, 258, 1) // 8
+        shape = planes, -(-height // max(rows, 1)), -(-width // max(cols, 1))
+        offsets = self.values(tags[324 if tiled else 273])
+        counts = self.values(tags[325 if tiled else 279])
+        voids = (
+            _NODATA in tags
+            or self.number(tags, 338, 0) in (1, 2)
+            or self.number(tags, 339, 1) not in (1, 2)
+        )
+        return Table(
+            height, width, rows, cols, size, offsets.reshape(shape), counts.reshape(shape), voids
+        )
 
     def digest(self, places: dict[int, tuple[int, int]]) -> str:
         """Of the values of tags, each given by where they lie and their bytes; empty: of none."""

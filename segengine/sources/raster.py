@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 import numpy as np
 
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
-from segengine.sources import _apart, _gdal, _mosaic, _parts, _tiff
+from segengine.sources import _apart, _gdal, _hollow, _mosaic, _parts, _tiff
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
@@ -155,8 +155,26 @@ class RasterSource:
         return None if self.area is None else _parts.within(self, ref, rows, cols)
 
     def beyond(self, ref: FrameRef, side: int) -> Bool | None:
-        """(y, x) squares of `side` pixels that surely lie outside the area; None: there is none."""
-        return None if self.area is None else _parts.beyond(self, ref, side)
+        """(y, x) squares of `side` pixels that surely lie outside the area, or hold nodata alone;
+        None: nothing is known."""
+        outside = None if self.area is None else _parts.beyond(self, ref, side)
+        void = self._hollow(ref, side)
+        if outside is None or void is None or outside.shape != void.shape:
+            return void if outside is None else outside
+        return outside | void
+
+    def _hollow(self, ref: FrameRef, side: int) -> Bool | None:
+        """Of a scene on the grid of its one file here."""
+        own = not ref.parts and self.crs is None and self.resolution is None and self.mosaic is None
+        if not own or ref.position or is_url(ref.uri):
+            return None
+        alone = _mosaic.alone(self)
+
+        def is_void(rows: slice, cols: slice) -> bool:
+            found = alone.tile(ref, rows, cols)
+            return isinstance(found, Tile) and found.valid is not None and not found.valid.any()
+
+        return _hollow.hollow(ref.uri, side, is_void)
 
     def tile(self, ref: FrameRef, rows: slice, cols: slice) -> Tile | Unreadable:
         """The window of one frame; raises CorruptInputError or TransientInputError."""

@@ -1,7 +1,8 @@
 """Shards of which it is known without reading that no pixel is valid: stored many at once, on the driver.
 
-Those that no polygon of `source.area` comes near, and what lies above them in the pyramid. Their bytes
-are all one, their records go to the scene's pack at once; both are what a worker makes of each.
+Those that no polygon of `source.area` comes near, that hold nodata alone, or that no scene of a map
+reaches, and what lies above them in the pyramid. Their bytes are all one, their records go to the
+scene's pack at once; both are what a worker makes of each.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from segengine.store.seals import SealedObjects
 from segengine.store.shardcodec import encode_shard
 from segengine.store.shards import checksum
 from segengine.tiling import shard_window
-from segengine.types import Place, Unreadable
+from segengine.types import Bool, Place, Source, Unreadable
 from segengine.worker.attempts import timed_together
 from segengine.worker.reading import read_frames
 from segengine.worker.shard import Block
@@ -38,7 +39,7 @@ FEW = 16
 
 
 def blank_shards(plan: Plan) -> Iterator[MaskRecord]:
-    """Store the shards left to do that lie outside the area; yields their records."""
+    """Store the shards left to do that are known to be void; yields their records."""
     for layout in plan.layouts.values():
         places = _places(plan, layout)
         # Some are left to the workers: by single records a later stage knows that the scene has changed.
@@ -49,10 +50,10 @@ def blank_shards(plan: Plan) -> Iterator[MaskRecord]:
 
 
 def _places(plan: Plan, layout: Layout) -> list[Place]:
-    """Shards without a record of a scene of one frame, that are known to lie outside."""
-    known = plan.job.source.area is not None and layout.cut and layout.shape[0] == 1
-    known = known and layout.mosaic is None  # of a map, shards differ in what they are made of
-    if not known or layout.gone.any() or plan.drafts(layout) or plan.pending_of(layout) <= FEW:
+    """Shards without a record of a scene of one frame, that are known to have no valid pixel."""
+    if not layout.cut or layout.shape[0] != 1 or layout.gone.any():
+        return []
+    if plan.drafts(layout) or plan.pending_of(layout) <= FEW:
         return []
     fitted = (
         not asked.surveys(plan.plugin) or plan.fits.get(plan.group(layout, 0) or "") is not None
@@ -60,25 +61,41 @@ def _places(plan: Plan, layout: Layout) -> list[Place]:
     skip = plan.job.source.skip
     if not fitted or not (skip is None or skip.empty):
         return []
-    ref = layout.frame(0)
     source = reader(layout.kind, marked_options(plan.job))
-    try:
-        outside = asked.beyond(source, ref, layout.shard[1])
-    except (CorruptInputError, TransientInputError):
-        return []  # a worker says so, in the record of each
-    if outside is None or outside.shape != layout.grid[1:]:  # the latter: it has changed since
+    void = _unreached(plan, layout) if layout.mosaic is not None else _void(source, layout)
+    if void is None:
         return []
     state = plan.states[layout.scene]
-    todo = np.argwhere(outside[None] & ~state.done & (state.had == 0)).tolist()
+    todo = np.argwhere(void[None] & ~state.done & (state.had == 0)).tolist()
     places = [(int(f), int(y), int(x)) for f, y, x in todo]
     if places:
         _, rows, cols = layout.window(places[0]).slices
-        ((_, tile),) = read_frames(
-            source, (ref,), rows, cols
-        )  # of which nothing is read, but the header
+        frames = layout.frames(0, 1, plan.reads(layout, places[0]))
+        ((_, tile),) = read_frames(source, frames, rows, cols)
         if isinstance(tile, Unreadable) or tile.valid is None or tile.valid.any():
             return []
     return places
+
+
+def _void(source: Source, layout: Layout) -> Bool | None:
+    """(y, x) shards of which the source knows that none of their pixels counts."""
+    try:
+        found = asked.beyond(source, layout.frame(0), layout.shard[1])
+    except (CorruptInputError, TransientInputError):
+        return None  # a worker says so, in the record of each
+    return found if found is not None and found.shape == layout.grid[1:] else None
+
+
+def _unreached(plan: Plan, layout: Layout) -> Bool | None:
+    """(y, x) shards of a map that no scene comes near: all of them are made of nothing."""
+    assert layout.mosaic is not None
+    found = np.zeros(layout.grid[1:], np.bool_)
+    for y, x in np.ndindex(found.shape):
+        reads = plan.reads(layout, (0, y, x))
+        if reads is None:
+            return None
+        found[y, x] = not layout.mosaic.near(*reads).size
+    return found
 
 
 def _stored(plan: Plan, layout: Layout, places: Sequence[Place]) -> list[MaskRecord]:
