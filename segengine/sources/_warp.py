@@ -5,7 +5,8 @@
 
 GDAL's warper itself rounds by where a window starts, approximates along the rows of a chunk, and works
 the kernel's width out of a chunk's shape. Here a block is always the same call, its rows are short, and
-the width is the scene's. Nearest along parallel axes is an index, and needs no warper.
+the width is the scene's. Nearest along parallel axes, or from one CRS to another, is an index, and needs
+no warper.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
 from segengine.sources._grid import IDENTITY, Grid, Six, crs_of, inverse, local, same_crs, shifted
+from segengine.sources._mesh import centres
 from segengine.types import Bool
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 ROWS = 512
 """Of a block, which is warped in one call."""
-COLUMNS, FEWER = 512, 128
-"""Of a block in one CRS, and from one to another: GDAL takes points between the ends and the middle of a
-row to lie on lines, to an eighth of a pixel at worst; within so few columns to a hundredth or so."""
+COLUMNS, FEWER = 512, 64
+"""Of a block, and where GDAL warps from one CRS to another: it takes points between the ends and the
+middle of a row to lie on lines, to an eighth of a pixel at worst; within so few columns to some
+thousandths."""
 _MOST = 1 << 28
 """Pixels of a source that one block may need: below that a scale is a mistake."""
 _STRIP = 1 << 21
@@ -86,9 +89,14 @@ class Warp:
         return straight and self.resampling == "nearest" and self._in_one_crs
 
     @property
+    def points(self) -> bool:
+        """Whether each pixel is one of the source, told by where its centre lies in another CRS."""
+        return self.resampling == "nearest" and not self._in_one_crs
+
+    @property
     def columns(self) -> int:
         """Of a block."""
-        return COLUMNS if self._in_one_crs else FEWER
+        return COLUMNS if self._in_one_crs or self.points else FEWER
 
     @property
     def _in_one_crs(self) -> bool:
@@ -140,7 +148,7 @@ class Warp:
         wide = self.columns
         for y in range(rows.start // ROWS * ROWS, rows.stop, ROWS):
             for x in range(cols.start // wide * wide, cols.stop, wide):
-                block = self._block(read, y, x)
+                block = self._pointed(read, y, x) if self.points else self._block(read, y, x)
                 if block is None:
                     continue
                 top, bottom = max(y, rows.start), min(y + ROWS, rows.stop)
@@ -159,11 +167,7 @@ class Warp:
         if reach is None:
             return None
         rows, cols, inside = reach
-        if (rows.stop - rows.start) * (cols.stop - cols.start) > _MOST:
-            raise CorruptInputError(
-                f"{(rows.stop - rows.start) * (cols.stop - cols.start):,} of its pixels would make one "
-                f"block of {self.columns} x {ROWS}: source.resolution is too coarse, or source.crs tears it"
-            )
+        self._require_few(rows, cols)
         pixels, valid = read(rows, cols)
         if inside and valid is None:
             return self._call(pixels, None, rows, cols, y, x)
@@ -171,6 +175,44 @@ class Warp:
             return None
         sure = np.ones(pixels.shape[:2], np.bool_) if valid is None else valid
         return self._call(pixels, sure, rows, cols, y, x)
+
+    def _require_few(self, rows: slice, cols: slice) -> None:
+        if (rows.stop - rows.start) * (cols.stop - cols.start) > _MOST:
+            raise CorruptInputError(
+                f"{(rows.stop - rows.start) * (cols.stop - cols.start):,} of its pixels would make one "
+                f"block of {self.columns} x {ROWS}: source.resolution is too coarse, or source.crs tears it"
+            )
+
+    def _pointed(self, read: Read, y: int, x: int) -> tuple[NDArray[Any], Bool | None] | None:
+        """As `_block`, of the pixels in which the centres of a block's lie."""
+        columns, lines = centres(self.grid, self.source, y, x, (ROWS, self.columns))
+        with np.errstate(invalid="ignore"):
+            there = (columns >= 0) & (columns < self.source.width - _TIE)
+            there &= (lines >= 0) & (lines < self.source.height - _TIE)
+        if not there.any():
+            return None
+        column = np.floor(np.where(there, columns, 0) + _TIE).astype(np.int64)
+        line = np.floor(np.where(there, lines, 0) + _TIE).astype(np.int64)
+        whole = _span(line[there]), _span(column[there])
+        self._require_few(*whole)
+        area = (whole[0].stop - whole[0].start) * (whole[1].stop - whole[1].start)
+        step = max(1, ROWS * _STRIP // area)
+        found: NDArray[Any] | None = None
+        for start in range(0, ROWS, step):
+            some = slice(start, start + step)
+            here = there[some]
+            if not here.any():
+                continue
+            rows, cols = _span(line[some][here]), _span(column[some][here])
+            pixels, valid = read(rows, cols)
+            if found is None:
+                found = np.zeros((*there.shape, pixels.shape[-1]), pixels.dtype)
+            at = line[some][here] - rows.start, column[some][here] - cols.start
+            found[some][here] = pixels[at]
+            if valid is not None:
+                here[here] = valid[at]  # a view: of `there`
+        assert found is not None
+        return found, None if there.all() else there
 
     def _reach(self, y: int, x: int) -> tuple[slice, slice, bool] | None:
         """Rows and columns of the source that a block needs, and whether all of these are there."""
@@ -259,6 +301,10 @@ class Warp:
         if used != dtype:
             result = (np.rint(result) if dtype.kind in "iu" else result).astype(dtype)
         return result, None if valid is None else found[bands] > 0
+
+
+def _span(index: NDArray[np.int64]) -> slice:
+    return slice(int(index.min()), int(index.max()) + 1)
 
 
 def _index(span: slice, step: float, start: float) -> NDArray[np.int64]:

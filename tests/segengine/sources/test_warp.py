@@ -11,16 +11,20 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from segengine.errors import CorruptInputError
-from segengine.sources import _warp
+from segengine.sources import _mesh, _warp
+from segengine.sources._grid import Grid
+from segengine.sources._mesh import centres
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Probe, Tile
-from tests.segengine.sources.scenes import CORNER, field, write
+from tests.segengine.sources.scenes import CORNER, UTM, field, write
 
+POLAR = "EPSG:3413"
 ASKED = [
     (None, 15.0, "nearest"),
     (None, 20.0, "nearest"),
@@ -82,6 +86,39 @@ def test_labels_are_those_of_gdal(
     levels = np.quantile(values[both], [0.2, 0.4, 0.6, 0.8])
     ours = np.digitize(pixels[..., 0][both], levels)
     assert (ours == np.digitize(values[both], levels)).mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("crs", "resolution"), [("EPSG:3857", 14.0), ("EPSG:4326", 0.00012), ("EPSG:3035", 10.0)]
+)
+def test_nearest_is_the_pixel_that_holds_the_centre(
+    tmp_path: Path, crs: str, resolution: float
+) -> None:
+    """Of noise, in which a pixel that is missed by a thousandth shows; pyproj tells which it is."""
+    noise = np.random.default_rng(0).integers(1, 256, (700, 700)).astype("uint8")
+    path = write(tmp_path / "a.tif", noise, 10, nodata=0)
+    source, probe, ref = probed(path, crs=crs, resolution=resolution)
+    pixels, valid = read(source, ref, slice(0, probe.height), slice(0, probe.width))
+    place = Affine(*probe.attributes["transform"])
+    columns, rows = np.meshgrid(np.arange(probe.width) + 0.5, np.arange(probe.height) + 0.5)
+    x, y = Transformer.from_crs(crs, UTM, always_xy=True).transform(*(place @ (columns, rows)))
+    column, row = (np.floor(v).astype(int) for v in ((x - CORNER[0]) / 10, (CORNER[1] - y) / 10))
+    there = (column >= 0) & (row >= 0) & (column < 700) & (row < 700)
+    wanted = np.zeros(there.shape, "uint8")
+    wanted[there] = noise[row[there], column[there]]
+    assert (np.where(valid, pixels[..., 0], 0) == wanted).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("wide", [8, 512])
+def test_where_the_earth_bends_each_centre_is_looked_up(
+    wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polar = Grid(4096, 4096, (2000.0, 0.0, -4_096_000.0, 0.0, -2000.0, 4_096_000.0), POLAR)
+    degrees = Grid(1800, 3600, (0.1, 0.0, -180.0, 0.0, -0.1, 90.0), "EPSG:4326")
+    found = centres(polar, degrees, 2048 - 8, 2048 - 8, (16, wide))
+    monkeypatch.setattr(_mesh, "NEAR", -1.0)
+    every = centres(polar, degrees, 2048 - 8, 2048 - 8, (16, wide))
+    np.testing.assert_allclose(found, every, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("crs", "resolution", "resampling"), ASKED)
