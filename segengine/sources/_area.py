@@ -156,13 +156,38 @@ def _area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
     shape = _shape(area, mark)
     low, high = _around(grid, shape.wkt)
     polygons: list[Polygon] = []
-    for polygon, bounds in zip(shape.polygons, shape.bounds, strict=True):
-        if (bounds[:2] <= high).all() and (bounds[2:] >= low).all():
-            span = high - low
-            inner = (bounds[:2] >= low - span).all() and (bounds[2:] <= high + span).all()
-            polygons += [polygon] if inner else _clipped(polygon, low - span, high + span)
+    for turns in _turns(shape.wkt):
+        by = np.array([turns, 0.0])
+        for polygon, bounds in zip(shape.polygons, shape.bounds, strict=True):
+            least, most = bounds[:2] + by, bounds[2:] + by
+            if (least <= high).all() and (most >= low).all():
+                span = high - low
+                inner = (least >= low - span).all() and (most <= high + span).all()
+                moved = tuple(ring + by for ring in polygon)
+                polygons += [moved] if inner else _clipped(moved, low - span, high + span)
     outlines = _outlines(polygons, shape.wkt, grid)
-    return AreaOn(grid, tuple(outlines))
+    return AreaOn(grid, tuple(_around_the_earth(outlines, grid)))
+
+
+def _turns(wkt: str) -> tuple[float, ...]:
+    """What longitudes may differ by that are the same place; 0 alone in a CRS without longitudes."""
+    crs = crs_of(wkt)
+    if not crs.is_geographic:
+        return (0.0,)
+    turn = 2 * np.pi / crs.units_factor[1]
+    return 0.0, -turn, turn
+
+
+def _around_the_earth(outlines: Iterator[Polygon], grid: Grid) -> Iterator[Polygon]:
+    """Outlines where a turn brings them to the grid: scenes go on beyond 180 degrees, or begin at 0."""
+    a, _, _, d, _, _ = inverse(grid.transform)
+    turns = [turn * np.array([a, d]) for turn in _turns(grid.wkt)]
+    for outline in outlines:
+        for by in turns:
+            moved = tuple(ring + by for ring in outline)
+            low, high = moved[0].min(axis=0), moved[0].max(axis=0)
+            if (high >= 0).all() and (low <= (grid.width, grid.height)).all():
+                yield moved
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -149,6 +149,35 @@ def test_across_the_date_line(tmp_path: Path) -> None:
     assert (found != wanted).sum() <= 3
 
 
+@pytest.mark.parametrize(
+    ("west", "box", "inside"),
+    [
+        (179, (179.5, 8, -178.5, 9.5), 200 * 150),
+        (179, (-180, 8, -178, 9), 200 * 100),
+        (179, (180, 8, -179, 9), 100 * 100),
+        (190, (-169.5, 8, -168, 9.5), 150 * 150),
+        (-181, (179.5, 8, 180, 9), 50 * 100),
+    ],
+)
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4258"])
+def test_degrees_that_go_on_beyond_180(
+    tmp_path: Path, west: float, box: Any, inside: int, crs: str
+) -> None:
+    """A scene of 179 to 183 degrees, and one of 190 to 194, as climate models have them."""
+    path = write(tmp_path / "a.tif", np.ones((300, 400), "uint8"), 0.01, (west, 10), crs=crs)
+    probe = RasterSource().probe(Entry("a", path, "mark"))
+    ref = FrameRef(0, "a", path, "mark", probe.height, probe.width)
+    cut = shapely.box(*box) if box[0] < box[2] else None
+    parts = [cut] if cut else [shapely.box(box[0], box[1], 180, box[3]),
+                               shapely.box(-180, box[1], box[2], box[3])]  # fmt: skip
+    rings = [[list(map(list, part.exterior.coords))[:-1]] for part in parts]
+    for area in (box, geojson(tmp_path / "a.json", rings)):
+        (item,) = RasterSource(area=area).read([ref], slice(0, 300), slice(0, 400))
+        assert isinstance(item, Tile)
+        assert item.valid is not None
+        assert item.valid.sum() == inside
+
+
 def test_windows_are_cuts_of_the_whole(raster: str, area: str) -> None:
     whole = read(
         raster,
