@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segengine.errors import JobError
+from segengine.errors import JobError, SegengineError
 from segengine.export._features import crs_wkt, features
 from segengine.export._instances import Piece
 from segengine.export._objects import Objects
@@ -42,20 +42,32 @@ def write(
 ) -> list[str]:
     """Write `<scene><suffix>` below the folder `to` for each scene with objects; the files written.
 
-    `form`: the export's name; `driver`: GDAL's. Raises JobError, StoreError.
+    `form`: the export's name; `driver`: GDAL's. Raises JobError, StoreError; SegengineError where some
+    scenes cannot be written, once all others are.
     """
     _pyogrio(form)
     store = open_store(store_path)
     objects = Objects(store, shaping)
-    asked = {name: options(store[name]) for name in objects.scenes}
-    paths = [Path(to, f"{name}{suffix}") for name in objects.scenes]
+    asked, refused = {}, []
+    for name in objects.scenes:
+        try:
+            asked[name] = options(store[name])
+        except JobError as error:
+            refused.append(error)
+    if refused and not asked:
+        raise refused[0]
+    paths = [Path(to, f"{name}{suffix}") for name in asked]
     parts = objects.parts(claimed(store, to, paths, overwrite=overwrite), form, VERSION)
     written = []
-    for path, (scene, pieces) in zip(paths, objects.by_scene(), strict=True):
+    kept = (found for found in objects.by_scene() if found[0].name in asked)
+    for path, (scene, pieces) in zip(paths, kept, strict=True):
         encode = partial(_encoded, scene, shaping)
         assemble = partial(_assembled, form, driver, suffix, scene, asked[scene.name])
         written.append(parts.write(path, pieces, encode, assemble))
     parts.close()
+    if refused:
+        left = "; ".join(str(error).removeprefix(f"--to {form}: ") for error in refused)
+        raise SegengineError(f"{len(written)} written, and {len(refused)} left out: {left}")
     return written
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pyproj import Geod
 from scipy import ndimage
 
 from segengine import registry
-from segengine.errors import JobError
+from segengine.errors import JobError, SegengineError
 from segengine.export import _shaping
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -246,6 +247,23 @@ def test_tiles_for_the_web_hold_the_map(classes: Any, blobs: Any, tmp_path: Path
     with pytest.raises(JobError, match=r"--to pmtiles: .*: has no CRS, so that it lies on no map"):
         export("pmtiles", blobs.store, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_scene_that_lies_nowhere_does_not_keep_others_off_the_web(
+    bench: Any, tmp_path: Path
+) -> None:
+    pixels = np.kron(np.arange(64).reshape(8, 8) % 2, np.ones((16, 16))).astype("uint8") * 200
+    bench.inputs.mkdir(exist_ok=True)
+    for name, place in (("a", {"crs": "EPSG:32613", "transform": TRANSFORM}), ("b", {})):
+        with warnings.catch_warnings(action="ignore"), rasterio.open(
+            bench.inputs / f"{name}.tif", "w", driver="GTiff", count=1, height=128, width=128,
+            dtype="uint8", **place,
+        ) as file:  # fmt: skip
+            file.write(pixels[None])
+    bench.run({"kind": "threshold"}, source={"kind": "raster", "paths": [str(bench.inputs)]})
+    with pytest.raises(SegengineError, match=r"^1 written, and 1 left out: b: has no CRS"):
+        export("pmtiles", bench.store, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.pmtiles"]
 
 
 def test_a_scene_that_is_too_much_to_simplify_is_said(
