@@ -200,21 +200,26 @@ class _Mapping:
         if maps:
             first = next(iter(maps.values()))
             assert first.mosaic is not None
-            wanted, wkt = (first.bands, first.dtype, first.kind), first.mosaic.wkt
+            wanted = first.bands, first.dtype, first.kind, _names(first.mosaic.members[0])
+            wkt = first.mosaic.wkt
         else:
-            kinds = Counter(_kind(each.probe) for each in found if each.probe is not None)
-            most = max(kinds.values())
             by_name = sorted(found, key=lambda each: _bytes(each.member.name))
-            tops = [_kind(each.probe) for each in by_name if each.probe is not None]
+            tops = [_kind(each.probe, each.member) for each in by_name if each.probe is not None]
+            kinds = Counter(tops)
+            most = max(kinds.values())
             wanted = next(kind for kind in tops if kinds[kind] == most)
-            wkt = self._one_crs([e for e in by_name if e.probe and _kind(e.probe) == wanted])
+            wkt = self._one_crs(
+                [e for e in by_name if e.probe and _kind(e.probe, e.member) == wanted]
+            )
         kept = []
         for each in found:
-            kind = wanted if each.probe is None else _kind(each.probe)
+            kind = wanted if each.probe is None else _kind(each.probe, each.member)
             if kind != wanted:
+                named = kind[:2] == wanted[:2]
                 self._refuse(
                     each,
-                    f"is {_told(kind)}, and the others are {_told(wanted)}: one map has one kind of pixels",
+                    f"is {_told(kind, named)}, and the others are {_told(wanted, named)}: one map has "
+                    "one kind of pixels",
                 )
             elif not self.crs and not same_crs(each.grid.wkt, wkt):
                 self._refuse(
@@ -464,13 +469,23 @@ def _ranked(found: Iterable[_Known], how: str) -> list[_Known]:
     return [*sorted(dated, key=lambda each: sign * (each.member.time or 0.0)), *others]
 
 
-def _kind(probe: Probe) -> tuple[int, str, str]:
-    return probe.bands, probe.dtype, probe.kind
+_Kind = tuple[int, str, str, tuple[str, ...]]
+"""Bands, dtype, kind of source, names of the bands."""
 
 
-def _told(kind: tuple[int, str, str]) -> str:
-    bands, dtype, _ = kind
-    return f"{bands} band{'s' if bands != 1 else ''} of {dtype}"
+def _kind(probe: Probe, member: Member) -> _Kind:
+    return probe.bands, probe.dtype, probe.kind, _names(member)
+
+
+def _names(member: Member) -> tuple[str, ...]:
+    """Of a scene of several files, as the job calls its bands; empty: they have none."""
+    return tuple(filter(None, (part.name for part in member.parts)))
+
+
+def _told(kind: _Kind, named: bool) -> str:
+    bands, dtype, _, names = kind
+    called = f" ({', '.join(names)})" if named and names else ""
+    return f"{bands} band{'s' if bands != 1 else ''} of {dtype}{called}"
 
 
 def _place(layout: Layout) -> Cells:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -646,6 +648,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if gone:
         inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
         yield f"{inputs} vanished; the masks stay, marked gone"
+    yield from _bands(plan)
     yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:
@@ -670,6 +673,33 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         yield f"{files} skipped, which by their suffix are no input: {counted(skipped)}"
 
 
+def _bands(plan: Plan) -> Iterator[str]:
+    """Scenes of several files whose bands are not the same, where the job does not say which it means."""
+    source = plan.job.source
+    if source.bands is not None or getattr(source, "assets", None):
+        return
+    found = Counter(
+        names
+        for layout in plan.layouts.values()
+        if len(layout.frame(0).parts) > 1
+        and all(names := tuple(part.name for part in layout.frame(0).parts))
+    )
+    if len(found) > 1:
+        told = "; ".join(
+            f"{', '.join(names)} in {count:,}" for names, count in found.most_common(3)
+        )
+        key = "assets" if source.kind == "stac" else "bands"
+        yield f"scenes have unlike bands ({told}); name those that are meant in source.{key}"
+
+
+def _turn(layout: Layout) -> float:
+    """What a turn around the earth is in units of a map's CRS; 0: it has no longitudes."""
+    from segengine.sources._grid import crs_of
+
+    crs = crs_of(layout.placing.wkt) if layout.placing.wkt else None
+    return 0.0 if crs is None or not crs.is_geographic else 2 * math.pi / crs.units_factor[1]
+
+
 def _maps(plan: Plan) -> Iterator[str]:
     """What maps of many scenes are made of."""
     count = plan.scan.vanished
@@ -684,5 +714,12 @@ def _maps(plan: Plan) -> Iterator[str]:
         count, (_, height, width) = len(mosaic.members), layout.shape
         scenes = "1 scene" if count == 1 else f"{count:,} scenes"
         yield f"{name}: {scenes} on one grid of {width:,} x {height:,} pixels, the {_TOP[how or '']} on top"
+        turn = _turn(layout)
+        across = sum(member.width * abs(member.transform[0]) for member in mosaic.members)
+        if turn and width * abs(mosaic.transform[0]) > turn / 2 > across:
+            yield (
+                f"{name}: its scenes lie on both sides of the date line, and it is all around the earth; "
+                "set source.crs to one of their place, as a UTM zone's"
+            )
         if how == "cloud" and all(member.clouds is None for member in mosaic.members):
             yield f"{name}: nothing tells the clouds of its scenes, which lie in the order of their names"

@@ -512,6 +512,43 @@ def test_unlike_scenes_are_quarantined_by_name(pixels: Any, bench: Any) -> None:
     assert again.computed == 0
 
 
+def test_bands_that_nobody_names_are_told_apart(bench: Any) -> None:
+    """Of as many bands, and of other names: in one map `corrupt`, else a line."""
+    for index, (scene, bands) in enumerate((("s1", "AB"), ("s2", "AB"), ("s3", "BC"))):
+        for band in bands:
+            layer = np.full((1, 40, 40), ord(band), "uint8")
+            write(bench.inputs / f"{scene}_{band}.tif", layer, 0, 40 * index)
+    paths = "{scene}_{band}.tif"
+    summary = segengine.run(job(bench, SEGMENTERS["threshold"], paths=paths, kind="raster"))
+    (failed,) = summary.failed
+    assert (failed.name, failed.kind) == ("s3", "corrupt")
+    assert "(B, C), and the others are 2 bands of uint8 (A, B)" in failed.reason
+    again = segengine.run(job(bench, SEGMENTERS["threshold"], paths=paths, kind="raster"))
+    assert (again.computed, [each.name for each in again.failed]) == (0, ["s3"])
+    alone = job(bench, SEGMENTERS["threshold"], paths=paths, kind="raster")
+    del alone["source"]["mosaic"]
+    alone["store"]["path"] += ".alone"
+    line = (
+        "scenes have unlike bands (A, B in 2; B, C in 1); name those that are meant in source.bands"
+    )
+    assert line in segengine.run(alone).messages
+    alone["source"]["bands"] = ["B"]
+    alone["store"]["path"] += ".named"
+    assert line not in segengine.run(alone).messages
+
+
+def test_neighbours_across_the_date_line_are_told(bench: Any) -> None:
+    for name, west in (("a", 179.0), ("b", -180.0)):
+        place = Affine(0.01, 0, west, 0, -0.01, 10)
+        layer = np.full((1, 50, 100), 7, "uint8")
+        write(bench.inputs / f"{name}.tif", layer, crs="EPSG:4326", transform=place)
+    made = job(bench, SEGMENTERS["threshold"], kind="raster", shard=512)
+    assert any("both sides of the date line" in line for line in segengine.run(made).messages)
+    made["source"]["crs"] = "EPSG:32660"
+    made["store"]["path"] += ".utm"
+    assert not any("date line" in line for line in segengine.run(made).messages)
+
+
 def test_several_crs_need_a_name(pixels: Any, bench: Any) -> None:
     cut(bench.inputs, pixels, {"a": CUTS["a"]})
     write(bench.inputs / "z.tif", pixels, crs=UTM32)
