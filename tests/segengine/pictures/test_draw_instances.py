@@ -15,7 +15,7 @@ from segengine.pictures import draw
 from segengine.pictures.draw import Drawn, instance_color, instances
 from segengine.pictures.objects import pictured
 from segengine.pictures.view import look
-from segengine.report._figures import gallery
+from segengine.report._gallery import gallery
 
 COMPONENTS = {"kind": "threshold", "method": "fixed", "levels": 128, "instances": "components"}
 GRAY = np.full((200, 300, 3), 100, np.uint8)
@@ -115,6 +115,6 @@ def test_show_and_the_gallery_have_a_picture_of_instances(store: Any, tmp_path: 
     sheet = np.asarray(Image.open(show(str(store.store), out=str(tmp_path / "a.png"))))
     left = 12 + 2 * (900 + 12)
     np.testing.assert_array_equal(sheet[38 : 38 + 700, left : left + 900], wanted)
-    (card,) = gallery(opened, opened.frames, None)
-    assert [panel["title"] for panel in card["panels"]] == ["image", "instances", "mask"]
+    (card,) = gallery(opened, opened.frames, None, 1_000_000)
+    assert [layer["title"] for layer in card["layers"]] == ["image", "mask", "instances"]
     assert draw.encode_png(wanted).startswith(b"\x89PNG")
