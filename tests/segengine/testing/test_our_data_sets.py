@@ -49,7 +49,7 @@ class TestDataSets(SourceTests):
 
 
 class TestReview(SourceTests):
-    """Photos of a store that were put right by hand: the file of a frame is its correction, which is truth."""
+    """Photos of a store that were put right by hand: the file of a frame is its correction."""
 
     damage: ClassVar[bool] = False
 
