@@ -157,7 +157,11 @@ def list_entries(
         if not count:
             only = Counter(passed.values())
             but = f" (only what is skipped: {counted(only)})" if only else ""
-            raise ValueError(f"source.paths: {path} names no input{but}; {_remedy(kind, only)}")
+            remedy = _remedy(kind, only)
+            if fields is not None and scenes.bands:
+                called = ", ".join(map(str, scenes.bands))
+                remedy += f", and that {{band}} is one of source.bands ({called}) there"
+            raise ValueError(f"source.paths: {path} names no input{but}; {remedy}")
         skipped |= passed
     found, passed = _with_series(found, kind)
     skipped |= passed

@@ -110,7 +110,13 @@ def test_files_of_two_paths_are_one_scene(tmp_path: Path) -> None:
         ("*_{band}.tif", None, "auto", "has no {scene}"),
         ("*.tif", ["B04"], "auto", "source.bands: names of bands need {band}"),
         ("{scene}_{band}.tif", ["B04"], "video", "not of video"),
-        ("{scene}_{band}.tif", ["B99"], "auto", "names no input"),
+        (
+            "{scene}_{band}.tif",
+            ["B99"],
+            "auto",
+            "names no input; check the path, and that {band} is",
+        ),
+        ("{scene}_{band}.tif", [1, 2], "auto", "is one of source.bands"),
     ],
 )
 def test_what_cannot_be_meant(
