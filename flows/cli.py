@@ -299,6 +299,17 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def _prune(args: argparse.Namespace) -> int:
+    from segengine.commands.prune import Wanted, prune, read_names, seconds_of_age
+
+    wanted = Wanted(
+        keep_last=args.keep_last,
+        older=None if args.older is None else seconds_of_age(args.older),
+        names=None if args.frames is None else read_names(args.frames),
+    )
+    return _show(prune(_store(args.store), wanted, yes=args.yes), args.json)
+
+
 def _train(args: argparse.Namespace) -> int:
     from segengine_flows._train import run
 
@@ -694,9 +705,25 @@ def _parser() -> argparse.ArgumentParser:
         "--labels", metavar="DIR", type=_path, help="of a folder: its label images; FOLDER-labels"
     )
     review.add_argument("--who", metavar="NAME", help="who saves; default: the user's name")
+    prune = add("prune", _prune, "Delete frames for good: what is gone by age or runs, or by name.")
+    add_store(prune)
+    which = prune.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--keep-last",
+        metavar="N",
+        type=int,
+        help="frames that are gone, and that none of the last N runs saw",
+    )
+    which.add_argument(
+        "--older", metavar="AGE", help="frames that are gone, and not seen for so long: 90d"
+    )
+    which.add_argument(
+        "--frames", metavar="FILE", type=_path, help="these, a name a line; they never come back"
+    )
+    prune.add_argument("--yes", action="store_true", help="delete; without, say what would go")
     for command in (verify, evaluate, calibrate, report, export, show, sample, review):
         add_trust(command, own)
-    for command in (plan, status, verify, evaluate, calibrate, diff, zones, sample, area):
+    for command in (plan, status, verify, evaluate, calibrate, diff, zones, sample, area, prune):
         add_json(command)
     train = add("train", _train, "Train a segmenter; goes on by itself.")
     train.add_argument("job", metavar="TRAIN.yaml", type=_path, help="the training job")

@@ -96,6 +96,7 @@ class Inputs:
             uri.removesuffix(f"/{name}")  # its frames are named by their paths below its root
             for scene in self._store.scenes.values()
             for name, uri in zip(scene.layout.names, scene.layout.uris, strict=True)
+            if name
         }
         return tuple(sorted(os.path.realpath(root) for root in found if "://" not in root))
 

@@ -252,9 +252,9 @@ class SceneStore:
         )
 
     def _repr_html_(self) -> str:
-        ref = self.layout.frame(0)
+        ref = next((ref for ref in self.frames if not ref.pruned), self.layout.frame(0))
         try:
-            labels = self._glance(ref)
+            labels = None if ref.pruned else self._glance(ref)
         except (StoreError, OSError):  # a notebook's cell is no place to end in
             labels = None
         crs = self.layout.placing.crs
@@ -360,7 +360,7 @@ class SceneStore:
 
     @cached_property
     def _frame_numbers(self) -> Mapping[str, int]:
-        return {self.layout.frame_name(i): i for i in range(self.layout.shape[0])}
+        return {ref.name: ref.index for ref in self.frames if not ref.pruned}
 
     def to_xarray(self) -> xarray.DataArray:
         """The mask as a DataArray `mask` (frame, y, x): read by Dask a shard at a time, with frame
@@ -413,7 +413,7 @@ class SceneStore:
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
-        """Frames in order, with their real sizes."""
+        """Frames in order, with their real sizes; one that was pruned has no name, and no pixel."""
         return self.layout.frames()
 
     def colors(self, frame: int = 0) -> NDArray[np.uint8]:

@@ -185,6 +185,11 @@ class FrameRef:
     mosaic: Mosaic | None = None
     """The scenes that it is made of; None: it is one of its own."""
 
+    @property
+    def pruned(self) -> bool:
+        """All of it is deleted, and its place is void."""
+        return not self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:

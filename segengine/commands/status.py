@@ -184,7 +184,7 @@ def _scene_status(
     )
     found = SceneStatus(
         scene=name,
-        frames=layout.shape[0],
+        frames=layout.shape[0] - int(layout.pruned.sum()) * layout.stacked,
         shards=layout.shards,
         done=statuses.count("done"),
         failed=len(statuses) - statuses.count("done"),

@@ -187,7 +187,8 @@ def _vanished(record: Record, layouts: Mapping[str, Layout]) -> str:
     if layout is None or not isinstance(record, MaskRecord):
         return ""
     frames = layout.frames(record.box[0], record.box[3])
-    names = {ref.name: None for ref in frames if ref.gone or any(map(_is_away, _files_of(ref)))}
+    there = (ref for ref in frames if not ref.pruned)
+    names = {ref.name: None for ref in there if ref.gone or any(map(_is_away, _files_of(ref)))}
     if not names:
         return ""
     return (
@@ -308,6 +309,8 @@ def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     source = reader(kind, job.source_options())
     alone = (own for r in frames for own in _apart(r))
     for ref in {(r.uri, r.parts): r for r in alone}.values():
+        if ref.pruned:
+            continue  # nothing of it is read, here and there
         if ref.gone:
             raise RuntimeError(f"{ref.name}: the input is gone")
         try:

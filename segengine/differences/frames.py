@@ -147,7 +147,7 @@ def _by_name(store: Store) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for name, scene in store.scenes.items():
         for ref in scene.frames:
-            if ref.name not in found or not ref.gone:
+            if not ref.pruned and (ref.name not in found or not ref.gone):
                 found[ref.name] = name, ref.index
     return found
 

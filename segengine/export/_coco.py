@@ -22,8 +22,7 @@ _DIGITS = 18
 def frames(store: Store) -> Iterator[tuple[str, FrameRef]]:
     """(scene, frame) of every frame of a store, in order."""
     for name, scene in store.scenes.items():
-        for frame in range(scene.layout.shape[0]):
-            yield name, scene.layout.frame(frame)
+        yield from ((name, ref) for ref in scene.frames if not ref.pruned)
 
 
 @dataclass(frozen=True, slots=True)

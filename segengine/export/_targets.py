@@ -45,6 +45,8 @@ def targets(store: Store, to: str, suffix: str) -> Iterator[Target]:
         layout = scene.layout
         for frame in range(layout.shape[0]):
             wanted = _wanted(layout, frame)
+            if not wanted:  # pruned
+                continue
             if bool(layout.gone[frame if layout.stacked else 0]):
                 later.append(Target(scene, frame, Path(wanted)))
                 continue

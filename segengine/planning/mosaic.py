@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -412,6 +412,17 @@ class _Mapping:
             gone=np.zeros(1, np.bool_),
             mosaic=mosaic,
         )
+
+
+def without_members(layout: Layout, names: Collection[str]) -> Layout:
+    """A map without some of its scenes, where it has others: its grid stays."""
+    old = layout.mosaic
+    assert old is not None
+    left = [i for i, member in enumerate(old.members) if member.name not in names]
+    mosaic = replace(old, members=tuple(old.members[i] for i in left), boxes=old.boxes[left])
+    return replace(
+        layout, uris=(_folder(mosaic.files),), fingerprints=(mosaic.fingerprint,), mosaic=mosaic
+    )
 
 
 def _grid(member: Member, mosaic: Mosaic) -> Grid:

@@ -36,6 +36,7 @@ from segengine.store.layouts import Layout, Reads, load_layouts, load_outside, l
 from segengine.store.records import RecordLog, batches
 from segengine.store.root import attributes_or_lost
 from segengine.store.seals import SEALED, SealedObjects, named
+from segengine.store.tombstones import Tombstones
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import Box, read_frames
@@ -49,6 +50,7 @@ _LAID_OUT_BY: Mapping[str, Any] = {
 """Keys of `source` that change what a header is told to say, with their defaults."""
 
 
+UNFINISHED = ("a prune of this store was not finished; run the same `segengine prune` again",)
 _TOP = {
     "newest": "newest",
     "oldest": "oldest",
@@ -337,7 +339,8 @@ def planning(
     ) == set(source["paths"])
     unplaced = load_unplaced(objects) if old and same_reach else ()
     outside = load_outside(objects) if old and same_reach else ()
-    found = yield from scanning(source, previous, unplaced, cut, same_source, outside)
+    pruned = Tombstones.read(objects) if old is not None else None
+    found = yield from scanning(source, previous, unplaced, cut, same_source, outside, pruned)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     _check_still(job, found.layouts)
@@ -359,7 +362,8 @@ def planning(
     plan.unrecorded = tuple(_unrecorded(plan)) if sealed else ()
     laid_out = sum(previous[scene].shards for scene in found.dropped if scene in previous)
     plan.redo = redone(plan, old, laid_out)
-    plan.notices = (*_notices(plan, old), *mismatches(plan))
+    unfinished = UNFINISHED if pruned is not None and not pruned.complete else ()
+    plan.notices = (*unfinished, *_notices(plan, old), *mismatches(plan))
     return plan
 
 
@@ -644,11 +648,14 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         )
     if retried:
         yield f"{retried} shards failed in an earlier run and are tried once more"
-    gone = sum(int(layout.gone.sum()) for layout in plan.layouts.values())
+    gone = sum(int((la.gone & ~la.pruned).sum()) for la in plan.layouts.values() if la.gone.any())
     if gone:
         inputs = "1 input has" if gone == 1 else f"{gone} inputs have"
         yield f"{inputs} vanished; the masks stay, marked gone"
     yield from _bands(plan)
+    if plan.scan.pruned:
+        inputs = "1 input was" if plan.scan.pruned == 1 else f"{plan.scan.pruned:,} inputs were"
+        yield f"{inputs} pruned by name, and left out"
     yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:

@@ -25,8 +25,10 @@ from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import parameters, reader
 from segengine.sources._growing import fresh, growing
 from segengine.store.layouts import OUTSIDE, WAITING, Layout, Unplaced
+from segengine.store.tombstones import Tombstones
 from segengine.store.values import encode
 from segengine.types import Entry, Source
+from segengine.urls import public
 
 if TYPE_CHECKING:
     from segengine.sources.listing import Listing
@@ -59,6 +61,8 @@ class Scan:
     """Those of them that are scenes of their own, as the next run knows them again."""
     vanished: int = 0
     """Scenes of a map that are not there any more."""
+    pruned: int = 0
+    """Inputs that were pruned, and are left out."""
 
     @property
     def frames(self) -> int:
@@ -76,9 +80,10 @@ def scan(
     cut: Cut,
     unchanged_source: bool = True,
     outside: Sequence[Unplaced] = (),
+    pruned: Tombstones | None = None,
 ) -> Scan:
     """As `scanning`, for those whom its progress is nothing to."""
-    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source, outside))
+    return result_of(scanning(spec, previous, unplaced, cut, unchanged_source, outside, pruned))
 
 
 def scanning(
@@ -88,12 +93,14 @@ def scanning(
     cut: Cut,
     unchanged_source: bool = True,
     outside: Sequence[Unplaced] = (),
+    pruned: Tombstones | None = None,
 ) -> Generator[Progress, None, Scan]:
     """List the inputs and lay them out; yields how many of those to be looked at have been.
 
     `unchanged_source`: the `source` block's options are those of the committed layouts, so that a
     known fingerprint spares reading the header. `outside`: inputs that the last run found there.
-    Raises JobError for a path that matches nothing.
+    `pruned`: names that are left out. Raises JobError for a path that matches nothing, or that names
+    one of these itself.
     """
     try:
         listing = _listing(spec)
@@ -103,6 +110,9 @@ def scanning(
         said = str(error)
         where = "" if said.startswith("source.") else "source.paths: "
         raise SegengineError(f"{where}{said}; try again later") from error
+    listed = len(listing.entries)
+    listing = _without_pruned(listing, spec, pruned)
+    left_out = listed - len(listing.entries)
     entries = {e.name: e for e in listing.entries}
     mapped = spec.get("mosaic") is not None
     known = _known(previous, entries, mapped)
@@ -171,6 +181,7 @@ def scanning(
             waiting=tuple(waiting),
             outside=maps.outside,
             vanished=maps.vanished,
+            pruned=left_out,
         )
     maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
     previous = {n: la for n, la in previous.items() if la.mosaic is None}
@@ -193,6 +204,33 @@ def scanning(
         waiting=tuple(waiting),
         outside=len(beyond),
         beyond=_sorted(beyond),
+        pruned=left_out,
+    )
+
+
+def _without_pruned(
+    listing: Listing, spec: Mapping[str, Any], pruned: Tombstones | None
+) -> Listing:
+    """What is listed, but for the names of what was pruned.
+
+    Raises JobError where a path names one of them itself, and not only reaches it.
+    """
+    if pruned is None or not pruned.hashes:
+        return listing
+    from segengine.sources.listing import names_itself
+
+    away = {entry.name for entry in listing.entries if entry.name in pruned}
+    for entry in listing.entries:
+        for path in spec.get("paths", ()) if entry.name in away else ():
+            if names_itself(path, entry):
+                raise JobError(
+                    f"source.paths: {public(path)} was pruned from the store by its name, and stays out "
+                    "of it; take it out of source.paths"
+                )
+    return replace(
+        listing,
+        entries=tuple(entry for entry in listing.entries if entry.name not in away),
+        unlisted=tuple(each for each in listing.unlisted if each.name not in pruned),
     )
 
 

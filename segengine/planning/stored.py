@@ -94,6 +94,13 @@ def foreign_code(
     return tuple(f"{key} {name}" for key, name in code_in(job).items())
 
 
+def standing_in(job: Job, attributes: Mapping[str, Any]) -> Job:
+    """A store's job without its segmenter: what the store says of it stands in."""
+    found = job.model_copy()
+    found.__dict__["plugin"] = _stand_in(job.segmenter.kind, attributes)
+    return found
+
+
 def _stand_in(kind: str, attributes: Mapping[str, Any]) -> StandIn:
     made = attributes["fingerprints"]
     return StandIn(

@@ -254,6 +254,16 @@ def is_named(real: str, path: str) -> bool:
     return inner != real and (not parts or _path_matches(_Pattern(parts, "auto"), inner))
 
 
+def names_itself(path: str, entry: Entry) -> bool:
+    """Whether one of `paths` is an input's own, and no folder or pattern that reaches it."""
+    if has_fields(path):
+        return False
+    if is_url(path) and not path.startswith("file://"):
+        return public(path) == public(entry.uri) and not _MAGIC.search(_ESCAPED.sub("", path))
+    fixed, parts = _split_local(path.removeprefix("file://"))
+    return not parts and fixed.rstrip("/") == entry.uri
+
+
 def is_input(real: str, path: str, kind: str) -> bool:
     """Whether a file, by its path without links, is one that `path` finds for a kind of source."""
     if kind not in ("auto", *_SUFFIXES) or not is_named(real, path):

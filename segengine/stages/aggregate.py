@@ -46,6 +46,8 @@ DOUBTFUL = 100
 """A frame is not scored where more than one in so many pixels of its label is no class."""
 NAMED = 4
 """Values that a reason names."""
+_NONE = TruthRef("", "", "")
+"""Of a frame that is deleted."""
 _THERE = {
     MASK: ("labels", "pixels"),
     PROBABILITIES: ("probabilities", "confidence"),
@@ -265,13 +267,15 @@ class Measurer:
     def _truths(self) -> dict[str, list[_Told]]:
         """The truth of each scene's frames, all found in one pass; nothing where there is none."""
         refs = [(s, layout.frames()) for s, layout in self.layouts.items()]
-        flat = [(scene, ref) for scene, frames in refs for ref in frames]
+        flat = [(scene, ref) for scene, frames in refs for ref in frames if not ref.pruned]
         try:
             found = iter(truths.from_json(self.truth).find(flat) if self.truth else [])
         except ValueError as error:
             raise JobError(f"source.{error}") from error
         return {
-            scene: _told(frames, [next(found) for _ in frames]) if self.truth else []
+            scene: _told(frames, [_NONE if ref.pruned else next(found) for ref in frames])
+            if self.truth
+            else []
             for scene, frames in refs
         }
 
@@ -316,6 +320,8 @@ class Measurer:
         if any(p not in masks.checksums or frame in masks.lost[p] for p in places):
             return None
         ref = layout.frame(frame)
+        if ref.pruned:
+            return None
         if ref.height * ref.width > LARGEST:
             self.too_large.append((layout.scene, frame))
             return None
@@ -327,7 +333,7 @@ class Measurer:
     def _here(self, layout: Layout, window: Window, lost: frozenset[int]) -> tuple[FrameRef, ...]:
         _, rows, cols = window.slices
         frames = layout.frames(window.start[0], window.stop[0], (rows, cols))
-        return tuple(ref for ref in frames if ref.index not in lost)
+        return tuple(ref for ref in frames if ref.index not in lost and not ref.pruned)
 
     def _task(
         self,

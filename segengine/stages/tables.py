@@ -43,6 +43,8 @@ from segengine.urls import public
 TABLES = ("frames", "shards", "instances", "tracks")
 LISTED = 100
 """Cut instances that are named."""
+PRUNED = "pruned"
+"""What has become of a frame that is deleted: it is in no table, and not counted."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
 
 BATCH = 1 << 16
@@ -214,6 +216,8 @@ class SceneFigures:
         i = frame if self.layout.stacked else 0
         _, rows, columns = self.layout.grid
         kind, reason = self.failures.get(frame, ("", ""))
+        if self.layout.stacked and not self.layout.names[i]:
+            return PRUNED, ""
         if self.layout.gone[i] and kind != LOST:
             return "gone", "the input has vanished; its mask stays"
         if kind:
@@ -235,6 +239,7 @@ class SceneFigures:
         odd[list(self.failures)] = True
         found = Counter({"done": frames - int(np.count_nonzero(odd))})
         found.update(self.status(int(frame))[0] for frame in np.flatnonzero(odd))
+        del found[PRUNED]
         return found
 
     def failed(self) -> Iterator[FailedFrame]:
@@ -244,7 +249,7 @@ class SceneFigures:
             frames = range(self.layout.shape[0])
         for frame in frames:
             status, reason = self.status(frame)
-            if status not in ("gone", "done", "pending"):
+            if status not in (PRUNED, "gone", "done", "pending"):
                 name = self.layout.frame_name(frame)
                 yield FailedFrame(name, self.layout.scene, frame, status, reason)
 
@@ -283,6 +288,8 @@ def _frame_rows(plan: Plan, scenes: Mapping[str, SceneFigures]) -> Iterator[tupl
         layout = figures.layout
         for index in range(layout.shape[0]):
             ref = layout.frame(index)
+            if ref.pruned:
+                continue
             status, reason = figures.status(index)
             yield (
                 scene,

@@ -37,12 +37,17 @@ ASIDE = "misplaced"
 """Where `Writer.clears` puts what lay in the place of an object or a folder."""
 
 REVIEW = "review"
+"""Masks put right by hand, `<scene>/<frame's number>` each."""
 
 RECORDS = "records"
 LAYOUTS = f"{RECORDS}/+layouts"
 UNPLACED = f"{RECORDS}/+unplaced"
 RELAYING = f"{RECORDS}/+relaying"
 """There while scenes are laid out anew: the layouts may be of other source options than the root's."""
+PRUNED = f"{RECORDS}/+pruned"
+"""Which names a run leaves out, told by nothing but salted hashes of them."""
+UNSEEN = f"{RECORDS}/+unseen"
+"""Since when no run has seen the inputs of frames that are gone."""
 SEALS = f"{RECORDS}/+seals"
 COPIES = f"{RECORDS}/+copies"
 SEALS_COPY = f"{COPIES}/seals/+seals"
@@ -240,12 +245,28 @@ def parts_key(scene: str, place: Place) -> str:
 
 def split_key(scene: str, owner: Place, place: Place) -> str:
     """Key of what the components that a shard answers for were split into, in one of their shards."""
-    return f"{WORK}/{scene}/split/{_dotted(owner)}/{_dotted(place)}"
+    return f"{split_folder(scene, owner)}/{_dotted(place)}"
+
+
+def split_folder(scene: str, owner: Place) -> str:
+    """Where that lies of all shards that a component of one reaches into."""
+    return f"{WORK}/{scene}/split/{_dotted(owner)}"
 
 
 def kept_key(scene: str, place: Place) -> str:
     """Key of what a shard's vanished frames keep, while it is written again."""
     return f"{WORK}/{scene}/gone/{_dotted(place)}"
+
+
+def correction_of(key: str) -> int | None:
+    """The frame's number of what lies below `review/<scene>/`; None: it is of no one frame.
+
+    >>> correction_of("review/a/17.png"), correction_of("review/a/instances/3.png")
+    (17, 3)
+    >>> correction_of("review/a/notes.txt")
+    """
+    stem = key.rpartition("/")[2].partition(".")[0]
+    return int(stem) if stem.isdecimal() else None
 
 
 def is_provisional(key: str) -> bool:

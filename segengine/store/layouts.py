@@ -5,7 +5,7 @@ A layout is committed before its scene's first shard; after that a frame never m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Part, Place, Window
 from segengine.urls import public
 
+NOTHING = "-"
+"""Fingerprint of an input that a mask is not of."""
 Reads = tuple[slice, slice]
 """Rows and columns of a frame that are read."""
 
@@ -77,6 +79,28 @@ class Layout:
             return self.mosaic.files
         found = dict.fromkeys((*self.uris, *(part.uri for part in self.parts)))
         return tuple(uri for uri in found if uri)
+
+    @property
+    def pruned(self) -> NDArray[np.bool_]:
+        """(name,) of which all is deleted: the place is void, and nothing tells of what it was."""
+        return np.fromiter((not name for name in self.names), np.bool_, len(self.names))
+
+    def without(self, places: Collection[int]) -> Layout:
+        """The same scene of photos with some of them deleted: their places stay, and say nothing."""
+        heights, widths, gone = self.heights.copy(), self.widths.copy(), self.gone.copy()
+        at = sorted(places)
+        heights[at], widths[at], gone[at] = 0, 0, True
+        return replace(
+            self,
+            names=tuple("" if i in places else name for i, name in enumerate(self.names)),
+            uris=tuple("" if i in places else uri for i, uri in enumerate(self.uris)),
+            fingerprints=tuple(
+                NOTHING if i in places else mark for i, mark in enumerate(self.fingerprints)
+            ),
+            heights=heights,
+            widths=widths,
+            gone=gone,
+        )
 
     @property
     def grid(self) -> tuple[int, int, int]:

@@ -37,6 +37,7 @@ from segengine.store.keys import (
     LAYOUTS,
     METADATA,
     METRICS,
+    PRUNED,
     RECORDS,
     REPORT,
     ROOT,
@@ -46,6 +47,7 @@ from segengine.store.keys import (
     SEALS_COPY,
     TABLES,
     UNPLACED,
+    UNSEEN,
     copies_key,
     is_pack,
 )
@@ -133,12 +135,13 @@ def is_sealed(key: str) -> bool:
 
 
 _TWICE = (f"{LAYOUTS}/", f"{FITS}/")
+_ALONE = (ROOT, UNPLACED, RUNS, PRUNED, UNSEEN)
 _HOLDS_COPIES = ("", RECORDS, TABLES, *(prefix.rstrip("/") for prefix in _TWICE))
 
 
 def is_kept_twice(key: str) -> bool:
     """True for what nothing else in the store, and no input, could tell again."""
-    return is_pack(key) or key.startswith(_TWICE) or key in (ROOT, UNPLACED, RUNS)
+    return is_pack(key) or key.startswith(_TWICE) or key in _ALONE
 
 
 def sealed_report(page: str) -> bytes:
@@ -342,6 +345,30 @@ class SealedObjects:
                 if s.copies == name and digest(found.get(k, b"")) == s.digest
             }
         return merged if taken > 1 else {}
+
+    def forget_copies(self) -> None:
+        """Leave no second copy of what is not there any more, as it was: after a commit.
+
+        Killed anywhere, what is needed has its copy, and the same call goes on.
+        """
+        with self._guard:
+            for name in self.base.children(COPIES)[1]:
+                data = self.base.get(copies_key(name)) or b""
+                try:
+                    found = _unpacked(data)
+                except ValueError:
+                    found = {}
+                kept = {k for k, seal in self.book.seals.items() if seal.copies == name}
+                if kept == found.keys():
+                    continue
+                copies = {k: found.get(k) or self.base.get(k) or b"" for k in sorted(kept)}
+                if copies:
+                    fresh = self._next_name()
+                    self.base.put(copies_key(fresh), _packed(copies))
+                    for key in copies:
+                        self.book.seals[key] = self.book.seals[key]._replace(copies=fresh)
+                    self._save()
+                self.base.delete(copies_key(name))
 
     # ------------------------------------------------------------------------------------ objects
 

@@ -8,6 +8,7 @@ without reading them back. Format: Zarr v3 specification, `sharding_indexed` cod
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import product
 from typing import Any
 
@@ -66,6 +67,36 @@ def encode_shard(
     table = index.tobytes()
     checksum = int(google_crc32c.value(table)).to_bytes(4, "little")
     return b"".join([*parts, table, checksum])
+
+
+def without_frames(
+    data: bytes, shard: tuple[int, ...], chunk: tuple[int, ...], frames: Collection[int]
+) -> bytes:
+    """Bytes of a shard in which some frames, counted from its first, hold nothing but `fill`.
+
+    The first axis is the frame, and a chunk has one. The bytes of all other chunks are those that
+    were there: what `encode_shard` would give of such a block. Raises ValueError for damaged bytes.
+    """
+    if chunk[0] != 1:
+        raise ValueError("a chunk holds several frames")
+    counts = tuple(s // c for s, c in zip(shard, chunk, strict=True))
+    size = 16 * int(np.prod(counts))
+    table, checksum = data[-size - 4 : -4], data[-4:]
+    if len(table) != size or int(google_crc32c.value(table)).to_bytes(4, "little") != checksum:
+        raise ValueError("the shard's index is damaged")
+    index = np.frombuffer(table, np.dtype("<u8")).reshape(*counts, 2).copy()
+    index[sorted(frames)] = _EMPTY
+    parts: list[bytes] = []
+    offset = 0
+    for place in np.argwhere(index[..., 0] != _EMPTY).tolist():
+        start, length = (int(n) for n in index[tuple(place)])
+        if start + length > len(data) - size - 4:
+            raise ValueError("the shard's index is damaged")
+        index[tuple(place)] = offset, length
+        parts.append(data[start : start + length])
+        offset += length
+    table = index.tobytes()
+    return b"".join([*parts, table, int(google_crc32c.value(table)).to_bytes(4, "little")])
 
 
 def _all_fill(piece: NDArray[Any], fill: NDArray[Any]) -> bool:

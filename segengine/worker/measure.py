@@ -120,7 +120,8 @@ def measure_stored(
     if how is None or shard.attempt > 1:
         return
     lost = {failure.frame for failure in record.failures}
-    here = [i for i, ref in enumerate(shard.frames) if ref.index not in lost]
+    frames_there = enumerate(shard.frames)
+    here = [i for i, ref in frames_there if ref.index not in lost and not ref.pruned]
     frames = tuple(shard.frames[i] for i in here)
     truths = tuple(how.truths[i] for i in here) if how.truths else ()
     task = MeasureTask(

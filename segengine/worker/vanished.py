@@ -72,7 +72,8 @@ def lost(task: ShardTask, objects: Objects) -> tuple[FrameFailure, ...]:
     if not had and (record is None or not record.objects):
         return ()
     void = () if record is None else [f.frame for f in record.failures if f.kind != LOST]
-    return _failures(task, [r.index for r in task.frames if r.gone and r.index not in void])
+    gone = [r.index for r in task.frames if r.gone and not r.pruned]
+    return _failures(task, [index for index in gone if index not in void])
 
 
 def still_lost(task: ShardTask, kept: Kept) -> tuple[FrameFailure, ...]:
