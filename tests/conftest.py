@@ -41,6 +41,7 @@ SLOW = (
     "flows/test_guard.py",
     "segengine/commands/test_area.py",
     "segengine/commands/test_evaluate.py",
+    "segengine/commands/test_prune.py",
     "segengine/commands/test_sample.py",
     "segengine/commands/test_verify.py",
     "segengine/commands/test_zones.py",
