@@ -80,7 +80,7 @@ from segengine.store.root import (
 )
 from segengine.store.runs import History
 from segengine.store.seals import CHANGED, SealedObjects, damage_notices, named
-from segengine.store.unseen import Unseen, noted, read_unseen, write_unseen
+from segengine.store.unseen import Notes, Unseen, noted, read_unseen, write_unseen
 from segengine.types import Place
 from segengine.urls import public
 from segengine.worker.libraries import GROUND, LIBRARIES, prepare
@@ -313,8 +313,8 @@ class Run:
         # A kill from here on may leave metadata of two jobs: unpublished, all are looked at.
         unsure = other or not self.objects.published
         layouts = [layout_key(scene) for scene in plan.scan.changed]
-        unseen = self._unseen(plan)
-        stale = [UNSEEN] if unseen != read_unseen(self.objects) else []
+        unseen, noted_before = self._unseen(plan)
+        stale = [] if unseen == noted_before else [UNSEEN]
         self.objects.open([*root, *layouts, *stale], publish=other or bool(layouts))
         written = [
             scene
@@ -333,12 +333,14 @@ class Run:
             each_of(written, partial(self._write_scene, plan), at)
         self.objects.commit()
 
-    def _unseen(self, plan: Plan) -> dict[str, dict[int, Unseen]]:
-        """Since when inputs have vanished, those that this run finds so first among them."""
+    def _unseen(self, plan: Plan) -> tuple[Notes, Notes]:
+        """Since when inputs have vanished, those that this run finds so first among them; and as it
+        was noted before."""
         last = self._history.last[-1:] if self._history is not None else []
         seen = next((row["started"] for row in last), None)
         now = Unseen(self.began, self.began if seen is None else min(seen, self.began))
-        return noted(read_unseen(self.objects), plan.layouts, plan.scan.dropped, now)
+        before = read_unseen(self.objects)
+        return noted(before, plan.layouts, plan.scan.dropped, now), before
 
     def _write_scene(self, plan: Plan, scene: str) -> None:
         layout, arrays = plan.layouts[scene], plan.arrays[scene]

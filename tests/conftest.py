@@ -124,6 +124,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if asked == "quick" and path in {HERE / name for name in SLOW}:
         return True
     marks = {"system": "mark.system", "system and not slurm": "mark.system", "slurm": "mark.slurm"}
+    marks["month"] = "mark.month"
     if asked not in ("quick", *marks) or not (path.match("test_*.py") and path.is_file()):
         return None
     text = path.read_text(encoding="utf-8")

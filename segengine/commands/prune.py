@@ -182,10 +182,10 @@ def _pruned(store: Store, objects: SealedObjects, wanted: Wanted) -> PruneReport
     clear_traces(objects, found)
     objects.commit()
     left_to_do = _publish(objects)
+    objects.forget_copies()
     objects.open([PRUNED])
     now.write(objects)
     objects.commit()
-    objects.forget_copies()
     notices = (*left_to_do, *damage_notices(objects))
     return _report(store, found, applied=True, unfinished=unfinished, notices=notices)
 

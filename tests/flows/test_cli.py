@@ -90,6 +90,8 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ["sample", "store", "--size", "many", "--out", "p.geojson"],
         ["sample", "store", "--size", "9", "--out", "p.geojson", "--accuracy", "water"],
         ["area", "store"],
+        ["prune", "store"],
+        ["prune", "store", "--keep-last", "3", "--older", "90d"],
         ["segmenters", "extra"],
     ],
     ids=" ".join,
