@@ -123,8 +123,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     asked, path = config.option.markexpr, collection_path
     if asked == "quick" and path in {HERE / name for name in SLOW}:
         return True
-    marks = {"system": "mark.system", "system and not slurm": "mark.system", "slurm": "mark.slurm"}
-    marks["month"] = "mark.month"
+    marks = {name: f"mark.{name}" for name in ("system", "slurm", "month")}
+    marks["system and not (slurm or month)"] = "mark.system"
     if asked not in ("quick", *marks) or not (path.match("test_*.py") and path.is_file()):
         return None
     text = path.read_text(encoding="utf-8")

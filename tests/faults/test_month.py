@@ -122,7 +122,7 @@ def day(world: World, night: int) -> None:
     if night % 4 == 2 and night > 4:  # and is uploaded once more
         world.put(f"{night - 2:02}/broken.png", 1000 * night + 301)
     if night % 5 == 0:
-        (world.inputs / dice.choice(there)).unlink()
+        (world.inputs / dice.choice([name for name in there if name not in deleted()])).unlink()
 
 
 def promote(world: World) -> None:

@@ -17,6 +17,7 @@ from segengine.commands.prune import Wanted, prune
 from segengine.commands.status import status
 from segengine.commands.verify import verify
 from segengine.errors import DamagedStoreError, JobError
+from segengine.report import build
 from segengine.store.blobs import open_objects
 from segengine_flows.cli import main
 from tests.searching import holding
@@ -162,7 +163,12 @@ def test_figures_are_those_of_the_frames_that_are_left(
     bench: Any, new_bench: Callable[[], Any], noise: Any
 ) -> None:
     segengine.run(make(bench, noise, JOBS["objects"]))
+    page = Path(build(str(bench.store)))
+    assert page.read_bytes().count(b"person-b") >= 1
+    pictures = page.read_bytes().count(b"data:image")
     gone_by_name(bench, GONE)
+    assert page.read_bytes().count(b"person-b") == 0
+    assert page.read_bytes().count(b"data:image") < pictures
     alone = new_bench()
     job = make(alone, noise, JOBS["objects"])
     (alone.inputs / GONE).unlink()

@@ -677,3 +677,37 @@ def test_with_the_key_and_without_it(pixels: Any, bench: Any) -> None:
     summary = segengine.run(job(bench, spec, mosaic="oldest"))
     assert any("source.mosaic: newest -> oldest" in each for each in summary.messages)
     assert bench.tree() == first
+
+
+@pytest.mark.parametrize("kind", ["threshold", "canny", "components"])
+def test_a_scene_that_is_pruned_is_in_no_byte_of_the_map(
+    kind: str, bench: Any, new_bench: Any, pixels: NDArray[Any]
+) -> None:
+    from segengine.commands.prune import Wanted, prune
+    from segengine.commands.verify import verify
+    from segengine.store.blobs import open_objects
+    from tests.searching import holding
+
+    segmenter = {k: v for k, v in SEGMENTERS[kind].items() if k != "scope"}
+    cuts = {"person" if name == "d" else name: box for name, box in CUTS.items()}
+    cut(bench.inputs, pixels, cuts)
+    segengine.run(job(bench, segmenter))
+    ((scene, before),) = ((n, np.asarray(s.mask[0])) for n, s in bench.open().scenes.items())
+    objects = open_objects(str(bench.store))
+    assert holding(objects, (b"person",))
+    report = prune(str(bench.store), Wanted(names=("person.tif",)), yes=True)
+    assert [(f.name, f.scene) for f in report.frames] == [("person.tif", scene)]
+    assert holding(objects, (b"person",)) == []
+    now = bench.open()[scene]
+    assert (np.asarray(now.mask[0])[64:, 128:] == now.void).all()
+    if kind == "threshold":  # shards that it does not reach into stay
+        np.testing.assert_array_equal(np.asarray(now.mask[0])[:, :64], before[:, :64])
+    assert verify(str(bench.store)).problems == ()
+
+    other = new_bench()
+    cut(other.inputs, pixels, {name: box for name, box in CUTS.items() if name != "d"})
+    for one in (bench, other):
+        summary = segengine.run(job(one, segmenter))
+        assert (summary.exit_code, summary.left) == (0, 0)
+    assert bench.tree() == other.tree()
+    assert holding(objects, (b"person",)) == []
