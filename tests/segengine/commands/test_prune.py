@@ -441,3 +441,60 @@ def facts(bench: Any) -> Any:
     records = sorted((r.kind, r.scene, r.shard, r.checksum) for r in store.records(kind=None))
     tables = [store.table(name).to_pylist() for name in ("frames", "shards", "instances")]
     return records, tables, store.metrics["overall"], store.metrics["areas"], bench.tree()
+
+
+def test_what_a_killed_run_kept_of_vanished_frames_is_kept_of_the_others_alone(
+    bench: Any, noise: Any, tmp_path: Path
+) -> None:
+    from tests.segengine.test_resume import Killed, killed
+
+    job = make(bench, noise, JOBS["objects"])
+    segengine.run(job)
+    told = needles(bench)
+    kept = np.asarray(bench.open()["256x256-uint8-3"].mask[2])
+    for name in (GONE, "person-c.png"):
+        (bench.inputs / name).unlink()
+    bench.put("person-a.png", noise(50, (50, 60, 3)))
+    aside = tmp_path / "aside"
+    shutil.copytree(bench.store, aside)
+    seen = 0
+    for after in range(0, 60, 2):
+        shutil.rmtree(bench.store)
+        shutil.copytree(aside, bench.store)
+        try:
+            with killed(after):
+                segengine.run(job)
+        except Killed:
+            pass
+        else:
+            break
+        if not any((bench.store / "work").glob("*/gone/*")):
+            continue
+        seen += 1
+        gone_by_name(bench, GONE)
+        assert holding(open_objects(str(bench.store)), told) == [], after
+        assert segengine.run(job).exit_code == 0
+        scene = bench.open()["256x256-uint8-3"]
+        np.testing.assert_array_equal(np.asarray(scene.mask[2]), kept)
+        assert (np.asarray(scene.mask[1]) == scene.void).all()
+    assert seen > 1
+
+
+def test_survey_states_of_a_killed_run_do_not_tell_of_it(bench: Any, noise: Any) -> None:
+    from tests.segengine.test_resume import Killed, killed
+
+    job = make(bench, noise, JOBS["cut"])
+    (bench.inputs / "bad.png").write_bytes((bench.inputs / GONE).read_bytes()[:300])
+    objects = open_objects(str(bench.store))
+    for after in range(20, 60):
+        if any(objects.children("records/+survey")):
+            break
+        shutil.rmtree(bench.store, ignore_errors=True)
+        with pytest.raises(Killed), killed(after):
+            segengine.run(job)
+    assert any(objects.children("records/+survey"))
+    gone_by_name(bench, GONE, "bad.png")
+    assert holding(objects, (b"person-b", b"bad.png")) == []
+    assert segengine.run(job).exit_code == 0
+    assert len(bench.open().frames) == 5
+    assert holding(objects, (b"person-b", b"bad.png")) == []
