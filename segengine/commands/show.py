@@ -44,6 +44,8 @@ def show(
         raise ValueError(f"what: {what!r} is not one of {', '.join(WHAT)}")
     store = open_store(store_path, trust)
     found, frame = _find(store, scene, frame)
+    if found.layout.frame(frame).pruned:
+        raise JobError(f"--frame {frame}: was pruned from scene {found.name}; name another one")
     path = Path(out if out is not None else f"{found.name}-{frame}.png")
     Inputs(store).check(path)
     truth = _truth(store, found.name, frame) if what == "errors" else None

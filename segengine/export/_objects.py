@@ -68,7 +68,7 @@ def _pieces(scene: SceneStore) -> Iterator[Piece]:
     """The regions of a scene's classes."""
     rows = (
         _row(scene, frame, region)
-        for frame in range(scene.layout.shape[0])
+        for frame in (ref.index for ref in scene.frames if not ref.pruned)
         for region in _of_frame(scene, frame)
     )
     for number in itertools.count(0, ROWS):

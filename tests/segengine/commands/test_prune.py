@@ -267,6 +267,31 @@ def test_scenes_of_their_own_go_with_their_names(bench: Any, noise: Any) -> None
     assert list(bench.open().scenes) == ["place"]
 
 
+def test_exports_and_pictures_pass_over_what_was_pruned(
+    bench: Any, noise: Any, tmp_path: Path
+) -> None:
+    from segengine.commands.show import show
+    from segengine.registry import load
+
+    segengine.run(make(bench, noise, JOBS["objects"]))
+    gone_by_name(bench, GONE)
+    path = str(bench.store)
+    for to, suffix in (("png", ".png"), ("geojson", ".geojson"), ("coco", ".json")):
+        files = load("exports", to)(path, to=str(tmp_path / to))
+        assert files
+        assert not any("person-b" in file for file in files)
+        assert all(file.endswith(suffix) for file in files if to != "png")
+    images = json.loads((tmp_path / "coco" / "instances.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [n for n in NAMES if n != GONE]
+    with pytest.raises(JobError, match="--frame 1: was pruned from scene"):
+        show(path, "256x256-uint8-3", 1, str(tmp_path / "picture.png"))
+    (scene,) = bench.open().scenes.values()
+    with pytest.raises(KeyError):
+        scene.mask_of("")
+    assert scene.to_xarray().shape[0] == 6
+    assert "256" in scene._repr_html_()
+
+
 def test_all_there_is_can_go(bench: Any, noise: Any) -> None:
     bench.put("person.zarr", noise(1, (45, 40, 3)))
     bench.put("other.png", noise(1, (45, 40, 3)))
