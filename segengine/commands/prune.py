@@ -171,7 +171,7 @@ def _pruned(store: Store, objects: SealedObjects, wanted: Wanted) -> PruneReport
     found = prunable(objects, wanted)
     before = Tombstones.read(objects)
     unfinished = not before.complete
-    now = before.beside(wanted.names or ())
+    now = replace(before.beside(wanted.names or ()), complete=True)
     if not (found.scenes or found.unplaced or unfinished or now != before):
         return _report(store, found, applied=True)
     replace(now, complete=False).write(objects)
@@ -180,6 +180,8 @@ def _pruned(store: Store, objects: SealedObjects, wanted: Wanted) -> PruneReport
     for going in found.scenes:
         _void(objects, going, store)
     clear_traces(objects, found)
+    for going in found.scenes:
+        _lay_out(objects, going)
     objects.commit()
     left_to_do = _publish(objects)
     objects.forget_copies()
@@ -202,22 +204,26 @@ def _open(objects: SealedObjects, found: Prunable) -> None:
 
 
 def _void(objects: SealedObjects, going: Going, store: Store) -> None:
-    """What goes of a scene; its layout comes last, by which a killed call knows what is left."""
-    layout = going.layout
+    """What goes of a scene's masks and records."""
+    scene = going.layout.scene
     if going.whole:
-        _drop_scene(objects, layout.scene)
+        RecordLog(objects).forget(scene)
+        for folder in (f"{INSTANCE_ROWS}/{scene}", work_folder(scene), scene_folder(scene)):
+            objects.delete_tree(folder)
     elif going.members:
         _drop_members(objects, going, store)
     else:
-        Voiding(objects, layout, going.places).run()
-        commit_layout(objects, layout.without(going.places))
+        Voiding(objects, going.layout, going.places).run()
 
 
-def _drop_scene(objects: SealedObjects, scene: str) -> None:
-    RecordLog(objects).forget(scene)
-    for folder in (f"{INSTANCE_ROWS}/{scene}", work_folder(scene), scene_folder(scene)):
-        objects.delete_tree(folder)
-    objects.delete(layout_key(scene))
+def _lay_out(objects: SealedObjects, going: Going) -> None:
+    """The layout of what is left of a scene: the last that tells a killed call what is to go."""
+    if going.whole:
+        objects.delete(layout_key(going.layout.scene))
+    elif going.members:
+        commit_layout(objects, without_members(going.layout, going.members))
+    else:
+        commit_layout(objects, going.layout.without(going.places))
 
 
 def _drop_members(objects: SealedObjects, going: Going, store: Store) -> None:
@@ -229,7 +235,6 @@ def _drop_members(objects: SealedObjects, going: Going, store: Store) -> None:
     drop_levels(objects, records, touched)
     drop_shards(objects, records, touched)
     objects.delete_tree(work_folder(scene))
-    commit_layout(objects, without_members(going.layout, going.members))
 
 
 def _touched(going: Going, records: SceneRecords, store: Store) -> frozenset[Place]:

@@ -19,6 +19,7 @@ from segengine.commands.verify import verify
 from segengine.errors import DamagedStoreError, JobError
 from segengine.report import build
 from segengine.store.blobs import open_objects
+from segengine.store.tombstones import Tombstones
 from segengine_flows.cli import main
 from tests.searching import holding
 
@@ -444,6 +445,9 @@ def test_a_store_is_the_same_wherever_it_is_killed(
     segengine.run(job)
     told = needles(bench)
     monkeypatch.setattr("segengine.commands.prune.build", lambda *_, **__: "")
+    correction = bench.store / "review" / "256x256-uint8-3" / "1.png"
+    correction.parent.mkdir(parents=True)
+    correction.write_bytes(b"x")
     kept = tmp_path / "kept"
     shutil.copytree(bench.store, kept)
     with killed(1 << 30) as all_of_it:
@@ -457,6 +461,7 @@ def test_a_store_is_the_same_wherever_it_is_killed(
             gone_by_name(bench, GONE, "bad.png")
         gone_by_name(bench, GONE, "bad.png")
         assert facts(bench) == wanted, after
+        assert not correction.exists()
         assert holding(open_objects(str(bench.store)), told) == [], after
     assert segengine.run(job).computed == 0
 
@@ -465,6 +470,7 @@ def facts(bench: Any) -> Any:
     store = bench.open()
     records = sorted((r.kind, r.scene, r.shard, r.checksum) for r in store.records(kind=None))
     tables = [store.table(name).to_pylist() for name in ("frames", "shards", "instances")]
+    assert Tombstones.read(store.objects).complete
     return records, tables, store.metrics["overall"], store.metrics["areas"], bench.tree()
 
 
