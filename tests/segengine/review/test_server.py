@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NamedTuple
 
+import av
 import cv2
 import numpy as np
 import pytest
+import rasterio
 
 from segengine.commands.review import review
 from segengine.commands.verify import verify
@@ -342,3 +344,34 @@ def test_mistakes_on_the_command_line_are_one_line(bench, capsys) -> None:
         assert main(words) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert said in line
+
+
+def test_frames_of_a_video_and_bands_of_a_raster_are_edited_alike(bench) -> None:
+    rng = np.random.default_rng(0)
+    movie = rng.integers(0, 255, (4, 48, 64, 3)).astype(np.uint8)
+    bench.inputs.mkdir(parents=True)
+    with av.open(str(bench.inputs / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=64, height=48, pix_fmt="bgr0")
+        for image in movie:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    bands = rng.integers(0, 4000, (4, 70, 45)).astype(np.uint16)
+    about = {"driver": "GTiff", "height": 70, "width": 45, "count": 4, "dtype": "uint16"}
+    where = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+    with rasterio.open(bench.inputs / "s.tif", "w", **about, **where) as file:
+        file.write(bands)
+    bench.run({"kind": "threshold", "method": "otsu"})
+    with serving(bench.store) as client:
+        rows = client.ask("/api/frames").json["frames"]
+        assert [row["name"] for row in rows] == ["s.tif", *(f"v.mkv#{i}" for i in range(4))]
+        picture = client.ask("/api/frame/3/picture?window=0").body
+        seen = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(seen[..., ::-1], movie[2])
+        for number, size in ((0, (70, 45)), (3, (48, 64))):
+            assert client.ask(f"/api/frame/{number}/picture").status == 200
+            assert client.put(number, np.ones(size, np.uint8), '"none"').status == 200
+    found = {
+        path.relative_to(bench.store / "review").as_posix()
+        for path in bench.store.glob("review/*/*.png")
+    }
+    assert found == {"s/0.png", "v/2.png"}
