@@ -131,8 +131,9 @@ class Desk:
         item = self.item(number)
         if item.height * item.width > corrections.LARGEST:
             return {
+                **self._row(number),
                 "refused": f"{item.height:,} x {item.width:,} pixels are more than can be corrected "
-                f"({corrections.LARGEST:,}); cut the scene into smaller ones"
+                f"({corrections.LARGEST:,}); cut the scene into smaller ones",
             }
         rows, cols = self._window(item, window)
         place = self.place(item)

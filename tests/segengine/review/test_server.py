@@ -375,3 +375,24 @@ def test_frames_of_a_video_and_bands_of_a_raster_are_edited_alike(bench) -> None
         for path in bench.store.glob("review/*/*.png")
     }
     assert found == {"s/0.png", "v/2.png"}
+
+
+def test_a_frame_that_is_too_large_is_refused_in_a_line(store, monkeypatch) -> None:
+    monkeypatch.setattr("segengine.corrections.LARGEST", 2000)
+    with serving(store.store) as client:
+        about = client.ask("/api/frame/1").json
+        assert about["name"] == "sub/a b.png"
+        assert "40 x 60 pixels are more than can be corrected (2,000)" in about["refused"]
+        assert client.ask("/api/frame/1/mask").status == 404
+        assert client.put(1, np.ones((40, 60), np.uint8), '"none"').status == 404
+
+
+def test_the_least_sure_come_first_where_there_is_no_truth(bench, toys) -> None:
+    for name, value in (("a.png", 200), ("b.png", 0)):
+        bench.put(name, np.full((32, 32), value, np.uint8))
+    segmenter = {"kind": f"{toys}:Unsure"}
+    bench.run(segmenter, store={"confidence": True})
+    with serving(bench.store, trust=True) as client:
+        rows = client.ask("/api/frames").json["frames"]
+    assert [row["name"] for row in rows] == ["b.png", "a.png"]
+    assert [row["note"] for row in rows] == ["confidence 0.55", "confidence 0.95"]
