@@ -23,18 +23,28 @@ Source: https://cocodataset.org/#format-data, cocodataset/cocoapi and cocodatase
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import xxhash
 
+from segengine.datasets._coco import (
+    Category,
+    Id,
+    catalog_of,
+    categories_in,
+    image_of,
+    key_of,
+    number_of,
+    outlined,
+    parse,
+    scan,
+    whole_area,
+    word,
+)
 from segengine.datasets._dataset import (
     DataSet,
     Item,
@@ -49,29 +59,19 @@ from segengine.datasets._dataset import (
     truth_of,
     uris_below,
 )
-from segengine.datasets._json import Found, parsed, records
+from segengine.datasets._json import parsed
 from segengine.datasets._labels import read_png, scored, translate, void_type
 from segengine.datasets._spans import Span, SpanIndex, digest, locate, read_spans, span_of
 from segengine.errors import (
-    CorruptInputError,
     MissingTruthError,
     SegengineError,
-    TransientInputError,
 )
-from segengine.instances.outlines import outline_runs
-from segengine.instances.rle import runs_box, runs_mask
-from segengine.sources._files import is_url, open_input
+from segengine.instances.rle import runs_mask
+from segengine.sources._files import is_url
 from segengine.types import Color, FrameRef, Source, Truth, TruthRef
 
 BACKGROUND = "background"
 _DARK: Color = (32, 32, 36)
-_IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d+)\s*[,}]')
-_MOST = 65_000
-"""Categories: labels have 16 bits."""
-_FARTHEST = 2.0**48
-"""Of areas and of the sides of boxes."""
-_LIMITS = (32**2, 96**2)
-"""Areas at which COCO's figures tell small, medium and large objects apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class CocoSource(DataSet):
             below = _Below(root, folder)
             wanted = {
                 below.path(image["file_name"]): f"{name} has it as image {image['id']}"
-                for image in (_parse(found, file) for found in _scan(file, ("images",)))
+                for image in (parse(found, file) for found in scan(file, ("images",)))
             }
             yield from pictures(root, folder, wanted)
 
@@ -140,7 +140,7 @@ class CocoSource(DataSet):
         if not self.paths:
             raise ValueError("paths: the classes of a COCO set are told by its JSON; name it")
         catalogs = {
-            file: _categories(file, fingerprint(file))
+            file: categories_in(file, fingerprint(file))
             for path in self.paths
             for file in self._files(self._root(path))
         }
@@ -174,24 +174,24 @@ class CocoSource(DataSet):
         images: dict[str, tuple[Id, Span]] = {}
         categories: list[Span] = []
         maps: dict[Id, str] = {}
-        for found in _scan(file, ("images", "annotations", "categories")):
+        for found in scan(file, ("images", "annotations", "categories")):
             if found.section == "annotations":
-                index.add(_key(_image_id(found, file)), found.offset, found.text)
+                index.add(key_of(image_of(found, file)), found.offset, found.text)
                 if self.task == "panoptic":
-                    record = _parse(found, file)
-                    number = _number(record["image_id"], found, file)
+                    record = parse(found, file)
+                    number = number_of(record["image_id"], found, file)
                     maps[number] = str(record.get("file_name"))
             elif found.section == "categories":
                 categories.append(span_of(found.offset, found.text))
             else:
-                image = _parse(found, file)
+                image = parse(found, file)
                 name = folder.name(image["file_name"])
                 if name in names:
                     span = span_of(found.offset, found.text)
-                    images.setdefault(name, (_number(image["id"], found, file), span))
+                    images.setdefault(name, (number_of(image["id"], found, file), span))
         pngs = file.removesuffix(".json")
         present = uris_below(pngs) if self.task == "panoptic" else {}
-        spans = index.lookup([_key(number) for number, _ in images.values()])
+        spans = index.lookup([key_of(number) for number, _ in images.values()])
         head = locate(categories)
         for (name, (number, image_span)), own in zip(images.items(), spans, strict=True):
             mark = digest(*categories, image_span, *own)
@@ -210,12 +210,12 @@ class CocoSource(DataSet):
         kinds: dict[str, Id] = {}
         for path in self.paths:
             for file, folder in self._files(self._root(path)).items():
-                kinds |= {each.name: each.id for each in _categories(file, fingerprint(file))}
+                kinds |= {each.name: each.id for each in categories_in(file, fingerprint(file))}
                 below = _Below(self._root(path), folder)
-                for found in _scan(file, ("images",)):
-                    image = _parse(found, file)
+                for found in scan(file, ("images",)):
+                    image = parse(found, file)
                     name = below.name(image["file_name"])
-                    images.setdefault(name, _number(image["id"], found, file))
+                    images.setdefault(name, number_of(image["id"], found, file))
         return images, kinds
 
     def decode(self, root: str, size: tuple[int, int], truth: TruthRef) -> Truth:
@@ -227,11 +227,11 @@ class CocoSource(DataSet):
             raise MissingTruthError(f"{file}: has changed since the run began; run again")
         try:
             categories, image, own = ([parsed(t) for t in group] for group in texts)
-            known = _catalog_of(categories)
+            known = catalog_of(categories)
             number, *stated = (image[0][key] for key in ("id", "height", "width"))
             strangers = [each["id"] for each in own if each["image_id"] != number]
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-            raise MissingTruthError(f"{file}: not in COCO's format: {_word(error)}") from error
+            raise MissingTruthError(f"{file}: not in COCO's format: {word(error)}") from error
         if strangers:
             raise MissingTruthError(f"{file}: annotation {strangers[0]} is of another image")
         if tuple(stated) != size:
@@ -243,7 +243,7 @@ class CocoSource(DataSet):
         try:
             return reader(file, size, known, own)
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise MissingTruthError(f"{file}: image {number} is damaged: {_word(error)}") from error
+            raise MissingTruthError(f"{file}: image {number} is damaged: {word(error)}") from error
 
     def _table(self, known: Sequence[Category]) -> tuple[dict[Id, int], int, int]:
         """Label of each category's id, that of the background, and the number of labels."""
@@ -273,18 +273,14 @@ class CocoSource(DataSet):
                     raise ValueError(
                         f"has the category {each['category_id']}, which does not exist"
                     )
-                runs = outline_runs(each.get("segmentation"), *size)
-                area = float(each["area"]) if "area" in each else float(runs[1::2].sum())
-                box = [float(v) for v in each.get("bbox") or runs_box(runs, size[0])]
-                if len(box) != 4 or not all(abs(value) <= _FARTHEST for value in (*box, area)):
-                    raise ValueError(f"has the box {box[:4]} and the area {area}")
+                runs, area, box = outlined(each, size)
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
                 raise MissingTruthError(f"{file}: annotation {each.get('id')} {what}") from error
             label, crowd = table[each["category_id"]], bool(each.get("iscrowd"))
             shapes.append((not crowd, -area, number, label, runs))
             if label != void:
-                rows.append((number, label, box, _whole_area(area), compress_runs(runs), crowd))
+                rows.append((number, label, box, whole_area(area), compress_runs(runs), crowd))
         labels = np.full(size, background, dtype)
         instances = np.zeros(size, np.uint32)
         # The greatest first, so that the smaller stay; crowds before all.
@@ -357,128 +353,3 @@ class _Below:
 def _is_nested(root: str, folder: str) -> bool:
     """Whether the folder holds one of its own name."""
     return exists(f"{root}/{folder}/{folder}")
-
-
-Id = int | str
-"""COCO's ids are whole numbers; other programs write texts, and whole numbers as floats."""
-
-
-def _id(value: object) -> Id:
-    """An id as it is compared. Raises ValueError for what is none."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise ValueError(f"{value!r:.80}, no whole number from 0 and no text")
-    if isinstance(value, int) and not 0 <= value < 1 << 63:
-        raise ValueError(f"{value!r:.80}, no whole number from 0 of 63 bits")
-    return value
-
-
-def _key(value: Id) -> int:
-    """A number for an index; texts get those that no number has."""
-    if isinstance(value, int):
-        return value
-    mark: int = xxhash.xxh3_64_intdigest(value.encode("utf-8", "surrogatepass"))
-    return mark | 1 << 63
-
-
-class Category(NamedTuple):
-    """A category of the JSON."""
-
-    id: Id
-    name: str
-    thing: bool
-    color: Color | None
-
-
-def _scan(file: str, sections: Sequence[str]) -> Iterator[Found]:
-    try:
-        with open_input(file) as stream:
-            yield from records(stream, sections)
-    except (ValueError, CorruptInputError, TransientInputError) as error:
-        raise SegengineError(f"{file}: {error}; get it again") from error
-
-
-def _parse(found: Found, file: str) -> dict[str, Any]:
-    """A record while listing, where one that is damaged stops the run: there is no telling whose."""
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id",)}.get(found.section, ())
-    try:
-        record: dict[str, Any] = parsed(found.text)
-        missing = next((key for key in needed if key not in record), None)
-    except ValueError as error:
-        raise SegengineError(f"{file}: damaged at byte {found.offset}: {error}") from error
-    if missing is not None:
-        raise SegengineError(f"{file}: the record at byte {found.offset} has no {missing!r}")
-    name = record.get("file_name", "")
-    if not isinstance(name, str) or not _is_text(name):
-        raise SegengineError(
-            f"{file}: the file_name at byte {found.offset} is no text: {name!r:.80}"
-        )
-    return record
-
-
-def _is_text(name: str) -> bool:
-    """False of half a character, which JSON can write and no file or table can hold."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _word(error: Exception) -> str:
-    """What is wrong, in one short line."""
-    return f"lacks {error}" if isinstance(error, KeyError) else f"{error}"[:200]
-
-
-def _image_id(found: Found, file: str) -> Id:
-    """The image of an annotation; it is parsed only where more than one key is named so."""
-    numbers = _IMAGE_ID.findall(found.text)
-    plain = len(numbers) == 1 and len(numbers[0]) < 20
-    one = int(numbers[0]) if plain else _parse(found, file)["image_id"]
-    return _number(one, found, file)
-
-
-def _number(value: object, found: Found, file: str) -> Id:
-    try:
-        return _id(value)
-    except ValueError as error:
-        raise SegengineError(f"{file}: the image's id at byte {found.offset} is {error}") from error
-
-
-@lru_cache(maxsize=4)
-def _categories(file: str, mark: str) -> tuple[Category, ...]:
-    """The categories of a JSON file of this fingerprint."""
-    found = [_parse(each, file) for each in _scan(file, ("categories",))]
-    try:
-        known = _catalog_of(found)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SegengineError(f"{file}: a category is damaged: {_word(error)}") from error
-    if len(known) > _MOST:
-        raise SegengineError(f"{file}: has {len(known):,} categories; at most {_MOST:,} are labels")
-    names = Counter(category.name for category in known)
-    twice = next((name for name in names if names[name] > 1), None)
-    odd = next((name for name in names if not _is_text(name)), None)
-    if odd is not None:
-        raise SegengineError(f"{file}: the name of a category is no text: {odd!r}")
-    if twice is not None:
-        raise SegengineError(f"{file}: two categories are named {twice!r}; rename one")
-    return known
-
-
-def _catalog_of(categories: Sequence[Mapping[str, Any]]) -> tuple[Category, ...]:
-    return tuple(
-        Category(
-            _id(each["id"]),
-            str(each["name"]),
-            bool(each.get("isthing", 1)),
-            None if not each.get("color") else tuple(int(c) for c in each["color"]),  # type: ignore[arg-type]
-        )
-        for each in categories
-    )
-
-
-def _whole_area(area: float) -> int:
-    """An area as an integer that is above, at or below each of COCO's limits as the area is.
-
-    >>> [_whole_area(area) for area in (1023.5, 1024.0, 1024.5, 7.1)]
-    [1023, 1024, 1025, 8]
-    """
-    up = math.ceil(area)
-    return up - 1 if up in _LIMITS and area < up else up

@@ -22,7 +22,8 @@ from pycocotools.coco import COCO
 
 from segengine.datasets._json import records
 from segengine.datasets._spans import SpanIndex
-from segengine.datasets.coco import CocoSource, _whole_area
+from segengine.datasets._coco import whole_area
+from segengine.datasets.coco import CocoSource
 from segengine.errors import MissingTruthError, SegengineError
 from segengine.instances.outlines import outline_runs
 from segengine.instances.rle import compress_runs, decompress_runs, runs_box, runs_mask
@@ -422,7 +423,7 @@ def test_conforms_and_travels() -> None:
 @FAST
 @given(st.floats(0, 20_000), st.sampled_from([32**2, 96**2]))
 def test_an_area_stays_on_its_side_of_the_limits(area: float, limit: int) -> None:
-    whole = _whole_area(area)
+    whole = whole_area(area)
     assert (whole < limit, whole > limit) == (area < limit, area > limit)
     assert abs(whole - area) <= 1
 
