@@ -25,7 +25,7 @@ from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
 from segengine.terms.nights import AlertSpec, BudgetSpec
 from segengine.terms.quantities import Duration, metres_of, seconds_of
-from segengine.urls import public_values
+from segengine.urls import public, public_values
 
 if TYPE_CHECKING:
     from segengine.types import Plugin
@@ -45,6 +45,8 @@ TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 """A field, or a brace that stands for itself."""
+DRAWN = (".json", ".geojson", ".xml")
+"""Suffixes of files in which objects were drawn."""
 MOST_CORNERS = 10_000
 """Of a zone."""
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
@@ -177,17 +179,17 @@ def _listed(names: Iterable[str]) -> str:
 
 
 class TruthSpec(Model):
-    """Label images to measure against. Omitted: a data set's own truth, or none."""
+    """What to measure against. Omitted: a data set's own truth, or none."""
 
     paths: list[str] = Field(
-        min_length=1,
-        description="Label images; {stem}, {name}, {path}, {parent}, {scene}, {frame} and {index} are "
-        "the frame's",
+        default_factory=list,
+        description="Label images, or files in which objects were drawn (COCO, Label Studio, CVAT, "
+        "labelme, QuPath); {stem}, {name}, {path}, {parent}, {scene}, {frame} and {index} are the frame's",
     )
     instances: str | None = Field(
         None,
-        description="Images of one number an object beside the labels, 0 where there is none; fields "
-        "as in paths",
+        description="Images of one number an object, 0 where there is none, beside the labels or, of "
+        "objects of one class, in their place; fields as in paths",
     )
     classes: list[str] | None = Field(
         None, description="Class names, in order of their pixel values; omitted = the segmenter's"
@@ -233,6 +235,18 @@ class TruthSpec(Model):
         return value
 
     @model_validator(mode="after")
+    def _files_go_together(self) -> TruthSpec:
+        if not self.paths and self.instances is None:
+            raise ValueError("paths: name at least one, or images of objects in instances")
+        if self.paths and not self.drawn and any(map(is_drawn, self.paths)):
+            raise ValueError("paths: are label images, or files of drawn objects; not some of both")
+        if self.drawn and self.instances is not None:
+            raise ValueError("instances: leave it out; the files of paths tell objects apart")
+        if self.drawn and self.values is not None:
+            raise ValueError("values: leave it out; the files of paths name their classes")
+        return self
+
+    @model_validator(mode="after")
     def _values_match_classes(self) -> TruthSpec:
         if self.values is not None:
             if self.classes is None or len(self.values) != len(self.classes):
@@ -244,6 +258,11 @@ class TruthSpec(Model):
         if isinstance(self.void, str) and not self.colors:
             raise ValueError("void: is a colour, and values holds none")
         return self
+
+    @property
+    def drawn(self) -> bool:
+        """Whether paths are files in which objects were drawn, not label images."""
+        return bool(self.paths) and all(map(is_drawn, self.paths))
 
     @property
     def colors(self) -> bool:
@@ -264,6 +283,11 @@ class TruthSpec(Model):
         if isinstance(value, str):
             return int(value[1:], 16)
         return value * 0x010101 if self.colors else value
+
+
+def is_drawn(path: str) -> bool:
+    """Whether truth lies in a file in which objects were drawn, by its suffix."""
+    return public(path).lower().endswith(DRAWN)
 
 
 def _color(value: Any) -> Any:

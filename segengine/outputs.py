@@ -27,7 +27,7 @@ import xxhash
 from segengine import asked
 from segengine.errors import JobError, SegengineError, StoreError
 from segengine.job import TruthSpec
-from segengine.measuring import truth as truths
+from segengine.measuring.paths import candidates, ids_of
 from segengine.reader import Store
 from segengine.sources.listing import is_input
 from segengine.store.blobs import LocalObjects
@@ -131,7 +131,7 @@ class Inputs:
                 spec = TruthSpec.model_validate(block)
                 for name, scene in self._store.scenes.items():
                     for ref in scene.frames:
-                        yield from truths.candidates(spec, ref, name)
+                        yield from (*candidates(spec, ref, name), *ids_of(spec, ref, name))
 
 
 class Output:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from segengine.export._polygons import Polygon, Ring
+from segengine.instances.polygons import Polygon, Ring
 
 _POLE = 90 - 1e-9
 """Latitude from which on a point has any longitude."""

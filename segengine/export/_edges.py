@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.export._polygons import Ring
+from segengine.instances.polygons import Ring
 
 Points = NDArray[np.float64]
 """(n, 2) x, y."""

@@ -15,8 +15,8 @@ from segengine.export._antimeridian import cut
 from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
 from segengine.export._perimeter import perimeters
-from segengine.export._polygons import Polygon, Ring, oriented
 from segengine.export._shaping import Shaping, filled, shapes
+from segengine.instances.polygons import Polygon, Ring, oriented
 from segengine.placing import Placing
 from segengine.reader import SceneStore
 from segengine.stages.metrics_json import text

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segengine.errors import StoreError
 from segengine.export._features import crs_wkt, placed, to_lonlat
-from segengine.export._polygons import Polygon, Ring, oriented
+from segengine.instances.polygons import Polygon, Ring, oriented
 from segengine.placing import Placing
 from segengine.reader import SceneStore
 from segengine.store.keys import level_path

@@ -36,6 +36,14 @@ class Piece:
 def open_parts(store: Store, output: Output, kind: str, version: int, more: object = None) -> Parts:
     """Parts of an export of the instances, in the format `kind`; `more`: what else decides its bytes.
 
+    Raises as `stamp`.
+    """
+    return Parts(output, kind, stamp(store, version, more))
+
+
+def stamp(store: Store, version: int, more: object = None) -> str:
+    """Digest of the instances and of what else decides an export's bytes.
+
     Raises JobError where the store has no instances, DamagedStoreError where their table is damaged.
     """
     digest = xxhash.xxh3_64(f"{version} {store.classes} {more}".encode("utf-8", "surrogateescape"))
@@ -47,7 +55,7 @@ def open_parts(store: Store, output: Output, kind: str, version: int, more: obje
     seal = store.objects.book.seals.get(INSTANCE_TABLE)
     if seal is not None and seal.digest != whole.hexdigest():
         raise DamagedStoreError(f"{store.path}/{INSTANCE_TABLE}", CHANGED)
-    return Parts(output, kind, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def pieces(store: Store) -> Iterator[Piece]:

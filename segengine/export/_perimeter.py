@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segengine.export._polygons import Polygon
+from segengine.instances.polygons import Polygon
 
 
 def perimeters(wkt: str, outlines: Sequence[Sequence[Polygon]]) -> list[float | None]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.export._polygons import Polygon
 from segengine.export._rings import Corners, corners, outlines
 from segengine.fixed_point import to_fixed, to_float
 from segengine.ground import Ground
+from segengine.instances.polygons import Polygon
 from segengine.types import Labels
 
 _PIXELS = 1 << 21

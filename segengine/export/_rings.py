@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.compiled import compiled
-from segengine.export._polygons import Polygon, simple
+from segengine.instances.polygons import Polygon, simple
 
 FALLING, RISING = 1 | 8, 2 | 4
 """Patterns of a point where a region meets itself in a corner only."""

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from segengine.errors import JobError
 from segengine.export._instances import ROWS, Piece
-from segengine.export._polygons import Polygon, Ring
 from segengine.export._probability import Probability
 from segengine.ground import Ground
+from segengine.instances.polygons import Polygon, Ring
 from segengine.instances.rle import decode_crop
 from segengine.reader import SceneStore
 
@@ -65,7 +65,7 @@ class Shape:
 
 def shapes(scene: SceneStore, rows: Iterable[dict[str, Any]], shaping: Shaping) -> Iterator[Shape]:
     """Those of rows that have an outline and are large enough."""
-    from segengine.export._polygons import polygons
+    from segengine.instances.polygons import polygons
 
     ground, probability = scene.layout.placing.ground, Probability(scene)
     for row in rows:

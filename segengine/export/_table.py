@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segengine.export._features import Feature
-from segengine.export._polygons import Polygon
+from segengine.instances.polygons import Polygon
 from segengine.store.parquet import read_parquet
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from segengine.export._features import Feature, crs_wkt, features, to_lonlat, un
 from segengine.export._instances import Piece
 from segengine.export._objects import Objects
 from segengine.export._parts import joined
-from segengine.export._polygons import Ring
 from segengine.export._shaping import Shaping
+from segengine.instances.polygons import Ring
 from segengine.outputs import Output, claimed
 from segengine.reader import SceneStore, open_store
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,15 +17,17 @@ from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.corrections import scenes_corrected
-from segengine.datasets._labels import gray_codes
+from segengine.datasets._labels import gray_codes, void_type
 from segengine.errors import CorruptInputError, MissingTruthError
-from segengine.guards.schemes import filesystem
-from segengine.job import TRUTH_FIELD, TruthSpec, source_options
+from segengine.job import TruthSpec, source_options
+from segengine.measuring._npy import read_map
+from segengine.measuring.counted import scored
+from segengine.measuring.paths import candidates, ids_of, stat
 from segengine.registry import reader
 from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
-from segengine.sources._volumes import NIFTI, suffix_of, without_suffix
+from segengine.sources._volumes import NIFTI, suffix_of
 from segengine.store.blobs import Objects, zarr_store
 from segengine.types import Bool, FrameRef, Truth, TruthRef
 from segengine.urls import public
@@ -121,13 +121,16 @@ class LabelImages:
         uri, _, ids = truth.uri.partition(_AND)
         own = replace(truth, uri=uri)
         place = place_of(ref)
+        block = self.spec.model_dump_json(), self.trust
+        if not uri:
+            only = _objects(*block, own, ids, place, size).crop((slice(None), rows, cols))
+            return scored(only, inside)
         values, nodata = _values(own, place, size, rows, cols, self.trust, self.spec.colors)
         labels = map_labels(values, self.spec)
         seen, counted = (values, labels) if inside is None else (values[inside], labels[inside])
         unknown = unknown_values(seen, self.spec, counted, nodata)
         if not ids:
             return scored(Truth(labels[None], unknown=unknown), inside)
-        block = self.spec.model_dump_json(), self.trust
         whole = _objects(*block, own, ids, place, size).crop((slice(None), rows, cols))
         return scored(Truth(labels[None], whole.instances, whole.objects, unknown), inside)
 
@@ -138,13 +141,31 @@ class LabelImages:
         if size[0] * size[1] > _LARGEST:
             raise MissingTruthError(f"{ids}: objects of more than {_LARGEST:,} pixels are not read")
         everything = slice(0, size[0]), slice(0, size[1])
-        values, _ = _values(truth, place, size, *everything, self.trust, self.spec.colors)
-        labels = map_labels(values, self.spec)
         own = replace(truth, uri=ids)
-        found, nodata = _values(own, place, size, *everything, self.trust, False)
+        found, nodata = _values(own, place, size, *everything, self.trust, False, ids=True)
         instances = _ids(ids, found, nodata)
+        if truth.uri:
+            values, _ = _values(truth, place, size, *everything, self.trust, self.spec.colors)
+            labels = map_labels(values, self.spec)
+        else:
+            labels = self._labels_of(ids, instances)
+            labels[_is(found, nodata)] = np.iinfo(labels.dtype).max
         instances[labels == np.iinfo(labels.dtype).max] = 0
         return truth_of(labels, instances, objects_of_maps(instances, labels))
+
+    def _labels_of(self, ids: str, instances: NDArray[np.uint32]) -> NDArray[Any]:
+        """Labels where only objects are known, all of one class."""
+        classes = self.spec.classes or ()
+        ground = asked.background(classes)
+        things = [i for i in range(len(classes)) if i not in ground]
+        if len(things) != 1 or not ground:
+            raise MissingTruthError(
+                f"{ids}: says no classes; list background and one class in truth.classes, or name "
+                "label images in truth.paths"
+            )
+        dtype = void_type(len(classes))
+        labels: NDArray[Any] = np.where(instances > 0, things[0], ground[0]).astype(dtype)
+        return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +202,6 @@ class DataSetTruth:
             raise MissingTruthError(f"no truth at {truth.looked}")
         found: Truth = self.source.load_truth(ref, truth, rows, cols)
         return scored(found, inside)
-
-
-def scored(truth: Truth, inside: Bool | None) -> Truth:
-    """The maps of a window's truth where it counts (y, x) alone; None: everywhere."""
-    if inside is None or inside.all():
-        return truth
-    labels, instances = truth.labels.copy(), truth.instances
-    labels[:, ~inside] = np.iinfo(labels.dtype).max
-    if instances is not None:
-        instances = np.where(inside, instances, np.uint32(0))
-    return replace(truth, labels=labels, instances=instances)
 
 
 def of_job(job: Mapping[str, Any], classes: Sequence[str] | None = None) -> str:
@@ -233,40 +243,26 @@ def from_json(text: str) -> TruthProvider:
         base = from_json(block["base"]) if block["base"] else None
         return Corrected(base, block["corrections"], tuple(block["classes"]))
     if "truth" in block:
-        return LabelImages(TruthSpec.model_validate(block["truth"]), block.get("trust", False))
+        spec = TruthSpec.model_validate(block["truth"])
+        if spec.drawn:
+            from segengine.measuring.annotated import AnnotationFiles
+
+            return AnnotationFiles(spec)
+        return LabelImages(spec, block.get("trust", False))
     return DataSetTruth(reader(block["source"]["kind"], block["source"]))
-
-
-def candidates(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
-    """Paths where a frame's truth may lie, in the order of `truth.paths`."""
-    path = PurePosixPath(ref.name.partition("#")[0] if "#" in ref.name else ref.name)
-    if not ref.name.partition("#")[2].isdigit():
-        path = PurePosixPath(ref.name)
-    fields = {
-        "name": path.name,
-        "stem": without_suffix(path.name),
-        "path": without_suffix(str(path)),
-        "parent": str(path.parent) if str(path.parent) != "." else "",
-        "scene": scene,
-        "frame": str(ref.position),
-        "index": str(ref.index),
-    }
-
-    def fill(match: re.Match[str]) -> str:
-        if match[2] or match[3]:
-            return "{" if match[2] else "}"
-        return fields[match[1]]
-
-    return [TRUTH_FIELD.sub(fill, template) for template in spec.paths]
 
 
 def find_truth(spec: TruthSpec, ref: FrameRef, scene: str) -> TruthRef:
     """The first of a frame's candidates that exists, with the fingerprint of its size and time."""
     paths = candidates(spec, ref, scene)
     for path in paths:
-        found = _stat(path)
+        found = stat(path)
         if found is not None:
             return _with_ids(spec, ref, scene, TruthRef(path, found, ""))
+    if not paths:
+        (path,) = paths = ids_of(spec, ref, scene)
+        if (found := stat(path)) is not None:
+            return TruthRef(f"{_AND}{path}", found, "")
     return TruthRef("", "", " or ".join(paths))
 
 
@@ -274,8 +270,8 @@ def _with_ids(spec: TruthSpec, ref: FrameRef, scene: str, labels: TruthRef) -> T
     """A frame's labels with the image of its objects, where there is one."""
     if spec.instances is None:
         return labels
-    (path,) = candidates(spec.model_copy(update={"paths": [spec.instances]}), ref, scene)
-    mark = _stat(path)
+    (path,) = ids_of(spec, ref, scene)
+    mark = stat(path)
     if mark is None:
         return labels
     both = xxhash.xxh3_64_hexdigest(f"{labels.fingerprint} {mark}".encode())
@@ -300,33 +296,22 @@ def place_of(ref: FrameRef) -> int:
     return ref.index if ref.position and paged else ref.position
 
 
+def _is(values: NDArray[Any], nodata: float | None) -> Bool:
+    """Where a file says that nothing is known."""
+    return np.zeros(values.shape, np.bool_) if nodata is None else np.asarray(values == nodata)
+
+
 def _ids(uri: str, values: NDArray[Any], nodata: float | None) -> NDArray[np.uint32]:
     """Numbers of objects. Raises MissingTruthError for what is none."""
     if values.dtype == np.bool_:
         raise MissingTruthError(f"{uri}: has one bit a pixel, which tells no objects apart")
-    wide = values if nodata is None else np.where(values == nodata, values.dtype.type(0), values)
+    wide = np.where(_is(values, nodata), values.dtype.type(0), values)
     strange = (wide < 0) | (wide > _HIGHEST)
     if wide.dtype.kind == "f":
         strange |= ~(wide == np.floor(wide))
     if strange.any():
         raise MissingTruthError(f"{uri}: holds {wide[strange][0]}, which is no object's number")
     return wide.astype(np.uint32)
-
-
-def _stat(path: str) -> str | None:
-    if "://" not in path:
-        try:
-            info = os.stat(path)
-        except (OSError, ValueError):
-            return None
-        return xxhash.xxh3_64_hexdigest(f"{info.st_size} {info.st_mtime_ns}".encode())
-    try:
-        system, inner = filesystem(path)
-        about = system.info(inner)
-    except (OSError, ValueError):
-        return None
-    mark = about.get("ETag") or about.get("LastModified") or about.get("mtime")
-    return xxhash.xxh3_64_hexdigest(f"{about.get('size')} {mark}".encode())
 
 
 def map_labels(values: NDArray[Any], spec: TruthSpec) -> NDArray[Any]:
@@ -411,8 +396,13 @@ def _values(
     cols: slice,
     trust: bool,
     colors: bool,
+    *,
+    ids: bool = False,
 ) -> tuple[NDArray[Any], float | None]:
-    """Values of a window, and which of them is the file's nodata; with `colors` numbers of colours."""
+    """Values of a window, and which of them is the file's nodata; with `colors` numbers of colours.
+
+    ids: they are objects, of a colour image red + 256 green + 65,536 blue.
+    """
     uri = truth.uri
     suffix = PurePosixPath(public(uri)).suffix.lower()
     try:
@@ -422,7 +412,9 @@ def _values(
             return _volume_values(truth, place, size, rows, cols, colors), None
         if suffix == ".zarr":
             return _zarr_values(uri, place, size, rows, cols, colors), None
-        whole = _image_values(uri, truth.fingerprint, place == 0, size, colors)
+        if suffix == ".npy":
+            return _grays(uri, read_map(uri, place, size)[rows, cols], colors), None
+        whole = _image_values(uri, truth.fingerprint, place == 0, size, colors, ids)
     except MissingTruthError:
         raise
     except Exception as error:
@@ -432,7 +424,7 @@ def _values(
 
 @lru_cache(maxsize=2)
 def _image_values(
-    uri: str, fingerprint: str, first: bool, size: tuple[int, int], colors: bool
+    uri: str, fingerprint: str, first: bool, size: tuple[int, int], colors: bool, ids: bool
 ) -> NDArray[Any]:
     """A label image whole, of `size`; palette images give their indices, with `colors` their colours."""
     data = read_bytes(uri)
@@ -452,6 +444,8 @@ def _image_values(
             _png.require_pixels(data)
         if colors and image.mode in ("1", *_COLORED):
             return _numbers(np.asarray(image.convert("RGB")))
+        if ids and image.mode in ("RGB", "RGBA"):
+            return _numbers_of(np.asarray(image))
         if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
             raise MissingTruthError(_not_one_band(uri, image.mode))
         return _grays(uri, gray_codes(np.asarray(image), data), colors)
@@ -470,6 +464,12 @@ def _numbers(colors: NDArray[Any]) -> NDArray[np.uint32]:
     for band in range(3):
         found = found << np.uint32(8) | colors[..., band]
     return found
+
+
+def _numbers_of(colors: NDArray[Any]) -> NDArray[np.uint32]:
+    """(y, x) the object of each colour (y, x, band), as in COCO's panoptic PNGs; none where alpha is 0."""
+    found = _numbers(colors[..., 2::-1])
+    return found if colors.shape[-1] == 3 else np.where(colors[..., 3] > 0, found, np.uint32(0))
 
 
 def _grays(uri: str, values: NDArray[Any], colors: bool) -> NDArray[Any]:

@@ -20,9 +20,9 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from segengine.datasets._coco import whole_area
 from segengine.datasets._json import records
 from segengine.datasets._spans import SpanIndex
-from segengine.datasets._coco import whole_area
 from segengine.datasets.coco import CocoSource
 from segengine.errors import MissingTruthError, SegengineError
 from segengine.instances.outlines import outline_runs

@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from scipy import ndimage
 
 from segengine.export._features import placed, to_lonlat
-from segengine.export._polygons import oriented, polygons
+from segengine.instances.polygons import oriented, polygons
 from segengine.placing import Placing
 
 EARTH = Geod(ellps="WGS84")

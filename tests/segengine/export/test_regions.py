@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 
 from segengine.export import _regions
-from segengine.export._polygons import polygons
 from segengine.export._regions import regions
 from segengine.ground import Ground
+from segengine.instances.polygons import polygons
 
 VOID = 255
 

@@ -19,7 +19,8 @@ from segengine.commands.evaluate import evaluate
 from segengine.errors import JobError
 from segengine.job import TruthSpec
 from segengine.measuring.measures import Asked, MeasureSpec
-from segengine.measuring.truth import candidates, map_labels, unknown_values
+from segengine.measuring.paths import candidates
+from segengine.measuring.truth import map_labels, unknown_values
 from segengine.planning.layout import Cut, Probed, place
 from segengine.stages.aggregate import _told
 from segengine.stages.metrics_json import unknown_labels

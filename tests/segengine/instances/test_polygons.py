@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco
 
 from segengine.export._features import placed
-from segengine.export._polygons import oriented, polygons
 from segengine.export._table import well_known_binary
+from segengine.instances.polygons import oriented, polygons
 from segengine.instances.rle import (
     centroid,
     compress_runs,
