@@ -1,7 +1,8 @@
 """Label images of objects, one a frame: a number an object, 0 where there is none
 
 PNGs of 16 bits, or where a frame of the store has more objects than these count, TIFFs of 32 bits
-in the scene's place. Where objects overlap a pixel is of one of them. Such images are truth again, as `truth.instances`.
+in the scene's place. Where objects overlap a pixel is of one of them. Such images are truth again, as
+`truth.instances`.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ from segengine.fixed_point import to_fixed, to_float, total
 from segengine.metrics._classes import Named
 from segengine.metrics._frames import column, crowd_of, each, needed
 from segengine.metrics._rows import Rows, add, mean, over_classes, zeros
+from segengine.metrics._segments import Segments, shared
 from segengine.types import Labels, Metric, Prediction, Truth
 
 _MEANS = ("pq", "sq", "rq")
-_IDS = 32  # bits of an instance id
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,9 @@ class PanopticQuality(Named):
     def _frame(self, prediction: Prediction, truth: Truth) -> Rows:
         ids = needed(prediction.instances, "instances", "the prediction has none")
         true_ids = needed(truth.instances, "truth", "it has no instances")
-        ours = _Segments.of(self.as_true(prediction.labels), ids)
-        theirs = _Segments.of(self.scored(truth), true_ids)
-        shared, at = np.unique(theirs.places * len(ours.keys) + ours.places, return_counts=True)
-        t, p = shared // len(ours.keys), shared % len(ours.keys)
+        ours = Segments.of(self.as_true(prediction.labels), ids)
+        theirs = Segments.of(self.scored(truth), true_ids)
+        t, p, at = shared(theirs, ours)
         crowd = np.zeros(len(theirs.keys), np.bool_)
         if truth.objects is not None:
             crowds = column(truth.objects, "id")[crowd_of(truth.objects)]
@@ -142,39 +141,8 @@ class PanopticQuality(Named):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Segments:
-    """The segments of one side of a frame; that of class -1 is void."""
-
-    keys: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    """Pixels of each."""
-    places: NDArray[np.int64]
-    """(pixel,) which segment each is of."""
-
-    @classmethod
-    def of(cls, classes: NDArray[np.int32], ids: NDArray[np.uint32]) -> _Segments:
-        if ids.shape != classes.shape:
-            raise ValueError(f"instances: their shape is {ids.shape}, not {classes.shape}")
-        wide = classes.astype(np.int64) + 1 << _IDS
-        keys, places, sizes = np.unique(
-            np.where(classes < 0, 0, wide + ids.astype(np.int64)),
-            return_inverse=True,
-            return_counts=True,
-        )
-        return cls(keys, sizes, places.reshape(-1))
-
-    @property
-    def classes(self) -> NDArray[np.int64]:
-        return (self.keys >> _IDS) - 1
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        return self.keys & (1 << _IDS) - 1
-
-
 def _last_of_each(
-    crowds: NDArray[Any], segments: _Segments, crowd: NDArray[np.bool_]
+    crowds: NDArray[Any], segments: Segments, crowd: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Of the crowds of each class the one that comes last in the table; crowds: ids in its order."""
     place = {int(name): i for i, name in enumerate(crowds.tolist())}

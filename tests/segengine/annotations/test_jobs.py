@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "source": {"paths": [str(folder / "in")]},
             "segmenter": {"kind": "threshold", "method": "otsu", "instances": "components"},
-            "store": {"path": str(folder / "masks.zarr"), "chunk": 64, "shard": 64},
+            "store": {"path": str(folder / "masks.zarr"), "chunk": 16, "shard": 256},
         },
     )
     return folder
@@ -183,7 +183,7 @@ def test_a_store_without_objects_is_told_so(tmp_path: Path) -> None:
     segengine.run(
         {
             "source": {"paths": [str(tmp_path / "in")]},
-            "segmenter": {"kind": "threshold", "levels": [9]},
+            "segmenter": {"kind": "threshold", "method": "otsu"},
             "store": {"path": str(tmp_path / "m.zarr")},
         }
     )
