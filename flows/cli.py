@@ -202,7 +202,8 @@ def _export(args: argparse.Namespace) -> int:
     from segengine.guards.trust import trusting
 
     export = registry.load("exports", args.to)
-    given = {name: getattr(args, name) for name in ("simplify", "min_area", "holes", "redact")}
+    names = ("simplify", "min_area", "holes", "redact", "prefix")
+    given = {name: getattr(args, name) for name in names}
     options = {name: value for name, value in given.items() if value is not None}
     options |= {name: True for name in ("overwrite", "corrected") if getattr(args, name)}
     for name in options.keys() - inspect.signature(export).parameters.keys():
@@ -403,13 +404,13 @@ def _truth(args: argparse.Namespace) -> Any:
     options = {"classes": args.classes, "values": args.values, "void": args.void}
     options["instances"] = args.instances
     given = {k: v for k, v in options.items() if v is not None}
-    if args.truth is None:
+    if args.truth is None and args.instances is None:
         if given:
             raise JobError(f"--{next(iter(given))}: goes with --truth")
         return None
-    for path in args.truth:
+    for path in args.truth or ():
         require_served(path, "--truth")
-    paths = [_full(p) for p in args.truth]
+    paths = [_full(p) for p in args.truth or ()]
     if args.instances is not None:
         require_served(args.instances, "--instances")
         given["instances"] = _full(args.instances)
@@ -551,7 +552,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         type=_path,
         nargs="+",
-        help="label images, as in a job; default: the job's",
+        help="label images or annotation files, as in a job; default: the job's",
     )
     evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="class names, in order")
     evaluate.add_argument(
@@ -608,6 +609,9 @@ def _parser() -> argparse.ArgumentParser:
         "--corrected",
         action="store_true",
         help="png, coco: only frames put right by hand (`segengine review`), as they are then",
+    )
+    export.add_argument(
+        "--prefix", metavar="URL", help="label-studio: what goes before each frame's name"
     )
     show = add("show", _picture, "Draw a frame beside its mask.")
     add_store(show)

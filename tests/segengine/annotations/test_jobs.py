@@ -191,3 +191,20 @@ def test_a_store_without_objects_is_told_so(tmp_path: Path) -> None:
         with pytest.raises(JobError, match="has no instances to export"):
             registry.load("exports", kind)(str(tmp_path / "m.zarr"), to=str(tmp_path / "out"))
         assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_takes_images_of_ids_alone_and_a_prefix(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from segengine_flows.cli import main
+
+    ids = str(made / "ids" / "{stem}.png")
+    store = str(made / "masks.zarr")
+    assert main(["evaluate", store, "--instances", ids, "--classes", *CLASSES]) == 0
+    out = str(tmp_path / "out")
+    prefix = "/data/local-files/?d="
+    assert main(["export", store, "--to", "label-studio", "--prefix", prefix, "--out", out]) == 0
+    tasks = json.loads(Path(out, "tasks.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == [f"{prefix}a.png", f"{prefix}sub/b.png"]
+    assert main(["export", store, "--to", "cvat", "--prefix", "x", "--out", out]) == 2
+    assert "cvat takes no such option" in capsys.readouterr().err
