@@ -64,4 +64,5 @@ def objects(uri: str, picture: Picture, size: tuple[int, int]) -> Iterator[Drawn
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"annotation {each.get('id')} {what}") from error
         rle, crowd = compress_runs(runs), bool(each.get("iscrowd"))
-        yield Drawn(names[each["category_id"]], rle, crowd, 0, area, box)
+        kind = names[each["category_id"]]
+        yield Drawn(kind, rle, crowd=crowd, area=area, box=box)

@@ -54,13 +54,13 @@ def pairs(metric: Named, prediction: Prediction, truth: Truth) -> Pairs:
     first, second, common = first[both], second[both], common[both]
     union = theirs.sizes[first] + ours.sizes[second] - void[second] - common
     return Pairs(
-        theirs.classes[true],
-        ours.classes[found],
-        theirs.sizes[true],
-        _numbered(true)[first],
-        _numbered(found)[second],
-        common,
-        union,
+        true=theirs.classes[true],
+        found=ours.classes[found],
+        sizes=theirs.sizes[true],
+        first=_numbered(true)[first],
+        second=_numbered(found)[second],
+        common=common,
+        union=union,
     )
 
 
