@@ -655,8 +655,9 @@ def _remote_file(system: Any, root: str, url: str) -> _Found | None:
     except FileNotFoundError:
         return None
     if info["type"] == "directory":
-        found = system.find(root, detail=True)
-        if _suffix(name) in _ZARR or any(f"{root}/{m}" in found for m in _ZARR_METADATA):
+        # A bucket of a million objects is listed once, and not to learn that it is no array.
+        if _suffix(name) in _ZARR or any(_info(system, f"{root}/{m}") for m in _ZARR_METADATA):
+            found = system.find(root, detail=True)
             return _Found(name, url, _remote_zarr_fingerprint(root, found), zarr=True)
         return None
     return _remote_found(name, url, info, root, lambda path: _info(system, path))

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -330,3 +331,23 @@ def test_the_images_source_is_not_given_what_it_would_read_without_its_mask() ->
     with pytest.raises(CorruptInputError, match=r"has a\.tif\.msk beside it.*source\.kind: raster"):
         listing.kind_of(entry)
     assert Listing((entry,), (), "auto", frozenset(), beside).kind_of(entry) == "raster"
+
+
+def test_a_bucket_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segengine.guards import schemes
+
+    monkeypatch.setattr(schemes, "SERVED", (*schemes.SERVED, "memory"))
+    system = fsspec.filesystem("memory")
+    for i in range(5):
+        system.pipe(f"/listed-once/{i}.png", b"x")
+    calls, find = [], type(system).find
+
+    def counted(self: Any, path: str, *args: Any, **options: Any) -> Any:
+        calls.append(path)
+        return find(self, path, *args, **options)
+
+    monkeypatch.setattr(type(system), "find", counted)
+    for path in ("memory://listed-once", "memory://listed-once/*.png"):
+        calls.clear()
+        assert len(list_entries([path]).entries) == 5
+        assert len(calls) == 1
