@@ -15,27 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.engines import Engine
-from segengine.instances.join import first_pixels
+from segengine.segmenters._found import Found, predicted
 from segengine.segmenters._network import cast, check_bands
 from segengine.types import Color, Pixels, Prediction
 
 NEEDED = frozenset(("detection_boxes", "detection_classes", "detection_scores"))
 """Outputs that tell such a model."""
 _CUT = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """One object of a frame."""
-
-    label: int
-    """Index into the classes."""
-    score: float
-    box: tuple[float, float, float, float]
-    """x, y, width, height in pixels."""
-    corner: tuple[int, int]
-    """Row and column of the mask's first pixel."""
-    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,20 +57,11 @@ class Detector:
 
         `objects` of more than one frame has a further column, `frame`, from 0 on.
         """
-        from segengine.instances.rows import of_frames
-
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
-        shape = pixels.shape[:3]
-        labels = np.zeros(shape, np.uint8 if len(self.classes) <= 256 else np.uint16)
-        instances = np.zeros(shape, np.uint32)
-        tables = []
-        for i, frame in enumerate(pixels):
-            found = self._find(frame)
-            order = _draw(found, labels[i], instances[i])
-            tables.append(_table(found, order, (shape[1], shape[2])))
-        return Prediction(labels, instances=instances, objects=of_frames(tables))
+        found = [self._find(frame) for frame in pixels]
+        return predicted(found, (pixels.shape[1], pixels.shape[2]), len(self.classes))
 
-    def _find(self, frame: Pixels) -> list[_Found]:
+    def _find(self, frame: Pixels) -> list[Found]:
         """Objects of one frame (y, x, band), the best first."""
         if not isinstance(self.bands, int):
             frame = frame[..., [band - 1 for band in self.bands]]
@@ -102,7 +79,7 @@ class Detector:
             if mask.any():
                 y0, x0, y1, x1 = (boxes[i] * np.tile(frame.shape[:2], 2)).tolist()
                 box = (x0, y0, x1 - x0, y1 - y0)
-                found.append(_Found(int(labels[i]), float(scores[i]), box, corner, mask))
+                found.append(Found(int(labels[i]), float(scores[i]), box, corner, mask))
         return found
 
 
@@ -132,44 +109,3 @@ def _samples(low: float, high: float, count: int, size: int) -> tuple[slice, NDA
     at = at[inside]
     weights = np.clip(1 - np.abs(at[:, None] - np.arange(count)), 0, None)
     return slice(int(inside[0]), int(inside[-1]) + 1), weights
-
-
-def _draw(
-    found: list[_Found], labels: NDArray[Any], instances: NDArray[np.uint32]
-) -> NDArray[np.int64]:
-    """Draw the objects of a frame, the best on top; -> id of each, by first pixel in raster order.
-
-    One that is wholly covered gets an id after those that are seen.
-    """
-    drawn = np.zeros(labels.shape, np.int32)
-    for number, item in reversed(list(enumerate(found, 1))):
-        y, x = item.corner
-        at = slice(y, y + item.mask.shape[0]), slice(x, x + item.mask.shape[1])
-        labels[at][item.mask] = item.label
-        drawn[at][item.mask] = number
-    first = first_pixels(drawn, len(found))[1:]
-    ids = np.zeros(len(found) + 1, np.int64)
-    order = np.argsort(np.where(first < 0, drawn.size, first), kind="stable")
-    ids[1 + order] = np.arange(1, len(found) + 1)
-    instances[...] = ids[drawn]
-    return ids[1:]
-
-
-def _table(found: list[_Found], ids: NDArray[np.int64], size: tuple[int, int]) -> Any:
-    import pyarrow as pa
-
-    from segengine.instances.rle import encode_rle
-    from segengine.instances.rows import SCHEMA
-
-    rows = [
-        {
-            "id": int(ids[i]),
-            "class": item.label,
-            "score": item.score,
-            "bbox": list(item.box),
-            "area": int(item.mask.sum()),
-            "rle": encode_rle(item.mask, item.corner, size),
-        }
-        for i, item in sorted(enumerate(found), key=lambda pair: int(ids[pair[0]]))
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
