@@ -14,6 +14,7 @@ from segengine.engines import Engine, Precision
 from segengine.guards import onnx
 from segengine.guards import tensorflow as saved_models
 from segengine.guards.copies import add, copied
+from segengine.networks import ultralytics
 from segengine.networks.bundles import META, Bundle, check_architecture, is_bundle, opened
 from segengine.networks.trained import item_of, of_bundle, of_item, of_metadata
 from segengine.types import Trained
@@ -158,7 +159,8 @@ def open_file(
             opened = _open(copy, engine, precision, architecture, bands, channels, options)
         except ValueError as error:
             raise ValueError(str(error).replace(str(copy), path.name)) from error
-        told = of_metadata(onnx.metadata(copy)) if suffix == ".onnx" else None
+        said = onnx.metadata(copy) if suffix == ".onnx" else {}
+        told = of_metadata(said) or ultralytics.of_metadata(said)
         return replace(opened, digest=digest(copy), trained=told)
 
 

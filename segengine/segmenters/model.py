@@ -30,10 +30,12 @@ from segengine.networks import bundles
 from segengine.networks.crf import Crf
 from segengine.networks.scale import Scale
 from segengine.networks.temperature import Temperature
-from segengine.segmenters import _detector, _files, _proposals, maskrcnn
+from segengine.segmenters import _detector, _files, _heads, _proposals, maskrcnn
 from segengine.segmenters._augment import Augment, Augmented, augmented
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice
+from segengine.segmenters._finder import Finder
+from segengine.segmenters._heads import Head
 from segengine.segmenters._network import (
     Activation,
     Blended,
@@ -84,7 +86,11 @@ def create(
     options: Mapping[str, Any] | None = None,
     temperature: float | Mapping[str, float] | None = None,
     augment: Augment | None = None,
-) -> Network | Augmented | Detector | MaskRcnn | Proposer:
+    head: Head = "auto",
+    outputs: str | Mapping[str, str] | None = None,
+    min_score: float | None = None,
+    duplicates: float | None = None,
+) -> Network | Augmented | Detector | Finder | MaskRcnn | Proposer:
     """A network on disk as a segmenter.
 
     path: a file or folder of one of the formats in the table above. bands: 1-based numbers of the
@@ -103,7 +109,11 @@ def create(
     parameters by name. architecture, options: of a `.weights.h5`, as for `segengine.models.build`.
     temperature: what makes its probabilities as sure as they are right, a number or {scale: v,
     entropy: v}, from `segengine calibrate`; a bundle may hold its own. augment: flips, the mean of
-    the frame and its three flips, or d4, of all eight turns.
+    the frame and its three flips, or d4, of all eight turns. head: what the outputs mean, labels,
+    logits or probabilities of pixels, or objects as detections or yolo-seg give them; auto where the
+    model tells. outputs: the name of the output that counts, or of a head's, {boxes: name, ...}.
+    min_score: least score of an object. duplicates: IoU of boxes of a class above which the worse
+    goes.
     """
     cut = CUT if threshold is None else threshold
     check_options(bands, classes, window, overlap, batch, cut, resize)
@@ -112,6 +122,7 @@ def create(
         ("layout", layout, Layout),
         ("engine", engine, EngineName),
         ("precision", precision, Precision),
+        ("head", head, Head),
     ):
         if value is not None:
             check_choice(name, value, known)
@@ -134,6 +145,10 @@ def create(
                     "options": options,
                     "temperature": temperature,
                     "augment": augment,
+                    "head": head,
+                    "outputs": outputs,
+                    "duplicates": duplicates,
+                    "min_score": min_score,
                 }
                 return _finder(path, bundle, bands, scale, threshold, unused)
         opened = _files.open_model(
@@ -145,6 +160,25 @@ def create(
             _channels(classes, activation),
             options,
         )
+        asked_head = _heads.Asked(
+            head,
+            bands,
+            layout,
+            scale,
+            classes,
+            outputs,
+            window,
+            overlap,
+            resize,
+            min_score,
+            duplicates,
+        )
+        unused = {"activation": activation, "batch": batch, "threshold": threshold, "crf": crf}
+        finds = _heads.finder(
+            opened, asked_head, unused | {"temperature": temperature, "augment": augment}
+        )
+        if finds is not None:
+            return finds
         if _detector.NEEDED.issubset(opened.engine.outputs):
             for own, set_ in (("temperature", temperature), ("augment", augment)):
                 if set_ is not None:
@@ -165,6 +199,8 @@ def create(
             resize=resize,
             crf=crf,
             temperature=temperature,
+            head=head,
+            output=asked_head.output,
         )
         return augmented(found, augment)
     except OSError as error:
@@ -220,12 +256,15 @@ def network(
     crf: bool | Mapping[str, Any] = False,
     colors: tuple[Color, ...] = (),
     temperature: float | Mapping[str, float] | None = None,
+    head: Head = "auto",
+    output: str | None = None,
 ) -> Network:
     """An opened network as a segmenter; what is None is what the model says. Raises ValueError."""
     engine, bundle = opened.engine, opened.bundle
+    output = output or engine.outputs[0]
     if len(engine.input_shape) != 4:
         raise ValueError(f"it takes {engine.input_shape}; images have four axes, with the batch")
-    layout = layout or _layout(engine.input_shape)
+    layout = layout or _heads.layout_of(engine.input_shape)
     size = engine.input_shape[1:3] if layout == "nhwc" else engine.input_shape[2:4]
     takes = engine.input_shape[3 if layout == "nhwc" else 1]
     if bundle is not None:
@@ -243,7 +282,7 @@ def network(
         scale = trained.scale if scale is None else scale
         if window == "auto" and opened.context is None and size == (None, None):
             window = trained.window or "auto"
-    chosen = _bands(bands, takes)
+    chosen = _heads.chosen_bands(bands, takes)
     count = chosen if isinstance(chosen, int) else len(chosen)
     scaling = Scale.of(scale)
     scaling.check(count)
@@ -259,7 +298,6 @@ def network(
         free = size == (None, None) and window == "auto"
         sizes = [(n, n) for n in (side, *(range(side - 1, side - _STEPS, -1) if free else ()))]
     tried, shapes = _first_taken(engine, sizes, count, layout)
-    output = engine.outputs[0]
     taken = tried[1:3] if layout == "nhwc" else tried[2:]
     channels, margin = _output_channels(shapes[output], taken, layout)
     if margin:
@@ -269,6 +307,7 @@ def network(
     elif taken != sizes[0]:
         raise ValueError(f"window: the model takes {taken[0]}, and not {sizes[0][0]}; name it")
     labels = channels == 1 and output in engine.integers
+    activation = _meant(head, activation, labels, channels)
     if classes is None and trained is not None and trained.classes:
         classes = _fitting(trained.classes, channels, labels)
     names = _labelled(classes, activation, crf) if labels else _classes(classes, channels)
@@ -284,7 +323,7 @@ def network(
         scale=scaling,
         cut=cut,
         weights=digest,
-        activation="none" if labels else _activation(opened, channels, activation, tried),
+        activation="none" if labels else _activation(opened, output, channels, activation, tried),
         layout=layout,
         batch=None if batch == "auto" else batch,
         threshold=float(threshold),
@@ -330,24 +369,6 @@ def _channels(classes: Sequence[str] | None, activation: Activation | None) -> i
     if classes is None:
         return None
     return 1 if activation == "sigmoid" and len(classes) == 2 else len(classes)
-
-
-def _layout(shape: Shape) -> Layout:
-    """Channels come first where the second axis is short and fixed and the last is not shorter."""
-    second, last = shape[1], shape[3]
-    short = second is not None and second <= 64
-    return "nchw" if short and (last is None or last > (second or 0)) else "nhwc"
-
-
-def _bands(bands: Sequence[int] | int | None, takes: int | None) -> tuple[int, ...] | int:
-    if bands is None:
-        if takes is None:
-            raise ValueError("bands: the model does not say how many it takes; name them")
-        return takes
-    count = bands if isinstance(bands, int) else len(bands)
-    if takes is not None and count != takes:
-        raise ValueError(f"bands: {count} are named and the model takes {takes}")
-    return bands if isinstance(bands, int) else tuple(bands)
 
 
 def _resized(resize: Sequence[int], size: Shape) -> Resized:
@@ -438,14 +459,36 @@ def _classes(classes: Sequence[str] | None, channels: int) -> tuple[str, ...]:
     return tuple(classes)
 
 
+def _meant(
+    head: Head, activation: Activation | None, labels: bool, channels: int
+) -> Activation | None:
+    """The activation that a head asks for. Raises ValueError where the output is none such."""
+    if head == "labels" and not labels:
+        raise ValueError("head: the model's output holds no whole numbers, one a pixel")
+    if head not in ("logits", "probabilities"):
+        return activation
+    if labels:
+        raise ValueError(f"head: the model gives labels, and no {head}")
+    own: Activation = "none"
+    if head == "logits":
+        own = "sigmoid" if channels == 1 else "softmax"
+    if activation not in (None, own) and (head == "probabilities" or activation == "none"):
+        raise ValueError(f"activation: {activation} does not go with head: {head}; leave one out")
+    return activation or own
+
+
 def _activation(
-    opened: Opened, channels: int, asked: Activation | None, tried: tuple[int, ...]
+    opened: Opened,
+    output: str,
+    channels: int,
+    asked: Activation | None,
+    tried: tuple[int, ...],
 ) -> Activation:
     """What its output still lacks to be probabilities; never the same function twice.
 
     tried: the shape of a batch that it takes. Raises ValueError where nothing tells.
     """
-    ends_in = opened.ends_in
+    ends_in = opened.ends_in if output == opened.engine.outputs[0] else None
     if asked is None and opened.bundle is not None:
         check_choice("activation", opened.bundle.activation, Activation)
         asked = opened.bundle.activation  # type: ignore[assignment]
@@ -456,7 +499,7 @@ def _activation(
     logits: Activation = "sigmoid" if channels == 1 else "softmax"
     if ends_in == "linear":
         return logits
-    values = of_noise(opened.engine, tried)[opened.engine.outputs[0]]
+    values = of_noise(opened.engine, tried)[output]
     low, high = float(values.min()), float(values.max())
     if ends_in not in _BOUNDED and low < -SLACK:
         return logits
@@ -480,7 +523,7 @@ def _detect(
         raise ValueError(
             "classes: a detector's file has no names; give its label map in order, from 1 on"
         )
-    chosen = _bands(3 if bands is None else bands, engine.input_shape[3])
+    chosen = _heads.chosen_bands(3 if bands is None else bands, engine.input_shape[3])
     return Detector(engine, ("background", *classes), chosen, float(threshold), digest)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instances.pasting import THRESHOLD, paste, resized, steps
 from segengine.models.maskrcnn.config import Config
 from segengine.models.maskrcnn.preprocess import Prepared
 
-THRESHOLD = 0.5
 _SHIFT = np.array([0.0, 0.0, 1.0, 1.0])
 """matterport's normalised boxes end in their last pixel, not behind it."""
 Floats = NDArray[np.float32]
@@ -108,10 +108,10 @@ def _paste_matterport(mask: Floats, box: NDArray[np.int64], shape: tuple[int, in
     rows, cols = slice(max(y1, 0), min(y2, shape[0])), slice(max(x1, 0), min(x2, shape[1]))
     # skimage clips what a resize gives to the range of what it was given.
     soft = np.maximum(
-        _resized(
+        resized(
             np.pad(mask, 1),
-            _steps(mask.shape[0], y2 - y1, rows.start - y1, rows.stop - y1) + 1,
-            _steps(mask.shape[1], x2 - x1, cols.start - x1, cols.stop - x1) + 1,
+            steps(mask.shape[0], y2 - y1, rows.start - y1, rows.stop - y1) + 1,
+            steps(mask.shape[1], x2 - x1, cols.start - x1, cols.stop - x1) + 1,
         ),
         mask.min(),
     )
@@ -119,33 +119,5 @@ def _paste_matterport(mask: Floats, box: NDArray[np.int64], shape: tuple[int, in
 
 
 def _paste_torchvision(mask: Floats, box: Floats, shape: tuple[int, int]) -> Cutout:
-    padded = np.pad(mask, 1)
-    scale = np.float32(len(padded) / len(mask))
-    half = (box[2:] - box[:2]) * np.float32(0.5) * scale
-    centre = (box[2:] + box[:2]) * np.float32(0.5)
-    y1, x1 = (centre - half).astype(np.int64).tolist()  # cut towards 0, as published
-    y2, x2 = (centre + half).astype(np.int64).tolist()
-    rows = slice(max(y1, 0), max(y1, 0, min(y2 + 1, shape[0])))
-    cols = slice(max(x1, 0), max(x1, 0, min(x2 + 1, shape[1])))
-    steps = (
-        _steps(len(padded), max(last - first + 1, 1), part.start - first, part.stop - first)
-        for first, last, part in ((y1, y2, rows), (x1, x2, cols))
-    )
-    y, x = (np.clip(s, 0, len(padded) - 1) for s in steps)  # the border is held
-    return Cutout(rows.start, cols.start, _resized(padded, y, x) >= THRESHOLD)
-
-
-def _steps(old: int, new: int, start: int, stop: int) -> Floats:
-    """Where the pixels [start, stop) of `old` values resized to `new` lie among the old ones."""
-    return ((np.arange(start, stop) + 0.5) * (old / new) - 0.5).astype(np.float32)
-
-
-def _resized(image: Floats, y: Floats, x: Floats) -> Floats:
-    """Bilinear samples at the crossings of rows y and columns x, both inside the image."""
-    return _lerp(_lerp(image, y).T, x).T
-
-
-def _lerp(image: Floats, at: Floats) -> Floats:
-    low = np.minimum(at.astype(np.int64), len(image) - 2)
-    weight = (at - low)[:, None].astype(np.float32)
-    return image[low] * (1 - weight) + image[low + 1] * weight
+    (y, x), pasted = paste(mask, box, shape)
+    return Cutout(y, x, pasted)
