@@ -12,17 +12,21 @@ from typing import Any, Literal
 
 from segengine.engines import Shape
 from segengine.networks.scale import Scale
-from segengine.segmenters import _detections, _yoloseg
+from segengine.segmenters import _detections, _stardist, _yoloseg
+from segengine.segmenters._cellpose import MIN_SCORE, Cellpose
 from segengine.segmenters._detections import Detections
 from segengine.segmenters._files import Opened
 from segengine.segmenters._finder import Finder, Grid
 from segengine.segmenters._finder import Head as Finds
 from segengine.segmenters._network import Layout
+from segengine.segmenters._stardist import StarDist
 from segengine.segmenters._yoloseg import YoloSeg
 from segengine.types import Cell
 
-Head = Literal["auto", "labels", "logits", "probabilities", "detections", "yolo-seg"]
-FINDING = ("detections", "yolo-seg")
+Head = Literal[
+    "auto", "labels", "logits", "probabilities", "detections", "yolo-seg", "stardist", "cellpose"
+]
+FINDING = ("detections", "yolo-seg", "stardist", "cellpose")
 """Heads that find objects."""
 SCALE = {"divide": 255}
 """Of the values that detectors were trained on, where nothing says otherwise."""
@@ -105,6 +109,8 @@ def finder(opened: Opened, asked: Asked, unused: Mapping[str, Any]) -> Finder | 
     head = asked.head
     if head == "auto" and set(_detections.OUTPUTS[:3]) <= set(opened.engine.outputs):
         head = "detections"
+    elif head == "auto" and set(_stardist.OUTPUTS) <= set(opened.engine.outputs):
+        head = "stardist"
     elif head == "auto" and _is_yolo(opened, asked):
         head = "yolo-seg"
     if head not in FINDING:
@@ -117,7 +123,7 @@ def finder(opened: Opened, asked: Asked, unused: Mapping[str, Any]) -> Finder | 
             more = "; set min_score" if name == "threshold" else "; leave it out"
             raise ValueError(f"{name}: head {head} finds objects and has no use for it{more}")
     fed = Fed.of(opened, asked)
-    found, classes = (_yolo if head == "yolo-seg" else _torchvision)(opened, asked, fed)
+    found, classes = _MADE[head](opened, asked, fed)
     return Finder(
         head=found,
         classes=classes,
@@ -131,6 +137,7 @@ def finder(opened: Opened, asked: Asked, unused: Mapping[str, Any]) -> Finder | 
 def layout_of(shape: Shape) -> Layout:
     """Channels come first where that axis is short and fixed and the last is not shorter."""
     first, last = shape[-3], shape[-1]
+    short = first is not None and first <= 64
     short = first is not None and first <= 64
     return "nchw" if short and (last is None or last > (first or 0)) else "nhwc"
 
@@ -149,8 +156,11 @@ def chosen_bands(bands: Sequence[int] | int | None, takes: int | None) -> tuple[
 
 def _check(asked: Asked, opened: Opened) -> None:
     for name, value in (("min_score", asked.min_score), ("duplicates", asked.duplicates)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1
+        given_value: object = value
+        if given_value is not None and not (
+            isinstance(given_value, int | float)
+            and not isinstance(given_value, bool)
+            and 0 <= given_value <= 1
         ):
             raise ValueError(f"{name}: must be a number from 0 to 1, not {value!r}")
     given: object = asked.outputs
@@ -262,6 +272,78 @@ def _torchvision(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[s
         duplicates=asked.duplicates_or(_detections.DUPLICATES),
     )
     return head, ("background", *classes)
+
+
+def _stars(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ...]]:
+    outputs = opened.engine.outputs
+    names = tuple(asked.named.get(key, key) for key in _stardist.OUTPUTS)
+    if not set(names) <= set(outputs):
+        names = (asked.output,) if isinstance(asked.outputs, str) else outputs
+    if len(names) not in (1, 2):
+        raise ValueError(
+            f"head: stardist has outputs named prob and dist, and the model has {', '.join(outputs)}; "
+            f"name them, as in `outputs: {{prob: {outputs[0]}}}`"
+        )
+    head = StarDist(
+        engine=opened.engine,
+        names=tuple(str(name) for name in names),
+        scale=_by_frame(asked, fed, "stardist"),
+        layout=fed.layout,
+        min_score=asked.min_score_or(_stardist.MIN_SCORE),
+        overlap=asked.duplicates_or(_stardist.OVERLAP),
+    )
+    return head, _two(asked)
+
+
+def _cells(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ...]]:
+    if fed.layout != "nchw" or len(opened.engine.input_shape) != 4:
+        raise ValueError("head: cellpose takes (1, band, y, x)")
+    if asked.duplicates is not None:
+        raise ValueError("duplicates: no two objects of head cellpose overlap; leave it out")
+    head = Cellpose(
+        engine=opened.engine,
+        name=asked.output or opened.engine.outputs[0],
+        scale=_by_frame(asked, fed, "cellpose"),
+        min_score=asked.min_score_or(MIN_SCORE),
+    )
+    return head, _two(asked)
+
+
+_MADE = {
+    "detections": _torchvision,
+    "yolo-seg": _yolo,
+    "stardist": _stars,
+    "cellpose": _cells,
+}
+
+
+def _two(asked: Asked) -> tuple[str, ...]:
+    """Background, and the one class of a head that has no others. Raises ValueError."""
+    named = tuple(asked.classes or ("object",))
+    named = named[1:] if named[:1] == ("background",) else named
+    if len(named) != 1:
+        raise ValueError(f"classes: the model knows one kind of object, and {len(named)} are named")
+    return ("background", *named)
+
+
+def _by_frame(asked: Asked, fed: Fed, head: str) -> Scale | None:
+    """The job's scale; None: percentiles of whole frames. Raises ValueError."""
+    if asked.resize is not None:
+        raise ValueError(f"resize: head {head} sees frames at their own size; leave it out")
+    if asked.window == "auto" and None not in fed.sides:
+        raise ValueError(
+            f"window: the model takes {fed.sides[0]} x {fed.sides[1]} only; set `window: {fed.sides[0]}`"
+        )
+    if asked.scale is None:
+        if asked.window != "auto":
+            raise ValueError(
+                f"scale: head {head} takes values by the percentiles of a whole frame, which windows do "
+                "not see; name them, as in `scale: {range: [low, high]}`"
+            )
+        return None
+    scale = Scale.of(asked.scale)
+    scale.check(fed.count)
+    return scale
 
 
 def _scale(opened: Opened, asked: Asked, fed: Fed) -> Scale:

@@ -110,10 +110,10 @@ def create(
     temperature: what makes its probabilities as sure as they are right, a number or {scale: v,
     entropy: v}, from `segengine calibrate`; a bundle may hold its own. augment: flips, the mean of
     the frame and its three flips, or d4, of all eight turns. head: what the outputs mean, labels,
-    logits or probabilities of pixels, or objects as detections or yolo-seg give them; auto where the
-    model tells. outputs: the name of the output that counts, or of a head's, {boxes: name, ...}.
-    min_score: least score of an object. duplicates: IoU of boxes of a class above which the worse
-    goes.
+    logits or probabilities of pixels, or objects as detections, yolo-seg, stardist or cellpose give
+    them; auto where the model tells. outputs: the name of the output that counts, or of a head's,
+    {boxes: name, ...}. min_score: least score of an object. duplicates: IoU of boxes of a class
+    above which the worse goes; of stardist share of the smaller polygon.
     """
     cut = CUT if threshold is None else threshold
     check_options(bands, classes, window, overlap, batch, cut, resize)

@@ -291,6 +291,79 @@ def _near() -> list[Any]:
     ]
 
 
+def stars(path: Path, rays: int = 32, *, seed: int = 0, grid: int = 1, joint: bool = False) -> str:
+    """A drawn StarDist, channels last as Keras exports it; `joint`: with one output."""
+    rng = np.random.default_rng(seed)
+    given = {
+        "p": (rng.normal(size=(1, 3, 9, 9)) / 3).astype(np.float32),
+        "d": (rng.normal(size=(rays, 3, 5, 5)) / 4).astype(np.float32),
+        "middle": np.float32(7),
+        "about": np.float32(1),
+    }
+    nodes = [
+        node("Transpose", ["images"], ["first"], perm=[0, 3, 1, 2]),
+        node("Conv", ["first", "p"], ["pc"], pads=[4] * 4, strides=[grid] * 2),
+        node("Conv", ["first", "d"], ["dc"], pads=[2] * 4, strides=[grid] * 2),
+        node("Sigmoid", ["pc"], ["ps"]),
+        node("Tanh", ["dc"], ["dt"]),
+        node("Mul", ["dt", "about"], ["dm"]),
+        node("Add", ["dm", "middle"], ["da"]),
+        node("Transpose", ["ps"], ["prob"], perm=[0, 2, 3, 1]),
+        node("Transpose", ["da"], ["dist"], perm=[0, 2, 3, 1]),
+    ]
+    if joint:
+        nodes.append(node("Concat", ["prob", "dist"], ["both"], axis=3))
+    outputs = ["both"] if joint else ["prob", "dist"]
+    return saved(path, nodes, given, [1, "h", "w", 3], outputs)
+
+
+def disc_stars(path: Path) -> str:
+    """A StarDist that finds discs."""
+    nodes, given = _discs()
+    given |= {
+        "zeros": np.zeros((32, 1, 1, 1), np.float32),
+        "radius": np.full(32, RADIUS + 0.05, np.float32),
+    }
+    nodes = [node("Transpose", ["last"], ["images"], perm=[0, 3, 1, 2]), *nodes]
+    nodes += [
+        node("Conv", ["score", "zeros", "radius"], ["rays"]),
+        node("Transpose", ["score"], ["prob"], perm=[0, 2, 3, 1]),
+        node("Transpose", ["rays"], ["dist"], perm=[0, 2, 3, 1]),
+    ]
+    for one in nodes:  # the input is channels last
+        one.input[:] = [
+            "images" if n == "last" else "first" if n == "images" else n for n in one.input
+        ]
+        one.output[:] = ["first" if n == "images" else n for n in one.output]
+    return saved(path, nodes, given, [1, "h", "w", 3], ["prob", "dist"])
+
+
+def disc_cells(path: Path, side: int | str = "n") -> str:
+    """A Cellpose whose flows go to the middles of discs, and a style vector, which nobody needs."""
+    reach = 2 * RADIUS
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    near = y**2 + x**2 <= reach**2
+    given = _CONSTANTS | {
+        "mean": np.full((1, 3, 1, 1), 1 / 3, np.float32),
+        "to": np.stack([y * near, x * near])[:, None] / np.float32(30),
+        "five": np.float32(5),
+        "steep": np.float32(20),
+    }
+    nodes = [
+        node("Conv", ["images", "mean"], ["bright"]),
+        node("Sub", ["bright", "half"], ["above"]),
+        node("Relu", ["above"], ["lit"]),
+        node("Conv", ["lit", "to"], ["away"], pads=[reach] * 4),
+        node("Tanh", ["away"], ["unit"]),
+        node("Mul", ["unit", "five"], ["flow"]),
+        node("Mul", ["above", "steep"], ["inside"]),
+        node("Concat", ["flow", "inside"], ["output"], axis=1),
+        node("GlobalAveragePool", ["above"], ["style"]),
+    ]
+    sides = [f"{side}{axis}" for axis in "hw"] if isinstance(side, str) else [side] * 2
+    return saved(path, nodes, given, [1, 3, *sides], ["output", "style"])
+
+
 def session(path: str, batch: Array) -> list[Array]:
     """All outputs, by ONNX Runtime itself."""
     import onnxruntime

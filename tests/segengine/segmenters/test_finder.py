@@ -51,6 +51,15 @@ KINDS = {
     "detector": lambda folder: create(
         finders.disc_detector(folder / "d.onnx"), window=50, classes=["disc"]
     ),
+    "stardist": lambda folder: create(
+        finders.disc_stars(folder / "s.onnx"), window=64, scale={"divide": 255}
+    ),
+    "cellpose": lambda folder: create(
+        finders.disc_cells(folder / "c.onnx", 64),
+        head="cellpose",
+        window=64,
+        scale={"divide": 255},
+    ),
 }
 
 
@@ -82,9 +91,9 @@ def test_discs_of_a_scene_are_each_found_once(kind: str, tmp_path: Path, new_ben
     assert first == second
 
 
-@pytest.mark.parametrize("name", ["ships", "people"])
+@pytest.mark.parametrize("name", ["ships", "people", "cells"])
 def test_a_job_of_the_manual_finds_them(name: str, bench: Any) -> None:
-    """deployments/jobs/ships.yaml and people.yaml, with a network that finds discs."""
+    """deployments/jobs/ships.yaml, people.yaml and cells.yaml, with networks that find discs."""
     data = yaml.safe_load((JOBS / f"{name}.yaml").read_text())
     picture, ids = finders.discs(7, (130, 170), 25)
     if name == "ships":
@@ -92,6 +101,10 @@ def test_a_job_of_the_manual_finds_them(name: str, bench: Any) -> None:
         data["segmenter"]["window"] = 64
         bench.put("a.zarr", picture)
         del data["source"]["bands"]
+    elif name == "cells":
+        path = finders.disc_stars(bench.root / "m.onnx")
+        data["segmenter"] |= {"window": 64, "overlap": 0.5, "scale": {"divide": 255}}
+        bench.put("a.zarr", picture)
     else:
         path = finders.disc_detector(bench.root / "m.onnx")
         data["segmenter"]["min_score"] = 0.6  # of a disc's fit

@@ -1,0 +1,102 @@
+"""Cellpose's head: its published steps written again with SciPy, and objects whose flows are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+import segengine
+from segengine.segmenters._cellpose import masks
+from segengine.segmenters.model import create
+from tests.segengine.segmenters import finders
+
+Array = np.ndarray[Any, Any]
+
+
+def followed(flows: Array, inside: Array) -> Array:
+    """(n, 2) where pixels end: `steps_interp` of version 4, whose `grid_sample` has its corners so."""
+    size = np.array(inside.shape, float)
+    field = np.where(inside, flows / 5, 0)
+    at = np.stack(np.nonzero(inside), 1).astype(float)
+    for _ in range(200):
+        there = (at * size / (size - 1) - 0.5).T
+        at += np.stack([map_coordinates(f, there, order=1, mode="grid-constant") for f in field], 1)
+        at = np.clip(at, 0, size - 1)
+    return at.astype(int)
+
+
+def grown(ends: Array, inside: Array) -> Array:
+    """`get_masks_torch`, pixel by pixel: seeds by ascending count grow over bins of more than two."""
+    counts: dict[tuple[int, int], int] = {}
+    for y, x in ends.tolist():
+        counts[y, x] = counts.get((y, x), 0) + 1
+    around = [(a, b) for a in range(-2, 3) for b in range(-2, 3)]
+    seeds = [
+        (n, p)
+        for p, n in sorted(counts.items())
+        if n > 10 and all(counts.get((p[0] + a, p[1] + b), 0) <= n for a, b in around)
+    ]
+    owner: dict[tuple[int, int], int] = {}
+    for number, (_, seed) in enumerate(sorted(seeds, key=lambda s: s[0]), 1):
+        part = {seed}
+        for _ in range(5):
+            near = {(y + a, x + b) for y, x in part for a in (-1, 0, 1) for b in (-1, 0, 1)}
+            part = {p for p in near if counts.get(p, 0) > 2}
+        owner |= dict.fromkeys(part, number)
+    ids = np.zeros(inside.shape, int)
+    ids[inside] = [owner.get((y, x), 0) for y, x in ends.tolist()]
+    for number in np.unique(ids[ids > 0]):
+        if (ids == number).sum() > 0.4 * ids.size:
+            ids[ids == number] = 0
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_go_where_the_published_steps_lead(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = (70, 85)
+    hills = gaussian_filter(rng.normal(size=size), 5)
+    flows = np.stack(np.gradient(hills))
+    flows = (5 * flows / np.maximum(np.hypot(*flows), 1e-9)).astype(np.float32)
+    inside = hills > np.quantile(hills, 0.4)
+    wanted = grown(followed(flows, inside), inside)
+    found = masks(flows, inside)
+    assert len(np.unique(wanted)) > 4
+    # an end that lies on the border of two bins may fall into either
+    same = 0
+    for number in np.unique(wanted[wanted > 0]):
+        values, counts = np.unique(found[wanted == number], return_counts=True)
+        same += counts[values > 0].max(initial=0)
+    assert same >= 0.99 * (wanted > 0).sum()
+    assert abs(int((found > 0).sum()) - int((wanted > 0).sum())) <= 0.01 * inside.sum()
+
+
+def test_discs_are_told_apart_and_scored(tmp_path: Path) -> None:
+    """A whole frame by percentiles; those that touch are two."""
+    picture, ids = finders.discs(3, (90, 120), 12, apart=2 * finders.RADIUS + 1)
+    path = finders.disc_cells(tmp_path / "c.onnx")
+    found = segengine.predict(
+        picture, create(path, head="cellpose", classes=["cell"], scale={"divide": 255})
+    )
+    np.testing.assert_array_equal(found.instances, ids)
+    scores = found.objects.column("score").to_numpy()
+    assert ((scores > 0.9) & (scores <= 1)).all()
+    percent = segengine.predict(picture, create(path, head="cellpose"))
+    np.testing.assert_array_equal(percent.instances > 0, ids > 0)
+    every = create(path, head="cellpose", scale={"divide": 255}, min_score=1)
+    assert segengine.predict(picture, every).objects.num_rows == 0
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
+    path = finders.disc_cells(tmp_path / "c.onnx")
+    for options, said in (
+        ({"duplicates": 0.5}, r"^duplicates: no two objects of head cellpose overlap"),
+        ({"window": 64}, r"^scale: head cellpose takes values by the percentiles"),
+        ({"layout": "nhwc"}, r"^head: cellpose takes \(1, band, y, x\)|^bands: "),
+    ):
+        with pytest.raises(ValueError, match=said):
+            create(path, head="cellpose", **options)  # type: ignore[arg-type]

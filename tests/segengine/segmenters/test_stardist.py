@@ -1,0 +1,82 @@
+"""StarDist's head: against the package's own suppression and drawing, on drawn networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segengine
+from segengine.segmenters._finder import Finder
+from segengine.segmenters.model import create
+from tests.segengine.segmenters import finders
+
+Array = np.ndarray[Any, Any]
+
+
+def published(prob: Array, dist: Array, grid: int, size: tuple[int, int]) -> tuple[Array, Array]:
+    """Ids (y, x) and scores, by the package."""
+    from stardist.geometry import polygons_to_label
+    from stardist.nms import non_maximum_suppression
+
+    points, scores, rays = non_maximum_suppression(
+        dist, prob, grid=(grid, grid), nms_thresh=0.4, prob_thresh=0.5
+    )
+    return polygons_to_label(rays, points, size, prob=scores), scores
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("grid", "joint"), [(1, False), (2, False), (1, True)])
+def test_objects_are_those_of_the_package(
+    tmp_path: Path, noise: Any, seed: int, grid: int, joint: bool
+) -> None:
+    path = finders.stars(tmp_path / "s.onnx", seed=seed, grid=grid, joint=joint)
+    frame = noise(seed, (64, 96, 3))
+    segmenter = create(path, head="stardist" if joint else "auto", scale={"divide": 255})
+    assert isinstance(segmenter, Finder)
+    assert segmenter.classes == ("background", "object")
+    found = segengine.predict(frame, segmenter)
+    batch = (frame[None] / np.float32(255)).astype(np.float32)
+    values = np.concatenate(finders.session(path, batch), axis=-1)[0]
+    ids, scores = published(values[..., 0], values[..., 1:], grid, (64, 96))
+    # Corners of the package's intersections are whole numbers: of overlaps near the limit a few differ.
+    own = set(found.objects.column("score").to_pylist())
+    both = own & set(scores.tolist())
+    assert len(both) >= 0.95 * max(len(own), len(scores)) > 1
+    either = (found.labels > 0) | (ids > 0)
+    assert ((found.labels > 0) & (ids > 0)).sum() >= 0.98 * either.sum()
+    kept = {i + 1 for i, score in enumerate(scores.tolist()) if score in both}
+    for row in found.objects.to_pylist():
+        mine = found.instances == row["id"]
+        theirs, counts = np.unique(ids[mine], return_counts=True)
+        if row["score"] in both and mine.any() and set(theirs.tolist()) <= kept:
+            assert counts.max() == mine.sum()
+
+
+def test_without_a_scale_the_percentiles_of_a_frame_count(tmp_path: Path, noise: Any) -> None:
+    """csbdeep's `normalize(image, 1, 99.8)`, and a size that is no multiple of anything."""
+    path = finders.stars(tmp_path / "s.onnx", seed=5)
+    frame = noise(5, (50, 71, 3), "uint16")
+    low, high = np.percentile(frame, [1, 99.8])
+    scaled = ((frame - low) / (high - low + 1e-20)).astype(np.float32)
+    batch = np.pad(scaled, ((0, 14), (0, 25), (0, 0)), mode="symmetric")[None]
+    prob, dist = (values[0, :50, :71] for values in finders.session(path, batch))
+    ids, _ = published(prob[..., 0], dist, 1, (50, 71))
+    found = segengine.predict(frame, create(path))
+    assert ((found.labels > 0) != (ids > 0)).mean() < 0.01
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
+    path = finders.stars(tmp_path / "s.onnx")
+    yolo = finders.yolo(tmp_path / "y.onnx")
+    for file, options, said in (
+        (path, {"window": 64}, r"^scale: head stardist takes values by the percentiles"),
+        (path, {"classes": ["a", "b"]}, r"^classes: the model knows one kind of object, and 2"),
+        (path, {"resize": [64, 64]}, r"^resize: head stardist sees frames at their own size"),
+        (yolo, {"head": "stardist"}, r"^window: the model takes 64 x 64 only; set `window: 64`"),
+        (path, {"outputs": {"prob": "dis"}}, r"^outputs\.prob: the model has no output 'dis'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            create(file, **options)  # type: ignore[arg-type]
