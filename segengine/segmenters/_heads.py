@@ -278,7 +278,7 @@ def _stars(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
     outputs = opened.engine.outputs
     names = tuple(asked.named.get(key, key) for key in _stardist.OUTPUTS)
     if not set(names) <= set(outputs):
-        names = (asked.output,) if isinstance(asked.outputs, str) else outputs
+        names = (asked.outputs,) if isinstance(asked.outputs, str) else outputs
     if len(names) not in (1, 2):
         raise ValueError(
             f"head: stardist has outputs named prob and dist, and the model has {', '.join(outputs)}; "
@@ -286,7 +286,7 @@ def _stars(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
         )
     head = StarDist(
         engine=opened.engine,
-        names=tuple(str(name) for name in names),
+        names=names,
         scale=_by_frame(asked, fed, "stardist"),
         layout=fed.layout,
         min_score=asked.min_score_or(_stardist.MIN_SCORE),

@@ -112,8 +112,8 @@ def corners(points: NDArray[Any], rays: Floats) -> Floats:
     """(n, rays, 2) y and x of star polygons."""
     angles = np.linspace(0, 2 * np.pi, rays.shape[1], endpoint=False)
     directions = np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    found = rays[..., None] * directions + points[:, None, :]
-    return found.astype(np.float32)
+    found: Floats = (rays[..., None] * directions + points[:, None, :]).astype(np.float32)
+    return found
 
 
 def suppressed(points: NDArray[np.int64], rays: Floats, overlap: float) -> list[int]:
@@ -147,7 +147,7 @@ def _object(point: NDArray[np.int64], score: float, rays: Floats, size: Cell) ->
     from skimage.draw import polygon
 
     ys, xs = corners(point[None], rays[None])[0].T
-    rows, cols = polygon(ys, xs, size)
+    rows, cols = polygon(ys, xs, size)  # type: ignore[no-untyped-call]
     if not len(rows):
         return None
     top, left = int(rows.min()), int(cols.min())
