@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +49,7 @@ class OnnxEngine:
     """A session on one ONNX file. Raises ValueError where the file does not load."""
 
     def __init__(self, path: Path) -> None:
-        onnx.check(path, path.parent)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        # Otherwise the first bytes say what the file is; ONNX is what was checked.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.intra_op_num_threads = threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        # Threads that spin for work starve the other workers of the machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        available = onnxruntime.get_available_providers()
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[p for p in wanted if p in available]
-            )
-        except Exception as error:
-            raise ValueError(f"not an ONNX model that loads: {reason(error)}") from error
+        self._session = _session(path)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise ValueError(f"the model takes {len(inputs)} inputs, not one")
@@ -98,6 +81,44 @@ class OnnxEngine:
 
     def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return run_once(self, shape)
+
+
+class Joint:
+    """A session on an ONNX file that takes several arrays at once, as a decoder of prompts does."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = _session(path)
+        self.inputs = tuple(i.name for i in self._session.get_inputs())
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, fed: Mapping[str, NDArray[Any]]) -> Outputs:
+        """Every output by name, floats as float32."""
+        found = self._session.run(list(self.outputs), dict(fed))
+        return {n: as_float(v) for n, v in zip(self.outputs, found, strict=True)}
+
+
+def _session(path: Path) -> Any:
+    """A session on a file that passed its guard. Raises ValueError."""
+    onnx.check(path, path.parent)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # Otherwise the first bytes say what the file is; ONNX is what was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.intra_op_num_threads = threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Threads that spin for work starve the other workers of the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    available = onnxruntime.get_available_providers()
+    try:
+        found = onnxruntime.InferenceSession(
+            str(path), options, providers=[p for p in wanted if p in available]
+        )
+    except Exception as error:
+        raise ValueError(f"not an ONNX model that loads: {reason(error)}") from error
+    return found
 
 
 def _shape(shape: list[Any]) -> Shape:

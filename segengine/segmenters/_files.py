@@ -217,7 +217,7 @@ def of_keras(
         )
     view, ends_in = context(model), _keras.last_activation(model)
     if engine == "openvino":
-        _needs("openvino")
+        needs("openvino")
         from segengine.engines import openvino
 
         return Opened(openvino.from_keras(model, precision), view, ends_in, bundle)
@@ -278,14 +278,14 @@ def _onnx(path: Path, engine: EngineName | None, precision: Precision) -> Opened
     if engine == "openvino":
         return _openvino(path, precision)
     _plain(engine, "onnxruntime", precision)
-    _needs("onnxruntime")
+    needs("onnxruntime")
     from segengine.engines import onnxruntime
 
     return _of(onnxruntime.OnnxEngine(path))
 
 
 def _openvino(path: Path, precision: Precision) -> Opened:
-    _needs("openvino")
+    needs("openvino")
     from segengine.engines import openvino
 
     return _of(openvino.OpenVinoEngine(path, precision))
@@ -305,7 +305,13 @@ def _plain(engine: EngineName | None, own: EngineName, precision: Precision) -> 
         )
 
 
-def _needs(package: str) -> None:
+def digest_of_texts(*texts: str) -> str:
+    """Of digests and what else decides, in their order."""
+    return xxhash.xxh3_128_hexdigest("\n".join(texts).encode())
+
+
+def needs(package: str) -> None:
+    """Raise ValueError where an engine's package is not installed."""
     import importlib.util
 
     if importlib.util.find_spec(package) is None:

@@ -88,6 +88,8 @@ class Finder:
     trained: Trained | None = None
     """What its model says of the images that it learned from."""
     colors: tuple[Color, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    """That it takes alone; empty: any."""
     corner: Cell = (0, 0)
     """First pixel of the windows, in their frames."""
     size: Cell | None = None
@@ -110,6 +112,8 @@ class Finder:
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError where pixels of so many bands cannot be labelled."""
         check_bands(self.bands, bands, dtype)
+        if self.dtypes and dtype not in self.dtypes:
+            raise ValueError(f"the model takes pixels of {', '.join(self.dtypes)}, not of {dtype}")
 
     def at(self, corner: Cell, size: Cell) -> Self:
         """It, for windows at a corner of frames of a size."""
