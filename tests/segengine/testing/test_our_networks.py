@@ -19,6 +19,7 @@ from segengine.reference import create_segmenter
 from segengine.testing import SegmenterTests
 from tests.segengine.models.maskrcnn import h5
 from tests.segengine.models.maskrcnn.drawn import draw_matterport
+from tests.segengine.segmenters import sams
 from tests.segengine.segmenters import test_kerashub as kerashub
 
 pytestmark = [
@@ -81,6 +82,15 @@ def ensemble(folder: Path) -> dict[str, Any]:
     return {"kind": "ensemble", "members": [member, {**member, "window": 96}]}
 
 
+def anything(folder: Path) -> dict[str, Any]:
+    """An encoder and a decoder, asked at a few points of each window."""
+    files = {
+        "encoder": sams.encoder(folder / "e.onnx"),
+        "decoder": sams.decoder(folder / "d.onnx"),
+    }
+    return {"kind": "sam", **files, "points": 2, "window": 64, "min_score": 0.1}
+
+
 NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "unet": unet,
     "model": pooled,
@@ -92,6 +102,7 @@ NETWORKS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "sharpmask": proposals("sharpmask"),
     "keras-hub": preset,
     "ensemble": ensemble,
+    "sam": anything,
 }
 
 
