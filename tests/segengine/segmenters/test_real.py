@@ -71,7 +71,7 @@ def lines(seed: int) -> tuple[np.ndarray[Any, Any], list[tuple[int, int, int, in
     return np.asarray(page), boxes
 
 
-def test_text_of_rapidocr_s_detector(tmp_path: Path, cache: Path, record_property: Any) -> None:
+def test_text_of_rapidocr_s_detector(tmp_path: Path, cache: Path) -> None:
     """PP-OCRv4's detector marks the core of each line: every line is hit, and nothing beside them."""
     folder = wheel(cache, "rapidocr-onnxruntime", "1.4.4")
     model = checked(folder / "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", TEXT)
