@@ -8,7 +8,7 @@ from itertools import chain, groupby
 from typing import Any
 
 from segengine import asked
-from segengine.annotations.shapes import Patch
+from segengine.datasets.annotations.shapes import Patch
 from segengine.export._instances import pieces
 from segengine.export._targets import Target
 from segengine.instances.rle import decode_crop

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segengine.annotations.cvat import HEAD, TAIL, image
+from segengine.datasets.annotations.cvat import HEAD, TAIL, image
 from segengine.export._drawn import pictures
 from segengine.export._instances import stamp
 from segengine.export._targets import targets

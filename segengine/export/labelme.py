@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from segengine.annotations.labelme import document
+from segengine.datasets.annotations.labelme import document
 from segengine.export._drawn import pictures
 from segengine.export._instances import stamp
 from segengine.export._targets import targets

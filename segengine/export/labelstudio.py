@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from segengine import asked
-from segengine.annotations.labelstudio import interface, task
+from segengine.datasets.annotations.labelstudio import interface, task
 from segengine.export._drawn import pictures
 from segengine.export._instances import stamp
 from segengine.export._targets import targets

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from segengine.annotations.qupath import document
+from segengine.datasets.annotations.qupath import document
 from segengine.export._drawn import Pictured, pictures
 from segengine.export._instances import stamp
 from segengine.export._targets import targets

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from segengine.annotations.drawn import Painted, painted
-from segengine.annotations.formats import FORMATS, pictures_in
-from segengine.annotations.pictures import Picture
+from segengine.datasets.annotations.drawn import Painted, painted
+from segengine.datasets.annotations.formats import FORMATS, pictures_in
+from segengine.datasets.annotations.pictures import Picture
 from segengine.errors import (
     CorruptInputError,
     MissingTruthError,

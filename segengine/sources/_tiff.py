@@ -303,7 +303,14 @@ class _Reader:
             or self.number(tags, 339, 1) not in (1, 2)
         )
         return Table(
-            height, width, rows, cols, size, offsets.reshape(shape), counts.reshape(shape), voids
+            height=height,
+            width=width,
+            rows=rows,
+            cols=cols,
+            size=size,
+            offsets=offsets.reshape(shape),
+            counts=counts.reshape(shape),
+            voids=voids,
         )
 
     def digest(self, places: dict[int, tuple[int, int]]) -> str:

@@ -22,9 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.annotations.drawn import Drawn
-from segengine.annotations.pictures import Picture, listed, object_of, whole, worded
-from segengine.annotations.shapes import NOTHING, Patch, Points, clipped, points_of, together
+from segengine.datasets.annotations.drawn import Drawn
+from segengine.datasets.annotations.pictures import Picture, listed, object_of, whole, worded
+from segengine.datasets.annotations.shapes import (
+    NOTHING,
+    Patch,
+    Points,
+    clipped,
+    points_of,
+    together,
+)
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._pillow import opened
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segengine.annotations import pictures
-from segengine.annotations.labelstudio import packed
+from segengine.datasets.annotations import pictures
+from segengine.datasets.annotations.labelstudio import packed
 from segengine.errors import MissingTruthError, SegengineError
 from segengine.types import Truth
 
@@ -288,7 +288,7 @@ def test_every_flipped_byte_is_truth_or_one_line(tmp_path: Path, name: str) -> N
 def test_memory_is_bounded_before_it_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (pictures, __import__("segengine.annotations.cvat", fromlist=["x"])):
+    for module in (pictures, __import__("segengine.datasets.annotations.cvat", fromlist=["x"])):
         monkeypatch.setattr(module, "LARGEST", 1 << 20)
     labelme_path, xml = tmp_path / "a.json", tmp_path / "a.xml"
     labelme_path.write_text('{"shapes": [], "imageData": "' + "A" * (8 << 20) + '"}')

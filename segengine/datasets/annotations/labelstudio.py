@@ -28,8 +28,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.annotations.drawn import Drawn
-from segengine.annotations.pictures import (
+from segengine.compiled import compiled
+from segengine.datasets._spans import digest, locate, span_of
+from segengine.datasets.annotations.drawn import Drawn
+from segengine.datasets.annotations.pictures import (
     LARGEST,
     Picture,
     items,
@@ -38,7 +40,7 @@ from segengine.annotations.pictures import (
     records_at,
     worded,
 )
-from segengine.annotations.shapes import (
+from segengine.datasets.annotations.shapes import (
     Patch,
     ellipse,
     filled,
@@ -47,8 +49,6 @@ from segengine.annotations.shapes import (
     rectangle,
     turned,
 )
-from segengine.compiled import compiled
-from segengine.datasets._spans import digest, locate, span_of
 from segengine.errors import SegengineError
 
 _PICTURES = ("image", "img", "picture", "photo")
@@ -278,7 +278,7 @@ def _result(place: int, kind: str, patch: Patch, size: tuple[int, int]) -> dict[
 
 def interface(classes: Sequence[tuple[str, Sequence[int]]]) -> bytes:
     """The labelling interface that takes such tasks: classes with their colours (red, green, blue)."""
-    from segengine.annotations.cvat import quoted
+    from segengine.datasets.annotations.cvat import quoted
 
     lines = ["<View>", '  <Image name="image" value="$image" zoom="true"/>']
     for tag, name in (("BrushLabels", "brush"), ("PolygonLabels", "polygon")):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segengine.annotations.drawn import Drawn
-from segengine.annotations.pictures import Picture, records_at
 from segengine.datasets._coco import (
     Id,
     catalog_of,
@@ -22,6 +20,8 @@ from segengine.datasets._coco import (
 )
 from segengine.datasets._json import parsed
 from segengine.datasets._spans import Span, SpanIndex, digest, locate, span_of
+from segengine.datasets.annotations.drawn import Drawn
+from segengine.datasets.annotations.pictures import Picture, records_at
 from segengine.instances.rle import compress_runs
 
 SECTIONS = ("images", "annotations", "categories")

@@ -16,9 +16,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from segengine.annotations.drawn import Drawn
-from segengine.annotations.pictures import Picture, items, listed, object_of, worded
-from segengine.annotations.shapes import MOST_POINTS, Patch, filled, points_of, together
+from segengine.datasets.annotations.drawn import Drawn
+from segengine.datasets.annotations.pictures import Picture, items, listed, object_of, worded
+from segengine.datasets.annotations.shapes import MOST_POINTS, Patch, filled, points_of, together
 
 _NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _OURS = uuid.UUID("4f7c1a52-2d5c-5c0e-9d5b-1d9a4e0f3b6a")

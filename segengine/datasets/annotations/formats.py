@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from segengine.annotations import coco, cvat, labelme, labelstudio, qupath
-from segengine.annotations.drawn import Drawn
-from segengine.annotations.pictures import Picture, items, object_of, whole
+from segengine.datasets.annotations import coco, cvat, labelme, labelstudio, qupath
+from segengine.datasets.annotations.drawn import Drawn
+from segengine.datasets.annotations.pictures import Picture, items, object_of, whole
 from segengine.errors import SegengineError
 from segengine.sources._files import open_input
 

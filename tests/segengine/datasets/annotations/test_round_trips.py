@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from segengine.annotations import cvat, labelstudio
+from segengine.datasets.annotations import cvat, labelstudio
 
 from .files import CLASSES, WRITERS, Object, masks_of, read
 

@@ -22,9 +22,10 @@ from xml.parsers import expat
 
 import numpy as np
 
-from segengine.annotations.drawn import Drawn
-from segengine.annotations.pictures import LARGEST, Picture, records_at, worded
-from segengine.annotations.shapes import (
+from segengine.datasets._spans import digest, locate, read_spans, span_of
+from segengine.datasets.annotations.drawn import Drawn
+from segengine.datasets.annotations.pictures import LARGEST, Picture, records_at, worded
+from segengine.datasets.annotations.shapes import (
     MOST_POINTS,
     Patch,
     clipped,
@@ -36,7 +37,6 @@ from segengine.annotations.shapes import (
     together,
     turned,
 )
-from segengine.datasets._spans import digest, locate, read_spans, span_of
 from segengine.errors import CorruptInputError, SegengineError, TransientInputError
 from segengine.sources._files import open_input
 

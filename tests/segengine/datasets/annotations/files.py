@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segengine.annotations import cvat, labelme, labelstudio, qupath
-from segengine.annotations.shapes import Patch
+from segengine.datasets.annotations import cvat, labelme, labelstudio, qupath
+from segengine.datasets.annotations.shapes import Patch
 from segengine.job import TruthSpec
 from segengine.measuring.annotated import AnnotationFiles
 from segengine.types import FrameRef, Truth

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given, settings
 from rasterio.features import rasterize
 
-from segengine.annotations import labelme, labelstudio
-from segengine.annotations.shapes import Patch, ellipse, filled, rectangle, together, turned
+from segengine.datasets.annotations import labelme, labelstudio
+from segengine.datasets.annotations.shapes import (
+    Patch,
+    ellipse,
+    filled,
+    rectangle,
+    together,
+    turned,
+)
 
 from .files import masks_of, read
 
