@@ -173,7 +173,14 @@ def create(
     if lacking:
         raise ValueError(f"decoder: {decoder}: has no {', '.join(lacking)}; is it an encoder?")
     places, third = (_grid(points), "") if grid else _points(prompts)
-    head = Sam(made, joint, places, grid, float(min_score), float(duplicates))
+    head = Sam(
+        encoder=made,
+        decoder=joint,
+        points=places,
+        grid=grid,
+        min_score=float(min_score),
+        duplicates=float(duplicates),
+    )
     return Finder(
         head=head,
         classes=("background", "object"),
