@@ -83,6 +83,10 @@ class TransientInputError(_PublicError):
     """An input that could not be read now and may be readable later (network, permissions)."""
 
 
+class MissingInputError(TransientInputError):
+    """An input that is not there: of one that was, the mask stays, marked gone."""
+
+
 class DeniedInputError(TransientInputError):
     """A server refuses an input: a signature has expired, or credentials are missing."""
 

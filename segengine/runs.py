@@ -240,9 +240,11 @@ class Run:
 
     def failed(self) -> Iterator[FailedFrame]:
         """Quarantined frames, after the last stage."""
-        yield from tables.unplaced_failures(self.plan)
+        unplaced = tables.unplaced_failures(self.plan)
+        yield from unplaced
+        told = {frame.name for frame in unplaced}
         for figures in self._figures.values():
-            yield from figures.failed()
+            yield from (frame for frame in figures.failed() if frame.name not in told)
 
     # ------------------------------------------------------------------------------------- stages
 

@@ -22,7 +22,7 @@ from segengine.placing import Placing
 from segengine.planning.layout import Cut
 from segengine.planning.scan import Scan, scanning
 from segengine.progress import result_of
-from segengine.sources._files import is_url
+from segengine.sources._files import is_url, with_remedy
 from segengine.sources._grid import Grid
 from segengine.sources.listing import counted, list_entries
 
@@ -72,7 +72,7 @@ def init(path: str = ".", out: str = "job.yaml") -> InitReport:
     except ValueError as error:
         raise JobError(str(error).replace("source.paths: ", "", 1).replace(place, path)) from error
     except TransientInputError as error:
-        raise SegengineError(f"{path}: {error}; try again later") from error
+        raise SegengineError(with_remedy(f"{path}: {error}")) from error
     seen = next(iter(scan.layouts.values()), None)
     if seen is None:
         reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"

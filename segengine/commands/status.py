@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from segengine.ahead import requested
 from segengine.progress import Alert, FailedFrame
 from segengine.reader import Store, open_store
-from segengine.stages.tables import SceneFigures
+from segengine.stages.tables import SceneFigures, failures_of
 from segengine.store.columns import counted
 from segengine.store.keys import LAYOUTS, layout_key, pack_key, table_key
 from segengine.store.kinds import MaskRecord
-from segengine.store.layouts import load_layout, load_unplaced
+from segengine.store.layouts import Unplaced, load_layout, load_layouts, load_unplaced
 from segengine.store.parquet import read_parquet
 from segengine.store.runs import History
 from segengine.store.seals import SealedObjects, damage_notices
@@ -140,14 +140,15 @@ def status(path: str) -> StatusReport:
     done = _all_done(store)
     scenes: list[SceneStatus] = []
     unplaced = load_unplaced(objects)
-    failed = [FailedFrame(u.name, None, None, u.kind, u.reason) for u in unplaced if not u.waits]
+    failed = _failures(objects, [each for each in unplaced if not each.waits])
+    named = {frame.name for frame in failed}
     waiting = tuple((u.name, u.reason) for u in unplaced if u.waits)
     _, names = objects.children(LAYOUTS)
     look = partial(_scene_status, store, done)
     for found in requested(names, look, objects.root):
         if found is not None:
             scenes.append(found[0])
-            failed += found[1]
+            failed += [frame for frame in found[1] if frame.name not in named]
     notices = tuple(damage_notices(objects))
     alerts = History.read(objects).alerts
     return StatusReport(
@@ -158,6 +159,12 @@ def status(path: str) -> StatusReport:
         alerts=alerts,
         waiting=waiting,
     )
+
+
+def _failures(objects: SealedObjects, unplaced: list[Unplaced]) -> list[FailedFrame]:
+    """Inputs that could not be looked at, with the scene of those that keep a mask."""
+    may_have = any(each.kind == "error" for each in unplaced)
+    return failures_of(unplaced, load_layouts(objects) if may_have else {})
 
 
 def _scene_status(

@@ -21,6 +21,7 @@ from segengine.fingerprint import area_mark, changes, digest, mask_keys, require
 from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.instances.cleaning import Cleaning
 from segengine.job import Job
+from segengine.planning.held import waits
 from segengine.planning.layout import Cut
 from segengine.planning.redo import Redo, lines, redone
 from segengine.planning.scan import Scan, scanning
@@ -197,8 +198,8 @@ class Plan:
         return self.states[layout.scene].pending
 
     def pending_places(self, layout: Layout) -> Iterator[Place]:
-        """Shards of a scene left to do, in raster order."""
-        for f, y, x in np.argwhere(~self.states[layout.scene].done):
+        """Shards of a scene that this run can work on, in raster order."""
+        for f, y, x in np.argwhere(self.states[layout.scene].todo):
             yield int(f), int(y), int(x)
 
     def task(self, layout: Layout, place: Place, **extra: Any) -> ShardTask:
@@ -602,7 +603,11 @@ def _state(
         broken=frozenset(place for scene, place in plan.broken if scene == layout.scene),
         reads=None if layout.mosaic is None else partial(plan.reads, layout),
     )
-    return read_state(wanted, log, has_singles, packed)
+    state = read_state(wanted, log, has_singles, packed)
+    if plan.scan.held and state.pending:
+        left = [(f, y, x) for f, y, x in np.argwhere(~state.done).tolist()]
+        state.held = waits(plan.scan.held, layout, left, partial(plan.reads, layout))
+    return state
 
 
 def _unrecorded(plan: Plan) -> list[str]:
@@ -656,6 +661,10 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if plan.scan.pruned:
         inputs = "1 input was" if plan.scan.pruned == 1 else f"{plan.scan.pruned:,} inputs were"
         yield f"{inputs} pruned by name, and left out"
+    held = sorted(plan.scan.held)
+    if held:
+        inputs = "1 input" if len(held) == 1 else f"{len(held):,} inputs"
+        yield f"{inputs} cannot be looked at now: what is stored of them stays ({named(held)})"
     yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:

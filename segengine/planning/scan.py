@@ -20,9 +20,11 @@ from segengine.errors import (
     SegengineError,
     TransientInputError,
 )
+from segengine.planning.held import as_known, keep, places_of, sort_out
 from segengine.planning.layout import Cut, Probed, homes, outgrown, place
 from segengine.progress import NowAndThen, Progress, result_of
 from segengine.registry import parameters, reader
+from segengine.sources._files import with_remedy
 from segengine.sources._growing import fresh, growing
 from segengine.store.layouts import OUTSIDE, WAITING, Layout, Unplaced
 from segengine.store.tombstones import Tombstones
@@ -63,11 +65,14 @@ class Scan:
     """Scenes of a map that are not there any more."""
     pruned: int = 0
     """Inputs that were pruned, and are left out."""
+    held: frozenset[str] = frozenset()
+    """Names of inputs that cannot be looked at now: what is stored of them stays as it is."""
 
     @property
     def frames(self) -> int:
         """All frames there are, placed or not; those gone are not counted."""
-        return len(self.unplaced) + sum(
+        nowhere = len(self.unplaced) - len(places_of(self.unplaced, self.layouts))
+        return nowhere + sum(
             int((~layout.gone).sum()) if layout.stacked else layout.shape[0] * (not layout.gone[0])
             for layout in self.layouts.values()
         )
@@ -109,7 +114,7 @@ def scanning(
     except TransientInputError as error:
         said = str(error)
         where = "" if said.startswith("source.") else "source.paths: "
-        raise SegengineError(f"{where}{said}; try again later") from error
+        raise SegengineError(f"{where}{with_remedy(said)}") from error
     listed = len(listing.entries)
     listing = _without_pruned(listing, spec, pruned)
     left_out = listed - len(listing.entries)
@@ -121,7 +126,9 @@ def scanning(
     away = {u.name: u for u in outside if u.reason == where} if unchanged_source and where else {}
     placed_names = {n for layout in previous.values() for n in layout.names if not mapped}
     probes: list[Probed] = []
-    bad = [Unplaced(each.name, each.uri, "", each.kind, each.reason) for each in listing.unlisted]
+    alike = {n: la for n, la in previous.items() if (la.mosaic is not None) == mapped}
+    found = sort_out(listing.unlisted, alike, entries)
+    bad = found.bad
     beyond: list[Unplaced] = []
     todo: list[Entry] = []
     for entry in listing.entries:
@@ -149,13 +156,18 @@ def scanning(
         if entry.name in before and (why := growing(entry, before[entry.name])):
             waiting.append(Unplaced(entry.name, entry.uri, "", WAITING, why))
             if entry.name in known:  # what is there of it stays as it is
-                entries[entry.name] = replace(entry, fingerprint=known[entry.name])
+                entries[entry.name] = as_known(entry, known[entry.name])
         elif isinstance(outcome, OutsideError):
             if entry.name not in placed_names:
                 kept_out = (entry.name, entry.uri, entry.fingerprint, OUTSIDE, where)
                 beyond.append(Unplaced(*kept_out))
         elif isinstance(outcome, Unplaced):
-            if entry.name not in placed_names:
+            if outcome.kind == "error" and entry.name in known:
+                found.held.add(entry.name)
+                bad.append(outcome)
+                if not mapped:
+                    entries[entry.name] = as_known(entry, known[entry.name])
+            elif entry.name not in placed_names:
                 bad.append(outcome)
         else:
             probes.append(Probed(entry, outcome))
@@ -165,11 +177,11 @@ def scanning(
         raise JobError(
             f"source.area: lies outside all of the {len(beyond):,} inputs; check its CRS"
         )
-    cannot_stat = {each.name for each in listing.unlisted}
+    held = frozenset(found.held)
     if mapped:
         from segengine.planning.mosaic import map_out
 
-        later = {each.name for each in (*bad, *waiting) if each.kind != "corrupt"}
+        later = held | {each.name for each in (*bad, *waiting) if each.kind != "corrupt"}
         maps = map_out(spec, previous, entries, probes, later, cut, unchanged_source)
         return Scan(
             layouts=maps.layouts,
@@ -182,14 +194,12 @@ def scanning(
             outside=maps.outside,
             vanished=maps.vanished,
             pruned=left_out,
+            held=held,
         )
     maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
     previous = {n: la for n, la in previous.items() if la.mosaic is None}
-    for layout in previous.values():  # not gone: it is still listed, only unreadable
-        for i, name in enumerate(layout.names):
-            if name in cannot_stat:
-                entries[name] = Entry(name, layout.uris[i], "unreadable")
-                bad = [b for b in bad if b.name != name]
+    entries = keep(entries, previous, found)
+    bad = [each for each in bad if each.name not in found.corrupt]  # a worker says so
     dropped = frozenset() if unchanged_source else outgrown(previous, probes)
     kept = {scene: layout for scene, layout in previous.items() if scene not in dropped}
     layouts = place(kept, entries, probes, cut)
@@ -205,6 +215,7 @@ def scanning(
         outside=len(beyond),
         beyond=_sorted(beyond),
         pruned=left_out,
+        held=held,
     )
 
 

@@ -37,6 +37,9 @@ class SceneState:
     """Shards that failed last time."""
     singles: bool = False
     """The scene is not packed: it has single records."""
+    held: NDArray[np.bool_] | None = None
+    """Shards whose input cannot be looked at now: if they are not done, they are left; None: there are
+    none."""
     records: dict[Place, MaskRecord] = field(default_factory=dict)
     """Mask records with failures, and all single ones."""
 
@@ -44,6 +47,11 @@ class SceneState:
     def pending(self) -> int:
         """Shards left to do."""
         return int(np.count_nonzero(~self.done))
+
+    @property
+    def todo(self) -> NDArray[np.bool_]:
+        """Those of them that this run can work on."""
+        return ~self.done if self.held is None else ~(self.done | self.held)
 
     @classmethod
     def empty(cls, grid: tuple[int, int, int], *, done: bool = False) -> SceneState:

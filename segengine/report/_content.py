@@ -133,12 +133,18 @@ def _quarantine(frames: Any) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    failed = arrow_column(FAILED, pa.string())
-    chosen = frames.filter(pc.is_in(frames.column("status"), failed))
+    status, done = frames.column("status"), arrow_scalar("done", pa.string())
+    failed = pc.is_in(status, arrow_column(FAILED, pa.string()))
+    # Of what could not be looked at the mask of an earlier run stays, with the reason.
+    held = pc.and_(pc.equal(status, done), pc.greater(pc.binary_length(frames.column("reason")), 0))
+    chosen = frames.filter(pc.or_kleene(failed, held))
     columns = ["name", "scene", "frame", "status", "reason"]
-    named = chosen.slice(0, QUARANTINED).select(columns).to_pylist()
-    rows: list[dict[str, Any]] = public_values(named)
-    return rows
+    rows = [
+        row | {"status": "error" if row["status"] == "done" else row["status"]}
+        for row in chosen.slice(0, QUARANTINED).select(columns).to_pylist()
+    ]
+    found: list[dict[str, Any]] = public_values(rows)
+    return found
 
 
 def _left(frames: Any) -> dict[str, Any] | None:

@@ -8,16 +8,24 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, BinaryIO, Self, cast
 
-from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
+from segengine.errors import (
+    CorruptInputError,
+    DeniedInputError,
+    MissingInputError,
+    TransientInputError,
+)
 from segengine.guards.schemes import filesystem
 from segengine.sources._ranges import open_ranged
 from segengine.types import FrameRef, Unreadable
 
 _SAFE = 2**20
 """Bytes that are asked for as they are."""
+LATER = "try again later"
+"""What to do where a server cannot answer now."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -41,14 +49,21 @@ def open_failure(uri: str, error: BaseException) -> CorruptInputError | Transien
     """What it means that an input could not be opened or read, as the error to raise."""
     if isinstance(error, CorruptInputError | TransientInputError):
         return error
-    refused = _refused(error)
-    if refused is not None:
-        return DeniedInputError(f"access denied ({refused}): check credentials or the signature")
+    status = _status(error)
+    if status in (401, 403):
+        return DeniedInputError(f"access denied ({status}): check credentials or the signature")
+    if status in (404, 410):
+        return MissingInputError(f"no such file (HTTP {status})")
+    if status is not None:
+        return TransientInputError(f"{_told(status)}; {LATER}")
+    unreached = error.__cause__ if is_web(uri) and isinstance(error, FileNotFoundError) else None
+    if unreached is not None and not isinstance(unreached, FileNotFoundError):
+        return TransientInputError(f"cannot be reached: {one_line(unreached)}; {LATER}")
     if isinstance(error, IsADirectoryError):
         return CorruptInputError("is a directory")
     if isinstance(error, FileNotFoundError):
         dangling = not is_url(uri) and os.path.islink(uri)
-        return TransientInputError("dangling symbolic link" if dangling else "no such file")
+        return MissingInputError("dangling symbolic link" if dangling else "no such file")
     if isinstance(error, PermissionError):
         return TransientInputError("permission denied")
     if isinstance(error, OSError) and error.strerror:
@@ -56,16 +71,34 @@ def open_failure(uri: str, error: BaseException) -> CorruptInputError | Transien
     return TransientInputError(f"cannot be read: {one_line(error)}")
 
 
-def _refused(error: BaseException | None) -> int | None:
-    """The status with which a web server refused; None: something else went wrong.
+def with_remedy(said: str) -> str:
+    """A line on what cannot be reached now, which ends in what to do."""
+    return said if said.endswith(LATER) else f"{said}; {LATER}"
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The status with which a web server answered; None: something else went wrong.
 
     fsspec says of all that goes wrong that there is no such file, and keeps the reason as the cause.
     """
     while error is not None:
-        if getattr(error, "status", None) in (401, 403):
-            return cast("int", getattr(error, "status"))  # noqa: B009 - no class is known for it
+        found = getattr(error, "status", None)  # no class is known for it
+        if type(found) is int and found >= 400:
+            return found
         error = error.__cause__
     return None
+
+
+def _told(status: int) -> str:
+    """A status with its words, as RFC 9110 has them.
+
+    >>> _told(503), _told(599)
+    ('HTTP 503 (Service Unavailable)', 'HTTP 599')
+    """
+    try:
+        return f"HTTP {status} ({HTTPStatus(status).phrase})"
+    except ValueError:
+        return f"HTTP {status}"
 
 
 @contextmanager

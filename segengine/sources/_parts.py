@@ -436,12 +436,21 @@ def _band(source: Opens, dataset: Any, part: Part) -> int:
 def _scaled(dataset: Any, band: int, part: Part) -> Part:
     """A part with its file's scale and offset, where nothing else is said of these."""
     scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
-    told = part.scale is not None or part.offset is not None or (scale, offset) == (1.0, 0.0)
-    return part if told else replace(part, scale=scale, offset=offset)
+    told = part.scale is not None or part.offset is not None
+    if told or (scale, offset) == (1.0, 0.0):
+        return part
+    if scale == 0:
+        raise CorruptInputError("its file has a scale of 0, with which all of its pixels are alike")
+    return replace(part, scale=scale, offset=offset)
+
+
+def _changes(part: Part) -> bool:
+    """Whether scale and offset change its pixels: they keep their dtype where they do not."""
+    return part.scale not in (None, 1.0) or part.offset not in (None, 0.0)
 
 
 def _dtype(stored: str, part: Part) -> str:
-    if part.scale is not None or part.offset is not None:
+    if _changes(part):
         return "float32"
     # What is said of a file may be wrong: nothing of its values is lost for it.
     fits = part.dtype is not None and np.can_cast(stored, part.dtype, "safe")
@@ -499,7 +508,7 @@ def window_in(
     dataset: Any, layer: Layer, rows: slice, cols: slice
 ) -> tuple[NDArray[Any], Bool | None]:
     """Pixels (y, x, band) of a window of a layer's open file, and where they are valid."""
-    if all(p.scale is None and p.offset is None and p.nodata is None for p in layer.parts):
+    if not any(_changes(part) or part.nodata is not None for part in layer.parts):
         return read_window(dataset, layer.bands, layer.dtype, rows, cols)
     stored = str(np.result_type(*(dataset.dtypes[band - 1] for band in layer.bands)))
     raw, sure = read_window(dataset, layer.bands, stored, rows, cols)
@@ -509,7 +518,7 @@ def window_in(
         before = raw[..., i]
         if part.nodata is not None and not np.isnan(part.nodata):
             valid &= before != part.nodata
-        if part.scale is None and part.offset is None:
+        if not _changes(part):
             scaled[..., i] = before
             continue
         scale = 1.0 if part.scale is None else part.scale

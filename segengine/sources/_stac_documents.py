@@ -10,10 +10,10 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from segengine.errors import CorruptInputError
+from segengine.errors import CorruptInputError, TransientInputError
 from segengine.guards.schemes import filesystem
 from segengine.sources._files import is_url, is_web, open_failure
 
@@ -26,12 +26,32 @@ _TRIES = 6
 _LONGEST = 60.0
 """Seconds that a server may have us wait before another try."""
 _BUSY = frozenset((429, 500, 502, 503, 504))
+_REMEMBERED = 30.0
+"""Seconds for which a document that could not be had is not asked for again by the next shard."""
+_MOST_FAILED = 1000
+_FAILED: dict[str, tuple[float, TransientInputError]] = {}
+"""Until when, and why, by uri; of this process."""
 T = TypeVar("T")
 
 
 def read_document(uri: str) -> dict[str, Any]:
     """The JSON object at a path or URL. Raises CorruptInputError, TransientInputError."""
+    _FAILED.pop(uri, None)
     return parsed(patiently(lambda: _fetch(uri), uri))
+
+
+def read_again(uri: str) -> dict[str, Any]:
+    """The same for each of many shards: a server that could not answer is not waited for by all."""
+    failed = _FAILED.get(uri)
+    if failed is not None and monotonic() < failed[0]:
+        raise type(failed[1])(str(failed[1]))
+    try:
+        return read_document(uri)
+    except TransientInputError as error:
+        while len(_FAILED) >= _MOST_FAILED:
+            _FAILED.pop(next(iter(_FAILED)), None)
+        _FAILED[uri] = monotonic() + _REMEMBERED, error
+        raise
 
 
 def parsed(data: bytes) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _QUERY = re.compile(r'(?<=[^\s"])\?[^"\s]*(?=")')
 """Of a URL at the end of a JSON text: a signature is another each night."""
 _CODE = re.compile(r"[A-Za-z]{1,16}:[0-9A-Za-z.]{1,16}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _LONGEST_ID = 1000
 _MOST_ASSETS = 10_000
 _DTYPES = frozenset(
@@ -172,8 +173,10 @@ class _Choice:
         scale, offset = _number(said("scale")), _number(said("offset"))
         nodata = _number(said("nodata"), finite=False)
         told = scale is not None and offset is not None and nodata is not None
-        if (scale in (None, 1.0)) and (offset in (None, 0.0)):
-            scale = offset = None  # pixels keep their dtype
+        if scale == 0:
+            raise CorruptInputError(
+                f"its asset {self.key} has a scale of 0, with which all of its pixels are alike"
+            )
         dtype = said("data_type")
         dtype = dtype if isinstance(dtype, str) and dtype in _DTYPES else None
         return Part(
@@ -340,8 +343,11 @@ def _said(asset: Mapping[str, Any], index: int, name: str) -> Any:
 
 
 def _number(value: object, finite: bool = True) -> float | None:
-    if isinstance(value, str) and not finite and value.lower() in ("nan", "inf", "-inf"):
-        return float(value)
+    """A number, also where it is written as text; None: it is none."""
+    if isinstance(value, str):
+        if not finite and value.lower() in ("nan", "inf", "-inf"):
+            return float(value)
+        value = float(value) if len(value) <= 64 and _DECIMAL.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

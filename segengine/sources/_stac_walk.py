@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segengine.ahead import several
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, MissingInputError, TransientInputError
 from segengine.guards.schemes import filesystem, refusal
 from segengine.sources import _stac_parquet
 from segengine.sources._files import is_url, is_web, open_failure
@@ -189,7 +189,7 @@ def own_place(item: Mapping[str, Any]) -> str:
 
 def _unlisted(uri: str, error: CorruptInputError | TransientInputError) -> Unlisted:
     kind = "corrupt" if isinstance(error, CorruptInputError) else "error"
-    return Unlisted(_stem(uri), uri, str(error), kind)
+    return Unlisted(_stem(uri), uri, str(error), kind, isinstance(error, MissingInputError))
 
 
 def _name(uri: str, catalog: Mapping[str, Any]) -> str:
@@ -211,13 +211,12 @@ def _too_many(what: str) -> Unlisted:
 
 def _is_unknown(error: BaseException, document: _Document) -> bool:
     """True where nobody can say which items a catalog holds: they must not count as gone."""
-    missing = isinstance(error.__cause__, FileNotFoundError)
-    transient = isinstance(error, TransientInputError) and not missing
+    transient = isinstance(error, TransientInputError) and not isinstance(error, MissingInputError)
     return transient and is_url(document.uri) and not document.item
 
 
 def _is_missing(error: BaseException, uri: str) -> bool:
-    return isinstance(error.__cause__, FileNotFoundError) and not (is_url(uri) and not is_web(uri))
+    return isinstance(error, MissingInputError) and not (is_url(uri) and not is_web(uri))
 
 
 # Paths of a job

@@ -71,6 +71,8 @@ class Unlisted(NamedTuple):
     reason: str
     kind: str = "error"
     """`corrupt`: as it stands it will never be one; `error`: worth another look."""
+    missing: bool = False
+    """It is not there, though something names it: one that has a place has vanished."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,12 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 
-from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
+from segengine.errors import (
+    CorruptInputError,
+    MissingInputError,
+    MissingTruthError,
+    TransientInputError,
+)
 from segengine.sources import _apart, _gdal, _hollow, _mosaic, _parts, _tiff
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
@@ -377,8 +382,7 @@ class _Remote:
                 file.seek(0)
             return file
         except (CorruptInputError, TransientInputError) as error:
-            missing = isinstance(error.__cause__, FileNotFoundError)
-            if path == self.uri or not missing:
+            if path == self.uri or not isinstance(error, MissingInputError):
                 self.failures.append(error)
             raise FileNotFoundError(path) from error
 

@@ -16,7 +16,7 @@ from segengine.mosaics import Mosaic
 from segengine.sources._files import is_url, is_web, unreadable
 from segengine.sources._mosaic import Order
 from segengine.sources._signed import signed
-from segengine.sources._stac_documents import read_document
+from segengine.sources._stac_documents import read_again
 from segengine.sources._stac_items import Item, read_item
 from segengine.sources._stac_links import Reach
 from segengine.sources._stac_search import Block, Search
@@ -164,7 +164,7 @@ class StacSource:
             except (CorruptInputError, TransientInputError) as error:
                 kind = "corrupt" if isinstance(error, CorruptInputError) else "error"
                 return Unlisted(name, item.base, f"its asset {key}: {error}", kind)
-        told = [(part, public(part.uri), marks[part.uri]) for part in item.parts]
+        told = [(_marked(part), public(part.uri), marks[part.uri]) for part in item.parts]
         digest = xxhash.xxh3_64_hexdigest(repr((item.digest, told)).encode("utf-8", "replace"))
         return Entry(
             name=name,
@@ -245,7 +245,7 @@ class StacSource:
 
     def _item(self, uri: str) -> Item:
         # What it links to is compared with what was planned, and nothing else of it is opened.
-        return read_item(read_document(uri), uri, self.assets, Reach(trust=True))
+        return read_item(read_again(uri), uri, self.assets, Reach(trust=True))
 
     def _lost(self, ref: FrameRef) -> CorruptInputError | TransientInputError:
         """Why a frame has no parts any more: its item is there, and is no scene."""
@@ -259,6 +259,12 @@ class StacSource:
 
 
 _: type[Source] = StacSource
+
+
+def _marked(part: Part) -> Part:
+    """A part as its fingerprint has it: a scale of 1 is as none, which earlier releases kept it as."""
+    plain = part.scale in (None, 1.0) and part.offset in (None, 0.0)
+    return replace(part, scale=None, offset=None) if plain else part
 
 
 def _names(value: object) -> tuple[str, ...] | None:

@@ -55,6 +55,8 @@ def _places(plan: Plan, layout: Layout) -> list[Place]:
         return []
     if plan.drafts(layout) or plan.pending_of(layout) <= FEW:
         return []
+    if not plan.states[layout.scene].todo.any():
+        return []
     fitted = (
         not asked.surveys(plan.plugin) or plan.fits.get(plan.group(layout, 0) or "") is not None
     )

@@ -28,7 +28,7 @@ from segengine.stages.aggregate import Measurer
 from segengine.stages.budget import Budget
 from segengine.stages.metrics_json import WORST, add_figures, text
 from segengine.stages.segment import Counts
-from segengine.stages.tables import TABLES, SceneFigures
+from segengine.stages.tables import TABLES, SceneFigures, unplaced_failures
 from segengine.store.arrays import ArraySpec
 from segengine.store.keys import (
     COLORS,
@@ -257,10 +257,11 @@ def run_row(
     for figures in scenes.values():
         frames.update(figures.counts())
     failed = frames.total() - frames["done"] - frames["pending"] - frames["gone"]
-    failed += len(plan.scan.unplaced)
+    bad = unplaced_failures(plan)
+    failed += sum(frame.scene is None for frame in bad)
     return {
         "version": version("segengine"),
-        "exit_code": 5 if budget.words else 3 if failed else 0,
+        "exit_code": 5 if budget.words else 3 if failed or bad else 0,
         "computed": counts.computed,
         "left": plan.pending,
         "shards": plan.shards,

@@ -63,7 +63,7 @@ def segment(
     total = sum(
         int(np.count_nonzero(plan.undrafted[scene]))
         if scene in plan.undrafted
-        else plan.states[scene].pending
+        else int(np.count_nonzero(plan.states[scene].todo))
         for scene in plan.layouts
     )
     blank = 0
@@ -174,7 +174,7 @@ def _places(plan: Plan, layout: Layout, rows: Rows) -> Iterator[Place]:
     if plan.drafts(layout):
         todo = _rows_pending(plan, layout) & ~plan.states[layout.scene].drafted
     else:
-        todo = ~plan.states[layout.scene].done
+        todo = plan.states[layout.scene].todo
     if rows is not None:
         held = todo[rows]
         found = np.argwhere(held)
@@ -254,7 +254,7 @@ def _foreseeing(task: ShardTask, then: ShardTask | None) -> ShardTask:
 
 def _rows_pending(plan: Plan, layout: Layout) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """All shards of the frames of which any shard is left to do."""
-    pending = (~plan.states[layout.scene].done).any(axis=(1, 2), keepdims=True)
+    pending = plan.states[layout.scene].todo.any(axis=(1, 2), keepdims=True)
     return np.broadcast_to(pending, layout.grid)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from segengine import asked
@@ -58,6 +58,7 @@ def survey(
     groups = _groups(plan)
     if not groups:
         return
+    _refuse_held(plan, groups)
     by_batch: dict[str, _Group] = {}
     shards = sum(
         layout.shards if group.frame is None else len(layout.frame_shards(group.frame))
@@ -129,7 +130,7 @@ def _groups(plan: Plan) -> list[_Group]:
     return [
         group
         for group in found.values()
-        if group.frame is not None or any(plan.states[la.scene].pending for la in group.layouts)
+        if group.frame is not None or any(plan.states[la.scene].todo.any() for la in group.layouts)
     ]
 
 
@@ -204,6 +205,20 @@ def _resume(plan: Plan, group: _Group) -> None:
                 found: Surveyed = state["found"]
                 if not any(f.kind == "error" for _, f in found.failures):
                     group.found[batch.key] = found
+
+
+def _refuse_held(plan: Plan, groups: Iterable[_Group]) -> None:
+    """The same of one that cannot be looked at now."""
+    reasons = {each.name: each.reason for each in plan.scan.unplaced}
+    for layout in (la for group in groups if group.frame is None for la in group.layouts):
+        mosaic = layout.mosaic
+        names = layout.names if mosaic is None else [member.name for member in mosaic.members]
+        for name in names:
+            if name in plan.scan.held:
+                raise SegengineError(
+                    f"survey: {name}: {reasons.get(name, 'cannot be looked at now')}; the fit would "
+                    "miss it: mend it or run again later"
+                )
 
 
 def _refuse_errors(plan: Plan, found: Surveyed) -> None:

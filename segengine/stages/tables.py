@@ -8,7 +8,7 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from segengine.instances.rows import (
     shard_rows,
     with_centroids,
 )
+from segengine.planning.held import places_of
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.stages.metrics_json import text
@@ -35,7 +36,7 @@ from segengine.store.keys import (
     table_key,
 )
 from segengine.store.kinds import LOST, MaskRecord
-from segengine.store.layouts import Layout
+from segengine.store.layouts import Layout, Unplaced
 from segengine.store.records import SceneRecords
 from segengine.types import Color, Place
 from segengine.urls import public
@@ -264,8 +265,16 @@ def scene_figures(records: SceneRecords, layout: Layout, classes: int) -> SceneF
 
 
 def unplaced_failures(plan: Plan) -> list[FailedFrame]:
-    """Inputs whose header could not be read."""
-    return [FailedFrame(u.name, None, None, u.kind, u.reason) for u in plan.scan.unplaced]
+    """Inputs whose header could not be read, those among them that keep the mask of an earlier run."""
+    return failures_of(plan.scan.unplaced, plan.layouts)
+
+
+def failures_of(unplaced: Sequence[Unplaced], layouts: Mapping[str, Layout]) -> list[FailedFrame]:
+    """The same, of inputs without a place, and of scenes."""
+    known = places_of(unplaced, layouts)
+    return [
+        FailedFrame(u.name, *known.get(u.name, (None, None)), u.kind, u.reason) for u in unplaced
+    ]
 
 
 def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
@@ -283,7 +292,9 @@ def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
 
 
 def _frame_rows(plan: Plan, scenes: Mapping[str, SceneFigures]) -> Iterator[tuple[Any, ...]]:
-    """A row a frame, those without a place last."""
+    """A row a frame, those without a place last; one that cannot be looked at now says why."""
+    known = places_of(plan.scan.unplaced, plan.layouts)
+    why = {known[u.name]: u.reason for u in plan.scan.unplaced if u.name in known}
     for scene, figures in sorted(scenes.items()):
         layout = figures.layout
         for index in range(layout.shape[0]):
@@ -291,6 +302,7 @@ def _frame_rows(plan: Plan, scenes: Mapping[str, SceneFigures]) -> Iterator[tupl
             if ref.pruned:
                 continue
             status, reason = figures.status(index)
+            reason = reason or why.get((scene, index if layout.stacked else 0), "")
             yield (
                 scene,
                 index,
@@ -303,6 +315,8 @@ def _frame_rows(plan: Plan, scenes: Mapping[str, SceneFigures]) -> Iterator[tupl
                 text(public(reason)),
             )
     for u in plan.scan.unplaced:
+        if u.name in known:
+            continue
         yield (None, None, text(u.name), text(u.uri), None, None, None, u.kind, text(u.reason))
 
 

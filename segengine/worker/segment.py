@@ -27,6 +27,7 @@ from segengine.urls import public
 from segengine.worker.attempts import tried
 from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of
+from segengine.worker.givenup import is_worth_retry
 from segengine.worker.reading import Batch, Box, batches
 from segengine.worker.shard import Block, Labelled
 from segengine.worker.still import repeated, still_batches
@@ -171,7 +172,7 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
         there = asked.placed(segmenter, corner, (ref.height, ref.width))
         for frames, tiles, prediction in _predict(task, there, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
-    if not task.last and any(f.kind == "error" for f in failures):
+    if is_worth_retry(task, failures):
         return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
     failures += block.keep_gone(objects)
     return objects, block, failures

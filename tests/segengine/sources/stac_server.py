@@ -1,6 +1,6 @@
 """A STAC API on loopback: stac-fastapi's own application over items in memory, and files beside it.
 
-It can be busy (429), refuse what is not signed, and page for ever, as real ones do.
+It can be busy (429), fail by path, refuse what is not signed, and page for ever, as real ones do.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class State:
     """The most items in one answer."""
     signed: bool = False
     """Files need `?sig=<epoch>`, which has not passed."""
+    failing: dict[str, int] = field(default_factory=dict)
+    """Status with which requests for a path are answered, by its end."""
+    heads: bool = True
+    """Those for the head alone fail too."""
     asked: Counter[str] = field(default_factory=Counter)
     """Requests, by method and path."""
     refused: int = 0
@@ -168,6 +172,9 @@ def application(state: State, folder: Path | None) -> FastAPI:
     ) -> Response:
         path = request.url.path
         state.asked[f"{request.method} {path}"] += 1
+        for end, status in state.failing.items():
+            if path.endswith(end) and (state.heads or request.method != "HEAD"):
+                return Response("later", status)
         if state.busy and not path.startswith("/data"):
             state.busy -= 1
             return Response("later", 429, {"Retry-After": "0.05"})

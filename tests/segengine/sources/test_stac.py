@@ -102,6 +102,36 @@ def test_what_only_the_file_says_counts_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(layout).pixels[..., 0], pixels(1) * np.float32(0.25))
 
 
+@pytest.mark.parametrize("header", [False, True])
+@pytest.mark.parametrize("said", [{"scale": 1, "offset": 0}, {"scale": 1.0}, {"offset": 0}])
+def test_a_scale_of_one_is_the_items_too(
+    said: dict[str, float], header: bool, tmp_path: Path
+) -> None:
+    """It prevails over the file's as any other does, and pixels keep their dtype."""
+    item = make_item(tmp_path, "night", {"red": pixels(1)})
+    with rasterio.open(tmp_path / "night" / "red.tif", "r+") as file:
+        file.scales, file.offsets = (0.5,), (3.0,)
+    asset = item.assets["red"].extra_fields
+    asset["raster:bands"] = [{"nodata": 7, "data_type": "uint16", **said}]
+    if header:
+        place = [10, 0, 500_000, 0, -10, 5_000_000]
+        asset |= {"proj:shape": [40, 56], "proj:transform": place, "proj:code": "EPSG:32633"}
+    (layout,) = listed(save(tmp_path, item), assets=["red"]).layouts.values()
+    tile = read(layout)
+    assert (tile.pixels.dtype.name, layout.dtype) == ("uint16", "uint16")
+    np.testing.assert_array_equal(tile.pixels[..., 0], pixels(1))
+    np.testing.assert_array_equal(tile.valid, pixels(1) != 7)
+
+
+def test_a_scale_of_nothing_that_a_file_tells_is_corrupt(tmp_path: Path) -> None:
+    item = make_item(tmp_path, "night", {"red": pixels(1)})
+    with rasterio.open(tmp_path / "night" / "red.tif", "r+") as file:
+        file.scales, file.offsets = (0.0,), (3.0,)
+    ((kind, reason),) = reasons(listed(save(tmp_path, item), assets=["red"])).values()
+    assert kind == "corrupt"
+    assert "its file has a scale of 0" in reason
+
+
 @pytest.mark.parametrize(
     ("said", "dtype"), [("float32", "float32"), ("uint8", "uint16"), ("other", "uint16")]
 )

@@ -139,6 +139,23 @@ def test_scale_offset_nodata_and_dtype_of_both_versions() -> None:
     assert part.nodata != part.nodata
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [("7", 7), ("-9999.0", -9999), ("1e20", 1e20), (" 7", None), ("1_0", None), ("none", None)],
+)
+def test_a_number_may_be_written_as_text(said: str, found: float | None) -> None:
+    asset = {"href": "a.tif", "bands": [{"nodata": said, "raster:scale": "0.5"}]}
+    (part,) = read(with_assets(red=asset), "red").parts
+    assert (part.nodata, part.scale) == (found, 0.5)
+
+
+@pytest.mark.parametrize("scale", [0, 0.0, "0"])
+def test_a_scale_of_nothing_is_corrupt(scale: Any) -> None:
+    asset = {"href": "a.tif", "raster:bands": [{"scale": scale, "offset": 1}]}
+    problem = read(with_assets(red=asset), "red").problem
+    assert problem == "its asset red has a scale of 0, with which all of its pixels are alike"
+
+
 def test_what_others_order_scenes_by() -> None:
     found = read({**ITEM, "collection": "nights"}).attributes
     assert found == {
