@@ -271,10 +271,12 @@ def unplaced_failures(plan: Plan) -> list[FailedFrame]:
 
 def failures_of(unplaced: Sequence[Unplaced], layouts: Mapping[str, Layout]) -> list[FailedFrame]:
     """The same, of inputs without a place, and of scenes."""
-    known = places_of(unplaced, layouts)
-    return [
-        FailedFrame(u.name, *known.get(u.name, (None, None)), u.kind, u.reason) for u in unplaced
-    ]
+    known: dict[str, tuple[str | None, int | None]] = {**places_of(unplaced, layouts)}
+    found = []
+    for each in unplaced:
+        scene, frame = known.get(each.name, (None, None))
+        found.append(FailedFrame(each.name, scene, frame, each.kind, each.reason))
+    return found
 
 
 def write_tables(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
