@@ -554,6 +554,8 @@ class Trained:
     """Of a single channel."""
     window: int | None = None
     """Side of its windows, in pixels."""
+    doubts: tuple[str, ...] = ()
+    """What it says besides that cannot be meant, and is not used."""
 
 
 @runtime_checkable

@@ -13,8 +13,10 @@ it names is never run. Sources: Deepness' page "Adding metadata to ONNX model"; 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +42,42 @@ def of_metadata(pairs: Mapping[str, str]) -> Trained | None:
     said = {key: _value(text) for key, text in pairs.items() if key in _KNOWN}
     centimetres = _number(said.get("resolution"))
     mean, std = (_numbers(said.get(f"standardization_{what}")) for what in ("mean", "std"))
-    scale: dict[str, Any] = {"divide": 255}
-    if mean and std and len(mean) == len(std) and 0 not in std:  # Deepness takes both or none
-        scale |= {"mean": mean, "std": std}
+    both = mean and std and len(mean) == len(std) and 0 not in std  # Deepness takes both or none
     side = _number(said.get("tile_size", said.get("tiles_size")))
     threshold = _number(said.get("seg_thresh"))
-    return Trained(
+    found = Trained(
         by="its metadata",
         resolution=None if centimetres is None else _bounded(centimetres / 100),
-        scale=scale,
+        scale={"divide": 255} | ({"mean": mean, "std": std} if both else {}),
         classes=_numbered(said.get("class_names")),
         threshold=threshold if threshold is not None and 0 <= threshold <= 1 else None,
         window=int(side) if side is not None and 1 <= side <= 1 << 16 else None,
     )
+    used = {
+        "resolution": found.resolution is not None,
+        "standardization_mean": both,
+        "standardization_std": both,
+        "class_names": found.classes,
+        "seg_thresh": found.threshold is not None,
+        "tile_size": found.window is not None,
+        "tiles_size": found.window is not None,
+        "model_type": str(said.get("model_type")).lower() in _SEGMENTS,
+    }
+    doubts = tuple(f"{key} {_shown(said[key])}" for key in _KNOWN if key in said and not used[key])
+    return replace(found, doubts=doubts)
 
 
 _KNOWN = (
-    "resolution", "standardization_mean", "standardization_std", "class_names", "seg_thresh", "tile_size",
-    "tiles_size",
+    "model_type", "resolution", "standardization_mean", "standardization_std", "class_names", "seg_thresh",
+    "tile_size", "tiles_size",
 )  # fmt: skip
+_SEGMENTS = frozenset(("segmentor", "segmentation", "segmenter"))
+"""What Deepness calls networks that give each pixel a class."""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def of_bundle(bundle: Bundle) -> Trained | None:

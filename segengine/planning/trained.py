@@ -23,6 +23,8 @@ def mismatches(plan: Plan) -> Iterator[str]:
     """A line for each way in which the job reads other images than its model learned from."""
     trained = asked.trained(plan.plugin)
     if trained is not None:
+        for doubt in trained.doubts:
+            yield f"the model says {doubt} ({trained.by}), which is not used: set it in the job"
         yield from _resolution(trained, plan.layouts)
         yield from _bands(trained, plan)
         yield from _scale(trained, plan)

@@ -101,6 +101,22 @@ def test_the_job_overrules_and_a_mismatch_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_what_a_model_says_and_cannot_mean_is_told(tmp_path: Path) -> None:
+    odd = {"model_type": "Detector", "resolution": -5, "standardization_std": [0.5, 0, 0.1],
+           "class_names": {"0": "ground", "2": "roof"}, "seg_thresh": "high"}  # fmt: skip
+    path = write_model(tmp_path / "told.onnx", **DEEPNESS | odd)
+    found = run(tmp_path / "m.zarr", {"paths": [write_scene(tmp_path / "a.tif", 0.5)]}, path=path)
+    lines = [line for line in found.messages if "which is not used" in line]
+    assert [line.split(" (")[0] for line in lines] == [
+        'the model says model_type "Detector"',
+        "the model says resolution -5",
+        "the model says standardization_mean [0.2, 0.3, 0.4]",
+        "the model says standardization_std [0.5, 0, 0.1]",
+        'the model says class_names {"0": "ground", "2": "roof"}',
+        'the model says seg_thresh "high"',
+    ]
+
+
 def test_where_nothing_tells_metres_pixels_are_read_as_they_are(tmp_path: Path) -> None:
     path = write_model(tmp_path / "told.onnx", **DEEPNESS)
     Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "photo.png")
