@@ -19,6 +19,7 @@ NAMES = (
     "folder",
     "video",
     "satellite",
+    "earth",
     "stores",
     "objectstore",
     "workers",
