@@ -100,6 +100,8 @@ class _Mapping:
     bad: list[Unplaced] = field(default_factory=list)
     outside: int = 0
     vanished: int = 0
+    damaged: set[str] = field(default_factory=set)
+    """Names of members that have changed and cannot be read any more."""
 
     @property
     def crs(self) -> str:
@@ -124,9 +126,7 @@ class _Mapping:
         if not any(each.probe is not None for each in found):
             maps = before  # nothing can be laid out anew
         if not found:
-            return self._mapped(
-                {n: replace(la, gone=np.ones(1, np.bool_)) for n, la in maps.items()}
-            )
+            return self._mapped({n: self._emptied(la) for n, la in maps.items()})
         layouts = self._placed(maps, found)
         if maps:
             return self._mapped(layouts)
@@ -145,6 +145,14 @@ class _Mapping:
             dropped=rest if dropped is None else dropped,
             vanished=0 if all(layout.gone[0] for layout in layouts.values()) else self.vanished,
         )
+
+    def _emptied(self, layout: Layout) -> Layout:
+        """A map none of whose scenes can be read any more: void where one was damaged, else gone."""
+        assert layout.mosaic is not None
+        if self.damaged.isdisjoint(member.name for member in layout.mosaic.members):
+            return replace(layout, gone=np.ones(1, np.bool_))
+        nothing = np.zeros((0, 4), np.int64)
+        return replace(layout, mosaic=replace(layout.mosaic, members=(), boxes=nothing))
 
     # Members
 
@@ -170,6 +178,7 @@ class _Mapping:
                     continue
                 same = entry is not None and entry.fingerprint == member.fingerprint
                 if entry is not None and not same and member.name not in waiting:
+                    self.damaged.add(member.name)
                     continue  # it has changed, and its header cannot be read any more
                 grid = _grid(member, layout.mosaic)
                 if same and entry is not None:  # URLs in the store are without credentials
@@ -200,7 +209,8 @@ class _Mapping:
         if maps:
             first = next(iter(maps.values()))
             assert first.mosaic is not None
-            wanted = first.bands, first.dtype, first.kind, _names(first.mosaic.members[0])
+            members = first.mosaic.members or [each.member for each in found]
+            wanted = first.bands, first.dtype, first.kind, _names(members[0])
             wkt = first.mosaic.wkt
         else:
             by_name = sorted(found, key=lambda each: _bytes(each.member.name))

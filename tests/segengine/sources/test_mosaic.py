@@ -641,6 +641,29 @@ def test_what_cannot_be_looked_at_stays_in_the_map(
     assert bench.tree() == before
 
 
+def test_a_map_whose_scenes_are_all_damaged_is_void_until_one_is_there(
+    pixels: Any, new_bench: Any
+) -> None:
+    bench, fresh = new_bench(), new_bench()
+    cut(bench.inputs, pixels, {"a": (0, 100, 0, 120)})
+    made = job(bench, SEGMENTERS["threshold"], kind="raster")
+    assert segengine.run(made).exit_code == 0
+    (bench.inputs / "a.tif").write_bytes(b"II*\0garbage")
+    broken = segengine.run(made)
+    assert broken.exit_code == 3
+    assert "a.tif" in {each.name for each in broken.failed}
+    assert not any("vanished" in line for line in broken.messages)
+    assert (np.asarray(bench.open()["mosaic"].mask) == 255).all()
+    assert segengine.run(made).computed == 0
+    (bench.inputs / "a.tif").unlink()
+    for each in (bench, fresh):
+        cut(each.inputs, pixels, {"a": (0, 100, 0, 120)})
+    assert segengine.run(made).exit_code == 0
+    segengine.run(job(fresh, SEGMENTERS["threshold"], kind="raster"))
+    ours, theirs = (np.asarray(each.open()["mosaic"].mask) for each in (bench, fresh))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_map_of_which_all_scenes_vanish_keeps_its_mask(
     pixels: Any, bench: Any, computed: list[Any]
 ) -> None:
