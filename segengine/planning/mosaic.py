@@ -14,21 +14,29 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from segengine.errors import CorruptInputError, JobError, TransientInputError
 from segengine.mosaics import Cells, Member, Mosaic
+from segengine.planning._cells import hull, moved_by, whole_shards, without
+from segengine.planning._members import (
+    Known,
+    described,
+    kind_of,
+    looked_at,
+    name_bytes,
+    names_of,
+    ranked,
+)
 from segengine.planning.layout import Cut, Probed, own_layout
 from segengine.sources._area import outlines_on, touching
 from segengine.sources._bounds import require_bounded
 from segengine.sources._grid import Grid, called_crs, same_crs
-from segengine.sources._lattice import Lattice, grid_of, lattice, require_placed, told_of
+from segengine.sources._lattice import Lattice, lattice, require_placed, told_of
 from segengine.sources._polygons import Polygon
 from segengine.store.layouts import Layout, Unplaced
-from segengine.tiling import round_up
 from segengine.types import Entry, Probe
 from segengine.urls import public
 
@@ -48,19 +56,6 @@ class Mapped:
     """Committed scenes that are no maps of these."""
     vanished: int
     """Scenes that were part of a map, and are not there any more."""
-
-
-@dataclass(slots=True)
-class _Known:
-    """A member with what only planning asks."""
-
-    member: Member
-    grid: Grid
-    order: int
-    probe: Probe | None = None
-    """None: it is as it was."""
-    covers: Cells = (0, 0, 0, 0)
-    reaches: Cells = (0, 0, 0, 0)
 
 
 def known_members(previous: Mapping[str, Layout]) -> dict[str, Member]:
@@ -162,7 +157,7 @@ class _Mapping:
         entries: Mapping[str, Entry],
         probed: Sequence[Probed],
         waiting: frozenset[str],
-    ) -> list[_Known]:
+    ) -> list[Known]:
         """All that may be members, the first on top."""
         fresh = {each.entry.name: each for each in probed}
         found, gone = [], set[str]()
@@ -183,17 +178,17 @@ class _Mapping:
                 grid = _grid(member, layout.mosaic)
                 if same and entry is not None:  # URLs in the store are without credentials
                     member = replace(member, uri=entry.uri, parts=entry.parts)
-                found.append(_Known(member, grid, entry.order if entry is not None else 0))
+                found.append(Known(member, grid, entry.order if entry is not None else 0))
         self.vanished = len(gone)
         unique = {each.member.name: each for each in found}
-        unique |= {name: _fresh(each) for name, each in fresh.items()}
-        return _ranked(unique.values(), self.spec["mosaic"])
+        unique |= {name: looked_at(each) for name, each in fresh.items()}
+        return ranked(unique.values(), self.spec["mosaic"])
 
-    def _refuse(self, known: _Known, reason: str) -> None:
+    def _refuse(self, known: Known, reason: str) -> None:
         member = known.member
         self.bad.append(Unplaced(member.name, member.uri, member.fingerprint, "corrupt", reason))
 
-    def _is_fit(self, known: _Known) -> bool:
+    def _is_fit(self, known: Known) -> bool:
         """Whether a scene is one frame, and lies anywhere."""
         try:
             if known.probe is not None and known.probe.frames > 1:
@@ -204,32 +199,32 @@ class _Mapping:
             return False
         return True
 
-    def _alike(self, found: list[_Known], maps: Mapping[str, Layout]) -> list[_Known]:
+    def _alike(self, found: list[Known], maps: Mapping[str, Layout]) -> list[Known]:
         """Those of the bands, dtype and CRS that a map has, or that most of the first ones have."""
         if maps:
             first = next(iter(maps.values()))
             assert first.mosaic is not None
             members = first.mosaic.members or [each.member for each in found]
-            wanted = first.bands, first.dtype, first.kind, _names(members[0])
+            wanted = first.bands, first.dtype, first.kind, names_of(members[0])
             wkt = first.mosaic.wkt
         else:
-            by_name = sorted(found, key=lambda each: _bytes(each.member.name))
-            tops = [_kind(each.probe, each.member) for each in by_name if each.probe is not None]
+            by_name = sorted(found, key=lambda each: name_bytes(each.member.name))
+            tops = [kind_of(each.probe, each.member) for each in by_name if each.probe is not None]
             kinds = Counter(tops)
             most = max(kinds.values())
             wanted = next(kind for kind in tops if kinds[kind] == most)
             wkt = self._one_crs(
-                [e for e in by_name if e.probe and _kind(e.probe, e.member) == wanted]
+                [e for e in by_name if e.probe and kind_of(e.probe, e.member) == wanted]
             )
         kept = []
         for each in found:
-            kind = wanted if each.probe is None else _kind(each.probe, each.member)
+            kind = wanted if each.probe is None else kind_of(each.probe, each.member)
             if kind != wanted:
                 named = kind[:2] == wanted[:2]
                 self._refuse(
                     each,
-                    f"is {_told(kind, named)}, and the others are {_told(wanted, named)}: one map has "
-                    "one kind of pixels",
+                    f"is {described(kind, named)}, and the others are {described(wanted, named)}: one "
+                    "map has one kind of pixels",
                 )
             elif not self.crs and not same_crs(each.grid.wkt, wkt):
                 self._refuse(
@@ -241,7 +236,7 @@ class _Mapping:
                 kept.append(each)
         return kept
 
-    def _one_crs(self, by_name: Sequence[_Known]) -> str:
+    def _one_crs(self, by_name: Sequence[Known]) -> str:
         """The CRS of scenes of which a map is to be made. Raises JobError for several."""
         first = by_name[0]
         for each in by_name:
@@ -255,7 +250,7 @@ class _Mapping:
 
     # Maps
 
-    def _placed(self, maps: Mapping[str, Layout], found: list[_Known]) -> dict[str, Layout]:
+    def _placed(self, maps: Mapping[str, Layout], found: list[Known]) -> dict[str, Layout]:
         found = self._alike(found, maps)
         ordered = dict(sorted(maps.items(), key=lambda item: (len(item[0]), item[0])))
         base = next(iter(ordered.values()), None)
@@ -263,7 +258,7 @@ class _Mapping:
             assert base.mosaic is not None
             ground = Lattice(Grid(1, 1, base.mosaic.transform, base.mosaic.wkt))
         else:
-            by_name = sorted(found, key=lambda each: _bytes(each.member.name))
+            by_name = sorted(found, key=lambda each: name_bytes(each.member.name))
             ground = lattice([e.grid for e in by_name], self.spec.get("resolution"), self.crs)
         found = [each for each in found if self._is_near(each, ground)]
         found = self._inside(ground, found)
@@ -272,7 +267,10 @@ class _Mapping:
             ground = ground.starting(*corner[:2])
             moved = (*corner[:2], *corner[:2])
             for each in found:
-                each.covers, each.reaches = _moved(each.covers, moved), _moved(each.reaches, moved)
+                each.covers, each.reaches = (
+                    moved_by(each.covers, moved),
+                    moved_by(each.reaches, moved),
+                )
             size = corner[2] - corner[0], corner[3] - corner[1]
             return {NAME: self._layout(NAME, ground, (0, 0), size, (), found, self._like(found))}
         layouts = {name: self._updated(layout, ground, found) for name, layout in ordered.items()}
@@ -280,9 +278,11 @@ class _Mapping:
         if rest:
             first = next(iter(layouts.values()))
             assert first.mosaic is not None
-            corner = _whole_shards(_hull(rest), first.shard[1])
+            corner = whole_shards(hull(rest), first.shard[1])
             name = _next(layouts)
-            taken = tuple(_moved(_place(la), (*corner[:2], *corner[:2])) for la in layouts.values())
+            taken = tuple(
+                moved_by(_place(la), (*corner[:2], *corner[:2])) for la in layouts.values()
+            )
             size = corner[2] - corner[0], corner[3] - corner[1]
             like = Probe(
                 kind=first.kind,
@@ -296,7 +296,7 @@ class _Mapping:
             layouts[name] = self._layout(name, ground, corner[:2], size, taken, found, like)
         return layouts
 
-    def _like(self, found: Sequence[_Known]) -> Probe:
+    def _like(self, found: Sequence[Known]) -> Probe:
         """What the header of the scene on top says of pixels, in the order in which one file would."""
         first = next(each for each in found if each.probe is not None)
         probe = first.probe
@@ -305,7 +305,7 @@ class _Mapping:
         plain = not first.member.parts and not any(each not in ("", None) for each in asked)
         return replace(probe, attributes=told_of(first.grid, probe.attributes, ordered=plain))
 
-    def _is_near(self, known: _Known, ground: Lattice) -> bool:
+    def _is_near(self, known: Known, ground: Lattice) -> bool:
         try:
             known.covers, known.reaches = ground.boxes(known.grid)
         except CorruptInputError as error:
@@ -313,7 +313,7 @@ class _Mapping:
             return False
         return True
 
-    def _inside(self, ground: Lattice, found: list[_Known]) -> list[_Known]:
+    def _inside(self, ground: Lattice, found: list[Known]) -> list[Known]:
         """Those that the area touches. Raises JobError where there is none."""
         if self.area is None or not found:
             return found
@@ -333,14 +333,14 @@ class _Mapping:
         except (CorruptInputError, TransientInputError) as error:
             raise JobError(f"source.area: the map {error}") from error
 
-    def _extent(self, ground: Lattice, found: Sequence[_Known]) -> Cells:
+    def _extent(self, ground: Lattice, found: Sequence[Known]) -> Cells:
         """Rows and columns of a new map: the area's, or all that its scenes cover."""
         if self.area is not None:
             points = np.concatenate([each[0] for each in self._outlines(ground)])
             (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
             extent = math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right)
         else:
-            extent = _hull([each.covers for each in found])
+            extent = hull([each.covers for each in found])
         height, width = extent[2] - extent[0], extent[3] - extent[1]
         try:
             require_bounded(height, width, 1)
@@ -352,14 +352,14 @@ class _Mapping:
             ) from error
         return extent
 
-    def _beyond(self, layouts: Mapping[str, Layout], found: Sequence[_Known]) -> list[Cells]:
+    def _beyond(self, layouts: Mapping[str, Layout], found: Sequence[Known]) -> list[Cells]:
         """What scenes cover outside of all maps, in boxes of the lattice."""
         places = [_place(layout) for layout in layouts.values()]
         rest: list[Cells] = []
         for each in found:
             left = [each.covers]
             for place in places:
-                left = [part for box in left for part in _without(box, place)]
+                left = [part for box in left for part in without(box, place)]
             rest += left
         return rest
 
@@ -370,7 +370,7 @@ class _Mapping:
         origin: tuple[int, int],
         size: tuple[int, int],
         taken: tuple[Cells, ...],
-        found: Sequence[_Known],
+        found: Sequence[Known],
         like: Probe,
     ) -> Layout:
         """A new map, of pixels `like` others."""
@@ -391,7 +391,7 @@ class _Mapping:
         layout = own_layout(name, Probed(Entry(name, "", ""), probe), self.cut)
         return self._updated(replace(layout, mosaic=mosaic), ground, found)
 
-    def _updated(self, layout: Layout, ground: Lattice, found: Sequence[_Known]) -> Layout:
+    def _updated(self, layout: Layout, ground: Lattice, found: Sequence[Known]) -> Layout:
         """A map with the members that it has now."""
         old = layout.mosaic
         assert old is not None
@@ -439,112 +439,11 @@ def _grid(member: Member, mosaic: Mosaic) -> Grid:
     return Grid(member.height, member.width, member.transform, mosaic.crs[member.crs])
 
 
-def _fresh(probed: Probed) -> _Known:
-    """A scene whose header has just been read."""
-    entry, probe = probed.entry, probed.probe
-    about, grid = probe.attributes, grid_of(probe)
-    item = about.get("stac") or {}
-    time = _seconds(item.get("datetime"))
-    member = Member(
-        name=entry.name,
-        uri=entry.uri,
-        fingerprint=entry.fingerprint,
-        height=probe.height,
-        width=probe.width,
-        transform=grid.transform,
-        crs=0,
-        parts=entry.parts,
-        time=about.get("time") if time is None else time,
-        clouds=item.get("cloud_cover"),
-    )
-    return _Known(member, grid, entry.order, probe)
-
-
-def _seconds(text: object) -> float | None:
-    """Seconds since 1970 of an item's time, UTC where it names no zone; None: it is none."""
-    try:
-        found = datetime.fromisoformat(str(text))
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
-
-
-def _ranked(found: Iterable[_Known], how: str) -> list[_Known]:
-    """Scenes in order, the first on top; equal ones by name."""
-    by_name = sorted(found, key=lambda each: _bytes(each.member.name))
-    if how == "path":
-        return sorted(by_name, key=lambda each: each.order)
-    if how == "cloud":
-        return sorted(
-            by_name, key=lambda each: (each.member.clouds is None, each.member.clouds or 0.0)
-        )
-    sign = -1 if how == "newest" else 1
-    dated = [each for each in by_name if each.member.time is not None]
-    others = [each for each in by_name if each.member.time is None]
-    # A name that ends in a date, as most do, stands in for it.
-    others = others[::sign]
-    return [*sorted(dated, key=lambda each: sign * (each.member.time or 0.0)), *others]
-
-
-_Kind = tuple[int, str, str, tuple[str, ...]]
-"""Bands, dtype, kind of source, names of the bands."""
-
-
-def _kind(probe: Probe, member: Member) -> _Kind:
-    return probe.bands, probe.dtype, probe.kind, _names(member)
-
-
-def _names(member: Member) -> tuple[str, ...]:
-    """Of a scene of several files, as the job calls its bands; empty: they have none."""
-    return tuple(filter(None, (part.name for part in member.parts)))
-
-
-def _told(kind: _Kind, named: bool) -> str:
-    bands, dtype, _, names = kind
-    called = f" ({', '.join(names)})" if named and names else ""
-    return f"{bands} band{'s' if bands != 1 else ''} of {dtype}{called}"
-
-
 def _place(layout: Layout) -> Cells:
     """Rows and columns of a map on its lattice."""
     assert layout.mosaic is not None
     row, column = layout.mosaic.origin
     return row, column, row + layout.shape[1], column + layout.shape[2]
-
-
-def _moved(box: Cells, by: Cells) -> Cells:
-    return tuple(a - b for a, b in zip(box, by, strict=True))  # type: ignore[return-value] # four
-
-
-def _hull(boxes: Sequence[Cells]) -> Cells:
-    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
-    return min(tops), min(lefts), max(bottoms), max(rights)
-
-
-def _whole_shards(box: Cells, side: int) -> Cells:
-    """A box in whole shards: nights whose scenes lie a little aside are to need no map each."""
-    top, left, bottom, right = box
-    return top // side * side, left // side * side, round_up(bottom, side), round_up(right, side)
-
-
-def _without(box: Cells, other: Cells) -> list[Cells]:
-    """What of a box another one leaves, in at most four."""
-    top, left, bottom, right = box
-    high, low = max(top, other[0]), min(bottom, other[2])
-    first, last = max(left, other[1]), min(right, other[3])
-    if high >= low or first >= last:
-        return [box]
-    parts = [
-        (top, left, high, right),
-        (low, left, bottom, right),
-        (high, left, low, first),
-        (high, last, low, right),
-    ]
-    return [part for part in parts if part[0] < part[2] and part[1] < part[3]]
 
 
 def _next(layouts: Mapping[str, Layout]) -> str:
