@@ -26,7 +26,7 @@ import yaml
 from onnx import TensorProto, helper
 
 import segengine
-from segengine import registry
+from segengine import asked, create_segmenter, registry
 from segengine.errors import JobError
 from segengine.job import Job, parse_job
 from segengine.training.job import TrainJob, parse_train_job
@@ -387,6 +387,15 @@ def check_yaml(text: str, folder: Path) -> None:
 @of("yaml")
 def test_every_yaml_block_is_a_job_or_a_part_of_one(block: Block, user: Path) -> None:
     check_yaml(block.text, user)
+
+
+@of("yaml")
+def test_segmenters_take_the_bands_that_jobs_name(block: Block) -> None:
+    job = yaml.safe_load(block.text)
+    source = job.get("source") if isinstance(job, dict) else None
+    named = [] if not isinstance(source, dict) else source.get("assets") or source.get("bands")
+    if named and job.get("segmenter", {}).get("kind") == "kmeans":
+        asked.check_pixels(create_segmenter(job["segmenter"]), len(named), "uint16")
 
 
 def shown_in_lines() -> list[str]:

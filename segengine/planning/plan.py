@@ -492,14 +492,22 @@ def _probe_outputs(job: Job, found: Scan, segmenter: Segmenter) -> tuple[str, ..
     return None
 
 
-def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:
+def _check_pixels(job: Job, layouts: Mapping[str, Layout]) -> None:
+    """Raise JobError for scenes that cannot be labelled; of a surveyor, where that is all of them: else
+    those fail by name, and the rest goes on."""
+    wrong: list[JobError] = []
     for layout in layouts.values():
         try:
             asked.check_pixels(job.plugin, layout.bands, layout.dtype)
         except ValueError as error:
-            raise JobError(f"segmenter.{error} (scene {layout.scene})") from error
-        if not whole:
-            continue
+            wrong.append(JobError(f"segmenter.{error} (scene {layout.scene})"))
+    if wrong and (len(wrong) == len(layouts) or not asked.surveys(job.plugin)):
+        raise wrong[0]
+
+
+def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:
+    _check_pixels(job, layouts)
+    for layout in layouts.values() if whole else ():
         if layout.cut:
             raise JobError(
                 f"segmenter.kind: {job.segmenter.kind} needs whole frames, and scene {layout.scene} "

@@ -37,11 +37,13 @@ def check_bands(space: Space, bands: int, dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "buif":
         raise ValueError(f"space: kmeans needs real numbers, the pixels are {dtype}")
     if space == "rgb" and bands not in (1, 3):
-        raise ValueError(f"space: rgb needs 1 or 3 bands, the pixels have {bands}; use bands")
+        raise ValueError(
+            f"space: rgb needs 1 or 3 bands, the pixels have {bands}; use space: bands"
+        )
     if space in ("hsv", "lab") and (bands != 3 or dtype not in (np.uint8, np.uint16)):
         raise ValueError(
             f"space: {space} needs 3 bands of uint8 or uint16,"
-            f" the pixels have {bands} of {dtype}; use bands"
+            f" the pixels have {bands} of {dtype}; use space: bands"
         )
 
 

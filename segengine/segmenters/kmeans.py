@@ -124,6 +124,10 @@ class KMeansSurveyor:
     def classes(self) -> tuple[str, ...]:
         return _names(self.clusters)
 
+    def check_pixels(self, bands: int, dtype: str) -> None:
+        """Raise ValueError for bands, or a dtype, that have no such colours."""
+        check_bands(self.space, bands, np.dtype(dtype))
+
     def survey(self, pixels: Pixels, valid: Bool) -> Cells:
         """Colours of pixels (n, y, x, band) where valid (n, y, x) and finite."""
         check_bands(self.space, pixels.shape[-1], pixels.dtype)

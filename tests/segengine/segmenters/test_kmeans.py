@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans as SklearnKMeans
 
+from segengine.errors import JobError
 from segengine.segmenters import _cells, _labboxes, _nearest, _worth
 from segengine.segmenters._cells import LIMIT, Cells
 from segengine.segmenters._colorspace import embedded
 from segengine.segmenters.kmeans import KMeans, KMeansSurveyor, create
 from segengine.types import Segmenter, Surveyor
+from tests.segengine.sources.scenes import write
 
 PLAIN = [
     (np.uint8, 1), (np.uint8, 2), (np.uint8, 3), (np.uint8, 5), (np.uint16, 1), (np.uint16, 3),
@@ -544,7 +546,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("space", "bands", "dtype", "message"),
     [
-        ("rgb", 4, np.uint8, "rgb needs 1 or 3 bands, the pixels have 4; use bands"),
+        ("rgb", 4, np.uint8, "rgb needs 1 or 3 bands, the pixels have 4; use space: bands"),
         ("hsv", 1, np.uint8, "hsv needs 3 bands"),
         ("lab", 3, np.float32, "lab needs 3 bands of uint8 or uint16"),
         ("bands", 2, np.complex64, "complex64"),
@@ -554,6 +556,24 @@ def test_pixels_a_space_cannot_take(space: Any, bands: int, dtype: Any, message:
     pixels = np.zeros((1, 2, 2, bands), dtype)
     with pytest.raises(ValueError, match=message):
         create(2, space=space).survey(pixels, everywhere(pixels))
+
+
+def test_bands_without_colours_are_a_mistake_of_the_job_unless_some_scenes_have_them(
+    bench: Any,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 40, 40), np.uint8)
+    source = {"kind": "raster", "paths": [str(bench.inputs)]}
+    asked = {"kind": "kmeans", "clusters": 2}
+    write(bench.inputs / "two.tif", noise[:2], 10)
+    with pytest.raises(
+        JobError, match=r"^segmenter\.space: rgb needs .*; use space: bands \(scene"
+    ):
+        bench.run(asked, source=source)
+    assert not bench.store.exists()
+    write(bench.inputs / "three.tif", noise, 10)
+    done = bench.run(asked, source=source)
+    assert (done.exit_code, [each.name for each in done.failed]) == (3, ["two.tif"])
+    assert bench.run({**asked, "space": "bands"}, source=source).exit_code == 0
 
 
 def test_surveys_of_unlike_pixels_do_not_merge() -> None:
