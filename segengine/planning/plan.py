@@ -503,6 +503,12 @@ def _check_pixels(job: Job, layouts: Mapping[str, Layout]) -> None:
             wrong.append(JobError(f"segmenter.{error} (scene {layout.scene})"))
     if wrong and (len(wrong) == len(layouts) or not asked.surveys(job.plugin)):
         raise wrong[0]
+    side = job.source.resolution
+    if side is not None and layouts and all(la.shape[1:] == (1, 1) for la in layouts.values()):
+        raise JobError(
+            f"source.resolution: {side} makes one pixel of all that there is; a number is in units of the "
+            "CRS, as degrees, and 10 m is metres"
+        )
 
 
 def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:

@@ -132,6 +132,12 @@ def test_an_area_that_cannot_be_meant_stops_the_run_in_one_line(bench: Any) -> N
         bench.run(KMEANS, source=source(bench, crs="EPSG:0"))
 
 
+def test_a_resolution_of_two_degrees_is_not_meant(bench: Any) -> None:
+    tile(bench.inputs, "S1")
+    with pytest.raises(JobError, match=r"^source\.resolution: 2\.0 makes one pixel of all"):
+        bench.run(KMEANS, source=source(bench, crs="EPSG:4326", resolution=2.0))
+
+
 @pytest.mark.usefixtures("plain_report")
 def test_photos_have_no_resolution(bench: Any) -> None:
     bench.put("a.png", np.zeros((40, 40), np.uint8))
