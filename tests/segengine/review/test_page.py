@@ -255,7 +255,8 @@ def test_the_second_of_two_tabs_is_told(store: Bench, command: Any, opened: Any)
     stroke(one, (20, 80), (60, 80))
     button(one, "Save").click()
     button(one, "Take theirs").click()
-    until(one, "frame.tag && steps.done.length === 0 && maps.corr")
+    tag = two.evaluate("frame.tag")
+    until(one, f"frame.tag === {tag!r} && maps.corr")
     np.testing.assert_array_equal(drawn(one), second)
 
 
