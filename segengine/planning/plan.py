@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -503,6 +502,10 @@ def _check_pixels(job: Job, layouts: Mapping[str, Layout]) -> None:
             wrong.append(JobError(f"segmenter.{error} (scene {layout.scene})"))
     if wrong and (len(wrong) == len(layouts) or not asked.surveys(job.plugin)):
         raise wrong[0]
+
+
+def _check_resolution(job: Job, layouts: Mapping[str, Layout]) -> None:
+    """Raise JobError for one that leaves nothing to see."""
     side = job.source.resolution
     if side is not None and layouts and all(la.shape[1:] == (1, 1) for la in layouts.values()):
         raise JobError(
@@ -513,6 +516,7 @@ def _check_pixels(job: Job, layouts: Mapping[str, Layout]) -> None:
 
 def _check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:
     _check_pixels(job, layouts)
+    _check_resolution(job, layouts)
     for layout in layouts.values() if whole else ():
         if layout.cut:
             raise JobError(
@@ -722,20 +726,14 @@ def _bands(plan: Plan) -> Iterator[str]:
         yield f"scenes have unlike bands ({told}); name those that are meant in source.{key}"
 
 
-def _turn(layout: Layout) -> float:
-    """What a turn around the earth is in units of a map's CRS; 0: it has no longitudes."""
-    from segengine.sources._grid import crs_of
-
-    crs = crs_of(layout.placing.wkt) if layout.placing.wkt else None
-    return 0.0 if crs is None or not crs.is_geographic else 2 * math.pi / crs.units_factor[1]
-
-
 def _maps(plan: Plan) -> Iterator[str]:
     """What maps of many scenes are made of."""
     count = plan.scan.vanished
     if count:
         scenes = "1 scene has" if count == 1 else f"{count:,} scenes have"
         yield f"{scenes} vanished from a map: what it showed of them is made anew from the others, or void"
+    from segengine.sources._grid import turn_of
+
     how = plan.job.source.mosaic
     for name, layout in plan.layouts.items():
         mosaic = layout.mosaic
@@ -744,7 +742,7 @@ def _maps(plan: Plan) -> Iterator[str]:
         count, (_, height, width) = len(mosaic.members), layout.shape
         scenes = "1 scene" if count == 1 else f"{count:,} scenes"
         yield f"{name}: {scenes} on one grid of {width:,} x {height:,} pixels, the {_TOP[how or '']} on top"
-        turn = _turn(layout)
+        turn = turn_of(layout.placing.wkt) if layout.placing.wkt else 0.0
         across = sum(member.width * abs(member.transform[0]) for member in mosaic.members)
         if turn and width * abs(mosaic.transform[0]) > turn / 2 > across:
             yield (

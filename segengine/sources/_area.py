@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.sources._grid import Grid, crs_of, inverse
+from segengine.sources._grid import Grid, crs_of, inverse, turn_of
 from segengine.sources._polygons import DEGREES, Polygon, digest, polygons_in
 from segengine.types import Bool
 
@@ -171,11 +171,8 @@ def _area_on(area: str | Box, mark: str, grid: Grid) -> AreaOn:
 
 def _turns(wkt: str) -> tuple[float, ...]:
     """What longitudes may differ by that are the same place; 0 alone in a CRS without longitudes."""
-    crs = crs_of(wkt)
-    if not crs.is_geographic:
-        return (0.0,)
-    turn = 2 * np.pi / crs.units_factor[1]
-    return 0.0, -turn, turn
+    turn = turn_of(wkt)
+    return (0.0, -turn, turn) if turn else (0.0,)
 
 
 def _around_the_earth(outlines: Iterator[Polygon], grid: Grid) -> Iterator[Polygon]:

@@ -115,6 +115,12 @@ def crs_of(text: str) -> Any:
         raise ValueError(f"{text!r} is no CRS, as EPSG:32633 is") from error
 
 
+def turn_of(text: str) -> float:
+    """What a turn around the earth is in units of a CRS; 0: it has no longitudes. Raises as `crs_of`."""
+    crs = crs_of(text)
+    return 2 * math.pi / float(crs.units_factor[1]) if crs.is_geographic else 0.0
+
+
 @lru_cache(maxsize=256)
 def _crs(text: str) -> Any:
     import rasterio
