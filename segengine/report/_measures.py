@@ -11,6 +11,8 @@ SIDE = 160
 """Of a curve's box, in the units of its SVG."""
 ROWS = 200
 """Classes listed of a metric."""
+_CURVE = {"recall", "precision", "average_precision", "best_f1", "best_threshold"}
+_BIN = {"confidence", "accuracy", "pixels"}
 
 
 def measures(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,9 +27,9 @@ def measures(metrics: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if not _is_view(figures, flat) or not metrics.get("confusion"):
             tables += _tables(label, figures)
-        if "thresholds" in figures:
+        if _is_curves(figures):
             curves.append({"name": label, "curves": _curves(figures["classes"])})
-        if isinstance(figures.get("bins"), list) and "ece" in figures:
+        if _is_reliability(figures):
             reliability.append({"name": label, **_reliability(figures)})
     if flat and not metrics.get("confusion"):
         tables.insert(0, {"name": "all pixels", "figures": flat, "columns": [], "rows": []})
@@ -51,6 +53,25 @@ def _is_view(figures: Mapping[str, Any], flat: Mapping[str, Any]) -> bool:
     return bool(own) and all(key in flat and flat[key] == value for key, value in own.items())
 
 
+def _is_curves(figures: Mapping[str, Any]) -> bool:
+    """True for precisions and recalls of each class; another metric may have thresholds too."""
+    classes = figures.get("classes")
+    return (
+        isinstance(figures.get("thresholds"), list)
+        and isinstance(classes, dict)
+        and all(isinstance(one, dict) and one.keys() >= _CURVE for one in classes.values())
+    )
+
+
+def _is_reliability(figures: Mapping[str, Any]) -> bool:
+    bins = figures.get("bins")
+    return (
+        "ece" in figures
+        and isinstance(bins, list)
+        and all(isinstance(one, dict) and one.keys() >= _BIN for one in bins)
+    )
+
+
 def _tables(name: str, figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A table of a metric, and one of each kind or tolerance that it tells apart."""
     single = {key: value for key, value in figures.items() if _is_figure(value)}
@@ -65,10 +86,29 @@ def _tables(name: str, figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if columns
         ]
         yield {"name": name, "figures": single, "columns": columns, "rows": rows}
+    yield from _listed(name, figures)
     for key, more in inner:
         # the table of `regions` and other columns of numbers are no figures
         if not all(isinstance(value, list) for value in more.values()):
             yield from _tables(name if key == "tolerances" else f"{name} {key}", more)
+
+
+def _listed(name: str, figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A table of each list of rows of figures, as of a matching at its thresholds."""
+    for listed in figures.values():
+        if not (isinstance(listed, list) and listed and all(isinstance(r, dict) for r in listed)):
+            continue
+        first, *columns = [key for key, value in listed[0].items() if _is_figure(value)] or [""]
+        if columns and not _is_reliability(figures):
+            rows = [
+                {
+                    "name": f"{first} {r.get(first)}",
+                    "bar": None,
+                    "values": [r.get(c) for c in columns],
+                }
+                for r in listed[:ROWS]
+            ]
+            yield {"name": name, "figures": {}, "columns": columns, "rows": rows}
 
 
 def _share(value: Any) -> float | None:
