@@ -8,7 +8,13 @@ store = segengine.open_store("out/masks.zarr")
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before anything loads TensorFlow, which leaves oneDNN out on processors without instructions for
+# networks: its own kernels give other bits for another number of threads, and no gradients of
+# dilated convolutions.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
     from segengine import losses, metrics, models, testing

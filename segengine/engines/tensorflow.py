@@ -30,7 +30,7 @@ from segengine.engines import (
     run_once,
     threads,
 )
-from segengine.engines._parts import Parts
+from segengine.engines._parts import Parts, paired
 from segengine.guards import tensorflow as saved_models
 from segengine.guards import tflite
 
@@ -99,7 +99,7 @@ class KerasEngine:
             )
         )
         self._any_size = True
-        self._parts = Parts(_is_full)
+        self._parts = _parts(self.input_shape)
 
     @property
     def provenance(self) -> str:
@@ -157,7 +157,7 @@ class SavedModelEngine:
         made = self._call.structured_outputs
         self.integers = frozenset(n for n in self.outputs if not made[n].dtype.is_floating)
         self.ending = _ending(self._call)
-        self._parts = Parts(_is_full)
+        self._parts = _parts(self.input_shape)
         for variable in getattr(self._loaded, "variables", ()):
             check_finite(variable.name, variable.numpy())
 
@@ -230,6 +230,12 @@ class LiteEngine:
 
     def try_out(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return run_once(self, shape)
+
+
+def _parts(shape: Shape) -> Parts:
+    """How batches are run: a GPU takes all it has room for, and so does a network of a fixed number."""
+    alike = shape[0] is None and not library().config.list_physical_devices("GPU")
+    return Parts(_is_full, paired if alike else None)
 
 
 def _is_full(error: Exception) -> bool:

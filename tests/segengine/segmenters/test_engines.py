@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from segengine import engines
+from segengine import engines, stderr
 from segengine.engines import onnxruntime, openvino, tensorflow
+from segengine.engines._parts import Parts
 from segengine.models.layers import ResizeBy, ResizeLike
 
 LIBRARY = tensorflow.library()
@@ -72,7 +76,8 @@ def test_a_batch_that_memory_has_no_room_for_is_run_in_parts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The engines are real; that there is room for two windows only is not."""
+    """The engines are real; that there is room for two windows only is not, and that it is a GPU's."""
+    monkeypatch.setattr(tensorflow, "_parts", lambda shape: Parts(tensorflow._is_full))
     engine: Any
     no_room: Exception = LIBRARY.errors.ResourceExhaustedError(None, None, "OOM when allocating")
     if kind == "onnx":
@@ -214,11 +219,48 @@ def test_bfloat16_rounds_and_agrees(model: Any, batch: np.ndarray, expected: np.
     assert 0 < np.abs(found - expected).max() < 0.02
 
 
-def test_a_window_does_not_depend_on_its_batch(model: Any, batch: np.ndarray) -> None:
-    engine = tensorflow.KerasEngine(model)
-    whole = engine.run(batch)["output"]
-    for i in range(len(batch)):
-        np.testing.assert_array_equal(engine.run(batch[i : i + 1])["output"][0], whole[i])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_window_does_not_depend_on_its_batch(
+    model: Any, batch: np.ndarray, tmp_path: Path, saved: bool
+) -> None:
+    if saved:
+        with stderr.silent():
+            model.export(str(tmp_path / "saved"), verbose=False)
+    engine = (
+        tensorflow.SavedModelEngine(tmp_path / "saved") if saved else tensorflow.KerasEngine(model)
+    )
+    (whole,) = engine.run(batch).values()
+    assert len(whole) == len(batch) == 5
+    for some in (slice(0, 1), slice(1, 3), slice(2, 5), slice(4, 5)):
+        (found,) = engine.run(batch[some]).values()
+        np.testing.assert_array_equal(found, whole[some])
+
+
+BITS = """
+import hashlib, numpy as np, keras
+from segengine.engines import tensorflow
+tensorflow.library()
+keras.utils.set_random_seed(0)
+from segengine import models
+engine = tensorflow.KerasEngine(models.build("unet", bands=3, classes=3, size=(64, 64)))
+pixels = np.random.default_rng(0).random((3, 64, 64, 3)).astype(np.float32)
+print(hashlib.sha256(engine.run(pixels)["output"].tobytes()).hexdigest())
+"""
+
+
+def test_a_window_does_not_depend_on_the_threads() -> None:
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", BITS],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(made) == 1
+    assert len(made.pop()) == 65
 
 
 def onnx_file(path: Path, weights: np.ndarray) -> Path:
@@ -276,6 +318,7 @@ def test_a_batch_that_memory_has_no_room_for_is_halved(monkeypatch: pytest.Monke
     layer = keras.layers.Conv2D(1, 1)
     inputs = keras.Input((None, None, 2))
     engine = tensorflow.KerasEngine(keras.Model(inputs, layer(inputs)))
+    engine._parts = Parts(tensorflow._is_full)  # as on a GPU
     batch = np.random.default_rng(0).random((11, 8, 8, 2)).astype(np.float32)
     expected = engine.run(batch)["output"]
     real, sizes = engine._run, []
@@ -288,7 +331,7 @@ def test_a_batch_that_memory_has_no_room_for_is_halved(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(engine, "_run", small)
     for _ in range(2):
-        np.testing.assert_array_equal(engine.run(batch)["output"], expected)
+        np.testing.assert_allclose(engine.run(batch)["output"], expected, atol=1e-6)
     assert sizes == [11, 5, 2, 2, 2, 2, 2, 1, 2, 2, 2, 2, 2, 1]
     monkeypatch.setattr(engine, "_run", lambda part: small(np.repeat(part, 9, 0)))
     with pytest.raises(tf.errors.ResourceExhaustedError):
