@@ -136,7 +136,9 @@ def _quarantine(frames: Any) -> list[dict[str, Any]]:
     status, done = frames.column("status"), arrow_scalar("done", pa.string())
     failed = pc.is_in(status, arrow_column(FAILED, pa.string()))
     # Of what could not be looked at the mask of an earlier run stays, with the reason.
-    held = pc.and_(pc.equal(status, done), pc.greater(pc.binary_length(frames.column("reason")), 0))
+    held = pc.and_(
+        pc.equal(status, done), pc.not_equal(frames.column("reason"), arrow_scalar("", pa.string()))
+    )
     chosen = frames.filter(pc.or_kleene(failed, held))
     columns = ["name", "scene", "frame", "status", "reason"]
     rows = [
