@@ -1,4 +1,4 @@
-"""Matching at IoU thresholds, as StarDist reports it: precision, recall, F1, scores of the matches
+"""Matching at IoU thresholds, as StarDist reports it: precision, recall, F1, scores of the matches.
 
 At each threshold as many true and found objects of a class are matched, each at most once, as reach it
 (IoU >= threshold), of all such matchings the one whose pairs have the greatest IoU in sum.

@@ -1,4 +1,4 @@
-"""SEG, the segmentation measure of the Cell Tracking Challenge: mean Jaccard index of the true objects
+"""SEG of the Cell Tracking Challenge: mean Jaccard index of the true objects.
 
 A true object R and a found one S match where S has more than half of R's pixels: at most one has.
 

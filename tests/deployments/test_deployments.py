@@ -2,6 +2,7 @@
 
 import json
 import urllib.error
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ import segengine
 from segengine import registry
 from segengine.job import Job, is_train_job, load_job
 from segengine.training.job import load_train_job
+from tests.segengine.segmenters import finders, sams
 
 from .conftest import SHIPPED, Site, until
 
@@ -26,16 +28,28 @@ DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((SHIPPED / "prefect.yaml").re
     "deployments"
 ]
 
+NETWORKS: dict[str, dict[str, Callable[[Path], str]]] = {
+    "ships": {"path": lambda folder: finders.disc_yolo(folder / "ships.onnx", 640)},
+    "people": {"path": lambda folder: finders.disc_detector(folder / "people.onnx")},
+    "sam": {
+        "encoder": lambda folder: sams.encoder(folder / "encoder.onnx"),
+        "decoder": lambda folder: sams.decoder(folder / "decoder.onnx"),
+    },
+}
+"""What finds objects must be of their kind to be loaded; each is drawn."""
+
 
 def test_there_is_no_python_in_deployments() -> None:
     assert not list(SHIPPED.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
-def test_every_job_is_valid_and_says_what_it_is(file: Path) -> None:
+def test_every_job_is_valid_and_says_what_it_is(file: Path, tmp_path: Path) -> None:
+    networks = {name: draw(tmp_path) for name, draw in NETWORKS.get(file.stem, {}).items()}
     # a bundle that is still to be trained: any that is there will do
-    trained = yaml.safe_load(file.read_text())["segmenter"]["kind"] == "model"
-    job = load_job(file, [f"segmenter.path={BUNDLE}"] if trained else [])
+    if not networks and yaml.safe_load(file.read_text())["segmenter"]["kind"] == "model":
+        networks = {"path": str(BUNDLE)}
+    job = load_job(file, [f"segmenter.{name}={path}" for name, path in networks.items()])
     assert job.plugin is not None
     assert file.read_text().startswith("# ")
     assert Path(job.store.path).is_absolute()

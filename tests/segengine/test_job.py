@@ -116,7 +116,12 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
             ["kind: unknown key", "if it belongs to segmenter (line 4), indent it"],
         ),
         ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
-        ("source:\n", "source:\n  kind: photo\n", 3, ["source.kind: 'photo'", "raster, stac"]),
+        (
+            "source:\n",
+            "source:\n  kind: photo\n",
+            3,
+            ["source.kind: 'photo'", "raster, review, stac"],
+        ),
         ("name: good", "truth: {paths: 'l/{step}.png'}", 1, ["truth.paths: {step}", "{stem}"]),
         ("kind: kmeans", "kind: ':'", 5, ["segmenter.kind", "cannot be imported"]),
         ("kind: kmeans", "kind: '.a:B'", 5, ["segmenter.kind", "cannot be imported"]),

@@ -192,7 +192,7 @@ def test_what_crosses_and_stands_is_counted_as_the_truth_has_it(bench, roads, pl
         )
     assert {float(row["start"]) for row in rows} <= {0.0, 2.0}
     page = Path(build(str(bench.store))).read_text()
-    said = page[page.index("<h2>Counts</h2>") : page.index("<h2>Throughput</h2>")]
+    said = page[page.index("<h2>Counts</h2>") : page.index("<h2>Timings</h2>")]
     assert said.count("<svg") == 2  # the line and the zone
     crossed = [row for row in rows if row["kind"] == "line" and row["class"] == name[CAR]]
     assert f"{name[CAR]} forward {sum(int(row['forward']) for row in crossed)}" in said
