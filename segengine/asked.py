@@ -31,6 +31,7 @@ from segengine.types import (
     Describes,
     Findings,
     FindsTruth,
+    Follows,
     FrameRef,
     Headline,
     Inertia,
@@ -259,6 +260,12 @@ def confidence(labels: Labels, probabilities: NDArray[Any]) -> NDArray[np.uint8]
 def placed(segmenter: Segmenter, corner: tuple[int, int], size: tuple[int, int]) -> Segmenter:
     """It, for windows whose first pixel is at (y, x) of frames of (height, width)."""
     return segmenter.at(corner, size) if _has(segmenter, Placed) else segmenter  # type: ignore[attr-defined]
+
+
+def follows(plugin: Plugin) -> Follows | None:
+    """What labels a frame by those before it; None: it looks at each frame by itself."""
+    found = labeller(plugin)
+    return found if isinstance(found, Follows) else None
 
 
 def label_frame(

@@ -604,6 +604,43 @@ class LabelsFrames(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """What is known of a video up to a frame."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes, roughly."""
+        ...
+
+    def label(self, pixels: Pixels) -> Labels:
+        """Labels (y, x) of the next frame (y, x, band), of which it knows from now on."""
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """Asked of segmenters when a run is planned, and in a worker; without, frames are labelled one by one.
+
+    What labels a frame by those before it. Then only videos are taken; they are labelled in segments,
+    each of which begins anew some frames before its first (`segengine.following`). `segment` takes the
+    frames of a video from its first on, and gives the same labels.
+    """
+
+    @property
+    def warmup(self) -> int:
+        """Frames before a segment that are looked at, and not labelled; fewer where there are fewer."""
+        ...
+
+    @property
+    def span(self) -> int:
+        """Frames of a segment."""
+        ...
+
+    def begin(self) -> Follower:
+        """What knows of no frame yet."""
+        ...
+
+
 @runtime_checkable
 class ChecksPixels(Protocol):
     """Asked of segmenters when a run is planned, once for each kind of scene."""
@@ -697,7 +734,7 @@ class Completes(Protocol):
 
 class SegmenterParts(
     Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, LabelsConfidently, LabelsFrames,
-    Placed, ChecksPixels, Provenance, Describes, Responds, Findings, Completes, Protocol,
+    Placed, Follows, ChecksPixels, Provenance, Describes, Responds, Findings, Completes, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a segmenter or surveyor beyond its protocol."""
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine import asked
+from segengine import asked, following
 from segengine.ahead import is_far, requested
 from segengine.errors import JobError, SegengineError, UntrustedError
 from segengine.fingerprint import area_mark, changes, digest, mask_keys, require_area
 from segengine.guards.trust import UNTRUSTED, is_code
 from segengine.instances.cleaning import Cleaning
 from segengine.job import Job
+from segengine.planning.followed import check_follows, costs
 from segengine.planning.held import waits
 from segengine.planning.layout import Cut
 from segengine.planning.redo import Redo, lines, redone
@@ -238,13 +239,21 @@ class Plan:
             cut=layout.cut,
             skips_empty=layout.cut and (self.job.source.skip is None or self.job.source.skip.empty),
             still=still,
-            before=() if still is None else layout.frames(first_needed(first), first),
+            before=layout.frames(self._first_needed(layout, first), first),
             components=self.components,
             cleaning=self.cleaning,
             writer=self.objects.writer,
             ground=layout.placing.ground,
             **extra,
         )
+
+    def _first_needed(self, layout: Layout, first: int) -> int:
+        """The frame from which on a shard that begins at `first` looks at its video."""
+        follows = asked.follows(self.plugin)
+        if follows is not None:
+            return following.first_needed(first, follows)
+        still = layout.times is not None and self.job.still is not None
+        return first_needed(first) if still else first
 
     def _lost(self, layout: Layout, first: int, last: int) -> tuple[FrameFailure, ...]:
         """Frames of a shard that no fit could be made for."""
@@ -341,6 +350,7 @@ def planning(
     outside = load_outside(objects) if old and same_reach else ()
     pruned = Tombstones.read(objects) if old is not None else None
     found = yield from scanning(source, previous, unplaced, cut, same_source, outside, pruned)
+    check_follows(job, found.layouts)
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     _check_still(job, found.layouts)
@@ -683,6 +693,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if held:
         inputs = "1 input" if len(held) == 1 else f"{len(held):,} inputs"
         yield f"{inputs} cannot be looked at now: what is stored of them stays ({named(held)})"
+    yield from costs(plan.plugin, plan.layouts)
     yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:

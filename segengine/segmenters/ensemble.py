@@ -162,6 +162,11 @@ def _member(i: int, block: Any) -> Segmenter:
             f"{where}.kind: {block['kind']} must see frames before it can label them; "
             "take a network"
         )
+    if asked.follows(found) is not None:
+        raise ValueError(
+            f"{where}.kind: {block['kind']} labels a frame by those before it; take what labels each "
+            "by itself"
+        )
     if isinstance(found, Linker) or "instances" in (asked.outputs(found) or ()):
         raise ValueError(
             f"{where}.kind: {block['kind']} finds objects or lines; take what labels pixels"

@@ -16,6 +16,7 @@ from segengine.errors import JobError
 from segengine.instances.pieces import find_pieces
 from segengine.instances.rows import SCHEMA
 from segengine.store.values import decode, encode
+from segengine.testing._followed import require_followed
 from segengine.testing._laws import PluginTests, expected, name_of, require, sent
 from segengine.testing._pictures import picture
 from segengine.types import (
@@ -110,6 +111,8 @@ class _Labelling(PluginTests):
             self._same(first, _labelled(self._segmenter(), pixels)),
             f"{name} made again gives other labels; take all that decides from its options",
         )
+        if asked.follows(segmenter) is not None:
+            return
         for i in range(len(pixels)):
             alone = _labelled(segmenter, pixels[i : i + 1])
             require(
@@ -132,6 +135,13 @@ class _Labelling(PluginTests):
                 whole = _labelled(segmenter, frame)
                 for side in self.sides:
                     self._require_tiled(other, frame, whole, side)
+
+    def test_a_video_is_labelled_alike_wherever_it_is_begun(self) -> None:
+        """Where it labels a frame by those before it: by its segment's and the warm-up's, and no others."""
+        segmenter = self._segmenter()
+        follows = asked.follows(segmenter)
+        if follows is not None:
+            require_followed(segmenter, follows, self.pixels())
 
     def test_the_ends_of_the_range_are_labelled(self) -> None:
         """Frames of nothing but the least, the greatest, or both of the values that pixels have."""

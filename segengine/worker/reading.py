@@ -194,6 +194,13 @@ class Box:
         """Rows and columns of the frame that are read."""
         return slice(self.rows.start, self.rows.stop), slice(self.cols.start, self.cols.stop)
 
+    def padded(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels (n, y, x, band) that were read, up to the segmenter's grid."""
+        if not (self.rows.pad or self.cols.pad):
+            return pixels
+        pads = ((0, 0), (0, self.rows.pad), (0, self.cols.pad), (0, 0))
+        return np.pad(pixels, pads, mode="reflect")
+
 
 def _reads(
     window: Window, frames: Sequence[FrameRef], lost: Collection[int], halo: int | None, stride: int
@@ -268,7 +275,7 @@ def batches(
             if isinstance(tile, Unreadable):
                 failures.append(FrameFailure(ref.index, tile.kind, f"{ref.name}: {tile.reason}"))
                 continue
-            tile = _without_nan(tile)
+            tile = without_nan(tile)
             if tile.flaw:
                 failures.append(FrameFailure(ref.index, "corrupt", f"{ref.name}: {tile.flaw}"))
             if batch.tiles and (
@@ -287,7 +294,7 @@ def batches(
             yield box, batch
 
 
-def _without_nan(tile: Tile) -> Tile:
+def without_nan(tile: Tile) -> Tile:
     """NaN is nodata, whatever the source says."""
     if tile.pixels.dtype.kind != "f":
         return tile

@@ -27,6 +27,7 @@ from segengine.urls import public
 from segengine.worker.attempts import tried
 from segengine.worker.drafts import INVALID, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of
+from segengine.worker.follow import follow
 from segengine.worker.givenup import is_worth_retry
 from segengine.worker.reading import Batch, Box, batches
 from segengine.worker.shard import Block, Labelled
@@ -144,8 +145,28 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
     halo, stride = (0, 1) if segmenter is None else (segmenter.halo, segmenter.stride)
     if halo is not None and task.cleaning is not None:
         halo += task.cleaning.reach  # where the labels must be right
+    if segmenter is not None and asked.follows(segmenter) is not None:
+        for box, ref, tile, found in follow(task, segmenter, halo, stride, failures):
+            block.put([ref], [tile], found, box, segmenter)
+    else:
+        _label_batches(block, segmenter, surveyor, (halo, stride), failures)
+    if is_worth_retry(task, failures):
+        return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
+    failures += block.keep_gone(objects)
+    return objects, block, failures
+
+
+def _label_batches(
+    block: Block,
+    segmenter: Segmenter | None,
+    surveyor: Surveyor[Any] | None,
+    context: tuple[int | None, int],
+    failures: list[FrameFailure],
+) -> None:
+    """Put the labels of all frames that can be read, each by itself. `context`: halo and stride."""
+    task = block.task
     read = batches if task.still is None else still_batches
-    for box, batch in read(task, halo, stride, surveyor is not None, failures):
+    for box, batch in read(task, *context, surveyor is not None, failures):
         if (
             task.skips_empty
             and not task.draft
@@ -153,7 +174,7 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
             and not _is_valid(batch, box)
         ):
             continue  # void, as a block is until something is put
-        pixels = _padded(batch.pixels(), box)
+        pixels = box.padded(batch.pixels())
         labelled: Prediction | None = None
         if surveyor is not None:
             segmenter, labelled = asked.label_frame(surveyor, pixels, batch.valid())
@@ -172,21 +193,11 @@ def _computed(task: ShardTask) -> tuple[Objects, Block, list[FrameFailure]] | Re
         there = asked.placed(segmenter, corner, (ref.height, ref.width))
         for frames, tiles, prediction in _predict(task, there, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
-    if is_worth_retry(task, failures):
-        return Retry("; ".join(f.reason for f in failures if f.kind == "error"))
-    failures += block.keep_gone(objects)
-    return objects, block, failures
 
 
 def _is_valid(batch: Batch, box: Box) -> bool:
     """Whether any pixel that the shard stores is valid, of any frame."""
     return any(tile.valid is None or bool(tile.valid[box.inner].any()) for tile in batch.tiles)
-
-
-def _padded(pixels: NDArray[Any], box: Box) -> NDArray[Any]:
-    if not (box.rows.pad or box.cols.pad):
-        return pixels
-    return np.pad(pixels, ((0, 0), (0, box.rows.pad), (0, box.cols.pad), (0, 0)), mode="reflect")
 
 
 def _predict(

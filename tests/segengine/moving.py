@@ -115,6 +115,36 @@ def road(frames: int, seed: int = 0) -> tuple[list[np.ndarray], list[dict[int, A
     return pictures, truth
 
 
+def yard(
+    frames: int, height: int = 96, width: int = 160, seed: int = 0
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """What a fixed camera sees of a yard: pictures (y, x, 3), truth (frame, y, x) and shadows of it.
+
+    Textured ground whose light drifts and whose sensor is noisy; from frame 30 on chequered boxes of
+    14 x 14 pixels walk through, each with a shadow of six tenths of the light below it.
+    """
+    rng = np.random.default_rng(seed)
+    ground = cv2.GaussianBlur(rng.normal(110, 90, (height, width, 3)), (0, 0), 3)
+    side, pictures = 14, []
+    truth, shade = (np.zeros((frames, height, width), np.bool_) for _ in range(2))
+    for t in range(frames):
+        picture = ground * (1 + 0.04 * np.sin(t / 60))
+        for i, (row, speed) in enumerate(((10, 2.6), (40, -1.9), (66, 3.4))):
+            x = round(speed * (t - 30 - 17 * i)) % (width + 90) - side
+            if t < 30 or not -side < x < width:
+                continue
+            box = slice(row, row + side), slice(max(0, x), max(0, x + side))
+            below = slice(row + side, row + side + 6), box[1]
+            picture[below] *= 0.6
+            cells = np.indices((side, side)).sum(axis=0) // 4 % 2
+            part: Any = picture[box]
+            part[:] = (215 + 40 * cells)[:, : part.shape[1], None] - 170 * (i == 1)
+            truth[t][box], shade[t][below] = True, True
+        noisy = picture + rng.normal(0, 3, picture.shape)
+        pictures.append(noisy.clip(0, 255).astype(np.uint8))
+    return pictures, truth, shade
+
+
 def idf1(truth: Sequence[dict[int, Any]], found: Sequence[dict[int, Any]]) -> float:
     """Identity F1 of masks by frame, each {track: (class, mask)}, at an IoU of one half.
 

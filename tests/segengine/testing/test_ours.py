@@ -41,6 +41,8 @@ SEGMENTERS: dict[str, dict[str, Any]] = {
     "edges": {"kind": "edges", "operator": "sobel", "threshold": 0.2, "scope": "dtype"},
     "canny": {"kind": "edges", "operator": "canny", "low": 0.05, "high": 0.2, "scope": "dtype"},
     "regions": {"kind": "edges", "output": "regions", "threshold": 0.2, "scope": "dtype"},
+    "background": {"kind": "background", "warmup": 3, "shadows": True},
+    "background-long": {"kind": "background", "warmup": 9, "segment": 4},
 }
 SURVEYORS: dict[str, dict[str, Any]] = {
     "mean": {"kind": "threshold", "method": "mean"},
@@ -55,6 +57,13 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "threshold": {"method": ["best"], "scope": ["all"]},
     "edges": {"operator": ["none"], "direction": ["up"], "threshold": [-1]},
     "kmeans": {"clusters": [0, "many"], "space": ["cmyk"]},
+    "background": {
+        "history": [0, 2.5, True],
+        "threshold": [0, "much", float("nan")],
+        "shadows": ["yes"],
+        "warmup": [0, 20_000],
+        "segment": [0, "long"],
+    },
 }
 NEEDED = {"kmeans": {"clusters": 3}}
 
