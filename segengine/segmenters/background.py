@@ -52,13 +52,6 @@ class Background:
     def colors(self) -> tuple[Color, ...]:
         return _COLORS[: len(self.classes)]
 
-    @property
-    def provenance(self) -> str:
-        """Whose code it is, and which."""
-        import cv2
-
-        return f"OpenCV {cv2.__version__}"
-
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError for what is no video of 8 bits, gray or in colour."""
         if dtype != "uint8" or bands not in (1, 3):

@@ -121,7 +121,7 @@ def yard(
     """What a fixed camera sees of a yard: pictures (y, x, 3), truth (frame, y, x) and shadows of it.
 
     Textured ground whose light drifts and whose sensor is noisy; from frame 30 on chequered boxes of
-    14 x 14 pixels walk through, each with a shadow of six tenths of the light below it.
+    14 x 14 pixels, white and blue, walk through, each with a shadow of six tenths of the light below it.
     """
     rng = np.random.default_rng(seed)
     ground = cv2.GaussianBlur(rng.normal(110, 90, (height, width, 3)), (0, 0), 3)
@@ -138,7 +138,8 @@ def yard(
             picture[below] *= 0.6
             cells = np.indices((side, side)).sum(axis=0) // 4 % 2
             part: Any = picture[box]
-            part[:] = (215 + 40 * cells)[:, : part.shape[1], None] - 170 * (i == 1)
+            tones = (215 + 40 * cells)[..., None] - np.array([190, 150, 0]) * (i == 1)
+            part[:] = tones[:, : part.shape[1]]
             truth[t][box], shade[t][below] = True, True
         noisy = picture + rng.normal(0, 3, picture.shape)
         pictures.append(noisy.clip(0, 255).astype(np.uint8))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,9 +15,10 @@ import segengine
 from segengine.commands.plan import plan
 from segengine.commands.verify import verify
 from segengine.errors import JobError
-from segengine.job import parse_job
+from segengine.job import load_job, parse_job
 from tests.segengine.moving import idf1, passing, write_video, yard
 
+JOBS = Path(__file__).parents[3] / "deployments/jobs"
 QUICK = {"faults": {"fsync": False}}
 
 
@@ -106,9 +109,9 @@ def test_what_moves_is_found_and_shadows_are_told_apart(film):
     apart = segengine.segment(
         np.stack(pictures), {"kind": "background", "warmup": 40, "shadows": True}
     )
-    assert iou(apart[1:] == 1, truth[1:]) >= 0.75
+    assert iou(apart[1:] == 1, truth[1:]) >= 0.9
     # most of the shadows are no longer what moves
-    assert np.count_nonzero((apart == 2) & shade) >= 0.7 * np.count_nonzero(shade)
+    assert np.count_nonzero((apart == 2) & shade) >= 0.9 * np.count_nonzero(shade)
     assert np.count_nonzero((found == 1) & shade) >= 0.9 * np.count_nonzero(shade)
 
 
@@ -166,16 +169,19 @@ def visits(moving):
     return found
 
 
-def test_things_that_move_are_followed(bench, film, plain_report):
-    pictures, truth, shade = film
+def test_the_shipped_job_follows_what_moves(bench, film):
+    pictures, truth, _ = film
     write_video(bench.inputs / "yard.mkv", pictures, codec="ffv1", pixels="bgr0")
-    spec = {"kind": "background", "warmup": 40, "instances": {"kind": "components", "min_area": 60}}
-    bench.run(spec, store=cut(80), tracks={}, **QUICK)
-    ids = bench.open()["yard"].instances[:, :96, :160]
+    places = [f"source.paths=[{bench.inputs}]", f"store.path={bench.store}"]
+    summary = segengine.run(load_job(JOBS / "background.yaml", places))
+    assert summary.exit_code == 0
+    store = bench.open()["yard"]
+    labels, ids = store.mask[:, :96, :160], store.instances[:, :96, :160]
+    assert set(np.unique(labels)) == {0, 1, 2}
     found = [{} for _ in ids]
     for row in pq.read_table(bench.store / "tables/tracks.parquet").to_pylist():
         found[row["frame"]][row["track"]] = (1, ids[row["frame"]] == row["id"])
-    assert idf1(visits(truth | shade)[1:], found[1:]) >= 0.9
+    assert idf1(visits(truth), found) >= 0.85
 
 
 def test_a_damaged_frame_is_left_out_of_what_follows(new_bench, film, wanted, plain_report):
@@ -184,7 +190,9 @@ def test_a_damaged_frame_is_left_out_of_what_follows(new_bench, film, wanted, pl
         bench = new_bench()
         file = write_video(bench.inputs / "yard.avi", film[0][:75], codec="mjpeg")
         data = bytearray(file.read_bytes())
-        at = [i for i in range(len(data) - 3) if data[i : i + 4] == b"00dc"][42]
+        at = [i for i in range(len(data) - 3) if data[i : i + 4] == b"00dc"][
+            43
+        ]  # the header has one
         data[at + 700 : at + 1700] = b"\xff\xd9" * 500  # the end of a picture
         file.write_bytes(data)
         summary = bench.run(wanted[0], store=cut(frames), **QUICK)
