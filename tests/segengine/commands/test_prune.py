@@ -17,6 +17,7 @@ from segengine.commands.prune import Wanted, prune
 from segengine.commands.status import status
 from segengine.commands.verify import verify
 from segengine.errors import DamagedStoreError, JobError
+from segengine.planning.damage import differences
 from segengine.report import build
 from segengine.store.blobs import open_objects
 from segengine.store.tombstones import Tombstones
@@ -464,6 +465,42 @@ def test_a_store_is_the_same_wherever_it_is_killed(
         assert not correction.exists()
         assert holding(open_objects(str(bench.store)), told) == [], after
     assert segengine.run(job).computed == 0
+
+
+def test_a_run_after_a_killed_prune_loses_no_mask_of_another_vanished_frame(
+    bench: Any, noise: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from tests.segengine.test_resume import Killed, killed
+
+    job = make(bench, noise, JOBS["objects"])
+    segengine.run(job)
+    for name in (GONE, "person-c.png"):
+        (bench.inputs / name).unlink()
+    segengine.run(job)  # both are kept, in the shard of person-a.png
+    kept = np.asarray(bench.open()["256x256-uint8-3"].mask[2])
+    assert kept.max() > 0
+    bench.put("person-a.png", noise(50, (50, 60, 3)))
+    monkeypatch.setattr("segengine.commands.prune.build", lambda *_, **__: "")
+    aside = tmp_path / "aside"
+    shutil.copytree(bench.store, aside)
+    seen = 0
+    for after in range(60):
+        shutil.rmtree(bench.store)
+        shutil.copytree(aside, bench.store)
+        try:
+            with killed(after):
+                gone_by_name(bench, GONE)
+        except Killed:
+            pass
+        else:
+            break
+        if not any(differences(open_objects(str(bench.store)))):
+            continue
+        seen += 1
+        segengine.run(job)
+        scene = bench.open()["256x256-uint8-3"]
+        np.testing.assert_array_equal(np.asarray(scene.mask[2]), kept, str(after))
+    assert seen > 1  # a record was there, and not yet its bytes
 
 
 def facts(bench: Any) -> Any:
