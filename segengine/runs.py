@@ -298,7 +298,7 @@ class Run:
 
         The root comes after the layouts: it says which source options they were made with.
         """
-        if plan.scan.dropped:
+        if plan.scan.dropped or plan.scan.unsettled:
             self.objects.put(RELAYING, b"")
         for scene in plan.scan.dropped:
             self.log.forget(scene)
@@ -329,7 +329,8 @@ class Run:
             each_of(changed, partial(commit_layout, self.objects), at)
             for key, data in root.items():
                 self.objects.put(key, data)
-            self.objects.delete(RELAYING)
+            if not plan.scan.unsettled:
+                self.objects.delete(RELAYING)
             if stale:
                 write_unseen(self.objects, unseen)
             each_of(written, partial(self._write_scene, plan), at)

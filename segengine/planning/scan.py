@@ -67,6 +67,9 @@ class Scan:
     """Inputs that were pruned, and are left out."""
     held: frozenset[str] = frozenset()
     """Names of inputs that cannot be looked at now: what is stored of them stays as it is."""
+    unsettled: bool = False
+    """Some inputs are laid out as other options of the source had it: they could not be looked at. The
+    next run looks at all of them anew."""
 
     @property
     def frames(self) -> int:
@@ -178,6 +181,9 @@ def scanning(
             f"source.area: lies outside all of the {len(beyond):,} inputs; check its CRS"
         )
     held = frozenset(found.held)
+    unsettled = not unchanged_source and bool(
+        held or {each.name for each in waiting} & known.keys()
+    )
     if mapped:
         from segengine.planning.mosaic import map_out
 
@@ -195,6 +201,7 @@ def scanning(
             vanished=maps.vanished,
             pruned=left_out,
             held=held,
+            unsettled=unsettled,
         )
     maps_of_before = {n: la for n, la in previous.items() if la.mosaic is not None}
     previous = {n: la for n, la in previous.items() if la.mosaic is None}
@@ -216,6 +223,7 @@ def scanning(
         beyond=_sorted(beyond),
         pruned=left_out,
         held=held,
+        unsettled=unsettled,
     )
 
 

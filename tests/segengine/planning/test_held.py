@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio import Affine
 
 import segengine
 from segengine.planning.held import sort_out
@@ -35,6 +37,44 @@ def test_a_photo_behind_a_dangling_link_keeps_its_mask(bench: Any, noise: Any) -
     back = segengine.run(job)
     assert (back.exit_code, back.computed) == (0, 0)
     assert bench.tree() == before
+
+
+@pytest.mark.parametrize("change", [{"resolution": 20}, {"crs": "EPSG:3857"}, {"bands": [2]}])
+def test_what_could_not_be_looked_at_as_the_source_changed_is_laid_out_anew_later(
+    change: dict[str, Any], new_bench: Any
+) -> None:
+    """Its old grid is not that of the job: a night later the store is that of a fresh run."""
+    bench, fresh = new_bench(), new_bench()
+    for each in (bench, fresh):
+        each.inputs.mkdir()
+        for i, name in enumerate("ab"):
+            layers = np.random.default_rng(i).integers(0, 200, (2, 60, 70), np.uint8)
+            with rasterio.open(
+                each.inputs / f"{name}.tif", "w", driver="GTiff", count=2, height=60, width=70,
+                dtype="uint8", crs="EPSG:32632", transform=Affine(10, 0, 5e5, 0, -10, 5e6),
+            ) as file:  # fmt: skip
+                file.write(layers)
+    spec = {"kind": "threshold", "method": "fixed", "levels": 100}
+    source = {"kind": "raster", "paths": [str(bench.inputs)], "bands": [1]}
+    segengine.run(bench.job(spec, source=source))
+    held = np.asarray(bench.open()["b"].mask)
+    path = bench.inputs / "b.tif"
+    path.rename(bench.root / "b.tif")
+    path.symlink_to(bench.root / "nothing")
+    found = segengine.run(bench.job(spec, source=source | change))
+    assert [(each.name, each.kind) for each in found.failed] == [("b.tif", "error")]
+    np.testing.assert_array_equal(np.asarray(bench.open()["b"].mask), held)
+    path.unlink()
+    (bench.root / "b.tif").rename(path)
+    assert segengine.run(bench.job(spec, source=source | change)).exit_code == 0
+    changed = source | change | {"paths": [str(fresh.inputs)]}
+    segengine.run(fresh.job(spec, source=changed))
+    for name in ("a", "b"):
+        ours, theirs = bench.open()[name], fresh.open()[name]
+        np.testing.assert_array_equal(np.asarray(ours.mask), np.asarray(theirs.mask))
+        assert ours.layout.attributes["transform"] == theirs.layout.attributes["transform"]
+    assert list(bench.open().scenes) == ["a", "b"]
+    assert segengine.run(bench.job(spec, source=source | change)).computed == 0
 
 
 def test_what_becomes_of_what_is_known_by_name_only(bench: Any) -> None:
