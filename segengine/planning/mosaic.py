@@ -95,8 +95,8 @@ class _Mapping:
     bad: list[Unplaced] = field(default_factory=list)
     outside: int = 0
     vanished: int = 0
-    damaged: set[str] = field(default_factory=set)
-    """Names of members that have changed and cannot be read any more."""
+    missing: set[str] = field(default_factory=set)
+    """Names of members that are not there any more."""
 
     @property
     def crs(self) -> str:
@@ -142,12 +142,14 @@ class _Mapping:
         )
 
     def _emptied(self, layout: Layout) -> Layout:
-        """A map none of whose scenes can be read any more: void where one was damaged, else gone."""
+        """A map in which no scene lies: gone with the last of them, and void where one was damaged, or
+        lies elsewhere now."""
         assert layout.mosaic is not None
-        if self.damaged.isdisjoint(member.name for member in layout.mosaic.members):
+        names = {member.name for member in layout.mosaic.members}
+        if names and names <= self.missing:
             return replace(layout, gone=np.ones(1, np.bool_))
-        nothing = np.zeros((0, 4), np.int64)
-        return replace(layout, mosaic=replace(layout.mosaic, members=(), boxes=nothing))
+        nothing = replace(layout.mosaic, members=(), boxes=np.zeros((0, 4), np.int64), crs=())
+        return replace(layout, gone=np.zeros(1, np.bool_), mosaic=nothing)
 
     # Members
 
@@ -168,12 +170,12 @@ class _Mapping:
                 if member.name in fresh:
                     continue
                 if entry is None and member.name not in waiting:
+                    self.missing.add(member.name)
                     if not layout.gone[0]:
                         gone.add(member.name)
                     continue
                 same = entry is not None and entry.fingerprint == member.fingerprint
                 if entry is not None and not same and member.name not in waiting:
-                    self.damaged.add(member.name)
                     continue  # it has changed, and its header cannot be read any more
                 grid = _grid(member, layout.mosaic)
                 if same and entry is not None:  # URLs in the store are without credentials
@@ -404,6 +406,8 @@ class _Mapping:
             and each.reaches[1] < right
             and each.reaches[3] > left
         ]
+        if not here:
+            return self._emptied(layout)
         crs = tuple(dict.fromkeys(each.grid.wkt for each in here))
         index = {wkt: i for i, wkt in enumerate(crs)}
         mosaic = replace(
@@ -413,8 +417,6 @@ class _Mapping:
             - np.array([top, left, top, left]),
             crs=crs,
         )
-        if not here:
-            return replace(layout, gone=np.ones(1, np.bool_))
         return replace(
             layout,
             uris=(_folder(mosaic.files),),

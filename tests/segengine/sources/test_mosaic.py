@@ -664,6 +664,31 @@ def test_a_map_whose_scenes_are_all_damaged_is_void_until_one_is_there(
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("change", ["corrupt", "elsewhere"])
+def test_a_further_map_shows_nothing_of_a_scene_that_is_not_there_any_more(
+    change: str, pixels: Any, bench: Any
+) -> None:
+    """It has not vanished, so nothing of its mask is kept, also where the first map has scenes."""
+    cut(bench.inputs, pixels, {"a": (0, 60, 0, 60), "b": (0, 60, 128, WIDTH)})
+    source = job(bench, SEGMENTERS["threshold"], kind="raster")
+    (bench.inputs / "b.tif").rename(bench.root / "b.tif")
+    segengine.run(source)
+    (bench.root / "b.tif").rename(bench.inputs / "b.tif")
+    segengine.run(source)
+    assert (np.asarray(bench.open()["mosaic.2"].mask) != 255).any()
+    if change == "corrupt":
+        (bench.inputs / "b.tif").write_bytes(b"II*\0garbage")
+    else:
+        write(bench.inputs / "b.tif", pixels[:, :60, 128:], 0, 128 + 3 * 64)
+    for _ in range(2):
+        summary = segengine.run(source)
+        assert not any("vanished" in line for line in summary.messages)
+        assert (np.asarray(bench.open()["mosaic.2"].mask) == 255).all()
+        statuses = {row["name"]: row["status"] for row in bench.open().frames.to_pylist()}
+        assert statuses["mosaic.2"] == "corrupt"  # without a valid pixel
+    assert list(bench.open().scenes)[2:] == ["mosaic.3"] * (change == "elsewhere")
+
+
 def test_a_map_of_which_all_scenes_vanish_keeps_its_mask(
     pixels: Any, bench: Any, computed: list[Any]
 ) -> None:
