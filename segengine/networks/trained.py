@@ -14,14 +14,15 @@ it names is never run. Sources: Deepness' page "Adding metadata to ONNX model"; 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segengine.guards import texts
+from segengine.networks import value_scaling
 from segengine.networks.bundles import Bundle
+from segengine.networks.said import LONGEST, mapping, mappings, number, numbers, text
 from segengine.types import Trained
 
 MOST = 1 << 20
@@ -32,19 +33,19 @@ _DEEPNESS = frozenset(
 """Keys of which one is there in a model that was made for Deepness; others use `resolution` and `names`."""
 _FINEST, _COARSEST = 1e-4, 1e6
 """Metres a pixel."""
-_MOST_NAMES, _LONGEST = 4096, 200
+_MOST_NAMES = 4096
 
 
 def of_metadata(pairs: Mapping[str, str]) -> Trained | None:
     """What the metadata of an ONNX file says; None: nothing that is known here."""
     if not _DEEPNESS & pairs.keys():
         return None
-    said = {key: _value(text) for key, text in pairs.items() if key in _KNOWN}
-    centimetres = _number(said.get("resolution"))
-    mean, std = (_numbers(said.get(f"standardization_{what}")) for what in ("mean", "std"))
+    said = {key: _value(value) for key, value in pairs.items() if key in _KNOWN}
+    centimetres = number(said.get("resolution"))
+    mean, std = (numbers(said.get(f"standardization_{what}")) for what in ("mean", "std"))
     both = mean and std and len(mean) == len(std) and 0 not in std  # Deepness takes both or none
-    side = _number(said.get("tile_size", said.get("tiles_size")))
-    threshold = _number(said.get("seg_thresh"))
+    side = number(said.get("tile_size", said.get("tiles_size")))
+    threshold = number(said.get("seg_thresh"))
     found = Trained(
         by="its metadata",
         resolution=None if centimetres is None else _bounded(centimetres / 100),
@@ -76,8 +77,8 @@ _SEGMENTS = frozenset(("segmentor", "segmentation", "segmenter"))
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    shown = json.dumps(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def of_bundle(bundle: Bundle) -> Trained | None:
@@ -117,15 +118,15 @@ def item_of(path: Path) -> tuple[Path, dict[str, Any] | None, str]:
 
 def of_item(item: Mapping[str, Any], name: str) -> Trained:
     """What an item of the extension `mlm` says of a model with one input."""
-    properties = _mapping(item.get("properties"))
-    inputs = _mappings(properties.get("mlm:input"))
+    properties = mapping(item.get("properties"))
+    inputs = mappings(properties.get("mlm:input"))
     taken = inputs[0] if len(inputs) == 1 else {}
     names = _band_names(taken.get("bands"))
     known = _bands_by_name(item)
     about = [known.get(band, {}) for band in names]
-    common = tuple(_text(each, "eo:common_name", "common_name") for each in about)
-    scale, unscaled = _scaling(taken)
-    outputs = _mappings(properties.get("mlm:output"))
+    common = tuple(text(each, "eo:common_name", "common_name") for each in about)
+    scale, unscaled = value_scaling.of_input(taken)
+    outputs = mappings(properties.get("mlm:output"))
     return Trained(
         by=name,
         resolution=_spacing(properties, about),
@@ -144,16 +145,16 @@ def _item(path: Path) -> dict[str, Any] | None:
         found = texts.parse(path.read_bytes(), path.name)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is no JSON") from error
-    properties = _mapping(_mapping(found).get("properties"))
+    properties = mapping(mapping(found).get("properties"))
     return found if any(str(key).startswith("mlm:") for key in properties) else None
 
 
 def _model_in(item: Mapping[str, Any]) -> str:
     """The path of an item's model, below its folder. Raises ValueError."""
-    assets = _mapping(item.get("assets"))
+    assets = mapping(item.get("assets"))
     models = [
         asset
-        for asset in map(_mapping, assets.values())
+        for asset in map(mapping, assets.values())
         if isinstance(asset.get("roles"), list) and "mlm:model" in asset["roles"]
     ]
     if len(models) != 1:
@@ -172,11 +173,11 @@ def _model_in(item: Mapping[str, Any]) -> str:
 def _bands_by_name(item: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """What an item, or its assets, tell of bands, under their names."""
     found: dict[str, dict[str, Any]] = {}
-    places = (item.get("properties"), *_mapping(item.get("assets")).values())
-    for place in map(_mapping, places):
+    places = (item.get("properties"), *mapping(item.get("assets")).values())
+    for place in map(mapping, places):
         for key in ("bands", "eo:bands", "raster:bands"):
-            for band in _mappings(place.get(key))[:_MOST_NAMES]:
-                name = _text(band, "name")
+            for band in mappings(place.get(key))[:_MOST_NAMES]:
+                name = text(band, "name")
                 if name:
                     found.setdefault(name, {}).update(band)
     return found
@@ -187,7 +188,7 @@ def _band_names(given: Any) -> tuple[str, ...]:
     if not isinstance(given, list) or not 0 < len(given) <= _MOST_NAMES:
         return ()
     bands = [each if isinstance(each, dict) else {"name": each} for each in given]
-    names = tuple(_text(band, "name") for band in bands)
+    names = tuple(text(band, "name") for band in bands)
     derived = any(band.get("expression") is not None for band in bands)
     return () if derived or not all(names) or len(set(names)) < len(names) else names
 
@@ -195,72 +196,26 @@ def _band_names(given: Any) -> tuple[str, ...]:
 def _spacing(properties: Mapping[str, Any], bands: Iterable[Mapping[str, Any]]) -> float | None:
     """Metres a pixel: of the finest band that says so, else of the item."""
     keys = ("gsd", "spatial_resolution", "raster:spatial_resolution", "eo:gsd")
-    told = [_number(band.get(key)) for band in bands for key in keys]
+    told = [number(band.get(key)) for band in bands for key in keys]
     known = [each for value in told if value is not None and (each := _bounded(value)) is not None]
-    own = _number(properties.get("gsd"))
+    own = number(properties.get("gsd"))
     return min(known) if known else None if own is None else _bounded(own)
-
-
-def _scaling(taken: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The option `scale` of what an item says; or why that is not done."""
-    if taken.get("pre_processing_function") is not None:
-        return None, "names a pre-processing function, which is never run"
-    steps = taken.get("value_scaling")
-    if steps is None and taken.get("norm_type") is not None:  # before 1.3
-        kind = taken["norm_type"]
-        steps = [{**each, "type": kind} for each in _mappings(taken.get("statistics"))]
-        steps = steps or [{"type": kind}]
-    if steps is None:
-        return None, ""
-    pairs = [_shift(step) for step in steps] if isinstance(steps, list) else []
-    if not 0 < len(pairs) <= _MOST_NAMES or not all(pairs):
-        kinds = sorted({str(_mapping(step).get("type"))[:40] for step in _list(steps)})
-        return (
-            None,
-            f"scales its values in a way that is not done here ({', '.join(kinds) or steps})",
-        )
-    means, stds = zip(*(pair for pair in pairs if pair is not None), strict=True)
-    if set(means) == {0} and set(stds) == {1}:
-        return None, ""
-    return {"mean": list(means), "std": list(stds)}, ""
-
-
-def _shift(step: Any) -> tuple[float, float] | None:
-    """(value - first) / second of a Value Scaling Object; None: it is something else."""
-    about = _mapping(step)
-    kind = about.get("type")
-    if step is None or (kind is None and about):
-        return 0.0, 1.0
-    low, high, mean, std, value = (
-        _number(about.get(key)) for key in ("minimum", "maximum", "mean", "stddev", "value")
-    )
-    found: tuple[float | None, float | None] = (None, None)
-    if kind == "z-score":
-        found = mean, std
-    elif kind == "min-max" and low is not None and high is not None:
-        found = low, high - low
-    elif kind == "offset":
-        found = value, 1.0
-    elif kind == "scale":
-        found = 0.0, value
-    first, second = found
-    return None if first is None or not second else (first, second)
 
 
 def _classes(given: Any) -> tuple[str, ...]:
     """Names of `classification:classes`, where their values are 0, 1, 2 ..."""
-    by_value = {each.get("value"): _text(each, "name", "description") for each in _mappings(given)}
+    by_value = {each.get("value"): text(each, "name", "description") for each in mappings(given)}
     return _in_order(by_value)
 
 
 # ---------------------------------------------------------------------------------------- Values
 
 
-def _value(text: str) -> Any:
+def _value(given: str) -> Any:
     try:
-        return texts.parse(text, "its metadata")
+        return texts.parse(given, "its metadata")
     except ValueError:
-        return text
+        return given
 
 
 def _numbered(given: Any) -> tuple[str, ...]:
@@ -273,48 +228,9 @@ def _in_order(names: Mapping[Any, Any]) -> tuple[str, ...]:
     """Different names of 0, 1, 2 ...; none where they are not."""
     found = tuple(names.get(i) for i in range(len(names)))
     fit = 0 < len(found) <= _MOST_NAMES and len(set(found)) == len(found)
-    shown = tuple(n for n in found if isinstance(n, str) and n.strip() and len(n) <= _LONGEST)
+    shown = tuple(n for n in found if isinstance(n, str) and n.strip() and len(n) <= LONGEST)
     return shown if fit and len(shown) == len(found) and all(map(str.isprintable, shown)) else ()
 
 
 def _bounded(metres: float) -> float | None:
     return metres if _FINEST <= metres <= _COARSEST else None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):  # as a number in quotes
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def _numbers(value: Any) -> list[float]:
-    found = [_number(each) for each in _list(value)]
-    return [v for v in found if v is not None] if None not in found else []
-
-
-def _text(about: Mapping[str, Any], *keys: str) -> str:
-    for key in keys:
-        found = about.get(key)
-        if isinstance(found, str) and 0 < len(found) <= _LONGEST and found.isprintable():
-            return found
-    return ""
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in _list(value) if isinstance(each, dict)]

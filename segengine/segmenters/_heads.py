@@ -21,7 +21,7 @@ from segengine.segmenters._finder import Head as Finds
 from segengine.segmenters._network import Layout
 from segengine.segmenters._stardist import StarDist
 from segengine.segmenters._yoloseg import YoloSeg
-from segengine.types import Cell
+from segengine.types import Cell, Trained
 
 Head = Literal[
     "auto", "labels", "logits", "probabilities", "detections", "yolo-seg", "stardist", "cellpose"
@@ -287,7 +287,7 @@ def _stars(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
     head = StarDist(
         engine=opened.engine,
         names=names,
-        scale=_by_frame(asked, fed, "stardist"),
+        scale=_by_frame(opened, asked, fed, "stardist"),
         layout=fed.layout,
         min_score=asked.min_score_or(_stardist.MIN_SCORE),
         overlap=asked.duplicates_or(_stardist.OVERLAP),
@@ -303,7 +303,7 @@ def _cells(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
     head = Cellpose(
         engine=opened.engine,
         name=asked.output or opened.engine.outputs[0],
-        scale=_by_frame(asked, fed, "cellpose"),
+        scale=_by_frame(opened, asked, fed, "cellpose"),
         min_score=asked.min_score_or(MIN_SCORE),
     )
     return head, _two(asked)
@@ -326,8 +326,9 @@ def _two(asked: Asked) -> tuple[str, ...]:
     return ("background", *named)
 
 
-def _by_frame(asked: Asked, fed: Fed, head: str) -> Scale | None:
+def _by_frame(opened: Opened, asked: Asked, fed: Fed, head: str) -> Scale | None:
     """The job's scale; None: percentiles of whole frames. Raises ValueError."""
+    check_scaled(opened.trained, asked.scale)
     if asked.resize is not None:
         raise ValueError(f"resize: head {head} sees frames at their own size; leave it out")
     if asked.window == "auto" and None not in fed.sides:
@@ -346,7 +347,14 @@ def _by_frame(asked: Asked, fed: Fed, head: str) -> Scale | None:
     return scale
 
 
+def check_scaled(trained: Trained | None, scale: Mapping[str, Any] | None) -> None:
+    """Raise ValueError where a model says of scaling what is not done, and the job says nothing."""
+    if scale is None and trained is not None and trained.unscaled:
+        raise ValueError(f"scale: {trained.by} {trained.unscaled}; say here what is to be done")
+
+
 def _scale(opened: Opened, asked: Asked, fed: Fed) -> Scale:
+    check_scaled(opened.trained, asked.scale)
     own = None if opened.trained is None else opened.trained.scale
     given = asked.scale if asked.scale is not None else own
     if given is None:

@@ -95,7 +95,8 @@ def create(
 
     path: a file or folder of one of the formats in the table above. bands: 1-based numbers of the
     raster's bands in the network's order, or their count. scale: {divide: v}, {mean: [...], std:
-    [...], divide: v} on the divided values, or {range: [lo, hi]}, the values that become 0 and 1.
+    [...], divide: v} on the divided values, or {range: [lo, hi]}, the values that become 0 and 1;
+    not with range, {minimum: v, maximum: v}, which values are cut to first, one or one a band.
     classes: a name a channel; of one channel, two: below and above. activation: what makes
     probabilities of the network's output, none, sigmoid or softmax; by default what the model ends
     in tells. A model that gives whole numbers, one a pixel, gives labels. layout: nhwc or nchw.
@@ -277,8 +278,7 @@ def network(
             resize = (height, width)
     trained = opened.trained
     if trained is not None:
-        if scale is None and trained.unscaled:
-            raise ValueError(f"scale: {trained.by} {trained.unscaled}; say here what is to be done")
+        _heads.check_scaled(trained, scale)
         scale = trained.scale if scale is None else scale
         if window == "auto" and opened.context is None and size == (None, None):
             window = trained.window or "auto"

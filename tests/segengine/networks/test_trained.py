@@ -227,7 +227,7 @@ def test_bands_of_paths_are_chosen_by_name(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"pre_processing_function": {"format": "python", "expression": "os:system"}}, "never run"),
-        ({"value_scaling": [{"type": "clip", "minimum": 0, "maximum": 1}]}, "not done here (clip)"),
+        ({"value_scaling": [{"type": "clip", "minimum": 1, "maximum": 0}]}, "not done here (clip)"),
         ({"value_scaling": [{"type": "processing", "expression": "A * 2"}]}, "(processing)"),
         ({"value_scaling": [{"type": "z-score", "mean": 1, "stddev": 0}]}, "(z-score)"),
         ({"value_scaling": "__import__('os')"}, "not done here (__import__('os'))"),
