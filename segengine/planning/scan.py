@@ -118,6 +118,8 @@ def scanning(
         said = str(error)
         where = "" if said.startswith("source.") else "source.paths: "
         raise SegengineError(f"{where}{with_remedy(said)}") from error
+    if listing.doubt and not (previous and unchanged_source):  # once it was right, inputs are wrong
+        raise JobError(f"source.{listing.doubt}")
     listed = len(listing.entries)
     listing = _without_pruned(listing, spec, pruned)
     left_out = listed - len(listing.entries)

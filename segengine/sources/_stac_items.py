@@ -22,6 +22,7 @@ from typing import Any
 import xxhash
 
 from segengine.errors import CorruptInputError
+from segengine.sources._stac_absent import LackingError, Lacks
 from segengine.sources._stac_links import Reach, resolved
 from segengine.types import Header, Part
 
@@ -60,6 +61,8 @@ class Item:
     """JSON values for the scene's group."""
     problem: str = ""
     """Why it is no scene; empty: it is one."""
+    lacks: Lacks | None = None
+    """Assets that the job names; None: it has none that could be looked at."""
     order: int = 0
     """Which of the job's paths led to it."""
 
@@ -87,13 +90,19 @@ def read_item(
     collection = item.get("collection")
     collection = _CONTROL.sub(" ", collection) if isinstance(collection, str) else ""
     digest = _digest(item)
+    lacks = None
     try:
         _require_item(item)
         chosen = list(_chosen(item["assets"], assets))
+        lacks = Lacks()
         code = _code(_properties(item))
         parts = tuple(each.part(base, reach, code) for each in chosen)
     except CorruptInputError as error:
-        return Item(name=name, collection=collection, base=base, digest=digest, problem=str(error))
+        lacks = error.lacks if isinstance(error, LackingError) else lacks
+        problem = str(error)
+        return Item(
+            name=name, collection=collection, base=base, digest=digest, problem=problem, lacks=lacks
+        )
     keys = tuple(each.key for each in chosen)
     about = _attributes(item, name, collection)
     return Item(
@@ -104,6 +113,7 @@ def read_item(
         parts=parts,
         keys=keys,
         attributes=about,
+        lacks=lacks,
     )
 
 
@@ -227,14 +237,29 @@ def _chosen(assets: Mapping[str, Any], wanted: Sequence[str] | None) -> Iterator
     common: dict[str, list[tuple[str, int]]] = {}
     if any(name not in known for name in wanted):
         common = _common_names(known)
+    there = {*known, *common}
+    lacking = [name for name in wanted if name not in there and not _numbered(name, known)]
+    if lacking:
+        raise LackingError(
+            f"has no asset and no eo:common_name {lacking[0]}; its assets: {_listed(known)}",
+            lacking,
+            (*known, *common),
+        )
     for name in wanted:
-        key, _, number = name.rpartition(":")
+        numbered = _numbered(name, known)
         if name in known:
             yield from _all_bands(name, known[name])
-        elif key in known and number.isdecimal() and 0 < int(number) <= 1 << 16:
-            yield _Choice(key, known[key], int(number), name)
+        elif numbered:
+            yield _Choice(numbered[0], known[numbered[0]], numbered[1], name)
         else:
-            yield _common(name, common.get(name, []), known)
+            yield _common(name, common[name], known)
+
+
+def _numbered(name: str, known: Mapping[str, Any]) -> tuple[str, int] | tuple[()]:
+    """Asset and band of `visual:2`; empty: it is no such name."""
+    key, _, number = name.rpartition(":")
+    fits = key in known and number.isdecimal() and 0 < int(number) <= 1 << 16
+    return (key, int(number)) if fits else ()
 
 
 def _data(assets: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -293,10 +318,6 @@ def _common(
     if len(found) > 1:
         finest = min(_spacing(assets[key]) for key, _ in found)
         found = [each for each in found if _spacing(assets[each[0]]) == finest]
-    if not found:
-        raise CorruptInputError(
-            f"has no asset and no eo:common_name {name}; its assets: {_listed(assets)}"
-        )
     if len(found) > 1:
         both = " and ".join(key for key, _ in found[:2])
         raise CorruptInputError(f"{name} is the eo:common_name of {both}; name the one meant")

@@ -90,6 +90,8 @@ class Listing:
     """uris of what lies beside an entry and belongs to it, by the entry's uri."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files that the paths reach and that are no input by their suffix, counted by it."""
+    doubt: str = ""
+    """Which key of the `source` block is likely misspelt, and how: no input has what it names."""
 
     def kind_of(self, entry: Entry) -> str:
         """The source that reads an entry: images, raster, video, volume or zarr.

@@ -13,6 +13,7 @@ from segengine import registry
 from segengine.ahead import several
 from segengine.errors import CorruptInputError, DeniedInputError, TransientInputError
 from segengine.mosaics import Mosaic
+from segengine.sources import _stac_absent
 from segengine.sources._files import is_url, is_web, unreadable
 from segengine.sources._mosaic import Order
 from segengine.sources._signed import signed
@@ -83,7 +84,9 @@ class StacSource:
         """
         found = list(self._items(paths))
         unlisted = [each for each in found if isinstance(each, Unlisted)]
-        items = list(_named([each for each in found if isinstance(each, Item)], unlisted))
+        read = [each for each in found if isinstance(each, Item)]
+        doubt = _stac_absent.doubt(self.assets, (item.lacks for item in read))
+        items = list(_named(read, unlisted))
         far = any(is_url(part.uri) for _, item in items for part in item.parts)
         entries: Entries = []
         # Items may share a file; it is looked at once.
@@ -92,7 +95,7 @@ class StacSource:
                 entries.append(each)
             else:
                 unlisted.append(each)
-        return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac")
+        return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac", doubt=doubt)
 
     def probe(self, entry: Entry) -> Probe:
         """What the headers of an item's assets say, on one grid."""
