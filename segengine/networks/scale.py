@@ -59,12 +59,12 @@ class Scale:
         std = _numbers(spec.get("std", 1), "scale.std")
         if divide == 0 or 0 in std:
             raise ValueError("scale.divide: it and every std must not be 0")
-        low = _bounds(spec.get("minimum"), "scale.minimum", -math.inf)
-        high = _bounds(spec.get("maximum"), "scale.maximum", math.inf)
-        sides = {1, len(low), len(high)}
-        if len(sides) < 3 and np.greater(low, high).any():
+        least = _bounds(spec.get("minimum"), "scale.minimum", -math.inf)
+        most = _bounds(spec.get("maximum"), "scale.maximum", math.inf)
+        sides = {1, len(least), len(most)}
+        if len(sides) < 3 and np.greater(least, most).any():
             raise ValueError("scale.minimum: must not be above scale.maximum")
-        return cls(divide, mean, std, low, high)
+        return cls(divide, mean, std, least, most)
 
     def check(self, bands: int) -> None:
         """Raise ValueError where there is neither one value nor one a band."""
