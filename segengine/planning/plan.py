@@ -25,6 +25,7 @@ from segengine.planning.held import waits
 from segengine.planning.layout import Cut
 from segengine.planning.redo import Redo, lines, redone
 from segengine.planning.scan import Scan, scanning
+from segengine.planning.standing import kept
 from segengine.planning.state import SceneState, Wanted, read_state
 from segengine.planning.stored import StandIn
 from segengine.planning.trained import mismatches
@@ -356,6 +357,7 @@ def planning(
     _check_still(job, found.layouts)
     _check_tracks(job, found.layouts, outputs)
     keys = mask_keys(job, outputs)
+    keys = kept(keys, job.source.crs, old, previous, found.layouts)
     plan = _unread(job, objects, found, keys, digest(keys), outputs)
     plan.broken = repair
     scope = asked.scope(job.plugin)
@@ -396,7 +398,8 @@ def stored_plan(job: Job, objects: SealedObjects) -> Plan:
         keys, fingerprint = dict(job.plugin.keys), job.plugin.fingerprint
     else:
         outputs = _outputs(job, found)
-        keys = mask_keys(job, outputs)
+        old = attributes_or_lost(objects)
+        keys = kept(mask_keys(job, outputs), job.source.crs, old, layouts, layouts)
         fingerprint = digest(keys)
     plan = _unread(job, objects, found, keys, fingerprint, outputs)
     scope = asked.scope(job.plugin)
