@@ -20,6 +20,8 @@ _SOURCE_DEFAULTS: dict[str, Any] = {
     "assets": None, "mosaic": None, "window": None, "tissue": False,
 }  # fmt: skip
 
+AREA = "source.area"
+
 
 def digest(value: Any) -> str:
     """16 hex digits of a JSON value."""
@@ -41,7 +43,7 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     if found.get("source.resampling") == "nearest":  # as where it is omitted
         del found["source.resampling"]
     if job.source.area is not None:
-        found["source.area"] = area_mark(job)
+        found[AREA] = area_mark(job)
     if job.segmenter.instances is not None:
         found["segmenter.instances"] = job.segmenter.as_instances()
     if job.still:  # 0 changes no mask
@@ -109,10 +111,19 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     absent = "default"
     return [
-        f"{name}: {_text(old.get(name, absent))} -> {_text(new.get(name, absent))}"
+        _area(name in old, name in new)
+        if name == AREA
+        else f"{name}: {_text(old.get(name, absent))} -> {_text(new.get(name, absent))}"
         for name in sorted({*old, *new})
         if old.get(name, absent) != new.get(name, absent)
     ]
+
+
+def _area(before: bool, now: bool) -> str:
+    """Of an area a mark is kept, which says nothing to anybody."""
+    if before and now:
+        return f"{AREA}: another area"
+    return f"{AREA}: {'an area' if before else 'none'} -> {'an area' if now else 'none'}"
 
 
 def _text(value: Any) -> str:

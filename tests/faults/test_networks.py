@@ -194,7 +194,9 @@ def test_what_changes_is_redone_and_said(photos: Path, segmenters: Any, tmp_path
     def assert_redone(summary: Summary, why: str, shards: int = SHARDS) -> None:
         assert summary.computed == shards
         (notice,) = summary.messages
+        notice, _, scenes = notice.rpartition(" (")
         assert notice == f"{shards} of {SHARDS} shards are stale and will be done again: {why}"
+        assert scenes.startswith(("scene ", "2 scenes: "))
 
     assert run().computed == SHARDS
     with open(bundle / "README.md", "a", encoding="utf-8") as card:

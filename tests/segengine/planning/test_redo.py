@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import segengine
 from segengine.commands.plan import plan as plan_job
+from segengine.fingerprint import changes
 from segengine.job import parse_job
 from segengine.planning.plan import make_plan
 from segengine.planning.redo import Redo, lines, release_notice
@@ -104,6 +105,28 @@ def test_what_is_told_is_what_a_run_does(new_bench, noise, changed, new, offset)
 # ------------------------------------------------------------------------------------- how it is said
 
 
+def test_scenes_are_named_and_then_counted(bench, noise):
+    for i, side in enumerate((40, 300, 600, 900, 1200, 1500, 1800)):
+        bench.put(f"{i}.png", noise(i, (8, side, 3)))
+    bench.run(MEAN, **ONE)
+    bench.put("1.png", noise(11, (8, 300, 3)))
+    objects = SealedObjects(open_objects(str(bench.store)))
+    one = make_plan(parse_job(bench.job(MEAN, **ONE)), objects).notices
+    assert one[0].endswith("done again: inputs or the fit changed (scene 256x512-uint8-3)")
+    every = make_plan(parse_job(bench.job({**MEAN, "offset": 3}, **ONE)), objects).notices
+    first = "256x1024-uint8-3, 256x1280-uint8-3, 256x1536-uint8-3"
+    assert f" (7 scenes: {first}" in every[0]
+    assert every[0].endswith(" more)")
+
+
+def test_an_area_is_told_in_words_and_not_by_its_mark():
+    one, other = {"source.area": "00ff00ff00ff00ff"}, {"source.area": "11ff00ff00ff00ff"}
+    assert changes(one, other) == ["source.area: another area"]
+    assert changes({}, one) == ["source.area: none -> an area"]
+    assert changes(one, {}) == ["source.area: an area -> none"]
+    assert changes(one, one) == []
+
+
 def test_a_run_says_the_reasons_and_the_cost_before_any_shard(bench, noise):
     filled(bench, noise)
     bench.put("1.png", noise(11, (40, 41, 3)))
@@ -111,8 +134,9 @@ def test_a_run_says_the_reasons_and_the_cost_before_any_shard(bench, noise):
         list(run.stage("plan"))
         told = run.notices()
         assert run.counts.computed == 0
-    assert (
-        told[0] == "4 of 4 shards are stale and will be done again: segmenter.offset: default -> 3"
+    assert told[0] == (
+        "4 of 4 shards are stale and will be done again: segmenter.offset: default -> 3 "
+        "(scene 256x256-uint8-3)"
     )
     assert told[1].startswith("  3 shards again: ")
     assert told[2].startswith("  1 shard again: ")

@@ -113,7 +113,8 @@ def test_a_fit_whose_class_has_moved_is_made_again_with_a_notice(acme: Acme) -> 
     assert (computed, skipped) == (3, 0)
     assert messages == [
         f"1 fit cannot be read, and will be made again: run-uint8-3 ({why})",
-        "3 of 3 shards are stale and will be done again: inputs or the fit changed",
+        "3 of 3 shards are stale and will be done again: inputs or the fit changed "
+        "(scene 256x256-uint8-3)",
     ]
     assert acme.bench.tree() == first
     assert "3 shards segmented again" in acme.verify()
@@ -132,7 +133,8 @@ def test_nothing_is_said_of_a_fit_that_is_not_this_jobs(acme: Acme) -> None:
     computed, _, messages = acme.run(above=60)
     assert computed == 3
     assert messages == [
-        "3 of 3 shards are stale and will be done again: segmenter.above: default -> 60"
+        "3 of 3 shards are stale and will be done again: segmenter.above: default -> 60 "
+        "(scene 256x256-uint8-3)"
     ]
 
 
