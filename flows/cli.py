@@ -61,11 +61,11 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
-        return _failed(error, getattr(args, "job", None))
+        return _failed(error, getattr(args, "job", None), getattr(args, "set", ()))
     return code
 
 
-def _failed(error: Exception, job_file: str | None) -> int:
+def _failed(error: Exception, job_file: str | None, overrides: Sequence[str]) -> int:
     """Say what went wrong on one line; the exit code."""
     from segengine.errors import JobError, SegengineError
 
@@ -74,7 +74,7 @@ def _failed(error: Exception, job_file: str | None) -> int:
     if isinstance(error, JobError) and job_file is not None:
         from segengine.job import located
 
-        error = located(job_file, error)
+        error = located(job_file, error, overrides)
     if isinstance(error, SegengineError):
         say(str(error), "error")
         return error.exit_code

@@ -21,6 +21,7 @@ from segengine import registry
 from segengine.errors import JobError, UntrustedError
 from segengine.guards import schemes, yamlfile
 from segengine.guards.trust import refuse_forbidden
+from segengine.overrides import Lines, override
 from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
 from segengine.terms.nights import AlertSpec, BudgetSpec
@@ -774,8 +775,8 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job
     schemes.require_path(os.fspath(path), "job file")
     file = Path(path)
     data, lines = _read(file)
-    for override in overrides:
-        _override(data, override)
+    for given in overrides:
+        override(data, lines, given)
     return _checked(data, base=file.absolute().parent, file=str(file), lines=lines)
 
 
@@ -788,20 +789,25 @@ def is_train_job(path: str | os.PathLike[str]) -> bool:
     return isinstance(data, dict) and "architecture" in data and "store" not in data
 
 
-def located(path: str | os.PathLike[str], error: JobError) -> JobError:
-    """The same error with file and line in front, where it begins with a key of the job file.
+def located(
+    path: str | os.PathLike[str], error: JobError, overrides: Sequence[str] = ()
+) -> JobError:
+    """The same error with its place in front, where it begins with a key of the job file: file and
+    line, or the override that said it.
 
     For what only the data can tell, long after the file was read: paths that name no input.
     """
     try:
-        _, lines = _read(Path(path))
+        data, lines = _read(Path(path))
+        for given in overrides:
+            override(data, lines, given)
     except JobError:
         return error
     where = _where(str(path), lines, tuple(str(error).partition(":")[0].split(".")))
     return error if where == str(path) else JobError(f"{where}: {error}")
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+def _read(file: Path) -> tuple[dict[str, Any], Lines]:
     """A job file's keys, and the line of each."""
     try:
         text = yamlfile.read_text(file)
@@ -820,7 +826,7 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
         raise JobError(
             f"{file}: a job file is a mapping with keys such as source, segmenter, store"
         )
-    return data, lines
+    return data, dict(lines)
 
 
 def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
@@ -833,9 +839,7 @@ def parse_job(data: Mapping[str, Any] | Job, base: Path | None = None) -> Job:
     return _checked(dict(data), base=base, file="job", lines={})
 
 
-def _checked(
-    data: dict[str, Any], *, base: Path | None, file: str, lines: dict[tuple[str, ...], int]
-) -> Job:
+def _checked(data: dict[str, Any], *, base: Path | None, file: str, lines: Lines) -> Job:
     try:
         yamlfile.require_shallow(data)
     except yamlfile.YamlError as error:
@@ -863,11 +867,12 @@ def _checked(
     return job
 
 
-def _where(file: str, lines: dict[tuple[str, ...], int], key: tuple[str, ...]) -> str:
-    """File and line of a key, or of the nearest block around it."""
+def _where(file: str, lines: Mapping[tuple[str, ...], int | str], key: tuple[str, ...]) -> str:
+    """File and line of a key, or of the nearest block around it; or the `--set` that said it."""
     for length in range(len(key), 0, -1):
         if key[:length] in lines:
-            return f"{file}:{lines[key[:length]]}"
+            said = lines[key[:length]]
+            return said if isinstance(said, str) else f"{file}:{said}"
     return file
 
 
@@ -904,9 +909,10 @@ def _suggest(key: tuple[str, ...], top: Any) -> str:
 
 
 def _outdented(
-    data: Mapping[str, Any], lines: Mapping[tuple[str, ...], int], key: tuple[str, ...]
+    data: Mapping[str, Any], said: Mapping[tuple[str, ...], int | str], key: tuple[str, ...]
 ) -> str:
     """A hint, where an unknown key stands below the block that it belongs to, and not inside."""
+    lines = {place: line for place, line in said.items() if isinstance(line, int)}
     if len(key) != 1 or key[0] in Job.model_fields or key not in lines:
         return ""
     above = max(
@@ -916,25 +922,6 @@ def _outdented(
     if not block or data.get(block) is not None:
         return ""
     return f"; if it belongs to {block} (line {line}), indent it by two blanks"
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    parts = name.strip().split(".")
-    if not equals or not all(parts):
-        raise JobError(f"--set {override}: write KEY=VALUE, for example --set segmenter.clusters=4")
-    try:
-        value, _ = yamlfile.parse(text)
-    except yamlfile.YamlError as error:
-        raise JobError(f"--set {name.strip()}: the value is not valid YAML: {error}") from None
-    block = data
-    for part in parts[:-1]:
-        if block.get(part) is None:
-            block[part] = {}
-        block = block[part]
-        if not isinstance(block, dict):
-            raise JobError(f"--set {override}: {part} is not a block of keys")
-    block[parts[-1]] = value
 
 
 def _absolute(path: str, base: Path | None, key: str) -> str:

@@ -20,10 +20,10 @@ from segengine.job import (
     TruthSpec,
     _absolute,
     _explain,
-    _override,
     _read,
     _where,
 )
+from segengine.overrides import Lines, override
 from segengine.urls import public_values
 
 WEIGHT_FILES = ("weights", "trunk")
@@ -297,8 +297,8 @@ def load_train_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) 
     """
     file = Path(path)
     data, lines = _read(file)
-    for override in overrides:
-        _override(data, override)
+    for given in overrides:
+        override(data, lines, given)
     return _checked(data, base=file.absolute().parent, file=str(file), lines=lines)
 
 
@@ -309,9 +309,7 @@ def parse_train_job(data: Mapping[str, Any] | TrainJob, base: Path | None = None
     return _checked(dict(data), base=base, file="train job", lines={})
 
 
-def _checked(
-    data: dict[str, Any], *, base: Path | None, file: str, lines: dict[tuple[str, ...], int]
-) -> TrainJob:
+def _checked(data: dict[str, Any], *, base: Path | None, file: str, lines: Lines) -> TrainJob:
     try:
         return TrainJob.model_validate(data).absolute(base)
     except ValidationError as error:

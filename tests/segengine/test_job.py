@@ -182,7 +182,10 @@ def test_overrides(write: Any) -> None:
     for wrong in ("clusters", "=3", "a..b=1", "name.x=1", "name=[", "store.nothing=1"):
         with pytest.raises(JobError):
             load_job(write(GOOD), [wrong])
-    with pytest.raises(JobError, match=r"yaml:4: segmenter\.klusters: .* did you mean clusters\?"):
+    with pytest.raises(
+        JobError,
+        match=r"^--set segmenter\.klusters=5: segmenter\.klusters: .* did you mean clusters\?",
+    ):
         load_job(write(GOOD), ["segmenter.klusters=5"])
 
 
