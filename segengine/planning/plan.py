@@ -23,6 +23,7 @@ from segengine.job import Job
 from segengine.planning.followed import check_follows, costs
 from segengine.planning.held import waits
 from segengine.planning.layout import Cut
+from segengine.planning.places import oddities
 from segengine.planning.redo import Redo, lines, redone
 from segengine.planning.scan import Scan, scanning
 from segengine.planning.standing import kept
@@ -375,7 +376,7 @@ def planning(
     laid_out = sum(previous[scene].shards for scene in found.dropped if scene in previous)
     plan.redo = redone(plan, old, laid_out)
     unfinished = UNFINISHED if pruned is not None and not pruned.complete else ()
-    plan.notices = (*unfinished, *_notices(plan, old), *mismatches(plan))
+    plan.notices = (*unfinished, *_notices(plan, old), *mismatches(plan), *oddities(plan))
     return plan
 
 
