@@ -68,7 +68,10 @@ def _meets(placing: Placing, use: Bounds) -> bool:
     across = [(x * placing.width, y * placing.height) for x in steps for y in steps]
     xs = [a * x + b * y + c for x, y in across]
     ys = [d * x + e * y + f for x, y in across]
-    lon, lat = _to_degrees(placing.wkt).transform(xs, ys)
+    to = _to_degrees(placing.wkt)
+    if to is None:
+        return True
+    lon, lat = to.transform(xs, ys)
     points = [
         (x, y) for x, y in zip(lon, lat, strict=True) if math.isfinite(x) and math.isfinite(y)
     ]
@@ -91,10 +94,14 @@ def _overlap(points: Iterable[tuple[float, float]], use: Bounds, near: float = 0
 
 @lru_cache(maxsize=64)
 def _to_degrees(wkt: str) -> Any:
+    """pyproj's; None: the CRS lies nowhere on earth, as a site's own."""
     from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
 
-    crs = CRS.from_wkt(wkt)
-    return Transformer.from_crs(crs, CRS.from_epsg(4326), always_xy=True)
+    try:
+        return Transformer.from_crs(CRS.from_wkt(wkt), CRS.from_epsg(4326), always_xy=True)
+    except ProjError:
+        return None
 
 
 def _shown(use: Bounds) -> str:
