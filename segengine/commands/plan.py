@@ -6,6 +6,7 @@ One real shard is worked on, into a folder that is thrown away, and its time and
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from segengine.planning.plan import Plan, make_plan
 from segengine.planning.redo import Redo, release_notice
 from segengine.progress import FailedFrame
 from segengine.stages.aggregate import measurer
+from segengine.stages.cost import around
 from segengine.stages.tables import unplaced_failures
 from segengine.store.blobs import open_objects
 from segengine.store.kinds import LabelRecord
@@ -46,7 +48,7 @@ class PlanReport:
     notices: tuple[str, ...]
     failed: tuple[FailedFrame, ...]
     seconds: float | None
-    """Estimated time of what is left, on the job's workers."""
+    """Estimated time of what is left, on the job's workers, with all that comes beside labelling."""
     bytes: int | None
     """Estimated size of the masks of what is left."""
     pixels: int
@@ -60,6 +62,9 @@ class PlanReport:
     """Names of inputs that are still being written."""
     redo: tuple[Redo, ...] = ()
     """What is done and will be done again, and why."""
+    beside: float | None = None
+    """What of `seconds` is start, planning, measuring and publishing, by the runs before; None: no run
+    has measured these, and planning alone is counted."""
 
     @property
     def exit_code(self) -> int:
@@ -90,6 +95,11 @@ class PlanReport:
             return {"seconds": 0.0, "bytes": 0}
         return {"seconds": self.seconds, "bytes": self.bytes}
 
+    def _beside(self) -> str:
+        if self.beside is None:
+            return "without publishing, which no run has measured yet"
+        return f"{_duration(self.beside)} of it to start and publish, by the runs before"
+
     def lines(self) -> tuple[str, ...]:
         """Text for a terminal."""
         spec = self.job.segmenter
@@ -112,7 +122,7 @@ class PlanReport:
             found.append(
                 f"estimate for what is left: {_duration(self.seconds)} on {self.workers} "
                 f"worker{'s' if self.workers != 1 else ''}, {_size(self.bytes)} of masks "
-                f"({self.pixels / 1e6:,.1f} Mpx; from {self.trial})"
+                f"({self.pixels / 1e6:,.1f} Mpx; from {self.trial}; {self._beside()})"
             )
         elif self.pending:
             found.append(f"no estimate: {self.trial}")
@@ -124,16 +134,22 @@ def plan(job: Job) -> PlanReport:
     objects = SealedObjects(open_objects(job.store.path))
     check_place(objects.base)
     require_writable(objects.base)
+    begun = time.perf_counter()
     found = make_plan(job, objects)
+    planned = time.perf_counter() - begun
     measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
     workers = job.cluster.most(cores())
     pending = [(la, p) for la in found.layouts.values() for p in found.pending_places(la)]
     pixels = sum(_pixels(layout, place) for layout, place in pending)
-    seconds = size = None
+    seconds = size = beside = None
     trial = "nothing is left to do"
     if pending:
         layout, place = max(pending[:256], key=lambda item: _pixels(*item))
         seconds, size, trial = _trial(found, layout, place, pixels)
+        beside = around(History.read(objects), found.shards)
+    if seconds is not None:
+        seconds /= max(1, min(workers, len(pending)))
+        seconds += planned if beside is None else beside
     return PlanReport(
         job=job,
         scenes=tuple(
@@ -150,7 +166,7 @@ def plan(job: Job) -> PlanReport:
         pending=found.pending,
         notices=(*found.notices, *_other_release(found), *damage_notices(objects)),
         failed=tuple(unplaced_failures(found)),
-        seconds=None if seconds is None else seconds / max(1, min(workers, len(pending))),
+        seconds=seconds,
         bytes=size,
         pixels=pixels,
         workers=workers,
@@ -158,6 +174,7 @@ def plan(job: Job) -> PlanReport:
         skipped=found.scan.skipped,
         waiting=tuple(each.name for each in found.scan.waiting),
         redo=found.redo,
+        beside=beside,
     )
 
 
@@ -179,8 +196,6 @@ def _trial(
     plan: Plan, layout: Layout, place: Place, pixels: int
 ) -> tuple[float | None, int | None, str]:
     """Time and size of all that is left, from one shard really worked on."""
-    import time
-
     with tempfile.TemporaryDirectory(prefix="segengine-plan-") as folder:
         task = plan.task(layout, place, last=True)
         # Not cut: what is linked across shards is decided for this one alone.

@@ -1,15 +1,16 @@
-"""What doing again takes that is done: one line, before a run begins."""
+"""What a run takes by the runs before: what is done again, and what comes beside labelling."""
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 from typing import Any
 
 from segengine.cores import cores
 from segengine.planning.plan import Plan
 from segengine.planning.redo import counted
-from segengine.stages.history import closing_seconds
+from segengine.stages.history import closed, closing_seconds
 from segengine.store.keys import METRICS
 from segengine.store.runs import History
 
@@ -35,6 +36,17 @@ def _measured(history: History, shards: int, done: int) -> float | None:
     if took <= 0:
         return None
     return took / computed * shards + (closing_seconds(history, done) or 0.0)
+
+
+def around(history: History, shards: int) -> float | None:
+    """Seconds of a run beside labelling: its start and planning, as in the middle of the last runs,
+    and measuring and publishing so many shards; None: no run has measured them."""
+    closing = closing_seconds(history, shards)
+    if closing is None:
+        return None
+    beside = [(row["seconds"] or 0.0) - _labelling(row) - closed(row) for row in history.busy]
+    start = statistics.median(beside)
+    return closing + (start if math.isfinite(start) and start > 0 else 0.0)
 
 
 def _labelling(row: dict[str, Any]) -> float:

@@ -50,6 +50,11 @@ def paces(history: History) -> dict[str, float]:
     return found
 
 
+def closed(row: Mapping[str, Any]) -> float:
+    """Seconds that a run took to measure and to publish."""
+    return math.fsum(row.get(f"seconds.{stage}") or 0.0 for stage in ("aggregate", "publish"))
+
+
 def closing_seconds(history: History, shards: int) -> float | None:
     """Seconds that measuring and publishing take with so many shards done, by the runs so far.
 
@@ -58,7 +63,7 @@ def closing_seconds(history: History, shards: int) -> float | None:
     """
     known: list[tuple[int, float]] = []
     for row in history.busy:
-        took: float = sum(row.get(f"seconds.{stage}") or 0.0 for stage in ("aggregate", "publish"))
+        took = closed(row)
         if took > 0:
             known.append((row["shards"] - row["left"], took))
     if not known:
