@@ -31,6 +31,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 }
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex", 6: "complex"}
 _PAGES = 100_000
+_LARGEST = 1 << 50  # bytes that a file is believed to have had
 _TAGS = 4096
 """Of one directory."""
 _ALL_TAGS = 1 << 21
@@ -171,9 +172,17 @@ def missing(file: BinaryIO, page: Page) -> tuple[str | None, bool]:
     ) & ~sparse
     if not bad.any():
         return None, bool(sparse.any())
-    first = int(np.flatnonzero(bad)[0])
-    said = f"truncated TIFF: {int(bad.sum())} of {len(bad)} strips missing, the first is {first}"
-    return said, False
+    return _cut_off(int(end), offsets[bad], counts[bad], len(bad)), False
+
+
+def _cut_off(end: int, offsets: NDArray[np.uint64], counts: NDArray[np.uint64], strips: int) -> str:
+    """Where a file ends of which some strips lie beyond, in words."""
+    most = np.uint64(_LARGEST)
+    whole = int((np.minimum(offsets, most) + np.minimum(counts, most)).max())
+    lacks = f"{len(offsets):,} of {strips:,} strips of its pixels are missing"
+    if not end < whole < _LARGEST:
+        return f"truncated TIFF: {lacks}"
+    return f"truncated TIFF: has {end:,} bytes of {whole:,}, and {lacks}"
 
 
 class _Reader:

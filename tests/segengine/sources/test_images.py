@@ -335,7 +335,20 @@ def test_a_missing_strip_is_corrupt(tmp_path: Path) -> None:
         counts = list(file.pages[0].dataoffsets)  # type: ignore[union-attr]
         file.pages[0].tags["StripOffsets"].overwrite([*counts[:2], 0, counts[3]])  # type: ignore[union-attr]
     assert probe(path).height == 40
-    assert reason(path) == "truncated TIFF: 1 of 4 strips missing, the first is 2"
+    assert reason(path) == "truncated TIFF: 1 of 4 strips of its pixels are missing"
+
+
+def test_a_tiff_that_is_cut_off_says_how_much_of_it_is_there(tmp_path: Path) -> None:
+    import tifffile
+
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, COLOUR, photometric="rgb", rowsperstrip=10)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        last = page.dataoffsets[-1] + page.databytecounts[-1]  # type: ignore[union-attr]
+    path.write_bytes(path.read_bytes()[: last - 1500])
+    said = f"has {last - 1500:,} bytes of {last:,}, and 1 of 4 strips of its pixels are missing"
+    assert reason(path) == f"truncated TIFF: {said}"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif"])
