@@ -44,6 +44,10 @@ Mark = tuple[int, str]
 """Bytes of a file, and their digest."""
 
 
+class TakenError(JobError):
+    """A file is there that is not, or no more, as one of our commands wrote it."""
+
+
 class Inputs:
     """The files that a store was made from, as far as they lie on this machine."""
 
@@ -201,7 +205,7 @@ def claimed(store: Store, to: str, paths: Iterable[Path], *, overwrite: bool) ->
         own = there and output.is_own(path)
         inputs.check(path, own=own)
         if there and not own and not overwrite:
-            raise JobError(
+            raise TakenError(
                 f"{path}: is there, and not as an export wrote it; add --overwrite, or name another "
                 "folder with --out"
             )

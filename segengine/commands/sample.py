@@ -21,7 +21,8 @@ import numpy as np
 from segengine.areas.olofsson import allocated
 from segengine.areas.strata import Pixel, Strata
 from segengine.errors import CorruptInputError, JobError, TransientInputError
-from segengine.outputs import claimed, taken_up
+from segengine.guards import texts
+from segengine.outputs import TakenError, claimed, taken_up
 from segengine.pictures import draw
 from segengine.pictures.view import matching
 from segengine.reader import SceneStore, Store, open_store
@@ -38,6 +39,8 @@ _TIMES = 4
 """By how much a pixel is enlarged."""
 _OUTLINE = (255, 214, 10)
 _POINT = (255, 45, 85)
+_LONGEST = 1 << 26
+"""Bytes of a file that is there, of which it is told what it holds."""
 _DIGITS = 9
 """Decimals of a degree: a tenth of a millimetre."""
 
@@ -119,12 +122,13 @@ def sample(
         raise JobError(f"--size: {size} is too few: {error}") from error
     pictures = path.with_name(f"{path.stem}-pictures")
     names = [f"{number:0{len(str(size))}}.png" for number in range(1, size + 1)]
-    output = claimed(
-        store,
-        os.fspath(path.parent),
-        [path, *(pictures / name for name in names)],
-        overwrite=overwrite,
-    )
+    files = [path, *(pictures / name for name in names)]
+    try:
+        output = claimed(store, os.fspath(path.parent), files, overwrite=overwrite)
+    except TakenError as error:
+        if path.is_file():
+            raise JobError(f"--out: {out} {_held(path)}") from error
+        raise
     drawn = [
         (pixel, label)
         for label, count in enumerate(sizes)
@@ -216,6 +220,24 @@ def _measured(store: Store) -> dict[str, float]:
         for label, true in matching(store.classes, rows, store.metrics.get("matching")).items()
         if true is not None and totals[label]
     }
+
+
+def _held(path: Path) -> str:
+    """What lies where the points are to go, and what to do about it."""
+    points = labelled = 0
+    try:
+        if path.stat().st_size <= _LONGEST:
+            features = texts.parse(path.read_bytes(), path.name)["features"]
+            labels = [one["properties"]["label"] for one in features]
+            points, labelled = len(labels), sum(label is not None for label in labels)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # of somebody else
+    if not points:
+        return "is there, and no points of `sample`; add --overwrite, or name another file"
+    return (
+        f"holds {points:,} points already, of which {labelled:,} are labelled; go on with `segengine "
+        "area`, name another file, or add --overwrite, which throws these labels away"
+    )
 
 
 def _notices(strata: Strata, sizes: Sequence[int], labels: Sequence[int]) -> Iterator[str]:

@@ -212,10 +212,17 @@ def test_what_was_labelled_is_not_drawn_over(store: str, tmp_path: Path) -> None
     document = json.loads(out.read_text())
     document["features"][0]["properties"]["label"] = "cluster 1"
     out.write_text(json.dumps(document))
-    with pytest.raises(JobError, match=r"points.geojson: is there, and not as an export wrote it"):
+    with pytest.raises(JobError, match=r"points.geojson holds 10 points already, of which 1 are"):
         sample(store, 10, str(out))
     assert json.loads(out.read_text()) == document
     sample(store, 10, str(out), overwrite=True)
+    for other in ("{}", "[1]", "{", '{"features": [{"properties": null}]}', "\0"):
+        out.write_text(other)
+        with pytest.raises(
+            JobError, match=r"points.geojson is there, and no points of `sample`; add"
+        ):
+            sample(store, 10, str(out))
+        assert out.read_text() == other
 
 
 def test_pictures_that_the_next_run_would_take_are_told(tmp_path: Path) -> None:
