@@ -1,7 +1,7 @@
 """Files that GDAL's vector drivers write, from the same features as the other formats.
 
-Features stream from the parts to the driver, so that no scene is in memory as a whole. Every geometry
-is a MultiPolygon, as these formats want one type a layer.
+Features stream from the parts to the driver, so that no scene is in memory as a whole. A layer is of one
+type, as these formats want: Polygon where every object is one, else MultiPolygon.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from segengine.export._features import crs_wkt, features
 from segengine.export._instances import Piece
 from segengine.export._objects import Objects
 from segengine.export._shaping import Shaping
-from segengine.export._table import decoded, encoded, schema
+from segengine.export._table import are_single, as_single, decoded, encoded, schema
 from segengine.outputs import claimed
 from segengine.reader import SceneStore, open_store
 
@@ -99,7 +99,11 @@ def _assembled(
 
     pyogrio = _pyogrio(form)
     fields = schema(boxes=False)
-    batches = (batch for part in parts for batch in decoded(part).to_batches())
+    single = all(are_single(decoded(part)) for part in parts)
+    tables = (decoded(part) for part in parts)
+    batches = (
+        batch for table in tables for batch in (as_single(table) if single else table).to_batches()
+    )
     named = out.with_name(f"{out.name}{suffix}")  # drivers look at the suffix
     named.unlink(missing_ok=True)  # never through a link that has this name
     try:
@@ -111,7 +115,7 @@ def _assembled(
                 layer=scene.name,
                 driver=driver,
                 geometry_name="geometry",
-                geometry_type="MultiPolygon",
+                geometry_type="Polygon" if single else "MultiPolygon",
                 crs=crs_wkt(scene),
                 dataset_options=options,
             )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _POLYGON, _MULTIPOLYGON = 3, 6
+_HEAD = 9
+"""Bytes of a MultiPolygon before its first polygon: byte order, type, and how many there are."""
 
 
 def schema(*, boxes: bool) -> pa.Schema:
@@ -65,6 +67,24 @@ def encoded(found: Sequence[Feature], *, boxes: bool, multi: bool) -> bytes:
 def decoded(part: Path) -> pa.Table:
     """The table of a part."""
     return read_parquet(part.read_bytes())
+
+
+def are_single(table: pa.Table) -> bool:
+    """Whether each MultiPolygon of a table is one polygon alone."""
+    import pyarrow.compute as pc
+
+    counts = pc.binary_slice(table.column("geometry"), 5, _HEAD)
+    return pc.all(pc.equal(counts, struct.pack("<I", 1)), min_count=0).as_py() is True
+
+
+def as_single(table: pa.Table) -> pa.Table:
+    """The same with these polygons in place of the MultiPolygons."""
+    import pyarrow as pa
+
+    place = table.schema.get_field_index("geometry")
+    # Not `binary_slice`: to the end of values of unlike length it fails (negative buffer, pyarrow 26).
+    bodies = pa.array([one[_HEAD:] for one in table.column("geometry").to_pylist()], pa.binary())
+    return table.set_column(place, table.schema.field(place), bodies)
 
 
 def _box(polygons: Sequence[Polygon]) -> dict[str, float]:

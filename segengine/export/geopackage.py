@@ -1,7 +1,7 @@
 """GeoPackage, one file a scene: objects as polygons in the scene's CRS, for QGIS and GDAL.
 
-Objects, and what is known of each, are those of `geoparquet`; every geometry is a MultiPolygon. Needs
-pyogrio, which the extra `earth` brings.
+Objects, and what is known of each, are those of `geoparquet`; a layer is of Polygons where every object
+is one, else of MultiPolygons. Needs pyogrio, which the extra `earth` brings.
 """
 
 from __future__ import annotations

@@ -207,6 +207,28 @@ def test_instances_go_to_gdals_formats_in_pixels(blobs: Any, tmp_path: Path) -> 
             assert shapely.coverage_is_valid(own.geometry.explode().values)
 
 
+@pytest.mark.parametrize("kind", ["flatgeobuf", "geopackage"])
+def test_a_layer_is_of_the_type_that_is_there(kind: str, new_bench: Any, tmp_path: Path) -> None:
+    """Polygons where each object is one; of an object in two pieces all become MultiPolygons."""
+    whole, pieces = np.full((40, 40), 10, np.uint8), np.full((40, 40), 10, np.uint8)
+    whole[5:20, 5:20] = whole[25:35, 8:30] = 200
+    whole[10:15, 10:15] = 10  # a hole
+    pieces[5:10, 5:10] = pieces[10:15, 10:15] = 200  # meet in a corner
+    corners = {"kind": "components", "connectivity": 2}
+    for pixels, kinds in ((whole, {"Polygon"}), (pieces, {"MultiPolygon"})):
+        bench = new_bench()
+        bench.put("a.png", pixels)
+        bench.run({"kind": "threshold", "method": "fixed", "levels": [100], "instances": corners})
+        (path,) = export(kind, bench.store, tmp_path / min(kinds))
+        (wanted,) = export("geoparquet", bench.store, tmp_path / min(kinds))
+        found = read(path).sort_values("id", ignore_index=True)  # FlatGeobuf has its own order
+        assert pyogrio.read_info(path)["geometry_type"] == min(kinds)
+        assert set(found.geometry.geom_type) == kinds
+        assert found.geometry.is_valid.all()
+        expected = read(wanted).sort_values("id", ignore_index=True)
+        assert found.geometry.geom_equals(expected.geometry).all()
+
+
 @pytest.mark.parametrize("instances", [None, "components"])
 def test_probabilities_are_means_over_the_pixels(
     instances: str | None, new_bench: Any, toys: str, tmp_path: Path
