@@ -676,10 +676,9 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         if before.get("weights", "") != asked.weights(plan.plugin):
             why.append("the weights changed")
         reason = "; ".join(why) if why else "inputs or the fit changed"
-        scenes = [name for name, state in plan.states.items() if state.stale]
-        where = (
-            f"scene {scenes[0]}" if len(scenes) == 1 else f"{len(scenes):,} scenes: {named(scenes)}"
-        )
+        theirs = [name for name, state in plan.states.items() if state.stale]
+        several = f"{len(theirs):,} scenes: {named(theirs)}"
+        where = f"scene {theirs[0]}" if len(theirs) == 1 else several
         shards = f"{stale} of {plan.shards} shards are stale and will be done again"
         yield f"{shards}: {reason} ({where})"
     yield from lines(plan.redo)
