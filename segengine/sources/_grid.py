@@ -299,6 +299,7 @@ def reprojected(grid: Grid, crs: str, resolution: float | None) -> Grid:
     from rasterio.warp import calculate_default_transform
 
     wanted = crs_of(crs)
+    _require_within_a_turn(grid)
     _require_held(grid, wanted, crs)
     try:
         with rasterio.Env():
@@ -320,6 +321,20 @@ def reprojected(grid: Grid, crs: str, resolution: float | None) -> Grid:
         transform=(resolution, 0.0, left, 0.0, -resolution, top),
         wkt=wkt,
     )
+
+
+def _require_within_a_turn(grid: Grid) -> None:
+    """Raise CorruptInputError for longitudes beyond half a turn: what is looked up there comes back as
+    one of the other side, so that all beyond it would be void."""
+    turn = turn_of(grid.wkt)
+    left, _, right, _ = grid.bounds
+    slack = abs(grid.transform[0]) + abs(grid.transform[1])
+    if turn and (left < -turn / 2 - slack or right > turn / 2 + slack):
+        raise CorruptInputError(
+            f"its longitudes go from {left:g} to {right:g}, beyond {turn / 2:g}, from where nothing can be "
+            "brought to source.crs; cut it there and move it by a turn, as by `gdal_translate -projwin` "
+            "and `-a_ullr`, or leave source.crs out"
+        )
 
 
 def _require_held(grid: Grid, wanted: Any, crs: str) -> None:

@@ -256,6 +256,21 @@ def test_what_a_crs_tears_is_corrupt(tmp_path: Path, own: str, corner: Any, crs:
         probed(path, crs=crs, resolution=1000.0 if crs == "EPSG:3857" else 0.01)
 
 
+@pytest.mark.parametrize("left", [179.5, 187.0, -181.0])
+def test_longitudes_beyond_half_a_turn_are_not_brought_elsewhere(
+    tmp_path: Path, left: float
+) -> None:
+    """What lies beyond 180 would be void; up to it, and as it is, it is read."""
+    path = write(tmp_path / "a.tif", field(0.01, 1), 0.01, corner=(left, 60.0), crs="EPSG:4326")
+    with pytest.raises(
+        CorruptInputError, match=r"its longitudes go from .*, beyond 180, from where"
+    ):
+        probed(path, crs="EPSG:32660", resolution=1000.0)
+    assert probed(path)[1].width == 100
+    near = write(tmp_path / "b.tif", field(0.01, 1), 0.01, corner=(179.0, 60.0), crs="EPSG:4326")
+    assert probed(near, crs="EPSG:32660", resolution=1000.0)[1].attributes["crs_wkt"].count("60N")
+
+
 def test_a_scale_that_is_a_mistake_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", field(10, 1000), 10)
     with pytest.raises(CorruptInputError, match="at most"):
