@@ -4,6 +4,7 @@ a server answers 503, a link dangles      the fingerprint, the mask and the reco
                                           named as `error`, and what is left of its scene waits
 it is not there (404)                     vanished: marked gone
 it can never be read as it stands         `corrupt`: its shards are stale, and say so
+a catalog cannot be read                  what nobody else lists waits
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ def sort_out(
     """What becomes of inputs of which only a name is known; `entries` are the names of all others.
 
     A document that cannot be read does not tell the names of its items: those that were read from it
-    before are known by where it lies.
+    before are known by where it lies. Of a list of others nothing tells which it named: what nobody lists
+    has not vanished then.
     """
     found = Sorted()
     names, by_uri = _placed(previous)
+    unlisted = tuple(unlisted)
     for each in unlisted:
         own = by_uri.get(public(each.uri), ()) if each.kind == "error" else ()
         own = [name for name in own if name not in entries] or (
@@ -54,6 +57,8 @@ def sort_out(
         found.bad.append(Unplaced(each.name, each.uri, "", each.kind, each.reason))
         if own:
             (found.held if each.kind == "error" else found.corrupt).update(own)
+    if any(each.lists for each in unlisted):  # nobody knows whether they are gone
+        found.held |= _there(previous) - set(entries) - found.corrupt
     return found
 
 
@@ -66,6 +71,17 @@ def _placed(previous: Mapping[str, Layout]) -> tuple[set[str], dict[str, list[st
         for uri, name in told if members else zip(layout.uris, layout.names, strict=True):
             by_uri.setdefault(public(uri), []).append(name)
     return {name for names in by_uri.values() for name in names}, by_uri
+
+
+def _there(previous: Mapping[str, Layout]) -> set[str]:
+    """Names of all inputs with a place, or part of a map, that the last run found there."""
+    found: set[str] = set()
+    for layout in previous.values():
+        if layout.mosaic is None:
+            found |= {n for n, gone in zip(layout.names, layout.gone, strict=True) if not gone}
+        elif not layout.gone[0]:
+            found |= {member.name for member in layout.mosaic.members}
+    return found
 
 
 def keep(

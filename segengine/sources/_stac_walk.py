@@ -111,7 +111,8 @@ class Walk:
                 raise ValueError(message) from error
             if _is_unknown(error, document):
                 raise type(error)(f"{shown(document.uri)}: {error}") from error
-            return _Page((_unlisted(document.uri, error),))
+            lists = bool(document.above) and not document.item
+            return _Page((_unlisted(document.uri, error)._replace(lists=lists),))
 
     def _of(self, found: dict[str, Any], document: _Document) -> _Page:
         kind = found.get("type")

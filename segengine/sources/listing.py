@@ -73,6 +73,8 @@ class Unlisted(NamedTuple):
     """`corrupt`: as it stands it will never be one; `error`: worth another look."""
     missing: bool = False
     """It is not there, though something names it: one that has a place has vanished."""
+    lists: bool = False
+    """It is a list of inputs, which nobody knows now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import segengine
 from segengine.planning.held import sort_out
 from segengine.sources.listing import Unlisted
 from segengine.store.layouts import load_layouts
+from tests.segengine.sources.stac_scenes import make_item, pixels, save
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 
@@ -75,6 +76,32 @@ def test_what_could_not_be_looked_at_as_the_source_changed_is_laid_out_anew_late
         assert ours.layout.attributes["transform"] == theirs.layout.attributes["transform"]
     assert list(bench.open().scenes) == ["a", "b"]
     assert segengine.run(bench.job(spec, source=source | change)).computed == 0
+
+
+@pytest.mark.parametrize("mosaic", [{}, {"mosaic": "newest"}])
+@pytest.mark.parametrize("said", ["{", "<html>", '{"type": "Collection"}'])
+def test_items_of_a_catalog_that_cannot_be_read_have_not_vanished(
+    said: str, mosaic: dict[str, str], bench: Any
+) -> None:
+    items = [make_item(bench.inputs, name, {"red": pixels(i)}, i) for i, name in enumerate("ab")]
+    save(bench.inputs, *items)
+    source = {"kind": "stac", "paths": [str(bench.inputs / "catalog.json")], "assets": ["red"]}
+    job = bench.job({"kind": "threshold", "method": "otsu"}, source=source | mosaic)
+    segengine.run(job)
+    before = bench.tree()
+    collection = bench.inputs / "collection.json"
+    text = collection.read_text()
+    collection.write_text(said)
+    for _ in range(2):
+        found = segengine.run(job)
+        assert [(each.name, each.kind) for each in found.failed] == [("collection", "corrupt")]
+        assert found.computed == 0
+        assert not any("vanished" in line for line in found.messages)
+        assert bench.tree() == before
+    collection.write_text(text)
+    back = segengine.run(job)
+    assert (back.exit_code, back.computed) == (0, 0)
+    assert bench.tree() == before
 
 
 def test_what_becomes_of_what_is_known_by_name_only(bench: Any) -> None:
