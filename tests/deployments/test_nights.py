@@ -279,10 +279,10 @@ def test_the_shipped_automations_tell_a_person_and_give_up_a_lost_run(
     site.add("bad", job(tmp_path / "bad", empty=1))
     state = site.end_of(site.start_run("bad"))
     assert (state["type"], state["name"]) == ("COMPLETED", "Quarantined")
-    until(lambda: inbox.messages, 60, "nobody was told")
+    until(lambda: inbox.messages, LONG, "nobody was told")
     site.add("worse", job(tmp_path / "worse", empty=9))
     assert site.end_of(site.start_run("worse"))["name"] == "Failed"
-    until(lambda: "segengine: worse: Failed" in inbox.subjects(), 60, "nobody was told")
+    until(lambda: "segengine: worse: Failed" in inbox.subjects(), LONG, "nobody was told")
     assert inbox.subjects() == ["segengine: bad: Quarantined", "segengine: worse: Failed"]
     assert inbox.messages[0]["body"] == f"bad is Quarantined: {state['message']}"
 

@@ -129,7 +129,7 @@ def test_killed_at_every_write(name: str, new_bench: Any, noise: Any, worked: An
     expected = told.get(name, "/split/" if name == "split" else "mask")
     assert any(expected in key for key in counter.keys)
     # Five jobs sweep the same stages, so that a step leaves no kind of write out.
-    for after in range(0, counter.done, 9 if name == "split" else 3):
+    for after in range(0, counter.done, 11 if name == "split" else 5):
         bench = make(new_bench(), noise)
         worked.clear()
         with pytest.raises(Killed), killed(after):
@@ -218,7 +218,7 @@ def test_no_foreign_byte_counts_as_done(
     segengine.run(job(probe, one))
     with killed(1 << 30) as counter:
         segengine.run(job(probe, two))
-    for after in range(0, counter.done, 4):
+    for after in range(0, counter.done, 7):
         bench = make(new_bench(), noise)
         segengine.run(job(bench, one))
         with pytest.raises(Killed), killed(after):

@@ -58,7 +58,7 @@ def figures(metrics: Any) -> tuple[Any, ...]:
     return tuple(metrics[key] for key in ("overall", "confusion", "scenes", "losses", "frames"))
 
 
-@pytest.mark.parametrize("shard", [256, 16])
+@pytest.mark.parametrize("shard", [256, 32])
 def test_corrections_prevail_where_somebody_touched(bench: Bench, shard: int) -> None:
     """As the same labels put into the job's own images by hand."""
     pictures = images(bench)
