@@ -124,7 +124,7 @@ BLOCKS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"segmenter": {"kind": "kmeans", "clusters": 3, "space": "cmyk"}}, "job.segmenter.space"),
     ({"segmenter": {"kind": "kmeans", "clusters": 3, "spce": "lab"}}, "'spce' was unexpected"),
     ({"segmenter": {"kind": "kmeans"}}, "'clusters' is a required property"),
-    ({"segmenter": {"kind": "kmeanz", "clusters": 3}}, "'kmeanz' is not one of ['cloudmask', "),
+    ({"segmenter": {"kind": "kmeanz", "clusters": 3}}, "'kmeanz' is not one of ['background', "),
     ({"segmenter": {"clusters": 3}}, "'kind' is a required property"),
     ({"segmenter": {"kind": "threshold", "clusters": 3}}, "'clusters' was unexpected"),
     ({"source": {"kind": "raster", "bands": [5, 3, 2], "every": 1, "color": None}}, ""),

@@ -80,7 +80,7 @@ def test_a_training_by_command_then_a_run_with_its_bundle(tmp_path: Path) -> Non
     ("changes", "options", "message"),
     [
         ({"epoch": 1}, (), "{file}:22: epoch: unknown key; did you mean epochs?"),
-        ({}, ("--set", "batch=x"), "{file}:20: batch: Input should be a valid integer"),
+        ({}, ("--set", "batch=x"), "--set batch=x: batch: Input should be a valid integer"),
         ({"loss": "cross"}, (), "{file}:22: loss: 'cross' is not one of the losses installed"),
         (
             {"source": {"paths": ["pets/images/*.jpg"], "kind": "images"}, "split": {}},
