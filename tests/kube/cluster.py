@@ -104,6 +104,9 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
+        # On a busy machine it takes longer to load than a run waits for one that is there.
+        watching = ("admin", "watch", "daskclusters")
+        self.until(lambda: watching in self.server.used, "the operator does not begin", 3 * LONG)
 
     def environment(self, token: str = "driver", namespace: str = "dask") -> dict[str, str]:
         """Variables by which clients find the cluster, as the user of a token."""
