@@ -67,11 +67,14 @@ def _alike(call: Callable[[NDArray[Any]], Outputs], batch: NDArray[Any], count: 
         part = batch[start : start + count]
         lacks = count - len(part)
         made = call(np.concatenate([part, np.repeat(part[-1:], lacks, axis=0)]) if lacks else part)
-        found.append({name: values[: len(part)] for name, values in made.items()})
+        found.append({name: v[: len(part)] if v.ndim else v for name, v in made.items()})
     return _joined(found)
 
 
 def _joined(found: list[Outputs]) -> Outputs:
     if len(found) == 1:
         return found[0]
-    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    return {  # a number by the side is of no window
+        name: np.concatenate([each[name] for each in found]) if values.ndim else values
+        for name, values in found[0].items()
+    }

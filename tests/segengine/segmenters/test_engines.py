@@ -236,6 +236,24 @@ def test_a_window_does_not_depend_on_its_batch(
         np.testing.assert_array_equal(found, whole[some])
 
 
+def test_a_number_beside_the_windows_is_no_window(tmp_path: Path, batch: np.ndarray) -> None:
+    class Two(LIBRARY.Module):
+        @LIBRARY.function(input_signature=[LIBRARY.TensorSpec((None, 32, 48, 3))])
+        def __call__(self, x: Any) -> Any:
+            return {"mean": x * 2, "version": LIBRARY.constant(3.0)}
+
+    two = Two()
+    with stderr.silent():
+        LIBRARY.saved_model.save(
+            two, str(tmp_path / "two"), signatures={"serving_default": two.__call__}
+        )
+    engine = tensorflow.SavedModelEngine(tmp_path / "two")
+    for windows in (batch, batch[:1], np.concatenate([batch] * 3)):
+        found = engine.run(windows)
+        np.testing.assert_array_equal(found["mean"], windows * 2)
+        assert found["version"] == 3
+
+
 BITS = """
 import hashlib, numpy as np, keras
 from segengine.engines import tensorflow
