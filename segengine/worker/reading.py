@@ -275,7 +275,7 @@ def batches(
             if isinstance(tile, Unreadable):
                 failures.append(FrameFailure(ref.index, tile.kind, f"{ref.name}: {tile.reason}"))
                 continue
-            tile = without_nan(tile)
+            tile = _without_nan(tile)
             if tile.flaw:
                 failures.append(FrameFailure(ref.index, "corrupt", f"{ref.name}: {tile.flaw}"))
             if batch.tiles and (
@@ -294,7 +294,7 @@ def batches(
             yield box, batch
 
 
-def without_nan(tile: Tile) -> Tile:
+def _without_nan(tile: Tile) -> Tile:
     """NaN is nodata, whatever the source says."""
     if tile.pixels.dtype.kind != "f":
         return tile
