@@ -13,7 +13,7 @@ from harness import Job, Process, differing, job_of, write_photos
 from tests.authority import Authority
 
 pytestmark = pytest.mark.system
-SOON = 20.0
+SOON = 60.0
 """Seconds in which a refusal is there on a busy machine, with the start of Python in it."""
 
 
