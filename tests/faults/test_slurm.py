@@ -73,12 +73,19 @@ class Trial:
         """Of all that it starts."""
         return {"XDG_STATE_HOME": str(self.folder / "state"), **self.slurm.environment}
 
-    def plan(self, workers: Any, pause: float = 0.0, trap: str = "", **options: Any) -> None:
+    def plan(
+        self,
+        workers: Any,
+        pause: float = 0.0,
+        trap: str = "",
+        deadline: int = HUNG,
+        **options: Any,
+    ) -> None:
         """Write the job; the trap, if any, springs once, in one of the last shards."""
         segmenter = {"kind": "faulty:Trapped", "log": str(self.folder / "log"), "pause": pause}
         segmenter |= {"trap": trap, "times": 1}
         block = {"kind": "jobqueue", "workers": workers, "options": {**OPTIONS, **options}}
-        blocks = {"cluster": block, "faults": {"retries": 12, "deadline": HUNG}}
+        blocks = {"cluster": block, "faults": {"retries": 12, "deadline": deadline}}
         photos = self.local[self.shards].photos
         job = job_of(photos, self.folder / "m.zarr", segmenter, **blocks)
         self.job = Job(self.folder / "job", job, self.environment)
@@ -186,7 +193,7 @@ def test_a_walltime_shorter_than_the_run_loses_no_shard_and_does_none_twice(one:
 
 @meanwhile
 def test_a_walltime_below_a_shards_time_is_said_before_it_is_over(one: Trial) -> None:
-    one.plan(workers=1, pause=1000, walltime="2m")
+    one.plan(workers=1, pause=1000, deadline=1000, walltime="2m")
     run = one.job.start_command()
     run.until(lambda: one.calls, "no work")
     began = time.monotonic()
