@@ -19,16 +19,21 @@ def centres(
 ) -> tuple[Float, Float]:
     """(row, column) columns and lines of `source` in which the centres of pixels of `grid` lie.
 
-    Of a block of a shape from row y and column x on; NaN: one lies nowhere. Where those in the middle of
-    the mesh miss their place, as around a pole, each is looked up.
+    Of a block of a shape from row y and column x on; NaN: one lies nowhere. Where those halfway along the
+    mesh's lines miss their place, as around a pole, each is looked up. (Those in its middles tell nothing:
+    where angles are kept, the bends along x and along y cancel there.)
     """
     height, width = shape
     across, down = (np.arange(0.0, n + 1, SIDE) for n in (width, height))
     nodes = _lying(grid, source, x + across, y + down)
-    middle = _lying(grid, source, x + across[:-1] + SIDE / 2, y + down[:-1] + SIDE / 2)
-    meant = (nodes[:, 1:, 1:] + nodes[:, 1:, :-1] + nodes[:, :-1, 1:] + nodes[:, :-1, :-1]) / 4
+    beside = _lying(grid, source, x + across[:-1] + SIDE / 2, y + down)
+    below = _lying(grid, source, x + across, y + down[:-1] + SIDE / 2)
+    bends = (
+        (nodes[:, :, 1:] + nodes[:, :, :-1]) / 2 - beside,
+        (nodes[:, 1:] + nodes[:, :-1]) / 2 - below,
+    )
     at = [np.arange(n, dtype=np.float64) + 0.5 for n in (width, height)]
-    if not np.abs(meant - middle).max() <= NEAR:  # NaN is not
+    if not sum(np.abs(bend).max() for bend in bends) <= NEAR:  # NaN is not
         found = _lying(grid, source, x + at[0], y + at[1])
     else:
         found = _between(_between(nodes, at[1], 1), at[0], 2)

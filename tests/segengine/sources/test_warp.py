@@ -121,6 +121,16 @@ def test_where_the_earth_bends_each_centre_is_looked_up(
     np.testing.assert_allclose(found, every, rtol=0, atol=1e-3)
 
 
+def test_bends_that_cancel_are_seen_where_angles_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 83 degrees, where the middles of a mesh lie where they should and all between do not."""
+    web = Grid(512, 512, (300.0, 0.0, 0.0, 0.0, -300.0, 17_900_000.0), "EPSG:3857")
+    north = Grid(4096, 4096, (100.0, 0.0, -200_000.0, 0.0, -100.0, 0.0), "EPSG:3995")
+    found = centres(web, north, 0, 0, (64, 64))
+    monkeypatch.setattr(_mesh, "NEAR", -1.0)
+    every = centres(web, north, 0, 0, (64, 64))
+    np.testing.assert_allclose(found, every, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(("crs", "resolution", "resampling"), ASKED)
 def test_windows_are_cuts_of_the_whole(
     raster: str, crs: str | None, resolution: float | None, resampling: Any
