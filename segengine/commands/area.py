@@ -6,7 +6,6 @@ intervals. The estimators are those of `segengine.areas.olofsson`.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from segengine.areas.features import read_geojson
 from segengine.areas.olofsson import Estimate, Z, estimate
+from segengine.areas.points import Point, distinct, points_of
 from segengine.areas.strata import Strata
 from segengine.errors import JobError
 from segengine.outputs import claimed
@@ -96,18 +96,20 @@ def area(
     """Estimate areas and accuracy from a GeoJSON of labelled points, and write a page beside it.
 
     `points`: features with the properties `stratum` and `label`, both names of classes; those whose
-    label is null are left out. `page`: another place for it. `overwrite`: also a file that no command
-    wrote. Raises JobError, StoreError.
+    label is null or empty are left out, and a place that is there several times counts once. `page`:
+    another place for it. `overwrite`: also a file that no command wrote. Raises JobError, StoreError.
     """
     store = open_store(store_path)
     document, features = read_geojson(points)
-    found = list(_points(points, features, store.classes))
+    every = list(points_of(points, features, store.classes))
+    found = distinct(points, every, store.classes)
     labelled = [point for point in found if point.label is not None]
     if not labelled:
         raise JobError(f"{points}: no point has a label yet; fill in the property `label`")
     strata = Strata.of(store)
     mapped = np.array(strata.areas)
-    notices = list(_notices(strata, len(found) - len(labelled), len(labelled)))
+    again = len(every) - len(found)
+    notices = list(_notices(strata, again, len(found) - len(labelled), len(labelled)))
     drawn = _drawn(points, document, store.classes)
     if drawn is not None and not np.allclose(drawn, mapped, rtol=1e-9):
         notices.append(
@@ -134,39 +136,6 @@ def area(
 # -------------------------------------------------------------------------------------------- points
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """A reference point."""
-
-    number: int
-    stratum: int
-    label: int | None
-    properties: Mapping[str, Any]
-
-
-def _points(
-    path: str, features: Sequence[Mapping[str, Any]], classes: Sequence[str]
-) -> Iterator[_Point]:
-    place = {name: i for i, name in enumerate(classes)}
-    for number, feature in enumerate(features, 1):
-        properties = feature.get("properties") or {}
-        values = []
-        for key in ("stratum", "label"):
-            value = properties.get(key)
-            if key not in properties or (value is None and key == "stratum"):
-                raise JobError(
-                    f"{path}: point {number} has no property `{key}`; `segengine sample` writes them"
-                )
-            if value is not None and (not isinstance(value, str) or value not in place):
-                near = difflib.get_close_matches(str(value), classes, n=1)
-                hint = f"; {near[0]!r} is one" if near else f"; there are {', '.join(classes[:20])}"
-                raise JobError(
-                    f"{path}: point {number}: {key} {value!r} is no class of the store{hint}"
-                )
-            values.append(None if value is None else place[value])
-        yield _Point(number, int(values[0] or 0), values[1], properties)
-
-
 def _drawn(
     path: str, document: Mapping[str, Any], classes: Sequence[str]
 ) -> NDArray[np.float64] | None:
@@ -183,7 +152,12 @@ def _drawn(
     return np.array(values, np.float64)
 
 
-def _notices(strata: Strata, unlabelled: int, labelled: int) -> Iterator[str]:
+def _notices(strata: Strata, again: int, unlabelled: int, labelled: int) -> Iterator[str]:
+    if again:
+        yield (
+            f"{again:,} {'points are' if again > 1 else 'point is'} there again, at the same place with "
+            "the same label: each place counts once"
+        )
     if unlabelled:
         yield (
             f"{unlabelled:,} points have no label yet: this is of the other {labelled:,}, as if they "
@@ -262,7 +236,7 @@ def _known(value: float) -> float | None:
 
 
 def _page(
-    report: AreaReport, store: Store, labelled: Sequence[_Point], points: str, path: Path
+    report: AreaReport, store: Store, labelled: Sequence[Point], points: str, path: Path
 ) -> str:
     names = list(store.classes)
     total = sum(report.mapped.values())
@@ -330,7 +304,7 @@ def _times(se: float | None) -> float | None:
     return None if se is None else Z * se
 
 
-def _picture(point: _Point, points: Path) -> str:
+def _picture(point: Point, points: Path) -> str:
     """The picture that `sample` made of a point; empty: there is none. No other file is shown."""
     named = str(point.properties.get("picture") or "")
     ours = re.fullmatch(r"[^/\\]+-pictures/\d+\.png", named)
@@ -341,7 +315,7 @@ def _picture(point: _Point, points: Path) -> str:
     return quote(named)
 
 
-def _where(point: _Point) -> str:
+def _where(point: Point) -> str:
     named = point.properties
     return ", ".join(
         f"{key} {named[key]}" for key in ("scene", "frame", "row", "column") if key in named

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from segengine.areas.olofsson import allocated
+from segengine.areas.points import is_blank
 from segengine.areas.strata import Pixel, Strata
 from segengine.errors import CorruptInputError, JobError, TransientInputError
 from segengine.guards import texts
@@ -229,7 +230,7 @@ def _held(path: Path) -> str:
         if path.stat().st_size <= _LONGEST:
             features = texts.parse(path.read_bytes(), path.name)["features"]
             labels = [one["properties"]["label"] for one in features]
-            points, labelled = len(labels), sum(label is not None for label in labels)
+            points, labelled = len(labels), sum(not is_blank(label) for label in labels)
     except (OSError, ValueError, TypeError, KeyError):
         pass  # of somebody else
     if not points:

@@ -187,6 +187,72 @@ def test_a_map_that_has_changed_counts_as_it_was(example: str, tmp_path: Path) -
 ONE = points(((3, 1, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (0, 0, 0, 4)))
 
 
+def put_points(path: Path, document: Any) -> str:
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def placed(feature: Any, row: int, **properties: Any) -> Any:
+    """A point of a pixel, as `sample` says it."""
+    own = {"scene": "a", "frame": 0, "row": row, "column": 5, **feature["properties"], **properties}
+    return {**feature, "properties": own}
+
+
+@pytest.mark.parametrize("by", ["pixel", "coordinates", "id"])
+def test_a_place_counts_once_however_often_it_is_there(
+    example: str, tmp_path: Path, by: str
+) -> None:
+    document = points(COUNTS)
+    for i, feature in enumerate(document["features"]):
+        if by == "pixel":
+            document["features"][i] = placed(feature, i)
+        elif by == "coordinates":
+            feature["geometry"]["coordinates"] = [11 + i / 1e6, 48.0]
+        else:
+            feature["id"] = i + 1
+    whole = area(example, put_points(tmp_path / "p.geojson", document)).as_json()
+    again = json.loads(json.dumps(document["features"][:3]))
+    again[2]["properties"]["label"] = ""  # the other one says it
+    document["features"] = [again[2], *document["features"], *again[:2]]
+    found = area(example, put_points(tmp_path / "p.geojson", document)).as_json()
+    for key in ("classes", "confusion", "points", "unlabelled"):
+        assert found[key] == whole[key]
+    assert not whole["notices"]
+    assert found["notices"] == [
+        "3 points are there again, at the same place with the same label: each place counts once"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"label": "cluster 1"}, "label is 'cluster 0' and 'cluster 1'"),
+        ({"stratum": "cluster 3"}, "stratum is 'cluster 0' and 'cluster 3'"),
+    ],
+)
+def test_a_place_that_contradicts_itself_is_one_line(
+    example: str, tmp_path: Path, properties: Any, said: str
+) -> None:
+    document = json.loads(json.dumps(ONE))
+    document["features"] = [placed(each, i) for i, each in enumerate(document["features"])]
+    document["features"].append(placed(document["features"][1], 1))
+    document["features"][-1]["properties"].update(properties)
+    path = put_points(tmp_path / "p.geojson", document)
+    with pytest.raises(JobError, match=f"points 2 and 17 are one place, and their {said}; keep"):
+        area(example, path)
+    document["features"][-1]["properties"]["frame"] = 1  # another picture of the same ground
+    put_points(tmp_path / "p.geojson", document)
+    assert area(example, path).points == 17
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_an_empty_label_is_none_yet(example: str, tmp_path: Path, blank: str) -> None:
+    found = area(example, put_points(tmp_path / "p.geojson", changed(5, label=blank)))
+    assert (found.points, found.unlabelled) == (15, 1)
+    with pytest.raises(JobError, match="point 6 has no property `stratum`"):
+        area(example, put_points(tmp_path / "p.geojson", changed(5, stratum=blank)))
+
+
 def changed(number: int, **properties: Any) -> dict[str, Any]:
     found = json.loads(json.dumps(ONE))
     found["features"][number]["properties"].update(properties)
