@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segengine import asked
 from segengine.placing import Placing
 from segengine.planning.trained import side_of
-from segengine.store.seals import named
+from segengine.store.seals import scenes_called
 
 if TYPE_CHECKING:
     from segengine.planning.plan import Plan
@@ -31,8 +31,8 @@ def oddities(plan: Plan) -> Iterator[str]:
         far = [name for name, la in layouts.items() if not _meets(la.placing, use)]
         if far:
             yield (
-                f"source.crs {_short(source.crs)} is far from {_scenes(far)}: it is for {_shown(use)}; "
-                "if that is not meant, name the CRS of their place"
+                f"source.crs {_short(source.crs)} is far from {scenes_called(far)}: it is for "
+                f"{_shown(use)}; if that is not meant, name the CRS of their place"
             )
     trained = asked.trained(plan.plugin)
     told = trained is not None and trained.resolution is not None  # which has a line of its own
@@ -41,8 +41,8 @@ def oddities(plan: Plan) -> Iterator[str]:
         if odd:
             yield (
                 f"source.resolution {source.resolution} says nothing of a CRS in degrees, and pixels are "
-                f"read as they are: {_scenes(odd)}; set source.crs to one in metres, or the resolution "
-                "in degrees as a number"
+                f"read as they are: {scenes_called(odd)}; set source.crs to one in metres, or the "
+                "resolution in degrees as a number"
             )
 
 
@@ -109,10 +109,6 @@ def _shown(use: Bounds) -> str:
     sides = ("W" if use[0] < 0 else "E", "S" if use[1] < 0 else "N",
              "W" if use[2] < 0 else "E", "S" if use[3] < 0 else "N")  # fmt: skip
     return f"{west}{sides[0]} to {east}{sides[2]}, {south}{sides[1]} to {north}{sides[3]}"
-
-
-def _scenes(names: list[str]) -> str:
-    return f"{len(names):,} scenes ({named(names)})" if len(names) > 1 else f"scene {names[0]}"
 
 
 def _short(crs: str) -> str:

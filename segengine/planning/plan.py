@@ -38,7 +38,7 @@ from segengine.store.kinds import FrameFailure
 from segengine.store.layouts import Layout, Reads, load_layouts, load_outside, load_unplaced
 from segengine.store.records import RecordLog, batches
 from segengine.store.root import attributes_or_lost
-from segengine.store.seals import SEALED, SealedObjects, named
+from segengine.store.seals import SEALED, SealedObjects, named, scenes_called
 from segengine.store.tombstones import Tombstones
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
@@ -677,10 +677,8 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
             why.append("the weights changed")
         reason = "; ".join(why) if why else "inputs or the fit changed"
         theirs = [name for name, state in plan.states.items() if state.stale]
-        several = f"{len(theirs):,} scenes: {named(theirs)}"
-        where = f"scene {theirs[0]}" if len(theirs) == 1 else several
         shards = f"{stale} of {plan.shards} shards are stale and will be done again"
-        yield f"{shards}: {reason} ({where})"
+        yield f"{shards}: {reason} ({scenes_called(theirs, aside=True)})"
     yield from lines(plan.redo)
     if plan.unrecorded:
         yield (

@@ -9,7 +9,7 @@ from segengine import asked
 from segengine.networks.scale import Scale
 from segengine.sources._grid import Grid, side_in_metres
 from segengine.store.layouts import Layout
-from segengine.store.seals import named
+from segengine.store.seals import scenes_called
 
 if TYPE_CHECKING:
     from segengine.planning.plan import Plan
@@ -46,9 +46,9 @@ def _resolution(trained: Trained, layouts: dict[str, Layout]) -> Iterator[str]:
             others.setdefault(float(f"{side:.3g}"), []).append(name)
     said = f"the model was trained at {wanted:g} m a pixel ({trained.by})"
     for side, scenes in sorted(others.items()):
-        yield f"{said}; the job reads {side:g} m: {_scenes(scenes)}"
+        yield f"{said}; the job reads {side:g} m: {scenes_called(scenes)}"
     if unknown:
-        yield f"{said}; nothing tells metres, and pixels are read as they are: {_scenes(unknown)}"
+        yield f"{said}; nothing tells metres, and pixels are read as they are: {scenes_called(unknown)}"
 
 
 def side_of(layout: Layout) -> float | None:
@@ -85,7 +85,3 @@ def _scale(trained: Trained, plan: Plan) -> Iterator[str]:
 
 def _shown(scale: Any) -> str:
     return ", ".join(f"{key} {value}" for key, value in dict(scale).items())[:300]
-
-
-def _scenes(names: list[str]) -> str:
-    return f"{len(names):,} scenes ({named(names)})" if len(names) > 1 else f"scene {names[0]}"

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -633,6 +633,18 @@ def named(names: Iterable[str]) -> str:
     found = sorted(names)
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more
+
+
+def scenes_called(names: Collection[str], *, aside: bool = False) -> str:
+    """One scene by its name, several by their number and the first names; `aside`: within brackets.
+
+    >>> scenes_called(["a"]), scenes_called(["b", "a"]), scenes_called(["b", "a"], aside=True)
+    ('scene a', '2 scenes (a, b)', '2 scenes: a, b')
+    """
+    told = named(names)
+    if len(names) == 1:
+        return f"scene {told}"
+    return f"{len(names):,} scenes: {told}" if aside else f"{len(names):,} scenes ({told})"
 
 
 def digest(data: bytes) -> str:
