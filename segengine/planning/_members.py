@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from segengine.instants import seconds_of
 from segengine.mosaics import Cells, Member
 from segengine.planning.layout import Probed
 from segengine.sources._grid import Grid
@@ -31,7 +31,7 @@ def looked_at(probed: Probed) -> Known:
     entry, probe = probed.entry, probed.probe
     about, grid = probe.attributes, grid_of(probe)
     item = about.get("stac") or {}
-    time = _seconds(item.get("datetime"))
+    time = seconds_of(item.get("datetime"))
     member = Member(
         name=entry.name,
         uri=entry.uri,
@@ -45,15 +45,6 @@ def looked_at(probed: Probed) -> Known:
         clouds=item.get("cloud_cover"),
     )
     return Known(member, grid, entry.order, probe)
-
-
-def _seconds(text: object) -> float | None:
-    """Seconds since 1970 of an item's time, UTC where it names no zone; None: it is none."""
-    try:
-        found = datetime.fromisoformat(str(text))
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def name_bytes(name: str) -> bytes:

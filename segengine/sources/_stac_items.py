@@ -151,7 +151,7 @@ def _attributes(item: Mapping[str, Any], name: str, collection: str) -> dict[str
         found["collection"] = collection
     time = properties.get("datetime") or properties.get("start_datetime")
     if isinstance(time, str) and len(time) <= 64:
-        found["datetime"] = _CONTROL.sub(" ", time)
+        found["datetime"] = _CONTROL.sub(" ", time).upper()  # RFC 3339 allows `t` and `z`, STAC not
     clouds = _number(properties.get("eo:cloud_cover"))
     if clouds is not None:
         found["cloud_cover"] = clouds

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instants import seconds_of
 from segengine.store.layouts import Layout
 
 Rows = NDArray[np.int64] | None
@@ -74,13 +74,9 @@ def _newest(layout: Layout, f: int) -> Key:
 def _time(layout: Layout, frame: int) -> float:
     """Unix time of an input: its item's datetime, else when its file was changed; -inf: not known."""
     item = layout.attributes.get("stac")
-    taken = item.get("datetime") if isinstance(item, dict) else None
-    if isinstance(taken, str):
-        try:
-            told = datetime.fromisoformat(taken)
-            return told.replace(tzinfo=told.tzinfo or UTC).timestamp()
-        except (ValueError, OverflowError, OSError):
-            pass
+    told = seconds_of(item.get("datetime")) if isinstance(item, dict) else None
+    if told is not None:
+        return told
     uri = layout.uris[frame if layout.stacked else 0]
     if "://" in uri:
         return -math.inf

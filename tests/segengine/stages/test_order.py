@@ -43,6 +43,8 @@ def test_orders(bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch) -> None
     dated = next(layout for layout in layouts if not layout.stacked)
     dated.attributes["stac"] = {"datetime": "2026-05-01T10:00:00Z"}
     assert names("newest") == [*zarr, "b.png", "d.png", "a.png", "c.png"]
+    dated.attributes["stac"] = {"datetime": "2026-05-01t10:00:00z"}
+    assert names("newest") == [*zarr, "b.png", "d.png", "a.png", "c.png"]
     (bench.inputs / "b.png").unlink()
     (bench.inputs / "d.png").unlink()
     assert names("newest") == [*zarr, "a.png", "c.png", "d.png", "b.png"]
