@@ -336,8 +336,9 @@ def _probe_all(
     def probe(entry: Entry) -> Any:
         try:
             kind = listing.kind_of(entry)
+            found = source(kind).probe(entry)  # what is damaged says so, whatever it was to be
             _require_taken(kind, spec)
-            return source(kind).probe(entry)
+            return found
         except OutsideError as error:
             return error
         except CorruptInputError as error:

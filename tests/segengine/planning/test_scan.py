@@ -46,6 +46,20 @@ def test_a_header_that_could_not_be_read(
     assert (len(other_options.layouts), other_options.unplaced) == (1, ())
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("mosaic", "newest"), ("area", [0, 0, 1, 1]), ("crs", "EPSG:32633")]
+)
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_what_is_damaged_is_told_so_where_it_could_be_no_scene_either(
+    name: str, key: str, value: Any, bench: Any
+) -> None:
+    bench.put(name, np.zeros((40, 40), np.uint8))
+    (bench.inputs / name).write_bytes(b"II*\0junk" if name == "a.tif" else b"junk")
+    (bad,) = scan({"paths": [str(bench.inputs)], key: value}, {}, (), CUT).unplaced
+    assert "damaged TIFF" in bad.reason if name == "a.tif" else "image" in bad.reason
+    assert "is read as" not in bad.reason
+
+
 def said(spec: Any, previous: Any = None) -> tuple[list[Progress], Any]:
     """All progress of a scan, and what it comes to."""
     found: list[Progress] = []
