@@ -15,6 +15,8 @@ from segengine.sources._vectors import belonging, features_in
 __all__ = ["DEGREES", "Polygon", "digest", "polygons_in"]
 _MOST_BYTES = 1 << 26
 _MOST_POINTS = 1 << 20
+_ONE_LAYER = "write the one that is meant to a file of its own (ogr2ogr FIELD.gpkg ALL.gpkg LAYER)"
+"""A job has no key for it: an area is what a file says."""
 
 Polygon = tuple[NDArray[np.float64], ...]
 """Rings (point, 2) of x and y, each closed, the outer one first."""
@@ -36,7 +38,7 @@ def polygons_in(uri: str) -> tuple[str, tuple[Polygon, ...]]:
     """The CRS, and polygons, of a file. Raises CorruptInputError, TransientInputError with a reason."""
     import shapely
 
-    given = features_in(uri, most=_MOST_BYTES)
+    given = features_in(uri, most=_MOST_BYTES, choice=_ONE_LAYER)
     try:
         crs = crs_of(given.crs)
     except ValueError as error:

@@ -50,8 +50,11 @@ class Features:
     """As PROJ takes it: a name, or WKT."""
 
 
-def features_in(uri: str, layer: str | None = None, most: int = MOST) -> Features:
-    """All of a file of at most so many bytes; `layer`: of one that has several.
+def features_in(
+    uri: str, layer: str | None = None, most: int = MOST, choice: str = "name one with --layer"
+) -> Features:
+    """All of a file of at most so many bytes; `layer`: of one that has several, of which `choice` says
+    how one is meant.
 
     Raises CorruptInputError with a reason, also for what is no polygon; TransientInputError.
     """
@@ -65,7 +68,11 @@ def features_in(uri: str, layer: str | None = None, most: int = MOST) -> Feature
             found = _from_geojson(file.read(_geojson.MOST + 1))
         else:
             with _on_disk(uri, file, kind, most) as path:
-                read = _geoparquet(path, most) if kind == "GeoParquet" else _gdal(path, kind, layer)
+                read = (
+                    _geoparquet(path, most)
+                    if kind == "GeoParquet"
+                    else _gdal(path, kind, layer, choice)
+                )
             found = read
     if not len(found.shapes):
         raise CorruptInputError("holds no polygon")
@@ -208,7 +215,7 @@ def _geoparquet(path: str, most: int) -> Features:
     return Features(shapes, table.drop_columns([name]).replace_schema_metadata(None), named)
 
 
-def _gdal(path: str, kind: Format, layer: str | None) -> Features:
+def _gdal(path: str, kind: Format, layer: str | None, choice: str) -> Features:
     """By GDAL's driver for it, as pyogrio brings it."""
     try:
         import pyogrio
@@ -222,7 +229,7 @@ def _gdal(path: str, kind: Format, layer: str | None) -> Features:
             warnings.simplefilter("ignore")
             names = [str(name) for name, shape in pyogrio.list_layers(path) if shape is not None]
             if layer is None and len(names) > 1:
-                raise CorruptInputError(f"has the layers {', '.join(names)}; name one with --layer")
+                raise CorruptInputError(f"has the layers {', '.join(names)}; {choice}")
             if layer is not None and layer not in names:
                 raise CorruptInputError(f"has no layer {layer!r}; there are {', '.join(names)}")
             if not names:

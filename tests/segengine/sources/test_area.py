@@ -118,6 +118,16 @@ def test_an_area_in_its_own_crs(raster: str, tmp_path: Path) -> None:
     assert (found != wanted).sum() <= 3
 
 
+def test_a_file_of_several_layers_is_told_what_a_job_can_do(tmp_path: Path) -> None:
+    import geopandas
+
+    frame = geopandas.GeoDataFrame(geometry=[shapely.box(16, 45, 17, 46)], crs="OGC:CRS84")
+    for layer in ("a", "b"):
+        frame.to_file(tmp_path / "two.gpkg", layer=layer)
+    with pytest.raises(ValueError, match="has the layers a, b; write the one that is meant to a file"):
+        require_polygons(str(tmp_path / "two.gpkg"))
+
+
 def test_an_area_may_reach_far_beyond_a_scene(raster: str, tmp_path: Path) -> None:
     """Where the scene's CRS does not hold: most of the world, without what lies west of a meridian."""
     world = [(16.31, -85.0), (179.0, -85.0), (179.0, 85.0), (16.31, 85.0)]
