@@ -249,7 +249,8 @@ def _zones(args: argparse.Namespace) -> int:
 def _sample(args: argparse.Namespace) -> int:
     from segengine.commands.sample import sample
 
-    options = {"seed": args.seed, "allocation": args.allocation, "overwrite": args.overwrite}
+    keys = ("seed", "allocation", "pictures", "overwrite")
+    options = {key: args.__dict__[key] for key in keys}
     expected = dict(args.accuracy) or None
     found = sample(
         _trusted(args), args.size, args.out, accuracy=expected, trust=args.trust, **options
@@ -682,6 +683,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="user's accuracy that neyman expects of a class; default: as measured",
+    )
+    sample.add_argument(
+        "--pictures",
+        metavar="N",
+        type=int,
+        default=10_000,
+        help="of how many points, the first ones; each takes about 10 ms and 30 kB; default: 10000",
     )
     sample.add_argument(
         "--overwrite", action="store_true", help="also points that were labelled, and others' files"

@@ -14,7 +14,7 @@ import bisect
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +27,6 @@ from segengine.reader import SceneStore, Store
 from segengine.store.keys import MASK, array_folder
 from segengine.store.kinds import MaskRecord
 from segengine.types import Place
-
-_ROUNDS = 40
-"""Of drawing again what was drawn before."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,13 +108,14 @@ class Strata:
             return []
         rng = random.Random(f"segengine sample {seed} {label}")
         found: dict[Pixel, None] = {}
-        for _ in range(_ROUNDS):
-            if len(found) >= size:
-                break
-            marks = [rng.randrange(ends[-1]) for _ in range(size - len(found))]
-            for pixel in self._resolved(label, parts, ends, marks):
-                found.setdefault(pixel)
-        return list(found)[:size]
+        while len(found) < size:
+            before, wanted = len(found), size - len(found)
+            marks = [rng.randrange(ends[-1]) for _ in range(wanted)]
+            found.update(dict.fromkeys(self._resolved(label, parts, ends, marks)))
+            if len(found) - before < wanted / 2:  # most of the class is drawn, and is hit again
+                rest = self._rest(label, parts, found, size - len(found), rng.getrandbits(64))
+                return [*found, *rest]
+        return list(found)
 
     def _resolved(
         self, label: int, parts: Sequence[_Part], ends: list[int], marks: Sequence[int]
@@ -125,9 +123,9 @@ class Strata:
         """The pixel of each mark; a shard is read once for all marks in it."""
         places = [bisect.bisect_right(ends, mark) for mark in marks]
         found: list[Pixel | None] = [None] * len(marks)
-        for i in sorted(set(places)):
-            part = parts[i]
-            own = [k for k, place in enumerate(places) if place == i]
+        in_order = sorted(range(len(marks)), key=places.__getitem__)
+        for i, group in itertools.groupby(in_order, key=places.__getitem__):
+            part, own = parts[i], list(group)
             begin = ends[i - 1] if i else 0
             shift = self.exponents[part.scene] - self.least
             rests = [(marks[k] - begin) >> shift for k in own]
@@ -136,13 +134,7 @@ class Strata:
         return [pixel for pixel in found if pixel is not None]
 
     def _in_shard(self, part: _Part, label: int, rests: Sequence[int]) -> Iterator[Pixel]:
-        scene = self.store[part.scene]
-        window = scene.layout.window(part.place)
-        frames, rows, cols = window.slices
-        ground = scene.layout.placing.ground
-        assert ground is not None
-        labels = scene.read(MASK, frames, rows, cols)
-        weights = _weights(ground, rows, cols)
+        labels, weights = self._read(part)
         ends = np.cumsum(np.where(labels == label, weights, 0), dtype=np.int64)
         if not len(ends) or not ends[-1]:
             raise DamagedStoreError(
@@ -151,14 +143,72 @@ class Strata:
             )
         # one of an earlier release may count a pixel's area a little differently
         marks = [rest * int(ends[-1]) // part.areas[label] for rest in rests]
-        for at in np.searchsorted(ends, marks, "right").tolist():
-            frame, row, column = np.unravel_index(at, labels.shape)
-            yield Pixel(
-                part.scene,
-                frames.start + int(frame),
-                rows.start + int(row),
-                cols.start + int(column),
+        return self._pixels(part, labels.shape, np.searchsorted(ends, marks, "right"))
+
+    def _rest(
+        self, label: int, parts: Sequence[_Part], found: Iterable[Pixel], size: int, seed: int
+    ) -> list[Pixel]:
+        """So many of the pixels that are not drawn yet, as drawing on would come to them.
+
+        Each has the key log(u) / area, u uniform, and the greatest are taken: Efraimidis, Spirakis
+        (2006), Weighted random sampling with a reservoir, doi:10.1016/j.ipl.2005.11.003.
+        """
+        drawn: dict[tuple[str, Place], list[Pixel]] = {}
+        for pixel in found:
+            each = zip(
+                (pixel.frame, pixel.row, pixel.column),
+                self.store[pixel.scene].layout.shard,
+                strict=True,
             )
+            frame, row, column = (at // side for at, side in each)
+            drawn.setdefault((pixel.scene, (frame, row, column)), []).append(pixel)
+        rng = np.random.default_rng(seed)
+        keys = np.zeros(0, np.float64)
+        where = np.zeros((0, 2), np.int64)
+        shapes: dict[int, tuple[int, ...]] = {}
+        for i, part in enumerate(parts):
+            labels, weights = self._read(part)
+            there = labels == label
+            starts = self._starts(part)
+            for pixel in drawn.get((part.scene, part.place), ()):
+                at = (pixel.frame, pixel.row, pixel.column)
+                there[tuple(a - start for a, start in zip(at, starts, strict=True))] = False
+            places = np.flatnonzero(there)
+            own = np.broadcast_to(weights, labels.shape).reshape(-1)[places].astype(np.float64)
+            own = np.ldexp(own, self.exponents[part.scene] - self.least)
+            keys = np.concatenate([keys, np.log1p(-rng.random(len(places))) / own])
+            where = np.concatenate([where, np.stack([np.full_like(places, i), places], axis=1)])
+            shapes[i] = labels.shape
+            best = np.argsort(-keys, kind="stable")[:size]
+            keys, where = keys[best], where[best]
+        taken: list[Pixel | None] = [None] * len(keys)
+        for i in np.unique(where[:, 0]).tolist():
+            own_places = np.flatnonzero(where[:, 0] == i)
+            pixels = self._pixels(parts[i], shapes[i], where[own_places, 1])
+            for k, pixel in zip(own_places.tolist(), pixels, strict=True):
+                taken[k] = pixel
+        return [pixel for pixel in taken if pixel is not None]
+
+    def _read(self, part: _Part) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """(frame, y, x) labels of a shard, and (y, x) areas of its pixels."""
+        scene = self.store[part.scene]
+        frames, rows, cols = scene.layout.window(part.place).slices
+        ground = scene.layout.placing.ground
+        assert ground is not None
+        return scene.read(MASK, frames, rows, cols), _weights(ground, rows, cols)
+
+    def _starts(self, part: _Part) -> tuple[int, ...]:
+        slices = self.store[part.scene].layout.window(part.place).slices
+        return tuple(each.start for each in slices)
+
+    def _pixels(
+        self, part: _Part, shape: tuple[int, ...], places: NDArray[np.int64]
+    ) -> Iterator[Pixel]:
+        """Pixels of a shard by their places in it, counted along its rows."""
+        starts = self._starts(part)
+        indices = zip(np.unravel_index(places, shape), starts, strict=True)
+        frames, rows, columns = ((index + start).tolist() for index, start in indices)
+        return map(Pixel, itertools.repeat(part.scene), frames, rows, columns)
 
 
 def _weights(ground: Ground, rows: slice, cols: slice) -> NDArray[np.int64]:

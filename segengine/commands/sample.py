@@ -7,11 +7,13 @@ They stand in random order, so that those that are labelled first are a sample t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ _TIMES = 4
 """By how much a pixel is enlarged."""
 _OUTLINE = (255, 214, 10)
 _POINT = (255, 45, 85)
+PICTURED = 10_000
+"""Points that have a picture, unless another number is asked for: more than people label."""
 _LONGEST = 1 << 26
 """Bytes of a file that is there, of which it is told what it holds."""
 _DIGITS = 9
@@ -55,6 +59,8 @@ class SampleReport:
     """The file."""
     pictures: str
     """The folder."""
+    pictured: int
+    """How many points, the first ones, have a picture."""
     strata: Mapping[str, Mapping[str, Any]]
     """Of each class of the map: its area in square metres, its share, and how many points."""
     notices: tuple[str, ...] = ()
@@ -70,6 +76,7 @@ class SampleReport:
             "store": self.store,
             "points": self.points,
             "pictures": self.pictures,
+            "pictured": self.pictured,
             "strata": {name: dict(one) for name, one in self.strata.items()},
             "notices": list(self.notices),
         }
@@ -78,7 +85,9 @@ class SampleReport:
         """Text for a terminal."""
         total = sum(one["points"] for one in self.strata.values())
         width = max(map(len, self.strata))
-        found = [f"{self.points}: {total:,} points, a picture of each in {self.pictures}"]
+        which = "of each" if self.pictured == total else f"of the first {self.pictured:,}"
+        shown = f"a picture {which} in {self.pictures}" if self.pictured else "without pictures"
+        found = [f"{self.points}: {total:,} points, {shown}"]
         found += [
             f"{name:{width}}  {one['area'] / 1e6:14,.4f} km2 {one['share']:8.2%} {one['points']:7,}"
             for name, one in self.strata.items()
@@ -96,21 +105,24 @@ def sample(
     seed: int = 0,
     allocation: str = "proportional",
     accuracy: Mapping[str, float] | None = None,
+    pictures: int = PICTURED,
     overwrite: bool = False,
     trust: bool | None = None,
 ) -> SampleReport:
-    """Draw `size` points, stratified by the classes of the map, and write them with a picture of each.
+    """Draw `size` points, stratified by the classes of the map, and write them with pictures.
 
     `allocation`: proportional to the area of a class, or Neyman's, by the user's accuracy that is
-    expected of each: `accuracy`, by class, else as measured against the store's truth. `overwrite`: also
-    files that no command wrote, or that were changed since. `trust`: code that the store names may be
-    used to read images. Raises JobError, StoreError.
+    expected of each: `accuracy`, by class, else as measured against the store's truth. `pictures`: of how
+    many points, the first ones. `overwrite`: also files that no command wrote, or that were changed
+    since. `trust`: code that the store names may be used to read images. Raises JobError, StoreError.
     """
     path = Path(out)
     if path.suffix.lower() not in (".geojson", ".json"):
         raise JobError(f"--out: {out} ends in neither .geojson nor .json")
     if not 1 <= size <= _MOST:
         raise JobError(f"--size: {size} is not from 1 to {_MOST:,}")
+    if pictures < 0:
+        raise JobError(f"--pictures: {pictures} is below 0")
     store = open_store(store_path, trust)
     expected = _expected(store, allocation, accuracy)
     strata = Strata.of(store)
@@ -121,9 +133,9 @@ def sample(
         sizes = allocated(size, areas, expected, LEAST)
     except ValueError as error:
         raise JobError(f"--size: {size} is too few: {error}") from error
-    pictures = path.with_name(f"{path.stem}-pictures")
-    names = [f"{number:0{len(str(size))}}.png" for number in range(1, size + 1)]
-    files = [path, *(pictures / name for name in names)]
+    folder = path.with_name(f"{path.stem}-pictures")
+    names = [f"{n:0{len(str(size))}}.png" for n in range(1, min(size, pictures) + 1)]
+    files = [path, *(folder / name for name in names)]
     try:
         output = claimed(store, os.fspath(path.parent), files, overwrite=overwrite)
     except TakenError as error:
@@ -136,43 +148,50 @@ def sample(
         for pixel in strata.draw(label, count, seed)
     ]
     random.Random(f"segengine sample {seed}").shuffle(drawn)
-    notices = list(_notices(strata, sizes, [label for _, label in drawn]))
+    counts = Counter(label for _, label in drawn)
+    notices = list(_notices(strata, sizes, counts))
     unread = set()
-    order = sorted(range(len(drawn)), key=lambda i: drawn[i][0])  # near ones after each other
+    del names[len(drawn) :]
+    order = sorted(range(len(names)), key=lambda i: drawn[i][0])  # near ones after each other
     for i in order:
         picture, reason = _picture(store, drawn[i][0], i + 1)
         if reason:
             unread.add(reason)
-        with output.replacing(pictures / names[i]) as partial:
+        with output.replacing(folder / names[i]) as partial:
             partial.write_bytes(draw.encode_png(picture))
     if unread:
         notices.append(
             f"pictures without their image, as it cannot be read now: {sorted(unread)[0]}"
         )
-    document = _document(store, drawn, [f"{pictures.name}/{name}" for name in names])
-    document["segengine"] = {
+    about = {
         "seed": seed,
         "allocation": allocation,
         "areas": dict(zip(store.classes, areas, strict=True)),
     }
-    with output.replacing(path) as partial:
-        partial.write_text(_text(document), encoding="utf-8")
+    features = _features(store, drawn, [f"{folder.name}/{name}" for name in names])
+    with output.replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(_text({"type": "FeatureCollection", "segengine": about}, features))
     output.close()
-    taken, where = taken_up(store, [os.fspath(pictures / name) for name in names[: len(drawn)]])
+    taken, where = taken_up(store, [os.fspath(folder / name) for name in names])
     if taken:
         notices.append(
             f"{taken:,} pictures lie where the next run looks for inputs (source.paths: {where}) and "
             "would be segmented; move them, or narrow that path"
         )
     total = sum(areas)
-    counts = [sum(label == i for _, label in drawn) for i in range(len(areas))]
+    if len(names) < len(drawn) and pictures == PICTURED:
+        notices.append(
+            f"points stand in random order, so that the first {len(names):,}, which have pictures, are a "
+            "sample too; --pictures N draws more, or fewer"
+        )
     return SampleReport(
         store=store.path,
         points=os.fspath(path),
-        pictures=os.fspath(pictures),
+        pictures=os.fspath(folder),
+        pictured=len(names),
         strata={
-            name: {"area": area, "share": area / total, "points": count}
-            for name, area, count in zip(store.classes, areas, counts, strict=True)
+            name: {"area": area, "share": area / total, "points": counts[label]}
+            for label, (name, area) in enumerate(zip(store.classes, areas, strict=True))
         },
         notices=tuple(notices),
     )
@@ -241,14 +260,14 @@ def _held(path: Path) -> str:
     )
 
 
-def _notices(strata: Strata, sizes: Sequence[int], labels: Sequence[int]) -> Iterator[str]:
+def _notices(strata: Strata, sizes: Sequence[int], counts: Mapping[int, int]) -> Iterator[str]:
     if strata.unplaced:
         more = f" and {len(strata.unplaced) - 1:,} more" if len(strata.unplaced) > 1 else ""
         yield f"scene {strata.unplaced[0]}{more}: not georeferenced, left out"
     if strata.unfinished:
         yield f"{strata.unfinished:,} shards are not done: nothing is drawn there"
     for label, (wanted, name) in enumerate(zip(sizes, strata.store.classes, strict=True)):
-        found = labels.count(label)
+        found = counts[label]
         if found < wanted:
             yield f"class {name}: has {found:,} pixels only, of {wanted:,} that were to be drawn"
 
@@ -314,12 +333,12 @@ def _marked(picture: draw.RGB, at: tuple[int, int]) -> draw.RGB:
 # ------------------------------------------------------------------------------------------- GeoJSON
 
 
-def _document(
+def _features(
     store: Store, drawn: Sequence[tuple[Pixel, int]], pictures: Sequence[str]
-) -> dict[str, Any]:
-    features = []
-    places = _Places(store)
-    for number, ((pixel, label), picture) in enumerate(zip(drawn, pictures, strict=False), 1):
+) -> Iterator[dict[str, Any]]:
+    places = _lonlats(store, [pixel for pixel, _ in drawn])
+    found = itertools.zip_longest(drawn, places, pictures)
+    for number, ((pixel, label), place, picture) in enumerate(found, 1):
         properties = {
             "stratum": store.classes[label],
             "label": None,
@@ -330,39 +349,39 @@ def _document(
             "row": pixel.row,
             "column": pixel.column,
         }
-        geometry = {"type": "Point", "coordinates": places.lonlat(pixel)}
-        features.append(
-            {"type": "Feature", "id": number, "properties": properties, "geometry": geometry}
-        )
-    return {"type": "FeatureCollection", "features": features}
+        geometry = {"type": "Point", "coordinates": place}
+        yield {"type": "Feature", "id": number, "properties": properties, "geometry": geometry}
 
 
-def _text(document: dict[str, Any]) -> str:
+def _text(document: Mapping[str, Any], features: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """One feature a line, so that it can be edited by hand."""
-    features = document.pop("features")
-    head = json.dumps(document, ensure_ascii=False)[:-1]
-    lines = ",\n".join(json.dumps(feature, ensure_ascii=False) for feature in features)
-    return f'{head}, "features": [\n{lines}\n]}}\n'
+    yield f'{json.dumps(document, ensure_ascii=False)[:-1]}, "features": ['
+    before = "\n"
+    for feature in features:
+        yield before + json.dumps(feature, ensure_ascii=False)
+        before = ",\n"
+    yield "\n]}\n"
 
 
-class _Places:
-    """Where pixels are on earth."""
+def _lonlats(store: Store, pixels: Sequence[Pixel]) -> list[list[float]]:
+    """Longitude and latitude of WGS84 of the centre of each pixel; those of a scene are made together."""
+    from pyproj import CRS, Transformer
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._to: dict[str, Any] = {}
-
-    def lonlat(self, pixel: Pixel) -> list[float]:
-        """Longitude and latitude of WGS84 of a pixel's centre."""
-        from pyproj import CRS, Transformer
-
-        placing = self._store[pixel.scene].layout.placing
-        if placing.wkt not in self._to:
-            own = CRS.from_wkt(placing.wkt)
-            self._to[placing.wkt] = Transformer.from_crs(own, "OGC:CRS84", always_xy=True).transform
-        x, y = placing.at(np.array([pixel.column + 0.5]), np.array([pixel.row + 0.5]))
-        lon, lat = self._to[placing.wkt](x, y)
-        return [round((float(lon[0]) + 180) % 360 - 180, _DIGITS), round(float(lat[0]), _DIGITS)]
+    found: list[list[float]] = [[]] * len(pixels)
+    by_scene: dict[str, list[int]] = {}
+    for i, pixel in enumerate(pixels):
+        by_scene.setdefault(pixel.scene, []).append(i)
+    for name, own in by_scene.items():
+        placing = store[name].layout.placing
+        to = Transformer.from_crs(CRS.from_wkt(placing.wkt), "OGC:CRS84", always_xy=True).transform
+        columns, rows = (
+            np.array([getattr(pixels[i], axis) for i in own]) + 0.5 for axis in ("column", "row")
+        )
+        lon, lat = to(*placing.at(columns, rows))
+        lons = ((np.asarray(lon) + 180) % 360 - 180).tolist()
+        for i, x, y in zip(own, lons, np.asarray(lat).tolist(), strict=True):
+            found[i] = [round(x, _DIGITS), round(y, _DIGITS)]
+    return found
 
 
 def _safe(name: str) -> str:

@@ -14,7 +14,7 @@ import rasterio
 from PIL import Image
 
 import segengine
-from segengine.areas.strata import Strata
+from segengine.areas.strata import Pixel, Strata
 from segengine.commands.sample import sample
 from segengine.errors import JobError
 
@@ -151,7 +151,11 @@ def test_pixels_are_drawn_by_their_area(tmp_path: Path) -> None:
     )
     store = run(tmp_path, {"kind": "threshold"})
     strata = Strata.of(segengine.open_store(store))
-    pixels = strata.draw(0, 3000, 5)
+    assert_by_area(strata.draw(0, 3000, 5))
+    assert_by_area(strata._rest(0, strata.parts, (), 3000, 5))  # where most is drawn already
+
+
+def assert_by_area(pixels: list[Pixel]) -> None:
     assert len(set(pixels)) == 3000
     rows = np.array([pixel.row for pixel in pixels])
     counts = np.bincount(rows // 20, minlength=8)
@@ -176,6 +180,48 @@ def test_a_small_class_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
     report = sample(run(tmp_path, two), 20, str(tmp_path / "q.geojson"))
     assert report.strata["cluster 1"]["points"] == 1
     assert "class cluster 1: has 1 pixels only, of 2 that were to be drawn" in report.notices
+
+
+def test_all_of_a_class_is_drawn_where_all_is_asked_for(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strata = Strata.of(segengine.open_store(store))
+    whole = sum(int((scene.mask[:] == 2).sum()) for scene in strata.store.scenes.values())
+    shards = sum(part.areas[2] > 0 for part in strata.parts)
+    reads = []
+    real = Strata._read
+    monkeypatch.setattr(Strata, "_read", lambda *given: reads.append(1) or real(*given))
+    for size in (whole, 50 * whole):
+        reads.clear()
+        found = strata.draw(2, size, 0)
+        assert len(set(found)) == len(found) == whole
+        assert len(reads) <= 3 * shards
+
+
+def test_the_first_points_have_pictures(store: str, tmp_path: Path) -> None:
+    report = sample(store, 20, str(tmp_path / "p.geojson"), pictures=3)
+    assert sorted(path.name for path in Path(report.pictures).iterdir()) == [
+        "01.png", "02.png", "03.png"
+    ]  # fmt: skip
+    shown = [feature["properties"]["picture"] for feature in drawn(tmp_path / "p.geojson")]
+    assert shown == [f"p-pictures/0{i}.png" for i in (1, 2, 3)] + [None] * 17
+    assert "20 points, a picture of the first 3 in" in report.lines()[0]
+    without = sample(store, 20, str(tmp_path / "q.geojson"), pictures=0)
+    assert "20 points, without pictures" in without.lines()[0]
+    assert not Path(without.pictures).exists()
+    assert [f["geometry"] for f in drawn(tmp_path / "q.geojson")] == [
+        f["geometry"] for f in drawn(tmp_path / "p.geojson")
+    ]
+    with pytest.raises(JobError, match="--pictures: -1 is below 0"):
+        sample(store, 20, str(tmp_path / "q.geojson"), pictures=-1)
+
+
+def test_what_nobody_labels_by_eye_has_no_picture_and_says_so(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segengine.commands.sample.PICTURED", 2)
+    report = sample(store, 9, str(tmp_path / "p.geojson"), pictures=2)
+    assert any("the first 2, which have pictures" in notice for notice in report.notices)
 
 
 def test_neyman_takes_what_was_measured_or_is_told(store: str, tmp_path: Path) -> None:

@@ -124,7 +124,9 @@ def test_a_file_of_several_layers_is_told_what_a_job_can_do(tmp_path: Path) -> N
     frame = geopandas.GeoDataFrame(geometry=[shapely.box(16, 45, 17, 46)], crs="OGC:CRS84")
     for layer in ("a", "b"):
         frame.to_file(tmp_path / "two.gpkg", layer=layer)
-    with pytest.raises(ValueError, match="has the layers a, b; write the one that is meant to a file"):
+    with pytest.raises(
+        ValueError, match="has the layers a, b; write the one that is meant to a file"
+    ):
         require_polygons(str(tmp_path / "two.gpkg"))
 
 
