@@ -140,7 +140,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _init(args: argparse.Namespace) -> int:
     from segengine.commands.init import init
 
-    return _show(init(args.path, args.out))
+    return _show(init(args.path[0] if len(args.path) == 1 else args.path, args.out))
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -507,7 +507,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--overwrite", action="store_true", help="also files that no demo wrote")
     init = add("init", _init, "Look at files, and write a job for them with each key explained.")
     init.add_argument(
-        "path", metavar="PATH", type=_path, nargs="?", default=".", help="folder, file, glob or URL"
+        "path",
+        metavar="PATH",
+        type=_path,
+        nargs="*",
+        default=["."],
+        help="folders, files, globs or URLs; a STAC catalog, collection or item",
     )
     init.add_argument(
         "--out", metavar="JOB.yaml", type=_path, default="job.yaml", help="the file to write"

@@ -15,6 +15,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from segengine.commands._bandfiles import BandFiles, band_files
+from segengine.commands._catalogs import catalog_at, first_items
 from segengine.errors import JobError, SegengineError, TransientInputError
 from segengine.guards.schemes import require_served
 from segengine.job import ClusterSpec, FaultsSpec, Job, SourceSpec, StoreSpec, TruthSpec
@@ -25,6 +29,7 @@ from segengine.progress import result_of
 from segengine.sources._files import is_url, with_remedy
 from segengine.sources._grid import Grid
 from segengine.sources.listing import counted, list_entries
+from segengine.store.layouts import Layout
 
 LOOKED_AT = 8
 """Files of the commonest kind whose headers are read."""
@@ -49,48 +54,146 @@ class InitReport:
         )
 
 
-def init(path: str = ".", out: str = "job.yaml") -> InitReport:
-    """Write a job for what lies at `path`, a file, folder, glob or URL. Raises SegengineError.
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What lies at the paths, as far as it was looked at."""
 
-    Nothing that is there is replaced: JobError.
+    kinds: Sequence[str]
+    """The commonest first."""
+    paths: Sequence[str]
+    """That find it, absolute."""
+    layouts: Sequence[Layout]
+    """Of some scenes; of one of several files, of the first of them."""
+    said: str
+    """How many there are, in words."""
+    skipped: str = ""
+    bands: Sequence[str] = ()
+    """Where scenes are of several files: their names."""
+    alike: BandFiles | None = None
+    """Files that look like bands of one scene, and that no path finds alone."""
+    assets: Sequence[str] = ()
+
+    @property
+    def count(self) -> int:
+        """Bands of a scene."""
+        return len(self.bands) or self.layouts[0].bands
+
+    @property
+    def places(self) -> list[Placing]:
+        """Where the scenes lie."""
+        return [layout.placing for layout in self.layouts]
+
+
+def init(path: str | Sequence[str] = ".", out: str = "job.yaml") -> InitReport:
+    """Write a job for what lies at `path`, files, folders, globs or URLs. Raises SegengineError.
+
+    Several are a list, or one text with commas. Nothing that is there is replaced: JobError.
     """
     file = Path(os.path.abspath(os.path.expanduser(out)))
     if os.path.lexists(file):
         raise JobError(f"--out: {out} is there already; name another file")
     if not file.parent.is_dir():
         raise JobError(f"--out: {file.parent}: no such folder")
-    require_served(path, "PATH")
-    place = path if is_url(path) else os.path.abspath(os.path.expanduser(path))
+    given = _several(path) if isinstance(path, str) else list(path)
+    for each in given:
+        require_served(each, "PATH")
+    places = [p if is_url(p) else os.path.abspath(os.path.expanduser(p)) for p in given]
     try:
-        listing = list_entries([place])
-        files: dict[str, list[str]] = defaultdict(list)
-        for entry in listing.entries:
-            files[listing.kind_of(entry)].append(entry.uri)
-        kinds = sorted(files, key=lambda kind: -len(files[kind]))
-        kind = kinds[0]
-        scan = _looked_at(kind, files[kind][:LOOKED_AT])
+        catalog = catalog_at(places[0]) if len(places) == 1 else None
+        found = _files(given, places) if catalog is None else _items(catalog)
     except ValueError as error:
-        raise JobError(str(error).replace("source.paths: ", "", 1).replace(place, path)) from error
+        message = str(error).replace("source.paths: ", "", 1)
+        for place, each in zip(places, given, strict=True):
+            message = message.replace(place, each)
+        raise JobError(message) from error
     except TransientInputError as error:
-        raise SegengineError(with_remedy(f"{path}: {error}")) from error
-    seen = next(iter(scan.layouts.values()), None)
-    if seen is None:
-        reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"
-        raise JobError(f"{path}: none of the first {LOOKED_AT} files can be read: {reason}")
-    shown = place if is_url(place) else os.path.relpath(place, file.parent)
-    places = [layout.placing for layout in scan.layouts.values()]
-    overlap = _overlap(places)
-    text = "\n".join(_text(shown, kinds, kind, seen.bands, _name(place), places, overlap))
+        raise SegengineError(with_remedy(f"{', '.join(given)}: {error}")) from error
+    shown, beside = (
+        [p if is_url(p) else os.path.relpath(p, file.parent) for p in paths]
+        for paths in (found.paths, [found.alike.path] if found.alike is not None else [])
+    )
+    overlap = _overlap(found.places)
+    text = "\n".join(_text(found, shown, beside, _name(places[0]), overlap))
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text + "\n")
     except OSError as error:
         raise SegengineError(f"--out: {out} cannot be written: {error.strerror}") from error
-    many = ", ".join(f"{len(files[k]):,} {_WORDS.get(k, k)}" for k in kinds)
-    bands = f"{seen.bands} band{'s' if seen.bands != 1 else ''} of {seen.dtype}"
-    skipped = f"; skipped: {counted(listing.skipped)}" if listing.skipped else ""
+    bands = f"{found.count} band{'s' if found.count != 1 else ''} of {found.layouts[0].dtype}"
     one = "; some overlap, and source.mosaic makes them one map" if overlap else ""
-    return InitReport(out, f"{many} at {path}, the first with {bands}{one}{skipped}")
+    return InitReport(
+        out, f"{found.said} at {', '.join(given)}, the first with {bands}{one}{found.skipped}"
+    )
+
+
+def _several(path: str) -> list[str]:
+    """A path, or some with commas between, where none is called so."""
+    if "," not in path or is_url(path) or os.path.lexists(os.path.expanduser(path)):
+        return [path]
+    return [each.strip() for each in path.split(",") if each.strip()] or [path]
+
+
+def _items(catalog: str) -> _Inputs:
+    found = first_items(catalog, LOOKED_AT)
+    count = len(found.layouts)
+    said = f"{count:,} STAC item{'s' * (count != 1)}" + " or more" * (count == LOOKED_AT)
+    layouts = list(found.layouts.values())
+    return _Inputs(["stac"], [catalog], layouts, said, assets=found.assets)
+
+
+def _files(given: Sequence[str], places: Sequence[str]) -> _Inputs:
+    listing = list_entries(places)
+    files: dict[str, list[str]] = defaultdict(list)
+    for entry in listing.entries:
+        files[listing.kind_of(entry)].append(entry.uri)
+    kinds = sorted(files, key=lambda kind: -len(files[kind]))
+    kind = kinds[0]
+    many = ", ".join(f"{len(files[k]):,} {_WORDS.get(k, k)}" for k in kinds)
+    skipped = f"; skipped: {counted(listing.skipped)}" if listing.skipped else ""
+    alike = band_files(files[kind]) if kind == "raster" else None
+    if alike is not None:
+        layouts = list(_of_several_files(alike))
+        if layouts and alike.exact:
+            scenes = "one scene" if len(alike.scenes) == 1 else f"{len(alike.scenes):,} scenes"
+            left = len(listing.entries) - alike.files
+            said = f"{scenes} of {len(alike.bands)} files each, a band a file,"
+            others = "1 other file is" if left == 1 else f"{left:,} other files are"
+            skipped = (f"; {others} left out" if left else "") + skipped
+            return _Inputs([kind], [alike.path], layouts, said, skipped, bands=alike.bands)
+        alike = alike if layouts else None
+    scan = _looked_at(kind, files[kind][:LOOKED_AT])
+    if not scan.layouts:
+        reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"
+        raise JobError(
+            f"{', '.join(given)}: none of the first {LOOKED_AT} files can be read: {reason}"
+        )
+    layouts = list(scan.layouts.values())
+    return _Inputs(kinds, places, layouts, many, skipped, alike=alike)
+
+
+def _of_several_files(alike: BandFiles) -> Iterator[Layout]:
+    """Of the first scenes that are what their files' names say: one band a file, of the same ground."""
+    seen = 0
+    for files in alike.scenes:
+        scan = _looked_at("raster", list(files.values()))
+        layouts = list(scan.layouts.values())
+        if len(layouts) < 2 or any(la.bands > 1 or la.shape[0] > 1 for la in layouts):
+            return
+        if not _same_ground([layout.placing for layout in layouts]):
+            return
+        yield layouts[0]
+        seen += len(files)
+        if seen >= LOOKED_AT:
+            return
+
+
+def _same_ground(places: Sequence[Placing]) -> bool:
+    """Whether scenes of one CRS cover the same, but for a pixel of the coarsest."""
+    if not all(place.georeferenced for place in places) or len({p.wkt for p in places}) > 1:
+        return False
+    boxes = np.array([_bounds(place) for place in places])
+    coarsest = max(max(abs(float(p.transform[0])), abs(float(p.transform[1]))) for p in places)
+    return bool((np.ptp(boxes, axis=0) <= 2 * coarsest).all())
 
 
 _WORDS = {"images": "images", "raster": "rasters", "video": "videos", "zarr": "Zarr arrays",
@@ -128,34 +231,44 @@ def _segmenter(kinds: Sequence[str], most: str, bands: int) -> dict[str, Any]:
     """A choice that takes all of them."""
     if bands == 1 and len(kinds) == 1:
         return {"kind": "threshold"}
-    measured = most in ("raster", "zarr")
+    measured = most in ("raster", "zarr", "stac")
     found = {"kind": "kmeans", "clusters": 8 if measured else 4}
     found |= {"scope": "run" if measured else "frame"}
     return found if kinds == ["images"] and bands == 3 else {**found, "space": "bands"}
 
 
 def _text(
-    path: str,
-    kinds: Sequence[str],
-    most: str,
-    bands: int,
-    name: str,
-    places: Sequence[Placing],
-    overlap: bool,
+    found: _Inputs, paths: Sequence[str], beside: Sequence[str], name: str, overlap: bool
 ) -> Iterator[str]:
-    """Lines of the job, each key with what it means, in the words of the models that check it."""
-    segmenter = _segmenter(kinds, most, bands)
+    """Lines of the job, each key with what it means, in the words of the models that check it.
+
+    `beside`: the path of scenes of several files, where it is only told.
+    """
+    kinds, most = found.kinds, found.kinds[0]
+    segmenter = _segmenter(kinds, most, found.count)
     yield f"# yaml-language-server: $schema={SCHEMA}"
     yield f"# For editors that know the line above: segengine schema > {SCHEMA}"
     yield "# Source, segmenter and store are needed. Every key: deployments/jobs/README.md of segengine."
     yield from _key(Job, "name", _said(name))
     yield from ("", "source:")
     yield from _key(SourceSpec, "kind", most if len(kinds) == 1 else "auto", "  ")
-    yield from _key(SourceSpec, "paths", f"[{_said(path)}]", "  ")
-    if most in ("raster", "zarr"):
-        yield from _key(SourceSpec, "bands", "[3, 2, 1]", "  # ")
-        if any(place.georeferenced for place in places):
-            yield from _map(places, overlap)
+    yield from _key(SourceSpec, "paths", _list(paths), "  ")
+    if found.bands:
+        yield "  # Files that differ in {band} alone are one scene, called as {scene} says. Their order:"
+        yield f"  bands: {_list(found.bands)}"
+    elif found.assets:
+        yield f"  # {_OPTIONS['assets']}"
+        yield f"  # assets: {_list(found.assets)}"
+    if found.alike is not None:
+        yield "  # These files look like bands of one scene. This finds it, and others that are named so:"
+        yield f"  # paths: {_list(beside)}"
+        yield "  # and these are its bands:"
+        yield f"  # bands: {_list(found.alike.bands)}"
+    if most in ("raster", "zarr", "stac"):
+        if not (found.bands or found.alike or most == "stac"):
+            yield from _key(SourceSpec, "bands", "[3, 2, 1]", "  # ")
+        if any(place.georeferenced for place in found.places):
+            yield from _map(found.places, overlap)
     elif most != "volume":
         yield from _key(SourceSpec, "color", "gray", "  # ")
     if most == "video":
@@ -177,6 +290,10 @@ def _text(
         yield from _key(FaultsSpec, key, FaultsSpec.model_fields[key].default, "  ")
 
 
+def _list(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(_said, texts))}]"
+
+
 def _map(places: Sequence[Placing], overlap: bool) -> Iterator[str]:
     """Keys of scenes that lie somewhere on earth."""
     yield from _key(SourceSpec, "area", "field.geojson", "  # ")
@@ -191,6 +308,8 @@ def _map(places: Sequence[Placing], overlap: bool) -> Iterator[str]:
 
 
 _OPTIONS = {
+    "assets": "Keys of assets, or an eo:common_name, in the order of bands; "
+    "omitted = those of the role data",
     "kind": "How pixels are told apart: one of `segengine segmenters`",
     "clusters": "How many classes there are to be",
     "scope": "What has a fit of its own: frame, scene or run; of a run a class is the same everywhere",

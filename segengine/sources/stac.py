@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import xxhash
@@ -96,6 +97,21 @@ class StacSource:
             else:
                 unlisted.append(each)
         return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac", doubt=doubt)
+
+    def first(
+        self, paths: Sequence[str], most: int
+    ) -> Iterator[tuple[Entry, tuple[str, ...]] | Unlisted]:
+        """Some of what `list` gives, each with the keys of its assets: of a catalog of any size."""
+        for each in islice(self._items(paths), most):
+            if isinstance(each, Unlisted):
+                yield each
+                continue
+            entry = self._entry((each.name, each), self._mark) if not each.problem else None
+            if isinstance(entry, Entry):
+                yield entry, tuple(dict.fromkeys(each.keys))
+            else:
+                why = Unlisted(each.name, each.base, each.problem, "corrupt")
+                yield entry if entry is not None else why
 
     def probe(self, entry: Entry) -> Probe:
         """What the headers of an item's assets say, on one grid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ import segengine
 from segengine.commands.init import init
 from segengine.errors import JobError
 from segengine.job import Job, load_job
+from segengine.planning.layout import Cut
+from segengine.planning.scan import scan
 from tests.segengine.sources.scenes import field, write
+from tests.segengine.sources.stac_scenes import make_item, save
 
 
 def photos(folder: Path) -> None:
@@ -129,6 +133,127 @@ def test_scenes_that_overlap_are_told_of_the_mosaic(
     assert asked != text
     (tmp_path / "map.yaml").write_text(asked.replace("masks.zarr", "map.zarr"))
     assert segengine.run(load_job("map.yaml")).frames == 1
+
+
+def bands(folder: Path, *names: str, day: int = 0) -> None:
+    """Files of one band each, all of the same ground; later days lie beside it."""
+    for i, name in enumerate(names):
+        values = field(10, 300, i).astype(np.uint16)
+        write(folder / name, values, 10, (600_000.0 + day * 400, 5_000_000.0))
+
+
+def source(path: str = "job.yaml") -> Any:
+    return yaml.safe_load(Path(path).read_text())["source"]
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "found"),
+    [
+        (("T1_B03.tif", "T1_B02.tif"), "in/{scene}_{band}.tif", ["B02", "B03"]),
+        (("T1/nir.tif", "T1/red.tif"), "in/{scene}/{band}.tif", ["red", "nir"]),
+        (
+            ("T1/T1_B8A_20m.tif", "T1/T1_B08_20m.tif"),
+            "in/T1/{scene}_{band}_20m.tif",
+            ["B08", "B8A"],
+        ),
+        (("T1_SR_B4.tif", "T1_SR_B10.tif"), "in/{scene}_{band}.tif", ["B4", "B10"]),
+    ],
+)
+def test_files_of_one_band_each_are_one_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Any, path: str, found: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bands(tmp_path / "in", *names)
+    said = init("in").lines()[0]
+    assert "one scene of 2 files each, a band a file, at in, the first with 2 bands" in said
+    assert "overlap" not in said
+    assert source() == {"kind": "raster", "paths": [path], "bands": found}
+    (layout,) = scanned().layouts.values()
+    assert layout.bands == 2
+    assert layout.attributes["band_names"] == found
+
+
+def scanned() -> Any:
+    return scan(load_job("job.yaml").source.model_dump() | {"trust": False}, {}, (), Cut(64, 256))
+
+
+def test_several_scenes_of_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, name in enumerate(("S1", "S2")):
+        bands(tmp_path / "in" / name, f"{name}_B02.tif", f"{name}_B03.tif", day=day)
+    write(tmp_path / "in/S1/S1_TCI.tif", np.zeros((3, 30, 30), np.uint8), 10)
+    said = init("in").lines()[0]
+    assert "2 scenes of 2 files each" in said
+    assert "1 other files are left out" not in said
+    assert "1 other file is left out" in said
+    assert source()["paths"] == ["in/*/{scene}_{band}.tif"]
+    assert sorted(scanned().layouts) == ["S1", "S2"]
+
+
+@pytest.mark.parametrize(
+    "given", ["in/T1_B02.tif,in/T1_B03.tif", ["in/T1_B02.tif", "in/T1_B03.tif"]]
+)
+def test_files_that_are_named_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bands(tmp_path / "in", "T1_B02.tif", "T1_B03.tif")
+    init(given)
+    assert source()["paths"] == ["in/{scene}_{band}.tif"]
+    bands(tmp_path / "in", "T2_B02.tif", "T2_B03.tif", day=1)
+    (tmp_path / "job.yaml").unlink()
+    init(given)  # nothing else is taken unasked
+    assert source() == {"kind": "raster", "paths": ["in/T1_B02.tif", "in/T1_B03.tif"]}
+    text = Path("job.yaml").read_text()
+    assert '  # paths: ["in/{scene}_{band}.tif"]\n' in text
+    assert '  # bands: ["B02", "B03"]\n' in text
+
+
+def test_names_alone_make_no_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bands(tmp_path / "in", "T1_B02.tif")
+    bands(tmp_path / "in", "T1_B03.tif", day=3)  # of another place
+    init("in")
+    assert source() == {"kind": "raster", "paths": ["in"]}
+    (tmp_path / "job.yaml").unlink()
+    bands(tmp_path / "years", "field_2024.tif", "field_2025.tif")
+    init("years")
+    assert source() == {"kind": "raster", "paths": ["years"]}
+
+
+@pytest.mark.parametrize("name", ["catalog.json", "collection.json", "a/a.json", ""])
+def test_stac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = np.full((30, 30), 7, np.uint16)
+    items = [
+        make_item(tmp_path / "in", n, {"red": values, "nir": values}, i) for i, n in enumerate("ab")
+    ]
+    save(tmp_path / "in", *items)
+    path = f"in/{name}".rstrip("/")
+    said = init(path).lines()[0]
+    count = "1 STAC item" if name == "a/a.json" else "2 STAC items"
+    assert f"{count} at {path}, the first with 2 bands of uint16" in said
+    assert source() == {"kind": "stac", "paths": [path if name else "in/catalog.json"]}
+    text = Path("job.yaml").read_text()
+    assert '  # assets: ["red", "nir"]\n' in text
+    assert "  # mosaic: newest\n" in text
+    assert len(scanned().layouts) == int(count[0])
+
+
+def test_stac_without_a_scene_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    about = {"stac_version": "1.0.0", "id": "x", "description": "", "links": []}
+    (tmp_path / "c.json").write_text(json.dumps({"type": "Catalog", **about}))
+    (tmp_path / "i.json").write_text(json.dumps({"type": "Feature", **about}))
+    (tmp_path / "field.json").write_text('{"type": "FeatureCollection", "features": []}')
+    for path, said in (
+        ("c.json", "^c.json: none of the first 8 items can be read, and it names no item"),
+        ("i.json", "^i.json: none of the first 8 items can be read: x: has no geometry"),
+        ("field.json", "field.json names no input|none of the first 8 files can be read"),
+    ):
+        with pytest.raises(JobError, match=said):
+            init(path)
+    assert not (tmp_path / "job.yaml").exists()
 
 
 def test_the_masks_beside_the_photos_are_no_input_of_the_next_run(

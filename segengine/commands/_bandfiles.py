@@ -1,0 +1,129 @@
+"""Scenes of several files, a band each, told by the files' names.
+
+    in/T1_B02.tif  in/T1_B03.tif  in/T1_TCI.tif  in/T2_B02.tif  in/T2_B03.tif
+    -> in/{scene}_{band}.tif, of the bands B02 and B03: scenes T1 and T2
+
+Names alone are a guess: whether the files of a scene show the same ground is for the headers to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from segengine.sources.listing import list_entries
+
+_COLOURS = ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "swir", "lwir", "thermal",
+            "cirrus", "pan", "vv", "vh", "hh", "hv")  # fmt: skip
+_BAND = re.compile(
+    r"(?<![A-Za-z0-9])(?:B[0-9]{1,2}A?|band[-_ ]?[0-9]{1,2}[A-Z]?"
+    rf"|(?:{'|'.join(_COLOURS)})[0-9]{{0,2}})(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_GLOB = re.compile(r"([*?\[])")
+
+
+@dataclass(frozen=True, slots=True)
+class BandFiles:
+    """How the files of scenes are named."""
+
+    path: str
+    """With {scene} and {band}."""
+    bands: tuple[str, ...]
+    scenes: tuple[Mapping[str, str], ...]
+    """Files of each, by band."""
+    exact: bool
+    """The path finds these files alone."""
+
+    @property
+    def files(self) -> int:
+        """Of all scenes."""
+        return sum(map(len, self.scenes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What is left of a path without its band."""
+
+    folder: str
+    before: str
+    after: str
+
+
+def band_files(uris: Sequence[str]) -> BandFiles | None:
+    """How files are named of which most have a band in their names; None: they are no such scenes."""
+    groups: dict[_Name, dict[str, str]] = {}
+    told = 0
+    for uri in uris:
+        folder, _, name = uri.rpartition("/")
+        found = list(_BAND.finditer(name))
+        if not found or "?" in name:
+            continue
+        told += 1
+        band = found[-1]
+        key = _Name(folder, name[: band.start()], name[band.end() :])
+        groups.setdefault(key, {})[band[0]] = uri
+    groups = {key: files for key, files in groups.items() if len(files) > 1}
+    if not groups or 2 * told < len(uris):
+        return None
+    # one resolution of several: scenes lie in each of them
+    suffixes = Counter(key.after for key in groups)
+    suffix = min(suffixes, key=lambda each: (-suffixes[each], each))
+    groups = {key: files for key, files in groups.items() if key.after == suffix}
+    pattern = _pattern(list(groups))
+    counts = Counter(band for files in groups.values() for band in files)
+    bands = sorted((b for b, count in counts.items() if 2 * count >= len(groups)), key=_in_order)
+    if pattern is None or len(bands) < 2:
+        return None
+    scenes = tuple({b: files[b] for b in bands if b in files} for files in groups.values())
+    mine = {uri for files in scenes for uri in files.values()}
+    try:
+        entries = list_entries([pattern], "raster", bands=bands).entries
+    except ValueError:
+        return None
+    found_files = [part.uri for entry in entries for part in entry.parts if part.uri]
+    if not mine <= set(found_files):
+        return None
+    if any(len(entry.parts) > len(bands) for entry in entries):
+        return None  # two files of one band
+    return BandFiles(pattern, tuple(bands), scenes, exact=mine == set(found_files))
+
+
+def _pattern(names: Sequence[_Name]) -> str | None:
+    """A path with {scene} and {band} that finds these; None: there is none."""
+    suffix = _escaped(names[0].after)
+    if all(not name.before for name in names):  # T1/B02.tif
+        parents = [name.folder.rpartition("/")[0] for name in names]
+        return f"{_common(parents)}/{{scene}}/{{band}}{suffix}"
+    marks = {name.before[len(name.before.rstrip("_-. ")) :] for name in names}
+    if len(marks) > 1 or any(not name.before.rstrip("_-. ") for name in names):
+        return None
+    folder = _common([name.folder for name in names])
+    return f"{folder}/{{scene}}{_escaped(marks.pop())}{{band}}{suffix}"
+
+
+def _common(folders: Iterable[str]) -> str:
+    """A glob of folders: `*` where they differ, `**` where some lie deeper than others."""
+    split = [folder.split("/") for folder in dict.fromkeys(folders)]
+    if len({len(parts) for parts in split}) > 1:
+        same = takewhile(lambda column: len(set(column)) == 1, zip(*split, strict=False))
+        fixed = [column[0] for column in same]
+        return "/".join([*map(_escaped, fixed), "**"])
+    columns = zip(*split, strict=True)
+    return "/".join(_escaped(c[0]) if len(set(c)) == 1 else "*" for c in columns)
+
+
+def _escaped(text: str) -> str:
+    return _GLOB.sub(r"[\1]", text)
+
+
+def _in_order(band: str) -> tuple[int, int, str]:
+    """By number, or by wavelength; B8A comes after B08."""
+    number = re.search(r"[0-9]+", band)
+    colour = re.match("[a-z]*", band.lower())
+    name = colour[0] if colour else ""
+    rank = _COLOURS.index(name) if name in _COLOURS else -1
+    return rank, int(number[0]) if number else 0, band
