@@ -211,6 +211,16 @@ class Strata:
         return map(Pixel, itertools.repeat(part.scene), frames, rows, columns)
 
 
+def left_out(unplaced: Sequence[str]) -> str:
+    """A line on scenes that lie nowhere on earth.
+
+    >>> left_out(["a", "b", "c"])
+    'scene a and 2 more: not georeferenced, left out'
+    """
+    more = f" and {len(unplaced) - 1:,} more" if len(unplaced) > 1 else ""
+    return f"scene {unplaced[0]}{more}: not georeferenced, left out"
+
+
 def _weights(ground: Ground, rows: slice, cols: slice) -> NDArray[np.int64]:
     """(y, x) areas in the scene's unit, as records count them."""
     found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.int64)

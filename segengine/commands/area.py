@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segengine.areas.features import read_geojson
 from segengine.areas.olofsson import Estimate, Z, estimate
 from segengine.areas.points import Point, distinct, points_of
-from segengine.areas.strata import Strata
+from segengine.areas.strata import Strata, left_out
 from segengine.errors import JobError
 from segengine.outputs import claimed
 from segengine.reader import Store, open_store
@@ -164,8 +164,7 @@ def _notices(strata: Strata, again: int, unlabelled: int, labelled: int) -> Iter
             "were a sample themselves"
         )
     if strata.unplaced:
-        more = f" and {len(strata.unplaced) - 1:,} more" if len(strata.unplaced) > 1 else ""
-        yield f"scene {strata.unplaced[0]}{more}: not georeferenced, left out"
+        yield left_out(strata.unplaced)
     if strata.unfinished:
         yield f"{strata.unfinished:,} shards are not done: no part of the map"
 

@@ -21,6 +21,7 @@ from segengine import tiling
 from segengine.areas.coverage import BITS, tally
 from segengine.areas.features import GEOMETRY, Polygons, read_polygons
 from segengine.areas.placed import Finder, Placed, square_metres
+from segengine.areas.strata import left_out
 from segengine.errors import JobError
 from segengine.ground import Ground
 from segengine.outputs import claimed
@@ -156,8 +157,7 @@ def _add_all(store: Store, sums: _Sums) -> Iterator[str]:
             f"{store.path}: no scene of it is georeferenced, so that no polygon has a place"
         )
     if unplaced:
-        more = f" and {len(unplaced) - 1:,} more" if len(unplaced) > 1 else ""
-        yield f"scene {unplaced[0]}{more}: not georeferenced, left out"
+        yield left_out(unplaced)
 
 
 @dataclass
