@@ -22,7 +22,7 @@ import numpy as np
 
 from segengine.areas.olofsson import allocated
 from segengine.areas.points import is_blank
-from segengine.areas.strata import Pixel, Strata
+from segengine.areas.strata import Pixel, Strata, left_out
 from segengine.errors import CorruptInputError, JobError, TransientInputError
 from segengine.guards import texts
 from segengine.outputs import TakenError, claimed, taken_up
@@ -246,10 +246,13 @@ def _held(path: Path) -> str:
     """What lies where the points are to go, and what to do about it."""
     points = labelled = 0
     try:
-        if path.stat().st_size <= _LONGEST:
-            features = texts.parse(path.read_bytes(), path.name)["features"]
-            labels = [one["properties"]["label"] for one in features]
-            points, labelled = len(labels), sum(not is_blank(label) for label in labels)
+        if path.stat().st_size > _LONGEST:
+            return (
+                "is there, and is large: it may hold labels; name another file, or add --overwrite"
+            )
+        features = texts.parse(path.read_bytes(), path.name)["features"]
+        labels = [one["properties"]["label"] for one in features]
+        points, labelled = len(labels), sum(not is_blank(label) for label in labels)
     except (OSError, ValueError, TypeError, KeyError):
         pass  # of somebody else
     if not points:
@@ -262,8 +265,7 @@ def _held(path: Path) -> str:
 
 def _notices(strata: Strata, sizes: Sequence[int], counts: Mapping[int, int]) -> Iterator[str]:
     if strata.unplaced:
-        more = f" and {len(strata.unplaced) - 1:,} more" if len(strata.unplaced) > 1 else ""
-        yield f"scene {strata.unplaced[0]}{more}: not georeferenced, left out"
+        yield left_out(strata.unplaced)
     if strata.unfinished:
         yield f"{strata.unfinished:,} shards are not done: nothing is drawn there"
     for label, (wanted, name) in enumerate(zip(sizes, strata.store.classes, strict=True)):

@@ -272,6 +272,19 @@ def test_what_was_labelled_is_not_drawn_over(store: str, tmp_path: Path) -> None
         assert out.read_text() == other
 
 
+def test_a_large_file_is_not_said_to_hold_no_points(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "points.geojson"
+    sample(store, 10, str(out), pictures=0)
+    out.write_text(out.read_text().replace("null", '"cluster 1"'))
+    monkeypatch.setattr("segengine.commands.sample._LONGEST", 100)
+    with pytest.raises(
+        JobError, match=r"points.geojson is there, and is large: it may hold labels"
+    ):
+        sample(store, 10, str(out))
+
+
 def test_pictures_that_the_next_run_would_take_are_told(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).choice([20, 220], (80, 90)).astype(np.uint8)
     put(tmp_path / "in" / "a.tif", pixels, *UTM)
