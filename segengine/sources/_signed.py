@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from segengine import registry
 from segengine.errors import TransientInputError
 from segengine.guards.schemes import refusal
+from segengine.instants import seconds_of
 from segengine.sources._files import is_url, one_line
 
 Sign = Callable[[str], object]
@@ -94,8 +95,7 @@ def expiry(url: str) -> float | None:
                 start = datetime.strptime(said[f"{kind}-date"], "%Y%m%dT%H%M%SZ")
                 return start.replace(tzinfo=UTC).timestamp() + float(said[f"{kind}-expires"])
         if "se" in said:  # Azure
-            end = datetime.fromisoformat(said["se"])
-            return (end if end.tzinfo else end.replace(tzinfo=UTC)).timestamp()
+            return seconds_of(said["se"])
         return float(said["expires"]) if "expires" in said else None  # CloudFront, S3's signature 2
     except (KeyError, ValueError, OverflowError):
         return None

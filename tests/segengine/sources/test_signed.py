@@ -101,6 +101,7 @@ def test_one_that_is_not_installed_is_named() -> None:
         ("X-Amz-Date=20260501T000000Z&X-Amz-Expires=3600", 1_777_597_200),
         ("X-Goog-Date=20260501T000000Z&X-Goog-Expires=3600", 1_777_597_200),
         ("se=2026-05-01T01%3A00%3A00Z&sig=x", 1_777_597_200),
+        ("se=2026-05-01t01%3A00%3A00z&sig=x", 1_777_597_200),
         ("st=2026-05-01&se=2026-05-01T01:00:00", 1_777_597_200),
         ("Expires=1777597200&Signature=x", 1_777_597_200),
         ("", None),
