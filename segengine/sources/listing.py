@@ -242,6 +242,8 @@ def counted(skipped: Mapping[str, int]) -> str:
 
 def _remedy(kind: str, only: Mapping[str, int]) -> str:
     """What to do where a path names no input: a folder holds those of known suffixes alone."""
+    if kind == "auto" and ".json" in only:
+        return "check the path, or set source.kind: stac where these are STAC"
     suffixes = sorted(filter(None, only), key=lambda suffix: -only[suffix])
     if kind in ("auto", *_SUFFIXES) or not suffixes:
         return "check the path"

@@ -234,6 +234,12 @@ def test_a_folder_of_suffixes_that_a_plugin_reads_is_named_by_a_glob(tmp_path: P
         listed(tmp_path, "in")
 
 
+def test_a_folder_of_json_alone_is_told_of_stac(tmp_path: Path) -> None:
+    touch(tmp_path, "in/catalog.json", "in/a/a.json")
+    with pytest.raises(ValueError, match=r"set source\.kind: stac where these are STAC$"):
+        listed(tmp_path, "in")
+
+
 def test_a_folder_that_may_not_be_entered_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
