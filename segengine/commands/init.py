@@ -107,13 +107,14 @@ def init(path: str | Sequence[str] = ".", out: str = "job.yaml") -> InitReport:
             message = message.replace(place, each)
         raise JobError(message) from error
     except TransientInputError as error:
-        raise SegengineError(with_remedy(f"{', '.join(given)}: {error}")) from error
+        raise SegengineError(with_remedy(f"{_called(given)}: {error}")) from error
     shown, beside = (
         [p if is_url(p) else os.path.relpath(p, file.parent) for p in paths]
         for paths in (found.paths, [found.alike.path] if found.alike is not None else [])
     )
     overlap = _overlap(found.places)
-    text = "\n".join(_text(found, shown, beside, _name(places[0]), overlap))
+    name = _name(places[0] if len(places) == 1 else places[0].rpartition("/")[0])
+    text = "\n".join(_text(found, shown, beside, name, overlap))
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text + "\n")
@@ -122,7 +123,7 @@ def init(path: str | Sequence[str] = ".", out: str = "job.yaml") -> InitReport:
     bands = f"{found.count} band{'s' if found.count != 1 else ''} of {found.layouts[0].dtype}"
     one = "; some overlap, and source.mosaic makes them one map" if overlap else ""
     return InitReport(
-        out, f"{found.said} at {', '.join(given)}, the first with {bands}{one}{found.skipped}"
+        out, f"{found.said} at {_called(given)}, the first with {bands}{one}{found.skipped}"
     )
 
 
@@ -131,6 +132,11 @@ def _several(path: str) -> list[str]:
     if "," not in path or is_url(path) or os.path.lexists(os.path.expanduser(path)):
         return [path]
     return [each.strip() for each in path.split(",") if each.strip()] or [path]
+
+
+def _called(given: Sequence[str]) -> str:
+    """What a user gave, also where a shell made it of a glob."""
+    return given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1:,} more"
 
 
 def _items(catalog: str) -> _Inputs:
@@ -165,7 +171,7 @@ def _files(given: Sequence[str], places: Sequence[str]) -> _Inputs:
     if not scan.layouts:
         reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"
         raise JobError(
-            f"{', '.join(given)}: none of the first {LOOKED_AT} files can be read: {reason}"
+            f"{_called(given)}: none of the first {LOOKED_AT} files can be read: {reason}"
         )
     layouts = list(scan.layouts.values())
     return _Inputs(kinds, places, layouts, many, skipped, alike=alike)

@@ -198,7 +198,8 @@ def test_files_that_are_named_one_by_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bands(tmp_path / "in", "T1_B02.tif", "T1_B03.tif")
-    init(given)
+    assert " at in/T1_B02.tif and 1 more, the first with 2 bands" in init(given).lines()[0]
+    assert yaml.safe_load(Path("job.yaml").read_text())["name"] == "in"
     assert source()["paths"] == ["in/{scene}_{band}.tif"]
     bands(tmp_path / "in", "T2_B02.tif", "T2_B03.tif", day=1)
     (tmp_path / "job.yaml").unlink()
