@@ -25,6 +25,8 @@ exit codes:
   5    the job's time budget ended the run; the same command goes on
   130  interrupted (143: by SIGTERM, 129: its terminal was closed); the same command goes on
 """
+MANY_PICTURES = 10_000
+"""Points of `sample` beyond which it is said what their pictures cost."""
 FAMILIES = ("distribution", "region", "boundary", "compound", "other")
 
 
@@ -249,6 +251,11 @@ def _zones(args: argparse.Namespace) -> int:
 def _sample(args: argparse.Namespace) -> int:
     from segengine.commands.sample import sample
 
+    if args.pictures is None and args.size > MANY_PICTURES:
+        say(
+            f"a picture of each of {args.size:,} points takes about {args.size / 6000:.0f} minutes and "
+            f"{args.size * 30e-6:.1f} GB; --pictures N draws those of the first N"
+        )
     keys = ("seed", "allocation", "pictures", "overwrite")
     options = {key: args.__dict__[key] for key in keys}
     expected = dict(args.accuracy) or None
@@ -693,8 +700,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pictures",
         metavar="N",
         type=int,
-        default=10_000,
-        help="of how many points, the first ones; each takes about 10 ms and 30 kB; default: 10000",
+        help="of how many points, the first ones; each takes about 10 ms and 30 kB; default: of each",
     )
     sample.add_argument(
         "--overwrite", action="store_true", help="also points that were labelled, and others' files"

@@ -42,8 +42,6 @@ _TIMES = 4
 """By how much a pixel is enlarged."""
 _OUTLINE = (255, 214, 10)
 _POINT = (255, 45, 85)
-PICTURED = 10_000
-"""Points that have a picture, unless another number is asked for: more than people label."""
 _LONGEST = 1 << 26
 """Bytes of a file that is there, of which it is told what it holds."""
 _DIGITS = 9
@@ -105,7 +103,7 @@ def sample(
     seed: int = 0,
     allocation: str = "proportional",
     accuracy: Mapping[str, float] | None = None,
-    pictures: int = PICTURED,
+    pictures: int | None = None,
     overwrite: bool = False,
     trust: bool | None = None,
 ) -> SampleReport:
@@ -113,15 +111,16 @@ def sample(
 
     `allocation`: proportional to the area of a class, or Neyman's, by the user's accuracy that is
     expected of each: `accuracy`, by class, else as measured against the store's truth. `pictures`: of how
-    many points, the first ones. `overwrite`: also files that no command wrote, or that were changed
-    since. `trust`: code that the store names may be used to read images. Raises JobError, StoreError.
+    many points, the first ones; None: of each. `overwrite`: also files that no command wrote, or that
+    were changed since. `trust`: code that the store names may be used to read images. Raises JobError,
+    StoreError.
     """
     path = Path(out)
     if path.suffix.lower() not in (".geojson", ".json"):
         raise JobError(f"--out: {out} ends in neither .geojson nor .json")
     if not 1 <= size <= _MOST:
         raise JobError(f"--size: {size} is not from 1 to {_MOST:,}")
-    if pictures < 0:
+    if pictures is not None and pictures < 0:
         raise JobError(f"--pictures: {pictures} is below 0")
     store = open_store(store_path, trust)
     expected = _expected(store, allocation, accuracy)
@@ -134,7 +133,8 @@ def sample(
     except ValueError as error:
         raise JobError(f"--size: {size} is too few: {error}") from error
     folder = path.with_name(f"{path.stem}-pictures")
-    names = [f"{n:0{len(str(size))}}.png" for n in range(1, min(size, pictures) + 1)]
+    shown = size if pictures is None else min(size, pictures)
+    names = [f"{n:0{len(str(size))}}.png" for n in range(1, shown + 1)]
     files = [path, *(folder / name for name in names)]
     try:
         output = claimed(store, os.fspath(path.parent), files, overwrite=overwrite)
@@ -179,11 +179,6 @@ def sample(
             "would be segmented; move them, or narrow that path"
         )
     total = sum(areas)
-    if len(names) < len(drawn) and pictures == PICTURED:
-        notices.append(
-            f"points stand in random order, so that the first {len(names):,}, which have pictures, are a "
-            "sample too; --pictures N draws more, or fewer"
-        )
     return SampleReport(
         store=store.path,
         points=os.fspath(path),

@@ -188,6 +188,17 @@ def test_what_a_map_says(map_store: str, tmp_path: Path, ask: Ask) -> None:
     assert Path(found["page"]).read_text().startswith("<!doctype html>")
 
 
+def test_what_pictures_cost_is_said_before_they_are_drawn(
+    map_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(cli, "MANY_PICTURES", 8)
+    given = ["sample", map_store, "--size", "9", "--out", str(tmp_path / "p.geojson")]
+    assert cli.main([*given, "--pictures", "9"]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(given) == 0
+    assert "a picture of each of 9 points takes about 0 minutes" in capsys.readouterr().err
+
+
 def test_what_a_map_cannot_say_is_one_line(
     map_store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -216,14 +216,6 @@ def test_the_first_points_have_pictures(store: str, tmp_path: Path) -> None:
         sample(store, 20, str(tmp_path / "q.geojson"), pictures=-1)
 
 
-def test_what_nobody_labels_by_eye_has_no_picture_and_says_so(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("segengine.commands.sample.PICTURED", 2)
-    report = sample(store, 9, str(tmp_path / "p.geojson"), pictures=2)
-    assert any("the first 2, which have pictures" in notice for notice in report.notices)
-
-
 def test_neyman_takes_what_was_measured_or_is_told(store: str, tmp_path: Path) -> None:
     out = str(tmp_path / "p.geojson")
     with pytest.raises(
