@@ -42,6 +42,9 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
             found[f"source.{name}"] = source[name]
     if found.get("source.resampling") == "nearest":  # as where it is omitted
         del found["source.resampling"]
+    warped = found.get("source.crs") is not None or found.get("source.mosaic") is not None
+    if found.get("source.resampling") in ("bilinear", "cubic") and warped:
+        found["source.resampling version"] = 2  # 1: a kernel as wide as the scene's rectangle told
     if job.source.area is not None:
         found[AREA] = area_mark(job)
     if job.segmenter.instances is not None:
@@ -110,13 +113,17 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ['segmenter.clusters: 3 -> 4']
     """
     absent = "default"
-    return [
-        _area(name in old, name in new)
-        if name == AREA
-        else f"{name}: {_text(old.get(name, absent))} -> {_text(new.get(name, absent))}"
-        for name in sorted({*old, *new})
-        if old.get(name, absent) != new.get(name, absent)
-    ]
+    found = []
+    for name in sorted({*old, *new}):
+        without = 1 if name.endswith(" version") else absent
+        before, now = old.get(name, without), new.get(name, without)
+        if before != now:
+            found.append(
+                _area(name in old, name in new)
+                if name == AREA
+                else f"{name}: {_text(before)} -> {_text(now)}"
+            )
+    return found
 
 
 def _area(before: bool, now: bool) -> str:

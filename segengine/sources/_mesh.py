@@ -25,22 +25,22 @@ def centres(
     """
     height, width = shape
     across, down = (np.arange(0.0, n + 1, SIDE) for n in (width, height))
-    nodes = _lying(grid, source, x + across, y + down)
-    beside = _lying(grid, source, x + across[:-1] + SIDE / 2, y + down)
-    below = _lying(grid, source, x + across, y + down[:-1] + SIDE / 2)
+    nodes = lying(grid, source, x + across, y + down)
+    beside = lying(grid, source, x + across[:-1] + SIDE / 2, y + down)
+    below = lying(grid, source, x + across, y + down[:-1] + SIDE / 2)
     bends = (
         (nodes[:, :, 1:] + nodes[:, :, :-1]) / 2 - beside,
         (nodes[:, 1:] + nodes[:, :-1]) / 2 - below,
     )
     at = [np.arange(n, dtype=np.float64) + 0.5 for n in (width, height)]
     if not sum(np.abs(bend).max() for bend in bends) <= NEAR:  # NaN is not
-        found = _lying(grid, source, x + at[0], y + at[1])
+        found = lying(grid, source, x + at[0], y + at[1])
     else:
         found = _between(_between(nodes, at[1], 1), at[0], 2)
     return found[0], found[1]
 
 
-def _lying(grid: Grid, source: Grid, columns: Float, lines: Float) -> Float:
+def lying(grid: Grid, source: Grid, columns: Float, lines: Float) -> Float:
     """(2, row, column) column and line in `source` of places in `grid`; NaN: nowhere."""
     from rasterio.warp import transform
 

@@ -363,7 +363,7 @@ def _found(
     if moved is None:
         pixels, valid = warp.read(window, rows, cols, len(layer.bands), layer.dtype)
         there: Any = True if valid is None else valid
-        sx, sy = warp.scale
+        sx, sy = warp.least_scale(rows, cols)
         reach = _REACH[warp.resampling] * max(1.0, 1 / sx, 1 / sy) + 1
     else:
         pixels, valid, there = _shifted(moved, layer, rows, cols, window)

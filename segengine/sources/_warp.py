@@ -5,8 +5,8 @@
 
 GDAL's warper itself rounds by where a window starts, approximates along the rows of a chunk, and works
 the kernel's width out of a chunk's shape. Here a block is always the same call, its rows are short, and
-the width is the scene's. Nearest along parallel axes, or from one CRS to another, is an index, and needs
-no warper.
+the width is that of pixels inside of it. Nearest along parallel axes, or from one CRS to another, is an
+index, and needs no warper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
 from segengine.sources._grid import IDENTITY, Grid, Six, crs_of, inverse, local, same_crs, shifted
-from segengine.sources._mesh import centres
+from segengine.sources._mesh import centres, lying
 from segengine.types import Bool
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
@@ -42,6 +42,8 @@ _RADIUS = {"nearest": 0.0, "bilinear": 1.0, "cubic": 2.0, "average": 0.5}
 """Of the kernels, in pixels of the coarser grid."""
 _STEPS = 21
 """Points along each side of a block of which it is known where they lie in the source."""
+_FEW = 5
+"""The same, where it is asked how far the next pixels lie."""
 _PLANE = "EPSG:3857"
 """Any: the coordinates of both are then pixels."""
 _AS = {
@@ -219,7 +221,7 @@ class Warp:
         columns, lines = self._in_source(y, x)
         if not len(columns):
             return None
-        sx, sy = self.scale
+        sx, sy = self.scale_of(y, x)
         radius = _RADIUS[self.resampling]
         # Between the points that were looked at a line may bulge.
         more = 2.0 if self._in_one_crs else 4.0
@@ -259,8 +261,22 @@ class Warp:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Pixels of the target in one of the source, along x and y."""
-        return _scale(self)
+        """Pixels of the target in one of the source, along the source's x and y, where both overlap."""
+        return _scale(self, *_shared(self))
+
+    def scale_of(self, y: int, x: int) -> tuple[float, float]:
+        """The same in a block. It is the target's place that tells: a source that is cut has the same."""
+        return _scale(self, y, x, ROWS, self.columns)
+
+    def least_scale(self, rows: slice, cols: slice) -> tuple[float, float]:
+        """The least of the blocks in which rows and columns of the target lie."""
+        wide = self.columns
+        scales = [
+            self.scale_of(y, x)
+            for y in range(rows.start // ROWS * ROWS, rows.stop, ROWS)
+            for x in range(cols.start // wide * wide, cols.stop, wide)
+        ]
+        return min(sx for sx, _ in scales), min(sy for _, sy in scales)
 
     def _call(
         self, pixels: NDArray[Any], valid: Bool | None, rows: slice, cols: slice, y: int, x: int
@@ -283,7 +299,7 @@ class Warp:
         else:
             start = shifted(self.source.transform, cols.start, rows.start)
             place, crs = self.grid.transform, (crs_of(self.source.wkt), crs_of(self.grid.wkt))
-        sx, sy = self.scale
+        sx, sy = self.scale_of(y, x)
         reproject(
             np.ascontiguousarray(layers),
             found,
@@ -322,13 +338,38 @@ def _within(index: NDArray[np.int64], size: int) -> tuple[slice, NDArray[np.int6
     return span, index[span]
 
 
-@lru_cache(maxsize=256)
-def _scale(warp: Warp) -> tuple[float, float]:
-    """The kernel's: as GDAL has it, how long both are where they overlap; nearly whole steps are whole."""
-    here, there = _overlap(warp)
-    if min(*here, *there) <= 0:
+@lru_cache(maxsize=4096)
+def _scale(warp: Warp, y: float, x: float, height: float, width: float) -> tuple[float, float]:
+    """The kernel's, over an area of the target: by how far the next pixels lie; nearly whole steps are
+    whole, as for GDAL."""
+    if warp._in_one_crs:
+        a, b, _, d, e, _ = local(warp.grid, warp.source)
+        return 1 / _whole(math.hypot(a, b)), 1 / _whole(math.hypot(d, e))
+    steps = np.linspace(0, 1, _FEW)
+    columns, lines = x + steps * width, y + steps * height
+    here = lying(warp.grid, warp.source, columns, lines)
+    along = lying(warp.grid, warp.source, columns + 1, lines) - here
+    down = lying(warp.grid, warp.source, columns, lines + 1) - here
+    lengths = np.hypot(along, down).reshape(2, -1)
+    lengths = lengths[:, np.isfinite(lengths).all(axis=0)]
+    if not lengths.size:
         return 1.0, 1.0
-    return 1 / _whole(there[0] / here[0]), 1 / _whole(there[1] / here[1])
+    # Where a source begins and ends is no matter, but for the last digits.
+    sx, sy = (1 / _whole(round(float(length), 6)) for length in np.median(lengths, axis=1))
+    return sx, sy
+
+
+def _shared(warp: Warp) -> tuple[float, float, float, float]:
+    """First row and column, and how many, of the target's that lie around the source."""
+    back = Warp(warp.source, warp.grid)
+    steps = np.linspace(0, 1, _STEPS)
+    points = np.meshgrid(steps * warp.source.width, steps * warp.source.height)
+    columns, lines = back._to_source(points[0].ravel(), points[1].ravel())
+    if not len(columns):
+        return 0.0, 0.0, float(warp.grid.height), float(warp.grid.width)
+    left, right = np.clip((columns.min(), columns.max()), 0, warp.grid.width).tolist()
+    top, bottom = np.clip((lines.min(), lines.max()), 0, warp.grid.height).tolist()
+    return top, left, bottom - top, right - left
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from scipy import ndimage
 
 from segengine.errors import CorruptInputError
 from segengine.sources import _mesh, _warp
@@ -25,6 +26,7 @@ from segengine.types import Entry, FrameRef, Probe, Tile
 from tests.segengine.sources.scenes import CORNER, UTM, field, write
 
 POLAR = "EPSG:3413"
+NEXT = (0, 0), (1, 0), (0, 1)
 ASKED = [
     (None, 15.0, "nearest"),
     (None, 20.0, "nearest"),
@@ -61,6 +63,16 @@ def read(source: RasterSource, ref: FrameRef, rows: slice, cols: slice) -> tuple
     return item.pixels, valid
 
 
+def widths(probe: Probe, dataset: Any, crs: str) -> dict[str, str]:
+    """The kernel's, for GDAL, which takes it from the rectangle around what lies turned."""
+    place = Affine(*probe.attributes["transform"])
+    move = Transformer.from_crs(crs, dataset.crs, always_xy=True).transform
+    x, y = probe.width // 2, probe.height // 2
+    at = np.array([~dataset.transform @ move(*(place @ (x + i, y + j))) for i, j in NEXT])
+    steps = np.hypot(at[1] - at[0], at[2] - at[0])
+    return {"XSCALE": f"{1 / steps[0]}", "YSCALE": f"{1 / steps[1]}"}
+
+
 @pytest.mark.parametrize(("crs", "resolution", "resampling"), ASKED)
 def test_labels_are_those_of_gdal(
     raster: str, crs: str | None, resolution: float | None, resampling: Any
@@ -77,6 +89,7 @@ def test_labels_are_those_of_gdal(
             width=probe.width,
             resampling=Resampling[resampling],
             tolerance=1e-6,  # by default GDAL may miss a place by an eighth of a pixel
+            **({} if crs != "EPSG:32634" else widths(probe, dataset, crs)),
         ) as theirs,
     ):
         values, there = theirs.read(1), theirs.dataset_mask() > 0
@@ -150,6 +163,30 @@ def test_windows_are_cuts_of_the_whole(
         np.testing.assert_array_equal(pixels[there], whole[rows, cols][there])
 
     holds()
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic"])
+def test_a_strip_has_the_pixels_of_the_scene_it_was_cut_from(resampling: Any) -> None:
+    """Also turned by degrees, where a rectangle around a strip tells nothing of its pixels."""
+    noise = np.random.default_rng(0).integers(0, 60_000, (300, 300, 1)).astype("uint16")
+    from_west = CRS.from_epsg(32633).to_wkt()
+    target = Grid(400, 400, (15.0, 0.0, 126_000.0, 0.0, -15.0, 5_012_000.0), "EPSG:32634")
+    x, y = Transformer.from_crs(32634, 32633, always_xy=True).transform(127_500.0, 5_010_500.0)
+    whole = Grid(300, 300, (10.0, 0.0, x - 1500, 0.0, -10.0, y + 1500), from_west)
+    strip = Grid(40, 300, (10.0, 0.0, x - 1500, 0.0, -10.0, y + 500), from_west)
+    found = []
+    for grid, pixels in ((whole, noise), (strip, noise[100:140])):
+        warp = _warp.Warp(target, grid, resampling)
+
+        def cut(rows: slice, cols: slice, pixels: Any = pixels) -> tuple[Any, None]:
+            return pixels[rows, cols], None
+
+        values, valid = warp.read(cut, slice(0, 400), slice(0, 400), 1, "uint16")
+        assert valid is not None
+        found.append((values[..., 0], valid))
+    inside = ndimage.binary_erosion(found[1][1], iterations=4)
+    assert inside.sum() > 3000
+    np.testing.assert_array_equal(found[1][0][inside], found[0][0][inside])
 
 
 def test_the_grid_starts_at_the_upper_left_corner(raster: str) -> None:
