@@ -15,7 +15,7 @@ from segengine.export._antimeridian import cut
 from segengine.export._edges import Points, densified
 from segengine.export._instances import Piece
 from segengine.export._perimeter import perimeters
-from segengine.export._shaping import Shaping, filled, shapes
+from segengine.export._shaping import Shaping, shapes
 from segengine.instances.polygons import Polygon, Ring, oriented
 from segengine.placing import Placing
 from segengine.reader import SceneStore
@@ -73,8 +73,8 @@ def features(
     """
     placing = scene.layout.placing
     refs = {frame: scene.layout.frame(frame) for frame in {row["frame"] for row in piece.rows}}
-    found = list(shapes(scene, piece.rows, shaping))
-    outlines = [filled(shape, shaping.holes) for shape in found]
+    found = list(shapes(scene, piece.rows, shaping, piece.kept))
+    outlines = [shape.outline for shape in found]
     around: list[float | None] = [None] * len(found)
     if placing.transform:
         outlines = [_mapped(each, partial(placed, placing)) for each in outlines]

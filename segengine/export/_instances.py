@@ -12,6 +12,7 @@ from typing import Any
 import xxhash
 
 from segengine.errors import DamagedStoreError, JobError
+from segengine.export._holes import Kept
 from segengine.export._parts import Parts
 from segengine.outputs import Output
 from segengine.reader import Store
@@ -31,6 +32,8 @@ class Piece:
     first: int
     """Number of its first row in the table."""
     rows: list[dict[str, Any]]
+    kept: Kept | None = None
+    """Which instances of the store are written; None: rows are regions, or all."""
 
 
 def open_parts(store: Store, output: Output, kind: str, version: int, more: object = None) -> Parts:

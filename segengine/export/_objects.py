@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import xxhash
@@ -18,7 +19,7 @@ from segengine.export._instances import ROWS, Piece
 from segengine.export._parts import Parts
 from segengine.export._probability import shares
 from segengine.export._regions import Region, regions
-from segengine.export._shaping import Shaping, simplified
+from segengine.export._shaping import Shaping, kept_of, simplified
 from segengine.outputs import Output
 from segengine.reader import SceneStore, Store
 from segengine.store.keys import CONFIDENCE, INSTANCE_TABLE, MASK, PROBABILITIES
@@ -36,10 +37,12 @@ class Objects:
         """Those that have a file each."""
 
     def by_scene(self) -> Iterator[tuple[SceneStore, Iterator[Piece]]]:
-        """Each scene with its objects, as they are to be written but for holes."""
+        """Each scene with its objects, as they are to be written."""
         if self._found:
+            kept = kept_of(self.store, self.shaping)
             for name, pieces in _instances.by_scene(self.store):
-                yield self.store[name], simplified(self.store[name], pieces, self.shaping)
+                own = (replace(piece, kept=kept) for piece in pieces)
+                yield self.store[name], simplified(self.store[name], own, self.shaping)
         else:
             for scene in self.store.scenes.values():
                 yield scene, simplified(scene, _pieces(scene), self.shaping)

@@ -23,7 +23,7 @@ from segengine.export._table import are_single, as_single, decoded, encoded, sch
 from segengine.outputs import claimed
 from segengine.reader import SceneStore, open_store
 
-VERSION = 1
+VERSION = 2
 
 
 Options = Callable[[SceneStore], dict[str, str]]

@@ -1,4 +1,4 @@
-"""What is done to outlines before they are written: simplified, small ones left out, holes filled.
+"""What is done to outlines before they are written: small ones left out, holes filled, then simplified.
 
 Edges that neighbours share stay shared: all polygons of a frame are simplified together, by
 Visvalingam and Whyatt's algorithm over a polygonal coverage (GEOS). Where objects overlap there is no
@@ -10,19 +10,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import JobError
-from segengine.export._instances import ROWS, Piece
+from segengine.export._holes import Holes, Kept, polygons_of
+from segengine.export._instances import ROWS, Piece, pieces
 from segengine.export._probability import Probability
 from segengine.ground import Ground
 from segengine.instances.polygons import Polygon, Ring
 from segengine.instances.rle import decode_crop
-from segengine.reader import SceneStore
+from segengine.reader import SceneStore, Store
 
 MOST = 1 << 24
 """Pixels' edges of a frame's outlines that are simplified together: what fits in memory."""
@@ -63,11 +64,20 @@ class Shape:
         return float(self.row["area"]) if self.metres is None else self.metres
 
 
-def shapes(scene: SceneStore, rows: Iterable[dict[str, Any]], shaping: Shaping) -> Iterator[Shape]:
-    """Those of rows that have an outline and are large enough."""
+def shapes(
+    scene: SceneStore,
+    rows: Iterable[dict[str, Any]],
+    shaping: Shaping,
+    kept: Kept | None = None,
+) -> Iterator[Shape]:
+    """Those of rows that have an outline and are large enough, with their holes filled.
+
+    `kept`: which instances are large enough; None: rows are regions.
+    """
     from segengine.instances.polygons import polygons
 
     ground, probability = scene.layout.placing.ground, Probability(scene)
+    holes = Holes(scene, shaping.holes, shaping.min_area, kept)
     for row in rows:
         if "outline" in row:
             shape = Shape(row, row["outline"], row["metres"], row["probability"])
@@ -79,8 +89,29 @@ def shapes(scene: SceneStore, rows: Iterable[dict[str, Any]], shaping: Shaping) 
             metres = None if ground is None else _metres(ground, mask, corner)
             likely = probability.mean(row["frame"], row["class"], mask, corner)
             shape = Shape(row, outline, metres, likely)
-        if shape.area >= shaping.min_area:
+        if row.get("shaped"):
             yield shape
+        elif shape.area >= shaping.min_area:
+            yield replace(shape, outline=holes.filled(row, shape.outline))
+
+
+def kept_of(store: Store, shaping: Shaping) -> Kept:
+    """Which instances of a store are large enough."""
+    return Kept(_large(store, shaping.min_area) if shaping.min_area else None)
+
+
+def _large(store: Store, least: float) -> Iterator[tuple[str, int, int]]:
+    """Scene, frame and id of each that is."""
+    for piece in pieces(store):
+        scene = store[piece.scene]
+        ground = scene.layout.placing.ground
+        for row in piece.rows:
+            metres = None
+            if ground is not None:
+                mask, corner = decode_crop(row["rle"], scene.layout.frame(row["frame"]).height)
+                metres = _metres(ground, mask, corner) if mask.size else None
+            if (row["area"] if metres is None else metres) >= least:
+                yield piece.scene, row["frame"], row["id"]
 
 
 def _metres(ground: Ground, mask: NDArray[np.bool_], corner: tuple[int, int]) -> float | None:
@@ -90,21 +121,22 @@ def _metres(ground: Ground, mask: NDArray[np.bool_], corner: tuple[int, int]) ->
     return None if totals is None or unit is None else math.ldexp(totals[1], unit)
 
 
-def simplified(scene: SceneStore, pieces: Iterable[Piece], shaping: Shaping) -> Iterator[Piece]:
+def simplified(scene: SceneStore, some: Iterable[Piece], shaping: Shaping) -> Iterator[Piece]:
     """The pieces of a scene with simpler outlines; as they are where nothing of the kind is asked for.
 
     Raises JobError where a frame has more edges than fit in memory.
     """
     if not shaping.simplify:
-        yield from pieces
+        yield from some
         return
-    rows = (row for piece in pieces for row in piece.rows)
+    own = ((row, piece.kept) for piece in some for row in piece.rows)
     first = 0
-    for _, own in itertools.groupby(rows, lambda row: row["frame"]):
-        found = iter(_simpler(scene, shapes(scene, own, shaping), shaping.simplify))
-        while some := list(itertools.islice(found, ROWS)):
-            yield Piece(scene.name, first, some)
-            first += len(some)
+    for (_, kept), frame in itertools.groupby(own, lambda each: (each[0]["frame"], each[1])):
+        found = shapes(scene, (row for row, _ in frame), shaping, kept)
+        simple = iter(_simpler(scene, found, shaping.simplify))
+        while rows := list(itertools.islice(simple, ROWS)):
+            yield Piece(scene.name, first, rows)
+            first += len(rows)
 
 
 def _simpler(scene: SceneStore, found: Iterable[Shape], tolerance: float) -> list[dict[str, Any]]:
@@ -128,6 +160,8 @@ def _simpler(scene: SceneStore, found: Iterable[Shape], tolerance: float) -> lis
         kept.append(shape)
         made = [shapely.Polygon(polygon[0], polygon[1:]) for polygon in rings]
         parts.append(made[0] if len(made) == 1 else shapely.MultiPolygon(made))
+    if not kept:
+        return []
     coverage = np.array(parts, object)
     if shapely.coverage_is_valid(coverage):
         simple = shapely.coverage_simplify(coverage, tolerance)
@@ -137,7 +171,7 @@ def _simpler(scene: SceneStore, found: Iterable[Shape], tolerance: float) -> lis
     for shape, geometry in zip(kept, simple, strict=True):
         outline = [[np.rint(ring / size) for ring in polygon] for polygon in polygons_of(geometry)]
         if outline:
-            more = {"metres": shape.metres, "probability": shape.probability}
+            more = {"metres": shape.metres, "probability": shape.probability, "shaped": True}
             rows.append({**shape.row, "outline": outline, **more})
     return rows
 
@@ -149,36 +183,3 @@ def _stepped(ring: Ring) -> Ring:
     way = np.repeat(np.sign(np.diff(ring, axis=0)), steps, axis=0)
     place = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     return np.concatenate([start + way * place[:, None], ring[:1]])
-
-
-def polygons_of(geometry: Any) -> list[Polygon]:
-    """A shapely Polygon or MultiPolygon as rings; lines and points, which have no area, left out."""
-    return [
-        [np.asarray(ring.coords)[:, :2] for ring in (part.exterior, *part.interiors)]
-        for part in getattr(geometry, "geoms", [geometry])
-        if part.geom_type == "Polygon" and part.area > 0
-    ]
-
-
-def filled(shape: Shape, most: float) -> list[Polygon]:
-    """An outline without its holes of at most so many square metres, or pixels where none are known."""
-    if most and any(len(polygon) > 1 for polygon in shape.outline):
-        import shapely
-
-        if shape.metres:
-            most *= shape.row["area"] / shape.metres
-        outline = [
-            [polygon[0], *(ring for ring in polygon[1:] if _area(ring) > most)]
-            for polygon in shape.outline
-        ]
-        if len(outline) == 1:
-            return outline
-        # what lay in a hole may be a part of the same object
-        parts = [shapely.Polygon(polygon[0], polygon[1:]) for polygon in outline]
-        return polygons_of(shapely.union_all(parts))
-    return shape.outline
-
-
-def _area(ring: Ring) -> float:
-    x, y = (ring - ring[0]).T
-    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2

@@ -31,7 +31,7 @@ from segengine.instances.polygons import Ring
 from segengine.outputs import Output, claimed
 from segengine.reader import SceneStore, open_store
 
-VERSION = 4
+VERSION = 5
 _DIGITS = 9
 """Decimals of a degree: a tenth of a millimetre."""
 

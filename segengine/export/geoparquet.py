@@ -27,7 +27,7 @@ from segengine.export._table import decoded, encoded, schema
 from segengine.outputs import claimed
 from segengine.reader import SceneStore, open_store
 
-VERSION = 3
+VERSION = 4
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 

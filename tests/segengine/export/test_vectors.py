@@ -164,9 +164,9 @@ def test_small_ones_are_left_out_and_holes_filled(classes: Any, tmp_path: Path) 
     assert 0 < len(found) == len(kept) < len(everything)
     holes = [
         shapely.Polygon(ring).area
-        for g in everything.geometry for part in getattr(g, "geoms", [g]) for ring in part.interiors
+        for g in kept.geometry for part in getattr(g, "geoms", [g]) for ring in part.interiors
     ]  # fmt: skip
-    (path,) = export("geoparquet", classes.store, tmp_path / "holes", holes=limit)
+    (path,) = export("geoparquet", classes.store, tmp_path / "holes", holes=limit, min_area=limit)
     left = [
         shapely.Polygon(ring).area
         for g in read(path).geometry for part in getattr(g, "geoms", [g]) for ring in part.interiors
@@ -205,6 +205,24 @@ def test_instances_go_to_gdals_formats_in_pixels(blobs: Any, tmp_path: Path) -> 
             assert 0 <= west < east <= ref.width
             assert 0 <= south < north <= ref.height
             assert shapely.coverage_is_valid(own.geometry.explode().values)
+
+
+@pytest.mark.parametrize("least", [0.0, 12.0])
+@pytest.mark.parametrize("side", [0.0, 2.0])
+def test_a_hole_with_an_object_that_is_written_is_not_filled(
+    least: float, side: float, blobs: Any, tmp_path: Path
+) -> None:
+    options = {"simplify": side, "min_area": least, "holes": 60.0}
+    (path,) = export("geoparquet", blobs.store, tmp_path, **options)
+    for _, own in read(path).groupby("frame"):
+        assert own.area.min() > 0
+        assert own["area"].min() >= least
+        assert own.geometry.union_all().area == pytest.approx(own.geometry.area.sum())
+    rough = read(export("geoparquet", blobs.store, tmp_path / "rough", min_area=least)[0])
+    before, after = (
+        sum(map(len, each.geometry.explode().interiors)) for each in (rough, read(path))
+    )
+    assert (after < before) == (least > 0)  # without it each hole holds something
 
 
 @pytest.mark.parametrize("kind", ["flatgeobuf", "geopackage"])
