@@ -164,16 +164,33 @@ def _simpler(scene: SceneStore, found: Iterable[Shape], tolerance: float) -> lis
         return []
     coverage = np.array(parts, object)
     if shapely.coverage_is_valid(coverage):
-        simple = shapely.coverage_simplify(coverage, tolerance)
+        ref = scene.layout.frame(kept[0].row["frame"])
+        around = [shapely.Polygon(ring * size) for ring in _around(ref.height, ref.width)]
+        simple = shapely.coverage_simplify([*parts, *around], tolerance)[: len(parts)]
     else:
         simple = shapely.simplify(coverage, tolerance, preserve_topology=True)
     rows = []
     for shape, geometry in zip(kept, simple, strict=True):
         outline = [[np.rint(ring / size) for ring in polygon] for polygon in polygons_of(geometry)]
-        if outline:
-            more = {"metres": shape.metres, "probability": shape.probability, "shaped": True}
-            rows.append({**shape.row, "outline": outline, **more})
+        # nothing is lost: what has collapsed stays as it is
+        more = {"metres": shape.metres, "probability": shape.probability, "shaped": True}
+        rows.append({**shape.row, "outline": outline or shape.outline, **more})
     return rows
+
+
+def _around(height: int, width: int) -> list[Ring]:
+    """Neighbours of a frame along its four sides: where three polygons meet, a corner stays.
+
+    So the frame's corners stay, and so do the places where borders come to its sides.
+    """
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)], np.float64)
+    sides = _stepped(corners)
+    far = corners + (2 * corners > (width, height)) * 2.0 - 1
+    ends = np.cumsum([0, width, height, width, height])
+    return [
+        np.concatenate([sides[ends[i] : ends[i + 1] + 1], far[[i + 1, i]], sides[ends[i]][None]])
+        for i in range(4)
+    ]
 
 
 def _stepped(ring: Ring) -> Ring:

@@ -72,6 +72,7 @@ AREAS = st.sampled_from([0, 4, 6, 20, 30])
 @example(NESTED, 6, 20, 0, "pixels")
 @example(NESTED, 20, 20, 3, "pixels")
 @example(NESTED, 0, 30, 0, "metres")
+@example(NESTED, 0, 0, 100, "pixels")
 @settings(max_examples=60, deadline=None)
 def test_none_overlap_and_only_what_is_left_out_is_uncovered(
     labels: np.ndarray, least: float, most: float, side: float, kind: str
@@ -94,3 +95,14 @@ def test_none_overlap_and_only_what_is_left_out_is_uncovered(
             inside = any(hole.covers(polygon) for polygon in shapes_)
             pixels = 1 if kind == "pixels" else 4
             assert inside or hole.area * pixels > most * 0.999
+    if not least and (labels != VOID).all():
+        height, width = labels.shape
+        assert whole.equals(shapely.box(0, 0, width, height))
+
+
+def test_the_corners_of_a_frame_stay() -> None:
+    """Also where their triangle is small."""
+    labels = (np.indices((30, 40)).sum(axis=0) // 9 % 3).astype(np.uint8)
+    found = shaped(labels, Shaping(simplify=100.0), placing_of("metres", labels.shape))
+    whole = shapely.union_all([polygon for _, polygon in found])
+    assert whole.equals(shapely.box(0, 0, 40, 30))
