@@ -208,9 +208,12 @@ def _export(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in names}
     options = {name: value for name, value in given.items() if value is not None}
     options |= {name: True for name in ("overwrite", "corrected") if getattr(args, name)}
-    for name in options.keys() - inspect.signature(export).parameters.keys():
+    taken = inspect.signature(export).parameters
+    for name in options.keys() - taken.keys():
         remedy = "name another folder with --out" if name == "overwrite" else "leave it out"
         raise JobError(f"--{name.replace('_', '-')}: {args.to} takes no such option; {remedy}")
+    if "say" in taken:
+        options["say"] = say
     place = _trusted(args)
     with trusting(args.trust):
         written = export(place, to=args.out or f"segengine-{args.to}", **options)

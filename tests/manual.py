@@ -292,7 +292,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": lambda: listed("metrics", CLASSES),
     "losses": lambda: listed("losses", tuple(COMMON)),
     "models": lambda: listed("models", ("bands", "classes", "size", "weights")),
-    "exports": lambda: listed("exports", ("store_path", "to", "overwrite")),
+    "exports": lambda: listed("exports", ("store_path", "to", "overwrite", "say")),
     "tables": tables,
 }
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from segengine.errors import JobError, SegengineError
-from segengine.export._features import crs_wkt, features
+from segengine.export._features import crs_wkt, features, to_lonlat
 from segengine.export._instances import Piece
+from segengine.export._mercator import Clip, without_tiles
 from segengine.export._objects import Objects
 from segengine.export._shaping import Shaping
 from segengine.export._table import are_single, as_single, decoded, encoded, schema
@@ -24,7 +25,7 @@ from segengine.outputs import claimed
 from segengine.reader import SceneStore, open_store
 
 VERSION = 2
-
+_DEGREES = "EPSG:4326"
 
 Options = Callable[[SceneStore], dict[str, str]]
 """What a driver is asked for a scene; raises JobError where it cannot be written."""
@@ -39,11 +40,13 @@ def write(
     shaping: Shaping,
     overwrite: bool,
     options: Options = lambda _: {},
+    web: Clip | None = None,
 ) -> list[str]:
     """Write `<scene><suffix>` below the folder `to` for each scene with objects; the files written.
 
-    `form`: the export's name; `driver`: GDAL's. Raises JobError, StoreError; SegengineError where some
-    scenes cannot be written, once all others are.
+    `form`: the export's name; `driver`: GDAL's. `web`: cuts what is to be on the web's map, at the
+    antimeridian and where the map ends; without it polygons are in the scene's CRS. Raises JobError,
+    StoreError; SegengineError where some scenes cannot be written, once all others are.
     """
     _pyogrio(form)
     store = open_store(store_path)
@@ -61,8 +64,8 @@ def write(
     written = []
     kept = (found for found in objects.by_scene() if found[0].name in asked)
     for path, (scene, pieces) in zip(paths, kept, strict=True):
-        encode = partial(_encoded, scene, shaping)
-        assemble = partial(_assembled, form, driver, suffix, scene, asked[scene.name])
+        encode = partial(_encoded, scene, shaping, web is not None)
+        assemble = partial(_assembled, form, driver, suffix, scene, asked[scene.name], web)
         written.append(parts.write(path, pieces, encode, assemble))
     parts.close()
     if refused:
@@ -82,8 +85,10 @@ def _pyogrio(form: str) -> Any:
     return pyogrio
 
 
-def _encoded(scene: SceneStore, shaping: Shaping, piece: Piece) -> bytes:
-    return encoded(features(scene, piece, shaping=shaping), boxes=False, multi=True)
+def _encoded(scene: SceneStore, shaping: Shaping, web: bool, piece: Piece) -> bytes:
+    wkt = crs_wkt(scene) if web else None
+    lonlat = None if wkt is None else to_lonlat(wkt, scene.name)
+    return encoded(features(scene, piece, lonlat, shaping), boxes=False, multi=True)
 
 
 def _assembled(
@@ -92,6 +97,7 @@ def _assembled(
     suffix: str,
     scene: SceneStore,
     options: dict[str, str],
+    web: Clip | None,
     out: Path,
     parts: list[Path],
 ) -> None:
@@ -99,11 +105,16 @@ def _assembled(
 
     pyogrio = _pyogrio(form)
     fields = schema(boxes=False)
-    single = all(are_single(decoded(part)) for part in parts)
-    tables = (decoded(part) for part in parts)
+    single = web is None and all(are_single(decoded(part)) for part in parts)
+    tables = (decoded(part) if web is None else web.of(decoded(part)) for part in parts)
     batches = (
         batch for table in tables for batch in (as_single(table) if single else table).to_batches()
     )
+    if web is not None and not any(len(Clip().of(decoded(part))) for part in parts):
+        for part in parts:
+            web.of(decoded(part))  # to count
+        out.write_bytes(without_tiles(scene.name))  # the driver cannot
+        return
     named = out.with_name(f"{out.name}{suffix}")  # drivers look at the suffix
     named.unlink(missing_ok=True)  # never through a link that has this name
     try:
@@ -116,7 +127,7 @@ def _assembled(
                 driver=driver,
                 geometry_name="geometry",
                 geometry_type="Polygon" if single else "MultiPolygon",
-                crs=crs_wkt(scene),
+                crs=crs_wkt(scene) if web is None else _DEGREES,
                 dataset_options=options,
             )
         named.replace(out)
