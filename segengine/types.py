@@ -463,7 +463,10 @@ class TrainingLoss(Protocol):
 
 
 class Export(Protocol):
-    """A function that writes a finished store in another format; further options have defaults."""
+    """A function that writes a finished store in another format; further options have defaults.
+
+    One named `say` is what the command says a line with; None where nobody reads it.
+    """
 
     def __call__(self, store_path: str, to: str) -> list[str]:
         """Write to the file or folder `to`; the paths of all files written."""
