@@ -30,7 +30,7 @@ _REMEMBERED = 30.0
 """Seconds for which a document that could not be had is not asked for again by the next shard."""
 _MOST_FAILED = 1000
 _FAILED: dict[str, tuple[float, TransientInputError]] = {}
-"""Until when, and why, by uri; of this process."""
+"""Until when, and why, by uri or what else was asked for; of this process."""
 T = TypeVar("T")
 
 
@@ -42,15 +42,20 @@ def read_document(uri: str) -> dict[str, Any]:
 
 def read_again(uri: str) -> dict[str, Any]:
     """The same for each of many shards: a server that could not answer is not waited for by all."""
-    failed = _FAILED.get(uri)
+    return remembered(uri, lambda: read_document(uri))
+
+
+def remembered(key: str, look: Callable[[], T]) -> T:
+    """What `look` gives; where it could not just before, the same error at once."""
+    failed = _FAILED.get(key)
     if failed is not None and monotonic() < failed[0]:
         raise type(failed[1])(str(failed[1]))
     try:
-        return read_document(uri)
+        return look()
     except TransientInputError as error:
         while len(_FAILED) >= _MOST_FAILED:
             _FAILED.pop(next(iter(_FAILED)), None)
-        _FAILED[uri] = monotonic() + _REMEMBERED, error
+        _FAILED[key] = monotonic() + _REMEMBERED, error
         raise
 
 

@@ -79,6 +79,11 @@ def name_of(item: Mapping[str, Any]) -> str:
     return _CONTROL.sub(" ", text).encode("utf-8", "replace").decode()
 
 
+def full_name(item: Item) -> str:
+    """With its collection: of two that have one id."""
+    return f"{item.collection}/{item.name}" if item.collection else item.name
+
+
 def read_item(
     item: Mapping[str, Any], base: str, assets: Sequence[str] | None, reach: Reach
 ) -> Item:

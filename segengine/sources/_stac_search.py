@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from time import monotonic
@@ -66,6 +66,8 @@ class Search:
     """A time or two with `/` between, RFC 3339 or the front part of it: `2026-05/2026-06`."""
     limit: int | None = None
     """The most items in all."""
+    ids: tuple[str, ...] = ()
+    """Of the items that are wanted, which no job says; none: all. Not every API looks at them."""
 
     @property
     def bare(self) -> str:
@@ -89,6 +91,12 @@ class Search:
             _datetime(given.get("datetime", "")),
             _limit(given["limit"]) if "limit" in given else None,
         )
+
+    def of_item(self, name: str) -> Search:
+        """The search for the item of a name, which its collection may stand before."""
+        limit = None if self.limit is None else max(self.limit, _PAGE)
+        ids = dict.fromkeys((name, name.partition("/")[2] or name))
+        return replace(self, limit=limit, ids=tuple(ids))
 
     def run(
         self, read: Callable[[Mapping[str, Any], str], Item], trust: bool = False
@@ -162,6 +170,7 @@ def _asked(search: Search, url: str, method: str, io: Any) -> dict[str, Any]:
         asked = ItemSearch(
             url,
             method=method,
+            ids=list(search.ids) or None,
             collections=list(search.collections) or None,
             bbox=list(search.bbox) or None,
             datetime=search.datetime or None,

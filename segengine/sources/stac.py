@@ -18,8 +18,8 @@ from segengine.sources import _stac_absent
 from segengine.sources._files import is_url, is_web, unreadable
 from segengine.sources._mosaic import Order
 from segengine.sources._signed import signed
-from segengine.sources._stac_documents import read_again
-from segengine.sources._stac_items import Item, read_item
+from segengine.sources._stac_again import Again
+from segengine.sources._stac_items import Item, full_name, read_item
 from segengine.sources._stac_links import Reach
 from segengine.sources._stac_search import Block, Search
 from segengine.sources._stac_walk import Walk
@@ -151,15 +151,21 @@ class StacSource:
 
     def mark(self, ref: FrameRef) -> str:
         """The fingerprint that an item has now. Raises CorruptInputError, TransientInputError."""
-        reach = Reach(trust=True)  # it was planned: nothing else is opened
-        found = Walk(reach, partial(read_item, assets=self.assets, reach=reach)).one(ref.uri)
-        for item in found:
-            if isinstance(item, Item) and ref.name in (item.name, _full_name(item)):
+        why, found = "", ""
+        try:
+            for item in self._again(self.paths).items(ref.uri, ref.name):
                 entry = self._entry((ref.name, item), self._mark)
-                if isinstance(entry, Entry):
-                    return entry.fingerprint
-                raise CorruptInputError(entry.reason)
-        raise TransientInputError("its item is gone")
+                if isinstance(entry, Unlisted):
+                    why = entry.reason
+                    continue
+                found = entry.fingerprint
+                if found == ref.fingerprint:
+                    break
+        except (CorruptInputError, TransientInputError) as error:
+            raise type(error)(f"its item {error}") from error
+        if not found:
+            raise CorruptInputError(why)
+        return found
 
     # Listing
 
@@ -253,23 +259,25 @@ class StacSource:
         if not is_web(about.uri):
             return None
         try:
-            item = self._item(about.uri)
+            for item in self._again().items(about.uri, about.name):
+                urls = {public(part.uri): part.uri for part in item.parts}
+                found = tuple(
+                    replace(part, uri=urls.get(public(part.uri), part.uri)) for part in about.parts
+                )
+                if found != tuple(about.parts):
+                    return found
         except (CorruptInputError, TransientInputError):
             return None
-        urls = {public(part.uri): part.uri for part in item.parts}
-        found = tuple(
-            replace(part, uri=urls.get(public(part.uri), part.uri)) for part in about.parts
-        )
-        return found if found != tuple(about.parts) else None
+        return None
 
-    def _item(self, uri: str) -> Item:
-        # What it links to is compared with what was planned, and nothing else of it is opened.
-        return read_item(read_again(uri), uri, self.assets, Reach(trust=True))
+    def _again(self, paths: Sequence[str] = ()) -> Again:
+        search = None if self.search is None else Search.of(self.search)
+        return Again(search, self.assets, paths, self.trust)
 
     def _lost(self, ref: FrameRef) -> CorruptInputError | TransientInputError:
         """Why a frame has no parts any more: its item is there, and is no scene."""
         try:
-            problem = self._item(ref.uri).problem
+            problem = next(self._again().items(ref.uri, ref.name)).problem
         except (CorruptInputError, TransientInputError) as error:
             return type(error)(f"its item {error}")
         if problem:
@@ -320,15 +328,11 @@ def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[st
             )
     for name, group in groups.items():
         for item in group.values():
-            own = name if len(group) == 1 else _full_name(item)
+            own = name if len(group) == 1 else full_name(item)
             if item.problem:
                 unlisted.append(Unlisted(own, item.base, item.problem, "corrupt"))
             else:
                 yield own, item
-
-
-def _full_name(item: Item) -> str:
-    return f"{item.collection}/{item.name}" if item.collection else item.name
 
 
 def _apart(unlisted: Iterable[Unlisted], entries: Iterable[Entry]) -> Iterator[Unlisted]:

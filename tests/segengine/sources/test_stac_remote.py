@@ -95,9 +95,47 @@ def test_an_asset_that_changes_behind_a_url_is_stale(web: str, folder: Path) -> 
     assert [name for name in NAMES if before[name] != after[name]] == ["night-2"]
 
 
-def test_a_run_behind_a_url_is_verified(web: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("of", "self_link", "mosaic"),
+    [
+        ("search", "", None),
+        ("search", "no/item.json", "newest"),
+        ("list.parquet", "no/item.json", None),
+        ("items.parquet", "", "newest"),
+    ],
+)
+def test_a_run_behind_a_url_is_verified(
+    of: str, self_link: str, mosaic: str | None, folder: Path, tmp_path: Path
+) -> None:
+    """Wherever the items say that they lie, if they do."""
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
+    state = State()
+    with serving(state, folder) as url:
+        for name in NAMES[:2]:
+            said = json.loads((folder / name / f"{name}.json").read_text())
+            said["assets"]["red"]["href"] = f"{url}/data/{name}/red.tif"
+            links = [{"rel": "self", "href": f"{url}/data/{self_link}"}] if self_link else []
+            state.items.append({**said, "collection": "nights", "links": links})
+        to_parquet(parse_stac_items_to_arrow(state.items), str(folder / "list.parquet"))
+        where = {"paths": [f"{url}/data/{of}"]}
+        if of == "search":
+            where = {"search": {"url": url, "limit": 2}, "paths": []}
+        _run_and_verify({**where, "mosaic": mosaic}, tmp_path)
+        if of == "search" and not mosaic:
+            for item in state.items:
+                item["properties"]["eo:cloud_cover"] = 7
+            (said,) = verify(str(tmp_path / "m.zarr"), sample=1).skipped
+            assert said.endswith(": the input has changed")
+            state.items = []
+            (said,) = verify(str(tmp_path / "m.zarr"), sample=1).skipped
+            assert ": the input is gone" in said
+        forget_sessions()
+
+
+def _run_and_verify(source: dict[str, Any], tmp_path: Path) -> None:
     job = {
-        "source": {"kind": "stac", "paths": [f"{web}/items.parquet"], "assets": ["red"]},
+        "source": {"kind": "stac", "assets": ["red"], **source},
         "segmenter": {"kind": "threshold", "method": "fixed", "levels": [100]},
         "store": {"path": str(tmp_path / "m.zarr"), "chunk": 16, "shard": 32},
     }
