@@ -56,6 +56,10 @@ def read_polygons(path: str, layer: str | None = None) -> Polygons:
         crs = CRS.from_user_input(found.crs)
     except CRSError as error:
         raise JobError(f"{name}: names no CRS that is known: {found.crs[:100]}") from error
+    if not (crs.is_geographic or crs.is_projected or crs.is_engineering):
+        raise JobError(
+            f"{name}: says the CRS {crs.name}, in which no polygon lies: it is a {crs.type_name}"
+        )
     notices = tuple(_mended(name, found.shapes))
     _check(name, found.shapes, crs)
     return Polygons(name, found.shapes, found.columns, crs, notices)

@@ -10,6 +10,7 @@ import numpy as np
 
 from segengine.errors import CorruptInputError
 from segengine.sources._bounds import MOST_BYTES, require_bounded
+from segengine.sources._grid import wkt_of
 
 _MOST_POINTS = 1 << 16
 _SLACK = 1 << 16
@@ -62,8 +63,8 @@ def require_bounded_dataset(dataset: Any, bands: int) -> None:
 
 def attributes_of(dataset: Any, bands: tuple[int, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if dataset.crs:
-        found["crs_wkt"] = dataset.crs.to_wkt()
+    if wkt := wkt_of(dataset.crs):
+        found["crs_wkt"] = wkt
     place = [float(value) for value in tuple(dataset.transform)[:6]]
     if not dataset.transform.is_identity and all(map(math.isfinite, place)):
         found["transform"] = place
@@ -89,7 +90,7 @@ def _points(dataset: Any) -> dict[str, Any]:
         )
     rows = [[float(v or 0) for v in (p.row, p.col, p.x, p.y, p.z)] for p in points]
     if rows and np.isfinite(rows).all():
-        found["gcps"] = {"crs_wkt": crs.to_wkt() if crs else None, "points": rows}
+        found["gcps"] = {"crs_wkt": wkt_of(crs) or None, "points": rows}
     if dataset.rpcs is not None:
         found["rpcs"] = {name: str(value) for name, value in dataset.rpcs.to_gdal().items()}
     return found

@@ -37,6 +37,18 @@ _ROUND = 1e-6
 _ALIKE = 0.01
 """By how much pixels may differ from the side that is asked for in metres, and are read as they are."""
 
+LAID = ("", "compound", "local")
+"""Kinds of CRS in which x and y of a file can lie."""
+_KINDS = {
+    "VERT_CS": "vertical",
+    "VERTCRS": "vertical",
+    "GEOCCS": "geocentric",
+    "GEODCRS": "geocentric",
+    "LOCAL_CS": "local",
+    "ENGCRS": "local",
+}
+"""By how their WKT begins."""
+
 Six = tuple[float, float, float, float, float, float]
 
 
@@ -98,7 +110,7 @@ def require_grid(resolution: object, crs: object, resampling: object) -> None:
         raise ValueError(f"crs: is {str(crs)[:100]!r}; name it as EPSG:32633")
     if isinstance(crs, str):
         try:
-            crs_of(crs)
+            _require_map(crs)
         except ValueError as error:
             raise ValueError(f"crs: {error}") from error
     if resampling not in KERNELS:
@@ -113,6 +125,36 @@ def crs_of(text: str) -> Any:
         return _crs(text)
     except CRSError as error:
         raise ValueError(f"{text!r} is no CRS, as EPSG:32633 is") from error
+
+
+def _require_map(text: str) -> None:
+    """Raise ValueError for a CRS that no grid of pixels can lie in. Raises as `crs_of`."""
+    kind = kind_of(crs_of(text))
+    if kind == "compound":
+        raise ValueError(f"{text!r} is a compound CRS; name the horizontal one that it begins with")
+    if kind:
+        raise ValueError(
+            f"{text!r} is a {kind} CRS; name a geographic or a projected one, as EPSG:32633 is"
+        )
+
+
+def kind_of(crs: Any) -> str:
+    """What rasterio's CRS is, where it is no geographic or projected one; empty: it is one.
+
+    A compound one is one of a map with heights.
+    """
+    start = str(crs.to_wkt()).partition("[")[0]
+    if crs.is_geographic or crs.is_projected:
+        return "compound" if start in ("COMPD_CS", "COMPOUNDCRS") else ""
+    return _KINDS.get(start, "mapless")
+
+
+def wkt_of(crs: Any) -> str:
+    """A file's CRS as text; empty for none, and for one of heights or the like: x and y are not in it.
+
+    A local one is kept: what lies in the same one lies together.
+    """
+    return crs.to_wkt() if crs and kind_of(crs) in LAID else ""
 
 
 def turn_of(text: str) -> float:

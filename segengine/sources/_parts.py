@@ -38,6 +38,7 @@ from segengine.sources._grid import (
     micrometres,
     same_crs,
     target,
+    wkt_of,
 )
 from segengine.sources._strips import read_window
 from segengine.sources._warp import Resampling, Warp
@@ -345,7 +346,7 @@ def _look(
             dataset.height,
             dataset.width,
             place,  # type: ignore[arg-type] # six of them
-            dataset.crs.to_wkt() if dataset.crs else "",
+            wkt_of(dataset.crs),
         ),
         overviews=tuple(map(float, dataset.overviews(bands[0]))),
         attributes=_with_nodata(attributes_of(dataset, bands), own[0]),
@@ -359,8 +360,10 @@ def _told(uri: str, places: tuple[int, ...], parts: tuple[Part, ...]) -> Layer |
     if header is None or any(part.header != header or part.dtype is None for part in parts):
         return None
     try:
-        wkt = crs_of(header.crs).to_wkt()
+        wkt = wkt_of(crs_of(header.crs))
     except ValueError:
+        return None
+    if not wkt:
         return None
     require_bounded(header.height, header.width, len(parts))
     return Layer(

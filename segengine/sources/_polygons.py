@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError
 from segengine.sources._files import open_input
 from segengine.sources._geojson import DEGREES
-from segengine.sources._grid import crs_of
+from segengine.sources._grid import LAID, crs_of, kind_of
 from segengine.sources._vectors import belonging, features_in
 
 __all__ = ["DEGREES", "Polygon", "digest", "polygons_in"]
@@ -43,6 +43,10 @@ def polygons_in(uri: str) -> tuple[str, tuple[Polygon, ...]]:
         crs = crs_of(given.crs)
     except ValueError as error:
         raise CorruptInputError(str(error)) from error
+    if (kind := kind_of(crs)) not in LAID:
+        raise CorruptInputError(
+            f"says a {kind} CRS, in which no polygon lies; write it again in another"
+        )
     if shapely.get_num_coordinates(given.shapes).sum() > _MOST_POINTS:
         raise CorruptInputError(f"has more than {_MOST_POINTS:,} points; simplify its polygons")
     parts = shapely.get_parts(given.shapes[~shapely.is_missing(given.shapes)])

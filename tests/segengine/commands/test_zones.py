@@ -499,6 +499,7 @@ BOW = {"type": "Polygon", "coordinates": [[[13, 46], [14, 47], [14, 46], [13, 47
 FLAT = {"type": "Polygon", "coordinates": [[[13, 46], [14, 47], [13, 46], [14, 47], [13, 46]]]}
 OVER = {"type": "Polygon", "coordinates": [[[179, 1], [-179, 1], [-179, 2], [179, 2], [179, 1]]]}
 NAMED = {"type": "name", "properties": {"name": "+proj=utm +zone=33 +nadgrids=@/etc/passwd"}}
+HEIGHTS = {"type": "name", "properties": {"name": "EPSG:5714"}}
 NUL = "\0"
 WRONG = {
     "no vector file": ("hello", "is no file of polygons"),
@@ -515,6 +516,7 @@ WRONG = {
     "metres for degrees": (collection(square(4e5, 5e6, 9)), "a latitude of 5.0"),
     "far longitudes": (collection(square(4e5, 5, 9)), "a longitude of 40"),
     "outside of all": (collection(square(100, 10, 1)), "no polygon of it meets a scene"),
+    "heights": (collection(square(13, 46, 1), crs=HEIGHTS), "says the CRS MSL height, in which no"),
     "no known CRS": (collection(square(13, 46, 1), crs=NAMED), "names no CRS that is known"),
     "a column too many": (
         collection(square(13, 46, 1)).replace('"properties": {}', '"properties": {"void_share": 1}'),

@@ -297,6 +297,11 @@ def test_a_raster_without_a_place_has_no_area(tmp_path: Path) -> None:
             '{"type": "Polygon", "coordinates": [[[6e5, 5e6], [7e5, 5e6], [6e5, 4e6]]]}',
             "no degrees",
         ),
+        (
+            '{"type": "Polygon", "coordinates": [[[1, 2], [3, 2], [3, 4]]], '
+            '"crs": {"type": "name", "properties": {"name": "EPSG:5714"}}}',
+            "says a vertical CRS",
+        ),
         ('{"a":' + "[" * 100_000, "is no GeoJSON"),
         ("fgb\x03fgb\0" + "x" * 100, "holds no polygon"),
     ],

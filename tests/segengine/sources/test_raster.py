@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.registry import reader
 from segengine.sources import raster
+from segengine.sources._grid import wkt_of
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
@@ -89,6 +90,16 @@ def test_georeference_is_kept(tmp_path: Path) -> None:
     assert attributes["transform"] == [2.0, 0.0, 500_000.0, 0.0, -2.0, 4_000_000.0]
     assert rasterio.CRS.from_wkt(attributes["crs_wkt"]) == rasterio.CRS.from_epsg(32613)
     assert attributes["nodata"] == 7
+
+
+def test_a_crs_without_x_and_y_is_none(tmp_path: Path) -> None:
+    assert wkt_of(rasterio.CRS.from_epsg(5714)) == ""
+    path = write(tmp_path / "a.tif", layers(), crs="EPSG:4978")
+    attributes = probe(path).attributes
+    assert attributes["transform"] == [2.0, 0.0, 500_000.0, 0.0, -2.0, 4_000_000.0]
+    assert "crs_wkt" not in attributes
+    with pytest.raises(CorruptInputError, match=r"has no CRS, which source\.crs could be reached"):
+        probe(path, crs="EPSG:4326")
 
 
 def test_without_georeference_no_attributes_and_no_warning(tmp_path: Path) -> None:

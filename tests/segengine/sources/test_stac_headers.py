@@ -115,7 +115,7 @@ def test_what_is_not_told_is_looked_up(tmp_path: Path, missing: str, opened: lis
         {"proj:shape": [HEIGHT, "56"]}, {"proj:shape": [HEIGHT, 0]}, {"proj:shape": [True, WIDTH]},
         {"proj:transform": PLACE[:5]}, {"proj:transform": [0.0] * 6}, {"proj:code": "EPSG:1 or 2"},
         {"proj:transform": [*PLACE, 1, 0, 1]}, {"proj:transform": [*PLACE[:5], float("inf")]},
-        {"proj:code": "EPSG:999999"}, {"data_type": "int7"},
+        {"proj:code": "EPSG:999999"}, {"proj:code": "EPSG:5714"}, {"data_type": "int7"},
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_not_believed(tmp_path: Path, said: Any, opened: list[str]) -> None:

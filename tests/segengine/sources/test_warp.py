@@ -261,12 +261,29 @@ def test_any_dtype(tmp_path: Path, dtype: str) -> None:
         ({"resolution": float("nan")}, "^resolution: is nan"),
         ({"crs": "EPSG:99999999"}, "^crs: .* is no CRS"),
         ({"crs": ""}, "^crs: is ''"),
+        ({"crs": "EPSG:5714"}, "^crs: 'EPSG:5714' is a vertical CRS; name a geographic or a proj"),
+        ({"crs": "EPSG:4978"}, "^crs: .* is a geocentric CRS"),
+        ({"crs": "EPSG:5800"}, "^crs: .* is a local CRS"),
+        (
+            {"crs": 'TIMECRS["t",TDATUM["x"],CS[TemporalDateTime,1],AXIS["t",future]]'},
+            "is a mapless CRS",
+        ),
+        ({"crs": "EPSG:7415"}, "^crs: .* is a compound CRS; name the horizontal one"),
         ({"resampling": "lanczos"}, "^resampling: is 'lanczos'"),
     ],
 )
 def test_wrong_options_name_the_key(options: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RasterSource(**options)
+
+
+@pytest.mark.parametrize(
+    "crs",
+    ["EPSG:4979", "OGC:CRS84", "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39 +type=crs",
+     "+proj=utm +zone=33 +ellps=bessel +towgs84=598,73,418 +type=crs"],
+)  # fmt: skip
+def test_any_geographic_or_projected_crs_is_one(crs: str) -> None:
+    assert RasterSource(crs=crs).crs == crs
 
 
 def test_micrometres_a_pixel_of_a_slide(tmp_path: Path) -> None:
