@@ -31,7 +31,7 @@ from segengine.planning._members import (
     ranked,
 )
 from segengine.planning.layout import Cut, Probed, own_layout
-from segengine.sources._area import outlines_on, touching
+from segengine.sources._area import BETWEEN, AreaOn, missed, outlines_on, touching
 from segengine.sources._bounds import require_bounded
 from segengine.sources._grid import Grid, called_crs, same_crs
 from segengine.sources._lattice import Lattice, lattice, require_placed, told_of
@@ -324,10 +324,19 @@ class _Mapping:
         kept = [each for each, inside in zip(found, near.tolist(), strict=True) if inside]
         self.outside = len(found) - len(kept)
         if not kept:
-            raise JobError(
-                f"source.area: lies outside all of the {len(found):,} inputs; check its CRS"
-            )
+            raise missed(len(found), ())
+        if not self._any_centre(ground, kept):
+            raise missed(len(found), [BETWEEN])
         return kept
+
+    def _any_centre(self, ground: Lattice, found: Sequence[Known]) -> bool:
+        """Whether the area has a pixel where scenes are."""
+        top, left, bottom, right = hull([each.covers for each in found])
+        outlines = tuple(
+            tuple(ring - np.array([left, top], np.float64) for ring in outline)
+            for outline in self._outlines(ground)
+        )
+        return AreaOn(Grid(bottom - top, right - left), outlines).anywhere()
 
     def _outlines(self, ground: Lattice) -> tuple[Polygon, ...]:
         try:

@@ -156,7 +156,7 @@ def scanning(
         if due():
             yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
         probed.append((entry, outcome))
-    waiting = []
+    waiting, missing = [], set[str]()
     for entry, outcome in probed:
         if entry.name in before and (why := growing(entry, before[entry.name])):
             waiting.append(Unplaced(entry.name, entry.uri, "", WAITING, why))
@@ -166,6 +166,7 @@ def scanning(
             if entry.name not in placed_names:
                 kept_out = (entry.name, entry.uri, entry.fingerprint, OUTSIDE, where)
                 beyond.append(Unplaced(*kept_out))
+                missing.add(str(outcome))
         elif isinstance(outcome, Unplaced):
             if outcome.kind == "error" and entry.name in known:
                 found.held.add(entry.name)
@@ -179,9 +180,9 @@ def scanning(
     if due.said:
         yield Progress("plan", len(todo), len(todo), len(bad), unit=INPUTS)
     if beyond and len(beyond) == len(listing.entries):
-        raise JobError(
-            f"source.area: lies outside all of the {len(beyond):,} inputs; check its CRS"
-        )
+        from segengine.sources._area import missed
+
+        raise missed(len(beyond), missing)
     held = frozenset(found.held)
     unsettled = not unchanged_source and bool(
         held or {each.name for each in waiting} & known.keys()

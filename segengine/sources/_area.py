@@ -10,7 +10,7 @@ the date line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, JobError, TransientInputError
 from segengine.sources._grid import Grid, crs_of, inverse, turn_of
 from segengine.sources._polygons import DEGREES, Polygon, digest, polygons_in
 from segengine.types import Bool
@@ -33,6 +33,9 @@ _ROUNDS, _MOST = 12, 1 << 21
 """Times that sides are halved, and points of all outlines then."""
 _EDGE = 41
 """Points along each side of a grid of which it is looked up where they lie."""
+
+BETWEEN = "holds no centre of a pixel"
+"""An area that touches a scene, and has none of its pixels; other scenes lie outside."""
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, in degrees."""
@@ -80,6 +83,16 @@ def require_polygons(given: object) -> None:
             _shape(area, mark)
         except (CorruptInputError, TransientInputError) as error:
             raise ValueError(f"area: {area}: {error}") from error
+
+
+def missed(inputs: int, reasons: Iterable[str]) -> JobError:
+    """The error for an area that has no pixel of so many inputs; `reasons`: what was said of them."""
+    if any(BETWEEN in reason for reason in reasons):
+        return JobError(
+            f"source.area: {BETWEEN} of the {inputs:,} inputs, and a pixel lies where its centre does; "
+            "make it larger, or the pixels smaller by source.resolution"
+        )
+    return JobError(f"source.area: lies outside all of the {inputs:,} inputs; check its CRS")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,6 +269,11 @@ class AreaOn:
                     if self.inside(rows, slice(x, min(x + BLOCK, right, self.grid.width))).any():
                         return True
         return False
+
+    def touches(self) -> bool:
+        """Whether it shares any ground with the grid, if not the centre of a pixel."""
+        whole = np.array([[0, 0, self.grid.height, self.grid.width]])
+        return bool(touching(self.outlines, whole).any())
 
     def reads(self, inside: Bool) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of a window, whose pixels are inside or not, that hold all that are."""

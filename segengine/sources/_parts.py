@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, OutsideError, TransientInputError
 from segengine.sources import _apart
-from segengine.sources._area import Box, area_on
+from segengine.sources._area import BETWEEN, Box, area_on
 from segengine.sources._bounds import require_bounded
 from segengine.sources._dataset import (
     attributes_of,
@@ -140,11 +140,11 @@ class Scene:
 def probe(source: Opens, entry: Entry) -> Probe:
     """What the headers of a scene's files say. Raises CorruptInputError, TransientInputError."""
     scene = scene_of(source, entry.uri, entry.parts, planned=True)
-    if (
-        source.area is not None
-        and not area_on(source.area, source.area_mark, scene.grid).anywhere()
-    ):
-        raise OutsideError("lies outside source.area")
+    if source.area is not None:
+        area = area_on(source.area, source.area_mark, scene.grid)
+        if not area.anywhere():
+            reason = f"source.area {BETWEEN}" if area.touches() else "lies outside source.area"
+            raise OutsideError(reason)
     return Probe(
         kind="raster",
         height=scene.grid.height,

@@ -126,6 +126,12 @@ def test_an_area_that_cannot_be_meant_stops_the_run_in_one_line(bench: Any) -> N
     nowhere = {"area": [100.0, 10.0, 101.0, 11.0]}
     with pytest.raises(JobError, match=r"^source\.area: lies outside all of the 1 inputs"):
         bench.run(KMEANS, source=source(bench, **nowhere))
+    dot = geojson(bench.root / "dot.geojson", [(201, -201), (203, -201), (203, -203)])
+    for mosaic in (None, "newest"):
+        with pytest.raises(
+            JobError, match=r"^source\.area: holds no centre of a pixel of the 1 inp"
+        ):
+            bench.run(KMEANS, source=source(bench, area=dot, mosaic=mosaic))
     with pytest.raises(JobError, match=r"^source\.area: .*no\.geojson: no such file"):
         bench.run(KMEANS, source=source(bench, area=f"{bench.root}/no.geojson"))
     with pytest.raises(JobError, match=r"^source\.crs: .* is no CRS"):

@@ -263,11 +263,11 @@ def test_a_window_outside_opens_no_file(raster: str, area: str, monkeypatch: Any
 
 def test_a_scene_outside_is_told_apart_from_a_bad_one(raster: str, tmp_path: Path) -> None:
     for box in ((10, 50, 11, 51), (-120, 45.11, -119, 45.13), (16.29, -45.2, 16.33, -45.1)):
-        with pytest.raises(OutsideError):
+        with pytest.raises(OutsideError, match="outside"):
             read(raster, area=box)
     # between the centres of pixels
     sliver = [(1001, -1001), (1003, -1001), (1003, -1003)]
-    with pytest.raises(OutsideError):
+    with pytest.raises(OutsideError, match=r"source\.area holds no centre of a pixel"):
         read(raster, area=geojson(tmp_path / "a.geojson", [[degrees(sliver)]]))
 
 
