@@ -444,6 +444,10 @@ def _scaled(dataset: Any, band: int, part: Part) -> Part:
         return part
     if scale == 0:
         raise CorruptInputError("its file has a scale of 0, with which all of its pixels are alike")
+    if not (math.isfinite(scale) and math.isfinite(offset)):
+        raise CorruptInputError(
+            f"its file has the scale {scale:g} and the offset {offset:g}, which are no finite numbers"
+        )
     return replace(part, scale=scale, offset=offset)
 
 

@@ -16,7 +16,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import xxhash
@@ -31,6 +30,9 @@ _QUERY = re.compile(r'(?<=[^\s"])\?[^"\s]*(?=")')
 """Of a URL at the end of a JSON text: a signature is another each night."""
 _CODE = re.compile(r"[A-Za-z]{1,16}:[0-9A-Za-z.]{1,16}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_NOTHING = ("", "none", "None", "null")
+"""As some write that there is no nodata."""
+_INFINITE = ("nan", "inf", "-inf")
 _LONGEST_ID = 1000
 _MOST_ASSETS = 10_000
 _DTYPES = frozenset(
@@ -184,15 +186,14 @@ class _Choice:
         except CorruptInputError as error:
             raise CorruptInputError(f"its asset {self.key} {error}") from error
         reach.require_asset(uri, base, self.key)
-        said = partial(_said, self.asset, max(self.band, 1) - 1)
-        scale, offset = _number(said("scale")), _number(said("offset"))
-        nodata = _number(said("nodata"), finite=False)
+        scale, offset = self._told("scale"), self._told("offset")
+        nodata = self._told("nodata")
         told = scale is not None and offset is not None and nodata is not None
         if scale == 0:
             raise CorruptInputError(
                 f"its asset {self.key} has a scale of 0, with which all of its pixels are alike"
             )
-        dtype = said("data_type")
+        dtype = _said(self.asset, max(self.band, 1) - 1, "data_type")
         dtype = dtype if isinstance(dtype, str) and dtype in _DTYPES else None
         return Part(
             uri,
@@ -204,6 +205,21 @@ class _Choice:
             dtype=dtype,
             header=_header(self.asset, code) if told and dtype is not None else None,
         )
+
+    def _told(self, name: str) -> float | None:
+        """A number that is said of the band, nodata NaN or infinite too; None: nothing is. Raises
+        CorruptInputError for what is no number: pixels would be other values than are meant."""
+        value = _said(self.asset, max(self.band, 1) - 1, name)
+        if value is None or (name == "nodata" and value in _NOTHING):
+            return None
+        number = _number(value, finite=name != "nodata")
+        if number is None:
+            text = _CONTROL.sub(" ", str(value))[:40]
+            what = "number" if name == "nodata" else "finite number"
+            raise CorruptInputError(
+                f"its asset {self.key} has the {name} {text!r}, which is no {what}"
+            )
+        return number
 
 
 def _header(asset: Mapping[str, Any], code: str) -> Header | None:
@@ -371,7 +387,8 @@ def _said(asset: Mapping[str, Any], index: int, name: str) -> Any:
 def _number(value: object, finite: bool = True) -> float | None:
     """A number, also where it is written as text; None: it is none."""
     if isinstance(value, str):
-        if not finite and value.lower() in ("nan", "inf", "-inf"):
+        value = value.strip()
+        if not finite and value.lower() in _INFINITE:
             return float(value)
         value = float(value) if len(value) <= 64 and _DECIMAL.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -123,13 +123,19 @@ def test_a_scale_of_one_is_the_items_too(
     np.testing.assert_array_equal(tile.valid, pixels(1) != 7)
 
 
-def test_a_scale_of_nothing_that_a_file_tells_is_corrupt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [(0.0, "its file has a scale of 0"), (np.nan, "its file has the scale nan and the offset 3")],
+)
+def test_a_scale_of_nothing_that_a_file_tells_is_corrupt(
+    tmp_path: Path, scale: float, words: str
+) -> None:
     item = make_item(tmp_path, "night", {"red": pixels(1)})
     with rasterio.open(tmp_path / "night" / "red.tif", "r+") as file:
-        file.scales, file.offsets = (0.0,), (3.0,)
+        file.scales, file.offsets = (scale,), (3.0,)
     ((kind, reason),) = reasons(listed(save(tmp_path, item), assets=["red"])).values()
     assert kind == "corrupt"
-    assert "its file has a scale of 0" in reason
+    assert words in reason
 
 
 @pytest.mark.parametrize(

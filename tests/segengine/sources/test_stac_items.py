@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_scale_offset_nodata_and_dtype_of_both_versions() -> None:
         (part,) = read(with_assets(red=asset), "red").parts
         assert (part.scale, part.offset, part.nodata, part.dtype) == (0.0001, -0.1, 0, "uint16")
     odd = {"href": "a.tif", "bands": [
-        {"raster:scale": "x", "raster:offset": True, "nodata": "nan", "data_type": "cint16"}]}  # fmt: skip
+        {"raster:scale": None, "nodata": "nan", "data_type": "cint16"}]}  # fmt: skip
     (part,) = read(with_assets(red=odd), "red").parts
     assert (part.scale, part.offset, part.dtype) == (None, None, None)
     assert part.nodata != part.nodata
@@ -141,12 +142,40 @@ def test_scale_offset_nodata_and_dtype_of_both_versions() -> None:
 
 @pytest.mark.parametrize(
     ("said", "found"),
-    [("7", 7), ("-9999.0", -9999), ("1e20", 1e20), (" 7", None), ("1_0", None), ("none", None)],
+    [
+        ("7", 7),
+        ("-9999.0", -9999),
+        ("1e20", 1e20),
+        (" 7", 7),
+        ("none", None),
+        ("", None),
+        ("inf", math.inf),
+        ("-inf", -math.inf),
+    ],
 )
 def test_a_number_may_be_written_as_text(said: str, found: float | None) -> None:
     asset = {"href": "a.tif", "bands": [{"nodata": said, "raster:scale": "0.5"}]}
     (part,) = read(with_assets(red=asset), "red").parts
     assert (part.nodata, part.scale) == (found, 0.5)
+
+
+@pytest.mark.parametrize("key", ["raster:bands", "bands"])
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [({"scale": "abc"}, "scale 'abc', which is no finite number"),
+     ({"scale": "NaN"}, "scale 'NaN', which is no finite number"),
+     ({"scale": math.inf}, "scale 'inf', which is no finite number"),
+     ({"offset": True}, "offset 'True', which is no finite number"),
+     ({"offset": "inf"}, "offset 'inf', which is no finite number"),
+     ({"offset": [1]}, "offset '[1]', which is no finite number"),
+     ({"nodata": "abc"}, "nodata 'abc', which is no number"),
+     ({"nodata": "1_0"}, "nodata '1_0', which is no number")],
+)  # fmt: skip
+def test_what_is_no_number_is_corrupt(key: str, said: dict[str, Any], what: str) -> None:
+    asset = {"href": "a.tif", key: [said]}
+    other = {"href": "b.tif"}
+    assert read(with_assets(red=asset, nir=other), "red").problem == f"its asset red has the {what}"
+    assert not read(with_assets(red=asset, nir=other), "nir").problem
 
 
 @pytest.mark.parametrize("scale", [0, 0.0, "0"])
