@@ -71,15 +71,12 @@ _MOST_BYTES = 1 << 26
 
 def driver_of(uri: str, head: bytes) -> str:
     """GDAL's name of the format of a file that begins so. Raises CorruptInputError."""
-    if not head:
-        raise CorruptInputError("damaged raster: an empty file")
+    require_data(head)
     driver = _told(head)
     if driver:
         return driver
     if uri.lower().endswith(".hgt"):
         return "SRTMHGT"
-    if _PAGE.match(head):
-        raise CorruptInputError("damaged raster: an HTML page, as of a sign-in or an error")
     if _has_header(uri):
         return "ENVI" if _header(uri).startswith(b"ENVI") else "EHdr"
     names = ", ".join((*(driver for driver, _ in _SIGNATURES), "SRTMHGT", "ENVI", "EHdr"))
@@ -87,6 +84,14 @@ def driver_of(uri: str, head: bytes) -> str:
         f"damaged raster: not recognized as one of the formats that are read ({names}); "
         "convert it to GeoTIFF, or, if GDAL may try all of its drivers on it, set `trust: true`"
     )
+
+
+def require_data(head: bytes) -> None:
+    """Raise CorruptInputError for what no driver reads, and GDAL would only say so: nothing, or a page."""
+    if not head:
+        raise CorruptInputError("damaged raster: an empty file")
+    if _PAGE.match(head):
+        raise CorruptInputError("damaged raster: an HTML page, as of a sign-in or an error")
 
 
 def is_fragile(head: bytes) -> bool:

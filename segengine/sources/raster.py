@@ -284,6 +284,7 @@ class RasterSource:
         if remote is None:
             _gdal.require_sound_file(uri, head)
         if self.trust:
+            _gdal.require_data(head)
             return None
         driver = _gdal.driver_of(uri, head)
         if remote is None:

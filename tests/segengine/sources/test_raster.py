@@ -308,9 +308,13 @@ def test_what_is_no_raster(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     with pytest.raises(CorruptInputError, match="not recognized") as caught:
         probe(path)
     assert "a.tif" not in str(caught.value)
-    path.write_bytes(b"")
-    with pytest.raises(CorruptInputError):
-        probe(path)
+    for trust in (False, True):
+        path.write_bytes(b"")
+        with pytest.raises(CorruptInputError, match="an empty file"):
+            probe(path, trust=trust)
+        path.write_bytes(b"<!DOCTYPE html><html>Sign in</html>")
+        with pytest.raises(CorruptInputError, match="an HTML page, as of a sign-in"):
+            probe(path, trust=trust)
     path.unlink()
     with pytest.raises(TransientInputError, match="no such file"):
         probe(path)
