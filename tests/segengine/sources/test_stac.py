@@ -347,8 +347,9 @@ def test_signatures_that_run_out_in_mid_run_are_renewed(
 
 
 @pytest.mark.system
-def test_signatures_that_an_api_gives_are_asked_for_again(tmp_path: Path) -> None:
-    """Without a signer: the item has another one by now."""
+@pytest.mark.parametrize("placed", [True, False])
+def test_signatures_that_an_api_gives_are_asked_for_again(placed: bool, tmp_path: Path) -> None:
+    """Without a signer: the item has another one by now, where it says that it lies or in a search."""
     from .stac_server import State, serving
 
     item = make_item(tmp_path / "in", "night", {"red": pixels(1)})
@@ -360,7 +361,7 @@ def test_signatures_that_an_api_gives_are_asked_for_again(tmp_path: Path) -> Non
         def state_of(seconds: float) -> None:
             href = f"{url}/data/night/red.tif?sig={time.time() + seconds}"
             said["assets"]["red"]["href"] = href
-            said["links"] = [{"rel": "self", "href": place}]
+            said["links"] = [{"rel": "self", "href": place}] if placed else []
             state.items = [json.loads(json.dumps(said))]
 
         state_of(100)
