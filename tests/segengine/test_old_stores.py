@@ -267,6 +267,7 @@ def test_the_command_goes_on_with_workers_of_its_own(
     made = archives[archive] / "components"
     for name, to in (("in", "in"), ("stores/stitched", "masks.zarr")):
         shutil.copytree(made / name, tmp_path / to)
+    _hold_here(tmp_path / "masks.zarr/run.lock")
     shutil.copy(made / "job.yaml", tmp_path)
     (run,) = worked([[str(tmp_path), "run", "job.yaml"]])
     assert run["code"] == 0
