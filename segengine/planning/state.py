@@ -149,11 +149,13 @@ def read_state(wanted: Wanted, log: RecordLog, has_singles: bool, packed: bool) 
             *(columns[n] for n in _COLUMNS), strict=True
         ):
             place = (f, y, x)
-            if kind == MaskRecord.KIND and (kind, place) not in singles:
+            if kind == MaskRecord.KIND and (kind, place) not in singles and reading.has(place):
                 retry = failures != "[]" and wanted.worth_retry(json.loads(failures))
                 reading.mask(place, status, retry, (inputs, job, weights, fit), PACKED)
     had = PACKED if table is not None else SINGLE
     for (kind, place), record in singles.items():
+        if not reading.has(place):  # of a larger grid, of a run that was killed
+            continue
         if isinstance(record, MaskRecord):
             retry = wanted.worth_retry(record.failures)
             found = (record.inputs, record.job, record.weights, record.fit)
@@ -176,13 +178,15 @@ class _Reading:
         self.linked_again: set[int] = set()
         """Frames with a failed shard: what it holds may link pieces of all the others."""
 
+    def has(self, place: Place) -> bool:
+        """Whether there is such a shard: what was laid out otherwise has left records of others."""
+        return all(i < n for i, n in zip(place, self.wanted.layout.grid, strict=True))
+
     def mask(
         self, place: Place, status: str, retry: bool, found: tuple[str, str, str, str], had: int
     ) -> None:
         """Note what a mask's record means for its shard; `found`: inputs, job, weights and fit."""
         wanted, state = self.wanted, self.state
-        if any(i >= n for i, n in zip(place, wanted.layout.grid, strict=True)):
-            return
         state.had[place] = had
         if wanted.all_gone(place):
             state.done[place] = True  # its inputs have vanished: the mask stays as it is

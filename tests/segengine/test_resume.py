@@ -21,6 +21,7 @@ from segengine.store.blobs import LocalObjects
 from segengine.store.singles import stored
 from segengine.store.values import decode
 from segengine.worker.segment import segment_shard
+from tests.segengine.sources import scenes
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SAID = ("kind", "shard", "status", "job", "fit", "areas")
@@ -317,3 +318,28 @@ def test_killed_while_scenes_are_laid_out_anew(back: bool, new_bench: Any, noise
         assert {la.scene: la.bands for la in layouts} == (
             {"256x256-uint8-3": 3, "b": 3} if back else {"256x256-uint8-1": 1, "b": 1}
         ), counter.keys[after]
+
+
+def test_killed_over_a_map_that_is_coarser_the_next_time(new_bench: Any) -> None:
+    """Shards of the finer one lie beyond the coarser one's last."""
+    clean, probe, bench = new_bench(), new_bench(), new_bench()
+    for one in (clean, probe, bench):
+        scenes.write(one.inputs / "a.tif", scenes.field(10, 800), 10)
+
+    def made(bench: Any, resolution: float) -> dict[str, Any]:
+        source = {"mosaic": "path", "resolution": resolution}
+        paths = [str(bench.inputs / "*.tif")]
+        found: dict[str, Any] = bench.job(
+            JOBS["survey-frame"], source={"paths": paths, **source}, store={"shard": 16}
+        )
+        return found
+
+    with killed(1 << 30) as counter:
+        segengine.run(made(probe, 10.0))
+    last = counter.keys.index("records/mosaic/mask/0.4.4.json")
+    with pytest.raises(Killed), killed(last + 1):
+        segengine.run(made(bench, 10.0))
+    (bench.store / "run.lock").unlink(missing_ok=True)
+    segengine.run(made(bench, 30.0))
+    segengine.run(made(clean, 30.0))
+    assert facts(bench) == facts(clean)
