@@ -130,6 +130,35 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path, op: str) -> None:
     assert create(path, window=16, activation="none").activation == "none"
 
 
+def test_a_head_tells_where_the_file_does_not(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.onnx", 1, node("Abs"))  # from 0 on: logits, or probabilities
+    four = write(tmp_path / "four.onnx", 4, node("Relu"))
+    assert create(one, window=16, head="logits").activation == "sigmoid"
+    assert create(four, window=16, head="logits").activation == "softmax"
+    assert create(one, window=16, head="probabilities").activation == "none"
+    cut = segengine.predict(PIXELS, create(one, window=16, head="logits"))
+    np.testing.assert_allclose(cut.probabilities[..., 1:], sigmoid(np.abs(logits(1))), atol=1e-6)
+    done = write(tmp_path / "done.onnx", 4, node("Softmax", axis=1))
+    assert create(done, window=16, head="logits").activation == "none"  # never twice
+
+
+def test_a_head_that_the_output_is_not_is_refused(tmp_path: Path) -> None:
+    values = write(tmp_path / "v.onnx", 4, node("Identity"))
+    argmax = node("ArgMax", axis=1, keepdims=0)
+    labels = write(tmp_path / "l.onnx", 4, argmax, dtype=TensorProto.INT64)
+    four = list("abcd")
+    found = segengine.predict(PIXELS, create(labels, window=16, head="labels", classes=four))
+    np.testing.assert_array_equal(found.labels, logits(4).argmax(-1))
+    with pytest.raises(ValueError, match=r"^head: the model's output holds no whole numbers"):
+        create(values, window=16, head="labels", classes=four)
+    for head in ("logits", "probabilities"):
+        with pytest.raises(ValueError, match=f"^head: the model gives labels, and no {head}"):
+            create(labels, window=16, head=head, classes=four)
+    for head, activation in (("probabilities", "softmax"), ("logits", "none")):
+        with pytest.raises(ValueError, match=f"^activation: {activation} does not go with head"):
+            create(values, window=16, head=head, activation=activation)
+
+
 def test_what_is_no_probability_is_never_stored(tmp_path: Path, bench: Any, noise: Any) -> None:
     path = write(tmp_path / "m.onnx", 4, node("Identity"))
     bench.put("0.png", noise(0, (16, 16, 3)))
