@@ -192,6 +192,7 @@ def _truth(metrics: Mapping[str, Any], names: list[str]) -> dict[str, Any] | Non
         "other": other,
         "matching": pairs,
         "renamed": metrics.get("matching") or {},
+        "corrected": metrics.get("corrected_frames", 0),
         "matrix": _matrix(confusion, pairs) if len(truths) <= MATRIX >= len(names) else None,
     }
 

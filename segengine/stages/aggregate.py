@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any, Literal, NamedTuple
 
-from segengine import asked
+from segengine import asked, corrections
 from segengine.dispatch.pool import Pool, Work
 from segengine.errors import JobError
 from segengine.fingerprint import digest
@@ -204,6 +204,12 @@ class Measurer:
     def corrected(self) -> bool:
         """Whether what was put right by hand is part of its truth."""
         return bool(self.truth) and isinstance(truths.from_json(self.truth), Corrected)
+
+    @property
+    def corrected_frames(self) -> int:
+        """How many of the store's frames somebody has put right."""
+        scenes = self.layouts.keys() & set(corrections.scenes_corrected(self.objects))
+        return sum(len(corrections.corrected(self.objects, scene)) for scene in scenes)
 
     def measure(
         self, pool: Pool, faults: FaultsSpec, stale: list[MeasureTask]

@@ -4,7 +4,8 @@ overall          the confusion table's figures, and `NAME: {...}` for every othe
                  only figure has its own name (kappa) is that figure
 losses           `NAME: {...}`: `loss` (mean over frames or pixels), `pooled` (all pixels at once)
 scenes.S         the same for a scene: its figures, and `losses`; no curves, tables or other lists
-corrected        true where what was put right by hand is part of the truth
+corrected        true where what was put right by hand is part of the truth, and
+corrected_frames in how many frames
 frames, worst    the worst frames by mean IoU; by each metric's and loss's own figure
 unknown_labels   pixels of the truth that are no class, by frame and value
 not_measured     what was asked for and why it does not apply
@@ -43,7 +44,7 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
     document["losses"] = {}
     document["truth"] = measurer.shown
     if measurer.corrected:
-        document["corrected"] = True
+        document |= {"corrected": True, "corrected_frames": measurer.corrected_frames}
     for measure in spec.measures:
         matching = _matching(measure, merged)
         figures = _compute(measure, merged.overall[measure.fold], matching)

@@ -72,7 +72,7 @@ def test_corrections_prevail_where_somebody_touched(bench: Bench, shard: int) ->
     drawn[5:20, 3:60] = rng.integers(0, 2, (15, 57))
     correct(bench, "b.png", drawn)
     report = evaluate(str(bench.store))
-    assert report.metrics["corrected"]
+    assert (report.metrics["corrected"], report.metrics["corrected_frames"]) == (True, 1)
     together = {**own, "b.png": np.where(drawn == 255, own["b.png"], drawn)}
     spec = TruthSpec(**truth_of(bench, together, "together"))
     wanted = evaluate(str(bench.store), spec)

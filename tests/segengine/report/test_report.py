@@ -15,7 +15,7 @@ from PIL import Image
 import segengine
 from segengine.errors import JobError, StoreError
 from segengine.pictures import draw
-from segengine.reader import open_store
+from segengine.reader import Store, open_store
 from segengine.report import _charts, _content, _gallery, build
 from segengine.store.blobs import open_objects
 from segengine.store.root import write_root
@@ -110,6 +110,14 @@ def test_metrics_confusion_and_missing_truth_are_in_the_page(measured):
             assert f"{100 * cell / sum(row):.1f} %" in page.text
     assert "1 frame without usable truth: not scored" in page.words
     assert "lone.png" in page.text
+
+
+@pytest.mark.parametrize(("frames", "said"), [(1, "1 frame,"), (1200, "1,200 frames,")])
+def test_it_says_in_how_many_frames_corrections_prevail(measured, monkeypatch, frames, said):
+    assert "put right by hand" not in Page(build(measured)).words
+    real = open_store(measured).metrics
+    monkeypatch.setattr(Store, "metrics", {**real, "corrected_frames": frames})
+    assert f"put right by hand, in {said} prevails" in Page(build(measured)).words
 
 
 def test_every_quarantined_frame_is_listed_with_its_reason(measured):
