@@ -59,6 +59,17 @@ def public(text: str) -> str:
     return _WEB_QUERY.sub("", found) if re.search(r"https?:/", found, re.IGNORECASE) else found
 
 
+def without_query(url: str) -> str:
+    """A URL as `public` has it, with `?` at its end where that left out a query of it.
+
+    >>> without_query("https://me:secret@host/get?band=red&sig=secret"), without_query("https://host/a.tif")
+    ('https://host/get?', 'https://host/a.tif')
+    """
+    is_web = url[:8].lower().startswith(("http://", "https://"))
+    query = is_web and "?" in url.partition("#")[0]
+    return public(url) + "?" * query
+
+
 def public_values(value: Any) -> Any:
     """A JSON value with every text in it, the keys too, as `public` has it."""
     if isinstance(value, str):

@@ -297,11 +297,11 @@ def _require_whole(parts: Sequence[Part]) -> None:
         raise CorruptInputError(f"has no file of band {', '.join(missing)}")
     by_name: dict[str, set[str]] = {}
     for part in parts:
-        by_name.setdefault(part.name, set()).add(public(part.uri))
+        by_name.setdefault(part.name, set()).add(part.uri)
     for name, uris in by_name.items():
         if name and len(uris) > 1:
             raise CorruptInputError(
-                f"has {len(uris)} files of band {name}: {', '.join(sorted(uris))}"
+                f"has {len(uris)} files of band {name}: {', '.join(sorted(map(public, uris)))}"
             )
 
 

@@ -225,6 +225,7 @@ class StacSource:
 
     def _renewing(self, about: Input, use: Callable[[Input], T]) -> T:
         """What `use` makes of an entry or a frame with signed parts; once more where they are refused."""
+        about = replace(about, parts=self._whole(about))
         try:
             return use(replace(about, parts=self._signed(about.parts)))
         except DeniedInputError:
@@ -243,6 +244,7 @@ class StacSource:
             )
             return replace(ref, mosaic=replace(mosaic, members=members))
 
+        mosaic = with_parts(self._whole).mosaic or mosaic
         try:
             return use(with_parts(lambda one: self._signed(one.parts)))
         except DeniedInputError:
@@ -254,16 +256,30 @@ class StacSource:
         urls = {uri: signed(uri, self.signer, anew=anew) for uri in {part.uri for part in parts}}
         return tuple(replace(part, uri=urls[part.uri]) for part in parts)
 
+    def _whole(self, about: Entry | FrameRef) -> tuple[Part, ...]:
+        """The parts with the queries that a store does not keep, as the item has them now.
+
+        Without them one URL may be that of several assets. Raises CorruptInputError,
+        TransientInputError.
+        """
+        bare = {_known(part) for part in about.parts if part.uri.endswith("?")}
+        if not bare:
+            return about.parts
+        try:
+            for item in self._again(self.paths).items(about.uri, about.name):
+                if bare <= set(map(_known, item.parts)):
+                    return _renewed(about.parts, item)
+        except (CorruptInputError, TransientInputError) as error:
+            raise type(error)(f"its item {error}") from error
+        raise TransientInputError("its item has other assets than those that it was planned with")
+
     def _fresh(self, about: Entry | FrameRef) -> tuple[Part, ...] | None:
         """The parts with the signatures that the item has now; None: there are no others."""
         if not is_web(about.uri):
             return None
         try:
             for item in self._again().items(about.uri, about.name):
-                urls = {public(part.uri): part.uri for part in item.parts}
-                found = tuple(
-                    replace(part, uri=urls.get(public(part.uri), part.uri)) for part in about.parts
-                )
+                found = _renewed(about.parts, item)
                 if found != tuple(about.parts):
                     return found
         except (CorruptInputError, TransientInputError):
@@ -292,6 +308,20 @@ def _marked(part: Part) -> Part:
     """A part as its fingerprint has it: a scale of 1 is as none, which earlier releases kept it as."""
     plain = part.scale in (None, 1.0) and part.offset in (None, 0.0)
     return replace(part, scale=None, offset=None) if plain else part
+
+
+def _renewed(parts: Sequence[Part], item: Item) -> tuple[Part, ...]:
+    """Parts with the URLs that an item has for them now, as far as it has them.
+
+    An asset is known by what it is called, as no two files of a scene are: without their queries the
+    URLs of several may be one.
+    """
+    urls = {_known(part): part.uri for part in item.parts}
+    return tuple(replace(part, uri=urls.get(_known(part), part.uri)) for part in parts)
+
+
+def _known(part: Part) -> tuple[str, int, str]:
+    return part.name, part.band, public(part.uri)
 
 
 def _names(value: object) -> tuple[str, ...] | None:

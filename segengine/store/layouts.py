@@ -21,7 +21,7 @@ from segengine.store.blobs import Objects
 from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
 from segengine.store.values import decode, encode
 from segengine.types import FrameRef, Part, Place, Window
-from segengine.urls import public
+from segengine.urls import public, without_query
 
 NOTHING = "-"
 """Fingerprint of an input that a mask is not of."""
@@ -66,8 +66,8 @@ class Layout:
     def public(self) -> Layout:
         """The same as it is committed: without credentials that a URL may carry."""
         shown = tuple(map(public, self.uris))
-        parts = _shown(self.parts)
-        mosaic = None if self.mosaic is None else _public(self.mosaic)
+        parts = _shown(self.parts, self.kind)
+        mosaic = None if self.mosaic is None else _public(self.mosaic, self.kind)
         if (shown, parts) == (self.uris, self.parts) and mosaic is self.mosaic:
             return self
         return replace(self, uris=shown, parts=parts, mosaic=mosaic)
@@ -201,14 +201,16 @@ class Layout:
         return [(place_f, y, x) for y in range(rows) for x in range(columns)]
 
 
-def _shown(parts: Sequence[Part]) -> tuple[Part, ...]:
-    return tuple(replace(part, uri=public(part.uri)) for part in parts)
+def _shown(parts: Sequence[Part], kind: str) -> tuple[Part, ...]:
+    """Parts as they are committed: that an asset's URL had a query, its source has to know."""
+    show = without_query if kind == "stac" else public
+    return tuple(replace(part, uri=show(part.uri)) for part in parts)
 
 
-def _public(mosaic: Mosaic) -> Mosaic:
+def _public(mosaic: Mosaic, kind: str) -> Mosaic:
     """A map as it is committed; itself where no URL of its scenes carries anything."""
     members = tuple(
-        replace(member, uri=public(member.uri), parts=_shown(member.parts))
+        replace(member, uri=public(member.uri), parts=_shown(member.parts, kind))
         for member in mosaic.members
     )
     return mosaic if members == mosaic.members else replace(mosaic, members=members)

@@ -44,7 +44,7 @@ class State:
     page: int = 1000
     """The most items in one answer."""
     signed: bool = False
-    """Files need `?sig=<epoch>`, which has not passed."""
+    """Files but documents need `?sig=<epoch>`, which has not passed."""
     failing: dict[str, int] = field(default_factory=dict)
     """Status with which requests for a path are answered, by its end."""
     heads: bool = True
@@ -150,7 +150,7 @@ class MemoryClient(BaseCoreClient):  # type: ignore[misc]
 
 
 def application(state: State, folder: Path | None) -> FastAPI:
-    """The API, with the files of a folder below /data."""
+    """The API, with the files of a folder below /data, and each as /data/get?file= too."""
     settings = ApiSettings(enable_response_models=False, enable_direct_response=False)
     paging = [TokenPaginationExtension()]
     client = MemoryClient()
@@ -180,7 +180,7 @@ def application(state: State, folder: Path | None) -> FastAPI:
             return Response("later", 429, {"Retry-After": "0.05"})
         if path == "/search" and request.method == "POST" and not state.post:
             return Response("no", 405)
-        if path.startswith("/data") and state.signed:
+        if path.startswith("/data") and state.signed and not path.endswith(".json"):
             try:
                 good = float(request.query_params["sig"]) > time.time()
             except (KeyError, ValueError):
@@ -188,6 +188,10 @@ def application(state: State, folder: Path | None) -> FastAPI:
             if not good:
                 state.refused += 1
                 return Response("expired", 403)
+        if path == "/data/get":
+            if "file" not in request.query_params:
+                return Response("which?", 403)
+            request.scope["path"] = f"/data/{request.query_params['file']}"
         return await call_next(request)
 
     return app
