@@ -21,7 +21,8 @@ from segengine import registry
 from segengine.errors import TransientInputError
 from segengine.guards.schemes import refusal
 from segengine.instants import seconds_of
-from segengine.sources._files import is_url, one_line
+from segengine.sources._files import is_url, is_web, one_line
+from segengine.urls import public
 
 Sign = Callable[[str], object]
 _KEPT = 1 << 14
@@ -99,6 +100,34 @@ def expiry(url: str) -> float | None:
         return float(said["expires"]) if "expires" in said else None  # CloudFront, S3's signature 2
     except (KeyError, ValueError, OverflowError):
         return None
+
+
+_SIGNATURES = ("sig", "signature", "x-amz-signature", "x-goog-signature")
+_OF_SIGNED = frozenset(
+    ("awsaccesskeyid", "expires", "googleaccessid", "key-pair-id", "policy", "se", "si", "sig",
+     "signature", "sip", "ske", "skoid", "sks", "skt", "sktid", "skv", "sp", "spr", "sr", "st", "sv")
+)  # fmt: skip
+"""What stands beside a signature, of CloudFront, S3, Google and Azure, and is of it."""
+
+
+def unsigned(url: str) -> str:
+    """A URL without its signature and user: the same one, however it is signed each time.
+
+    >>> unsigned("https://me:secret@host/get?band=red&se=2026-05-01&sig=s"), unsigned("https://host/a?st=1")
+    ('https://host/get?band=red', 'https://host/a?st=1')
+    """
+    if not is_web(url):
+        return url
+    fields = urlsplit(url).query.split("&")
+    names = [field.partition("=")[0].lower() for field in fields]
+    if any(name in _SIGNATURES for name in names):
+        fields = [
+            field
+            for field, name in zip(fields, names, strict=True)
+            if name not in _OF_SIGNED and not name.startswith(("x-amz-", "x-goog-"))
+        ]
+    query = "&".join(filter(None, fields))
+    return public(url) + (f"?{query}" if query else "")
 
 
 def planetary_computer(url: str) -> str:

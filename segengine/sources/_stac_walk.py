@@ -19,6 +19,7 @@ from segengine.errors import CorruptInputError, MissingInputError, TransientInpu
 from segengine.guards.schemes import filesystem, refusal
 from segengine.sources import _stac_parquet
 from segengine.sources._files import is_url, is_web, open_failure
+from segengine.sources._signed import unsigned
 from segengine.sources._stac_documents import read_document
 from segengine.sources._stac_items import Item, name_of
 from segengine.sources._stac_links import Reach, resolved, shown
@@ -93,7 +94,7 @@ class Walk:
         return self._page(_Document(uri)).found
 
     def _is_fresh(self, uri: str) -> bool:
-        key = public(uri)
+        key = unsigned(uri)
         if key in self.seen:
             return False
         self.seen.add(key)
@@ -143,7 +144,7 @@ class Walk:
             try:
                 uri = resolved(link.get("href"), document.uri)
                 self.reach.require_document(uri, document.uri)
-                if rel == "child" and public(uri) in map(public, above):
+                if rel == "child" and unsigned(uri) in map(unsigned, above):
                     raise CorruptInputError(
                         f"links back to {shown(uri)}, which it came from: a loop, not followed"
                     )

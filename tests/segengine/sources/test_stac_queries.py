@@ -90,3 +90,27 @@ def test_assets_that_differ_by_query_stay_apart_as_they_are_signed_anew(
     assert isinstance(tile, Tile), tile
     for i in range(len(BANDS)):
         np.testing.assert_array_equal(tile.pixels[..., i], pixels(i))
+
+
+def test_documents_that_differ_by_query_are_each_read(served: tuple[State, Path, str]) -> None:
+    """And one that is signed anew at each link is the same: a loop is none the longer."""
+    _, folder, url = served
+    pages = {
+        "top": [("item", "a.json"), ("item", "b.json"), ("item", "a.json&X-Amz-Signature=1"),
+                ("child", "sub.json")],
+        "sub": [("item", "c.json"), ("child", "more.json&page=2")],
+        "more": [("child", "sub.json&se=2026-05-01&sig=2"), ("child", "more.json&page=2")],
+    }  # fmt: skip
+    for name, links in pages.items():
+        held = [{"rel": rel, "href": f"get?file={file}"} for rel, file in links]
+        said = {"type": "Catalog", "stac_version": "1.0.0", "id": name, "links": held}
+        (folder / f"{name}.json").write_text(json.dumps(said))
+    for name in "abc":
+        item = json.loads((folder / "item.json").read_text())
+        (folder / f"{name}.json").write_text(json.dumps({**item, "id": name}))
+    path = f"{url}/get?file=top.json"
+    found = StacSource(paths=(path,), assets=BANDS).list([path])
+    assert [each.name for each in found.entries] == ["a", "b", "c"]
+    assert [(each.name, "a loop" in each.reason) for each in found.unlisted] == [
+        ("more", True), ("more (2)", True),
+    ]  # fmt: skip
