@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -17,7 +18,7 @@ from segengine.mosaics import Mosaic
 from segengine.sources import _stac_absent
 from segengine.sources._files import is_url, is_web, unreadable
 from segengine.sources._mosaic import Order
-from segengine.sources._signed import signed
+from segengine.sources._signed import signed, unsigned
 from segengine.sources._stac_again import Again
 from segengine.sources._stac_items import Item, full_name, read_item
 from segengine.sources._stac_links import Reach
@@ -347,15 +348,12 @@ def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[st
     for item in items:
         group = groups.setdefault(item.name, {})
         other = group.setdefault(item.collection, item)
-        if other.digest != item.digest:
-            unlisted.append(
-                Unlisted(
-                    item.name,
-                    item.base,
-                    f"is there twice, and differs from what {public(other.base)} says; name one of them",
-                    "corrupt",
-                )
-            )
+        if other is item:
+            continue
+        if other.digest != item.digest or _files(other) != _files(item):
+            differs = "names other files than" if other.digest == item.digest else "differs from"
+            why = f"is there twice, and {differs} what {public(other.base)} says; name one of them"
+            unlisted.append(Unlisted(item.name, item.base, why, "corrupt"))
     for name, group in groups.items():
         for item in group.values():
             own = name if len(group) == 1 else full_name(item)
@@ -363,6 +361,12 @@ def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[st
                 unlisted.append(Unlisted(own, item.base, item.problem, "corrupt"))
             else:
                 yield own, item
+
+
+def _files(item: Item) -> list[str]:
+    """Where its assets lie: the same words in two folders may tell of two scenes."""
+    uris = (part.uri for part in item.parts)
+    return [unsigned(uri) if is_url(uri) else os.path.realpath(uri) for uri in uris]
 
 
 def _apart(unlisted: Iterable[Unlisted], entries: Iterable[Entry]) -> Iterator[Unlisted]:

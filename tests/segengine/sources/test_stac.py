@@ -237,6 +237,27 @@ def test_the_same_id_in_two_collections_is_two_scenes(tmp_path: Path) -> None:
     assert "is there twice, and differs" in reason
 
 
+def test_the_same_words_with_other_files_beside_them_are_told(tmp_path: Path) -> None:
+    text = json.dumps(make_item(tmp_path, "night", {"red": pixels(0)}).to_dict(False))
+    write_tiff(tmp_path / "other" / "red.tif", pixels(1))
+    for folder in ("night", "other"):
+        (tmp_path / folder / "item.json").write_text(text)
+    path = tmp_path / "*" / "item.json"
+    found = listed(path, assets=["red"])
+    assert list(found.layouts) == ["night"]
+    ((name, (kind, reason)),) = reasons(found).items()
+    assert (name, kind) == ("night (2)", "corrupt")
+    assert reason.startswith("is there twice, and names other files than what /")
+    # The same files are the same scene, wherever it is told of.
+    (tmp_path / "linked").symlink_to(tmp_path / "night")
+    assert not listed(tmp_path / "[ln]i*" / "item.json", assets=["red"]).unplaced
+    said = json.loads(text)
+    said["assets"]["red"]["href"] = str(tmp_path / "night" / "red.tif")
+    for folder in ("night", "other"):
+        (tmp_path / folder / "item.json").write_text(json.dumps(said))
+    assert not listed(path, assets=["red"]).unplaced
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
