@@ -131,7 +131,8 @@ class Search:
         except CorruptInputError as error:
             if not seen:
                 raise ValueError(f"{where}: {error}") from error
-            yield Unlisted("source.search", self.url, str(error), "corrupt")
+            # What its other pages would have listed has not vanished.
+            yield Unlisted("source.search", self.url, str(error), "corrupt", lists=True)
         except TransientInputError as error:
             # With a part of the items the others would count as gone.
             raise type(error)(f"{where}: {error}") from error

@@ -208,7 +208,8 @@ def _stem(uri: str) -> str:
 
 
 def _too_many(what: str) -> Unlisted:
-    return Unlisted("source.paths", "", f"name {what}, and no more are looked at", "corrupt")
+    said = f"name {what}, and no more are looked at"
+    return Unlisted("source.paths", "", said, "corrupt", lists=True)
 
 
 def _is_unknown(error: BaseException, document: _Document) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.staticfiles import StaticFiles
 from shapely.geometry import box, shape
 from stac_fastapi.api.app import StacApi
@@ -40,6 +40,8 @@ class State:
     """`same`: the first page again and again; `new`: pages that never end."""
     elsewhere: str = ""
     """Where the link to the next page leads, in place of this server."""
+    beyond: int = 0
+    """Status with which pages after the first are answered: their tokens have expired."""
     post: bool = True
     page: int = 1000
     """The most items in one answer."""
@@ -90,6 +92,8 @@ class MemoryClient(BaseCoreClient):  # type: ignore[misc]
         request: Request,
         body: Any,
     ) -> dict[str, Any]:
+        if token and self.state.beyond:
+            raise HTTPException(self.state.beyond)
         start = int(token or 0)
         size = min(limit, self.state.page)
         features = found[start : start + size]

@@ -133,6 +133,29 @@ def test_a_run_behind_a_url_is_verified(
         forget_sessions()
 
 
+@pytest.mark.parametrize("mosaic", [None, "newest"])
+def test_items_of_a_page_that_cannot_be_had_have_not_vanished(
+    mosaic: str | None, folder: Path
+) -> None:
+    state = State(page=1)
+    with serving(state, folder) as url:
+        for name in NAMES:
+            said = json.loads((folder / name / f"{name}.json").read_text())
+            said["assets"]["red"]["href"] = f"{url}/data/{name}/red.tif"
+            state.items.append({**said, "collection": "nights", "links": []})
+        spec = {"kind": "stac", "paths": [], "search": {"url": url}, "mosaic": mosaic}
+        before = scan(spec, {}, (), Cut(16, 32))
+        state.beyond = 404 if mosaic else 400
+        after = scan(spec, before.layouts, before.unplaced, Cut(16, 32))
+        forget_sessions()
+    assert [(each.name, each.kind) for each in after.unplaced] == [("source.search", "corrupt")]
+    assert after.held == set(NAMES[1:])
+    assert not after.vanished
+    assert not any(layout.gone.any() for layout in after.layouts.values())
+    members = [la.mosaic.members for la in after.layouts.values() if la.mosaic is not None]
+    assert [len(each) for each in members] == ([len(NAMES)] if mosaic else [])
+
+
 def _run_and_verify(source: dict[str, Any], tmp_path: Path) -> None:
     job = {
         "source": {"kind": "stac", "assets": ["red"], **source},
