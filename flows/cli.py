@@ -227,11 +227,14 @@ def _warn_of_inputs(place: str, written: Sequence[str]) -> None:
     from segengine.outputs import taken_up
     from segengine.reader import open_store
 
-    number, path = taken_up(open_store(place), written)
+    store = open_store(place)
+    number, path = taken_up(store, written)
     if number:
+        # Of documents it may tell that they are no scenes, or our own.
+        done = "" if store.job["source"]["kind"] == "stac" else " and would be segmented"
         say(
-            f"{number:,} of these files lie where the next run looks for inputs (source.paths: {path}) "
-            "and would be segmented; move them, or narrow that path"
+            f"{number:,} of these files lie where the next run looks for inputs (source.paths: {path})"
+            f"{done}; move them, or narrow that path"
         )
 
 

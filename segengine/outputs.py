@@ -29,7 +29,7 @@ from segengine.errors import JobError, SegengineError, StoreError
 from segengine.job import TruthSpec
 from segengine.measuring.paths import candidates, ids_of
 from segengine.reader import Store
-from segengine.sources.listing import is_input
+from segengine.sources.listing import is_input, is_named
 from segengine.store.blobs import LocalObjects
 from segengine.store.layouts import load_outside, load_unplaced
 
@@ -242,12 +242,25 @@ def placed(folder: Path, made: Path, *, overwrite: bool) -> None:
 
 def taken_up(store: Store, written: Iterable[str]) -> tuple[int, str]:
     """How many exported files the store's next run would find as inputs, and by which path."""
-    source = store.job["source"]
+    source, kind = store.job["source"], store.job["source"]["kind"]
+    files = [os.path.realpath(file) for file in written]
     for path in source["paths"]:
-        found = sum(is_input(os.path.realpath(file), path, source["kind"]) for file in written)
+        found = sum(_documents(files, path) if kind == "stac" else _inputs(files, path, kind))
         if found:
             return found, path
     return 0, ""
+
+
+def _inputs(files: Iterable[str], path: str, kind: str) -> Iterator[bool]:
+    return (is_input(file, path, kind) for file in files)
+
+
+def _documents(files: Iterable[str], path: str) -> Iterator[bool]:
+    """Which of them STAC's source would read, unless it is named a catalog or an item itself."""
+    from segengine.sources._stac_walk import looked_for
+
+    pattern = looked_for(path)
+    return (bool(pattern) and is_named(file, pattern) for file in files)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from segengine.export._targets import targets
 from segengine.outputs import Output, claimed
 from segengine.placing import Placing
 from segengine.reader import SceneStore, Store, open_store
+from segengine.sources._stac_walk import EXPORTED
 from segengine.stages.metrics_json import text
 from segengine.store.keys import INSTANCE_TABLE, scene_folder
 from segengine.urls import public
@@ -98,7 +99,7 @@ def _catalog(store: Store, items: Mapping[str, Path]) -> dict[str, Any]:
 
 def _description(store: Store) -> str:
     kind = store.job.get("segmenter", {}).get("kind", "a segmenter")
-    return f"Masks by segengine: {len(store.classes)} classes, labelled by {kind}"
+    return f"{EXPORTED} {len(store.classes)} classes, labelled by {kind}"
 
 
 def _link(rel: str, href: str, kind: str = "application/json") -> dict[str, str]:

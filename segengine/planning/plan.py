@@ -715,6 +715,7 @@ def _notices(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
         yield f"{inputs} outside source.area, without a place in the store"
+    yield from plan.scan.notices
     skipped = plan.scan.skipped
     if skipped:
         from segengine.sources.listing import counted

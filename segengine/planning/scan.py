@@ -53,6 +53,8 @@ class Scan:
     """Headers read."""
     dropped: frozenset[str] = frozenset()
     """Committed scenes that the job's new source options leave without a use."""
+    notices: tuple[str, ...] = ()
+    """What else the listing has to say, a line each."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files among the inputs that are none by their suffix, counted by it."""
     waiting: tuple[Unplaced, ...] = ()
@@ -199,6 +201,7 @@ def scanning(
             probed=len(todo),
             dropped=maps.dropped,
             skipped=listing.skipped,
+            notices=listing.notices,
             waiting=tuple(waiting),
             outside=maps.outside,
             vanished=maps.vanished,
@@ -221,6 +224,7 @@ def scanning(
         probed=len(todo),
         dropped=dropped,
         skipped=listing.skipped,
+        notices=listing.notices,
         waiting=tuple(waiting),
         outside=len(beyond),
         beyond=_sorted(beyond),

@@ -29,6 +29,8 @@ from segengine.urls import public
 _DEEPEST = 64
 _MOST_CATALOGS = 20_000
 _MOST_ITEMS = 2_000_000
+EXPORTED = "Masks by segengine:"
+"""How what is said of an exported catalog, and of each of its items, begins."""
 _CATALOGS = ("catalog.json", "collection.json")
 Read = Callable[[Mapping[str, Any], str], Item]
 """What is used of an item, and where it lies."""
@@ -45,6 +47,10 @@ class _Document:
     """Linked as an item."""
     order: int = 0
     """Which of the job's paths led here."""
+    found: str = ""
+    """The glob that it was found by: the job does not name it."""
+    stands_for: bool = False
+    """It is the catalog of a folder, whose other documents nobody looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Walk:
 
     reach: Reach
     read: Read
+    exported: list[str] = field(default_factory=list)
+    """uris of documents of our own exports, which lie among those that were looked for."""
     seen: set[str] = field(default_factory=set)
     catalogs: int = 0
     items: int = 0
@@ -68,9 +76,9 @@ class Walk:
     def run(self, paths: Sequence[str]) -> Iterator[Item | Unlisted]:
         """Items, and what is none by its name. Raises ValueError for a path that names nothing."""
         level = [
-            _Document(uri, order=order)
+            replace(document, order=order)
             for order, path in enumerate(paths)
-            for uri in _documents(path)
+            for document in _documents(path)
         ]
         while level:
             fresh = [each for each in level if self._is_fresh(each.uri)]
@@ -117,6 +125,10 @@ class Walk:
 
     def _of(self, found: dict[str, Any], document: _Document) -> _Page:
         kind = found.get("type")
+        if document.found and is_exported(found):
+            self.exported.append(document.uri)
+            others = _listed(document.found) if document.stands_for else []
+            return _Page(links=tuple(replace(each, order=document.order) for each in others))
         if kind == "Feature":
             return _Page((self.read(found, document.uri),))
         if kind == "FeatureCollection":
@@ -225,11 +237,11 @@ def _is_missing(error: BaseException, uri: str) -> bool:
 # Paths of a job
 
 
-def _documents(path: str) -> list[str]:
+def _documents(path: str) -> list[_Document]:
     """The documents that a path of a job names. Raises ValueError for one that names none."""
     path = path.removeprefix("file://")
     if is_url(path) and (is_web(path) or not path.endswith("/")) and "*" not in path:
-        return [path]
+        return [_Document(path)]
     if is_url(path) and "*" not in path:
         system, root = filesystem(path)
         try:
@@ -237,16 +249,55 @@ def _documents(path: str) -> list[str]:
             named = [f"{path}{name}" for name in _CATALOGS if system.exists(f"{folder}/{name}")]
         except Exception as error:
             raise open_failure(path, error) from error
-        return named[:1] or _listed(f"{path}**/*.json")
+        return _of_folder(named, f"{path}**/*.json")
     if os.path.isdir(path):
-        named = [os.path.join(path, n) for n in _CATALOGS if os.path.isfile(os.path.join(path, n))]
-        return named[:1] or _listed(os.path.join(_escaped(path), "**", "*.json"))
-    return [path] if os.path.exists(path) else _listed(path)
+        return _of_folder(_catalogs(path), _below(path))
+    return [_Document(path)] if os.path.exists(path) else _listed(path)
 
 
-def _listed(pattern: str) -> list[str]:
+def _catalogs(folder: str) -> list[str]:
+    """What stands for all documents of a local folder, at most one."""
+    paths = (os.path.join(folder, name) for name in _CATALOGS)
+    return [path for path in paths if os.path.isfile(path)][:1]
+
+
+def _of_folder(catalogs: Sequence[str], pattern: str) -> list[_Document]:
+    found = [_Document(each, found=pattern, stands_for=True) for each in catalogs[:1]]
+    return found or _listed(pattern)
+
+
+def _listed(pattern: str) -> list[_Document]:
     found = list_entries([pattern], "stac")
-    return [entry.uri for entry in found.entries]
+    return [_Document(entry.uri, found=pattern) for entry in found.entries]
+
+
+def _below(folder: str) -> str:
+    """The documents of a local folder without a catalog."""
+    return os.path.join(_escaped(folder), "**", "*.json")
+
+
+def looked_for(path: str) -> str:
+    """The glob by which a path of a job finds local documents; empty: it names one, or is elsewhere."""
+    path = path.removeprefix("file://")
+    if is_url(path) or not os.path.isdir(path):
+        return "" if is_url(path) or os.path.exists(path) else path
+    return _below(path) if all(map(_is_exported_at, _catalogs(path))) else ""
+
+
+def _is_exported_at(uri: str) -> bool:
+    try:
+        return is_exported(read_document(uri))
+    except (CorruptInputError, TransientInputError):
+        return False
+
+
+def is_exported(said: Mapping[str, Any]) -> bool:
+    """Whether a document is of the catalog that an export of ours writes: its assets are masks."""
+    about = said.get("properties") if said.get("type") == "Feature" else said
+    if not isinstance(about, Mapping):
+        return False
+    texts = (about.get("label:description"), about.get("description"))
+    return any(isinstance(each, str) and each.startswith(EXPORTED) for each in texts)
 
 
 def _escaped(path: str) -> str:

@@ -94,6 +94,8 @@ class Listing:
     """Files that the paths reach and that are no input by their suffix, counted by it."""
     doubt: str = ""
     """Which key of the `source` block is likely misspelt, and how: no input has what it names."""
+    notices: tuple[str, ...] = ()
+    """What else there is to say of what the paths name, a line each."""
 
     def kind_of(self, entry: Entry) -> str:
         """The source that reads an entry: images, raster, video, volume or zarr.

@@ -40,6 +40,7 @@ class _Assets(RasterSource):
 
 Entries = list[Entry]
 """`list` is a method's name below."""
+Texts = list[str]
 Input = TypeVar("Input", Entry, FrameRef)
 T = TypeVar("T")
 
@@ -84,7 +85,8 @@ class StacSource:
         Raises ValueError for a path that names nothing, TransientInputError where an API does not
         answer.
         """
-        found = list(self._items(paths))
+        exported: Texts = []
+        found = list(self._items(paths, exported))
         unlisted = [each for each in found if isinstance(each, Unlisted)]
         read = [each for each in found if isinstance(each, Item)]
         doubt = _stac_absent.doubt(self.assets, (item.lacks for item in read))
@@ -97,7 +99,9 @@ class StacSource:
                 entries.append(each)
             else:
                 unlisted.append(each)
-        return Listing(_sorted(entries), _sorted(_apart(unlisted, entries)), "stac", doubt=doubt)
+        unlisted = list(_sorted(_apart(unlisted, entries)))
+        notices = _passed_over(exported)
+        return Listing(_sorted(entries), tuple(unlisted), "stac", doubt=doubt, notices=notices)
 
     def first(
         self, paths: Sequence[str], most: int
@@ -170,12 +174,15 @@ class StacSource:
 
     # Listing
 
-    def _items(self, paths: Sequence[str]) -> Iterable[Item | Unlisted]:
+    def _items(
+        self, paths: Sequence[str], exported: Texts | None = None
+    ) -> Iterable[Item | Unlisted]:
+        """`exported` takes the uris of documents of our own exports, which are passed over."""
         search = None if self.search is None else Search.of(self.search)
         reach = Reach.of([*paths, *([search.url] if search else [])], self.trust)
         read = partial(read_item, assets=self.assets, reach=reach)
         if search is None:
-            return Walk(reach, read).run(paths)
+            return Walk(reach, read, [] if exported is None else exported).run(paths)
         return search.run(read, self.trust)
 
     def _entry(self, named: tuple[str, Item], mark: Callable[[str], str]) -> Entry | Unlisted:
@@ -361,6 +368,17 @@ def _named(items: Iterable[Item], unlisted: list[Unlisted]) -> Iterator[tuple[st
                 unlisted.append(Unlisted(own, item.base, item.problem, "corrupt"))
             else:
                 yield own, item
+
+
+def _passed_over(exported: Sequence[str]) -> tuple[str, ...]:
+    if not exported:
+        return ()
+    count = len(exported)
+    documents = "1 STAC document" if count == 1 else f"{count:,} STAC documents"
+    return (
+        f"source.paths: {documents} of an export of segengine ({public(min(exported))}) left out, whose "
+        "assets are masks; move them, or name their catalog.json where masks are meant",
+    )
 
 
 def _files(item: Item) -> list[str]:

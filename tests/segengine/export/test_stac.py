@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +21,9 @@ from rasterio.warp import transform_bounds
 from segengine.errors import JobError
 from segengine.export._footprint import _box
 from segengine.export.stac import EXTENSIONS, _sources, _times, export
+from segengine.outputs import taken_up
+from segengine.sources.stac import StacSource
+from tests.segengine.sources.stac_scenes import make_item, pixels, save
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SCHEMAS = Path(__file__).parents[1] / "fixtures/schemas/stac"
@@ -105,6 +109,40 @@ def test_an_item_a_scene_and_every_link_leads_to_a_file(catalog: Any, items: Any
         for asset in item.get_assets().values():
             assert not Path(asset.href).is_absolute()
             assert unquote(asset.get_absolute_href()) in found
+
+
+@pytest.mark.parametrize("own", ["items", "catalog", "none"])
+def test_an_export_is_no_input_of_who_looks_where_it_lies(
+    own: str, catalog: Any, items: Any, tmp_path: Path
+) -> None:
+    """Masks would be segmented in place of scenes, under the names of these."""
+    _, folder, _ = catalog
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    (inputs / "a").symlink_to(folder)
+    if own != "none":
+        item = make_item(inputs, "photo", {"red": pixels(1)})
+        if own == "catalog":
+            save(inputs, item)
+        else:
+            item.save_object(dest_href=str(inputs / "photo" / "photo.json"))
+    if (
+        own == "items"
+    ):  # one in the folder itself: what stands in it for all others is none of theirs
+        (inputs / "catalog.json").write_text((folder / "catalog.json").read_text())
+    found = StacSource(paths=(str(inputs),)).list([str(inputs)])
+    assert [each.name for each in found.entries] == ([] if own == "none" else ["photo"])
+    assert not found.unlisted
+    count = {"items": len(items) + 2, "catalog": 0, "none": len(items) + 1}[own]
+    assert [line.split(" of an export")[0] for line in found.notices] == (
+        [f"source.paths: {count} STAC documents"] if count else []
+    )
+    files = [str(inputs / "a" / "items" / "photo.json"), str(inputs / "a" / "masks" / "photo.tif")]
+    (inputs / "a").unlink()
+    store: Any = SimpleNamespace(job={"source": {"kind": "stac", "paths": [str(inputs)]}})
+    assert taken_up(store, files) == ((1, str(inputs)) if count else (0, ""))
+    named = str(folder / "catalog.json")
+    assert len(StacSource(paths=(named,)).list([named]).unlisted) < len(items)
 
 
 def test_footprint_and_projection_are_rasterios(catalog: Any, items: Any) -> None:
