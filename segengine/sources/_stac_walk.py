@@ -120,7 +120,8 @@ class Walk:
                 raise ValueError(message) from error
             if _is_unknown(error, document):
                 raise type(error)(f"{shown(document.uri)}: {error}") from error
-            lists = bool(document.above) and not document.item
+            # A list of others: what the job names by itself, too.
+            lists = not document.item and (not document.found or document.stands_for)
             return _Page((_unlisted(document.uri, error)._replace(lists=lists),))
 
     def _of(self, found: dict[str, Any], document: _Document) -> _Page:

@@ -79,9 +79,13 @@ def test_what_could_not_be_looked_at_as_the_source_changed_is_laid_out_anew_late
 
 
 @pytest.mark.parametrize("mosaic", [{}, {"mosaic": "newest"}])
-@pytest.mark.parametrize("said", ["{", "<html>", '{"type": "Collection"}'])
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [("collection", "{"), ("collection", "<html>"), ("collection", '{"type": "Collection"}'),
+     ("catalog", "{")],
+)  # fmt: skip
 def test_items_of_a_catalog_that_cannot_be_read_have_not_vanished(
-    said: str, mosaic: dict[str, str], bench: Any
+    broken: str, said: str, mosaic: dict[str, str], bench: Any
 ) -> None:
     items = [make_item(bench.inputs, name, {"red": pixels(i)}, i) for i, name in enumerate("ab")]
     save(bench.inputs, *items)
@@ -89,12 +93,12 @@ def test_items_of_a_catalog_that_cannot_be_read_have_not_vanished(
     job = bench.job({"kind": "threshold", "method": "otsu"}, source=source | mosaic)
     segengine.run(job)
     before = bench.tree()
-    collection = bench.inputs / "collection.json"
+    collection = bench.inputs / f"{broken}.json"
     text = collection.read_text()
     collection.write_text(said)
     for _ in range(2):
         found = segengine.run(job)
-        assert [(each.name, each.kind) for each in found.failed] == [("collection", "corrupt")]
+        assert [(each.name, each.kind) for each in found.failed] == [(broken, "corrupt")]
         assert found.computed == 0
         assert not any("vanished" in line for line in found.messages)
         assert bench.tree() == before
