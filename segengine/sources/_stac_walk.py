@@ -136,10 +136,33 @@ class Walk:
             features = found.get("features")
             if not isinstance(features, list):
                 raise CorruptInputError("is a list of items without items")
-            return _Page(tuple(read_one(each, document.uri, self.read) for each in features))
+            items = tuple(read_one(each, document.uri, self.read) for each in features)
+            return self._pages(found, document, items)
         if kind in ("Catalog", "Collection") or (kind is None and "stac_version" in found):
             return self._catalog(found, document)
         raise CorruptInputError("is no STAC item, catalog or collection")
+
+    def _pages(
+        self, found: Mapping[str, Any], document: _Document, items: tuple[Item | Unlisted, ...]
+    ) -> _Page:
+        """A list of items, and the next page of it where a server sends it in pages.
+
+        Where nobody can tell what that holds, nothing of it has vanished.
+        """
+        links = found.get("links")
+        links = links if isinstance(links, list) and is_url(document.uri) and items else []
+        links = [each for each in links if isinstance(each, Mapping) and each.get("rel") == "next"]
+        if not links:
+            return _Page(items)
+        try:
+            if str(links[0].get("method", "GET")).upper() != "GET":
+                raise CorruptInputError("goes on with a page that only source.search asks for")
+            uri = resolved(links[0].get("href"), document.uri)
+            self.reach.require_document(uri, document.uri)
+        except CorruptInputError as error:
+            return _Page((*items, _unlisted(document.uri, error)._replace(lists=True)))
+        above = document.above or (document.uri,)
+        return _Page(items, (_Document(uri, above, order=document.order),))
 
     def _catalog(self, found: Mapping[str, Any], document: _Document) -> _Page:
         links = found.get("links")

@@ -114,3 +114,31 @@ def test_documents_that_differ_by_query_are_each_read(served: tuple[State, Path,
     assert [(each.name, "a loop" in each.reason) for each in found.unlisted] == [
         ("more", True), ("more (2)", True),
     ]  # fmt: skip
+
+
+def test_a_list_that_is_sent_in_pages_is_read_to_its_end(
+    served: tuple[State, Path, str],
+) -> None:
+    _, folder, url = served
+    said = json.loads((folder / "item.json").read_text())
+
+    def page(name: str, **link: str) -> None:
+        links = [{"rel": "next", **link}] if link else []
+        held = [{**said, "id": name}]
+        about = {"type": "FeatureCollection", "features": held, "links": links}
+        (folder / f"{name}.json").write_text(json.dumps(about))
+
+    page("p0", href="get?file=p1.json&token=1")
+    page("p1", href="get?file=p2.json")
+    page("p2", href="get?file=p0.json")  # back to the first: read once
+    path = f"{url}/get?file=p0.json"
+    found = StacSource(paths=(path,), assets=BANDS).list([path])
+    assert [each.name for each in found.entries] == ["p0", "p1", "p2"]
+    assert not found.unlisted
+    page("p1", href="get?file=p2.json", method="POST")
+    found = StacSource(paths=(path,), assets=BANDS).list([path])
+    assert [each.name for each in found.entries] == ["p0", "p1"]
+    assert [each.lists for each in found.unlisted] == [True]
+    page("p1", href="get?file=gone.json")
+    found = StacSource(paths=(path,), assets=BANDS).list([path])
+    assert [each.lists for each in found.unlisted] == [True]
