@@ -308,7 +308,7 @@ def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
     """Raise RuntimeError where a frame's file is not the one that was segmented."""
     source = reader(kind, job.source_options())
     alone = (own for r in frames for own in _apart(r))
-    for ref in {(r.uri, r.parts): r for r in alone}.values():
+    for ref in {(r.uri, r.parts, r.fingerprint): r for r in alone}.values():
         if ref.pruned:
             continue  # nothing of it is read, here and there
         if ref.gone:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from segengine.commands.verify import _check_inputs
 from segengine.planning.layout import Cut
 from segengine.planning.scan import scan
 from segengine.sources.stac import StacSource
@@ -142,3 +144,24 @@ def test_a_list_that_is_sent_in_pages_is_read_to_its_end(
     page("p1", href="get?file=gone.json")
     found = StacSource(paths=(path,), assets=BANDS).list([path])
     assert [each.lists for each in found.unlisted] == [True]
+
+
+def test_verify_looks_at_each_of_items_that_differ_by_query(
+    served: tuple[State, Path, str],
+) -> None:
+    _, folder, url = served
+    said = json.loads((folder / "item.json").read_text())
+    features = []
+    for name in "xy":
+        links = [{"rel": "self", "href": f"{url}/get?file={name}.json"}]
+        features.append({**said, "id": name, "links": links})
+    listed = {"type": "FeatureCollection", "features": features}
+    (folder / "list.json").write_text(json.dumps(listed))
+    spec = {"kind": "stac", "paths": [f"{url}/list.json"], "assets": list(BANDS)}
+    layouts = scan(spec, {}, (), Cut(16, 32)).layouts
+    x, y = (layouts[name].public.frame(0) for name in "xy")
+    assert (x.uri, x.parts) == (y.uri, y.parts)
+    job: Any = SimpleNamespace(source_options=lambda: spec)
+    _check_inputs([x, y], "stac", job)
+    with pytest.raises(RuntimeError, match="x: the input has changed"):
+        _check_inputs([replace(x, fingerprint="other"), y], "stac", job)
