@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -167,13 +167,14 @@ def _files(given: Sequence[str], places: Sequence[str]) -> _Inputs:
             skipped = (f"; {others} left out" if left else "") + skipped
             return _Inputs([kind], [alike.path], layouts, said, skipped, bands=alike.bands)
         alike = alike if layouts else None
-    scan = _looked_at(kind, files[kind][:LOOKED_AT])
-    if not scan.layouts:
-        reason = scan.unplaced[0].reason if scan.unplaced else "nothing can be read"
+    scans = list(_looked_at(kind, files[kind][:LOOKED_AT]))
+    layouts = [layout for scan in scans for layout in scan.layouts.values()]
+    if not layouts:
+        reasons = [each.reason for scan in scans for each in scan.unplaced]
         raise JobError(
-            f"{_called(given)}: none of the first {LOOKED_AT} files can be read: {reason}"
+            f"{_called(given)}: none of the first {LOOKED_AT} files can be read: "
+            f"{reasons[0] if reasons else 'nothing can be read'}"
         )
-    layouts = list(scan.layouts.values())
     return _Inputs(kinds, places, layouts, many, skipped, alike=alike)
 
 
@@ -181,8 +182,8 @@ def _of_several_files(alike: BandFiles) -> Iterator[Layout]:
     """Of the first scenes that are what their files' names say: one band a file, of the same ground."""
     seen = 0
     for files in alike.scenes:
-        scan = _looked_at("raster", list(files.values()))
-        layouts = list(scan.layouts.values())
+        scans = _looked_at("raster", list(files.values()))
+        layouts = [layout for scan in scans for layout in scan.layouts.values()]
         if len(layouts) < 2 or any(la.bands > 1 or la.shape[0] > 1 for la in layouts):
             return
         if not _same_ground([layout.placing for layout in layouts]):
@@ -213,10 +214,21 @@ def _name(place: str) -> str:
     return name or "segengine"
 
 
-def _looked_at(kind: str, files: list[str]) -> Scan:
-    """What the headers of some files of a kind say."""
-    source = {**SourceSpec(kind=kind, paths=files).model_dump(), "trust": False}
-    return result_of(scanning(source, {}, (), Cut(512, 2048)))
+def _looked_at(kind: str, files: Sequence[str]) -> Iterator[Scan]:
+    """What the headers of some files of a kind say.
+
+    A file that is named by its own path is called by its name alone, so that files of one name, which
+    lie in several folders, are looked at in turn.
+    """
+    seen = Counter[str]()
+    turns: dict[int, list[str]] = defaultdict(list)
+    for file in files:
+        name = file.rpartition("/")[2]
+        turns[seen[name]].append(file)
+        seen[name] += 1
+    for paths in turns.values():
+        source = {**SourceSpec(kind=kind, paths=paths).model_dump(), "trust": False}
+        yield result_of(scanning(source, {}, (), Cut(512, 2048)))
 
 
 def _overlap(places: Sequence[Placing]) -> bool:

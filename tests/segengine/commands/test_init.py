@@ -103,6 +103,25 @@ def test_what_it_writes_runs(
     assert segengine.run(load_job("jobs/first.yaml")).computed == 0
 
 
+def test_files_of_one_name_in_several_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("T1", "T2", "T3"):
+        bands(tmp_path / "in" / name, "img.tif")
+        (tmp_path / "ph" / name).mkdir(parents=True)
+        gray(tmp_path / "ph" / name)
+    (tmp_path / "ph/T1/g.png").write_bytes(b"no picture")
+    for path, kind, overlap in (("in", "raster", True), ("ph", "images", False)):
+        (tmp_path / "job.yaml").unlink(missing_ok=True)
+        said = init(path).lines()[0]
+        assert f"3 {kind.removesuffix('s')}s at {path}, the first with 1 band of" in said
+        assert ("some overlap" in said) == overlap
+        assert source() == {"kind": kind, "paths": [path]}
+    summary = segengine.run(load_job("job.yaml"))
+    assert (summary.frames, summary.exit_code) == (3, 3)
+
+
 def test_every_key_is_explained(tmp_path: Path) -> None:
     photos(tmp_path)
     init(str(tmp_path), str(tmp_path / "job.yaml"))
