@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from segengine.areas.features import read_geojson
 from segengine.areas.olofsson import Estimate, Z, estimate
 from segengine.areas.points import Point, distinct, points_of
+from segengine.areas.sited import Sites, unlike
 from segengine.areas.strata import Strata, left_out
 from segengine.errors import JobError
 from segengine.outputs import claimed
 from segengine.reader import Store, open_store
 from segengine.report.areas import areas_page
+from segengine.sources._files import is_url
+from segengine.urls import public
 
 SHOWN = 60
 """Points that the map calls otherwise, shown on the page."""
@@ -100,32 +104,44 @@ def area(
     another place for it. `overwrite`: also a file that no command wrote. Raises JobError, StoreError.
     """
     store = open_store(store_path)
+    path = Path(page if page is not None else _beside(points))
     document, features = read_geojson(points)
+    points = public(points)
     every = list(points_of(points, features, store.classes))
-    found = distinct(points, every, store.classes)
-    labelled = [point for point in found if point.label is not None]
-    if not labelled:
+    if all(point.label is None for point in every):
         raise JobError(f"{points}: no point has a label yet; fill in the property `label`")
     strata = Strata.of(store)
+    sites = Sites.of(every, strata, document)
+    found = distinct(points, every, store.classes, sites.pixels)
+    labelled = [point for point in found if point.label is not None]
+    empty = len(features) - len(every)
     mapped = np.array(strata.areas)
     again = len(every) - len(found)
-    notices = list(_notices(strata, again, len(found) - len(labelled), len(labelled)))
+    unlabelled = len(found) - len(labelled) + empty
+    notices = list(_notices(strata, again, unlabelled, len(labelled)))
     drawn = _drawn(points, document, store.classes)
-    if drawn is not None and not np.allclose(drawn, mapped, rtol=1e-9):
+    changed = drawn is not None and not np.allclose(drawn, mapped, rtol=1e-9)
+    if drawn is not None and changed:
         notices.append(
             "the map has changed since the points were drawn; this is of the map as it was"
         )
         mapped = drawn
+    notices += _misplaced(points, store, found, every, sites, changed=changed)
     counts = np.zeros((len(store.classes),) * 2, np.int64)
     for point in labelled:
         counts[point.stratum, point.label] += 1
     _check(points, store, counts, mapped)
-    path = Path(page if page is not None else Path(points).with_suffix(".html"))
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--page: {path} ends in neither .html nor .htm")
     output = claimed(store, os.fspath(path.parent), [path], overwrite=overwrite)
     report = _report(
-        store, estimate(counts, mapped), counts, mapped, len(found), os.fspath(path), notices
+        store,
+        estimate(counts, mapped),
+        counts,
+        mapped,
+        len(found) + empty,
+        os.fspath(path),
+        notices,
     )
     with output.replacing(path) as partial:
         partial.write_text(_page(report, store, labelled, points, path), encoding="utf-8")
@@ -134,6 +150,17 @@ def area(
 
 
 # -------------------------------------------------------------------------------------------- points
+
+
+def _beside(points: str) -> Path:
+    """The page of points: beside them, or of a URL in the working directory."""
+    local = points.removeprefix("file://")
+    if not is_url(local):
+        return Path(local).with_suffix(".html")
+    name = Path(unquote(public(points).rpartition("/")[2])).name
+    if "\0" in name or not Path(name).stem.strip("."):
+        raise JobError(f"{public(points)}: names no file; say where the page goes with --page FILE")
+    return Path(name).with_suffix(".html")
 
 
 def _drawn(
@@ -150,6 +177,40 @@ def _drawn(
     ):
         raise JobError(f"{path}: its member `segengine.areas` is not of the classes of this store")
     return np.array(values, np.float64)
+
+
+def _misplaced(
+    path: str,
+    store: Store,
+    found: Sequence[Point],
+    every: Sequence[Point],
+    sites: Sites,
+    *,
+    changed: bool,
+) -> Iterator[str]:
+    """What of the points is not as the map has it; JobError where they cannot have been drawn from it."""
+    if sites.away:
+        (point, why), count = sites.away[0], len(sites.away)
+        more = f" (and {count - 1:,} more such points)" if count > 1 else ""
+        if not changed:
+            raise JobError(
+                f"{path}: point {point.number} is not of this map: {why}{more}; name the store that the "
+                "points were drawn from"
+            )
+        yield f"point {point.number} is not on the map as it is: {why}{more}"
+    pixels = {point.number: own for point, own in zip(every, sites.pixels, strict=True)}
+    other = unlike(store, found, pixels)
+    if other:
+        point, label = other[0]
+        there = repr(store.classes[label]) if label < len(store.classes) else "nothing"
+        count = len(other)
+        what = "1 point is" if count == 1 else f"{count:,} points are"
+        first = ":" if count == 1 else ", the first"
+        yield (
+            f"{what} of another stratum than the map has there{first} point {point.number}, of "
+            f"{store.classes[point.stratum]!r} where the map has {there}; are they of another map, or "
+            "were lines mixed up?"
+        )
 
 
 def _notices(strata: Strata, again: int, unlabelled: int, labelled: int) -> Iterator[str]:
@@ -309,8 +370,6 @@ def _picture(point: Point, points: Path) -> str:
     ours = re.fullmatch(r"[^/\\]+-pictures/\d+\.png", named)
     if ours is None or not (points.parent / named).is_file():
         return ""
-    from urllib.parse import quote
-
     return quote(named)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from pyproj import Transformer
 
 import segengine
 from segengine.areas.olofsson import allocated, estimate
+from segengine.areas.points import distinct, points_of
 from segengine.areas.strata import Strata
 from segengine.commands.area import area
 from segengine.commands.sample import sample
@@ -139,7 +144,7 @@ def test_the_page_shows_figures_and_what_differs(example: str, tmp_path: Path) -
     first["label"] = "cluster 0" if first["stratum"] != "cluster 0" else "cluster 1"
     second = document["features"][1]["properties"]
     second["label"], second["picture"] = first["label"], "../../../etc/passwd"
-    second["scene"] = "<script>alert(1)</script>"
+    second["frame"] = "<script>alert(1)</script>"
     path.write_text(json.dumps(document))
     report = area(example, str(path))
     page = Path(report.page)
@@ -192,9 +197,25 @@ def put_points(path: Path, document: Any) -> str:
     return str(path)
 
 
-def placed(feature: Any, row: int, **properties: Any) -> Any:
-    """A point of a pixel, as `sample` says it."""
-    own = {"scene": "a", "frame": 0, "row": row, "column": 5, **feature["properties"], **properties}
+STARTS = dict(zip(NAMES, (0, 800, 1400, 14_200), strict=True))
+"""The first pixel of each class in the example's map, along its rows of 200."""
+PIXEL = ("scene", "frame", "row", "column")
+
+
+def placed(feature: Any, number: int, **properties: Any) -> Any:
+    """A point of one of its stratum's pixels, as `sample` says it."""
+    row, column = divmod(STARTS[feature["properties"]["stratum"]] + number, 200)
+    own = {"scene": "a", "frame": 0, "row": row, "column": column}
+    to = Transformer.from_crs("EPSG:6933", "OGC:CRS84", always_xy=True).transform
+    at = to(30 * (column + 0.5), 4e6 - 30 * (row + 0.5))
+    geometry = {"type": "Point", "coordinates": [round(value, 9) for value in at]}
+    own = {**own, **feature["properties"], **properties}
+    return {**feature, "properties": own, "geometry": geometry}
+
+
+def without(feature: Any, *keys: str) -> Any:
+    """A point without some of its properties."""
+    own = {key: value for key, value in feature["properties"].items() if key not in keys}
     return {**feature, "properties": own}
 
 
@@ -207,7 +228,7 @@ def test_a_place_counts_once_however_often_it_is_there(
         if by == "pixel":
             document["features"][i] = placed(feature, i)
         elif by == "coordinates":
-            feature["geometry"]["coordinates"] = [11 + i / 1e6, 48.0]
+            document["features"][i] = without(placed(feature, i), *PIXEL)
         else:
             feature["id"] = i + 1
     whole = area(example, put_points(tmp_path / "p.geojson", document)).as_json()
@@ -240,9 +261,149 @@ def test_a_place_that_contradicts_itself_is_one_line(
     path = put_points(tmp_path / "p.geojson", document)
     with pytest.raises(JobError, match=f"points 2 and 17 are one place, and their {said}; keep"):
         area(example, path)
-    document["features"][-1]["properties"]["frame"] = 1  # another picture of the same ground
+    document["features"][-1]["properties"]["column"] += 30  # another pixel of it
     put_points(tmp_path / "p.geojson", document)
     assert area(example, path).points == 17
+
+
+def as_text(feature: Any) -> Any:
+    own = {key: str(feature["properties"][key]) for key in ("frame", "row", "column")}
+    return {**feature, "properties": {**feature["properties"], **own}}
+
+
+def short(feature: Any) -> Any:
+    """As a program writes it that knows seven decimals, and no columns of ours."""
+    at = [round(value, 7) for value in feature["geometry"]["coordinates"]]
+    found: Any = without(feature, *PIXEL)
+    return {**found, "geometry": {"type": "Point", "coordinates": at}}
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [as_text, short, lambda one: without(one, "frame"), lambda one: without(one, *PIXEL)],
+    ids=["text", "short", "no frame", "no pixel"],
+)
+def test_a_copy_of_a_point_is_known_however_it_is_written(
+    example: str, tmp_path: Path, copied: Any
+) -> None:
+    document = json.loads(json.dumps(ONE))
+    document["features"] = [placed(each, i) for i, each in enumerate(document["features"])]
+    document["features"] += [copied(each) for each in document["features"]]
+    found = area(example, put_points(tmp_path / "p.geojson", document))
+    assert (found.points, len(found.notices)) == (16, 1)
+    assert found.notices[0].startswith("16 points are there again")
+    document["features"] = list(map(short, document["features"][:16])) + document["features"][16:]
+    found = area(example, put_points(tmp_path / "p.geojson", document))
+    assert found.points == 16
+
+
+def test_two_points_of_one_place_have_a_copy_each(tmp_path: Path) -> None:
+    """Two scenes of the same ground, with points that differ, and copies without the pixels."""
+    both = [
+        {"properties": {"stratum": "a", "label": label, "scene": scene, "frame": 0, "row": 1, "column": 1}}
+        for scene, label in (("s", "a"), ("t", "b"))
+    ]  # fmt: skip
+    for each in both:
+        each["geometry"] = {"type": "Point", "coordinates": [5, 5]}
+    features = [*both, *(without(each, *PIXEL) for each in both)]
+    every = list(points_of("p", features, ("a", "b")))
+    pixels = [("s",), ("t",), ("s", "t"), ("s", "t")]
+    assert [point.number for point in distinct("p", every, ("a", "b"), pixels)] == [1, 2]
+
+
+def ours(**properties: Any) -> Any:
+    document = json.loads(json.dumps(ONE))
+    document["features"] = [placed(each, i) for i, each in enumerate(document["features"])]
+    document["features"][1]["properties"].update(properties)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"scene": "b"}, "its scene 'b' is none of the map"),
+        ({"row": 200}, "frame 0, row 200, column 1 is beyond scene 'a'"),
+        ({"row": "-1"}, "frame 0, row -1, column 1 is beyond scene 'a'"),
+        ({"frame": 1}, "frame 1, row 0, column 1 is beyond scene 'a'"),
+        (
+            {"frame": None, "column": 10**30},
+            "row 0, column 1000000000000000000000000000000 is beyond",
+        ),
+        ({"row": None}, "11, 48 is in no scene of the map"),
+    ],
+)
+def test_points_that_cannot_be_of_the_map_are_one_line(
+    example: str, tmp_path: Path, properties: Any, said: str
+) -> None:
+    document = ours(**properties)
+    document["features"][1]["geometry"]["coordinates"] = [11, 48]
+    path = put_points(tmp_path / "p.geojson", document)
+    with pytest.raises(JobError, match=f"point 2 is not of this map: {said}") as caught:
+        area(example, path)
+    assert "\n" not in str(caught.value)
+    document["segengine"] = {"areas": dict.fromkeys(NAMES, 1e6)}  # drawn from the map as it was
+    found = area(example, put_points(tmp_path / "p.geojson", document)).notices
+    assert "the map has changed" in found[0]
+    assert found[1].startswith(f"point 2 is not on the map as it is: {said}")
+
+
+@pytest.mark.parametrize("known", ["pixel", "coordinates"])
+def test_strata_that_are_not_the_maps_are_told(example: str, tmp_path: Path, known: str) -> None:
+    document = ours()
+    if known == "coordinates":
+        document["features"] = [without(each, *PIXEL) for each in document["features"]]
+    path = put_points(tmp_path / "p.geojson", document)
+    assert not area(example, path).notices
+    for i, name in ((3, "cluster 1"), (5, "cluster 0")):
+        document["features"][i]["properties"]["stratum"] = name
+    put_points(tmp_path / "p.geojson", document)
+    assert area(example, path).notices == (
+        "2 points are of another stratum than the map has there, the first point 4, of 'cluster 1' where "
+        "the map has 'cluster 0'; are they of another map, or were lines mixed up?",
+    )
+
+
+def test_coordinates_are_those_of_the_crs_that_the_file_names(example: str, tmp_path: Path) -> None:
+    document = ours()
+    document["crs"] = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::6933"}}
+    for i, feature in enumerate(document["features"]):
+        row, column = (feature["properties"][key] for key in ("row", "column"))
+        at = [30 * (column + 0.5), 4e6 - 30 * (row + 0.5)]
+        document["features"][i] = without(feature, *PIXEL)
+        document["features"][i]["geometry"]["coordinates"] = at
+    assert not area(example, put_points(tmp_path / "p.geojson", document)).notices
+
+
+def test_what_a_table_adds_is_no_label(example: str, tmp_path: Path) -> None:
+    document = ours(label=" cluster 0\t")
+    empty: dict[str, Any] = {"type": "Feature", "properties": None, "geometry": None}
+    document["features"] += [
+        empty,
+        {**empty, "properties": dict.fromkeys(("stratum", "label", "row"))},
+    ]
+    found = area(example, put_points(tmp_path / "p.geojson", document))
+    assert (found.points, found.unlabelled, len(found.notices)) == (16, 2, 1)
+    assert found.confusion["cluster 0"]["cluster 0"] == 3
+
+
+def test_the_page_of_points_behind_a_url(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    put_points(tmp_path / "in/p q.geojson", ours(label="cluster 1"))
+    served = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = area(example, f"{url}/p%20q.geojson?sig=secret")
+        with pytest.raises(JobError, match="names no file; say where the page goes with --page"):
+            area(example, f"{url}/?sig=secret")
+        server.shutdown()
+    assert found.page == "p q.html"
+    assert "secret" not in (tmp_path / "p q.html").read_text()
+    local = tmp_path / "in/p q.geojson"
+    assert area(example, f"file://{local}").page == str(local.with_suffix(".html"))
 
 
 @pytest.mark.parametrize("blank", ["", " "])
