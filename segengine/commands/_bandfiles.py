@@ -2,6 +2,8 @@
 
     in/T1_B02.tif  in/T1_B03.tif  in/T1_TCI.tif  in/T2_B02.tif  in/T2_B03.tif
     -> in/{scene}_{band}.tif, of the bands B02 and B03: scenes T1 and T2
+    in/red_T1.tif  in/nir_T1.tif  in/red_T2.tif  in/nir_T2.tif
+    -> in/{band}_{scene}.tif
 
 Names alone are a guess: whether the files of a scene show the same ground is for the headers to say.
 """
@@ -19,10 +21,14 @@ from segengine.sources.listing import list_entries
 _COLOURS = ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "swir", "lwir", "thermal",
             "cirrus", "pan", "vv", "vh", "hh", "hv")  # fmt: skip
 _BAND = re.compile(
-    r"(?<![A-Za-z0-9])(?:B[0-9]{1,2}A?|band[-_ ]?[0-9]{1,2}[A-Z]?"
+    r"(?<![A-Za-z0-9])(?:(?:S[RT]_)?B[0-9]{1,2}A?|band[-_ ]?[0-9]{1,2}[A-Z]?"
     rf"|(?:{'|'.join(_COLOURS)})[0-9]{{0,2}})(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
+_BESIDE = re.compile(r"(?<![A-Za-z0-9])(?:QA|ST|AOT|WVP|SCL|TCI|VAA|VZA|SAA|SZA)(?![A-Za-z0-9])")
+"""What products hold beside bands: quality, angles, temperatures and what these were made from."""
+_SCENE = re.compile(r"(?P<mark>[-_. ]+)(?P<scene>.+?)(?P<rest>(?:[-_][0-9]{1,3}m)?\.[A-Za-z0-9]+)")
+"""What follows a band that a name begins with."""
 _GLOB = re.compile(r"([*?\[])")
 
 
@@ -56,24 +62,26 @@ class _Name:
 def band_files(uris: Sequence[str]) -> BandFiles | None:
     """How files are named of which most have a band in their names; None: they are no such scenes."""
     groups: dict[_Name, dict[str, str]] = {}
-    told = 0
+    told = beside = 0
     for uri in uris:
         folder, _, name = uri.rpartition("/")
         found = list(_BAND.finditer(name))
-        if not found or "?" in name:
+        if not found or "?" in name or found[-1][0].startswith("ST_"):  # temperatures
+            beside += _BESIDE.search(name) is not None
             continue
         told += 1
         band = found[-1]
         key = _Name(folder, name[: band.start()], name[band.end() :])
         groups.setdefault(key, {})[band[0]] = uri
     groups = {key: files for key, files in groups.items() if len(files) > 1}
-    if not groups or 2 * told < len(uris):
+    if not groups or 2 * told < len(uris) - beside:
         return None
+    ends = _scenes_last(list(groups)) or {key: key.after for key in groups}
     # one resolution of several: scenes lie in each of them
-    suffixes = Counter(key.after for key in groups)
+    suffixes = Counter(ends.values())
     suffix = min(suffixes, key=lambda each: (-suffixes[each], each))
-    groups = {key: files for key, files in groups.items() if key.after == suffix}
-    pattern = _pattern(list(groups))
+    groups = {key: files for key, files in groups.items() if ends[key] == suffix}
+    pattern = _pattern(list(groups), suffix)
     counts = Counter(band for files in groups.values() for band in files)
     bands = sorted((b for b, count in counts.items() if 2 * count >= len(groups)), key=_in_order)
     if pattern is None or len(bands) < 2:
@@ -92,9 +100,30 @@ def band_files(uris: Sequence[str]) -> BandFiles | None:
     return BandFiles(pattern, tuple(bands), scenes, exact=mine == set(found_files))
 
 
-def _pattern(names: Sequence[_Name]) -> str | None:
+def _scenes_last(names: Sequence[_Name]) -> dict[_Name, str] | None:
+    """Where names begin with their band and end with their scene, as red_S0.tif: what is left of each,
+    with `{scene}`; None: they are not like that.
+
+    What several folders have alike, as in T1/B02_10m.tif and T2/B02_10m.tif, tells no scene.
+    """
+    found = {name: _SCENE.fullmatch(name.after) for name in names if not name.before}
+    matches = {name: match for name, match in found.items() if match is not None}
+    scenes = Counter(name.after for name in names)
+    if len(matches) < max(2, len(names)) or max(scenes.values()) > 1:
+        return None
+    if len({match["scene"] for match in matches.values()}) < 2:
+        return None
+    return {
+        name: f"{_escaped(match['mark'])}{{scene}}{_escaped(match['rest'])}"
+        for name, match in matches.items()
+    }
+
+
+def _pattern(names: Sequence[_Name], suffix: str) -> str | None:
     """A path with {scene} and {band} that finds these; None: there is none."""
-    suffix = _escaped(names[0].after)
+    if suffix != names[0].after:  # red_S0.tif
+        return f"{_common([name.folder for name in names])}/{{band}}{suffix}"
+    suffix = _escaped(suffix)
     if all(not name.before for name in names):  # T1/B02.tif
         parents = [name.folder.rpartition("/")[0] for name in names]
         return f"{_common(parents)}/{{scene}}/{{band}}{suffix}"

@@ -99,8 +99,11 @@ def init(path: str | Sequence[str] = ".", out: str = "job.yaml") -> InitReport:
         require_served(each, "PATH")
     places = [p if is_url(p) else os.path.abspath(os.path.expanduser(p)) for p in given]
     try:
-        catalog = catalog_at(places[0]) if len(places) == 1 else None
-        found = _files(given, places) if catalog is None else _items(catalog)
+        catalogs = [place for place in map(catalog_at, places[:LOOKED_AT]) if place is not None]
+        if catalogs and len(catalogs) == min(len(places), LOOKED_AT):
+            found = _items([*catalogs, *places[LOOKED_AT:]])
+        else:
+            found = _files(given, places)
     except ValueError as error:
         message = str(error).replace("source.paths: ", "", 1)
         for place, each in zip(places, given, strict=True):
@@ -139,12 +142,12 @@ def _called(given: Sequence[str]) -> str:
     return given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1:,} more"
 
 
-def _items(catalog: str) -> _Inputs:
-    found = first_items(catalog, LOOKED_AT)
+def _items(catalogs: Sequence[str]) -> _Inputs:
+    found = first_items(catalogs, LOOKED_AT)
     count = len(found.layouts)
     said = f"{count:,} STAC item{'s' * (count != 1)}" + " or more" * (count == LOOKED_AT)
     layouts = list(found.layouts.values())
-    return _Inputs(["stac"], [catalog], layouts, said, assets=found.assets)
+    return _Inputs(["stac"], catalogs, layouts, said, assets=found.assets)
 
 
 def _files(given: Sequence[str], places: Sequence[str]) -> _Inputs:

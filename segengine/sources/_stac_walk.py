@@ -37,7 +37,7 @@ Read = Callable[[Mapping[str, Any], str], Item]
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
+class Document:
     """One that is to be read."""
 
     uri: str
@@ -58,7 +58,7 @@ class _Page:
     """What a document holds."""
 
     found: tuple[Item | Unlisted, ...] = ()
-    links: tuple[_Document, ...] = ()
+    links: tuple[Document, ...] = ()
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Walk:
         level = [
             replace(document, order=order)
             for order, path in enumerate(paths)
-            for document in _documents(path)
+            for document in documents(path)
         ]
         while level:
             fresh = [each for each in level if self._is_fresh(each.uri)]
@@ -99,7 +99,7 @@ class Walk:
 
     def one(self, uri: str) -> tuple[Item | Unlisted, ...]:
         """What one document holds, without what it links to."""
-        return self._page(_Document(uri)).found
+        return self._page(Document(uri)).found
 
     def _is_fresh(self, uri: str) -> bool:
         key = unsigned(uri)
@@ -108,7 +108,7 @@ class Walk:
         self.seen.add(key)
         return True
 
-    def _page(self, document: _Document) -> _Page:
+    def _page(self, document: Document) -> _Page:
         """What a document holds; reads it."""
         try:
             if _stac_parquet.is_parquet(document.uri):
@@ -124,7 +124,7 @@ class Walk:
             lists = not document.item and (not document.found or document.stands_for)
             return _Page((_unlisted(document.uri, error)._replace(lists=lists),))
 
-    def _of(self, found: dict[str, Any], document: _Document) -> _Page:
+    def _of(self, found: dict[str, Any], document: Document) -> _Page:
         kind = found.get("type")
         if document.found and is_exported(found):
             self.exported.append(document.uri)
@@ -143,7 +143,7 @@ class Walk:
         raise CorruptInputError("is no STAC item, catalog or collection")
 
     def _pages(
-        self, found: Mapping[str, Any], document: _Document, items: tuple[Item | Unlisted, ...]
+        self, found: Mapping[str, Any], document: Document, items: tuple[Item | Unlisted, ...]
     ) -> _Page:
         """A list of items, and the next page of it where a server sends it in pages.
 
@@ -162,14 +162,14 @@ class Walk:
         except CorruptInputError as error:
             return _Page((*items, _unlisted(document.uri, error)._replace(lists=True)))
         above = document.above or (document.uri,)
-        return _Page(items, (_Document(uri, above, order=document.order),))
+        return _Page(items, (Document(uri, above, order=document.order),))
 
-    def _catalog(self, found: Mapping[str, Any], document: _Document) -> _Page:
+    def _catalog(self, found: Mapping[str, Any], document: Document) -> _Page:
         links = found.get("links")
         if not isinstance(links, list):
             raise CorruptInputError("is a catalog without links")
         above = (*document.above, document.uri)
-        follow: list[_Document] = []
+        follow: list[Document] = []
         bad: list[Unlisted] = []
         dynamic = False
         for link in links:
@@ -191,7 +191,7 @@ class Walk:
                     Unlisted(_name(document.uri, found), document.uri, str(error), "corrupt")
                 )
                 continue
-            follow.append(_Document(uri, above, item=rel == "item", order=document.order))
+            follow.append(Document(uri, above, item=rel == "item", order=document.order))
         if dynamic and not follow and not bad:
             raise CorruptInputError(
                 "is of an API, which lists its items only when it is asked: name it in "
@@ -248,7 +248,7 @@ def _too_many(what: str) -> Unlisted:
     return Unlisted("source.paths", "", said, "corrupt", lists=True)
 
 
-def _is_unknown(error: BaseException, document: _Document) -> bool:
+def _is_unknown(error: BaseException, document: Document) -> bool:
     """True where nobody can say which items a catalog holds: they must not count as gone."""
     transient = isinstance(error, TransientInputError) and not isinstance(error, MissingInputError)
     return transient and is_url(document.uri) and not document.item
@@ -261,11 +261,11 @@ def _is_missing(error: BaseException, uri: str) -> bool:
 # Paths of a job
 
 
-def _documents(path: str) -> list[_Document]:
+def documents(path: str) -> list[Document]:
     """The documents that a path of a job names. Raises ValueError for one that names none."""
     path = path.removeprefix("file://")
     if is_url(path) and (is_web(path) or not path.endswith("/")) and "*" not in path:
-        return [_Document(path)]
+        return [Document(path)]
     if is_url(path) and "*" not in path:
         system, root = filesystem(path)
         try:
@@ -276,7 +276,7 @@ def _documents(path: str) -> list[_Document]:
         return _of_folder(named, f"{path}**/*.json")
     if os.path.isdir(path):
         return _of_folder(_catalogs(path), _below(path))
-    return [_Document(path)] if os.path.exists(path) else _listed(path)
+    return [Document(path)] if os.path.exists(path) else _listed(path)
 
 
 def _catalogs(folder: str) -> list[str]:
@@ -285,14 +285,14 @@ def _catalogs(folder: str) -> list[str]:
     return [path for path in paths if os.path.isfile(path)][:1]
 
 
-def _of_folder(catalogs: Sequence[str], pattern: str) -> list[_Document]:
-    found = [_Document(each, found=pattern, stands_for=True) for each in catalogs[:1]]
+def _of_folder(catalogs: Sequence[str], pattern: str) -> list[Document]:
+    found = [Document(each, found=pattern, stands_for=True) for each in catalogs[:1]]
     return found or _listed(pattern)
 
 
-def _listed(pattern: str) -> list[_Document]:
+def _listed(pattern: str) -> list[Document]:
     found = list_entries([pattern], "stac")
-    return [_Document(entry.uri, found=pattern) for entry in found.entries]
+    return [Document(entry.uri, found=pattern) for entry in found.entries]
 
 
 def _below(folder: str) -> str:

@@ -175,7 +175,8 @@ def source(path: str = "job.yaml") -> Any:
             "in/T1/{scene}_{band}_20m.tif",
             ["B08", "B8A"],
         ),
-        (("T1_SR_B4.tif", "T1_SR_B10.tif"), "in/{scene}_{band}.tif", ["B4", "B10"]),
+        (("T1_SR_B4.tif", "T1_SR_B10.tif"), "in/{scene}_{band}.tif", ["SR_B4", "SR_B10"]),
+        (("red_clip.tif", "nir_clip.tif"), "{scene}/{band}_clip.tif", ["red", "nir"]),
     ],
 )
 def test_files_of_one_band_each_are_one_scene(
@@ -207,6 +208,57 @@ def test_several_scenes_of_several_files(tmp_path: Path, monkeypatch: pytest.Mon
     assert "1 other file is left out" in said
     assert source()["paths"] == ["in/*/{scene}_{band}.tif"]
     assert sorted(scanned().layouts) == ["S1", "S2"]
+
+
+@pytest.mark.parametrize("left", ["", "_10m"])
+def test_scenes_whose_names_begin_with_the_band(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, name in enumerate(("S0", "S_1")):
+        bands(tmp_path / "in", f"red_{name}{left}.tif", f"nir_{name}{left}.tif", day=day)
+    said = init("in").lines()[0]
+    assert "2 scenes of 2 files each" in said
+    assert "left out" not in said
+    assert source()["paths"] == [f"in/{{band}}_{{scene}}{left}.tif"]
+    assert sorted(scanned().layouts) == ["S0", "S_1"]
+
+
+def test_folders_are_scenes_where_their_files_are_called_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, name in enumerate(("T1", "T2")):
+        for each in ("clip", "raw"):
+            bands(tmp_path / "in" / name, f"red_{each}.tif", f"nir_{each}.tif", day=day)
+    init("in")
+    assert source()["paths"] == ["in/{scene}/{band}_clip.tif"]
+
+
+def test_a_folder_of_landsat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene = "LC09_L2SP_193027_20260109_20260118_02_T1"
+    others = ("ST_B10", "QA_PIXEL", "QA_RADSAT", "SR_QA_AEROSOL", *(f"ST_{each}" for each in
+              ("ATRAN", "CDIST", "DRAD", "EMIS", "EMSD", "QA", "TRAD", "URAD")))  # fmt: skip
+    told = [f"SR_B{i}" for i in range(1, 8)]
+    bands(tmp_path / "in" / scene, *(f"{scene}_{each}.TIF" for each in (*others, *told)))
+    said = init("in").lines()[0]
+    assert "one scene of 7 files each" in said
+    assert "12 other files are left out" in said
+    path = f"in/{scene}/{{scene}}_{{band}}.TIF"
+    assert source() == {"kind": "raster", "paths": [path], "bands": told}
+    assert sorted(scanned().layouts) == [scene]
+
+
+@pytest.mark.parametrize("given", ["in/*/?.json", ["in/a/a.json", "in/b/b.json"]])
+def test_several_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = np.full((30, 30), 7, np.uint16)
+    items = [make_item(tmp_path / "in", n, {"red": values}, i) for i, n in enumerate("ab")]
+    save(tmp_path / "in", *items)
+    assert "2 STAC items at in/" in init(given).lines()[0]
+    assert source() == {"kind": "stac", "paths": given if isinstance(given, list) else [given]}
+    assert sorted(scanned().layouts) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
