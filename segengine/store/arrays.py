@@ -250,7 +250,8 @@ def scene_documents(
     attributes = {
         "segengine": {"kind": layout.kind, "bands": layout.bands, "dtype": layout.dtype},
         **placed(placing, layout=levels(placing, shapes, paths)),
-        **layout.attributes,
+        # sorted: readers tell the same in their own orders, and bytes are not to depend on it
+        **dict(sorted(layout.attributes.items())),
     }
     documents = {node_metadata(path): to_bytes(node) for path, node in nodes.items()}
     documents[node_metadata()] = to_bytes(group_metadata(attributes, nodes))

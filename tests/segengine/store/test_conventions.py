@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05.image_label import ImageLabel
 
-from segengine.store.arrays import scene_arrays, scene_documents
+from segengine.store.arrays import says, scene_arrays, scene_documents
 from segengine.store.conventions import MOST
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -173,3 +174,17 @@ def test_very_many_classes_are_not_told_with_each_scene(stored: Any) -> None:
             scene_documents(layout, arrays, names, [(1, 2, 3)] * count)["mask/zarr.json"]
         )
         assert bool(mask["attributes"]["ome"]["image-label"]) == told
+
+
+def test_the_order_in_which_a_reader_tells_does_not_matter(stored: Any) -> None:
+    layout = stored.open()["town"].layout
+    arrays = scene_arrays(layout, 2, ("labels",), None)
+    told = {**layout.attributes, "nodata": 0.0, "band_names": ["a"]}
+    turned = dict(reversed(told.items()))
+    assert list(turned) != list(told)
+    one, other = (
+        scene_documents(replace(layout, attributes=each), arrays, "ab", [(1, 2, 3)] * 2)
+        for each in (told, turned)
+    )
+    assert one == other
+    assert says(one["zarr.json"], json.dumps(json.loads(one["zarr.json"]), sort_keys=True).encode())
