@@ -44,6 +44,8 @@ MEMBERS = "members"
 """Option of a segmenter whose values are segmenters' blocks."""
 TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
+TRIED = re.compile(r"int|float|str|constrained-\w+")
+"""How pydantic calls the type that it tried, where a key takes one of several."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 """A field, or a brace that stands for itself."""
 DRAWN = (".json", ".geojson", ".xml")
@@ -883,7 +885,7 @@ def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], 
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     # pydantic ends the place with the type it tried, where a key takes one of several.
     key = tuple(str(part) for part in first["loc"])
-    key = key[:-1] if len(key) > 1 and key[-1] in ("int", "float", "str") else key
+    key = key[:-1] if len(key) > 1 and TRIED.fullmatch(key[-1]) else key
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and re.match(r"^[a-z_]+: ", message):
         option, _, message = message.partition(": ")
@@ -892,7 +894,7 @@ def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], 
         message = f"unknown key{_suggest(key, top or Job)}"
     elif first["type"] == "missing":
         message = "this key is needed"
-    elif not isinstance(first["input"], dict):
+    elif not isinstance(first["input"], dict) and repr(first["input"]) not in message:
         message = f"{message}, got {repr(first['input'])[:200]}"
     return key, f"{'.'.join(key)}: {message}"
 

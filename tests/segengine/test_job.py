@@ -116,6 +116,7 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
             ["kind: unknown key", "if it belongs to segmenter (line 4), indent it"],
         ),
         ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
+        ("source:\n", "source:\n  resolution: -5\n", 3, ["source.resolution: Input", "got -5"]),
         (
             "source:\n",
             "source:\n  kind: photo\n",
