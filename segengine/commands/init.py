@@ -6,12 +6,12 @@ tell apart, a threshold where there is one band.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def init(path: str | Sequence[str] = ".", out: str = "job.yaml") -> InitReport:
     )
     overlap = _overlap(found.places)
     name = _name(places[0] if len(places) == 1 else places[0].rpartition("/")[0])
-    text = "\n".join(_text(found, shown, beside, name, overlap))
+    text = "\n".join(_text(found, shown, beside, name, overlap, _free(file.parent)))
     try:
         with file.open("x", encoding="utf-8") as written:
             written.write(text + "\n")
@@ -128,6 +128,12 @@ def init(path: str | Sequence[str] = ".", out: str = "job.yaml") -> InitReport:
     return InitReport(
         out, f"{found.said} at {_called(given)}, the first with {bands}{one}{found.skipped}"
     )
+
+
+def _free(folder: Path) -> str:
+    """A store that is not there: in one that is, the masks of another job would be of inputs gone."""
+    names = itertools.chain(["masks.zarr"], (f"masks-{n}.zarr" for n in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(folder / name))
 
 
 def _several(path: str) -> list[str]:
@@ -239,7 +245,7 @@ def _overlap(places: Sequence[Placing]) -> bool:
     boxes = [(place.wkt, _bounds(place)) for place in places if place.georeferenced]
     return any(
         wkt == other and max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
-        for (wkt, a), (other, b) in combinations(boxes, 2)
+        for (wkt, a), (other, b) in itertools.combinations(boxes, 2)
     )
 
 
@@ -259,7 +265,12 @@ def _segmenter(kinds: Sequence[str], most: str, bands: int) -> dict[str, Any]:
 
 
 def _text(
-    found: _Inputs, paths: Sequence[str], beside: Sequence[str], name: str, overlap: bool
+    found: _Inputs,
+    paths: Sequence[str],
+    beside: Sequence[str],
+    name: str,
+    overlap: bool,
+    store: str,
 ) -> Iterator[str]:
     """Lines of the job, each key with what it means, in the words of the models that check it.
 
@@ -301,7 +312,7 @@ def _text(
     for key, value in segmenter.items():
         yield from (f"  # {_OPTIONS[key]}", f"  {key}: {value}")
     yield from ("", "store:")
-    yield from _key(StoreSpec, "path", "masks.zarr", "  ")
+    yield from _key(StoreSpec, "path", store, "  ")
     for key in ("chunk", "shard"):
         yield from _key(StoreSpec, key, StoreSpec.model_fields[key].default, "  ")
     yield from ("", "cluster:")

@@ -103,6 +103,18 @@ def test_what_it_writes_runs(
     assert segengine.run(load_job("jobs/first.yaml")).computed == 0
 
 
+def test_the_store_of_another_job_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    for taken, free in ((), "masks.zarr"), (("masks.zarr",), "masks-2.zarr"):
+        for name in taken:
+            (tmp_path / name).mkdir()
+        init("a.png", f"{free}.yaml")
+        assert yaml.safe_load(Path(f"{free}.yaml").read_text())["store"]["path"] == free
+
+
 def test_files_of_one_name_in_several_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
