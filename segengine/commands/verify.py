@@ -317,8 +317,11 @@ def _check_inputs(frames: Sequence[FrameRef], kind: str, job: Job) -> None:
             mark = asked.mark(source, ref)
             if mark is None:
                 mark = _mark_of(ref, job.source.kind)
-        except (ValueError, CorruptInputError, TransientInputError) as error:
-            raise RuntimeError(f"{ref.name}: the input is gone or cannot be read") from error
+        except (CorruptInputError, TransientInputError) as error:
+            why = str(error).removeprefix(f"{ref.name}: ")
+            raise RuntimeError(f"{ref.name}: the input cannot be read: {why}") from error
+        except ValueError as error:  # its path names nothing
+            raise RuntimeError(f"{ref.name}: the input is gone") from error
         if ref.fingerprint != mark:
             raise RuntimeError(f"{ref.name}: the input has changed")
 

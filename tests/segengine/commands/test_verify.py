@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from segengine.commands.verify import _lasting, verify
+from segengine.errors import TransientInputError
 from segengine.planning.damage import differences, object_key
 from segengine.runs import Run, parse_job
 from segengine.store.blobs import LocalObjects
@@ -133,6 +134,21 @@ def test_other_labels_under_a_right_checksum_are_found(bench: Any, noise: Any) -
     assert "segmenting again gives other labels" in report.problems[0]
 
 
+def test_why_an_input_cannot_be_read_is_said(
+    bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import segengine
+
+    def refused(*_: Any) -> str:
+        raise TransientInputError("0.png: the server answered 503")
+
+    bench.put("0.png", noise(0, (60, 50, 3)))
+    segengine.run(bench.job(SPECS["run-fit"]))
+    monkeypatch.setattr("segengine.asked.mark", refused)
+    (said,) = verify(str(bench.store)).skipped
+    assert said.endswith(" 0.png: the input cannot be read: the server answered 503")
+
+
 def test_inputs_that_are_gone_or_changed_are_no_difference(bench: Any, noise: Any) -> None:
     import segengine
 
@@ -147,6 +163,8 @@ def test_inputs_that_are_gone_or_changed_are_no_difference(bench: Any, noise: An
     (bench.inputs / "1.png").unlink()
     report = verify(str(bench.store))
     assert (report.exit_code, report.sampled) == (0, 0)
+    (said,) = (line for line in report.skipped if "1.png" in line)
+    assert said.endswith("1.png: the input is gone")
     segengine.run(given)
     report = verify(str(bench.store))
     assert (report.exit_code, report.sampled) == (0, 1)
