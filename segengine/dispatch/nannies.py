@@ -24,8 +24,21 @@ class DeafNanny(Nanny):  # type: ignore[misc] # Dask tells no types
         """As Dask's; in the thread of the cluster's event loop, which nothing else runs in."""
         if LEAVING.is_set():
             raise RuntimeError("this process is about to end")
-        # First: where it starts its own process, it lets the signal in again.
-        resource_tracker.ensure_running()
+        # First: where it starts its own process, it lets Ctrl-C in again.
+        track()
         # Threads and processes have the mask of the thread that starts them, across `exec` as well.
         signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
         return await super().instantiate()
+
+
+def track() -> None:
+    """Start multiprocessing's process that clears up, unless it runs: one that no hangup ends.
+
+    It hears neither SIGINT nor SIGTERM. Where a terminal that is closed ended it, whoever starts a worker
+    in that moment would start it anew, with a warning and a traceback for each lock it knows nothing of.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
