@@ -65,6 +65,17 @@ class Ground:
         start = blocks.start * BLOCK
         return whole[first - start : last - start]
 
+    def weights(self, rows: slice, cols: slice) -> NDArray[np.int64]:
+        """(y, x) areas of the pixels of a window in the unit, as records count them."""
+        found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.int64)
+        left = cols.start
+        while left < cols.stop:
+            right = min(cols.stop, (left // self.strip + 1) * self.strip)
+            column = self.rows(rows.start, rows.stop, left)
+            found[:, left - cols.start : right - cols.start] = column[:, None]
+            left = right
+        return found
+
     def metres(self, rows: slice, cols: slice) -> NDArray[np.float64]:
         """(y, x) square metres of the pixels of a window, each its own; NaN where they cannot be told."""
         found = np.empty((rows.stop - rows.start, cols.stop - cols.start))

@@ -20,6 +20,7 @@ from segengine.areas.strata import Pixel, Strata
 from segengine.errors import CorruptInputError
 from segengine.reader import SceneStore, Store
 from segengine.sources._geojson import crs_named
+from segengine.sources._grid import inverse
 from segengine.store.keys import MASK
 
 _EDGE = 1e-3
@@ -46,8 +47,8 @@ class Sites:
             why = ""
             if point.scene is not None and point.scene not in strata.exponents:
                 why = f"its scene {point.scene!r} is none of the map"
-            elif point.scene is not None and point.row is not None and point.column is not None:
-                found = tuple(_named(point, strata.store[point.scene]))
+            elif point.is_pixel:
+                found = tuple(_named(point, strata.store[str(point.scene)]))
                 at = f"frame {point.frame}, " if point.frame is not None else ""
                 at += f"row {point.row}, column {point.column}"
                 why = "" if found else f"{at} is beyond scene {point.scene!r}"
@@ -87,11 +88,7 @@ def _by_place(
     points: Sequence[Point], strata: Strata, document: Mapping[str, Any]
 ) -> dict[int, tuple[Pixel, ...]]:
     """Of points that only their coordinates place, by their numbers in `points`, the pixels there."""
-    own = [
-        i
-        for i, point in enumerate(points)
-        if point.at is not None and None in (point.scene, point.row, point.column)
-    ]
+    own = [i for i, point in enumerate(points) if point.at is not None and not point.is_pixel]
     try:
         crs = crs_named(document)
     except CorruptInputError:
@@ -135,11 +132,9 @@ def _on(
     placing: Any, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Row and column of places in a scene, and which of them are in it."""
-    a, b, c, d, e, f = map(float, placing.transform)
-    whole = a * e - b * d
+    a, b, c, d, e, f = inverse(placing.transform)
     with np.errstate(invalid="ignore"):
-        columns = (e * (x - c) - b * (y - f)) / whole
-        rows = (a * (y - f) - d * (x - c)) / whole
+        columns, rows = a * x + b * y + c, d * x + e * y + f
         inside = np.isfinite(columns) & np.isfinite(rows)
         inside &= (rows >= -_EDGE) & (rows <= placing.height + _EDGE)
         inside &= (columns >= -_EDGE) & (columns <= placing.width + _EDGE)

@@ -195,7 +195,7 @@ class Strata:
         frames, rows, cols = scene.layout.window(part.place).slices
         ground = scene.layout.placing.ground
         assert ground is not None
-        return scene.read(MASK, frames, rows, cols), _weights(ground, rows, cols)
+        return scene.read(MASK, frames, rows, cols), ground.weights(rows, cols)
 
     def _starts(self, part: _Part) -> tuple[int, ...]:
         slices = self.store[part.scene].layout.window(part.place).slices
@@ -219,18 +219,6 @@ def left_out(unplaced: Sequence[str]) -> str:
     """
     more = f" and {len(unplaced) - 1:,} more" if len(unplaced) > 1 else ""
     return f"scene {unplaced[0]}{more}: not georeferenced, left out"
-
-
-def _weights(ground: Ground, rows: slice, cols: slice) -> NDArray[np.int64]:
-    """(y, x) areas in the scene's unit, as records count them."""
-    found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.int64)
-    left = cols.start
-    while left < cols.stop:
-        right = min(cols.stop, (left // ground.strip + 1) * ground.strip)
-        column = ground.rows(rows.start, rows.stop, left)
-        found[:, left - cols.start : right - cols.start] = column[:, None]
-        left = right
-    return found
 
 
 def _parts(store: Store, scene: SceneStore, ground: Ground) -> Iterator[_Part]:

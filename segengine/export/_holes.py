@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.ground import Ground
 from segengine.instances.polygons import Polygon, Ring
 from segengine.reader import SceneStore
 from segengine.store.keys import INSTANCES, MASK
@@ -113,23 +112,11 @@ class Holes:
         if ground is None or ground.exponent is None:
             return [float(count) for count in np.bincount(parts.reshape(-1))]
         sums = np.zeros(int(parts.max()) + 1, np.int64)
-        weights = _weights(ground, rows, cols)
+        weights = ground.weights(rows, cols)
         if weights.min() < 0:
             return None
         np.add.at(sums, parts, weights)
         return [math.ldexp(total, ground.exponent) for total in sums.tolist()]
-
-
-def _weights(ground: Ground, rows: slice, cols: slice) -> NDArray[np.int64]:
-    """Areas of the pixels of a window, in the ground's unit."""
-    found = np.empty((rows.stop - rows.start, cols.stop - cols.start), np.int64)
-    column = cols.start
-    while column < cols.stop:
-        end = min(cols.stop, (column // ground.strip + 1) * ground.strip)
-        weights = ground.rows(rows.start, rows.stop, column)
-        found[:, column - cols.start : end - cols.start] = weights[:, None]
-        column = end
-    return found
 
 
 def _inside(ring: Ring) -> tuple[NDArray[np.bool_], slice, slice]:

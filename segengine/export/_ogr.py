@@ -6,6 +6,7 @@ type, as these formats want: Polygon where every object is one, else MultiPolygo
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,15 +107,19 @@ def _assembled(
     pyogrio = _pyogrio(form)
     fields = schema(boxes=False)
     single = web is None and all(are_single(decoded(part)) for part in parts)
-    tables = (decoded(part) if web is None else web.of(decoded(part)) for part in parts)
+    tables: Iterator[Any] = (
+        decoded(part) if web is None else web.of(decoded(part)) for part in parts
+    )
+    if web is not None:
+        shown = (table for table in tables if len(table))
+        first = next(shown, None)
+        if first is None:
+            out.write_bytes(without_tiles(scene.name))  # the driver cannot
+            return
+        tables = itertools.chain([first], shown)
     batches = (
         batch for table in tables for batch in (as_single(table) if single else table).to_batches()
     )
-    if web is not None and not any(len(Clip().of(decoded(part))) for part in parts):
-        for part in parts:
-            web.of(decoded(part))  # to count
-        out.write_bytes(without_tiles(scene.name))  # the driver cannot
-        return
     named = out.with_name(f"{out.name}{suffix}")  # drivers look at the suffix
     named.unlink(missing_ok=True)  # never through a link that has this name
     try:
