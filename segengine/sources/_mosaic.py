@@ -363,12 +363,15 @@ def _found(
     if moved is None:
         pixels, valid = warp.read(window, rows, cols, len(layer.bands), layer.dtype)
         there: Any = True if valid is None else valid
-        sx, sy = warp.least_scale(rows, cols)
-        reach = _REACH[warp.resampling] * max(1.0, 1 / sx, 1 / sy) + 1
     else:
         pixels, valid, there = _shifted(moved, layer, rows, cols, window)
+    lost: Any = False
+    if broken:
         reach = 0.0
-    lost = _covered(warp.grid, warp.source, rows, cols, broken, reach) if broken else False
+        if moved is None:
+            sx, sy = warp.least_scale(rows, cols)
+            reach = _REACH[warp.resampling] * max(1.0, 1 / sx, 1 / sy) + 1
+        lost = _covered(warp.grid, warp.source, rows, cols, broken, reach)
     return _Found(pixels, True if valid is None else valid, there, lost)
 
 
