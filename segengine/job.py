@@ -470,6 +470,16 @@ class TracksSpec(Model):
         return seconds_of(self.period)
 
 
+class SolidsSpec(Model):
+    """Volumes with instances: objects through their slices. Omitted: none"""
+
+    connectivity: Literal[1, 2, 3] = Field(
+        1,
+        description="An object goes on in the next slice where voxels share a face; 2: an edge too; 3: "
+        "a corner too",
+    )
+
+
 class Sources:
     """The JSON schema of a `source` block: one of the kinds, each with its own options.
 
@@ -644,7 +654,7 @@ class Job(Model):
     - `truth`: label images to measure against; optional.
     - `segmenter`: `kind`, and the options of that kind.
     - `store`: `path`; sides of chunks and shards in pixels.
-    - `tracks`: ids of a video's objects through time; optional.
+    - `tracks`: ids of a video's objects through time; `solids`: a volume's objects through its slices.
     - `evaluate`: metrics and losses; `cluster`: workers; `faults`: retries, seconds, shares.
     - `budget`: hours that a run keeps; `alerts`: figures that it tells of.
 
@@ -658,6 +668,7 @@ class Job(Model):
     segmenter: Annotated[SegmenterSpec, Segmenters()]
     store: StoreSpec
     tracks: TracksSpec | None = None
+    solids: SolidsSpec | None = None
     evaluate: EvaluateSpec = EvaluateSpec()
     cluster: ClusterSpec = ClusterSpec()
     budget: BudgetSpec | None = None

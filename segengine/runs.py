@@ -36,7 +36,7 @@ from segengine.planning.plan import Plan, planning
 from segengine.planning.redo import release_notice
 from segengine.progress import Alert, FailedFrame, Progress, Summary
 from segengine.report import build as build_report
-from segengine.stages import precision, publish, tables, tracks
+from segengine.stages import precision, publish, solids, tables, tracks
 from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.alerts import judged, unknown_figures
 from segengine.stages.budget import Budget
@@ -427,6 +427,7 @@ class Run:
         tables.write_tables(plan, self._figures)
         tables.write_instances(plan, self._figures)
         tracks.write_tracks(plan, self._figures, before)
+        solids.write_solids(plan, self._figures)
         yield Progress("publish", steps - 2, steps, message="tables")
         self._metrics = publish.write_metrics(plan, self._figures, self._measurer)
         self.objects.commit()  # the report reads what is published, as any reader does

@@ -251,6 +251,7 @@ def _plain(annotation: Any) -> str:
 def tables() -> str:
     """Columns of the parquet tables."""
     from segengine.instances.rows import TABLE_SCHEMA
+    from segengine.stages.solids import SOLIDS_SCHEMA
     from segengine.stages.tables import FRAMES_SCHEMA, SHARDS_SCHEMA
     from segengine.stages.tracks import TRACKS_SCHEMA
     from segengine.store.runs import RUNS_SCHEMA
@@ -260,9 +261,13 @@ def tables() -> str:
         "shards": SHARDS_SCHEMA,
         "instances": TABLE_SCHEMA,
         "tracks": TRACKS_SCHEMA,
+        "solids": SOLIDS_SCHEMA,
         "runs": RUNS_SCHEMA,
     }
-    rows_of = ("a frame", "a shard", "an instance", "an instance and frame of a video", "a run")
+    rows_of = (
+        "a frame", "a shard", "an instance", "an instance and frame of a video",
+        "an object of a volume", "a run",
+    )  # fmt: skip
     rows = [
         (
             f"`tables/{name}.parquet`",

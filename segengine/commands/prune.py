@@ -39,7 +39,7 @@ from segengine.planning.plan import Plan, stored_plan
 from segengine.planning.stored import StandIn, standing_in, stored_job
 from segengine.reader import Store, open_store
 from segengine.report import build
-from segengine.stages import publish, tables, tracks
+from segengine.stages import publish, solids, tables, tracks
 from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.pyramid import Pyramid, build_pyramids
 from segengine.store.blobs import Writer
@@ -289,6 +289,7 @@ def _publish(objects: SealedObjects) -> list[str]:
     tables.write_tables(plan, figures)
     tables.write_instances(plan, figures)
     tracks.write_tracks(plan, figures, before)
+    solids.write_solids(plan, figures)
     publish.write_metrics(plan, figures, measures)
     _pack(plan, log)
     build(objects.root, objects.writer, **publish.unshown(plan, measures))

@@ -1,5 +1,7 @@
 """NIfTI, one `.nii.gz` a volume: voxel values are the labels, in the place of the scanned volume.
 
+Of a job with `solids` another, `.solids.nii.gz`, whose values are their numbers.
+
 Column, row and frame are x, y and z, as they are stored, so that the affine is that of the source. It is
 NIfTI-1 where its float32 hold the affine to 1e-6, else NIfTI-2 (float64). Void is the dtype's maximum.
 Class names are in an extension of the kind comment, as JSON; the header holds no text.
@@ -9,15 +11,16 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.export._volumes import Volume, needed, volumes
+from segengine.export._volumes import Numbers, Volume, needed, volumes
 from segengine.outputs import claimed
-from segengine.reader import open_store
+from segengine.reader import Store, open_store
 
 CLOSE = 1e-6
 """How far the affine may be from the source's."""
@@ -37,25 +40,45 @@ def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
     needed("nifti", "nibabel")
     store = open_store(store_path)
     found = volumes(store, to, "nifti", ".nii.gz")
-    output = claimed(store, to, (volume.path for volume in found), overwrite=overwrite)
+    solids = _solids(store, found)
+    paths = [*(volume.path for volume in found), *(path for path, _, _ in solids)]
+    output = claimed(store, to, paths, overwrite=overwrite)
     for volume in found:
         with output.replacing(volume.path) as partial:
-            _write(partial, volume, store.classes)
+            _write(partial, volume, volume.scene.mask.dtype, store.classes, volume.labels())
+    for path, volume, numbers in solids:
+        with output.replacing(path) as partial:
+            _write(partial, volume, numbers.dtype, (), volume.solids(numbers))
     output.close()
-    return [str(volume.path) for volume in found]
+    return [str(path) for path in paths]
 
 
-def _write(path: Path, volume: Volume, classes: tuple[str, ...]) -> None:
-    head = _head(volume, classes)
+def _solids(store: Store, found: list[Volume]) -> list[tuple[Path, Volume, Numbers]]:
+    """Files of solids, of the store's table of them, with which object is part of which."""
+    if store.job.get("solids") is None:
+        return []
+    table = store.table("solids")
+    made = []
+    for volume in found:
+        own = table.filter(np.asarray(table.column("scene")) == volume.scene.name)
+        path = volume.path.with_name(f"{volume.scene.name}.solids.nii.gz")
+        made.append((path, volume, Numbers.of_table(own)))
+    return made
+
+
+def _write(
+    path: Path, volume: Volume, dtype: Any, classes: tuple[str, ...], frames: Iterator[NDArray[Any]]
+) -> None:
+    head = _head(volume, dtype, classes)
     # No name and no time of its own: the same bytes each time.
     with path.open("wb") as file, gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
         packed.write(head)
-        for labels in volume.labels():
+        for values in frames:
             # x is quickest in the file, as columns are here: a frame goes as it is.
-            packed.write(np.ascontiguousarray(labels, labels.dtype.newbyteorder("<")).tobytes())
+            packed.write(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
 
 
-def _head(volume: Volume, classes: tuple[str, ...]) -> bytes:
+def _head(volume: Volume, dtype: Any, classes: tuple[str, ...]) -> bytes:
     """Header and extension, up to the first voxel."""
     import io
 
@@ -71,13 +94,14 @@ def _head(volume: Volume, classes: tuple[str, ...]) -> bytes:
     )
     kind: Any = nibabel.Nifti1Header if small else nibabel.Nifti2Header
     header = kind(endianness="<")
-    header.set_data_dtype(volume.scene.mask.dtype)
+    header.set_data_dtype(dtype)
     header.set_data_shape(shape)
     if affine is not None:
         _place(header, volume, affine)
-    about = {"segengine": {"classes": list(classes), "void": volume.scene.void}}
-    text = json.dumps(about).encode()
-    header.extensions.append(nibabel.nifti1.Nifti1Extension(_COMMENT, text))
+    if classes:
+        about = {"segengine": {"classes": list(classes), "void": volume.scene.void}}
+        text = json.dumps(about).encode()
+        header.extensions.append(nibabel.nifti1.Nifti1Extension(_COMMENT, text))
     written = io.BytesIO()
     header.write_to(written)
     return written.getvalue()

@@ -140,7 +140,7 @@ def _intervals(text: str) -> NDArray[np.int64]:
     return np.stack([ends[0:-1:2], ends[1::2]], axis=1) if len(ends) > 1 else np.zeros((0, 2), int)
 
 
-def _stretches(text: str, height: int) -> tuple[NDArray[np.int64], ...]:
+def stretches(text: str, height: int) -> tuple[NDArray[np.int64], ...]:
     """Column, first row and last row + 1 of each run of ones; one that goes on below is several."""
     intervals = _intervals(text)
     starts, stops = intervals[intervals[:, 1] > intervals[:, 0]].T
@@ -157,7 +157,7 @@ def decode_crop(text: str, height: int) -> tuple[NDArray[np.bool_], tuple[int, i
 
     Takes memory for the box only, whatever the frame's size.
     """
-    column, top, bottom = _stretches(text, height)
+    column, top, bottom = stretches(text, height)
     if not len(column):
         return np.zeros((0, 0), np.bool_), (0, 0)
     y, x = int(top.min()), int(column[0])
@@ -171,7 +171,7 @@ def decode_crop(text: str, height: int) -> tuple[NDArray[np.bool_], tuple[int, i
 
 def centroid(text: str, height: int) -> tuple[float, float]:
     """(x, y) mean of the pixels' centres, in pixels from the frame's corner; NaN of an empty mask."""
-    column, top, bottom = _stretches(text, height)
+    column, top, bottom = stretches(text, height)
     pixels = bottom - top
     count = int(pixels.sum())
     if not count:

@@ -356,7 +356,7 @@ def planning(
     _check_layouts(job, found.layouts, whole)
     outputs = _outputs(job, found)
     _check_still(job, found.layouts)
-    _check_tracks(job, found.layouts, outputs)
+    _check_followed(job, found.layouts, outputs)
     keys = mask_keys(job, outputs)
     keys = kept(keys, job.source.crs, old, previous, found.layouts)
     plan = _unread(job, objects, found, keys, digest(keys), outputs)
@@ -561,17 +561,22 @@ def _check_still(job: Job, layouts: Mapping[str, Layout]) -> None:
         )
 
 
-def _check_tracks(job: Job, layouts: Mapping[str, Layout], outputs: tuple[str, ...]) -> None:
-    """Raise JobError where objects are to be followed, and there are none, or no video."""
-    if job.tracks is None:
-        return
-    if "instances" not in outputs:
-        raise JobError(
-            f"tracks: {job.segmenter.kind} finds no objects; set segmenter.instances: components, or "
-            "leave the block out"
-        )
-    if layouts and all(layout.times is None for layout in layouts.values()):
-        raise JobError("tracks: source.paths has no video; leave the block out")
+def _check_followed(job: Job, layouts: Mapping[str, Layout], outputs: tuple[str, ...]) -> None:
+    """Raise JobError where objects are to be followed, and there are none, or nothing they go through."""
+    found = list(layouts.values())
+    for block, asked_for, through, missing in (
+        ("tracks", job.tracks, [la.times is not None for la in found], "no video"),
+        ("solids", job.solids, [la.slices is not None for la in found], "no volume"),
+    ):
+        if asked_for is None:
+            continue
+        if "instances" not in outputs:
+            raise JobError(
+                f"{block}: {job.segmenter.kind} finds no objects; set segmenter.instances: components, "
+                "or leave the block out"
+            )
+        if found and not any(through):
+            raise JobError(f"{block}: source.paths has {missing}; leave the block out")
 
 
 def _worker_memory(job: Job) -> float:

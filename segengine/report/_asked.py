@@ -41,7 +41,7 @@ def _asked(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if truth and evaluate:
         measures = [*evaluate.get("metrics", []), *evaluate.get("losses", [])]
         yield "measured by", ", ".join(_kind(one) for one in measures) or "confusion"
-    for name in ("tracks", "budget"):
+    for name in ("tracks", "solids", "budget"):
         yield from _block(name, job.get(name) or {})
     alerts = [
         " ".join([alert["figure"], _options({k: v for k, v in alert.items() if k != "figure"})])

@@ -297,6 +297,8 @@ def published_mark(plan: Plan) -> str:
         evaluate.append({"still": plan.job.still})
     if plan.job.tracks is not None:
         evaluate.append(plan.job.tracks.model_dump(mode="json"))
+    if plan.job.solids is not None:
+        evaluate.append({"solids": plan.job.solids.model_dump(mode="json")})
     truth = truths.of_job(plan.job.as_json())
     unplaced = [[u.name, u.fingerprint, u.reason] for u in _without_place(plan)]
     return digest([plan.fingerprint, layouts, evaluate, truth, unplaced, VERSION])

@@ -41,7 +41,7 @@ from segengine.store.records import SceneRecords
 from segengine.types import Color, Place
 from segengine.urls import public
 
-TABLES = ("frames", "shards", "instances", "tracks")
+TABLES = ("frames", "shards", "instances", "tracks", "solids")
 LISTED = 100
 """Cut instances that are named."""
 PRUNED = "pruned"

@@ -12,20 +12,20 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-from numpy.typing import NDArray
 
 from segengine.instances.crossings import Counts, Seen
 from segengine.instances.tracking import VERSION, Look, Tracker
 from segengine.job import TracksSpec
 from segengine.planning.plan import Plan
 from segengine.stages.metrics_json import text
-from segengine.stages.tables import SceneFigures, scene_rows
+from segengine.stages.objects import FrameObjects, frames_of
+from segengine.stages.tables import SceneFigures
 from segengine.store.columns import arrow_table
 from segengine.store.keys import COUNTS, TRACK_TABLE
 from segengine.store.layouts import Layout
@@ -47,17 +47,6 @@ COUNTS_COLUMNS = (
 GROUP = 1 << 16
 """Rows of a scene above which a row group of the table ends."""
 _MADE_OF = b"segengine.scenes"
-
-
-class _Frame(NamedTuple):
-    """The objects of a frame, in order of their ids."""
-
-    number: int
-    ids: list[int]
-    kinds: list[int]
-    boxes: NDArray[np.float64]
-    """(object, 4) x, y, width, height."""
-    rles: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +95,7 @@ def write_tracks(plan: Plan, scenes: Mapping[str, SceneFigures], before: Before)
             if layout.times is None:
                 continue
             figures, first = scenes[scene], groups
-            digest = _made_of(_frames(plan, figures), spec)
+            digest = _made_of(frames_of(plan, figures), spec)
             counts = Counts(spec.lines, spec.zones)
             old = before.tracks(scene, digest)
             for rows in _tables(_tracked(plan, figures, spec, old), layout, spec, counts):
@@ -123,20 +112,7 @@ def write_tracks(plan: Plan, scenes: Mapping[str, SceneFigures], before: Before)
         plan.objects.delete(COUNTS)
 
 
-def _frames(plan: Plan, figures: SceneFigures) -> Iterator[_Frame]:
-    """Frames with objects, in order."""
-    for table in scene_rows(plan, figures):
-        rows = table.sort_by([("frame", "ascending"), ("id", "ascending")])
-        frames = np.asarray(rows.column("frame"))
-        ends = np.flatnonzero(np.diff(frames, append=-1)) + 1
-        for start, stop in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=False):
-            part = rows.slice(start, stop - start)
-            columns = (part.column(name).to_pylist() for name in ("id", "class", "bbox", "rle"))
-            ids, kinds, boxes, rles = columns
-            yield _Frame(int(frames[start]), ids, kinds, np.array(boxes, np.float64), rles)
-
-
-def _made_of(frames: Iterator[_Frame], spec: TracksSpec) -> str:
+def _made_of(frames: Iterator[FrameObjects], spec: TracksSpec) -> str:
     """Digest of all that decides tracks."""
     found = xxhash.xxh3_128(f"{VERSION} {spec.iou!r} {spec.gap}".encode())
     for frame in frames:
@@ -146,12 +122,12 @@ def _made_of(frames: Iterator[_Frame], spec: TracksSpec) -> str:
 
 def _tracked(
     plan: Plan, figures: SceneFigures, spec: TracksSpec, old: list[int] | None
-) -> Iterator[tuple[_Frame, list[int]]]:
+) -> Iterator[tuple[FrameObjects, list[int]]]:
     """Frames, and the track of each of their objects."""
     tracker = Tracker(spec.iou, spec.gap)
     height = figures.layout.frame(0).height
     place = 0
-    for frame in _frames(plan, figures):
+    for frame in frames_of(plan, figures):
         if old is not None:
             tracks = old[place : place + len(frame.ids)]
             place += len(frame.ids)
@@ -162,7 +138,10 @@ def _tracked(
 
 
 def _tables(
-    tracked: Iterator[tuple[_Frame, list[int]]], layout: Layout, spec: TracksSpec, counts: Counts
+    tracked: Iterator[tuple[FrameObjects, list[int]]],
+    layout: Layout,
+    spec: TracksSpec,
+    counts: Counts,
 ) -> Iterator[pa.Table]:
     """A scene's rows, at least `GROUP` a table but for the last; adds them to the counts."""
     assert layout.times is not None

@@ -87,6 +87,7 @@ def table_key(name: str) -> str:
 INSTANCE_TABLE = table_key("instances")
 RUNS = table_key("runs")
 TRACK_TABLE = table_key("tracks")
+SOLID_TABLE = table_key("solids")
 COUNTS = f"{TABLES}/counts.csv"
 """What crosses lines and stands in zones."""
 

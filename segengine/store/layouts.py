@@ -129,6 +129,12 @@ class Layout:
         sides = self.attributes.get("volume", {}).get("spacing")
         return None if sides is None else (float(sides[1]), float(sides[2]))
 
+    @property
+    def slices(self) -> int | None:
+        """Of a volume, frames of one time; None: it is none."""
+        about = self.attributes.get("volume")
+        return None if about is None else int(about.get("slices") or self.shape[0])
+
     def window(self, place: Place) -> Window:
         """The box of a shard."""
         return tiling.shard_window(place, self.shape, self.shard)
