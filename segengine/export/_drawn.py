@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
 
 from segengine import asked
 from segengine.datasets.annotations.shapes import Patch
-from segengine.export._instances import pieces
-from segengine.export._targets import Target
+from segengine.export._instances import pieces, stamp
+from segengine.export._targets import Target, targets
 from segengine.instances.rle import decode_crop
-from segengine.reader import Store
+from segengine.outputs import claimed
+from segengine.reader import Store, open_store
 from segengine.stages.metrics_json import text
 
 
@@ -29,6 +30,30 @@ class Pictured:
     """Height, width."""
     found: Iterator[tuple[str, Patch]]
     """Class and pixels of each object, in order of the ids; background is no object."""
+
+
+def write_each(
+    store_path: str,
+    to: str,
+    suffix: str,
+    version: int,
+    document: Callable[[Pictured], bytes],
+    *,
+    overwrite: bool,
+) -> list[str]:
+    """A file a frame below the folder `to`, of what `document` makes of it; the files written.
+
+    Raises JobError, StoreError.
+    """
+    store = open_store(store_path)
+    stamp(store, version)
+    found = list(targets(store, to, suffix))
+    output = claimed(store, to, (target.path for target in found), overwrite=overwrite)
+    for one in pictures(store, found):
+        with output.replacing(one.target.path) as partial:
+            partial.write_bytes(document(one))
+    output.close()
+    return [str(target.path) for target in found]
 
 
 def pictures(store: Store, found: Sequence[Target]) -> Iterator[Pictured]:

@@ -9,11 +9,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from segengine.datasets.annotations.labelme import document
-from segengine.export._drawn import pictures
-from segengine.export._instances import stamp
-from segengine.export._targets import targets
-from segengine.outputs import claimed
-from segengine.reader import open_store
+from segengine.export._drawn import Pictured, write_each
 
 VERSION = 1
 
@@ -23,12 +19,8 @@ def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
 
     `overwrite`: also files that no export wrote. Raises JobError, StoreError.
     """
-    store = open_store(store_path)
-    stamp(store, VERSION)
-    found = list(targets(store, to, ".json"))
-    output = claimed(store, to, (target.path for target in found), overwrite=overwrite)
-    for one in pictures(store, found):
-        with output.replacing(one.target.path) as partial:
-            partial.write_bytes(document(PurePosixPath(one.name).name, one.size, one.found))
-    output.close()
-    return [str(target.path) for target in found]
+    return write_each(store_path, to, ".json", VERSION, _document, overwrite=overwrite)
+
+
+def _document(one: Pictured) -> bytes:
+    return document(PurePosixPath(one.name).name, one.size, one.found)

@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 from segengine.datasets.annotations.qupath import document
-from segengine.export._drawn import Pictured, pictures
-from segengine.export._instances import stamp
-from segengine.export._targets import targets
-from segengine.outputs import claimed
-from segengine.reader import open_store
+from segengine.export._drawn import Pictured, write_each
 
 VERSION = 1
 
@@ -20,15 +16,11 @@ def export(store_path: str, to: str, *, overwrite: bool = False) -> list[str]:
 
     `overwrite`: also files that no export wrote. Raises JobError, StoreError.
     """
-    store = open_store(store_path)
-    stamp(store, VERSION)
-    found = list(targets(store, to, ".geojson"))
-    output = claimed(store, to, (target.path for target in found), overwrite=overwrite)
-    for one in pictures(store, found):
-        with output.replacing(one.target.path) as partial:
-            partial.write_bytes(document(one.found, _colors(one), one.name))
-    output.close()
-    return [str(target.path) for target in found]
+    return write_each(store_path, to, ".geojson", VERSION, _document, overwrite=overwrite)
+
+
+def _document(one: Pictured) -> bytes:
+    return document(one.found, _colors(one), one.name)
 
 
 def _colors(one: Pictured) -> dict[str, list[int]]:
