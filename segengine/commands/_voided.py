@@ -177,6 +177,7 @@ class Voiding:
             colors=without(record.colors, lambda row: ((0, 0, 0),) * len(row)),
             inertia=without(record.inertia, 0.0),
             confidence=without(record.confidence, 0),
+            sampled=(),  # of all its frames together
             pixels=sum(sum(row[:-1]) for row in areas) if areas else record.pixels,
         )
 

@@ -43,6 +43,7 @@ from segengine.store.tombstones import Tombstones
 from segengine.types import Place, Plugin, Segmenter, Unreadable
 from segengine.worker.fits import Committed, read_committed
 from segengine.worker.reading import Box, read_frames
+from segengine.worker.sampled import is_sampled
 from segengine.worker.still import first_needed
 from segengine.worker.tasks import SegmenterSpec, ShardTask, retry_of
 
@@ -240,6 +241,7 @@ class Plan:
             lost=lost,
             cut=layout.cut,
             skips_empty=layout.cut and (self.job.source.skip is None or self.job.source.skip.empty),
+            samples=is_sampled(_number(place, layout.grid), layout.shards),
             still=still,
             before=layout.frames(self._first_needed(layout, first), first),
             components=self.components,
@@ -274,6 +276,11 @@ class Plan:
         singles, packed = log.scenes()
         layout = self.layouts[scene]
         self.states[scene] = _state(self, layout, log, scene in singles, scene in packed)
+
+
+def _number(place: Place, grid: tuple[int, int, int]) -> int:
+    """Of a shard among all of a scene, in raster order."""
+    return (place[0] * grid[1] + place[1]) * grid[2] + place[2]
 
 
 def _laid_out(key: str, value: Any) -> Any:

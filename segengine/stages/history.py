@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 from segengine.store.runs import RUNS_SCHEMA, History
+from segengine.worker.sampled import Sampled, added, moments
 
 MOST_FIGURES = 1000
 """Figures of a run that have a column."""
@@ -19,9 +21,25 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     inertia = metrics.get("inertia")
     if isinstance(inertia, float):
         found["inertia"] = inertia
+    sure = metrics.get("confidence")
+    if sure is not None:
+        found["confidence"] = sure["mean"]
     taken = {*RUNS_SCHEMA.names}
     named = ((name, value) for name, value in found.items() if name not in taken)
     return dict(list(named)[:MOST_FIGURES])
+
+
+def inputs(sampled: Iterable[Sampled]) -> dict[str, float]:
+    """Mean and spread of what was segmented, of all bands and, where there are several, of each."""
+    bands = moments(reduce(added, sampled, ()))
+    if not bands:
+        return {}
+    mean = math.fsum(band.mean for band in bands) / len(bands)
+    square = math.fsum(band.std**2 + band.mean**2 for band in bands) / len(bands)
+    found = {"inputs.mean": mean, "inputs.std": math.sqrt(max(0.0, square - mean**2))}
+    for number, band in enumerate(bands if len(bands) > 1 else (), 1):
+        found |= {f"inputs.{number}.mean": band.mean, f"inputs.{number}.std": band.std}
+    return found
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

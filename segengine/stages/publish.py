@@ -272,6 +272,7 @@ def run_row(
         "frames.gone": frames["gone"],
         **history.areas(metrics),
         **history.flat(metrics),
+        **history.inputs(figures.sampled for figures in scenes.values()),
         **{f"pace.{stage}": 1e6 * pace for stage, pace in budget.paces.items()},
     }
 

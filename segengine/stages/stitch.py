@@ -23,7 +23,7 @@ from segengine.stages.quarantine import Quarantine
 from segengine.stages.segment import Counts, ended, measuring, note_failures, recorded_mask
 from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key, single_key, work_folder
-from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord
+from segengine.store.kinds import DraftRecord, MaskRecord
 from segengine.store.layouts import Layout
 from segengine.store.records import RecordLog
 from segengine.store.singles import from_json
@@ -147,20 +147,20 @@ def _finish_works(
 
 def read_drafts(
     layout: Layout, f: int, drafts: Objects
-) -> tuple[dict[Cell, Any], dict[Place, tuple[FrameFailure, ...]]]:
-    """The summaries of one frame's drafts by cell, and the failures of all that were drafted."""
+) -> tuple[dict[Cell, Any], dict[Place, DraftRecord]]:
+    """The summaries of one frame's drafts by cell, and the records of all that were drafted."""
     windows: dict[Cell, Any] = {}
-    failures: dict[Place, tuple[FrameFailure, ...]] = {}
+    drafted: dict[Place, DraftRecord] = {}
     for place in layout.frame_shards(f):
         data = drafts.get(single_key(DraftRecord.KIND, layout.scene, place))
         if data is not None:
             draft = from_json(data)
             if not isinstance(draft, DraftRecord):
                 continue
-            failures[place] = draft.failures
+            drafted[place] = draft
             if draft.summary:
                 windows[place[1:]] = read_summary(draft)
-    return windows, failures
+    return windows, drafted
 
 
 def splits_of(
@@ -182,14 +182,15 @@ def finish_tasks(
     `splits`: what components over several shards were split into; None: that failed, and the frame's
     shards are given up.
     """
-    windows, failures = read_drafts(layout, f, drafts)
+    windows, drafted = read_drafts(layout, f, drafts)
     if splits is None:
         windows, splits = {}, {}
     decided = _decided(plan, layout, f, windows, splits)
     for place in layout.frame_shards(f):
-        if place in failures and (again or not plan.states[layout.scene].done[place]):
+        if place in drafted and (again or not plan.states[layout.scene].done[place]):
             shard = plan.task(layout, place)
-            yield FinishTask(shard, decided(place[1:]), failures[place])
+            draft = drafted[place]
+            yield FinishTask(shard, decided(place[1:]), draft.failures, draft.sampled)
 
 
 def _decided(

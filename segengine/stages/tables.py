@@ -40,6 +40,7 @@ from segengine.store.layouts import Layout, Unplaced
 from segengine.store.records import SceneRecords
 from segengine.types import Color, Place
 from segengine.urls import public
+from segengine.worker.sampled import Sampled, added
 
 TABLES = ("frames", "shards", "instances", "tracks", "solids")
 LISTED = 100
@@ -135,6 +136,8 @@ class SceneFigures:
         self.instances: set[Place] = set()
         """Shards with instances, whose rows are stored."""
         self.shards = _ShardRows(layout.scene)
+        self.sampled: Sampled = ()
+        """What a sample of the pixels adds up to."""
         self.still = 0
         """Frames that have the mask of one before, as far as shards of whole frames tell."""
         self.done_pixels = 0
@@ -157,6 +160,7 @@ class SceneFigures:
         )
         if record.status == "done":
             self.done_pixels += record.pixels
+            self.sampled = added(self.sampled, record.sampled)
             self.still += record.still if record.shard[1:] == (0, 0) else 0
             self.done_seconds.append(record.seconds)
         if any(o.array == INSTANCES for o in record.objects):

@@ -134,6 +134,8 @@ class MaskRecord(LabelRecord):
     """Pixels labelled, void not counted."""
     confidence: tuple[int, ...] = ()
     """Confidence of each frame's labels, added up, where it is stored."""
+    sampled: tuple[int, ...] = ()
+    """What a sample of its pixels adds up to (`segengine.worker.sampled`); empty: not looked at."""
     still: int = field(
         default=0,
         metadata=column(
@@ -152,6 +154,8 @@ class DraftRecord(LabelRecord):
     KIND = "draft"
     summary: str = field(default="", metadata=column("payload"))
     """What lies at the shard's borders; empty: nothing could be read."""
+    sampled: tuple[int, ...] = ()
+    """As a mask's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

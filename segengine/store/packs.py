@@ -29,7 +29,7 @@ from segengine.store.singles import frozen, stored
 from segengine.types import Place
 
 R = TypeVar("R", bound=Record)
-_NESTED = ("objects", "failures", "areas", "colors", "inertia", "ground", "confidence")
+_NESTED = ("objects", "failures", "areas", "colors", "inertia", "ground", "confidence", "sampled")
 SCHEMA = pa.schema(
     [
         ("kind", pa.dictionary(pa.int8(), pa.string())),

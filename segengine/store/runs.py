@@ -5,6 +5,8 @@
     pixels, rate                            labelled by the run, and so many a second
     frames.done .failed .left .gone         of the store, by what became of them
     area.<class>, area.void                 pixels of the store
+    inputs.mean .std, inputs.<band>.mean    of what was segmented, by a sample of its pixels
+    confidence                              mean of the labels', where it is stored
     <figure>                                overall figures of metrics.json, of a class classes.<class>.iou
     seconds.<stage>, pace.<stage>           how long each stage took; seconds a megapixel, of the slowest
     alerts                                  figures that have passed a limit of the job's, or shifted

@@ -17,7 +17,9 @@ COLUMNS: dict[str, Any] = {
     **dict.fromkeys(("inputs", "job", "weights", "fit"), ""),
     "objects": (),
     "reason": "",
-    **dict.fromkeys(("failures", "areas", "colors", "inertia", "ground", "confidence"), ()),
+    **dict.fromkeys(
+        ("failures", "areas", "colors", "inertia", "ground", "confidence", "sampled"), ()
+    ),
     "attempts": 1,
     **dict.fromkeys(("seconds", "finished"), 0.0),
     "pixels": 0,
@@ -26,8 +28,8 @@ COLUMNS: dict[str, Any] = {
 }
 """What is stored of a record of any kind, in this order, and what stands where it has no such field."""
 _OLDEST = frozenset(COLUMNS) - {
-    "weights", "fit", "reason", "ground", "confidence", "attempts", "seconds", "finished", "pixels",
-    "version", "provenance", "payload",
+    "weights", "fit", "reason", "ground", "confidence", "sampled", "attempts", "seconds", "finished",
+    "pixels", "version", "provenance", "payload",
 }  # fmt: skip
 """Those without which it is no record of any release."""
 
@@ -47,8 +49,9 @@ def stored(record: Record) -> dict[str, Any]:
 def to_json(record: Record) -> bytes:
     """A record as the JSON object that is stored."""
     row = stored(record)
-    if not row["confidence"]:  # as releases that did not know it stored a record
-        del row["confidence"]
+    for name in ("confidence", "sampled"):  # as releases that did not know it stored a record
+        if not row[name]:
+            del row[name]
     for name in ("objects", "failures"):
         row[name] = [part._asdict() for part in row[name]]
     body = json.dumps(row, separators=(",", ":")).encode()[:-1]
@@ -80,7 +83,7 @@ def _build(raw: dict[str, Any]) -> Record:
         raise ValueError(f"not a record: {row['kind']!r} is no kind of them")
     row["objects"] = tuple(StoredObject(**o) for o in row["objects"])
     row["failures"] = tuple(FrameFailure(**f) for f in row["failures"])
-    for name in ("shard", "box", "areas", "colors", "inertia", "ground", "confidence"):
+    for name in ("shard", "box", "areas", "colors", "inertia", "ground", "confidence", "sampled"):
         row[name] = frozen(row[name])
     return kind(
         **{

@@ -259,6 +259,7 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
         if data is None:
             return Retry("the shard's draft is gone from work/")
         block = Block(shard)
+        block.sampled = task.sampled
         if isinstance(task.decided, JoinedObjects):
             block.put_joined(read_objects_draft(data), task.decided)
         elif isinstance(task.decided, LinkedParts):

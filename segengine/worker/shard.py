@@ -32,6 +32,7 @@ from segengine.worker.drafts import (
     write_parts_draft,
 )
 from segengine.worker.reading import Box
+from segengine.worker.sampled import Sampled, added, sample
 from segengine.worker.tasks import JoinedObjects, LinkedParts, ShardTask
 
 if TYPE_CHECKING:  # and loaded where there are instances: it takes 35 MB of a worker
@@ -74,6 +75,7 @@ class Block:
             self.confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
         self.colors: dict[int, tuple[Color, ...]] = {}
         self.inertia: dict[int, float] = {}
+        self.sampled: Sampled = ()
         self.still = 0
         """Frames that have the mask of another."""
         self.engine = ""
@@ -103,6 +105,10 @@ class Block:
             invalid = None if tile.valid is None else ~tile.valid[box.inner]
             labels = prediction.labels[i][box.inner]
             self.labels[at] = labels
+            if self.task.samples:
+                valid = None if tile.valid is None else tile.valid[box.inner]
+                corner = self.task.window.start[1:]
+                self.sampled = added(self.sampled, sample(tile.pixels[box.inner], valid, corner))
             if invalid is not None:
                 if self.linked:
                     self.labels[at][invalid] |= INVALID
@@ -419,7 +425,7 @@ class Block:
             )
         else:
             summary = write_draft(objects, task.scene, task.place, self.labels)
-        return DraftRecord(**about, summary=summary)
+        return DraftRecord(**about, summary=summary, sampled=self.sampled)
 
     def _write_mask(self, objects: Objects, about: dict[str, Any]) -> MaskRecord:
         task = self.task
@@ -450,6 +456,7 @@ class Block:
             pixels=sum(sum(row[:-1]) for row in areas),
             ground=ground or (),
             confidence=() if self.confidence is None else _totals(self.confidence),
+            sampled=self.sampled,
             still=self.still,
         )
 

@@ -97,6 +97,8 @@ class ShardTask:
     """No other attempt follows: frames that fail are given up."""
     cut: bool = False
     """A frame lies in more than this shard."""
+    samples: bool = True
+    """Note what a sample of its pixels adds up to."""
     skips_empty: bool = False
     """Where no pixel of it is valid, it is void without asking the segmenter."""
     still: float | None = None
@@ -213,6 +215,8 @@ class FinishTask:
     shard: ShardTask
     decided: LinkedPieces | JoinedObjects | LinkedParts
     failures: tuple[FrameFailure, ...]
+    sampled: tuple[int, ...] = ()
+    """What the draft's record says of its pixels."""
     attempt: int = 1
     last: bool = False
 
