@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -30,6 +31,8 @@ NEAR, FAR = 4, 16
 
 FEW = 8
 """Items that are not worth starting threads for."""
+AHEAD = 16
+"""Items a thread that are handed out before they are asked for: a million at once take 2 GB."""
 
 
 def is_far(root: str) -> bool:
@@ -54,9 +57,16 @@ def several(
     if len(items) < FEW:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(FAR if far else NEAR, "segengine-several") as pool:
+    threads = FAR if far else NEAR
+    with ThreadPoolExecutor(threads, "segengine-several") as pool:
+        waiting: deque[Future[_Found]] = deque()
         try:
-            yield from pool.map(work, items)
+            for item in items:
+                if len(waiting) == AHEAD * threads:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(work, item))
+            while waiting:
+                yield waiting.popleft().result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from segengine.ahead import each_of, one_ahead
+from segengine.ahead import AHEAD, FAR, each_of, one_ahead, several
 
 
 def test_one_item_is_made_while_one_is_used() -> None:
@@ -39,6 +39,17 @@ def test_each_of_many_is_done_once(root: str, count: int) -> None:
     done: list[int] = []
     each_of(range(count), done.append, root)
     assert sorted(done) == list(range(count))
+
+
+def test_of_very_many_only_some_are_handed_out_ahead() -> None:
+    done: list[int] = []
+    found = several(range(5000), done.append, far=True)
+    for _ in range(10):
+        next(found)
+    time.sleep(0.05)
+    assert len(done) <= 10 + AHEAD * FAR
+    assert len(list(found)) == 4990
+    assert sorted(done) == list(range(5000))
 
 
 def test_what_one_raises_is_raised_and_the_rest_is_left() -> None:
