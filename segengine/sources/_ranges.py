@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Any
 
+from segengine.sources import _buckets
+
 PAGE = 1 << 15
 """Bytes; a tile's first and last page are shared with its neighbours in the file."""
 KEPT = 64 << 20
@@ -119,6 +121,11 @@ class RangedFile:
 
 def open_ranged(system: Any, path: str) -> RangedFile | None:
     """A file of an fsspec filesystem; None where its server gives no ranges. Raises as that does."""
+    if (found := _buckets.opened(system, path)) is not None:
+        object_state = (path, found.size, found.tag)
+        for number, page in _buckets.pages_of(found, PAGE):
+            _PAGES.put(object_state, number, page)
+        return RangedFile(found, found.size, object_state)
     told: dict[str, Any] = {}
     if "http" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         told = system.info(path)  # opening would ask for it too, and tell only the size

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import lru_cache
@@ -26,7 +26,8 @@ import xxhash
 
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.guards.schemes import filesystem
-from segengine.sources import _beside, _tiff
+from segengine.sources import _beside, _buckets, _tiff
+from segengine.sources._buckets import About
 from segengine.sources._fields import Fields, Scenes, has_fields
 from segengine.sources._files import is_url, is_web, open_failure, open_input
 from segengine.sources._volumes import DICOM, NIFTI, SLIDE
@@ -227,7 +228,7 @@ def mark_of(uri: str) -> str:
             ).fingerprint
         system, root = filesystem(uri)
         system.invalidate_cache()
-        return _remote_mark(system.info(root))
+        return _remote_mark(_about(system.info(root)))
     except Exception as error:
         raise open_failure(uri, error) from error
 
@@ -649,7 +650,13 @@ def _remote(url: str, kind: str, options: Mapping[str, Any]) -> Iterator[_Found]
                 yield single
                 return
         depth = None if pattern.deep else len(pattern.parts)
-        details = system.find(root, maxdepth=depth, withdirs=True, detail=True)
+        details = _buckets.listed(system, root.rstrip("/"), depth)
+        if details is None:
+            there = system.find(root, maxdepth=depth, withdirs=True, detail=True)
+            details = {
+                path: None if info["type"] == "directory" else _about(info)
+                for path, info in there.items()
+            }
     except FileNotFoundError:
         return
     except Exception as error:
@@ -670,7 +677,12 @@ def _remote_file(system: Any, root: str, url: str) -> _Found | None:
             found = system.find(root, detail=True)
             return _Found(name, url, _remote_zarr_fingerprint(root, found), zarr=True)
         return None
-    return _remote_found(name, url, info, root, lambda path: _info(system, path))
+    return _remote_found(name, url, _about(info), root, lambda path: _about_of(system, path))
+
+
+def _about_of(system: Any, path: str) -> About | None:
+    info = _info(system, path)
+    return None if info is None else _about(info)
 
 
 def _info(system: Any, path: str) -> Mapping[str, Any] | None:
@@ -684,40 +696,41 @@ def _info(system: Any, path: str) -> Mapping[str, Any] | None:
 def _remote_found(
     name: str,
     url: str,
-    info: Mapping[str, Any],
+    about: About,
     path: str,
-    find: Callable[[str], Mapping[str, Any] | None],
+    find: Callable[[str], About | None],
 ) -> _Found:
     """An input, with the marks of all that it is made of; `find`: an object by its path, or None."""
     queried = is_web(url) and "?" in url
     # A query may be a signature, which opens this object and no other.
     wanted = _beside.remote_companions(path) if not queried and _suffix(name) in _RASTER else []
-    found = {each: about for each in wanted if (about := find(each)) is not None}
+    found = {each: told for each in wanted if (told := find(each)) is not None}
+    if not found:
+        return _Found(name, url, _remote_mark(about))
     stem = url.removesuffix(path.rpartition("/")[2])
     beside = tuple(stem + each.rpartition("/")[2] for each in found)
-    marks = [(each.rpartition("/")[2], _remote_mark(about)) for each, about in found.items()]
-    return _Found(name, url, _remote_mark(info, *marks), beside=beside)
+    marks = [(each.rpartition("/")[2], _remote_mark(told)) for each, told in found.items()]
+    return _Found(name, url, _remote_mark(about, *marks), beside=beside)
 
 
 def _tree(
-    system: Any, root: str, url: str, pattern: _Pattern, details: Mapping[str, Mapping[str, Any]]
+    system: Any, root: str, url: str, pattern: _Pattern, details: Mapping[str, About | None]
 ) -> Iterator[_Found]:
-    """The entries among everything below a prefix."""
+    """The entries among everything below a prefix; folders (None) may be among it."""
     arrays = {
         path.rpartition("/")[0] for path in details if path.rpartition("/")[2] in _ZARR_METADATA
     }
-    arrays |= {path.rstrip("/") for path in details if _suffix(path.rstrip("/")) in _ZARR}
+    arrays |= {path.rstrip("/") for path in details if _suffix(path) in _ZARR}
+    arrays |= {path for path in _folders(root, details) if _suffix(path) in _ZARR}
+    web = is_web(url)
     seen = set[str]()
-    for path, info in details.items():
+    for path, about in details.items():
         name, mark, query = path[len(root) :].strip("/"), "", ""
-        if is_web(url):  # a page may link to what its query opens
+        if web:  # a page may link to what its query opens
             name, mark, query = name.partition("?")
         if not name:
             continue
-        parents = [
-            root + "/" + "/".join(name.split("/")[: i + 1]) for i in range(name.count("/") + 1)
-        ]
-        array = next((parent for parent in parents if parent in arrays), None)
+        array = _inside(root, name, arrays) if arrays else None
         inner = name if array is None else array[len(root) + 1 :]
         if inner in seen or not _path_matches(pattern, inner):
             continue
@@ -729,12 +742,30 @@ def _tree(
                     continue
                 mark = _remote_zarr_fingerprint(array, inside)
                 yield _Found(inner, f"{url}/{inner}", mark, zarr=True)
-        elif info["type"] != "directory":
+        elif about is not None:
             uri = f"{url}/{name}{mark}{query}"
             if pattern.wants(name.rpartition("/")[2]):
-                yield _remote_found(name, uri, info, path, details.get)
+                yield _remote_found(name, uri, about, path, details.get)
             else:
                 yield _Found(name, uri, "", skipped=True)
+
+
+def _folders(root: str, paths: Iterable[str]) -> set[str]:
+    """All folders below a root that something lies in."""
+    found = set[str]()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder not in found and len(folder) > len(root):
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
+def _inside(root: str, name: str, arrays: Collection[str]) -> str | None:
+    """The outermost array that a name below a root is, or lies in."""
+    parts = name.split("/")
+    parents = (f"{root}/{'/'.join(parts[: i + 1])}" for i in range(len(parts)))
+    return next((parent for parent in parents if parent in arrays), None)
 
 
 def _is_store(root: str, found: Collection[str]) -> bool:
@@ -749,16 +780,23 @@ def _path_matches(pattern: _Pattern, name: str) -> bool:
     return any(inner.matches(last) for inner in patterns)
 
 
-def _remote_mark(info: Mapping[str, Any], *more: object) -> str:
+def _remote_mark(about: About, *more: object) -> str:
     """Digest of size and ETag, or of the time of change where there is no ETag."""
+    return _fingerprint(about.size, about.changed, *more)
+
+
+def _about(info: Mapping[str, Any]) -> About:
+    """What fsspec says of an object."""
     keys = {key.lower(): value for key, value in info.items()}
     mark = keys.get("etag") or keys.get("last-modified") or keys.get("lastmodified")
     changed = str(mark or keys.get("mtime") or keys.get("updated"))
-    return _fingerprint(keys.get("size"), changed, *more)
+    return About(keys.get("size"), changed)
 
 
 def _remote_zarr_fingerprint(root: str, found: Mapping[str, Mapping[str, Any]]) -> str:
-    marks = [(path[len(root) :], _remote_mark(info)) for path, info in sorted(found.items())]
+    marks = [
+        (path[len(root) :], _remote_mark(_about(info))) for path, info in sorted(found.items())
+    ]
     return _fingerprint(*marks)
 
 

@@ -21,12 +21,12 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 CONNECT = timedelta(seconds=10)
@@ -187,6 +187,21 @@ class _Place:
         )
 
 
+class Part(NamedTuple):
+    """Some of an object's bytes."""
+
+    data: bytes
+    size: int
+    """Of all of it."""
+    tag: str
+
+
+def _described(page: Iterable[Any]) -> list[tuple[str, int | None, str]]:
+    return [
+        (item["path"], item["size"], item["e_tag"] or str(item["last_modified"])) for item in page
+    ]
+
+
 class Bucket:
     """Objects below a prefix of a bucket. Every method raises OSError, or what botocore does."""
 
@@ -215,6 +230,48 @@ class Bucket:
             return self._call(ask)
         except FileNotFoundError:
             return None
+
+    def part(self, key: str, start: int, stop: int, tag: str = "") -> Part:
+        """Bytes [start, stop) of an object, or as many as there are; `tag`: of no other state of it.
+
+        Raises OSError, FileNotFoundError, and EBUSY where it has another tag now.
+        """
+        options: dict[str, Any] = {"range": (start, stop)}
+        if tag:
+            options["if_match"] = tag
+
+        def ask() -> Part:
+            found = self._one.get(self._at(key), options=options)
+            return Part(bytes(found.bytes()), found.meta["size"], found.meta["e_tag"] or "")
+
+        try:
+            return self._call(ask)
+        except _NotMetError as error:
+            raise OSError(errno.EBUSY, "it has changed while it was read") from error
+
+    def told(self, key: str) -> tuple[int, str]:
+        """An object's size and tag. Raises FileNotFoundError."""
+        found = self._call(lambda: self._one.head(self._at(key)))
+        return found["size"], found["e_tag"] or ""
+
+    def pages(self, prefix: str, *, deep: bool) -> Iterator[list[tuple[str, int | None, str]]]:
+        """(key, size, tag or time) of all objects below a prefix, page by page; not `deep`: of those
+        right below it, and of folders their names alone. Raises FileNotFoundError."""
+        at = self._at(prefix) or None
+        if not deep:
+            found = self._call(lambda: self._many.list_with_delimiter(at))
+            yield [(str(name).rstrip("/"), None, "") for name in found["common_prefixes"]]
+            yield _described(found["objects"])
+            return
+
+        def begin() -> tuple[Iterator[Any], Any]:
+            pages = iter(self._many.list(at, chunk_size=PAGE))
+            return pages, next(pages, None)
+
+        pages, page = self._call(begin)
+        while page is not None:
+            yield _described(page)
+            page = self._call(partial(next, pages, None))
 
     def exists(self, key: str) -> bool:
         """True where there is such an object."""

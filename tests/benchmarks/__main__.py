@@ -22,6 +22,7 @@ NAMES = (
     "earth",
     "stores",
     "objectstore",
+    "bucket",
     "workers",
     "orchestration",
     "scale",
