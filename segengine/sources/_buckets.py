@@ -41,13 +41,15 @@ def bucket_of(system: Any, path: str) -> tuple[Bucket, str] | None:
     """The bucket of a path of an fsspec filesystem, and the key in it; None: not through obstore."""
     if not hasattr(system, "call_s3") or system.storage_options or system.version_aware:
         return None
+    from segengine.store.s3 import is_plain, open_bucket
+
     name, _, key = path.partition("/")
+    if not is_plain(key):
+        return None
     # With the filesystem, which whoever sets up another endpoint makes anew; none is good in a fork.
     opened = vars(system).setdefault("_segengine_buckets", {})
     mine = name, os.getpid()
     if mine not in opened:
-        from segengine.store.s3 import open_bucket
-
         try:
             opened[mine] = open_bucket(f"s3://{name}")
         except Exception:  # noqa: BLE001 - s3fs meets the same, and says it

@@ -71,7 +71,7 @@ def open_bucket(url: str) -> Bucket | None:
     if _home and _home[0] != os.getpid():
         return None
     name, _, prefix = url.partition("://")[2].partition("/")
-    if name.startswith("arn:") or name.endswith("--x-s3") or not _is_plain(prefix):
+    if name.startswith("arn:") or name.endswith("--x-s3") or not is_plain(prefix):
         return None
     import fsspec.config
 
@@ -84,7 +84,7 @@ def open_bucket(url: str) -> Bucket | None:
     return Bucket(place, prefix)
 
 
-def _is_plain(prefix: str) -> bool:
+def is_plain(prefix: str) -> bool:
     """Whether obstore takes a key as it is."""
     parts = prefix.split("/") if prefix else []
     return not any(part in ("", ".", "..") or not part.isprintable() for part in parts)
