@@ -115,16 +115,22 @@ def homes(layouts: Mapping[str, Layout], entries: Mapping[str, Entry]) -> dict[s
     An input that outgrew its scene has a place in several: its home is the one where it is not gone,
     else the one whose fingerprint it has again, else the last.
     """
-    found: dict[str, tuple[tuple[bool, bool], str]] = {}
+    found: dict[str, str] = {}
+    several = set[str]()
     for scene, layout in layouts.items():
+        several.update(name for name in layout.names if found.setdefault(name, scene) != scene)
+    best: dict[str, tuple[bool, bool]] = {}
+    for scene, layout in layouts.items() if several else ():
         for name, fingerprint, gone in zip(
             layout.names, layout.fingerprints, layout.gone, strict=True
         ):
+            if name not in several:
+                continue
             entry = entries.get(name)
             rank = (not gone, entry is not None and entry.fingerprint == fingerprint)
-            if name not in found or rank >= found[name][0]:
-                found[name] = rank, scene
-    return {name: scene for name, (_, scene) in found.items()}
+            if name not in best or rank >= best[name]:
+                best[name], found[name] = rank, scene
+    return found
 
 
 def _updated(

@@ -29,7 +29,7 @@ from segengine.sources._growing import fresh, growing
 from segengine.store.layouts import OUTSIDE, WAITING, Layout, Unplaced
 from segengine.store.tombstones import Tombstones
 from segengine.store.values import encode
-from segengine.types import Entry, Source
+from segengine.types import Entry, Probe, Source
 from segengine.urls import public
 
 if TYPE_CHECKING:
@@ -153,10 +153,12 @@ def scanning(
             todo.append(entry)
     due = NowAndThen(EVERY)
     before = fresh(todo)
-    probed = []
+    probed, photos = [], dict[Any, Probe]()
     for done, (entry, outcome) in enumerate(_probe_all(todo, listing, spec), 1):
         if due():
             yield Progress("plan", done, len(todo), len(bad), message=entry.name, unit=INPUTS)
+        if isinstance(outcome, Probe) and outcome.stacked and not outcome.attributes:
+            outcome = photos.setdefault(_said(outcome), outcome)  # one for all of a size
         probed.append((entry, outcome))
     waiting, missing = [], set[str]()
     for entry, outcome in probed:
@@ -290,6 +292,10 @@ def _known(
     }
 
 
+def _said(photo: Probe) -> tuple[Any, ...]:
+    return photo.kind, photo.height, photo.width, photo.bands, photo.dtype
+
+
 def _sorted(bad: Sequence[Unplaced]) -> tuple[Unplaced, ...]:
     return tuple(sorted(bad, key=lambda u: u.name.encode("utf-8", "surrogateescape")))
 
@@ -301,10 +307,16 @@ def _changed(
     return frozenset(
         name
         for name, layout in layouts.items()
-        if name not in previous
-        or name in dropped
-        or encode(layout.public) != encode(previous[name])
+        if name not in previous or name in dropped or not _is_same(layout, previous[name])
     )
+
+
+def _is_same(layout: Layout, old: Layout) -> bool:
+    """Whether a layout is the committed one; what a million inputs have is not written to be compared."""
+    names = {"names": (), "uris": (), "fingerprints": ()}
+    if all(getattr(layout, each) == getattr(old, each) for each in names):
+        layout, old = replace(layout, **names), replace(old, **names)  # type: ignore[arg-type]
+    return encode(layout.public) == encode(old)
 
 
 def _listing(spec: Mapping[str, Any]) -> Listing:

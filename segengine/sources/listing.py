@@ -714,9 +714,10 @@ def _remote_found(
 
 
 def _tree(
-    system: Any, root: str, url: str, pattern: _Pattern, details: Mapping[str, About | None]
+    system: Any, root: str, url: str, pattern: _Pattern, details: dict[str, About | None]
 ) -> Iterator[_Found]:
-    """The entries among everything below a prefix; folders (None) may be among it."""
+    """The entries among everything below a prefix, of which `details` loses them; folders (None) may be
+    among it."""
     arrays = {
         path.rpartition("/")[0] for path in details if path.rpartition("/")[2] in _ZARR_METADATA
     }
@@ -724,7 +725,10 @@ def _tree(
     arrays |= {path for path in _folders(root, details) if _suffix(path) in _ZARR}
     web = is_web(url)
     seen = set[str]()
-    for path, about in details.items():
+    for path in list(details):
+        # An input lies beside no other: of a million, what is told of each is held once.
+        known = _suffix(path) in _KNOWN
+        about = details.pop(path) if known else details[path]
         name, mark, query = path[len(root) :].strip("/"), "", ""
         if web:  # a page may link to what its query opens
             name, mark, query = name.partition("?")
