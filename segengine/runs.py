@@ -54,6 +54,7 @@ from segengine.store.keys import (
     ASIDE,
     MAPS,
     MASK,
+    METADATA,
     METRICS,
     RELAYING,
     REPORT,
@@ -300,6 +301,10 @@ class Run:
         """
         if plan.scan.dropped or plan.scan.unsettled:
             self.objects.put(RELAYING, b"")
+        if plan.scan.dropped:
+            away = {*map(scene_folder, plan.scan.dropped)}
+            keys = map(layout_key, plan.scan.dropped)
+            self.objects.open([*keys, *self.objects.sealed_in(away)])
         for scene in plan.scan.dropped:
             self.log.forget(scene)
             self.objects.delete_tree(scene_folder(scene))
@@ -317,7 +322,11 @@ class Run:
         layouts = [layout_key(scene) for scene in plan.scan.changed]
         unseen, noted_before = self._unseen(plan)
         stale = [] if unseen == noted_before else [UNSEEN]
-        self.objects.open([*root, *layouts, *stale], publish=other or bool(layouts))
+        # Other classes or colours are in each scene's metadata.
+        every = self.objects.sealed_in({*map(scene_folder, plan.layouts)}) if other else ()
+        maybe = [key for key in every if key.endswith(METADATA)]
+        publishes = other or bool(layouts)
+        self.objects.open([*root, *layouts, *stale], ahead=maybe, publish=publishes)
         written = [
             scene
             for scene in plan.layouts

@@ -174,6 +174,8 @@ def write_documents(objects: Objects, documents: Mapping[str, bytes]) -> None:
     for key, data in documents.items():
         if not is_said(sealed, key, data):
             sealed.put(key, data)
+        elif sealed.is_unsealed(key):  # since a kill between its last write and the next commit
+            sealed.adopt(key)
 
 
 def is_said(objects: SealedObjects, key: str, document: bytes) -> bool:

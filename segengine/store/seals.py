@@ -173,6 +173,8 @@ class SealedObjects:
         self._book: _Book | None = None
         self._pending: dict[str, Seal] = {}
         self._copies: dict[str, bytes] = {}
+        self._bulk = 0
+        """Bytes of these."""
         self._held: tuple[str, Mapping[str, bytes]] = ("", {})
         self._guard = threading.RLock()
 
@@ -236,20 +238,33 @@ class SealedObjects:
         self.base.put(SEALS, data)
         self.base.put(SEALS_COPY, data)
 
-    def open(self, keys: Iterable[str], *, publish: bool = True) -> None:
+    def open(self, keys: Iterable[str], *, ahead: Iterable[str] = (), publish: bool = True) -> None:
         """Break the seals of what is about to be written or deleted; `publish`: that is due again.
 
-        From here on there are seals, if only of nothing: no root is written before.
+        `ahead`: of what may be; what is not is sealed as it was at the next commit. Each that is
+        written before its seal is broken writes all seals anew. From here on there are seals, if only of
+        nothing: no root is written before.
         """
         with self._guard:
             seals = self.book.seals
             there = {key for key in keys if key in seals}
-            if there or (publish and self.book.published) or not self.book.saves:
+            maybe = {key for key in ahead if key in seals} - there
+            if there or maybe or (publish and self.book.published) or not self.book.saves:
+                for key in maybe:
+                    self._pending.setdefault(key, seals.pop(key))
                 for key in there:
                     del seals[key]
                 if publish:
                     self.book.published = ""
                 self._save()
+
+    def sealed_in(self, folders: Collection[str]) -> list[str]:
+        """Keys of what is sealed in folders of the second rank, as `scenes/a`, and of objects there."""
+        return [key for key in self.book.seals if "/".join(key.split("/", 2)[:2]) in folders]
+
+    def is_unsealed(self, key: str) -> bool:
+        """Whether nothing vouches for an object that is to be sealed, and nothing is going to."""
+        return is_sealed(key) and key not in self.book.seals and key not in self._pending
 
     def adopt(self, key: str) -> None:
         """Seal, at the next commit, what lies there now: a worker wrote it."""
@@ -295,8 +310,9 @@ class SealedObjects:
                 self.open([key])
             self._pending[key] = Seal(digest(data))
             if is_kept_twice(key):
+                self._bulk += len(data) - len(self._copies.get(key, b""))
                 self._copies[key] = data
-                if sum(map(len, self._copies.values())) > BATCH:
+                if self._bulk > BATCH:
                     self._write_copies()
 
     def _write_copies(self) -> None:
@@ -306,7 +322,7 @@ class SealedObjects:
         self.base.put(copies_key(name), _packed(self._copies))
         for key in self._copies:
             self._pending[key] = self._pending[key]._replace(copies=name)
-        self._copies = {}
+        self._copies, self._bulk = {}, 0
 
     def _next_name(self) -> str:
         numbers = [int(n) for n in self.base.children(COPIES)[1] if n.isdecimal()]
@@ -467,6 +483,7 @@ class SealedObjects:
         found.damaged, found.healed, found._book = self.damaged, self.healed, self._book
         found._unsealed = self._unsealed
         found._pending, found._copies = self._pending, self._copies
+        found._bulk = self._bulk
         return found
 
     @contextmanager
@@ -517,6 +534,7 @@ class SealedObjects:
         with self._guard:
             self._pending = {k: v for k, v in self._pending.items() if not gone(k)}
             self._copies = {k: v for k, v in self._copies.items() if not gone(k)}
+            self._bulk = sum(map(len, self._copies.values()))
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below a prefix, those that are lost and have a copy too."""

@@ -8,13 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segengine.job import parse_job
+from segengine.runs import Run
 from segengine.store import seals
 from segengine.store.blobs import NOBODY, LocalObjects, Writer
 from segengine.store.layouts import LAYOUTS
+from segengine.store.root import write_documents
 from segengine.store.seals import (
     CHANGED,
     COPIES,
@@ -481,3 +486,67 @@ def test_who_gave_the_lock_back_heals_nothing(base: LocalObjects) -> None:
     base.put(ROOT, b"of another run")
     assert run.by(NOBODY).get(ROOT) == b"root"
     assert base.get(ROOT) == b"of another run"
+
+
+def test_what_is_opened_ahead_is_written_without_a_save_each_and_else_sealed_as_it_was(
+    base: LocalObjects,
+) -> None:
+    objects = written(base, **{f"scenes/{name}/zarr.json": name.encode() for name in "abc"})
+    before = objects.book.saves
+    keys = objects.sealed_in({"scenes/a", "scenes/b"})
+    assert keys == ["scenes/a/zarr.json", "scenes/b/zarr.json"]
+    objects.open([], ahead=keys)
+    objects.put(keys[0], b"new")
+    assert SealedObjects(base).book.seals.keys().isdisjoint(keys)  # a kill contradicts nothing
+    objects.commit()
+    assert objects.book.saves == before + 2
+    again = SealedObjects(base)
+    assert not list(again.check())
+    assert {*keys, "scenes/c/zarr.json"} <= again.book.seals.keys()
+
+
+def test_metadata_that_a_kill_left_without_a_seal_get_one(base: LocalObjects) -> None:
+    objects = written(base, **{"scenes/a/zarr.json": b"{}"})
+    objects.open([], ahead=["scenes/a/zarr.json"])
+    again = SealedObjects(base, heals=True)  # after the kill
+    assert again.is_unsealed("scenes/a/zarr.json")
+    write_documents(again, {"scenes/a/zarr.json": b"{}"})
+    again.commit()
+    assert SealedObjects(base).vouches("scenes/a/zarr.json", b"{}")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"segmenter": {"kind": "edges"}}, {"source": {"color": "gray"}}], ids=str
+)
+def test_seals_are_not_written_scene_by_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    """Where all scenes have other classes, or are laid out anew."""
+    saves: list[str] = []
+    put = LocalObjects.put
+
+    def counted(self: LocalObjects, key: str, data: bytes) -> None:
+        saves.extend([key] * (key == SEALS))
+        put(self, key, data)
+
+    monkeypatch.setattr(LocalObjects, "put", counted)
+    found = []
+    for scenes in (1, 5):
+        photos = tmp_path / str(scenes)
+        photos.mkdir()
+        for i in range(scenes):  # each of a size of its own
+            image = np.full((20, 300 * (i + 1), 3), 9, np.uint8)
+            assert cv2.imwrite(str(photos / f"{i}.png"), image)
+        job = {
+            "source": {"paths": [str(photos)]},
+            "segmenter": {"kind": "threshold"},
+            "store": {"path": f"{photos}.zarr"},
+        }
+        for options in ({}, changed):
+            saves.clear()
+            both = {key: {**job[key], **options.get(key, {})} for key in job}
+            with Run(parse_job(both), in_process=True) as run:
+                for _ in run.stage("plan"):
+                    pass
+        found.append(len(saves))
+    assert found[1] == found[0]
