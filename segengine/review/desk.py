@@ -6,6 +6,7 @@ A frame of more than `SIDE` pixels a side is edited in windows of at most that, 
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import corrections
+from segengine.ahead import is_far
 from segengine.corrections import ConflictError, Files
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.pictures import draw
@@ -112,11 +114,20 @@ class Desk:
         if lower:
             found = [i for i, name in enumerate(self._lower) if lower in name]
         page = found[start : start + count]
-        return {"total": len(found), "start": start, "frames": [self._row(i) for i in page]}
+        there = self._there([self.place(self.items[i]).labels for i in page])
+        rows = [self._row(i, done) for i, done in zip(page, there, strict=True)]
+        return {"total": len(found), "start": start, "frames": rows}
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _there(self, keys: Sequence[str]) -> list[bool]:
+        """Which of some corrections there are; of a store behind a network, one listing tells it."""
+        if not keys or not is_far(self.objects.root):
+            return [self.objects.exists(key) for key in keys]
+        folder = os.path.commonpath([key.rpartition("/")[0] for key in keys])
+        found = set(self.objects.keys(folder))
+        return [key in found for key in keys]
+
+    def _row(self, number: int, done: bool) -> dict[str, Any]:
         item = self.items[number]
-        done = self.objects.exists(self.place(item).labels)
         shown = item.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return {"number": number, "name": shown, "note": item.note, "corrected": done}
 
@@ -129,18 +140,18 @@ class Desk:
     def opened(self, number: int, window: int) -> dict[str, Any]:
         """What the page needs to know of a frame, and of a window of it."""
         item = self.item(number)
+        place = self.place(item)
         if item.height * item.width > corrections.LARGEST:
             return {
-                **self._row(number),
+                **self._row(number, self.objects.exists(place.labels)),
                 "refused": f"{item.height:,} x {item.width:,} pixels are more than can be corrected "
                 f"({corrections.LARGEST:,}); cut the scene into smaller ones",
             }
         rows, cols = self._window(item, window)
-        place = self.place(item)
         tag = corrections.tag_of(self.objects.get(place.labels))
         objects = place.objects is not None and len(item.windows) == 1
         return {
-            **self._row(number),
+            **self._row(number, tag != corrections.NONE),
             "height": rows.stop - rows.start,
             "width": cols.stop - cols.start,
             "top": rows.start,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NamedTuple
 
@@ -231,6 +233,36 @@ def test_ten_thousand_frames_come_by_the_page(store) -> None:
         found = client.ask("/api/frames?start=9990&count=5000").json
         assert (found["total"], len(found["frames"])) == (10_000, 10)
         assert len(client.ask("/api/frames?count=5000").json["frames"]) == 200
+
+
+class Far:
+    """A store's objects as those of one behind a network, which counts what it is asked for."""
+
+    root = "s3://bucket/masks.zarr"
+
+    def __init__(self, objects: Any) -> None:
+        self.objects, self.asked = objects, Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked[name] += 1
+        return getattr(self.objects, name)
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_page_of_the_list_asks_a_far_store_once(store, done) -> None:
+    with serving(store.store) as client:
+        drawn, tag = client.correction(1, (40, 60))
+        for _ in range(done):
+            client.put(1, drawn, tag)
+        desk = client.server.desk
+        far = Far(desk.objects)
+        client.server.desk = replace(desk, items=[*desk.items] * 90, objects=far)
+        rows = client.ask("/api/frames?count=180").json["frames"]
+        assert [row["corrected"] for row in rows] == [False, bool(done)] * 90
+        assert far.asked == {"keys": 1}
+        far.asked.clear()
+        assert client.ask("/api/frame/1?window=0").json["corrected"] == bool(done)
+        assert "exists" not in far.asked
 
 
 def test_the_worst_and_the_least_sure_come_first(bench) -> None:
