@@ -4,6 +4,8 @@
     -> in/{scene}_{band}.tif, of the bands B02 and B03: scenes T1 and T2
     in/red_T1.tif  in/nir_T1.tif  in/red_T2.tif  in/nir_T2.tif
     -> in/{band}_{scene}.tif
+    in/B02/T1.tif  in/B03/T1.tif  in/B02/T2.tif  in/B03/T2.tif, or T1_B02.tif in these folders
+    -> in/{band}/{scene}.tif
 
 Names alone are a guess: whether the files of a scene show the same ground is for the headers to say.
 """
@@ -12,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
+from segengine.commands._oneglob import common, escaped
 from segengine.sources.listing import list_entries
 
 _COLOURS = ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "swir", "lwir", "thermal",
@@ -29,7 +31,6 @@ _BESIDE = re.compile(r"(?<![A-Za-z0-9])(?:QA|ST|AOT|WVP|SCL|TCI|VAA|VZA|SAA|SZA)
 """What products hold beside bands: quality, angles, temperatures and what these were made from."""
 _SCENE = re.compile(r"(?P<mark>[-_. ]+)(?P<scene>.+?)(?P<rest>(?:[-_][0-9]{1,3}m)?\.[A-Za-z0-9]+)")
 """What follows a band that a name begins with."""
-_GLOB = re.compile(r"([*?\[])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,38 @@ class _Name:
 
 def band_files(uris: Sequence[str]) -> BandFiles | None:
     """How files are named of which most have a band in their names; None: they are no such scenes."""
+    return _in_names(uris) or _in_folders(uris)
+
+
+def _in_folders(uris: Sequence[str]) -> BandFiles | None:
+    """The same where each band has a folder, in which files are called by their scenes."""
+    groups: dict[tuple[str, str], dict[str, str]] = {}
+    for uri in uris:
+        above, _, name = uri.rpartition("/")
+        parent, _, band = above.rpartition("/")
+        if _BAND.fullmatch(band) and "." in name:
+            groups.setdefault((parent, name.replace(band, "{band}")), {})[band] = uri
+    groups = {key: files for key, files in groups.items() if len(files) > 1}
+    if 2 * sum(map(len, groups.values())) < len(uris) or not groups:
+        return None
+    # T1_B02.tif in B02, or T1.tif
+    ends = Counter("{band}".join(_ends(name)) for _, name in groups)
+    end = min(ends, key=lambda each: (-ends[each], each))
+    kept = {key: files for key, files in groups.items() if "{band}".join(_ends(key[1])) == end}
+    pattern = f"{common([parent for parent, _ in kept])}/{{band}}/{{scene}}{end}"
+    return _found(pattern, list(kept.values()))
+
+
+def _ends(name: str) -> list[str]:
+    """What of a file's name comes after its scene, cut where its band stands."""
+    scene, *rest = name.split("{band}")
+    if not rest:
+        return [escaped(scene[scene.rindex(".") :])]
+    return [escaped(scene[len(scene.rstrip("_-. ")) :]), *map(escaped, rest)]
+
+
+def _in_names(uris: Sequence[str]) -> BandFiles | None:
+    """The same where files are called by their bands."""
     groups: dict[_Name, dict[str, str]] = {}
     told = beside = 0
     for uri in uris:
@@ -82,11 +115,16 @@ def band_files(uris: Sequence[str]) -> BandFiles | None:
     suffix = min(suffixes, key=lambda each: (-suffixes[each], each))
     groups = {key: files for key, files in groups.items() if ends[key] == suffix}
     pattern = _pattern(list(groups), suffix)
-    counts = Counter(band for files in groups.values() for band in files)
+    return None if pattern is None else _found(pattern, list(groups.values()))
+
+
+def _found(pattern: str, groups: Sequence[Mapping[str, str]]) -> BandFiles | None:
+    """Scenes of files, as a path with fields finds them; None: it finds others, or not all of these."""
+    counts = Counter(band for files in groups for band in files)
     bands = sorted((b for b, count in counts.items() if 2 * count >= len(groups)), key=_in_order)
-    if pattern is None or len(bands) < 2:
+    if len(bands) < 2:
         return None
-    scenes = tuple({b: files[b] for b in bands if b in files} for files in groups.values())
+    scenes = tuple({b: files[b] for b in bands if b in files} for files in groups)
     mine = {uri for files in scenes for uri in files.values()}
     try:
         entries = list_entries([pattern], "raster", bands=bands).entries
@@ -114,7 +152,7 @@ def _scenes_last(names: Sequence[_Name]) -> dict[_Name, str] | None:
     if len({match["scene"] for match in matches.values()}) < 2:
         return None
     return {
-        name: f"{_escaped(match['mark'])}{{scene}}{_escaped(match['rest'])}"
+        name: f"{escaped(match['mark'])}{{scene}}{escaped(match['rest'])}"
         for name, match in matches.items()
     }
 
@@ -122,31 +160,16 @@ def _scenes_last(names: Sequence[_Name]) -> dict[_Name, str] | None:
 def _pattern(names: Sequence[_Name], suffix: str) -> str | None:
     """A path with {scene} and {band} that finds these; None: there is none."""
     if suffix != names[0].after:  # red_S0.tif
-        return f"{_common([name.folder for name in names])}/{{band}}{suffix}"
-    suffix = _escaped(suffix)
+        return f"{common([name.folder for name in names])}/{{band}}{suffix}"
+    suffix = escaped(suffix)
     if all(not name.before for name in names):  # T1/B02.tif
         parents = [name.folder.rpartition("/")[0] for name in names]
-        return f"{_common(parents)}/{{scene}}/{{band}}{suffix}"
+        return f"{common(parents)}/{{scene}}/{{band}}{suffix}"
     marks = {name.before[len(name.before.rstrip("_-. ")) :] for name in names}
     if len(marks) > 1 or any(not name.before.rstrip("_-. ") for name in names):
         return None
-    folder = _common([name.folder for name in names])
-    return f"{folder}/{{scene}}{_escaped(marks.pop())}{{band}}{suffix}"
-
-
-def _common(folders: Iterable[str]) -> str:
-    """A glob of folders: `*` where they differ, `**` where some lie deeper than others."""
-    split = [folder.split("/") for folder in dict.fromkeys(folders)]
-    if len({len(parts) for parts in split}) > 1:
-        same = takewhile(lambda column: len(set(column)) == 1, zip(*split, strict=False))
-        fixed = [column[0] for column in same]
-        return "/".join([*map(_escaped, fixed), "**"])
-    columns = zip(*split, strict=True)
-    return "/".join(_escaped(c[0]) if len(set(c)) == 1 else "*" for c in columns)
-
-
-def _escaped(text: str) -> str:
-    return _GLOB.sub(r"[\1]", text)
+    folder = common([name.folder for name in names])
+    return f"{folder}/{{scene}}{escaped(marks.pop())}{{band}}{suffix}"
 
 
 def _in_order(band: str) -> tuple[int, int, str]:

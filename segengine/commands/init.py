@@ -19,6 +19,7 @@ import numpy as np
 
 from segengine.commands._bandfiles import BandFiles, band_files
 from segengine.commands._catalogs import catalog_at, first_items
+from segengine.commands._oneglob import as_it_stands, one_glob
 from segengine.errors import JobError, SegengineError, TransientInputError
 from segengine.guards.schemes import require_served
 from segengine.job import ClusterSpec, FaultsSpec, Job, SourceSpec, StoreSpec, TruthSpec
@@ -157,13 +158,21 @@ def _items(catalogs: Sequence[str]) -> _Inputs:
 
 
 def _files(given: Sequence[str], places: Sequence[str]) -> _Inputs:
-    listing = list_entries(places)
+    places = list(map(as_it_stands, places))
+    try:
+        listing = list_entries(places)
+    except ValueError:  # files of one name
+        glob = one_glob(places)
+        if glob is None:
+            raise
+        places = [glob]
+        listing = list_entries(places)
     files: dict[str, list[str]] = defaultdict(list)
     for entry in listing.entries:
         files[listing.kind_of(entry)].append(entry.uri)
     kinds = sorted(files, key=lambda kind: -len(files[kind]))
     kind = kinds[0]
-    many = ", ".join(f"{len(files[k]):,} {_WORDS.get(k, k)}" for k in kinds)
+    many = ", ".join(_counted(k, len(files[k])) for k in kinds)
     skipped = f"; skipped: {counted(listing.skipped)}" if listing.skipped else ""
     alike = band_files(files[kind]) if kind == "raster" else None
     if alike is not None:
@@ -212,8 +221,11 @@ def _same_ground(places: Sequence[Placing]) -> bool:
     return bool((np.ptp(boxes, axis=0) <= 2 * coarsest).all())
 
 
-_WORDS = {"images": "images", "raster": "rasters", "video": "videos", "zarr": "Zarr arrays",
-          "volume": "volumes"}  # fmt: skip
+_WORDS = {"images": "image", "zarr": "Zarr array"}
+
+
+def _counted(kind: str, count: int) -> str:
+    return f"{count:,} {_WORDS.get(kind, kind)}{'s' * (count != 1)}"
 
 
 def _name(place: str) -> str:
@@ -233,7 +245,7 @@ def _looked_at(kind: str, files: Sequence[str]) -> Iterator[Scan]:
     turns: dict[int, list[str]] = defaultdict(list)
     for file in files:
         name = file.rpartition("/")[2]
-        turns[seen[name]].append(file)
+        turns[seen[name]].append(as_it_stands(file))
         seen[name] += 1
     for paths in turns.values():
         source = {**SourceSpec(kind=kind, paths=paths).model_dump(), "trust": False}

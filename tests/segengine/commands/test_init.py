@@ -247,6 +247,46 @@ def test_folders_are_scenes_where_their_files_are_called_alike(
     assert source()["paths"] == ["in/{scene}/{band}_clip.tif"]
 
 
+@pytest.mark.parametrize("name", ["{scene}.tif", "{scene}_{band}.tif"])
+def test_folders_are_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, scene in enumerate(("T1", "T2")):
+        for band in ("red", "nir"):
+            bands(tmp_path / "in" / band, name.format(scene=scene, band=band), day=day)
+    for number, given in enumerate(("in", ["in/nir", "in/red"])):
+        assert "2 scenes of 2 files each" in init(given, f"{number}.yaml").lines()[0]
+        found = yaml.safe_load(Path(f"{number}.yaml").read_text())["source"]
+        assert found["paths"] == [f"in/{{band}}/{name}"]
+        assert found["bands"] == ["red", "nir"]
+    Path("0.yaml").rename("job.yaml")
+    assert sorted(scanned().layouts) == ["T1", "T2"]
+
+
+def test_what_a_shell_made_of_a_glob_is_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("T1", "T2", "T3[x]"):
+        (tmp_path / "ph" / name).mkdir(parents=True)
+        gray(tmp_path / "ph" / name)
+    said = init(sorted(map(str, Path("ph").glob("*/g.png"))))
+    assert said.lines()[0].startswith("job.yaml: 3 images at ph/T1/g.png and 2 more")
+    assert source()["paths"] == ["ph/*/g.png"]
+    assert segengine.run(load_job("job.yaml")).frames == 3
+    with pytest.raises(JobError, match=r"would both be named g\.png"):
+        init(["ph/T1/g.png", "ph/T2/g.png"], "some.yaml")  # nothing else is taken unasked
+
+
+@pytest.mark.parametrize("given", ["in", "in/{scene}.tif"])
+def test_braces_in_a_name_are_no_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bands(tmp_path / "in", "{scene}.tif")
+    assert init(given).lines()[0].startswith(f"job.yaml: 1 raster at {given}, ")
+    assert [layout.names for layout in scanned().layouts.values()] == [("{scene}.tif",)]
+
+
 def test_a_folder_of_landsat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scene = "LC09_L2SP_193027_20260109_20260118_02_T1"
