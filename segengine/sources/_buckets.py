@@ -78,7 +78,7 @@ def listed(system: Any, root: str, depth: int | None) -> dict[str, About | None]
         # A folder that a browser has made is an object of nothing with a slash at its end.
         for key in empty:
             if not bucket.exists(key):
-                del found[start + key]
+                found.pop(start + key, None)
     except FileNotFoundError:
         raise
     except Exception:  # noqa: BLE001 - also for keys that obstore takes for none, as a//b
