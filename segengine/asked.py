@@ -19,6 +19,7 @@ from segengine.errors import JobError
 from segengine.guards.parts import Parts
 from segengine.instances.cleaning import Cleaning, clean_frame
 from segengine.instances.join import BAND, components, renumbered
+from segengine.instances.merging import merged_frames
 from segengine.types import (
     CERTAIN,
     NO_CONFIDENCE,
@@ -46,6 +47,7 @@ from segengine.types import (
     LowerIsBetter,
     Marks,
     Matches,
+    Merger,
     Metric,
     Needs,
     Outputs,
@@ -137,8 +139,19 @@ def whole_frames(plugin: Plugin) -> bool:
 
 
 def links(plugin: Plugin) -> bool:
-    """True where labels depend on pieces that cross windows."""
-    return isinstance(labeller(plugin), Linker)
+    """True where labels depend on pieces or regions that cross windows."""
+    return isinstance(labeller(plugin), Linker | Merger)
+
+
+def merger(plugin: object) -> Merger | None:
+    """What parts frames in regions that are merged; None: it does not."""
+    return plugin if _has(plugin, Merger) else None  # type: ignore[return-value]
+
+
+def merged(found: Merger, pixels: Pixels, valid: Bool) -> Prediction:
+    """The regions of whole frames (n, y, x, band), where valid (n, y, x)."""
+    ids = merged_frames(found.connect(pixels, valid), valid, found.least, found.drops)
+    return Prediction((ids > 0).view(np.uint8), instances=ids)
 
 
 def keep(plugin: Plugin) -> int | None:

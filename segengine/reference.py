@@ -74,15 +74,15 @@ def predict(
     if pixels.dtype.kind == "f":
         valid &= ~np.isnan(pixels).any(axis=-1)
     if not asked.surveys(plugin):
-        found = _call(plugin, pixels)
+        found = _call(plugin, pixels, valid)
     elif plugin.scope == "frame":
         parts = [
-            _call(plugin.fit(plugin.survey(pixels[i : i + 1], valid[i : i + 1])), pixels[i : i + 1])
-            for i in range(len(pixels))
+            _call(plugin.fit(plugin.survey(frame, ok)), frame, ok)
+            for frame, ok in zip(pixels[:, None], valid[:, None], strict=True)
         ]
         found = _joined(parts)
     else:
-        found = _call(plugin.fit(plugin.survey(pixels, valid)), pixels)
+        found = _call(plugin.fit(plugin.survey(pixels, valid)), pixels, valid)
     labels = found.labels
     dtype = mask_dtype(len(plugin.classes))
     void = np.iinfo(dtype).max
@@ -138,10 +138,12 @@ def _is_transparency(pixels: NDArray[Any]) -> bool:
     return bool(last.min() == last.max())
 
 
-def _call(segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:
+def _call(segmenter: Segmenter, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> Prediction:
     """Pad to the stride as the engine does at the bottom and right, segment, crop."""
     _, height, width, _ = pixels.shape
     segmenter = asked.placed(segmenter, (0, 0), (height, width))
+    if (merger := asked.merger(segmenter)) is not None:
+        return asked.merged(merger, pixels, valid)
     pixels = tiling.pad_to(pixels, segmenter.stride)
     found = asked.as_prediction(segmenter.segment(pixels), segmenter, pixels.shape[:3])
     return found.crop((slice(None), slice(0, height), slice(0, width)))

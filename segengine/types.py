@@ -360,6 +360,41 @@ class Linker(Segmenter, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Which pixels of n frames hang together, and what tells their regions apart."""
+
+    links: NDArray[np.uint8]
+    """(n, y, x) 1: the pixel is one with its right neighbour; 2: with the lower one; 3: with both."""
+    values: NDArray[np.int32]
+    """(n, y, x, band) by the means of which regions are near each other; whole numbers, to add up."""
+
+
+@runtime_checkable
+class Merger(Segmenter, Protocol):
+    """A segmenter that parts frames in regions of any size, of which the small ones are merged.
+
+    `segment` does that on whole frames. Where a frame is cut, what each window connects, with `halo`
+    context (which holds one pixel below and to the right of its shard), is joined over the borders by
+    the stitch stage, which merges regions of fewer than `least` pixels with the neighbour of the
+    nearest mean value. Labels are 1 in a region.
+    """
+
+    @property
+    def least(self) -> int:
+        """Pixels from which on a region stays; 1: all stay."""
+        ...
+
+    @property
+    def drops(self) -> bool:
+        """Smaller ones are no regions, and get label 0, instead of being merged."""
+        ...
+
+    def connect(self, pixels: Pixels, valid: Bool) -> Connected:
+        """Links and values of pixels (n, y, x, band); those that are not valid (n, y, x) count nowhere."""
+        ...
+
+
 @runtime_checkable
 class Surveyor(Protocol[S]):
     """Must see a frame, a scene or the run before it can label; fitting gives a Segmenter.

@@ -12,6 +12,7 @@ import numpy as np
 from segengine import asked
 from segengine.dispatch.pool import Outcome, Pool, Work
 from segengine.instances.join import join
+from segengine.instances.merging import Merged, merge
 from segengine.instances.pieces import kept_pieces
 from segengine.job import FaultsSpec
 from segengine.planning.plan import Plan
@@ -36,6 +37,7 @@ from segengine.worker.tasks import (
     JoinedObjects,
     LinkedParts,
     LinkedPieces,
+    MergedRegions,
     ShardTask,
     SplitComponents,
     SplitTask,
@@ -195,7 +197,7 @@ def finish_tasks(
 
 def _decided(
     plan: Plan, layout: Layout, f: int, windows: dict[Cell, Any], splits: _Splits
-) -> Callable[[Cell], LinkedPieces | JoinedObjects | LinkedParts]:
+) -> Callable[[Cell], LinkedPieces | JoinedObjects | LinkedParts | MergedRegions]:
     """What the windows of one frame, seen together, make of each one's draft."""
     keep = asked.keep(plan.plugin)
     if keep is not None:
@@ -203,6 +205,11 @@ def _decided(
         return lambda cell: LinkedPieces(kept[cell], keep)
     if plan.cleaning is not None:
         return decided_parts(layout.scene, f, windows, plan.cleaning, splits)
+    merger = asked.merger(asked.labeller(plan.plugin))
+    if merger is not None:
+        regions = merge(windows, merger.least, merger.drops)
+        none = Merged(np.zeros(1, np.uint32), np.zeros(1, np.bool_))
+        return lambda cell: MergedRegions(*regions.get(cell, none))
     overlap = not plan.components and asked.band(plan.plugin) > 0
     joined = join(windows, overlap=overlap)
     label = np.concatenate([np.zeros(1, np.uint16), joined.label])

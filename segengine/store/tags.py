@@ -38,6 +38,7 @@ NAMED: Mapping[str, str] = {
     "pieces/1": "segengine.instances.pieces:Pieces",
     "seen-object/1": "segengine.instances.join:Seen",
     "object-parts/1": "segengine.instances.parts:Parts",
+    "parcels/1": "segengine.instances.merging:Parcels",
     "k-means/1": "segengine.segmenters.kmeans:KMeans",
     "k-means-cells/1": "segengine.segmenters._cells:Cells",
     "histogram/1": "segengine.segmenters._histogram:Histogram",

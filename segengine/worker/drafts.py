@@ -1,8 +1,9 @@
 """Provisional maps below `work/`, which the stitch stage decides, and their border summaries.
 
 A Linker's draft holds strengths, and its summary the pieces at its border (`segengine.instances.pieces`). A
-draft of objects holds the window's own ids, and its summary its objects (`segengine.instances.join`). That
-of clean components has an object of its own for their numbers (`segengine.instances.parts`).
+draft of objects holds the window's own ids, and its summary its objects (`segengine.instances.join`), or
+the parts of regions that are merged (`segengine.instances.merging`). That of clean components has an
+object of its own for their numbers (`segengine.instances.parts`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from segengine.instances.boxes import row_of
 from segengine.instances.cleaning import Cleaned, Sides
 from segengine.instances.join import Seen, see
+from segengine.instances.merging import Parcels
 from segengine.instances.parts import parts_of
 from segengine.instances.pieces import Pieces, find_pieces
 from segengine.instances.rle import decode_rle
@@ -37,7 +39,7 @@ Row = dict[str, Any]
 
 
 def read_summary(record: DraftRecord) -> Any:
-    """The border summary in a draft's record: Pieces, Seen or Parts."""
+    """The border summary in a draft's record: Pieces, Seen, Parcels or Parts."""
     return decode(base64.b64decode(record.summary))
 
 
@@ -55,7 +57,7 @@ class WindowObjects:
 
     ids: NDArray[np.int32]
     """(y, x) in the shard, dense from 1."""
-    seen: Seen
+    seen: Seen | Parcels
     rows: dict[int, Row]
     """The rows of overlapping objects by id, cropped to the shard; others follow from the map."""
 

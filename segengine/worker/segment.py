@@ -37,6 +37,7 @@ from segengine.worker.tasks import (
     JoinedObjects,
     LinkedParts,
     LinkedPieces,
+    MergedRegions,
     Retry,
     ShardTask,
 )
@@ -191,6 +192,11 @@ def _label_batches(
         ref = batch.frames[0]
         corner = box.rows.start, box.cols.start
         there = asked.placed(segmenter, corner, (ref.height, ref.width))
+        merger = asked.merger(there) if task.draft else None
+        if merger is not None:  # of a frame that is cut
+            connected = merger.connect(pixels, batch.valid())
+            block.put_regions(ref, batch.tiles[0], connected, box, merger.least)
+            continue
         for frames, tiles, prediction in _predict(task, there, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
 
@@ -209,7 +215,8 @@ def _predict(
 ) -> Iterator[tuple[list[FrameRef], list[Tile], Prediction]]:
     """Call the segmenter; where a batch fails, each of its frames alone, so that one loses no other."""
     try:
-        yield batch.frames, batch.shown, repeated(_call(task, segmenter, pixels), batch.of)
+        found = _call(task, segmenter, pixels, batch.valid())
+        yield batch.frames, batch.shown, repeated(found, batch.of)
         return
     except Exception:
         if len(batch.tiles) == 1 and not (task.last and len(task.frames) > 1):
@@ -217,7 +224,7 @@ def _predict(
     for i, tile in enumerate(batch.tiles):
         frames = batch.frames_of(i)
         try:
-            prediction = _call(task, segmenter, pixels[i : i + 1])
+            prediction = _call(task, segmenter, pixels[i : i + 1], batch.valid()[i : i + 1])
         except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
             for ref in frames:
                 reason = public(f"{ref.name}: {type(error).__name__}: {error}")
@@ -227,7 +234,9 @@ def _predict(
             yield frames, [tile] * len(frames), repeated(prediction, of)
 
 
-def _call(task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any]) -> Prediction:
+def _call(
+    task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any], valid: NDArray[np.bool_]
+) -> Prediction:
     if task.cut and not task.draft and isinstance(segmenter, Linker):
         raise TypeError(
             f"{type(segmenter).__name__} links pieces across windows; its surveyor must name it as "
@@ -235,6 +244,8 @@ def _call(task: ShardTask, segmenter: Segmenter, pixels: NDArray[Any]) -> Predic
         )
     if task.draft and isinstance(segmenter, Linker):
         return Prediction(np.asarray(segmenter.draft(pixels), np.uint8))
+    if (merger := asked.merger(segmenter)) is not None:
+        return asked.merged(merger, pixels, valid)
     stored, sure = PROBABILITIES in task.arrays, CONFIDENCE in task.arrays
     if stored:
         found = segmenter.segment(pixels)
@@ -262,6 +273,8 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
         block.sampled = task.sampled
         if isinstance(task.decided, JoinedObjects):
             block.put_joined(read_objects_draft(data), task.decided)
+        elif isinstance(task.decided, MergedRegions):
+            block.put_merged(read_objects_draft(data), task.decided)
         elif isinstance(task.decided, LinkedParts):
             _put_parts(block, objects, data, task.decided)
         else:

@@ -13,12 +13,21 @@ from segengine import asked
 from segengine.instances.boxes import objects_in
 from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
 from segengine.instances.join import components, renumber, renumbered
+from segengine.instances.merging import parcels_of
 from segengine.store.blobs import Objects
 from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
 from segengine.store.kinds import DraftRecord, FrameFailure, MaskRecord, StoredObject
 from segengine.store.records import RecordLog, provenance
 from segengine.store.shards import checksum, write_block
-from segengine.types import NO_CONFIDENCE, Color, FrameRef, Prediction, Segmenter, Tile
+from segengine.types import (
+    NO_CONFIDENCE,
+    Color,
+    Connected,
+    FrameRef,
+    Prediction,
+    Segmenter,
+    Tile,
+)
 from segengine.worker import vanished
 from segengine.worker.attempts import timed
 from segengine.worker.drafts import (
@@ -33,7 +42,7 @@ from segengine.worker.drafts import (
 )
 from segengine.worker.reading import Box
 from segengine.worker.sampled import Sampled, added, sample
-from segengine.worker.tasks import JoinedObjects, LinkedParts, ShardTask
+from segengine.worker.tasks import JoinedObjects, LinkedParts, MergedRegions, ShardTask
 
 if TYPE_CHECKING:  # and loaded where there are instances: it takes 35 MB of a worker
     import pyarrow as pa
@@ -214,6 +223,41 @@ class Block:
             goes_on = (top > 0, bottom < ref.height, left > 0, right < ref.width)
         found = clean(kinds_of(seen, self.void, cleaning, box.inner), cleaning, goes_on)
         self.parts = WindowParts(found, goes_on, ref.width)
+
+    def put_regions(
+        self, ref: FrameRef, tile: Tile, found: Connected, box: Box, least: int
+    ) -> None:
+        """What a window of a frame that is cut connects, as a draft; `least` pixels are no small region."""
+        assert self.instances is not None
+        height, width = box.shape
+        valid = np.ones(tile.pixels.shape[:2], np.bool_) if tile.valid is None else tile.valid
+        corner = (self.task.window.start[1], self.task.window.start[2])
+        parcels, ids = parcels_of(found, valid, box.inner, corner, ref.width, least)
+        at = ref.index - self.task.window.start[0], slice(0, height), slice(0, width)
+        self.labels[at] = np.where(valid[box.inner], 1, self.void)
+        self.instances[at] = ids
+        self.window = WindowObjects(ids, parcels, {})
+
+    def put_merged(self, draft: DraftedObjects, decided: MergedRegions) -> None:
+        """Number a draft's regions as the whole frame does, and make their rows; what has no id is none."""
+        self.labels[...] = draft.labels
+        if self.instances is None or draft.ids is None:
+            return
+        ids = decided.ids[draft.ids]
+        height, width = ids.shape
+        self.instances[0, :height, :width] = ids
+        shown = self.labels[0, :height, :width]
+        shown[(ids == 0) & (shown != self.void)] = 0
+        # many a number has one id
+        own = np.flatnonzero(decided.ids)
+        known, first = np.unique(decided.ids[own], return_index=True)
+        _, values = renumber(ids)
+        parts = np.zeros(len(values), np.bool_)
+        parts[1:] = decided.parts[own][first][np.searchsorted(known, values[1:])]
+        ref, nothing = self.task.frames[0], np.zeros(len(values), np.bool_)
+        corner = (self.task.window.start[1], self.task.window.start[2])
+        classes = np.ones(len(values), np.uint16)
+        self._put_rows(ref, ids, corner, (ref.height, ref.width), classes, nothing, parts)
 
     def put_linked_parts(
         self,

@@ -142,6 +142,16 @@ class JoinedObjects:
 
 
 @dataclass(frozen=True, slots=True)
+class MergedRegions:
+    """What the stitch stage decided of a draft of regions; entry i is that of the window's number i."""
+
+    ids: NDArray[np.uint32]
+    """The frame's id; 0: none."""
+    parts: NDArray[np.bool_]
+    """Other shards have pixels of it too."""
+
+
+@dataclass(frozen=True, slots=True)
 class SplitPart:
     """Objects that components over several shards were split into; entry i is that of object i."""
 
@@ -213,7 +223,7 @@ class FinishTask:
     """Write the final mask of a shard whose draft is stored."""
 
     shard: ShardTask
-    decided: LinkedPieces | JoinedObjects | LinkedParts
+    decided: LinkedPieces | JoinedObjects | LinkedParts | MergedRegions
     failures: tuple[FrameFailure, ...]
     sampled: tuple[int, ...] = ()
     """What the draft's record says of its pixels."""
