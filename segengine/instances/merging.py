@@ -103,7 +103,7 @@ def parcels_of(
 
 
 def merge(windows: Mapping[Cell, Parcels], least: int, drops: bool) -> dict[Cell, Merged]:
-    """The regions of a frame from its windows' summaries; a window that is missing is void.
+    """The regions of a frame from its windows' summaries; of one that is missing counts what others saw.
 
     Regions of fewer than `least` pixels are merged, or with `drops` they get no id. One that touches
     nothing stays as it is.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segengine import asked, tiling
 from segengine.errors import JobError
+from segengine.instances.merging import merge, parcels_of
 from segengine.instances.pieces import find_pieces
 from segengine.instances.rows import SCHEMA
 from segengine.store.values import decode, encode
@@ -21,9 +22,11 @@ from segengine.testing._laws import PluginTests, expected, name_of, require, sen
 from segengine.testing._pictures import picture
 from segengine.types import (
     ChecksPixels,
+    Connected,
     LabelsAlone,
     LabelsFrames,
     Linker,
+    Merger,
     Pixels,
     Prediction,
     Scope,
@@ -129,6 +132,9 @@ class _Labelling(PluginTests):
         segmenter, other, pixels = self._segmenter(), self._segmenter(), self.pixels()
         if isinstance(segmenter, Linker):
             _require_linked(segmenter, pixels, self.sides)
+        elif isinstance(segmenter, Merger):
+            for frames in (pixels, pixels[:, :7, :5]):
+                _require_merged(segmenter, frames, self.sides)
         elif segmenter.halo is not None:
             frames = pixels, pixels[:, :7, :5]
             for frame in frames:
@@ -467,6 +473,47 @@ def _require_linked(segmenter: Linker, pixels: Pixels, sides: tuple[int, ...]) -
             f"{name}.segment gives other labels than the pieces of its draft that reach keep; make "
             "them agree",
         )
+
+
+def _require_merged(segmenter: Merger, pixels: Pixels, sides: tuple[int, ...]) -> None:
+    """What windows connect, joined and merged, are the regions of the whole."""
+    __tracebackhide__ = True
+    name, valid = name_of(segmenter), _all(pixels)
+    require(
+        segmenter.stride == 1 and (segmenter.halo or 0) > 0,
+        f"{name}.stride is {segmenter.stride} and its halo {segmenter.halo}; what merges regions has "
+        "stride 1, and sees a pixel beyond its shard",
+    )
+    whole = _labelled(segmenter, pixels)
+    size = pixels.shape[1:3]
+    for side in sides:
+        for i, wanted in enumerate(whole.instances if whole.instances is not None else ()):
+            windows, numbers = {}, {}
+            for rows, cols in _cut(size, side):
+                window, (_, *inner), corner = _window(segmenter, pixels[i : i + 1], rows, cols)
+                own = asked.merger(asked.placed(segmenter, corner, size))
+                require(
+                    own is not None, f"{name}.at gives what connects nothing; return a copy of it"
+                )
+                assert own is not None
+                found = own.connect(window, valid[i : i + 1, : window.shape[1], : window.shape[2]])
+                cell = rows.start // side, cols.start // side
+                windows[cell], numbers[cell] = parcels_of(
+                    Connected(found.links, found.values),
+                    _all(window)[0],
+                    (inner[0], inner[1]),
+                    (rows.start, cols.start),
+                    size[1],
+                    segmenter.least,
+                )
+            merged = merge(windows, segmenter.least, segmenter.drops)
+            for rows, cols in _cut(size, side):
+                cell = rows.start // side, cols.start // side
+                require(
+                    np.array_equal(merged[cell].ids[numbers[cell]], wanted[rows, cols]),
+                    f"{name} finds other regions when a frame is cut; its halo {segmenter.halo} is too "
+                    "small, or segment gives others than what it connects, merged",
+                )
 
 
 def _require_classes(classes: Any, name: str) -> None:

@@ -29,6 +29,7 @@ PROTOCOLS = {
         types.Segmenter,
         types.Surveyor,
         types.Linker,
+        types.Merger,
         types.Source,
         types.Metric,
         types.ScoringLoss,

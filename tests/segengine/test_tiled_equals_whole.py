@@ -82,6 +82,16 @@ FAMILIES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "min_size": some([1, 16]),
         }
     ),
+    "meanshift": st.fixed_dictionaries(
+        {
+            "kind": st.just("meanshift"),
+            "spatial": some([1, 4]),
+            "range": some([0.3, 40, 9000]),
+            "iterations": some([1, 5]),
+            "min_size": some([1, 7, 60]),
+            "small": some(["merge", "drop"]),
+        }
+    ),
     "kmeans": st.fixed_dictionaries(
         {
             "kind": st.just("kmeans"),

@@ -13,7 +13,8 @@ from segengine.progress import Summary
 from segengine.reader import SceneStore, Store
 from segengine.segmenters.edges import Canny, Contrast, Edges, Regions
 from segengine.segmenters.kmeans import KMeans, KMeansSurveyor
-from segengine.types import Bool, Linker, Pixels, Plugin, Prediction, Segmenter, Surveyor
+from segengine.segmenters.meanshift import MeanShift
+from segengine.types import Bool, Linker, Merger, Pixels, Plugin, Prediction, Segmenter, Surveyor
 
 
 class Bright:
@@ -46,6 +47,7 @@ class Mean:
 segmenter: Segmenter = Bright()
 segmenters: tuple[type[Segmenter], ...] = (Bright, Edges, Canny, Regions, KMeans)
 linker: type[Linker] = Canny
+merger: type[Merger] = MeanShift
 surveyors: tuple[type[Surveyor[Any]], ...] = (KMeansSurveyor, Contrast)
 
 

@@ -41,6 +41,8 @@ SEGMENTERS: dict[str, dict[str, Any]] = {
     "edges": {"kind": "edges", "operator": "sobel", "threshold": 0.2, "scope": "dtype"},
     "canny": {"kind": "edges", "operator": "canny", "low": 0.05, "high": 0.2, "scope": "dtype"},
     "regions": {"kind": "edges", "output": "regions", "threshold": 0.2, "scope": "dtype"},
+    "meanshift": {"kind": "meanshift", "spatial": 3, "range": 60, "iterations": 3, "min_size": 9},
+    "meanshift-drop": {"kind": "meanshift", "spatial": 2, "iterations": 2, "small": "drop"},
     "background": {"kind": "background", "warmup": 3, "shadows": True},
     "background-long": {"kind": "background", "warmup": 9, "segment": 4},
 }
@@ -57,6 +59,16 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "threshold": {"method": ["best"], "scope": ["all"]},
     "edges": {"operator": ["none"], "direction": ["up"], "threshold": [-1]},
     "kmeans": {"clusters": [0, "many"], "space": ["cmyk"]},
+    "meanshift": {
+        "spatial": [0, 2.5, 65, True],
+        "range": [0, "wide", float("inf")],
+        "iterations": [0, 1.5, 1001],
+        "convergence": [-1, "slow"],
+        "join_spatial": [0, -1],
+        "join_range": [0, "half"],
+        "min_size": [0, 2.5],
+        "small": ["keep"],
+    },
     "background": {
         "history": [0, 2.5, True],
         "threshold": [0, "much", float("nan")],
