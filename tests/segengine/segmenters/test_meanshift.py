@@ -65,15 +65,22 @@ def test_pixels_end_where_the_formula_says(bands):
         assert np.array_equal(linked[sure], ((like[0] < 0.5) & (like[1] < 0.5))[sure])
 
 
-def test_a_window_is_filtered_as_the_frame_is():
-    pixels, how = picture(3, (40, 37), dtype="float32"), Filter(2, 0.9, 3, 0.0)
-    valid = np.ones((40, 37), np.bool_)
-    links, values = how.connect(pixels, valid, (slice(0, 40), slice(0, 37)), 0.5, 0.5)
-    window = slice(9, 31), slice(5, 28)
-    inner = slice(how.reach, 22 - how.reach), slice(how.reach, 23 - how.reach)
-    again = how.connect(pixels[window], valid[window], inner, 0.5, 0.5)
-    assert np.array_equal(again[1], values[window][inner])
-    assert np.array_equal(again[0][:-1, :-1], links[window][inner][:-1, :-1])
+@pytest.mark.parametrize("share", [1, 0.04, 0.08])
+def test_a_window_is_filtered_as_the_frame_is(share):
+    """Also where few pixels are there, much alike, so that they go as far as they can."""
+    rng, how = np.random.default_rng(7), Filter(4, 0.9, 2, 0.0)
+    pixels = picture(3, (70, 66), dtype="float32")
+    if share < 1:
+        pixels = (rng.random((70, 66, 1)) * 0.1).astype(np.float32)
+    valid = rng.random((70, 66)) < share
+    whole = how.connect(pixels, valid, (slice(0, 70), slice(0, 66)), 0.5, 0.5)
+    far = how.reach
+    for y, x in np.ndindex(*((2, 1) if share == 1 else (8, 8))):
+        window = slice(y, y + 62), slice(x, x + 58)
+        inner = slice(far, 62 - far), slice(far, 58 - far)
+        links, values = how.connect(pixels[window], valid[window], inner, 0.5, 0.5)
+        assert np.array_equal(values, whole[1][window][inner])
+        assert np.array_equal(links[:-1, :-1], whole[0][window][inner][:-1, :-1])
 
 
 def noisy(values, seed=0):
