@@ -33,6 +33,7 @@ NAMES = (
     "engine",
     "kmeans",
     "kernels",
+    "meanshift",
     "stitching",
     "inference",
     "gpu",
