@@ -362,7 +362,11 @@ class Linker(Segmenter, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Which pixels of n frames hang together, and what tells their regions apart."""
+    """Which pixels of n frames hang together, and what tells their regions apart.
+
+    - `links`: (n, y, x) 1: the pixel is one with its right neighbour; 2: with the lower one; 3: both.
+    - `values`: (n, y, x, band) by the means of which regions are near each other; whole numbers.
+    """
 
     links: NDArray[np.uint8]
     """(n, y, x) 1: the pixel is one with its right neighbour; 2: with the lower one; 3: with both."""
