@@ -17,6 +17,8 @@ import pytest
 import segengine
 from segengine.dispatch.pool import InProcess
 from segengine.errors import CorruptInputError, JobError
+from segengine.segmenters.meanshift import MeanShift
+from segengine.segmenters.meanshift import create as mean_shift
 from segengine.testing import (
     ClusterTests,
     ExportTests,
@@ -200,6 +202,21 @@ def test_what_a_worker_makes_from_its_options_is_compared(
 def test_a_bad_value_that_is_taken_is_named() -> None:
     said = failures(SegmenterTests, Lax, refused={"radius": [-1]})
     assert_says(said, r"Lax takes radius=-1 without a word; raise ValueError\('radius: ")
+
+
+class Shortsighted(MeanShift):
+    """Regions by less context than they need."""
+
+    halo = 1
+
+
+def test_what_merges_regions_sees_as_far_as_it_needs() -> None:
+    sound = mean_shift(spatial=2, range=40, iterations=2, min_size=9)
+    only = ["test_tiled_equals_whole"]
+    assert failures(SegmenterTests, lambda: sound, only) == []
+    parts = (sound.filter, sound.near, sound.like, sound.least, sound.drops)
+    said = failures(SegmenterTests, lambda: Shortsighted(*parts), only)
+    assert_says(said, "Shortsighted finds other regions when a frame is cut; its halo 1")
 
 
 # Surveyors
