@@ -23,6 +23,7 @@ from segengine.instances.merging import merged_frames
 from segengine.types import (
     CERTAIN,
     NO_CONFIDENCE,
+    Agrees,
     Beyond,
     Bool,
     ChecksPixels,
@@ -164,6 +165,12 @@ def band(plugin: Plugin) -> int:
     """Pixels beyond its shard by which a window's objects can be matched with its neighbours'."""
     found = labeller(plugin)
     return 0 if surveys(found) else min(BAND, found.halo or 0)
+
+
+def agrees(plugin: Plugin) -> bool:
+    """True where objects of two windows that share a pixel around their border are one, however few."""
+    found = labeller(plugin)
+    return isinstance(found, Agrees) and bool(found.agrees)
 
 
 def context(plugin: Plugin) -> tuple[int | None, int]:

@@ -638,6 +638,17 @@ class Placed(Protocol):
 
 
 @runtime_checkable
+class Agrees(Protocol):
+    """Asked of segmenters where objects are joined across windows; without, windows may differ a little."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether its windows tell apart the same objects around their common border, pixel by pixel:
+        two that share one pixel there are one. It says nothing of objects that meet only outside."""
+        ...
+
+
+@runtime_checkable
 class LabelsFrames(Protocol):
     """Asked of surveyors of scope frame in place of `survey`, `fit` and `segment`, of each frame."""
 
@@ -776,7 +787,7 @@ class Completes(Protocol):
 
 class SegmenterParts(
     Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, LabelsConfidently, LabelsFrames,
-    Placed, Follows, ChecksPixels, Provenance, Describes, Responds, Findings, Completes, Protocol,
+    Placed, Agrees, Follows, ChecksPixels, Provenance, Describes, Responds, Findings, Completes, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a segmenter or surveyor beyond its protocol."""
 

@@ -7,8 +7,9 @@
                                        each must be what the other shares most with.
 
 Where windows do not overlap (connected components need no context), objects of one class that touch
-across the border, straight or diagonally, are one. Both are a union-find over border summaries a few
-pixels wide; no map is held in memory.
+across the border, straight or diagonally, are one. Where windows cannot differ, as an object is a function
+of the pixels around it, those that share a single pixel are one. All are a union-find over border summaries
+a few pixels wide; no map is held in memory.
 
 An object wider than the overlap is seen whole by no window. Where two windows agree on it around their
 border it becomes one all the same; where they do not, it stays in pieces, and each that a window saw
@@ -82,16 +83,19 @@ def see(
     *,
     score: NDArray[np.float32] | None = None,
     band: int = BAND,
+    valid: NDArray[np.bool_] | None = None,
 ) -> tuple[Seen, Ids, NDArray[Any]]:
     """Summary of a window, its ids (y, x) in the shard, dense from 1, and the id each stood for.
 
     `ids`, `labels` (y, x) of all that was labelled; `inner`: the shard's part of it, whose first
     pixel is `origin` in a frame `width` pixels wide. `score` of the ids 0 .. max. `band` 0: windows
-    do not overlap.
+    do not overlap. `valid` (y, x): pixels elsewhere join parts of an object, and are none of its own.
     """
     dense, values = renumber(ids)
     count = len(values) - 1
     core = dense[inner]
+    if valid is not None:
+        core = np.where(valid[inner], core, np.int32(0))
     place = first_pixels(core, count)
     rows, columns = np.divmod(place, core.shape[1])
     first = np.where(place < 0, -1, (rows + origin[0]) * width + columns + origin[1])
@@ -177,8 +181,11 @@ def _over(ids: Ids, inner: tuple[slice, slice], band: int, count: int) -> NDArra
     return over[:, 1:]
 
 
-def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
-    """The objects of a frame from its windows' summaries; a window that is missing joins nothing."""
+def join(windows: Mapping[Cell, Seen], *, overlap: bool, agreed: bool = False) -> Joined:
+    """The objects of a frame from its windows' summaries; a window that is missing joins nothing.
+
+    `agreed`: overlapping windows cannot differ, so that objects which share a pixel are one.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -202,9 +209,9 @@ def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
     meetings = []
     for cell, here in windows.items():
         for other, mine, theirs in _borders(cell, here, windows, overlap):
-            met, agreed = _shared(mine, theirs) if overlap else _touching(mine, theirs)
+            met, one = _shared(mine, theirs, agreed) if overlap else _touching(mine, theirs)
             met = met + np.array([base[cell] - 1, base[other] - 1])
-            edges.append(met[agreed])
+            edges.append(met[one])
             meetings.append((met, (1, 0) if other[0] > cell[0] else (3, 2)))
     chosen = np.concatenate(edges)
     chosen = chosen[label[chosen[:, 0]] == label[chosen[:, 1]]]
@@ -212,8 +219,8 @@ def join(windows: Mapping[Cell, Seen], *, overlap: bool) -> Joined:
     graph = coo_array((ones, (chosen[:, 0], chosen[:, 1])), (total, total))
     _, group = connected_components(graph, directed=False)
     for met, sides in meetings:  # what goes on in the neighbour is not cut there
-        one = met[group[met[:, 0]] == group[met[:, 1]]]
-        over[sides[0], one[:, 0]] = over[sides[1], one[:, 1]] = False
+        same = met[group[met[:, 0]] == group[met[:, 1]]]
+        over[sides[0], same[:, 0]] = over[sides[1], same[:, 1]] = False
     cut: NDArray[np.bool_] = np.logical_or.reduce(over)
     return _numbered(windows, cells, sizes, group, label, cut)
 
@@ -239,7 +246,7 @@ def _borders(
     return found
 
 
-def _shared(a: Ids, b: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _shared(a: Ids, b: Ids, agreed: bool = False) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Pairs of objects that share a pixel, and which are one by what both windows say of them all."""
     rows, length = min(a.shape[0], b.shape[0]), min(a.shape[1], b.shape[1])
     x, y = a[:rows, :length].reshape(-1), b[:rows, :length].reshape(-1)
@@ -249,6 +256,8 @@ def _shared(a: Ids, b: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     key = x[both].astype(np.int64) << 32 | y[both]
     found, common = np.unique(key, return_counts=True)
     left, right = found >> 32, found & 0xFFFFFFFF
+    if agreed:
+        return np.stack([left, right], axis=1), np.ones(len(left), np.bool_)
     least = np.minimum(np.bincount(x)[left], np.bincount(y)[right])
     most = np.zeros(int(left.max()) + 1, np.int64), np.zeros(int(right.max()) + 1, np.int64)
     np.maximum.at(most[0], left, common)

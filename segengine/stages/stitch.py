@@ -211,7 +211,7 @@ def _decided(
         none = Merged(np.zeros(1, np.uint32), np.zeros(1, np.bool_))
         return lambda cell: MergedRegions(*regions.get(cell, none))
     overlap = not plan.components and asked.band(plan.plugin) > 0
-    joined = join(windows, overlap=overlap)
+    joined = join(windows, overlap=overlap, agreed=asked.agrees(plan.plugin))
     label = np.concatenate([np.zeros(1, np.uint16), joined.label])
     score = np.concatenate([np.zeros(1, np.float32), joined.score])
     parts = np.concatenate([np.zeros(1, np.int32), joined.parts]) > 1

@@ -71,10 +71,12 @@ def window_objects(
     objects: pa.Table | None,
     inner: tuple[slice, slice],
     band: int,
+    valid: NDArray[np.bool_] | None = None,
 ) -> WindowObjects:
     """What one window (of one frame) found.
 
-    `ids` and `labels` (y, x) of all that was read, `size`; `inner`: the shard's part of it.
+    `ids` and `labels` (y, x) of all that was read, `size`; `inner`: the shard's part of it. `valid` as
+    for `see`.
     """
     scores = None
     given = [] if objects is None else objects.to_pylist()
@@ -83,7 +85,9 @@ def window_objects(
         for row in given:
             scores[row["id"]] = row["score"]
     corner = (window.start[1], window.start[2])
-    seen, core, values = see(ids, labels, inner, corner, ref.width, score=scores, band=band)
+    seen, core, values = see(
+        ids, labels, inner, corner, ref.width, score=scores, band=band, valid=valid
+    )
     local = {int(v): i for i, v in enumerate(values)}
     rows = {}
     for row in given:

@@ -173,11 +173,13 @@ class Block:
         real = tile.pixels.shape[:2]  # what was padded beyond the frame is no object
         if not self.task.components:
             ids, labels = ids[: real[0], : real[1]], labels[: real[0], : real[1]]
-        if valid is not None:
-            ids = np.where(valid, ids, np.uint32(0))
+        # What goes on behind nodata is one object in a whole frame: its parts are joined before it is cut.
+        behind = self.joined and not self.task.components and asked.agrees(segmenter)
+        if valid is not None and not behind:
+            ids, valid = np.where(valid, ids, np.uint32(0)), None
         if self.joined:
             self.window = window_objects(
-                self.task.window, ref, real, ids, labels, objects, inner, band
+                self.task.window, ref, real, ids, labels, objects, inner, band, valid
             )
             self.instances[at] = self.window.ids
             return

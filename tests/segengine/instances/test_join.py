@@ -243,6 +243,39 @@ def test_ties_between_the_parts_of_an_object() -> None:
     assert chosen((-1, 4, 5), (30, 4, 3)) == 5  # as `see` numbers one without a pixel of its own
 
 
+@pytest.mark.parametrize("agreed", [False, True])
+def test_windows_that_cannot_differ_are_believed_on_a_pixel(agreed: bool) -> None:
+    """The left window knows that two strips are one, which meet in it; the right one sees them apart."""
+    ids = np.zeros((8, 12), np.int32)
+    ids[1:4] = ids[6:] = ids[:, :2] = 1
+    ids[7, 2:] = 0
+    apart = np.where(ids > 0, np.where(np.arange(8) < 5, 1, 2)[:, None], 0).astype(np.int32)
+    left, core, _ = see(ids[:, :8], ids[:, :8] > 0, np.s_[0:8, 0:6], (0, 0), 12)
+    right, other, _ = see(apart[:, 4:], apart[:, 4:] > 0, np.s_[0:8, 2:8], (0, 6), 12)
+    joined = join({(0, 0): left, (0, 1): right}, overlap=True, agreed=agreed)
+    assert len(joined.label) == (1 if agreed else 2)
+    if agreed:
+        whole = [joined.ids[0, 0][core], joined.ids[0, 1][other]]
+        np.testing.assert_array_equal(np.hstack(whole), ids)
+
+
+def test_what_goes_on_behind_nodata_is_one_object() -> None:
+    ids, valid = np.ones((4, 12), np.int32), np.ones((4, 12), bool)
+    valid[:, 4:8] = False  # all that both windows see of it
+    seen, cores = {}, []
+    for i, (window, inner) in enumerate(
+        [(np.s_[:, :8], np.s_[0:4, 0:6]), (np.s_[:, 4:], np.s_[0:4, 2:8])]
+    ):
+        seen[0, i], core, _ = see(
+            ids[window], ids[window], inner, (0, 6 * i), 12, valid=valid[window]
+        )
+        cores.append(core)
+    joined = join(seen, overlap=True, agreed=True)
+    found = np.hstack([joined.ids[0, i][core] for i, core in enumerate(cores)])
+    np.testing.assert_array_equal(found, np.where(valid, 1, 0))
+    assert seen[0, 0].area.tolist() == [16]
+
+
 @pytest.mark.parametrize(("common", "one"), [(3, False), (4, True), (5, True)])
 def test_half_of_the_smaller_object_is_enough(common: int, one: bool) -> None:
     mine, theirs = np.zeros((1, 32), np.int32), np.zeros((1, 32), np.int32)
