@@ -36,7 +36,11 @@ def regions(relief: NDArray[Any], limit: float, least: int) -> NDArray[np.uint32
     seeds = _seeds(relief <= limit, least)
     if not seeds.any():
         seeds = _seeds(relief == relief.min(), 1)
-    ids = np.ascontiguousarray(_flooded(relief, seeds))
+    return numbered(np.ascontiguousarray(_flooded(relief, seeds)))
+
+
+def numbered(ids: NDArray[Any]) -> NDArray[np.uint32]:
+    """Ids (y, x), contiguous, numbered by first pixel from 1 on; 0 stays."""
     out = np.empty(ids.shape, np.uint32)
     _number(ids.reshape(-1), np.zeros(int(ids.max(initial=0)) + 1, np.uint32), out.reshape(-1))
     return out

@@ -92,6 +92,24 @@ FAMILIES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "small": some(["merge", "drop"]),
         }
     ),
+    "grown": st.fixed_dictionaries(
+        {
+            "kind": st.just("regions"),
+            "distance": some([0.03, 0.1, 0.3]),
+            "spacing": some([3, 5]),
+            "merge": some([0.0, 0.05, 0.3]),
+        },
+        optional={"reach": some([2, 4])},
+    ),
+    "slic": st.fixed_dictionaries(
+        {
+            "kind": st.just("superpixels"),
+            "size": some([2, 3, 5]),
+            "compactness": some([0.5, 10, 100]),
+            "iterations": some([1, 2]),
+        },
+        optional={"min_size": some([1, 9])},
+    ),
     "kmeans": st.fixed_dictionaries(
         {
             "kind": st.just("kmeans"),
@@ -264,6 +282,8 @@ def test_stride_and_halo_of_a_strangers_segmenter(
         {"kind": "edges", "operator": "canny", "scope": "frame"},
         {"kind": "edges", "operator": "scharr", "output": "regions"},
         {"kind": "kmeans", "clusters": 4, "scope": "scene"},
+        {"kind": "regions", "spacing": 4},
+        {"kind": "superpixels", "size": 4, "iterations": 2},
     ],
     ids=lambda s: s["kind"] + s.get("output", s.get("operator", "")),
 )

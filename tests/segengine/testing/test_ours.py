@@ -43,6 +43,10 @@ SEGMENTERS: dict[str, dict[str, Any]] = {
     "regions": {"kind": "edges", "output": "regions", "threshold": 0.2, "scope": "dtype"},
     "meanshift": {"kind": "meanshift", "spatial": 3, "range": 60, "iterations": 3, "min_size": 9},
     "meanshift-drop": {"kind": "meanshift", "spatial": 2, "iterations": 2, "small": "drop"},
+    "grown-regions": {"kind": "regions", "spacing": 4, "distance": 0.15},
+    "seeded-regions": {"kind": "regions", "seeds": [[3, 5], [40, 60]], "distance": 0.3},
+    "slic": {"kind": "superpixels", "size": 3, "iterations": 2},
+    "felzenszwalb": {"kind": "superpixels", "method": "felzenszwalb"},
     "background": {"kind": "background", "warmup": 3, "shadows": True},
     "background-long": {"kind": "background", "warmup": 9, "segment": 4},
 }
@@ -68,6 +72,21 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
         "join_range": [0, "half"],
         "min_size": [0, 2.5],
         "small": ["keep"],
+    },
+    "regions": {
+        "distance": [-1, "near"],
+        "seeds": ["minima", [], [[1]], [[1, -2]]],
+        "spacing": [1, 2.5],
+        "reach": [0, True],
+        "merge": [-1, float("nan")],
+    },
+    "superpixels": {
+        "method": ["quickshift"],
+        "size": [1, 16.5],
+        "compactness": [-1, "much"],
+        "iterations": [0, 1000],
+        "space": ["hsv"],
+        "min_size": [0, True],
     },
     "background": {
         "history": [0, 2.5, True],
