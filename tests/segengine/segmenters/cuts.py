@@ -11,6 +11,16 @@ from segengine import asked, tiling
 from segengine.instances.join import BAND
 
 
+def blotches(seed: int, sigma: float) -> NDArray[np.uint8]:
+    """Noise (130, 120, 1) behind a Gaussian, from 0 to 255."""
+    import cv2
+
+    noise = np.random.default_rng(seed).integers(0, 256, (130, 120), dtype=np.uint8)
+    soft = cv2.GaussianBlur(noise, (0, 0), sigma).astype(float)
+    spread: NDArray[np.uint8] = ((soft - soft.min()) * 255 / np.ptp(soft)).astype(np.uint8)
+    return spread[..., None]
+
+
 def same_partition(segmenter: Any, frame: NDArray[Any], side: int) -> None:
     """Cut a frame (y, x, band) into shards of a side; with `BAND` around, each must have its objects.
 

@@ -8,8 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import flood
@@ -18,9 +16,7 @@ import segengine
 from segengine.segmenters import _growing, _seeded
 from segengine.segmenters._squares import View
 from segengine.segmenters.regions import create
-from tests.segengine.segmenters.cuts import same_partition
-
-some = st.sampled_from
+from tests.segengine.segmenters.cuts import blotches, same_partition
 
 
 def ids_of(spec: dict[str, Any], image: NDArray[Any]) -> NDArray[Any]:
@@ -108,18 +104,19 @@ def test_nodata_takes_no_part() -> None:
     assert not ids_of({}, np.full((9, 9), np.nan, np.float32)).any()
 
 
-@given(st.data())
-@settings(max_examples=25, deadline=None)
-def test_a_window_has_the_regions_of_its_frame(data: st.DataObject) -> None:
-    """What the frame tells apart, a window does too."""
-    size = data.draw(st.tuples(st.integers(1, 120), st.integers(1, 120)))
-    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
-    image = cv2.resize(rng.integers(0, 256, (40, 40, 3), np.uint8), size[::-1]).reshape(*size, 3)
-    segmenter = create(
-        distance=data.draw(some([0.02, 0.1, 0.3])), spacing=data.draw(some([2, 3, 6])),
-        reach=data.draw(some([1, 3, 9, None])), merge=data.draw(some([0.0, 0.05, 0.2])),
-    )  # fmt: skip
-    same_partition(segmenter, image, data.draw(st.integers(20, 60)))
+@pytest.mark.parametrize(
+    ("seed", "sigma", "spec"),
+    [
+        (384244, 1.0, {"spacing": 4, "distance": 0.3, "merge": 0.1, "reach": 3}),
+        (879368, 3.0, {"spacing": 5, "distance": 0.1, "merge": 0.1, "reach": 3}),
+        (215279, 3.0, {"spacing": 6, "distance": 0.1, "merge": 0.005, "reach": 12}),
+    ],
+)
+def test_a_window_has_the_regions_of_its_frame(
+    seed: int, sigma: float, spec: dict[str, Any]
+) -> None:
+    """Pictures of which a window has others with a smaller halo, or with regions made one outside."""
+    same_partition(create(**spec), blotches(seed, sigma), 30)
 
 
 def test_compiled_is_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import skimage.color
 import skimage.data
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error
@@ -21,9 +19,7 @@ from segengine.segmenters import _felzenszwalb, _lab, _slic
 from segengine.segmenters._growing import planes
 from segengine.segmenters._squares import View
 from segengine.segmenters.superpixels import Felzenszwalb, Slic, create
-from tests.segengine.segmenters.cuts import same_partition
-
-some = st.sampled_from
+from tests.segengine.segmenters.cuts import blotches, same_partition
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +95,21 @@ def test_lab_is_scikit_image_s(coffee: NDArray[np.uint8]) -> None:
         np.testing.assert_allclose(_lab.lab(image), wanted, atol=0.003)
 
 
-@given(st.data())
-@settings(max_examples=25, deadline=None)
-def test_a_window_has_the_superpixels_of_its_frame(data: st.DataObject) -> None:
-    """As a partition: two pixels of a window, and of a little more, are one where the frame has them so."""
-    side, turns = data.draw(some([2, 3, 4])), data.draw(st.integers(1, 3))
-    size = data.draw(st.tuples(st.integers(1, 120), st.integers(1, 120)))
-    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
-    image = cv2.resize(rng.integers(0, 256, (40, 40), np.uint8), size[::-1])[..., None]
-    image = np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
-    segmenter = create(size=side, compactness=data.draw(some([0.0, 5.0, 40.0])), iterations=turns)
-    same_partition(segmenter, image, data.draw(st.integers(20, 60)))
+@pytest.mark.parametrize(
+    ("seed", "sigma", "side", "spec"),
+    [
+        (837884, 1.0, 20, {"size": 5, "iterations": 1, "compactness": 1.0, "min_size": 40}),
+        (623093, 3.0, 30, {"size": 3, "iterations": 1, "compactness": 0.1, "min_size": 16}),
+        (134041, 1.0, 20, {"size": 3, "iterations": 3, "compactness": 0.1, "min_size": 16}),
+        (274048, 3.0, 30, {"size": 2, "iterations": 3, "compactness": 3.0, "min_size": 4}),
+        (473188, 1.0, 30, {"size": 5, "iterations": 3, "compactness": 0.1, "min_size": 1}),
+    ],
+)
+def test_a_window_has_the_superpixels_of_its_frame(
+    seed: int, sigma: float, side: int, spec: dict[str, Any]
+) -> None:
+    """Pictures of which a window has others as soon as its halo is two squares or the steps smaller."""
+    same_partition(create(**spec), blotches(seed, sigma), side)
 
 
 def test_small_pieces_far_from_any_large_one_stay() -> None:
