@@ -117,14 +117,25 @@ def _means(
     for i in range(len(rows) - 1):
         for j in range(across):
             for y in range(rows[i], rows[i + 1]):
-                for x in range(cols[j], cols[j + 1]):
-                    label = labels[y, x]
-                    if label >= 0:
-                        for band in range(bands):
-                            sums[label, band] += values[band, y, x]
-                        sums[label, bands] += y - tops[label // across]
-                        sums[label, bands + 1] += x - lefts[label % across]
-                        counts[label] += 1
+                x = cols[j]
+                while x < cols[j + 1]:  # a run of one label at a time
+                    label, start = labels[y, x], x
+                    x += 1
+                    while x < cols[j + 1] and labels[y, x] == label:
+                        x += 1
+                    if label < 0:
+                        continue
+                    for band in range(bands):
+                        line = values[band, y]
+                        total = 0.0
+                        for u in range(start, x):
+                            total += line[u]
+                        sums[label, band] += total
+                    size = x - start
+                    sums[label, bands] += size * (y - tops[label // across])
+                    middle = 0.5 * (start + x - 1) - lefts[label % across]
+                    sums[label, bands + 1] += size * middle
+                    counts[label] += size
     for label in range(len(centres)):
         if counts[label]:
             for k in range(bands + 2):
@@ -146,7 +157,8 @@ def _assign(
     best = np.empty(longest, np.int32)
     for i in range(low[0], high[0]):
         for j in range(low[1], high[1]):
-            start, wide = cols[j], cols[j + 1] - cols[j]
+            start, stop = cols[j], cols[j + 1]
+            wide = stop - start
             for y in range(rows[i], rows[i + 1]):
                 for x in range(wide):
                     least[x] = np.float32(np.inf)
@@ -156,13 +168,25 @@ def _assign(
                         label = a * across + b
                         off = np.float32(y - tops[a]) - centres[label, bands]
                         along = off * off * share
-                        middle = centres[label, bands + 1]
+                        middle, shift = centres[label, bands + 1], start - lefts[b]
+                        if bands == 3:  # the same sums in one go
+                            red, green = values[0, y, start:stop], values[1, y, start:stop]
+                            blue = values[2, y, start:stop]
+                            c0, c1, c2 = centres[label, 0], centres[label, 1], centres[label, 2]
+                            for x in range(wide):
+                                off = np.float32(x + shift) - middle
+                                d0, d1, d2 = red[x] - c0, green[x] - c1, blue[x] - c2
+                                total = along + off * off * share + d0 * d0 + d1 * d1 + d2 * d2
+                                if total < least[x]:
+                                    least[x] = total
+                                    best[x] = label
+                            continue
                         for x in range(wide):
-                            off = np.float32(start + x - lefts[b]) - middle
+                            off = np.float32(x + shift) - middle
                             far[x] = along + off * off * share
                         for band in range(bands):
                             color = centres[label, band]
-                            line = values[band, y, start : start + wide]
+                            line = values[band, y, start:stop]
                             for x in range(wide):
                                 off = line[x] - color
                                 far[x] += off * off
