@@ -34,6 +34,7 @@ NAMES = (
     "kmeans",
     "kernels",
     "meanshift",
+    "superpixels",
     "stitching",
     "inference",
     "gpu",

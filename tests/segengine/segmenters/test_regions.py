@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import rasterio
 import skimage.data
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import flood
 
 import segengine
+from segengine.instances.join import renumbered
+from segengine.job import load_job
 from segengine.segmenters import _growing, _seeded
 from segengine.segmenters._squares import View
 from segengine.segmenters.regions import create
 from tests.segengine.segmenters.cuts import blotches, same_partition
+
+JOBS = Path(__file__).parents[3] / "deployments/jobs"
 
 
 def ids_of(spec: dict[str, Any], image: NDArray[Any]) -> NDArray[Any]:
@@ -149,3 +155,26 @@ def test_compiled_is_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_option_is_named(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create(**spec)
+
+
+def test_the_shipped_job_cuts_a_scene_and_gives_what_the_whole_gives(bench: Any) -> None:
+    """Regions that go through many shards, also behind nodata of a value that they have, are one."""
+    image = skimage.data.coffee()[100:300, 150:450].copy()
+    image[80:100] = 95
+    image[:, 120:136] = 90  # nodata, on both sides of a border
+    height, width, _ = image.shape
+    about = {"height": height, "width": width, "count": 3, "dtype": "uint8", "nodata": 90}
+    about["transform"] = rasterio.Affine(1, 0, 5, 0, -1, 5)
+    bench.inputs.mkdir()
+    with rasterio.open(bench.inputs / "a.tif", "w", **about) as file:
+        file.write(np.moveaxis(image, -1, 0))
+    places = ["store.chunk=64", "store.shard=64", f"store.path={bench.store}"]
+    settings = [f"source.paths=[{bench.inputs}/a.tif]", *places]
+    assert segengine.run(load_job(JOBS / "regions.yaml", settings)).exit_code == 0
+    wanted = segengine.predict(image, {"kind": "regions", "distance": 0.06, "merge": 0.03})
+    void = (image == 90).any(axis=-1)
+    scene = bench.open()["a"]
+    np.testing.assert_array_equal(np.asarray(scene.mask)[0], np.where(void, 255, wanted.labels))
+    assert wanted.instances is not None
+    ids, _ = renumbered(np.where(void, np.uint32(0), wanted.instances))
+    np.testing.assert_array_equal(np.asarray(scene.instances)[0], ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,11 +16,14 @@ from skimage.metrics import adapted_rand_error
 from skimage.segmentation import felzenszwalb, slic
 
 import segengine
+from segengine.job import load_job
 from segengine.segmenters import _felzenszwalb, _lab, _slic
 from segengine.segmenters._growing import planes
 from segengine.segmenters._squares import View
 from segengine.segmenters.superpixels import Felzenszwalb, Slic, create
 from tests.segengine.segmenters.cuts import blotches, same_partition
+
+JOBS = Path(__file__).parents[3] / "deployments/jobs"
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +192,20 @@ def test_lab_is_of_colours() -> None:
     ):
         create(space="lab").check_pixels(4, "uint8")
     create().check_pixels(4, "float32")
+
+
+def test_the_shipped_job_cuts_a_scene_and_gives_what_the_whole_gives(
+    bench: Any, coffee: NDArray[np.uint8]
+) -> None:
+    """In shards, with nodata across them: the ids are those of the uncut scene."""
+    image = coffee.astype(np.float32)
+    image[60:75] = np.nan
+    bench.put("a.tif", image)
+    places = ["store.chunk=64", "store.shard=64", f"store.path={bench.store}"]
+    settings = [f"source.paths=[{bench.inputs}/a.tif]", "segmenter.size=6", *places]
+    assert segengine.run(load_job(JOBS / "superpixels.yaml", settings)).exit_code == 0
+    spec = {"kind": "superpixels", "size": 6, "compactness": 5, "space": "bands"}
+    wanted = segengine.predict(image, spec)
+    scene = bench.open()["a"]
+    np.testing.assert_array_equal(np.asarray(scene.mask)[0], wanted.labels)
+    np.testing.assert_array_equal(np.asarray(scene.instances)[0], wanted.instances)
