@@ -89,6 +89,7 @@ def _grow(
 ) -> None:  # fmt: skip
     """Grow ids (place,) from the first `size` places of the shore; `later` holds as many as are free."""
     bands, places = values.shape
+    bound = np.float32(limit)
     wanted = np.zeros(places, np.int32)  # who is to have a pixel at the end of the round
     near = np.empty(places, np.float32)
     for _ in range(rounds):
@@ -120,7 +121,7 @@ def _grow(
                 for band in range(bands):
                     off = values[band, other] - colors[region, band]
                     far += off * off
-                if not far <= limit:  # NaN as well
+                if not far <= bound:  # NaN as well
                     continue
                 before = wanted[other]
                 if before == 0:

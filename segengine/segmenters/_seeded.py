@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.compiled import compiled
-from segengine.segmenters._growing import grow
+from segengine.segmenters._growing import grow, planes
 from segengine.segmenters._squares import View
+from segengine.types import Cell, Pixels
 
 Array = NDArray[Any]
 
@@ -45,6 +46,22 @@ def grown_from(
             colors[number] = values[:, y, x]
     grow(values, ids, colors, limit, reach)
     return np.maximum(ids, 0, out=ids)
+
+
+def flood(frame: Pixels, seed: Cell, limit: float, out: NDArray[np.uint32]) -> None:
+    """The same from one seed (y, x) of a frame (y, x, band), without end: out (y, x) is 1 there, else 0."""
+    import cv2
+
+    (y, x), (height, width) = seed, out.shape
+    alike = np.zeros(out.shape, np.uint8)
+    if y < height and x < width:
+        # Small whole numbers need no copy: as float32 they are what they are.
+        plain = frame.dtype.kind in "iu" and frame.dtype.itemsize <= 2
+        values = np.moveaxis(frame, -1, 0) if plain else planes(frame)
+        _alike(values, values[:, y, x].astype(np.float32), limit, alike)
+        if alike[y, x]:  # no NaN
+            cv2.floodFill(alike, None, (x, y), (2,))
+    np.equal(alike, 2, out=out)
 
 
 def merged(
@@ -112,6 +129,25 @@ def _most_even(
 
 
 @compiled
+def _alike(values: Array, color: Array, limit: float, out: Array) -> None:
+    """Set out (y, x) to 1 where the squared distance to a colour is not beyond the limit."""
+    bands, height, width = values.shape
+    far = np.empty(width, np.float32)
+    bound = np.float32(limit)
+    for y in range(height):
+        far[:] = 0
+        for band in range(bands):
+            line = values[band, y]
+            middle = color[band]
+            for x in range(width):
+                off = np.float32(line[x]) - middle
+                far[x] += off * off
+        row = out[y]
+        for x in range(width):
+            row[x] = far[x] <= bound
+
+
+@compiled
 def _colors(values: Array, ids: Array, means: Array) -> None:
     """Fill means (id, band) with the mean of its pixels, added up in raster order."""
     bands = len(values)
@@ -144,6 +180,7 @@ def _merge(
     ids: Array, means: Array, limit: float, top: int, bottom: int, left: int, right: int, root: Array
 ) -> None:  # fmt: skip
     """Fill root (id,) with the number that stands for all that are one."""
+    bound = np.float32(limit)
     for y in range(top, bottom):
         for x in range(left, right):
             here = ids[y, x]
@@ -163,7 +200,7 @@ def _merge(
                 for band in range(means.shape[1]):
                     off = means[here, band] - means[there, band]
                     far += off * off
-                if far <= limit:
+                if far <= bound:
                     root[max(a, b)] = min(a, b)
     for number in range(len(root)):
         root[number] = _root(root, number)

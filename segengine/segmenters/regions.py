@@ -157,6 +157,9 @@ class Seeds:
         limit, places = _squared(self.distance, pixels), np.array(self.places, np.int64)
         ids = np.empty(pixels.shape[:-1], np.uint32)
         for frame, out in zip(pixels, ids, strict=True):
+            if len(places) == 1 and self.reach >= height * width:
+                _seeded.flood(frame, self.places[0], limit, out)
+                continue
             values = planes(frame)
             found = _seeded.grown_from(values, places, limit, self.reach)
             if self.near is not None:

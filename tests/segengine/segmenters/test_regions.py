@@ -78,6 +78,16 @@ def test_a_region_ends_where_the_colour_does_or_its_reach() -> None:
     np.testing.assert_array_equal(far > 0, abs(y - 10) + abs(x - 5) <= 4)
 
 
+def test_one_seed_grows_as_one_of_several_does() -> None:
+    """By a flood fill, which is faster than ring by ring."""
+    image = skimage.data.coffee()[::2, ::2]
+    for seed in ([20, 20], [100, 170], [150, 220], [999, 0]):
+        alone = ids_of({"seeds": [seed]}, image)
+        np.testing.assert_array_equal(ids_of({"seeds": [seed, seed]}, image), alone)
+    lost = np.full((5, 5), np.nan, np.float32)
+    assert not ids_of({"seeds": [[2, 2]]}, lost).any()
+
+
 def test_a_pixel_that_two_reach_goes_to_the_nearer_colour() -> None:
     image = np.uint8([[100, 100, 112, 120, 120]])
     spec = {"seeds": [[0, 0], [0, 4]], "distance": 0.1}
