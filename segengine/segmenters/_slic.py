@@ -80,6 +80,7 @@ def _connected(
     sizes = np.zeros(labels.size + 1, np.int32)
     owner = np.zeros(labels.size + 1, np.int32)
     count = _pieces(labels, pieces, stack, sizes, owner)
+    del stack
     small = sizes[: count + 1] < least
     small[0] = False
     if not small.any():

@@ -16,7 +16,7 @@ from tests.benchmarks.kernels import row
 from tests.benchmarks.kmeans import one_thread
 from tests.benchmarks.table import Row, show
 
-SIDE = 1536
+SIDE = 1024
 
 
 def rows(side: int = SIDE) -> list[Row]:
