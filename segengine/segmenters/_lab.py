@@ -20,11 +20,16 @@ _STEPS = 4096
 """Of the table, from 0 to 1: what a white pixel has of X, Y and Z."""
 
 
-def lab(frame: Pixels) -> NDArray[np.float32]:
-    """(3, y, x) L*, a* and b* of a frame (y, x, 3) of sRGB, uint8 or uint16."""
+def lab(frame: Pixels, top: float | None = None) -> NDArray[np.float32]:
+    """(3, y, x) L*, a* and b* of a frame (y, x, 3) of sRGB, uint8 or uint16; `top`: what is white."""
     out = np.empty((3, *frame.shape[:2]), np.float32)
     white = (np.array(XYZ) / np.array(WHITE)[:, None]).astype(np.float32)
     linear = linear_of(frame.dtype.name).astype(np.float32)
+    if top is not None:
+        most = len(linear) - 1
+        linear = linear[
+            np.minimum(np.rint(np.arange(most + 1) * (most / top)), most).astype(np.intp)
+        ]
     _convert(frame, linear, white, _roots(), out)
     return out
 

@@ -28,6 +28,7 @@ from segengine.segmenters.superpixels import (
     COLORS,
     check_space,
     require_number,
+    require_top,
     require_whole,
 )
 from segengine.types import Cell, Color, Pixels, Prediction, Segmenter
@@ -43,18 +44,22 @@ def create(
     spacing: int | None = None,
     reach: int | None = None,
     merge: float | None = None,
+    top: float | None = None,
 ) -> Grid | Seeds:
     """A segmenter that grows regions from seeds.
 
     - `distance`: greatest distance of a pixel's colour from its seed's: the root mean square over the
-      bands, as a fraction of the dtype's range (its greatest value; 1 for floats).
+      bands, as a fraction of the range (see `top`).
     - `seeds`: `grid`, one in each square where the frame is most even, or a list of [y, x] in pixels.
     - `spacing`: side in pixels of the grid's squares; default 16.
     - `reach`: pixels that a region may grow, counted in steps; default twice `spacing`, or without
       end from a list.
     - `merge`: regions that touch are one where their mean colours are as near as this, measured as
       `distance` is; default half of `distance`, or none with a list.
+    - `top`: value that the range ends with, 2047 of 11 bits in a file of 16; default the dtype's
+      greatest, 1 of floats.
     """
+    require_top(top)
     require_number("distance", distance, 0)
     if merge is not None:
         require_number("merge", merge, 0)
@@ -64,11 +69,13 @@ def create(
         side = 16 if spacing is None else spacing
         require_whole("spacing", side, 2, MOST_SPACING)
         steps = 2 * side if reach is None else reach
-        return Grid(float(distance), side, steps, float(distance / 2 if merge is None else merge))
+        return Grid(
+            float(distance), side, steps, float(distance / 2 if merge is None else merge), top
+        )
     if spacing is not None:
         raise ValueError("spacing: is of `seeds: grid`, and these are listed")
     near = None if merge is None else float(merge)
-    return Seeds(float(distance), _places(seeds), UNBOUNDED if reach is None else reach, near)
+    return Seeds(float(distance), _places(seeds), UNBOUNDED if reach is None else reach, near, top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +83,15 @@ class Grid:
     """Regions from the most even pixel of every square."""
 
     distance: float
-    """Fraction of the dtype's range."""
+    """Fraction of the range."""
     spacing: int
     """Side of the squares, in pixels."""
     reach: int
     """Steps that a region may grow."""
     near: float
-    """Fraction of the dtype's range up to which regions that touch are one."""
+    """Fraction of the range up to which regions that touch are one."""
+    top: float | None
+    """Value that the range ends with; None: the dtype's."""
     corner: Cell = (0, 0)
     """First pixel of the windows, in their frames."""
     size: Cell | None = None
@@ -118,10 +127,10 @@ class Grid:
         ids = np.empty(pixels.shape[:-1], np.uint32)
         for frame, out in zip(pixels, ids, strict=True):
             values = planes(frame)
-            limit = _squared(self.distance, pixels)
+            limit = _squared(self.distance, pixels, self.top)
             found = _seeded.grown_from_grid(values, view, self.spacing, limit, self.reach)
             if self.near:
-                near = _squared(self.near, pixels)
+                near = _squared(self.near, pixels, self.top)
                 found = _seeded.merged(values, found, near, rows, cols)
             out[:] = numbered(found)
         return Prediction((ids > 0).view(np.uint8), instances=ids)
@@ -132,13 +141,15 @@ class Seeds:
     """Regions of whole frames from given pixels, the same in each."""
 
     distance: float
-    """Fraction of the dtype's range."""
+    """Fraction of the range."""
     places: tuple[Cell, ...]
     """(y, x) of the seeds."""
     reach: int
     """Steps that a region may grow."""
     near: float | None
-    """Fraction of the dtype's range up to which regions that touch are one; None: none are."""
+    """Fraction of the range up to which regions that touch are one; None: none are."""
+    top: float | None
+    """Value that the range ends with; None: the dtype's."""
     version: ClassVar[int] = 1
     halo: ClassVar[None] = None
     stride: ClassVar[int] = 1
@@ -154,7 +165,7 @@ class Seeds:
         """Labels and ids (n, y, x) of whole frames (n, y, x, band)."""
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         _, height, width, _ = pixels.shape
-        limit, places = _squared(self.distance, pixels), np.array(self.places, np.int64)
+        limit, places = _squared(self.distance, pixels, self.top), np.array(self.places, np.int64)
         ids = np.empty(pixels.shape[:-1], np.uint32)
         for frame, out in zip(pixels, ids, strict=True):
             if len(places) == 1 and self.reach >= height * width:
@@ -163,15 +174,15 @@ class Seeds:
             values = planes(frame)
             found = _seeded.grown_from(values, places, limit, self.reach)
             if self.near is not None:
-                near = _squared(self.near, pixels)
+                near = _squared(self.near, pixels, self.top)
                 found = _seeded.merged(values, found, near, (0, height), (0, width))
             out[:] = numbered(found)
         return Prediction((ids > 0).view(np.uint8), instances=ids)
 
 
-def _squared(distance: float, pixels: Pixels) -> float:
+def _squared(distance: float, pixels: Pixels, top: float | None) -> float:
     """A fraction of the range as a squared distance, summed over the bands."""
-    return float((distance * top_of(pixels.dtype)) ** 2 * pixels.shape[-1] * _SLACK)
+    return float((distance * (top or top_of(pixels.dtype))) ** 2 * pixels.shape[-1] * _SLACK)
 
 
 def _places(seeds: object) -> tuple[Cell, ...]:

@@ -41,6 +41,7 @@ def create(
     scale: float | None = None,
     sigma: float | None = None,
     min_size: int | None = None,
+    top: float | None = None,
 ) -> Slic | Felzenszwalb:
     """A segmenter that makes superpixels.
 
@@ -56,7 +57,10 @@ def create(
     - `sigma`: felzenszwalb: Gaussian smoothing before, in pixels; default 0.8, 0 for none.
     - `min_size`: pixels below which a piece is given to its neighbours; default a quarter of a
       square (slic) or 20.
+    - `top`: value that the range ends with, 2047 of 11 bits in a file of 16; default the dtype's
+      greatest, 1 of floats.
     """
+    require_top(top)
     if method not in get_args(Method):
         raise ValueError(f"method: {method!r} is not one of {', '.join(get_args(Method))}")
     if space is not None and space not in get_args(Space):
@@ -79,6 +83,7 @@ def create(
             float(found["sigma"]),
             20 if min_size is None else min_size,
             space,
+            top,
         )
     chosen: dict[str, Any] = {k: _SLIC[k] if v is None else v for k, v in given.items()}
     require_whole("size", chosen["size"], 2, MOST_SIDE)
@@ -86,7 +91,7 @@ def create(
     require_number("compactness", chosen["compactness"], 0)
     side = chosen["size"]
     least = max(1, side * side // 4) if min_size is None else min_size
-    return Slic(side, float(chosen["compactness"]), chosen["iterations"], least, space)
+    return Slic(side, float(chosen["compactness"]), chosen["iterations"], least, space, top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ class Slic:
     """Pixels below which a piece is given away."""
     space: Space | None
     """None: what the pixels suggest."""
+    top: float | None
+    """Value that the range ends with; None: the dtype's."""
     corner: Cell = (0, 0)
     """First pixel of the windows, in their frames."""
     size: Cell | None = None
@@ -132,7 +139,7 @@ class Slic:
         view = View(self.corner, self.size or window, window)
         ids = np.empty(pixels.shape[:-1], np.uint32)
         for frame, out in zip(pixels, ids, strict=True):
-            values = axes(frame, self.space)
+            values = axes(frame, self.space, self.top)
             found = _slic.superpixels(
                 values, view, self.side, self.compactness, self.iterations, self.least
             )
@@ -152,6 +159,8 @@ class Felzenszwalb:
     """Pixels below which a piece is given away."""
     space: Space | None
     """None: what the pixels suggest."""
+    top: float | None
+    """Value that the range ends with; None: the dtype's."""
     version: ClassVar[int] = 1
     halo: ClassVar[None] = None
     stride: ClassVar[int] = 1
@@ -168,7 +177,7 @@ class Felzenszwalb:
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         ids = np.empty(pixels.shape[:-1], np.uint32)
         for frame, out in zip(pixels, ids, strict=True):
-            values = axes(frame, self.space)
+            values = axes(frame, self.space, self.top)
             out[:] = _felzenszwalb.pieces(values, self.scale * 100 / 255, self.sigma, self.least)
         return Prediction((ids > 0).view(np.uint8), instances=ids)
 
@@ -184,11 +193,11 @@ def check_space(space: Space | None, bands: int, dtype: str) -> None:
         )
 
 
-def axes(frame: Pixels, space: Space | None) -> Any:
-    """(band, y, x) float32 of a frame (y, x, band), in the space."""
+def axes(frame: Pixels, space: Space | None, top: float | None) -> Any:
+    """(band, y, x) float32 of a frame (y, x, band), in the space; `top`: what its range ends with."""
     if space != "bands" and _is_color(frame.shape[-1], str(frame.dtype)):
-        return lab(frame)
-    return planes(frame, 100 / top_of(frame.dtype))
+        return lab(frame, top)
+    return planes(frame, 100 / (top or top_of(frame.dtype)))
 
 
 def _is_color(bands: int, dtype: str) -> bool:
@@ -199,6 +208,14 @@ def require_whole(name: str, value: object, least: int, most: int) -> None:
     """Raise ValueError that names an option which is no whole number in its bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name}: {value!r} is not a whole number from {least} to {most}")
+
+
+def require_top(top: object) -> None:
+    """Raise ValueError where the range cannot end with a value."""
+    if top is not None:
+        require_number("top", top, 0)
+        if not top:
+            raise ValueError("top: 0 is not above 0")
 
 
 def require_number(name: str, value: object, least: float) -> None:

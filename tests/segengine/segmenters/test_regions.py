@@ -49,6 +49,8 @@ def test_regions_of_a_photo_are_of_one_colour_each() -> None:
     """Each is one piece, near the colour of its seed; most of the photo is in one."""
     photo = skimage.data.coffee()
     ids = ids_of({"merge": 0.0}, photo)
+    again = ids_of({"merge": 0.0, "top": 255 * 8}, photo.astype(np.uint16) * 8)
+    np.testing.assert_array_equal(again, ids)
     sizes = np.bincount(ids.ravel())
     assert sizes[0] < 0.15 * ids.size
     boxes = ndimage.find_objects(ids)
@@ -179,7 +181,7 @@ def test_the_shipped_job_cuts_a_scene_and_gives_what_the_whole_gives(bench: Any)
     with rasterio.open(bench.inputs / "a.tif", "w", **about) as file:
         file.write(np.moveaxis(image, -1, 0))
     places = ["store.chunk=64", "store.shard=64", f"store.path={bench.store}"]
-    settings = [f"source.paths=[{bench.inputs}/a.tif]", *places]
+    settings = [f"source.paths=[{bench.inputs}/a.tif]", "segmenter.top=255", *places]
     assert segengine.run(load_job(JOBS / "regions.yaml", settings)).exit_code == 0
     wanted = segengine.predict(image, {"kind": "regions", "distance": 0.06, "merge": 0.03})
     void = (image == 90).any(axis=-1)

@@ -127,6 +127,17 @@ def test_small_pieces_far_from_any_large_one_stay() -> None:
 
 
 @pytest.mark.parametrize("method", ["slic", "felzenszwalb"])
+def test_the_range_ends_where_it_is_said(method: str, coffee: NDArray[np.uint8]) -> None:
+    wide = coffee.astype(np.uint16) * 8
+    for space in ("lab", "bands"):
+        spec = {"method": method, "space": space}
+        wanted = ids_of({**spec, "top": 255.0}, coffee)
+        np.testing.assert_array_equal(ids_of(spec, coffee), wanted)
+        alike = adapted_rand_error(wanted, ids_of({**spec, "top": 255 * 8}, wide))[0]
+        assert alike < (0.01 if space == "bands" else 0.05)
+
+
+@pytest.mark.parametrize("method", ["slic", "felzenszwalb"])
 def test_what_is_not_known_takes_no_part(method: str) -> None:
     image = np.random.default_rng(1).random((50, 60, 2)).astype(np.float32)
     image[10:14, 20:40, 0] = np.nan
@@ -169,6 +180,7 @@ def test_compiled_is_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     ("spec", "message"),
     [
         ({"method": "quickshift"}, "method: 'quickshift' is not one of slic, felzenszwalb"),
+        ({"top": 0}, "top: 0 is not above 0"),
         ({"size": 1}, "size: 1 is not a whole number from 2 to 1024"),
         ({"scale": 3.0}, "scale: slic has no such option"),
         (
@@ -202,9 +214,10 @@ def test_the_shipped_job_cuts_a_scene_and_gives_what_the_whole_gives(
     image[60:75] = np.nan
     bench.put("a.tif", image)
     places = ["store.chunk=64", "store.shard=64", f"store.path={bench.store}"]
-    settings = [f"source.paths=[{bench.inputs}/a.tif]", "segmenter.size=6", *places]
+    own = ["segmenter.size=6", "segmenter.top=255"]
+    settings = [f"source.paths=[{bench.inputs}/a.tif]", *own, *places]
     assert segengine.run(load_job(JOBS / "superpixels.yaml", settings)).exit_code == 0
-    spec = {"kind": "superpixels", "size": 6, "compactness": 5, "space": "bands"}
+    spec = {"kind": "superpixels", "size": 6, "compactness": 5, "space": "bands", "top": 255}
     wanted = segengine.predict(image, spec)
     scene = bench.open()["a"]
     np.testing.assert_array_equal(np.asarray(scene.mask)[0], wanted.labels)

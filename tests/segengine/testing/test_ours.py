@@ -74,6 +74,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
         "small": ["keep"],
     },
     "regions": {
+        "top": [0, "white"],
         "distance": [-1, "near"],
         "seeds": ["minima", [], [[1]], [[1, -2]]],
         "spacing": [1, 2.5],
@@ -81,6 +82,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
         "merge": [-1, float("nan")],
     },
     "superpixels": {
+        "top": [0, "white"],
         "method": ["quickshift"],
         "size": [1, 16.5],
         "compactness": [-1, "much"],
