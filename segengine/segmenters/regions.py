@@ -69,13 +69,17 @@ def create(
         side = 16 if spacing is None else spacing
         require_whole("spacing", side, 2, MOST_SPACING)
         steps = 2 * side if reach is None else reach
-        return Grid(
-            float(distance), side, steps, float(distance / 2 if merge is None else merge), top
-        )
+        near = distance / 2 if merge is None else merge
+        return Grid(distance=float(distance), spacing=side, reach=steps, near=float(near), top=top)
     if spacing is not None:
         raise ValueError("spacing: is of `seeds: grid`, and these are listed")
-    near = None if merge is None else float(merge)
-    return Seeds(float(distance), _places(seeds), UNBOUNDED if reach is None else reach, near, top)
+    return Seeds(
+        distance=float(distance),
+        places=_places(seeds),
+        reach=UNBOUNDED if reach is None else reach,
+        near=None if merge is None else float(merge),
+        top=top,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,11 +79,11 @@ def create(
         if found["sigma"] > 100:
             raise ValueError(f"sigma: {found['sigma']} pixels; take 0 to 100")
         return Felzenszwalb(
-            float(found["scale"]),
-            float(found["sigma"]),
-            20 if min_size is None else min_size,
-            space,
-            top,
+            scale=float(found["scale"]),
+            sigma=float(found["sigma"]),
+            least=20 if min_size is None else min_size,
+            space=space,
+            top=top,
         )
     chosen: dict[str, Any] = {k: _SLIC[k] if v is None else v for k, v in given.items()}
     require_whole("size", chosen["size"], 2, MOST_SIDE)
@@ -91,7 +91,14 @@ def create(
     require_number("compactness", chosen["compactness"], 0)
     side = chosen["size"]
     least = max(1, side * side // 4) if min_size is None else min_size
-    return Slic(side, float(chosen["compactness"]), chosen["iterations"], least, space, top)
+    return Slic(
+        side=side,
+        compactness=float(chosen["compactness"]),
+        iterations=chosen["iterations"],
+        least=least,
+        space=space,
+        top=top,
+    )
 
 
 @dataclass(frozen=True, slots=True)
