@@ -163,7 +163,8 @@ class SourceSpec(BaseModel):
                 continue  # as a stored job spells it out
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known here: {_listed(known)}"
-            raise ValueError(f"{name}: unknown key; {hint}")
+            outer = OUTER if name in Job.model_fields else f"; {hint}"
+            raise ValueError(f"{name}: unknown key{outer}")
         if kind == "stac" and given.get("search") is not None:
             if given.get("paths"):
                 raise ValueError("search: stands in place of paths; leave one of the two out")
@@ -861,7 +862,7 @@ def _checked(data: dict[str, Any], *, base: Path | None, file: str, lines: Lines
         job = Job.model_validate(data).absolute(base).with_trained()
     except ValidationError as error:
         key, message = _explain(error)
-        message += _outdented(data, lines, key)
+        message += _outdented(data, lines, key) + _inside(data, lines, key)
         raise JobError(f"{_where(file, lines, key)}: {message}") from None
     except JobError as error:
         key = tuple(str(error).partition(":")[0].split("."))
@@ -905,18 +906,39 @@ def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], 
         message = f"unknown key{_suggest(key, top or Job)}"
     elif first["type"] == "missing":
         message = "this key is needed"
+    elif first["type"] in ("model_type", "dict_type"):
+        kind = "kind" in _known(key, top or Job) and isinstance(first["input"], str)
+        like = f", as {key[-1]}: {{kind: {first['input']}}}" if kind and key else ""
+        message = f"must be a block of keys{like}, got {repr(first['input'])[:200]}"
+    elif first["type"] == "list_type":
+        message = (
+            f"must be a list, as [...] or lines that begin with -, got {repr(first['input'])[:200]}"
+        )
     elif not isinstance(first["input"], dict) and repr(first["input"]) not in message:
         message = f"{message}, got {repr(first['input'])[:200]}"
     return key, f"{'.'.join(key)}: {message}"
 
 
-def _suggest(key: tuple[str, ...], top: Any) -> str:
+OUTER = "; it is a key of the job itself: take the blanks before it away"
+"""What is said of such a key inside a block."""
+
+
+def _known(key: tuple[str, ...], top: Any) -> list[str]:
+    """Keys of the block at a key."""
     model = top
-    for part in key[:-1]:
+    for part in key:
         field = model.model_fields.get(part)
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), top)
-    known = list(model.model_fields)
+    return list(model.model_fields)
+
+
+def _suggest(key: tuple[str, ...], top: Any) -> str:
+    known = _known(key[:-1], top)
+    if top is Job and len(key) > 1 and key[-1] in Job.model_fields and key[-1] not in known:
+        return OUTER
+    if glued := re.match(r"(\w+):[{\[]", key[-1]):
+        return f"; write a blank after the colon of {glued[1]}:"
     close = difflib.get_close_matches(key[-1], known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
 
@@ -935,6 +957,20 @@ def _outdented(
     if not block or data.get(block) is not None:
         return ""
     return f"; if it belongs to {block} (line {line}), indent it by two blanks"
+
+
+def _inside(
+    data: Mapping[str, Any], said: Mapping[tuple[str, ...], int | str], key: tuple[str, ...]
+) -> str:
+    """A hint, where a block that is missing stands inside another."""
+    if len(key) != 1 or key[0] in data:
+        return ""
+    held = (name for name, block in data.items() if isinstance(block, Mapping) and key[0] in block)
+    return "".join(
+        f"; on line {said[name, key[0]]} it stands inside {name}: take the blanks before it away"
+        for name in held
+        if isinstance(said.get((name, key[0])), int)
+    )
 
 
 def _absolute(path: str, base: Path | None, key: str) -> str:

@@ -57,7 +57,9 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
             problem = f"found character {letter!r} that cannot start any token"
         if mark is None:
             raise YamlError(problem) from None
-        raise YamlError(*explained(text, problem, mark.line + 1)) from None
+        context = getattr(error, "context_mark", None)
+        begun = None if context is None else context.line + 1
+        raise YamlError(*explained(text, problem, mark.line + 1, begun)) from None
     return builder.root, builder.lines
 
 

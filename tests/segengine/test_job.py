@@ -115,6 +115,40 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
             5,
             ["kind: unknown key", "if it belongs to segmenter (line 4), indent it"],
         ),
+        (
+            "name: good",
+            "alerts:\n  - figure: mean_iou\n  below: 0.7",
+            3,
+            ["below: begins in column 3", "item is on line 2", "begin it in column 5"],
+        ),
+        ("source:\n", "source: {\n", 2, ["the { on this line is not closed; write } at its end"]),
+        (
+            "name: good",
+            "truth:{paths: x}",
+            1,
+            ["unknown key; write a blank after the colon of truth:"],
+        ),
+        (
+            "store:\n  ",
+            "  store:\n    ",
+            0,
+            ["store: this key is needed; on line 7 it stands inside segmenter: take"],
+        ),
+        (
+            'paths: ["in/*.png"]\n',
+            'paths: ["in/*.png"]\n  evaluate: {}\n',
+            4,
+            ["source.evaluate: unknown key; it is a key of the job itself: take the blanks"],
+        ),
+        (
+            "name: good",
+            "faults: {tracks: 1}",
+            1,
+            ["faults.tracks: unknown key; it is a key of the"],
+        ),
+        ("name: good", "tracks: 3", 1, ["tracks: must be a block of keys, got 3"]),
+        ("name: good", "alerts: {below: 1}", 1, ["alerts: must be a list", "begin with -"]),
+        ("name: good", "cluster: local", 1, ["a block of keys, as cluster: {kind: local}, got"]),
         ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
         ("source:\n", "source:\n  resolution: -5\n", 3, ["source.resolution: Input", "got -5"]),
         (
@@ -139,7 +173,7 @@ def test_mistakes_name_file_line_and_key(
         load_job(file)
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"{file}:{line}: "), message
+    assert message.startswith(f"{file}:{line}: " if line else f"{file}: "), message
     for word in words:
         assert word in message, message
     assert error.value.exit_code == 2

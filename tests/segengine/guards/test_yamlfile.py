@@ -44,7 +44,7 @@ REFUSED = {
     "a: 2026-99-99": (1, "is no timestamp"),
     "a:\n  on: 2": (2, "a.on: YAML reads this key as True; write it in quotes"),
     "~: 2": (1, "~: YAML reads this key as None"),
-    "a: [1": (1, "did not find expected"),
+    "a: [1": (1, "the [ on this line is not closed"),
 }
 
 
