@@ -35,8 +35,10 @@ from segengine.types import (
     FindsTruth,
     Follows,
     FrameRef,
+    Frames,
     Headline,
     Inertia,
+    KnowsFrames,
     Labels,
     LabelsAlone,
     LabelsConfidently,
@@ -277,9 +279,26 @@ def confidence(labels: Labels, probabilities: NDArray[Any]) -> NDArray[np.uint8]
     return np.asarray(np.where(np.isnan(values), NO_CONFIDENCE, values), np.uint8)
 
 
-def placed(segmenter: Segmenter, corner: tuple[int, int], size: tuple[int, int]) -> Segmenter:
-    """It, for windows whose first pixel is at (y, x) of frames of (height, width)."""
-    return segmenter.at(corner, size) if _has(segmenter, Placed) else segmenter  # type: ignore[attr-defined]
+def placed(
+    segmenter: Segmenter,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    frames: Frames | None = None,
+) -> Segmenter:
+    """It, for windows whose first pixel is at (y, x) of frames of (height, width).
+
+    `frames`: which they are; None: of pictures that are no frames of a run.
+    """
+    found: Segmenter = segmenter.at(corner, size) if _has(segmenter, Placed) else segmenter  # type: ignore[attr-defined]
+    if frames is not None and _has(found, KnowsFrames):
+        found = found.of_frames(frames)  # type: ignore[attr-defined]
+    return found
+
+
+def is_by_name(plugin: Plugin) -> bool:
+    """True where frames of the same pixels may get other labels, by their names."""
+    found = labeller(plugin)
+    return isinstance(found, KnowsFrames) and bool(found.by_name)
 
 
 def follows(plugin: Plugin) -> Follows | None:

@@ -17,6 +17,7 @@ from segengine.urls import public
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from segengine.ground import Ground
     from segengine.mosaics import Mosaic
     from segengine.sources.listing import Listing
 
@@ -189,6 +190,21 @@ class FrameRef:
     def pruned(self) -> bool:
         """All of it is deleted, and its place is void."""
         return not self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Which frames a segmenter is called with, all of one scene and size."""
+
+    scene: str
+    names: tuple[str, ...]
+    """One a frame of the call, in its order; of several that keep one mask, the first's."""
+    ground: Ground | None = None
+    """Where the scene lies; None: nowhere that is known."""
+
+    def only(self, frame: int) -> Frames:
+        """One of them alone."""
+        return Frames(self.scene, self.names[frame : frame + 1], self.ground)
 
 
 @dataclass(frozen=True, slots=True)
@@ -649,6 +665,20 @@ class Agrees(Protocol):
 
 
 @runtime_checkable
+class KnowsFrames(Protocol):
+    """Asked of segmenters before each call of a run; without, it is no matter which frames they are."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether frames of the same pixels may get other labels where their names are others."""
+        ...
+
+    def of_frames(self, frames: Frames) -> Segmenter:
+        """It, for a call with these frames."""
+        ...
+
+
+@runtime_checkable
 class LabelsFrames(Protocol):
     """Asked of surveyors of scope frame in place of `survey`, `fit` and `segment`, of each frame."""
 
@@ -787,7 +817,8 @@ class Completes(Protocol):
 
 class SegmenterParts(
     Versioned, Weighted, Outputs, Colored, Slow, Seams, LabelsAlone, LabelsConfidently, LabelsFrames,
-    Placed, Agrees, Follows, ChecksPixels, Provenance, Describes, Responds, Findings, Completes, Protocol,
+    Placed, KnowsFrames, Agrees, Follows, ChecksPixels, Provenance, Describes, Responds, Findings,
+    Completes, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a segmenter or surveyor beyond its protocol."""
 

@@ -561,6 +561,11 @@ def _check_still(job: Job, layouts: Mapping[str, Layout]) -> None:
         return
     if layouts and all(layout.times is None for layout in layouts.values()):
         raise JobError("source.skip.still: source.paths has no video; leave the key out")
+    if asked.is_by_name(job.plugin):
+        raise JobError(
+            f"source.skip.still: {job.segmenter.kind} with these options is asked for other objects in "
+            "each frame, by its name: none keeps the mask of another; leave the key out"
+        )
     if job.still and asked.scope(job.plugin) == "frame":
         raise JobError(
             f"source.skip.still: {job.segmenter.kind} with these options looks at each frame by "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segengine import asked, tiling
 from segengine.store.kinds import Counts, FrameFailure, PrecisionRecord
-from segengine.types import Pixels, Segmenter
+from segengine.types import Frames, Pixels, Segmenter
 from segengine.worker.attempts import recorded
 from segengine.worker.fits import segmenter_of
 from segengine.worker.reading import batches
@@ -66,8 +66,11 @@ def _counts(task: PrecisionTask) -> Counts:
         padded = tiling.pad_to(batch.pixels(), lower.stride)
         valid = batch.valid()[:, *box.inner]
         ref, corner = batch.frames[0], (box.rows.start, box.cols.start)
-        size = ref.height, ref.width
-        a, b = (_labels(asked.placed(each, corner, size), padded) for each in (lower, exact))
+        called = Frames(task.shard.scene, batch.names, task.shard.ground)
+        placed = (
+            asked.placed(each, corner, (ref.height, ref.width), called) for each in (lower, exact)
+        )
+        a, b = (_labels(each, padded) for each in placed)
         alike = a == b
         same += int(np.count_nonzero(alike[:, *box.inner] & valid))
         pixels += int(np.count_nonzero(valid))

@@ -146,6 +146,16 @@ class Batch:
         return [ref for ref, i in zip(self.frames, self.of, strict=True) if i == tile]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the frame that each tile is of, or of several that have its mask the first."""
+        own = (
+            range(len(self.frames))
+            if self.of is None
+            else map(self.of.index, range(len(self.tiles)))
+        )
+        return tuple(self.frames[i].name for i in own)
+
+    @property
     def bytes(self) -> int:
         return sum(int(t.pixels.nbytes) for t in self.tiles)
 

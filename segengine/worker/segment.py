@@ -22,7 +22,7 @@ from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import CONFIDENCE, PROBABILITIES, draft_key, parts_key
 from segengine.store.kinds import FrameFailure, MaskRecord
 from segengine.store.values import decode
-from segengine.types import FrameRef, Linker, Prediction, Segmenter, Surveyor, Tile
+from segengine.types import FrameRef, Frames, Linker, Prediction, Segmenter, Surveyor, Tile
 from segengine.urls import public
 from segengine.worker.attempts import tried
 from segengine.worker.drafts import INVALID, read_objects_draft
@@ -189,16 +189,30 @@ def _label_batches(
             found = repeated(asked.as_prediction(labelled, segmenter, batch.shape), batch.of)
             block.put(batch.frames, batch.shown, found, box, segmenter)
             continue
-        ref = batch.frames[0]
         corner = box.rows.start, box.cols.start
-        there = asked.placed(segmenter, corner, (ref.height, ref.width))
-        merger = asked.merger(there) if task.draft else None
+        merger = None
+        if task.draft:
+            merger = asked.merger(_placed(task, segmenter, corner, batch))
         if merger is not None:  # of a frame that is cut
             connected = merger.connect(pixels, batch.valid())
-            block.put_regions(ref, batch.tiles[0], connected, box, merger.least)
+            block.put_regions(batch.frames[0], batch.tiles[0], connected, box, merger.least)
             continue
-        for frames, tiles, prediction in _predict(task, there, pixels, batch, failures):
+        for frames, tiles, prediction in _predict(task, segmenter, corner, pixels, batch, failures):
             block.put(frames, tiles, prediction, box, segmenter)
+
+
+def _placed(
+    task: ShardTask,
+    segmenter: Segmenter,
+    corner: tuple[int, int],
+    batch: Batch,
+    tile: int | None = None,
+) -> Segmenter:
+    """It, for a window of the frames of a batch, or of that of one tile alone."""
+    ref, called = batch.frames[0], Frames(task.scene, batch.names, task.ground)
+    if tile is not None:
+        called = called.only(tile)
+    return asked.placed(segmenter, corner, (ref.height, ref.width), called)
 
 
 def _is_valid(batch: Batch, box: Box) -> bool:
@@ -209,13 +223,15 @@ def _is_valid(batch: Batch, box: Box) -> bool:
 def _predict(
     task: ShardTask,
     segmenter: Segmenter,
+    corner: tuple[int, int],
     pixels: NDArray[Any],
     batch: Batch,
     failures: list[FrameFailure],
 ) -> Iterator[tuple[list[FrameRef], list[Tile], Prediction]]:
     """Call the segmenter; where a batch fails, each of its frames alone, so that one loses no other."""
     try:
-        found = _call(task, segmenter, pixels, batch.valid())
+        there = _placed(task, segmenter, corner, batch)
+        found = _call(task, there, pixels, batch.valid())
         yield batch.frames, batch.shown, repeated(found, batch.of)
         return
     except Exception:
@@ -224,7 +240,8 @@ def _predict(
     for i, tile in enumerate(batch.tiles):
         frames = batch.frames_of(i)
         try:
-            prediction = _call(task, segmenter, pixels[i : i + 1], batch.valid()[i : i + 1])
+            there = _placed(task, segmenter, corner, batch, i)
+            prediction = _call(task, there, pixels[i : i + 1], batch.valid()[i : i + 1])
         except Exception as error:  # noqa: BLE001 - a segmenter's failure is a value in a record
             for ref in frames:
                 reason = public(f"{ref.name}: {type(error).__name__}: {error}")
