@@ -38,7 +38,7 @@ ALWAYS = ("kind", "paths", "skip")
 """Keys of a `source` block that every kind has."""
 HIDDEN = ("trust", "area_mark")
 """Options of a source that are not of its block: what the rest of the job, or a file, says."""
-FILES = ("path", "weights")
+FILES = ("path", "weights", "encoder", "decoder", "prompts")
 """Options of a segmenter that may name a file."""
 MEMBERS = "members"
 """Option of a segmenter whose values are segmenters' blocks."""

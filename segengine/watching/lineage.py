@@ -36,7 +36,7 @@ LAST = 5.0
 """Seconds that a run waits at its end for what is still to be sent."""
 EVERY = 60.0
 """Seconds between two events of a run that works."""
-FILES = ("path", "weights")
+FILES = ("path", "weights", "encoder", "decoder", "prompts")
 """Options of a segmenter that may name a file."""
 
 _LITERAL = re.compile(r"\[([*?[])\]|(\{\{|\}\})")

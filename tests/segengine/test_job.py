@@ -224,6 +224,17 @@ def test_overrides(write: Any) -> None:
         load_job(write(GOOD), ["segmenter.klusters=5"])
 
 
+def test_the_files_of_sam_are_named_from_the_jobs_folder(tmp_path: Path) -> None:
+    block = {"kind": "sam", "encoder": "e.onnx", "decoder": "m/d.onnx", "prompts": "grid"}
+    data = {"source": {"paths": ["a"]}, "segmenter": block, "store": {"path": "o.zarr"}}
+    made = Job.model_validate(data).absolute(tmp_path).segmenter.options
+    paths = {"encoder": str(tmp_path / "e.onnx"), "decoder": str(tmp_path / "m/d.onnx")}
+    assert made == {**paths, "prompts": "grid"}
+    data["segmenter"] = {**block, "prompts": "masks.zarr"}
+    made = Job.model_validate(data).absolute(tmp_path).segmenter.options
+    assert made["prompts"] == str(tmp_path / "masks.zarr")
+
+
 def test_a_flow_parameter_must_be_absolute(write: Any) -> None:
     job = load_job(write(GOOD)).as_json()
     assert parse_job(job).store.path == job["store"]["path"]
