@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from segengine.instances.join import BAND
 from segengine.segmenters._found import Found, predicted
 from segengine.segmenters._network import check_bands
 from segengine.segmenters._overlaps import ious
-from segengine.types import Cell, Color, Pixels, Prediction, Segmenter, Trained
+from segengine.types import Cell, Color, Frames, Pixels, Prediction, Segmenter, Trained
 
 SAME = 0.5
 """IoU of boxes above which two windows mean one object. Its middle then lies in the other's box."""
@@ -43,6 +43,24 @@ class Head(Protocol):
 
     def find(self, window: Pixels) -> list[Found]:
         """The objects of a window (y, x, band) of chosen bands, the best first."""
+        ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A head that is asked for certain objects, which each frame has its own of."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether it is the frame's name that tells which."""
+        ...
+
+    def of_frame(self, frames: Frames | None, frame: int, size: Cell) -> Prompted:
+        """It, for one frame of a call, of a size; None: of pictures that are no frames of a run."""
+        ...
+
+    def at(self, corner: Cell) -> Head:
+        """It, for the window with that first pixel in the frame."""
         ...
 
 
@@ -94,6 +112,8 @@ class Finder:
     """First pixel of the windows, in their frames."""
     size: Cell | None = None
     """(height, width) of the frames; None: windows are whole frames."""
+    frames: Frames | None = None
+    """Which they are, as far as it matters; None: of pictures that are no frames of a run."""
 
     version: ClassVar[int] = 1
     slow: ClassVar[bool] = True
@@ -119,6 +139,15 @@ class Finder:
         """It, for windows at a corner of frames of a size."""
         return replace(self, corner=corner, size=size)
 
+    @property
+    def by_name(self) -> bool:
+        """Whether it is asked for other objects in frames of other names."""
+        return isinstance(self.head, Prompted) and self.head.by_name
+
+    def of_frames(self, frames: Frames) -> Self:
+        """It, for a call with these frames."""
+        return replace(self, frames=frames) if isinstance(self.head, Prompted) else self
+
     def segment(self, pixels: Pixels) -> Prediction:
         """Labels and instances (n, y, x) of pixels (n, y, x, band), and one row an object.
 
@@ -127,7 +156,7 @@ class Finder:
         """
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         size = pixels.shape[1], pixels.shape[2]
-        found = [self._find(self._chosen(frame), size) for frame in pixels]
+        found = [self._find(self._chosen(frame), i, size) for i, frame in enumerate(pixels)]
         return predicted(found, size, len(self.classes))
 
     def _chosen(self, frame: Pixels) -> Pixels:
@@ -135,11 +164,14 @@ class Finder:
             return frame
         return frame[..., [band - 1 for band in self.bands]]
 
-    def _find(self, frame: Pixels, size: Cell) -> list[Found]:
-        if self.grid is None:
-            return self.head.find(frame)
+    def _find(self, frame: Pixels, number: int, size: Cell) -> list[Found]:
         corner, whole = (self.corner, self.size) if self.size is not None else ((0, 0), size)
-        return _Windows(self.head, self.grid, frame, corner, whole).objects()
+        head: Head | Prompted = self.head
+        if isinstance(head, Prompted):
+            head = head.of_frame(self.frames, number, whole)
+        if self.grid is None:
+            return _at(head, corner).find(frame)
+        return _Windows(head, self.grid, frame, corner, whole).objects()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +190,7 @@ class _Claim:
 class _Windows:
     """The windows of a frame of which a part was read; each is seen once, when it is asked for."""
 
-    head: Head
+    head: Head | Prompted
     grid: Grid
     pixels: Pixels
     """(y, x, band) of what was read."""
@@ -212,7 +244,7 @@ class _Windows:
             for start, begin in zip((y, x), self.corner, strict=True)
         )
         window = self.pixels[at][: self.size[0] - y, : self.size[1] - x]
-        for i, found in enumerate(self.head.find(window)):
+        for i, found in enumerate(_at(self.head, (y, x)).find(window)):
             moved = _moved(found, y, x)
             left, top, width, height = moved.box
             middle = top + height / 2, left + width / 2
@@ -246,6 +278,11 @@ class _Windows:
             if better and (ious(claim.box, np.stack(better)) > SAME).any():
                 return True
         return False
+
+
+def _at(head: Head | Prompted, corner: Cell) -> Head:
+    """A head for the window with that first pixel in its frame."""
+    return head.at(corner) if isinstance(head, Prompted) else head
 
 
 def _touches(found: Found, inner: list[tuple[int, int]]) -> bool:

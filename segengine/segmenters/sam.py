@@ -4,16 +4,18 @@
     decoder   image_embeddings, point_coords, point_labels, mask_input, has_mask_input, orig_im_size
                                                             ->  masks, iou_predictions, low_res_masks
 
-A window's longer side becomes 1024 pixels. Each prompt is a point; of the masks that the decoder gives for
-it each with a predicted IoU of `min_score` counts (of POINTS: the best alone), and of those whose boxes are
-nearly the same the best. Source: Kirillov et al. 2023; segment_anything/utils/onnx.py and
-automatic_mask_generator.py; samexporter/sam_onnx.py.
+A window's longer side becomes 1024 pixels. Each prompt is a point, or a box by two corners of the labels
+2 and 3; a point is padded with one of label -1, as the decoder expects where there is no box. Of the masks
+that it gives for a prompt each with a predicted IoU of `min_score` counts (of a file's and a store's the
+best alone), and of those whose boxes are nearly the same the best. Source: Kirillov et al. 2023;
+segment_anything/utils/onnx.py, notebooks/onnx_model_example.ipynb, automatic_mask_generator.py;
+samexporter/sam_onnx.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +24,16 @@ from numpy.typing import NDArray
 
 from segengine.engines import Engine
 from segengine.engines.onnxruntime import Joint, OnnxEngine
-from segengine.guards import texts
 from segengine.instances.pasting import held, steps
 from segengine.segmenters import _files
+from segengine.segmenters._drawn import Coordinates, drawn
 from segengine.segmenters._finder import Finder, Grid
 from segengine.segmenters._found import Found
 from segengine.segmenters._overlaps import without_duplicates
-from segengine.types import Cell, Pixels
+from segengine.segmenters._prompts import Ask, Floats, Prompting, Prompts
+from segengine.segmenters._stored import stored
+from segengine.types import Cell, Frames, Pixels
 
-Floats = NDArray[np.float32]
 SIDE = 1024
 """Of what the encoder sees, in pixels."""
 _MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -38,8 +41,8 @@ _STD = np.array([58.395, 57.12, 57.375], np.float32)
 _TAKES = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input")
 _LOW = 256
 """Side of the mask that a decoder takes and gives, in pixels."""
-MOST, MOST_POINTS, MOST_BYTES = 1000, 1 << 14, 1 << 24
-"""Objects a window; points and bytes of a file of points."""
+MOST = 1000
+"""Objects a window."""
 MIN_SCORE, DUPLICATES, POINTS = 0.88, 0.7, 32
 
 
@@ -49,34 +52,64 @@ class Sam:
 
     encoder: Engine
     decoder: Joint
-    points: NDArray[np.float64]
-    """(n, 2) x and y of prompts: of a grid in parts of a window, else in pixels."""
-    grid: bool
-    """Then all masks of a prompt count, else the best alone."""
+    points: Floats
+    """(n, 2) x and y of the grid, in parts of a window."""
+    prompting: Prompting | None
+    """Where other prompts come from, of whose masks the best alone counts; None: the grid."""
     min_score: float
     duplicates: float
+    prompts: Prompts | None = None
+    """Of the frame, in its pixels; None: not told yet."""
+    corner: Cell = (0, 0)
+    """First pixel of the window in the frame."""
 
     @property
     def provenance(self) -> str:
         """The engine's version and instruction set."""
         return self.encoder.provenance
 
+    @property
+    def by_name(self) -> bool:
+        """Whether frames have their own prompts by their names."""
+        return self.prompting is not None and self.prompting.by_name
+
+    def of_frame(self, frames: Frames | None, frame: int, size: Cell) -> Sam:
+        """It, with the prompts of one frame of a call, of a size."""
+        asked = None if self.prompting is None else self.prompting.of(frames, frame, size)
+        return replace(self, prompts=asked)
+
+    def at(self, corner: Cell) -> Sam:
+        """It, for the window with that first pixel in the frame."""
+        return replace(self, corner=corner)
+
     def find(self, window: Pixels) -> list[Found]:
         """The objects of a window (y, x, 3) of bytes, the best first."""
         size = window.shape[0], window.shape[1]
+        prompts = self._asked(size)
+        if not len(prompts):
+            return []
         inside = resized_to(size)
         embedding = self._embed(window, inside)
         found: list[tuple[float, Cell, NDArray[np.bool_]]] = []
-        points = self.points * np.array(size[::-1]) if self.grid else self.points
-        for point in points[(points < size[::-1]).all(axis=1)]:
-            found += self._masks(embedding, point, size, inside)
+        for corners, boxed in zip(prompts.corners, prompts.boxed.tolist(), strict=True):
+            found += self._masks(embedding, corners, boxed, size, inside)
         order = np.argsort([-score for score, _, _ in found], kind="stable").tolist()
         boxes = np.array([_box(*found[i][1:]) for i in order], np.float64).reshape(-1, 4)
         labels = np.zeros(len(order), np.int64)
         kept = without_duplicates(boxes, labels, self.duplicates, MOST)
         return [_object(*found[order[k]]) for k in kept]
 
-    def _embed(self, window: Pixels, inside: Cell) -> Floats:
+    def _asked(self, size: Cell) -> Prompts:
+        """The prompts of a window of a size, in its pixels."""
+        if self.prompting is None:
+            corners = np.repeat((self.points * np.array(size[::-1]))[:, None], 2, axis=1)
+            return Prompts(corners, np.zeros(len(corners), np.bool_))
+        prompts = self.prompts
+        if prompts is None:
+            prompts = self.prompting.of(None, 0, size)
+        return prompts.of_window(self.corner, size)
+
+    def _embed(self, window: Pixels, inside: Cell) -> NDArray[np.float32]:
         """The encoder's only output for a window that is resized and padded."""
         from PIL import Image
 
@@ -88,25 +121,32 @@ class Sam:
             spare = [(0, SIDE - n) for n in inside]
             image = np.pad(image, (*spare, (0, 0))).transpose(2, 0, 1)[None]
         fed = np.ascontiguousarray(image, self.encoder.dtype)
-        embedding: Floats = self.encoder.run(fed)[self.encoder.outputs[0]]
+        embedding: NDArray[np.float32] = self.encoder.run(fed)[self.encoder.outputs[0]]
         return embedding
 
     def _masks(
-        self, embedding: Floats, point: NDArray[np.float64], size: Cell, inside: Cell
+        self,
+        embedding: NDArray[np.float32],
+        corners: Floats,
+        boxed: bool,
+        size: Cell,
+        inside: Cell,
     ) -> list[tuple[float, Cell, NDArray[np.bool_]]]:
-        """Score, corner and mask of what the decoder gives for a point x, y of the window."""
-        ratio = np.array([inside[1] / size[1], inside[0] / size[0]])
+        """Score, corner and mask of what the decoder gives for a box, or a point, of the window."""
+        places = corners * np.array([inside[1] / size[1], inside[0] / size[0]])
+        # a box needs no padding: segment_anything adds it where there is none
+        given = (places, (2, 3)) if boxed else (np.stack([places[0], np.zeros(2)]), (1, -1))
         fed = {
             "image_embeddings": embedding,
-            "point_coords": np.array([[point * ratio, (0, 0)]], np.float32),
-            "point_labels": np.array([[1, -1]], np.float32),
+            "point_coords": given[0][None].astype(np.float32),
+            "point_labels": np.array([given[1]], np.float32),
             "mask_input": np.zeros((1, 1, _LOW, _LOW), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
             "orig_im_size": np.array(size, np.float32),
         }
         raw = self.decoder.run({name: fed[name] for name in self.decoder.inputs})
         scores, logits = raw["iou_predictions"].reshape(-1), raw["low_res_masks"][0]
-        chosen = range(len(scores)) if self.grid else [int(np.nanargmax(scores))]
+        chosen = range(len(scores)) if self.prompting is None else [int(np.nanargmax(scores))]
         found = []
         for i in chosen:
             if scores[i] >= self.min_score:
@@ -124,7 +164,7 @@ def resized_to(size: Cell) -> Cell:
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
-def _pixels(logits: Floats, size: Cell, inside: Cell) -> Floats:
+def _pixels(logits: NDArray[np.float32], size: Cell, inside: Cell) -> NDArray[np.float32]:
     """Logits (256, 256) in pixels of a window: to 1024, without the padding, to the window's size."""
     side = logits.shape[0]
     rows = held(logits, *(steps(side, SIDE, 0, n) for n in inside))
@@ -150,21 +190,23 @@ def create(
     min_score: float = MIN_SCORE,
     duplicates: float = DUPLICATES,
     bands: Sequence[int] | None = None,
+    coordinates: Coordinates = "auto",
+    ask: Ask = "boxes",
 ) -> Finder:
     """Segment Anything from the two ONNX files that samexporter writes, on pictures of 8 bits.
 
-    encoder, decoder: their paths. prompts: grid, or a GeoJSON file of points in pixels (x, y) of each
-    frame. points: along each side of the grid. window: side of the windows of large frames, in
-    pixels; auto: whole frames. overlap: share of a window that neighbours repeat. min_score: least IoU
-    that the decoder predicts of a mask. duplicates: IoU of boxes above which the worse goes. bands:
-    1-based numbers of red, green and blue.
+    encoder, decoder: their paths. prompts: grid, a GeoJSON file of points and polygons, or a store whose
+    objects are asked for in the frames of their names. points: along each side of the grid. window: side
+    of the windows of large frames, in pixels; auto: whole frames. overlap: share of a window that
+    neighbours repeat. min_score: least IoU that the decoder predicts of a mask. duplicates: IoU of boxes
+    above which the worse goes. bands: 1-based numbers of red, green and blue. coordinates: of a GeoJSON
+    file, pixels (x, y) of each frame, or map, degrees of longitude and latitude or what its member `crs`
+    names; auto: map where it has that member. ask: boxes or centroids, what polygons and the objects of a
+    store become.
     """
     _check(points, window, overlap, min_score, duplicates)
     if bands is not None and len(bands) != 3:
         raise ValueError(f"bands: the model takes red, green and blue, not {len(bands)} bands")
-    grid = prompts == "grid"
-    if not grid and window != "auto":
-        raise ValueError("window: points are those of whole frames; leave it out")
     made, first = _opened("encoder", encoder, OnnxEngine)
     _check_encoder(made)
     joint, second = _opened("decoder", decoder, Joint)
@@ -172,23 +214,43 @@ def create(
     lacking += [n for n in ("iou_predictions", "low_res_masks") if n not in joint.outputs]
     if lacking:
         raise ValueError(f"decoder: {decoder}: has no {', '.join(lacking)}; is it an encoder?")
-    places, third = (_grid(points), "") if grid else _points(prompts)
+    prompting = _prompting(prompts, coordinates, ask)
     head = Sam(
         encoder=made,
         decoder=joint,
-        points=places,
-        grid=grid,
+        points=_grid(points),
+        prompting=prompting,
         min_score=float(min_score),
         duplicates=float(duplicates),
     )
+    asked = "" if prompting is None else prompting.digest
     return Finder(
         head=head,
         classes=("background", "object"),
         bands=3 if bands is None else tuple(bands),
-        weights=_files.digest_of_texts(first, second, third),
+        weights=_files.digest_of_texts(first, second, asked),
         grid=None if window == "auto" else Grid(window, max(1, round(window * (1 - overlap)))),
         dtypes=("uint8",),
     )
+
+
+def _prompting(prompts: str, coordinates: Coordinates, ask: Ask) -> Prompting | None:
+    """What the option stands for; None: the grid. Raises ValueError naming it."""
+    _files.check_choice("coordinates", coordinates, Coordinates)
+    _files.check_choice("ask", ask, Ask)
+    given: object = prompts
+    if not isinstance(given, str):
+        raise ValueError(f"prompts: must be grid, or name a file or store, not {given!r}")
+    is_store = prompts.rstrip("/").endswith(".zarr") or (
+        prompts != "grid" and Path(prompts).is_dir()
+    )
+    if coordinates != "auto" and (is_store or prompts == "grid"):
+        raise ValueError("coordinates: are those of a GeoJSON file; leave the option out")
+    if prompts == "grid":
+        return None
+    if is_store:
+        return stored(prompts, ask)
+    return drawn(prompts, coordinates, ask)
 
 
 def _grid(points: int) -> NDArray[np.float64]:
@@ -196,33 +258,6 @@ def _grid(points: int) -> NDArray[np.float64]:
     middles = (np.arange(points) + 0.5) / points
     y, x = np.meshgrid(middles, middles, indexing="ij")
     return np.stack([x.ravel(), y.ravel()], axis=1)
-
-
-def _points(path: str) -> tuple[NDArray[np.float64], str]:
-    """(n, 2) x and y of a GeoJSON file's points, and its digest. Raises ValueError."""
-    file = Path(path)
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            raise ValueError(f"is larger than {MOST_BYTES >> 20} MiB and is refused")
-        data = file.read_bytes()
-        found = texts.parse(data, "it")
-        shapes = found["features"] if isinstance(found, dict) else None
-        points = [feature["geometry"]["coordinates"][:2] for feature in shapes or ()]
-        places = np.array(points, np.float64).reshape(-1, 2)
-    except OSError as error:
-        raise ValueError(
-            f"prompts: {path}: {error.strerror or error}; give grid, or a GeoJSON file of points"
-        ) from error
-    except (KeyError, TypeError, IndexError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts: {path}: is no GeoJSON file of points in pixels") from error
-    except ValueError as error:
-        raise ValueError(f"prompts: {path}: {error}") from error
-    good = np.isfinite(places).all() and (places >= 0).all()
-    if not good or not 0 < len(places) <= MOST_POINTS:
-        raise ValueError(
-            f"prompts: {path}: has {len(places)} points; give 1 to {MOST_POINTS:,}, in pixels from 0 on"
-        )
-    return places, _files.digest_of_texts(data.hex())
 
 
 def _opened(option: str, path: str, engine: type[Any]) -> tuple[Any, str]:

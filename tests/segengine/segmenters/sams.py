@@ -46,7 +46,8 @@ def encoder(path: Path, seed: int | None = 0) -> str:
 
 
 def decoder(path: Path, seed: int | None = 0) -> str:
-    """Masks around the first point, and how good they are; seed None: what is bright there."""
+    """Masks around all points by their labels, and how good they are; seed None: what is bright in
+    their middle, or around the one that counts."""
     rng = np.random.default_rng(seed)
     line = np.arange(LOW, dtype=np.float32)
     given: dict[str, Array] = {
@@ -56,20 +57,35 @@ def decoder(path: Path, seed: int | None = 0) -> str:
         "half": np.float32(0.5),
         "zero": np.array(0, np.int64),
         "one": np.array(1, np.int64),
-        "wide": np.float32(-1 / (2 * 30**2) if seed is not None else -1),
+        "last": np.array([2, 3], np.int64),
+        "points": np.array([1], np.int64),
+        "wide": np.float32(-1 / (2 * 30**2)),
     }
     nodes = [
-        node("Gather", ["point_coords", "zero"], ["first"], axis=1),
-        node("Mul", ["first", "quarter"], ["low"]),
-        node("Sub", ["low", "half"], ["at"]),
-        node("Gather", ["at", "zero"], ["px"], axis=1),
-        node("Gather", ["at", "one"], ["py"], axis=1),
-        node("Sub", ["x", "px"], ["dx"]),
-        node("Sub", ["y", "py"], ["dy"]),
-        node("Mul", ["dx", "dx"], ["dx2"]),
-        node("Mul", ["dy", "dy"], ["dy2"]),
-        node("Add", ["dx2", "dy2"], ["d2"]),
+        node("Mul", ["point_coords", "quarter"], ["low"]),
+        node("Sub", ["low", "half"], ["each"]),
     ]
+    if seed is None:  # of those whose label is not below 0
+        nodes += [
+            node("Relu", ["point_labels"], ["sign"]),
+            node("Sign", ["sign"], ["counted"]),
+            node("ReduceSum", ["counted", "points"], ["count"], keepdims=1),
+            node("Div", ["counted", "count"], ["weight"]),
+            node("Unsqueeze", ["weight", "tail"], ["weight3"]),
+            node("Mul", ["each", "weight3"], ["weighed"]),
+            node("ReduceSum", ["weighed", "points"], ["at"], keepdims=1),
+        ]
+        given["tail"] = np.array([2], np.int64)
+    else:
+        nodes.append(node("Identity", ["each"], ["at"]))
+    for name, index in (("x", "zero"), ("y", "one")):
+        nodes += [
+            node("Gather", ["at", index], [f"p{name}"], axis=2),
+            node("Unsqueeze", [f"p{name}", "last"], [f"p{name}4"]),
+            node("Sub", [name, f"p{name}4"], [f"d{name}"]),
+            node("Mul", [f"d{name}", f"d{name}"], [f"d{name}2"]),
+        ]
+    nodes.append(node("Add", ["dx2", "dy2"], ["d2"]))
     if seed is not None:
         given |= {
             "w": (rng.normal(size=(3, 3, 1, 1)) * [[[[1]], [[1]], [[6]]]]).astype(np.float32),
@@ -78,7 +94,10 @@ def decoder(path: Path, seed: int | None = 0) -> str:
         }
         nodes += [
             node("Mul", ["d2", "wide"], ["e"]),
-            node("Exp", ["e"], ["near"]),
+            node("Exp", ["e"], ["nears"]),
+            node("Unsqueeze", ["point_labels", "last"], ["labels"]),
+            node("Mul", ["nears", "labels"], ["told"]),
+            node("ReduceSum", ["told", "points"], ["near"], keepdims=1),
             node("Concat", ["image_embeddings", "near"], ["both"], axis=1),
             node("Conv", ["both", "w", "b"], ["low_res_masks"]),
             node("ReduceMean", ["low_res_masks"], ["mean"], axes=[2, 3], keepdims=0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import segengine
 from segengine.errors import JobError
 from segengine.segmenters._finder import Finder
 from segengine.segmenters.sam import create
-from tests.segengine.segmenters import finders, sams
+from tests.segengine.segmenters import finders, sams, test_prompts
 
 Array = np.ndarray[Any, Any]
 JOB = Path(__file__).parents[3] / "deployments/jobs/sam.yaml"
@@ -33,10 +32,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def published(
-    files: dict[str, str], frame: Array, point: tuple[float, float]
-) -> tuple[Array, Array]:
-    """Scores (k,) and logits (k, y, x) of a point, as `SegmentAnythingONNX` goes about it."""
+def published(files: dict[str, str], frame: Array, point: tuple[float, ...]) -> tuple[Array, Array]:
+    """Scores (k,) and logits (k, y, x) of a point, as `SegmentAnythingONNX` goes about it, or of a box
+    (x1, y1, x2, y2), which segment_anything's own notebook feeds without a point of padding."""
     first, second = (onnxruntime.InferenceSession(files[k]) for k in ("encoder", "decoder"))
     height, width = frame.shape[:2]
     scale = 1024 / max(height, width)
@@ -47,13 +45,15 @@ def published(
     )
     fed = np.pad(image.transpose(2, 0, 1), ((0, 0), (0, 1024 - new[0]), (0, 1024 - new[1])))[None]
     (embedding,) = first.run(None, {"x": fed})
-    where = point[0] * new[1] / width, point[1] * new[0] / height
+    ratio = np.array([new[1] / width, new[0] / height])
+    corners = np.array(point).reshape(-1, 2) * ratio
+    padded = corners if len(corners) == 2 else [*corners, (0, 0)]
     _, scores, low = second.run(
         None,
         {
             "image_embeddings": embedding,
-            "point_coords": np.array([[where, (0, 0)]], np.float32),
-            "point_labels": np.array([[1, -1]], np.float32),
+            "point_coords": np.array([padded], np.float32),
+            "point_labels": np.array([[2, 3] if len(corners) == 2 else [1, -1]], np.float32),
             "mask_input": np.zeros((1, 1, 256, 256), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
             "orig_im_size": np.array([height, width], np.float32),
@@ -68,15 +68,19 @@ def published(
 
 
 @pytest.mark.parametrize("size", [(64, 90), (120, 50)])
-def test_masks_of_points_are_those_of_the_published_steps(
+def test_masks_of_points_and_boxes_are_those_of_the_published_steps(
     drawn: dict[str, str], tmp_path: Path, noise: Any, size: tuple[int, int]
 ) -> None:
-    points = [(10.5, 20.0), (40.0, 50.5), (25.0, 8.0)]
-    shapes = [{"type": "Feature", "geometry": {"type": "Point", "coordinates": p}} for p in points]
-    file = tmp_path / "points.geojson"
-    file.write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+    points: list[tuple[float, ...]] = [
+        (10.5, 20.0),
+        (40.0, 50.5),
+        (8.0, 10.5, 30.0, 48.0),
+        (25.0, 8.0),
+    ]
+    shapes = [test_prompts.point(*p) if len(p) == 2 else test_prompts.square(*p) for p in points]
+    file = test_prompts.geojson(tmp_path / "points.geojson", *shapes)
     frame = noise(1, (*size, 3))
-    segmenter = create(**drawn, prompts=str(file), min_score=0, duplicates=1)
+    segmenter = create(**drawn, prompts=file, min_score=0, duplicates=1)
     assert isinstance(segmenter, Finder)
     found = segengine.predict(frame, segmenter)
     wanted = []
@@ -136,9 +140,9 @@ def test_a_job_of_the_manual_finds_every_disc_once(bench: Any) -> None:
 
 def test_what_is_wrong_is_one_line(drawn: dict[str, str], tmp_path: Path) -> None:
     bad = tmp_path / "bad.geojson"
-    bad.write_text('{"features": [{"geometry": {"coordinates": "here"}}]}')
+    bad.write_text('{"type": "Feature", "geometry": {"type": "Point", "coordinates": "here"}}')
     far = tmp_path / "far.geojson"
-    far.write_text('{"features": [{"geometry": {"coordinates": [-1, 4]}}]}')
+    far.write_text('{"type": "Point", "coordinates": [-1, 4]}')
     wrong: list[tuple[dict[str, Any], str]] = [
         (
             {"decoder": drawn["encoder"]},
@@ -151,8 +155,7 @@ def test_what_is_wrong_is_one_line(drawn: dict[str, str], tmp_path: Path) -> Non
         ),
         ({"prompts": "no.geojson"}, r"^prompts: no\.geojson: No such file.*; give grid"),
         ({"prompts": str(bad)}, r"^prompts: .*bad\.geojson: "),
-        ({"prompts": str(far)}, r"^prompts: .*far\.geojson: has 1 points; give 1 to"),
-        ({"prompts": str(far), "window": 64}, r"^window: points are those of whole frames"),
+        ({"prompts": str(far)}, r"^prompts: .*far\.geojson: has a point or box beyond all frames"),
         ({"points": 0}, r"^points: must be a whole number from 1 to 128"),
         ({"min_score": 3}, r"^min_score: must be a number from 0 to 1, not 3"),
         ({"window": "all"}, r"^window: must be a whole number from 16"),
