@@ -42,7 +42,7 @@ _TAKES = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has
 _LOW = 256
 """Side of the mask that a decoder takes and gives, in pixels."""
 MOST = 1000
-"""Objects a window."""
+"""Objects a window, of a grid."""
 MIN_SCORE, DUPLICATES, POINTS = 0.88, 0.7, 32
 
 
@@ -96,7 +96,9 @@ class Sam:
         order = np.argsort([-score for score, _, _ in found], kind="stable").tolist()
         boxes = np.array([_box(*found[i][1:]) for i in order], np.float64).reshape(-1, 4)
         labels = np.zeros(len(order), np.int64)
-        kept = without_duplicates(boxes, labels, self.duplicates, MOST)
+        # of a file or a store nothing that was asked for is left out
+        most = MOST if self.prompting is None else len(prompts)
+        kept = without_duplicates(boxes, labels, self.duplicates, most)
         return [_object(*found[order[k]]) for k in kept]
 
     def _asked(self, size: Cell) -> Prompts:
