@@ -21,6 +21,8 @@ from segengine.guards.trust import UNTRUSTED
 from segengine.types import Framed, Labels, Metric, Pixels, Prediction, ScoringLoss, Truth
 
 Group = Literal["metrics", "losses"]
+Kind = Literal["measure", "frame"]
+"""Of a measure record: of a shard's windows, or of a whole frame."""
 EVERY = "all"
 """Names every metric, or every loss, with its defaults."""
 WANTS = {
@@ -90,6 +92,10 @@ class Fold:
     def whole(self) -> bool:
         """True where it must see whole frames."""
         return asked.sees_whole_frames(self.metric)
+
+    def kind(self, cut: bool) -> Kind:
+        """The kind of record it is in, where frames are `cut` over several shards and where not."""
+        return "frame" if cut and self.whole else "measure"
 
     def scaled(self, spacing: tuple[float, float] | None) -> Fold | None:
         """The same for a scene of that spacing (y, x); None: it cannot be measured there."""
@@ -214,13 +220,17 @@ class MeasureSpec:
         """What any of the folds needs."""
         return frozenset(need for fold in self.folds for need in fold.needs)
 
-    def key(self, *, whole: bool | None = None) -> str:
-        """Digest of names, versions, options and classes; `whole`: of those folds only."""
-        folds = [f for f in self.folds if whole in (None, f.whole)]
+    def places(self, kind: Kind, *, cut: bool) -> tuple[int, ...]:
+        """Which of the folds are in a kind's records, whose parts are in this order."""
+        return tuple(i for i, fold in enumerate(self.folds) if fold.kind(cut) == kind)
+
+    def key(self, kind: Kind, *, cut: bool) -> str:
+        """Digest of names, versions, options and classes of the folds in a kind's records."""
+        here = self.places(kind, cut=cut)
         named = [
             [m.asked.group, m.asked.name, m.asked.options, asked.version(m.metric)]
             for m in self.measures
-            if self.folds[m.fold] in folds
+            if m.fold in here
         ]
         return digest([named, self.classes, self.truth_classes])
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from segengine import asked, corrections
 from segengine.dispatch.pool import Pool, Work
@@ -25,7 +25,7 @@ from segengine.guards.trust import may_use
 from segengine.job import FaultsSpec, Job
 from segengine.measuring import truth as truths
 from segengine.measuring.corrected import Corrected
-from segengine.measuring.measures import Asked, MeasureSpec
+from segengine.measuring.measures import Asked, Fold, Kind, MeasureSpec
 from segengine.planning.plan import marked_options
 from segengine.progress import Progress
 from segengine.stages.outcomes import needed
@@ -255,7 +255,7 @@ class Measurer:
 
         What sees whole frames waits for them, and images are no longer in memory by then.
         """
-        here = [fold for fold in self.spec.folds if not (layout.cut and fold.whole)]
+        here = self._folds("measure", layout)
         if not here or any("pixels" in fold.needs for fold in here):
             return None
         own = self._truths[layout.scene][window.start[0] : window.stop[0]]
@@ -264,7 +264,7 @@ class Measurer:
             told=tuple(one.told for one in own),
             truth=self.truth,
             spec=self.spec,
-            key=self._key(layout, False if layout.cut else None),
+            key=self._key(layout, "measure"),
             area=self._area(layout),
             spacing=layout.spacing,
         )
@@ -286,35 +286,38 @@ class Measurer:
         }
 
     def _tasks(self, layout: Layout, masks: _Masks, own: list[_Told]) -> Iterator[MeasureTask]:
-        folds = self.spec.folds
-        whole = [f for f in folds if f.whole] if layout.cut else []
-        if len(whole) < len(folds):
-            key = self._key(layout, False if layout.cut else None)
+        if self._folds("measure", layout):
+            key = self._key(layout, "measure")
             for place, checksum in sorted(masks.checksums.items()):
                 window = layout.window(place)
                 refs = self._here(layout, window, masks.lost[place])
                 yield self._task("measure", layout, place, window, refs, own, checksum, key)
-        if whole:
-            key = self._key(layout, True)
+        if self._folds("frame", layout):
+            key = self._key(layout, "frame")
             for frame in range(layout.shape[0]):
                 task = self._frame_task(layout, frame, masks, own, key)
                 if task is not None:
                     yield task
 
     @cached_property
-    def _keys(self) -> dict[bool | None, str]:
-        """Of the metrics that see whole frames, of those that do not, and of all: what records say."""
+    def _keys(self) -> dict[tuple[Kind, bool], str]:
+        """Of the metrics in each kind of record, where frames are cut and where not."""
         # Before, objects and values without a class counted outside an area too.
-        cut = ["area/2"] if self._has_area else []
+        area = ["area/2"] if self._has_area else []
         return {
-            whole: digest([self.spec.key(whole=whole), self.shown, truths.VERSION, *cut])
-            for whole in (True, False, None)
+            (kind, cut): digest([self.spec.key(kind, cut=cut), self.shown, truths.VERSION, *area])
+            for kind in get_args(Kind)
+            for cut in (False, True)
         }
 
-    def _key(self, layout: Layout, whole: bool | None) -> str:
+    def _folds(self, kind: Kind, layout: Layout) -> list[Fold]:
+        """Those in a kind's records of a scene."""
+        return [self.spec.folds[i] for i in self.spec.places(kind, cut=layout.cut)]
+
+    def _key(self, layout: Layout, kind: Kind) -> str:
         """That of the metrics in a scene, whose spacing may be in their figures."""
-        key = self._keys[whole]
-        folds = (f for f in self.spec.folds if whole in (None, f.whole))
+        key = self._keys[kind, layout.cut]
+        folds = self._folds(kind, layout)
         scaled = layout.spacing is not None and any(f.scaled(None) is None for f in folds)
         return digest([key, layout.spacing]) if scaled else key
 
@@ -343,7 +346,7 @@ class Measurer:
 
     def _task(
         self,
-        kind: Literal["measure", "frame"],
+        kind: Kind,
         layout: Layout,
         place: Place,
         window: Window,
@@ -397,8 +400,8 @@ class Measurer:
         empty: list[Any] = [fold.metric.empty() for fold in folds]
         result = Measured(list(empty))
         for scene, records in sorted(self.current.items()):
-            found = self._frames(records.values())
             layout = self.layouts[scene]
+            found = self._frames(layout, records.values())
             for frame, unknown in sorted(found.unknown.items()):
                 ref = layout.frame(frame)
                 size = found.counted.get(frame, ref.height * ref.width)
@@ -435,7 +438,7 @@ class Measurer:
         )
         return result
 
-    def _frames(self, records: Iterable[MeasureRecord]) -> _Merged:
+    def _frames(self, layout: Layout, records: Iterable[MeasureRecord]) -> _Merged:
         """Parts by frame, joined over its windows."""
         folds = self.spec.folds
         found = _Merged({}, {}, {}, {}, {})
@@ -455,16 +458,12 @@ class Measurer:
                     whole_counted[frame] = pixels
                 else:
                     found.counted[frame] = found.counted.get(frame, 0) + pixels
-            for frame, parts in body["states"].items():
-                before = found.states.get(frame)
-                found.states[frame] = (
-                    list(parts)
-                    if before is None
-                    else [
-                        _joined(fold.join, a, b)
-                        for fold, a, b in zip(folds, before, parts, strict=True)
-                    ]
-                )
+            kind: Kind = "frame" if isinstance(record, FrameMeasures) else "measure"
+            here = self.spec.places(kind, cut=layout.cut)
+            for frame, parts in _own(body["states"], here, len(folds)).items():
+                joined = found.states.setdefault(frame, [None] * len(folds))
+                for i, part in zip(here, parts, strict=True):
+                    joined[i] = _joined(folds[i].join, joined[i], part)
         found.unknown.update(whole)
         found.counted.update(whole_counted)
         return found
@@ -502,6 +501,23 @@ def _summed(a: Unknown, b: Unknown) -> Unknown:
     for value, count in b.items():
         both[value] = both.get(value, 0) + count
     return dict(sorted(both.items(), key=lambda item: item[0])[: truths.MANY])
+
+
+def _own(
+    states: Mapping[int, list[Any]], here: Sequence[int], count: int
+) -> Mapping[int, Sequence[Any]]:
+    """By frame, the parts of the folds of a record's kind: those at `here` of `count`.
+
+    Release 0.2 wrote None for the others too, of which there may be more or fewer now.
+    """
+    written = {len(parts) for parts in states.values()}
+    if written <= {len(here)}:
+        return states
+    some = {i for parts in states.values() for i, part in enumerate(parts) if part is not None}
+    places = sorted(some) if len(some) == len(here) else here if written == {count} else ()
+    return {
+        frame: [parts[i] for i in places] or [None] * len(here) for frame, parts in states.items()
+    }
 
 
 def _joined(join: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:

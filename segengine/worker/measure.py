@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from segengine import asked
 from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.instances.rows import SCHEMA, merged, scored, shard_rows
 from segengine.measuring import truth as truths
-from segengine.measuring.measures import Fold, MeasureSpec, built
+from segengine.measuring.measures import Fold, Kind, MeasureSpec, built
 from segengine.registry import reader
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
@@ -54,7 +54,7 @@ HELD = 1 << 27
 class MeasureTask:
     """Measure stored masks: of a shard, or of one whole frame."""
 
-    kind: Literal["measure", "frame"]
+    kind: Kind
     store: str
     scene: str
     place: Place
@@ -90,12 +90,10 @@ class MeasureTask:
     last: bool = False
 
     @property
-    def folds(self) -> tuple[Fold | None, ...]:
-        """The folds it computes, in the spec's order; None: another task's."""
-        return tuple(
-            fold if not self.cut or fold.whole == (self.kind == "frame") else None
-            for fold in built(self.spec).folds
-        )
+    def folds(self) -> tuple[Fold, ...]:
+        """The folds it computes, in the spec's order."""
+        spec = built(self.spec)
+        return tuple(spec.folds[i] for i in spec.places(self.kind, cut=self.cut))
 
 
 def measure(
@@ -166,7 +164,8 @@ LACKING = "its truth has only classes; figures of instances leave it out"
 
 
 def read_payload(record: MeasureRecord) -> dict[str, Any]:
-    """`states`: by frame, one part a fold (None: not here); `missing`: by frame, why it has no truth;
+    """`states`: by frame, one part a fold of its kind (None: not here; release 0.2 wrote None for the
+    folds of other kinds too); `missing`: by frame, why it has no truth;
     `unknown`: by frame, pixels of each of the truth's values that is no class; `lacking`: by frame,
     what its truth does not tell some of the folds; `counted`, where a job has an area: by frame, pixels
     of its truth that lie in it."""
@@ -181,8 +180,8 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
     counted: dict[int, int] = {}
     lacking: dict[int, str] = {}
     provider = truths.from_json(task.truth) if task.truth else None
-    folds = [None if fold is None else fold.scaled(task.spacing) for fold in task.folds]
-    unscaled = any(f and not scaled for f, scaled in zip(task.folds, folds, strict=True))
+    folds = [fold.scaled(task.spacing) for fold in task.folds]
+    unscaled = None in folds
     maps = _Maps(task, held)
     (_, y0, x0), (_, y1, x1) = task.window.start, task.window.stop
     for i, ref in enumerate(task.frames):

@@ -24,6 +24,7 @@ from segengine.measuring.truth import map_labels, unknown_values
 from segengine.planning.layout import Cut, Probed, place
 from segengine.stages.aggregate import _told
 from segengine.stages.metrics_json import unknown_labels
+from segengine.store.values import encode
 from segengine.types import Entry, FrameRef, Probe, TruthRef
 from segengine_flows.terminal import result
 
@@ -402,3 +403,41 @@ def test_frames_that_share_a_file_of_labels_are_told_by_their_map() -> None:
     own = [TruthRef(f"/{i}.png", "t", "") for i in range(3)]
     assert told(own) == ["t", "t", "t"]
     assert told([TruthRef("", "", "looked")] * 3) == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("old", "jobs"),
+    [
+        (False, [["confusion"], ["hausdorff", "confusion"]]),
+        (True, [["hausdorff", "confusion"], ["confusion"], ["confusion", "hausdorff"]]),
+    ],
+)
+def test_metrics_of_whole_frames_come_and_go_where_frames_are_cut(
+    bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch, old: bool, jobs: list[list[str]]
+) -> None:
+    """What is kept of shards has no place for what sees whole frames, wherever the job names it.
+
+    Release 0.2 wrote None in its place.
+    """
+    bench.put("0.png", noise(0, (70, 40, 3)))
+    label(bench, "0.png", (noise(9, (70, 40, 1))[..., 0] > 90).astype(np.uint8))
+    now: list[str] = []
+
+    def in_full(value: Any) -> bytes:
+        if old and len(now) > 1:
+            for frame, (part,) in value["states"].items():
+                kind = "confusion" if isinstance(part, np.ndarray) else "hausdorff"
+                value["states"][frame] = [part if name == kind else None for name in now]
+        return encode(value)
+
+    monkeypatch.setattr("segengine.worker.measure.encode", in_full)
+    shown = []
+    for names in jobs:
+        now[:] = names
+        found = bench.run(
+            FIXED, truth=truth(bench), store={"shard": 64}, evaluate={"metrics": names}
+        ).metrics
+        shown.append({name: found["overall"].get(name) for name in ("mean_iou", "hausdorff")})
+    whole = next(one for one in shown if None not in one.values())
+    alone = {"mean_iou": whole["mean_iou"], "hausdorff": None}
+    assert shown == [whole if len(names) > 1 else alone for names in jobs]
