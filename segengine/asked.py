@@ -67,6 +67,7 @@ from segengine.types import (
     Segmenter,
     Slow,
     Source,
+    Steps,
     Surveyor,
     Trained,
     TruthInstances,
@@ -74,6 +75,7 @@ from segengine.types import (
     Uses,
     Versioned,
     View,
+    Volumetric,
     Weighted,
     Whole,
     Within,
@@ -430,6 +432,16 @@ def uses(metric: Metric[Any]) -> tuple[str, ...]:
 def scaled(metric: Metric[Any], spacing: tuple[float, float] | None) -> Metric[Any] | None:
     """A metric for a scene of that spacing (y, x), in millimetres; None: it cannot be measured there."""
     return metric.scaled(spacing) if isinstance(metric, Scaled) else metric
+
+
+def sees_volumes(metric: Metric[Any]) -> bool:
+    """True where `update` must see all slices of a volume."""
+    return isinstance(metric, Volumetric) and bool(metric.volume)
+
+
+def in_volume(metric: Metric[Any], steps: Steps | None) -> Metric[Any] | None:
+    """A metric for a volume of such voxels; None: it cannot be measured there."""
+    return metric.in_volume(steps) if isinstance(metric, Volumetric) else metric
 
 
 def unmet(metric: Metric[Any]) -> str:

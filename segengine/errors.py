@@ -91,5 +91,9 @@ class DeniedInputError(TransientInputError):
     """A server refuses an input: a signature has expired, or credentials are missing."""
 
 
+class TooLargeError(_PublicError):
+    """A volume that is too large for a figure: it is left out, and named."""
+
+
 class MissingTruthError(_PublicError):
     """A frame's truth is not there, cannot be read, or is not of the frame's size."""

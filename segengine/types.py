@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +74,14 @@ class Window:
             slice(a - o, b - o) for a, b, o in zip(self.start, self.stop, outer.start, strict=True)
         )
         return f, y, x
+
+
+class Steps(NamedTuple):
+    """From a voxel of a volume to the next along each axis, as vectors in millimetres."""
+
+    frame: tuple[float, float, float]
+    y: tuple[float, float, float]
+    x: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -944,6 +961,24 @@ class Scaled(Protocol):
 
 
 @runtime_checkable
+class Volumetric(Protocol):
+    """Asked of metrics where masks are measured; without, no frame knows of another."""
+
+    @property
+    def volume(self) -> bool:
+        """`update` must see all slices (n, y, x) of one time of a volume at once, and no other frame.
+
+        It may raise TooLargeError: that volume is left out, and named."""
+        ...
+
+    def in_volume(self, steps: Steps | None) -> Metric[Any] | None:
+        """The same for a volume of such voxels; `steps` None: not known.
+
+        None: it cannot be measured there."""
+        ...
+
+
+@runtime_checkable
 class Unmet(Protocol):
     """Asked of metrics when a run is planned."""
 
@@ -1026,7 +1061,7 @@ class View(Protocol):
 
 
 class MetricParts(
-    Versioned, Needs, Uses, Scaled, Unmet, Whole, Framed, Locates, Matches, Headline, LowerIsBetter,
-    PerFrame, View, Protocol,
+    Versioned, Needs, Uses, Scaled, Volumetric, Unmet, Whole, Framed, Locates, Matches, Headline,
+    LowerIsBetter, PerFrame, View, Protocol,
 ):  # fmt: skip
     """All that the engine may ask of a metric, or of a loss's statistic, beyond its protocol."""

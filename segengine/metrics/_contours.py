@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from segengine.metrics._options import number
 
 Bool = NDArray[np.bool_]
-Spacing = float | tuple[float, float]
-"""Side of a pixel, or (y, x)."""
+Spacing = float | tuple[float, float] | tuple[float, float, float]
+"""Side of a pixel, or (y, x); of a voxel (slice, y, x)."""
 
 
 def edge(mask: Bool) -> Bool:
@@ -49,9 +49,14 @@ def distances(a: Bool, b: Bool, spacing: Spacing = 1.0) -> NDArray[np.float64]:
 
 
 def check_spacing(spacing: object) -> Spacing:
-    """A positive number, or two for y and x. Raises ValueError for anything else."""
+    """A positive number, two for y and x, or three with that of slices. Raises ValueError for
+    anything else."""
     sides = spacing if isinstance(spacing, (list, tuple)) else (spacing,)
     found = [number("spacing", side, 0) for side in sides]
-    if len(found) not in (1, 2) or not all(found):
-        raise ValueError(f"spacing: must be above 0, one number or two (y, x), not {spacing!r}")
-    return found[0] if len(found) == 1 else (found[0], found[1])
+    if len(found) not in (1, 2, 3) or not all(found):
+        raise ValueError(
+            "spacing: must be above 0, one number, two (y, x) or three (slice, y, x), not "
+            f"{spacing!r}"
+        )
+    first, *more = found
+    return (first, more[0], more[1]) if len(more) == 2 else (first, more[0]) if more else first

@@ -209,7 +209,7 @@ def test_all_four_distances_share_one_state():
 @pytest.mark.parametrize(
     ("name", "option", "values"),
     [
-        ("hausdorff", "spacing", [0, -1, [1, 2, 3], [1, 0], "1", True]),
+        ("hausdorff", "spacing", [0, -1, [1, 2, 3, 4], [1, 0], [[1, 1, 1]], "1", "voxel", True]),
         ("nsd", "tolerance", [-1, float("nan"), "1"]),
         ("boundary_iou", "dilation", [-0.1, 2, True]),
         ("boundary_f1", "tolerances", [[], [1, 1], [-1], ["2"]]),
