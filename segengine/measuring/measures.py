@@ -18,11 +18,11 @@ from segengine import asked, registry
 from segengine.errors import JobError, UntrustedError
 from segengine.fingerprint import digest
 from segengine.guards.trust import UNTRUSTED
-from segengine.types import Framed, Labels, Metric, Pixels, Prediction, ScoringLoss, Truth
+from segengine.types import Framed, Labels, Metric, Pixels, Prediction, ScoringLoss, Steps, Truth
 
 Group = Literal["metrics", "losses"]
-Kind = Literal["measure", "frame"]
-"""Of a measure record: of a shard's windows, or of a whole frame."""
+Kind = Literal["measure", "frame", "volume"]
+"""Of a measure record: of a shard's windows, of a whole frame, or of all slices of a volume."""
 EVERY = "all"
 """Names every metric, or every loss, with its defaults."""
 WANTS = {
@@ -93,13 +93,25 @@ class Fold:
         """True where it must see whole frames."""
         return asked.sees_whole_frames(self.metric)
 
+    @property
+    def volume(self) -> bool:
+        """True where it must see all slices of a volume."""
+        return asked.sees_volumes(self.metric)
+
     def kind(self, cut: bool) -> Kind:
         """The kind of record it is in, where frames are `cut` over several shards and where not."""
+        if self.volume:
+            return "volume"
         return "frame" if cut and self.whole else "measure"
 
     def scaled(self, spacing: tuple[float, float] | None) -> Fold | None:
         """The same for a scene of that spacing (y, x); None: it cannot be measured there."""
         metric = asked.scaled(self.metric, spacing)
+        return None if metric is None else replace(self, metric=metric)
+
+    def in_volume(self, steps: Steps | None) -> Fold | None:
+        """The same for a volume of such voxels; None: it cannot be measured there."""
+        metric = asked.in_volume(self.metric, steps)
         return None if metric is None else replace(self, metric=metric)
 
     def part(
@@ -220,7 +232,7 @@ class MeasureSpec:
         """What any of the folds needs."""
         return frozenset(need for fold in self.folds for need in fold.needs)
 
-    def places(self, kind: Kind, *, cut: bool) -> tuple[int, ...]:
+    def places(self, kind: str, *, cut: bool) -> tuple[int, ...]:
         """Which of the folds are in a kind's records, whose parts are in this order."""
         return tuple(i for i, fold in enumerate(self.folds) if fold.kind(cut) == kind)
 

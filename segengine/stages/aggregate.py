@@ -1,4 +1,4 @@
-"""The aggregate stage: measure masks, a record a shard or a frame, and merge them exactly.
+"""The aggregate stage: measure masks, a record a shard, a frame or a volume, and merge them exactly.
 
 Most are measured as soon as they are stored, while mask and label are in memory (`measuring`); what
 is left is what needs whole frames, what an earlier run made, and what failed there.
@@ -37,7 +37,15 @@ from segengine.store.records import RecordLog, SceneRecords
 from segengine.store.seals import SealedObjects
 from segengine.types import FrameRef, Place, Plugin, TruthRef, Window
 from segengine.urls import public_values
-from segengine.worker.measure import LARGEST, MeasureTask, measure, read_payload
+from segengine.worker.measure import (
+    LARGEST,
+    LARGEST_VOLUME,
+    NO_VOLUME,
+    WITHOUT,
+    MeasureTask,
+    measure,
+    read_payload,
+)
 from segengine.worker.tasks import Damaged, Measuring
 
 Unknown = Mapping[Any, int]
@@ -196,6 +204,8 @@ class Measurer:
         self.current: dict[str, dict[tuple[str, Place], MeasureRecord]] = {}
         self.too_large: list[tuple[str, int]] = []
         """(scene, frame) that metrics cannot see whole."""
+        self.left_out: dict[tuple[str, int], str] = {}
+        """(scene, first frame) of volumes that are not measured as such, and why."""
         self.damaged: list[tuple[str, int, str]] = []
         """(scene, frame, what is damaged) of masks that cannot be measured."""
         self.computed = 0
@@ -298,6 +308,8 @@ class Measurer:
                 task = self._frame_task(layout, frame, masks, own, key)
                 if task is not None:
                     yield task
+        if self._folds("volume", layout):
+            yield from self._volume_tasks(layout, masks, own)
 
     @cached_property
     def _keys(self) -> dict[tuple[Kind, bool], str]:
@@ -318,6 +330,9 @@ class Measurer:
         """That of the metrics in a scene, whose spacing may be in their figures."""
         key = self._keys[kind, layout.cut]
         folds = self._folds(kind, layout)
+        if kind == "volume":
+            placed = layout.steps is not None and any(f.in_volume(None) is None for f in folds)
+            return digest([key, layout.steps]) if placed else key
         scaled = layout.spacing is not None and any(f.scaled(None) is None for f in folds)
         return digest([key, layout.spacing]) if scaled else key
 
@@ -338,6 +353,49 @@ class Measurer:
         checksum = digest([masks.checksums[p] for p in places])
         task = self._task("frame", layout, (frame, 0, 0), window, (ref,), own, checksum, key)
         return replace(task, places=tuple(places))
+
+    def _volume_tasks(
+        self, layout: Layout, masks: _Masks, own: list[_Told]
+    ) -> Iterator[MeasureTask]:
+        """Each time of a volume; those that cannot be measured are named instead."""
+        if layout.slices is None:
+            self.left_out[layout.scene, 0] = NO_VOLUME
+            return
+        key = self._key(layout, "volume")
+        for first in range(0, layout.shape[0], layout.slices):
+            window = Window((first, 0, 0), (first + layout.slices, *layout.shape[1:]))
+            deep, tall, wide = window.shape
+            side = layout.shard[0]
+            rows = range(first // side, -(-(first + deep) // side))
+            places = [place for row in rows for place in layout.frame_shards(row)]
+            frames = range(first, first + deep)
+            lost = {f for p in places for f in masks.lost.get(p, frames)} & {*frames}
+            if deep * tall * wide > LARGEST_VOLUME:
+                why = f"it has more than {LARGEST_VOLUME:,} voxels; {WITHOUT}"
+                self.left_out[layout.scene, first] = why
+            elif lost:
+                why = f"slices have no mask ({_few(lost)}); {WITHOUT}"
+                self.left_out[layout.scene, first] = why
+            else:
+                refs = layout.frames(first, first + deep)
+                checksum = digest([masks.checksums[p] for p in places])
+                place = (first, 0, 0)
+                task = self._task("volume", layout, place, window, refs, own, checksum, key)
+                yield replace(task, places=tuple(places), steps=layout.steps)
+
+    def _left_out(self, layout: Layout, found: _Merged) -> dict[int, str]:
+        """By first frame, volumes that are not measured as such, and why."""
+        if not self._folds("volume", layout):
+            return {}
+        why = {first: r for (scene, first), r in self.left_out.items() if scene == layout.scene}
+        if layout.slices is not None:
+            for first in range(0, layout.shape[0], layout.slices):
+                frames = range(first, first + layout.slices)
+                unscored = [frame for frame in frames if frame in found.missing]
+                if unscored:
+                    reason = f"slices are not scored ({_few(unscored)}); {WITHOUT}"
+                    why.setdefault(first, reason)
+        return why
 
     def _here(self, layout: Layout, window: Window, lost: frozenset[int]) -> tuple[FrameRef, ...]:
         _, rows, cols = window.slices
@@ -408,10 +466,12 @@ class Measurer:
                 result.unknown.append((scene, frame, unknown, size))
                 if doubtful(unknown, size):
                     found.missing[frame] = _why(unknown, size)
+            left_out = self._left_out(layout, found)
             closed = {
                 frame: [
                     None
-                    if part is None or (frame in found.missing and fold.scored)
+                    if part is None
+                    or (fold.scored and frame in (left_out if fold.volume else found.missing))
                     else fold.close(part, scene, frame)
                     for fold, part in zip(folds, parts, strict=True)
                 ]
@@ -433,6 +493,7 @@ class Measurer:
             ]
             said = found.lacking | found.missing
             result.missing += [(scene, f, reason) for f, reason in sorted(said.items())]
+            result.missing += [(scene, f, reason) for f, reason in sorted(left_out.items())]
         result.missing += sorted(
             {(scene, f): (scene, f, r) for scene, f, r in self.damaged}.values()
         )
@@ -458,8 +519,7 @@ class Measurer:
                     whole_counted[frame] = pixels
                 else:
                     found.counted[frame] = found.counted.get(frame, 0) + pixels
-            kind: Kind = "frame" if isinstance(record, FrameMeasures) else "measure"
-            here = self.spec.places(kind, cut=layout.cut)
+            here = self.spec.places(record.kind, cut=layout.cut)
             for frame, parts in _own(body["states"], here, len(folds)).items():
                 joined = found.states.setdefault(frame, [None] * len(folds))
                 for i, part in zip(here, parts, strict=True):
@@ -518,6 +578,13 @@ def _own(
     return {
         frame: [parts[i] for i in places] or [None] * len(here) for frame, parts in states.items()
     }
+
+
+def _few(frames: Iterable[int]) -> str:
+    """Some of a volume's frames."""
+    named = sorted(frames)
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return ", ".join(map(str, named[:NAMED])) + more
 
 
 def _joined(join: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:

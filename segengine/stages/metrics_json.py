@@ -67,7 +67,7 @@ def add_figures(document: dict[str, Any], measurer: Measurer, merged: Measured) 
         named = ", ".join(_name(measurer, *place) for place in measurer.too_large[:EACH])
         count = len(measurer.too_large)
         for measure in spec.measures:
-            if spec.folds[measure.fold].whole:
+            if spec.folds[measure.fold].kind(cut=True) == "frame":
                 document["not_measured"][measure.asked.key] = (
                     f"needs whole frames, and {count} are above {LARGEST:,} pixels: {named}"
                 )

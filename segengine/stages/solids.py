@@ -85,9 +85,4 @@ def _solids(plan: Plan, figures: SceneFigures, connectivity: int) -> pa.Table:
 
 def _cubic_millimetres(layout: Layout) -> float | None:
     """Of a voxel, which a tilted volume's is no box; None: not known."""
-    about = layout.attributes["volume"]
-    if about.get("affine") is None or about.get("spacing") is None:
-        return None
-    axes = np.array(about["affine"], np.float64)[:3, :3]
-    unit = float(about["spacing"][2]) / float(np.linalg.norm(axes[:, 0]))
-    return abs(float(np.linalg.det(axes))) * unit**3
+    return None if layout.steps is None else abs(float(np.linalg.det(np.array(layout.steps))))

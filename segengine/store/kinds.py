@@ -2,8 +2,9 @@
 
     MaskRecord       a shard's mask            ShardMeasures    what was measured of a shard
     DraftRecord      its provisional map       FrameMeasures    what was measured of a whole frame
-    LevelRecord      a shard of the pyramid    PrecisionRecord  how a lower precision labels a sample
-    VoidRecord       that one of these does not hold any more
+    LevelRecord      a shard of the pyramid    VolumeMeasures   what was measured of a whole volume
+    VoidRecord       that one of these         PrecisionRecord  how a lower precision labels a sample
+                     does not hold any more
 
 All kinds are stored in the same columns (`segengine.store.records`): a field that is stored under
 another name, or in another form, says so with `column`.
@@ -201,6 +202,13 @@ class FrameMeasures(MeasureRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMeasures(FrameMeasures):
+    """Of what was measured of all slices of one time of a volume; its place is (first, 0, 0)."""
+
+    KIND = "volume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionRecord(Record):
     """Of a window of a shard that was labelled in two precisions."""
 
@@ -235,7 +243,7 @@ class VoidRecord(Record):
         return self.of
 
 
-_KINDS = (MaskRecord, DraftRecord, ShardMeasures, FrameMeasures, PrecisionRecord)
+_KINDS = (MaskRecord, DraftRecord, ShardMeasures, FrameMeasures, VolumeMeasures, PrecisionRecord)
 _BY_KIND: dict[str, type[Record]] = {kind.KIND: kind for kind in _KINDS}
 
 

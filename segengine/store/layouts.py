@@ -20,7 +20,7 @@ from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import LAYOUTS, UNPLACED, layout_key
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Part, Place, Window
+from segengine.types import FrameRef, Part, Place, Steps, Window
 from segengine.urls import public, without_query
 
 NOTHING = "-"
@@ -128,6 +128,18 @@ class Layout:
         """Of a volume's pixels (y, x), in millimetres; None: not known."""
         sides = self.attributes.get("volume", {}).get("spacing")
         return None if sides is None else (float(sides[1]), float(sides[2]))
+
+    @property
+    def steps(self) -> Steps | None:
+        """From a volume's voxel to the next along each axis, in millimetres; None: not known."""
+        about = self.attributes.get("volume", {})
+        if about.get("affine") is None or about.get("spacing") is None:
+            return None
+        columns = np.array(about["affine"], np.float64)[:3, :3].T
+        # the affine's unit, as the lengths of its columns tell
+        unit = float(about["spacing"][2]) / float(np.linalg.norm(columns[0]))
+        x, y, frame = (tuple(float(v) * unit for v in column) for column in columns)
+        return Steps(frame, y, x)  # type: ignore[arg-type] # three numbers each
 
     @property
     def slices(self) -> int | None:

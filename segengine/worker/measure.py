@@ -1,7 +1,8 @@
 """What runs on workers to measure masks: parts of every fold, for the frames of a shard or one frame.
 
 A record of kind `measure` holds the parts of a shard's windows, one of kind `frame` those of a frame
-that is cut over several shards and that some metric must see whole.
+that is cut over several shards and that some metric must see whole, one of kind `volume` those of all
+slices of one time of a volume, as parts of its first frame.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import asked
-from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
+from segengine.errors import (
+    CorruptInputError,
+    MissingTruthError,
+    TooLargeError,
+    TransientInputError,
+)
 from segengine.instances.rows import SCHEMA, merged, scored, shard_rows
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Fold, Kind, MeasureSpec, built
@@ -26,15 +32,23 @@ from segengine.registry import reader
 from segengine.store.arrays import SceneArrays
 from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
 from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, array_folder
-from segengine.store.kinds import FrameMeasures, MaskRecord, MeasureRecord, ShardMeasures
+from segengine.store.kinds import (
+    FrameMeasures,
+    MaskRecord,
+    MeasureRecord,
+    ShardMeasures,
+    VolumeMeasures,
+)
 from segengine.store.shards import open_array, read_region
 from segengine.store.values import decode, encode
 from segengine.types import (
     Bool,
     FrameRef,
+    Labels,
     Pixels,
     Place,
     Prediction,
+    Steps,
     Truth,
     TruthRef,
     Unreadable,
@@ -44,6 +58,8 @@ from segengine.worker.attempts import recorded
 from segengine.worker.reading import read_frames
 from segengine.worker.tasks import Damaged, Retry, ShardTask
 
+LARGEST_VOLUME = 1 << 28
+"""Voxels of a volume above which metrics that need it whole are not computed: a worker's memory."""
 LARGEST = 1 << 26
 """Pixels of a frame above which metrics that need it whole are not computed: a worker's memory."""
 HELD = 1 << 27
@@ -52,13 +68,13 @@ HELD = 1 << 27
 
 @dataclass(frozen=True, slots=True)
 class MeasureTask:
-    """Measure stored masks: of a shard, or of one whole frame."""
+    """Measure stored masks: of a shard, of one whole frame, or of all slices of a volume."""
 
     kind: Kind
     store: str
     scene: str
     place: Place
-    """Of the shard; of a whole frame: (frame, 0, 0)."""
+    """Of the shard; of a whole frame, or of a volume that begins with it: (frame, 0, 0)."""
     window: Window
     frames: tuple[FrameRef, ...]
     """Those with a mask."""
@@ -84,6 +100,8 @@ class MeasureTask:
     """The same where only what lies in the job's area is scored."""
     spacing: tuple[float, float] | None = None
     """Of pixels (y, x), in millimetres; None: not known."""
+    steps: Steps | None = None
+    """Of a whole volume's voxels; None: not known."""
     writer: Writer = NOBODY
     """Who writes, and whether it is flushed."""
     attempt: int = 1
@@ -146,19 +164,23 @@ def measure_stored(
 
 
 def _measured(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> MeasureRecord:
-    kind = FrameMeasures if task.kind == "frame" else ShardMeasures
-    return kind(
+    payload = _volume_payload(task) if task.kind == "volume" else _payload(task, held)
+    return _RECORDS[task.kind](
         scene=task.scene,
         shard=task.place,
         box=(*task.window.start, *task.window.stop),
         truth=task.inputs,
         metrics=task.key,
         masks=task.checksum,
-        states=base64.b64encode(encode(_payload(task, held))).decode(),
+        states=base64.b64encode(encode(payload)).decode(),
     )
 
 
+_RECORDS = {"measure": ShardMeasures, "frame": FrameMeasures, "volume": VolumeMeasures}
+
 _OBJECTS = frozenset(("objects", "truth_objects"))
+WITHOUT = "distances across slices leave it out"
+NO_VOLUME = f"its scene is no volume; {WITHOUT}"
 NO_SPACING = "its scene says no spacing; figures in millimetres leave it out"
 LACKING = "its truth has only classes; figures of instances leave it out"
 
@@ -220,6 +242,60 @@ def _payload(task: MeasureTask, held: Mapping[str, NDArray[Any]]) -> dict[str, A
         ]
     found = {"states": states, "missing": missing, "unknown": unknown, "lacking": lacking}
     return found | ({"counted": counted} if counted else {})
+
+
+def _volume_payload(task: MeasureTask) -> dict[str, Any]:
+    """What `_payload` gives, of all slices at once: one part a fold, for the first of them."""
+    first = task.frames[0].index
+    folds = [fold.in_volume(task.steps) for fold in task.folds]
+    found: dict[str, dict[int, Any]] = {
+        name: {} for name in ("states", "missing", "unknown", "lacking", "counted")
+    }
+    if None in folds:
+        found["lacking"][first] = NO_SPACING
+    slices = _slices(task, found) if any(folds) else None
+    if slices is not None:
+        try:
+            parts = [None if fold is None else fold.part(*slices) for fold in folds]
+            found["states"][first] = parts
+        except TooLargeError as error:
+            found["lacking"][first] = f"{error}; {WITHOUT}"
+    return found
+
+
+def _slices(task: MeasureTask, found: dict[str, dict[int, Any]]) -> tuple[Prediction, Truth] | None:
+    """Labels and truth of a volume; None where a slice has no truth. What that says goes into `found`."""
+    labels, true = [], []
+    maps = _Maps(task, {})
+    provider = truths.from_json(task.truth)
+    for ref, own in zip(task.frames, task.truths, strict=True):
+        rows, cols = slice(0, ref.height), slice(0, ref.width)
+        inside = _within(task, ref, rows, cols)
+        try:
+            truth = provider.load(ref, own, rows, cols, inside)
+        except MissingTruthError as error:
+            found["missing"][ref.index] = str(error)
+            continue
+        if truth.unknown:
+            found["unknown"][ref.index] = dict(truth.unknown)
+        if inside is not None:
+            found["counted"][ref.index] = int(np.count_nonzero(inside))
+        if not found["missing"]:
+            true.append(truth.labels)
+            labels.append(maps.read(MASK, ref, rows, cols))
+    if found["missing"]:
+        return None
+    return Prediction(np.concatenate(labels)), Truth(_together(true))
+
+
+def _together(labels: Sequence[Labels]) -> Labels:
+    """Labels of several frames (n, y, x), whose void is the dtype's maximum: dtypes may differ."""
+    dtype = np.result_type(*labels)
+    found = np.concatenate(labels, dtype=dtype)
+    for i, one in enumerate(labels):
+        if one.dtype != dtype:
+            found[i][one[0] == np.iinfo(one.dtype).max] = np.iinfo(dtype).max
+    return found
 
 
 def _within(task: MeasureTask, ref: FrameRef, rows: slice, cols: slice) -> Bool | None:
