@@ -19,6 +19,7 @@ from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_windowing
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 import segengine
 from segengine.commands.plan import plan
@@ -587,7 +588,7 @@ def test_a_volume_is_segmented_verified_and_kept_up_to_date(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("plain_report")
 def test_the_worked_example(tmp_path: Path) -> None:
-    """deployments/jobs/volume.yaml; distances are millimetres of the scene, as by SciPy."""
+    """deployments/jobs/volume.yaml; distances are millimetres, as by SciPy."""
     example = Path(__file__).parents[3] / "deployments/jobs/volume.yaml"
     job = tmp_path / "job.yaml"
     job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
@@ -621,8 +622,18 @@ def test_the_worked_example(tmp_path: Path) -> None:
                     each.append(max(np.percentile(d, 95) for d in both))
             ours = found[scene]["hd95(spacing=scene)"]["classes"][name]
             assert ours["hd95"] == pytest.approx(np.mean(each), abs=1e-9)
+            # across slices where the affine puts them: that of `two` is oblique
+            affine = np.array(store[scene].attributes["volume"]["affine"])
+            a, b = (
+                np.argwhere(m & ~ndimage.binary_erosion(m))[:, ::-1] @ affine[:3, :3].T
+                for m in (store[scene].mask[:] == index, truth == index)
+            )
+            apart = (cKDTree(y).query(x)[0] for x, y in ((a, b), (b, a)))
+            ours = found[scene]["hd95(spacing=volume)"]["classes"][name]
+            assert ours["hd95"] == pytest.approx(max(np.percentile(d, 95) for d in apart), abs=1e-8)
     (other,) = found.keys() - {"one", "two"}
-    assert found[other]["hd95(spacing=scene)"]["mean_hd95"] is None
+    for spacing in ("scene", "volume"):
+        assert found[other][f"hd95(spacing={spacing})"]["mean_hd95"] is None
     assert ["says no spacing" in row["reason"] for row in store.metrics["missing_truth"]] == [True]
 
 

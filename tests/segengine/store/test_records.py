@@ -28,6 +28,7 @@ from segengine.store.kinds import (
     ShardMeasures,
     StoredObject,
     VoidRecord,
+    VolumeMeasures,
     given_up,
 )
 from segengine.store.packs import SMALL, TOGETHER, from_table, pack_records, to_table
@@ -77,6 +78,7 @@ records = st.one_of(
     st.builds(LevelRecord, **_ANY, level=st.integers(1, 12), below=texts, objects=_OBJECTS),
     st.builds(ShardMeasures, **_MEASURED),
     st.builds(FrameMeasures, **_MEASURED),
+    st.builds(VolumeMeasures, **_MEASURED),
     st.builds(
         PrecisionRecord,
         **_ANY,
@@ -129,6 +131,10 @@ EACH: dict[str, tuple[Record, dict[str, Any]]] = {
     ),
     "frame": (
         FrameMeasures(**AT, **SPENT, truth="truth", metrics="key", masks="sum", states="U0VH"),
+        {"inputs": "truth", "job": "key", "fit": "sum", "payload": "U0VH"},
+    ),
+    "volume": (
+        VolumeMeasures(**AT, **SPENT, truth="truth", metrics="key", masks="sum", states="U0VH"),
         {"inputs": "truth", "job": "key", "fit": "sum", "payload": "U0VH"},
     ),
     "precision": (

@@ -141,6 +141,15 @@ for name in registry.names("metrics"):
         options=own,
     )
 
+suite(
+    MetricTests,
+    "across-slices",
+    make=lambda self: registry.create("metrics", "hd95", {**SIDES, "spacing": "volume"}),
+    factory=loaded("metrics", "hd95"),
+    refused={"spacing": ["slices", [1, 1, 0]]},
+    options={"spacing": "volume"},
+)
+
 LOSSES: dict[str, dict[str, Any]] = {
     "compound": {"losses": [{"loss": "dice", "weight": 0.5}, {"loss": "bce"}]}
 }
