@@ -968,7 +968,8 @@ class Volumetric(Protocol):
     def volume(self) -> bool:
         """`update` must see all slices (n, y, x) of one time of a volume at once, and no other frame.
 
-        It may raise TooLargeError: that volume is left out, and named."""
+        It needs truth, and is given labels and truth alone. It may raise TooLargeError: that volume
+        is left out, and named."""
         ...
 
     def in_volume(self, steps: Steps | None) -> Metric[Any] | None:

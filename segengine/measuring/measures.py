@@ -314,6 +314,8 @@ def _unmet(spec: MeasureSpec, one: Asked, there: Collection[str]) -> str:
         return f"needs {WANTS.get(lacking[0], lacking[0])}"
     if reason := asked.unmet(metric):
         return reason
+    if fold.volume and {*fold.needs} != {"truth"}:
+        return "it sees whole volumes, of which there are labels and truth alone"
     if one.group == "losses" and class_map(spec.classes, spec.truth_classes) is None:
         return "the truth's classes are not those of the segmenter, by name or by number"
     return ""

@@ -13,6 +13,8 @@ from scipy import ndimage
 import segengine
 from segengine.commands.verify import verify
 from segengine.job import parse_job
+from segengine.measuring.measures import MeasureSpec
+from segengine.metrics.surface import Surface
 from segengine.worker import measure
 from tests.segengine.sources.volumes import write_nifti
 
@@ -113,6 +115,17 @@ def test_a_time_with_a_slice_that_is_not_scored_is_left_out_by_name(folder: Path
     assert sorted(reasons) == [SLICES, SLICES + 3]
 
 
+def test_a_time_with_a_slice_that_has_no_mask_is_left_out_by_name(folder: Path) -> None:
+    path = folder / "in/brain.nii.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    found = segengine.run(job(folder))
+    assert found.exit_code == 3
+    assert found.metrics["overall"][LABEL]["classes"]["on"]["volumes"] == 1
+    (row,) = found.metrics["missing_truth"]
+    assert row["frame"] == SLICES
+    assert row["reason"] == "slices have no mask (9); distances across slices leave it out"
+
+
 def test_what_is_too_large_or_no_volume_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, calls: list[int]
 ) -> None:
@@ -138,3 +151,18 @@ def test_what_is_too_large_or_no_volume_is_named(
         True
     ] * 2
     assert not calls
+
+
+def test_a_metric_of_volumes_is_given_labels_and_truth_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Surface, "needs", ("truth", "instances"))
+    block = {"metrics": [{"metric": "hd95", "spacing": "volume"}, "hd95"]}
+    spec = MeasureSpec.of(block, ["off", "on"], None, {"labels", "truth", "instances"})
+    ((one, reason),) = spec.unmet
+    assert (one.label, reason[:21]) == (LABEL, "it sees whole volumes")
+
+
+def test_void_stays_void_where_slices_are_of_several_dtypes() -> None:
+    slices = [np.full((1, 1, 2), (3, np.iinfo(kind).max), kind) for kind in (np.uint8, np.uint16)]
+    assert measure._together(slices).tolist() == [[[3, 65535]], [[3, 65535]]]
