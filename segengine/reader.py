@@ -6,6 +6,7 @@ scenes/<scene>/mask/1.. pyramid         tables/    frames, shards, instances
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -354,7 +355,11 @@ class SceneStore:
 
     def mask_of(self, name: str) -> NDArray[Any]:
         """(y, x) labels of the frame of a name, cropped to its size. Raises KeyError."""
-        frame = self._frame_numbers[name]
+        frame = self._frame_numbers.get(name)
+        if frame is None:
+            near = difflib.get_close_matches(name, self._frame_numbers, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else "scene.frames has them"
+            raise KeyError(f"no frame of scene {self.name} is called {name}; {hint}")
         ref = self.layout.frame(frame)
         return self.read(MASK, frame, slice(0, ref.height), slice(0, ref.width))
 

@@ -34,7 +34,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 _TOKEN = re.compile(
     r"""\s*(?:(?P<bracket>[()])|(?P<operator>>=|<=|==|!=|>|<)
-    |(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
+    |(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![\w.])
     |(?P<name>[^\W\d][\w.\-]*)|"(?P<quoted>[^"]+)"|'(?P<single>[^']+)')""",
     re.VERBOSE,
 )

@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) *([KMGT])(i?)B?", re.IGNORECASE)
-_CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd])")
+_CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd])", re.ASCII)
 _METRES = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?) ?m")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

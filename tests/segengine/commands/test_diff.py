@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,21 @@ def test_what_differs_in_size_or_name(stores: Any, tmp_path: Path, noise: Any) -
     run(tmp_path, "d", {"method": "otsu"}, truth=None)
     with pytest.raises(JobError, match="no frame of one has the name of a frame of the other"):
         diff(str(stores[0]), str(tmp_path / "d.zarr"))
+
+
+def test_two_states_of_a_store(tmp_path: Path, noise: Any) -> None:
+    """A copy by links keeps its state: a run replaces files, and writes into none."""
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/a.png"), noise(1, (40, 60, 3)))
+    run(tmp_path, "now", {"method": "mean"}, truth=None)
+    before, now = tmp_path / "before.zarr", tmp_path / "now.zarr"
+    shutil.copytree(now, before, copy_function=os.link)
+    held = {path: path.read_bytes() for path in before.rglob("*") if path.is_file()}
+    first = labels(now)["a.png"]
+    run(tmp_path, "now", {"method": "mean", "offset": 9}, truth=None)
+    assert {path: path.read_bytes() for path in before.rglob("*") if path.is_file()} == held
+    report = diff(str(before), str(now))
+    assert report.found.agreement == (first == labels(now)["a.png"]).mean() < 1
 
 
 def test_two_dates_of_a_place(tmp_path: Path, noise: Any, capsys: Any) -> None:
