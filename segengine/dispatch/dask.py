@@ -5,6 +5,7 @@
                    |  its worker died          again, alone at the end, so that no innocent is blamed;
                    |                           then `crash`
                    |  longer than the deadline its worker is restarted, again alone; then `hang`
+                   |  no time left            its worker is restarted behind our back; `late`
 
 The clock of the deadline starts when the worker says that it starts (an event of this run and this
 attempt), so waiting in a queue counts for nothing. Where that event does not come, because native code
@@ -31,7 +32,7 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from segengine.dispatch.child import Calls, call_stamped
-from segengine.dispatch.pool import MOST, SHORT, Outcome, Work, hung, pause, settle
+from segengine.dispatch.pool import MOST, SHORT, Outcome, Work, hung, late, pause, settle
 from segengine.errors import SegengineError, StoppedError
 from segengine.store.values import decode
 from segengine.worker.tasks import Retry, retry_of
@@ -188,7 +189,7 @@ class _DaskRun:
         self.computing = 0
         """Messages that hold a worker, or would."""
         self.count = 0
-        self.alive = self.looked = time.monotonic()
+        self.alive = self.looked = self.minded = time.monotonic()
         self.asked = 0.0
         self.restarts: dict[str, float] = {}
         """When a worker of an address was last restarted."""
@@ -221,6 +222,7 @@ class _DaskRun:
         while True:
             if self._is_cut():
                 yield from self._begin_again()
+            yield from self._end_spent()
             free: list[_Message] = []
             while self.computing < self.window and (more or self._due()):
                 if self._due():
@@ -416,6 +418,57 @@ class _DaskRun:
             for message in list(self.messages.values()):
                 yield from self._late(message)
 
+    def _end_spent(self) -> Iterator[Outcome]:
+        """What has no time left ends, and with it the worker that is at it; nobody is to blame."""
+        if time.monotonic() - self.minded < TICK:
+            return
+        self.minded = time.monotonic()
+        spent = [m for m in self.messages.values() if any(x.work.is_spent for x in m.lost)]
+        self._leave_to_restart({worker for m in spent if (worker := self._worker_at(m))})
+        for message in spent:
+            for member in message.members:
+                if member.value and member.stamp in self.running:
+                    yield from self._done(member)
+            message.future.cancel(force=True)
+            lost = message.lost
+            self._forget(message)
+            yield from (late(member.work, member.attempt) for member in lost)
+        yield from self._end_waiting()
+
+    def _end_waiting(self) -> Iterator[Outcome]:
+        """The same of what is on no worker."""
+        waiting = [(work, attempt) for _, _, work, attempt in self.again]
+        waiting += [(work, attempt) for work, attempt, _ in self.suspects]
+        waiting += [(work, 0) for work in self.ahead]
+        spent = {work.key: late(work, attempt) for work, attempt in waiting if work.is_spent}
+        if spent:
+            self.again = [each for each in self.again if each[2].key not in spent]
+            heapq.heapify(self.again)
+            self.suspects = deque(each for each in self.suspects if each[0].key not in spent)
+            self.ahead = deque(work for work in self.ahead if work.key not in spent)
+            yield from spent.values()
+
+    def _worker_at(self, message: _Message) -> str:
+        """Address of the worker that has begun a message; empty where it waits."""
+        if message.heard:
+            return message.worker
+        for worker, keys in self._in_hand().items():
+            if message.key == next((key for key in self.messages if key in keys), ""):
+                return worker
+        return ""
+
+    def _leave_to_restart(self, workers: set[str]) -> None:
+        """Have workers restarted without waiting for it, which may take a busy machine many seconds."""
+        now = time.monotonic()
+        self.restarts.update(dict.fromkeys(workers, now))
+
+        def restart() -> None:
+            with suppress(Exception):  # the run is over by now, and its workers with it
+                self._restart_workers(list(workers))
+
+        if workers:
+            threading.Thread(target=restart, daemon=True).start()
+
     def _late(self, message: _Message) -> Iterator[Outcome]:
         """What is not done in time, or never will be."""
         if message.key not in self.messages:
@@ -523,11 +576,10 @@ class _DaskRun:
         now, last = time.monotonic(), message.last
         if last is None:
             return None
-        if not message.heard and now - message.submitted > self.deadline:
-            for worker, keys in self._in_hand().items():
-                # What waits behind another of ours has not begun: its clock does not run yet.
-                if message.key == next((key for key in self.messages if key in keys), ""):
-                    message.worker, message.heard = worker, now
+        unheard = not message.heard and now - message.submitted > self.deadline
+        # What waits behind another of ours has not begun: its clock does not run yet.
+        if unheard and (worker := self._worker_at(message)):
+            message.worker, message.heard = worker, now
         return last if message.heard and now - message.heard > self.deadline else None
 
     def _in_hand(self) -> Mapping[str, Any]:
@@ -550,12 +602,15 @@ class _DaskRun:
         """Stop the attempt and the worker it holds."""
         worker = running.message.worker
         running.message.future.cancel(force=True)
+        self._restart_workers([worker])
+        self.restarts[worker] = time.monotonic()
+
+    def _restart_workers(self, workers: list[str]) -> None:
         try:
-            self.client.restart_workers([worker], timeout=30, raise_for_error=False)
+            self.client.restart_workers(workers, timeout=30, raise_for_error=False)
         except (KeyError, ValueError, TimeoutError, OSError):  # gone already, or without a nanny
             with suppress(OSError):
-                self.client.retire_workers([worker], close_workers=True)
-        self.restarts[worker] = time.monotonic()
+                self.client.retire_workers(workers, close_workers=True)
 
     def _hang(self, running: _Running) -> Outcome:
         return hung(running.work, running.attempt, self.deadline)
@@ -572,6 +627,10 @@ class _DaskRun:
             while not (
                 running.value or message.future.done() or self._is_cut() or self._overdue(message)
             ):
+                if work.is_spent:
+                    self.minded = 0.0
+                    yield from self._end_spent()
+                    return
                 self._wait()
             if self._is_cut() and not running.value:
                 self._forget(message)

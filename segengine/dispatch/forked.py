@@ -26,7 +26,7 @@ from typing import Any, NoReturn, Self
 
 from segengine.dispatch.child import end_with, prepare_worker
 from segengine.dispatch.dask import DaskPool
-from segengine.dispatch.pool import Outcome, Work, hung, is_later, pause, settle
+from segengine.dispatch.pool import Outcome, Work, hung, is_later, late, pause, settle
 from segengine.errors import StoppedError
 from segengine.store.values import decode, encode
 from segengine.worker.attempts import tried
@@ -189,6 +189,9 @@ class ForkedPool:
                 self._child.send(work.function, work.at(attempt, last))
                 began = time.monotonic()
                 while not self._child.has_answered(TICK):
+                    if work.is_spent:
+                        self._child.close()
+                        return late(work, attempt)
                     if time.monotonic() - began > deadline:
                         return self._hung(work, attempt, retries, deadline)
                     self._refuse_to_go_on()
@@ -218,7 +221,9 @@ class ForkedPool:
 
     def _again(self, work: Work, before: int, retries: int, deadline: float) -> Outcome:
         """How a work ends, elsewhere, that was tried before."""
-        again = _Again(work.key, work.function, work.task, work.follow, before=before)
+        again = _Again(
+            work.key, work.function, work.task, work.follow, left=work.left, before=before
+        )
         (found,) = self._elsewhere().dispatch([again], retries=retries, deadline=deadline)
         return replace(found, work=work, attempts=before + found.attempts)
 

@@ -34,6 +34,14 @@ class Work:
     together: Any = None
     """Given: those of the same, one after another, share a message, for each is quickest where the one
     before it was done."""
+    left: Callable[[], float] | None = None
+    """Given: seconds that it may still take; where none are left its worker is started anew, and it ends
+    as `late`, with no one to blame."""
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has no time left."""
+        return self.left is not None and self.left() <= 0
 
     def run(self, attempt: int, last: bool) -> Any:
         """Call it here."""
@@ -50,7 +58,7 @@ class Outcome:
     """How a piece of work ended."""
 
     work: Work
-    status: Literal["done", "error", "crash", "hang"]
+    status: Literal["done", "error", "crash", "hang", "late"]
     value: Any
     reason: str
     attempts: int
@@ -84,6 +92,11 @@ def hung(work: Work, attempt: int, deadline: float) -> Outcome:
     return Outcome(work, "hang", None, reason, attempt)
 
 
+def late(work: Work, attempt: int) -> Outcome:
+    """The outcome of a work that had no time left."""
+    return Outcome(work, "late", None, "its time was over before it ended", attempt)
+
+
 def pause(attempt: int) -> float:
     """Seconds before what failed so many times is tried again."""
     return float(PAUSE * 2 ** (attempt - 1))
@@ -98,7 +111,7 @@ class InProcess:
     def dispatch(
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
-        """As `Pool.dispatch`; a call that hangs or kills the process cannot be helped here."""
+        """As `Pool.dispatch`; a call that hangs, is late or kills the process cannot be helped here."""
         keep_freed_memory()
         waiting: list[tuple[Work, Later]] = []
         begun = time.monotonic()

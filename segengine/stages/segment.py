@@ -263,6 +263,7 @@ def recorded_mask(plan: Plan, task: ShardTask, outcome: Outcome) -> MaskRecord |
     if outcome.status == "done":
         found: MaskRecord | DraftRecord = outcome.value
         return found
+    assert outcome.status != "late"  # what the budget ends is left to do, and comes to nobody
     log = RecordLog(plan.objects)
     log.drop(MaskRecord.KIND, task.scene, task.place, packed=task.had == "packed")
     for spec in task.arrays.arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -134,6 +135,28 @@ def test_a_worker_that_is_gone_when_it_is_to_be_stopped_ends_nothing(
         work = Work("held", hold_at_once, Task())
         (outcome,) = pool.dispatch([work], retries=0, deadline=1)
     assert outcome.status == "hang"
+
+
+def test_what_has_no_time_left_is_ended_at_once_and_its_worker_is_there_again() -> None:
+    """That which has begun, what waits behind it, and what was not handed out; no one is to blame."""
+    with clusters.open_pool(ClusterSpec(workers=1), 1) as pool:
+        assert isinstance(pool, DaskPool)
+        list(pool.dispatch([Work("warm", nothing, Task())], retries=0, deadline=60))
+        (before,) = pool.client.run(os.getpid).values()
+        began = time.monotonic()
+
+        def left() -> float:
+            return began + 2 - time.monotonic()
+
+        works = [Work("held", hold_at_once, Task(), left=left)]
+        works += [Work(str(i), nothing, Task(), left=left) for i in range(3)]
+        found = {o.work.key: o.status for o in pool.dispatch(works, retries=2, deadline=60)}
+        assert time.monotonic() - began < 8
+        assert set(found.values()) == {"late"}
+        assert set(found) == {"held", "0", "1", "2"}
+        (outcome,) = pool.dispatch([Work("after", nothing, Task())], retries=0, deadline=60)
+        assert outcome.status == "done"
+        assert before not in pool.client.run(os.getpid).values()
 
 
 def test_a_failure_that_passes_is_tried_again(make_job: Callable[..., Job], tmp_path: Path) -> None:

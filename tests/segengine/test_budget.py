@@ -17,7 +17,7 @@ import pytest
 from segengine.commands.evaluate import evaluate
 from segengine.commands.status import status
 from segengine.commands.verify import verify
-from segengine.dispatch.pool import Outcome, Work, settle
+from segengine.dispatch.pool import Outcome, Work, late, settle
 from segengine.job import parse_job
 from segengine.runs import Run
 from segengine.stages.hours import Clock
@@ -69,7 +69,12 @@ class Sky:
                 self.works += 1
             if not running:
                 return
-            self.now, _, work = heapq.heappop(running)
+            end, _, work = heapq.heappop(running)
+            if work.left is not None and end - self.now > work.left():
+                self.now += max(0.0, work.left())
+                yield late(work, 1)
+                continue
+            self.now = end
             if self.now > self.kill:
                 raise Killed
             outcome = settle(work, work.run(1, retries == 0), 1, retries == 0)
@@ -249,3 +254,95 @@ def test_a_night_may_end_in_any_stage(
         "instances": {"compute_shard", "finish_shard"},
     }
     assert all(nights[function] > 1 for function in expected[name]), nights
+
+
+HALF = {"duration": "30m", "order": "path"}
+HALF_AN_HOUR = HOUR / 2
+
+
+def few_frames(bench: Any, noise: Any, count: int) -> None:
+    for i in range(count):
+        bench.put(f"{i:02}.png", noise(i, (12, 16, 3)))
+
+
+def test_a_busy_night_starves_no_later_one(sky: Any, bench: Any, noise: Any) -> None:
+    """What took 40 minutes then takes 4 now: an estimate that would forbid all is tried again."""
+    few_frames(bench, noise, 24)
+    above = sky(now=0.0, seconds=40 * 60)
+    job = bench.job(MEAN, budget={"duration": "1h"}, faults={"fsync": False})
+    assert night(above, job).computed == 3  # one for each worker
+    above.seconds = 4 * 60
+    begun = above.now
+    summary = night(above, {**job, "budget": HALF})
+    # 30 minutes of 3 workers hold 21 of them, had their time been known.
+    assert (summary.computed >= 12, summary.remarks) == (True, ())
+    assert above.now - begun <= 1.01 * HALF_AN_HOUR
+    summary = night(above, {**job, "budget": HALF})
+    assert (summary.left, summary.exit_code) == (0, 0)
+
+
+def test_what_a_worker_does_first_tells_nothing_of_the_rest(
+    sky: Any, bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start is in it: 12 minutes, and 4 for what it does."""
+    few_frames(bench, noise, 12)
+    above = sky(now=0.0, seconds=4 * 60)
+    real = above.took
+
+    def took(work: Work) -> float:
+        return real(work) + (12 * 60 if above.works < above.workers else 0)
+
+    monkeypatch.setattr(above, "took", took)
+    job = bench.job(MEAN, budget=HALF, faults={"fsync": False})
+    assert night(above, job).computed > 6
+    row = bench.open().runs.to_pylist()[-1]
+    pixels = 256 * 256 / 1e6
+    assert 0.6 * 4 * 60 < row["pace.segment"] * pixels < 1.5 * 4 * 60
+
+
+def test_a_first_night_is_not_late(sky: Any, bench: Any, noise: Any) -> None:
+    """What nobody knew the time of is ended, and left to do: nothing of it is in quarantine."""
+    few_frames(bench, noise, 6)
+    above = sky(now=0.0, seconds=3 * HOUR)
+    job = bench.job(MEAN, budget=HALF, faults={"fsync": False})
+    for number in range(3):
+        begun = above.now
+        summary = night(above, job)
+        assert above.now - begun <= 1.01 * HALF_AN_HOUR
+        assert (summary.computed, summary.left, summary.exit_code) == (0, 6, 5)
+        assert summary.failed == ()
+        (remark,) = summary.remarks
+        assert "what was tried had not ended" in remark, number
+        assert "more hours help" in remark
+    assert verify(str(bench.store), sample=0).problems == ()
+    summary = night(above, {**job, "budget": {"duration": "12h"}})
+    assert (summary.left, summary.exit_code, summary.remarks) == (0, 0, ())
+
+
+def test_why_nothing_began(sky: Any, bench: Any, noise: Any) -> None:
+    """Where the estimate forbids all, and too little is left to try: it is told, and fades."""
+    few_frames(bench, noise, 6)
+    above = sky(now=0.0, seconds=40 * 60)
+    job = bench.job(MEAN, budget={"duration": "1h"}, faults={"fsync": False})
+    assert night(above, job).computed == 3
+
+    def slowly_planned(minutes: float) -> Any:
+        with Run(
+            parse_job({**job, "budget": {"duration": "1h"}}), client=above, clock=above.clock
+        ) as run:
+            for name in Run.STAGES:
+                for _ in run.stage(name):
+                    pass
+                above.now += 60 * minutes if name == "plan" else 0
+        return run.summary()
+
+    paces = [bench.open().runs.to_pylist()[-1]["pace.segment"]]
+    summary = slowly_planned(50)
+    assert summary.computed == 0
+    (remark,) = summary.remarks
+    assert "the next shard takes about 2," in remark
+    assert "600 of 3,600 s were left" in remark
+    paces.append(bench.open().runs.to_pylist()[-1]["pace.segment"])
+    assert paces[1] == pytest.approx(paces[0] / 2)
+    (remark,) = slowly_planned(60).remarks
+    assert "0 of 3,600 s were left" in remark

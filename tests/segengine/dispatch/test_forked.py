@@ -14,6 +14,7 @@ import pytest
 
 HEAD = """
 import json, os, sys, time
+from dataclasses import replace
 from segengine.dispatch import clusters
 from segengine.dispatch.forked import Child, fork
 from segengine.dispatch.pool import Work
@@ -102,6 +103,20 @@ def test_a_work_that_hangs_is_ended_in_time(tmp_path: Path, retries: int) -> Non
     assert found[0][4] == "no result within 8 s (faults.deadline)"
     assert found[1][1] == "done"
     assert not psutil.pid_exists(child)
+
+
+@pytest.mark.system
+def test_a_work_without_time_left_is_ended_with_no_one_to_blame(tmp_path: Path) -> None:
+    body = """
+        end = time.monotonic() + 0.2
+        bad = [replace(w, left=lambda: end - time.monotonic()) for w in works("hang")]
+        found = [told(o) for o in pool.dispatch(bad, retries=1, deadline=60)]
+        print(json.dumps([found, child.pid, "distributed" in sys.modules]))
+    """
+    found, child, dask = run(tmp_path, body)
+    assert found == [["0", "late", 1, None, "its time was over before it ended"]]
+    assert not psutil.pid_exists(child)
+    assert not dask  # no other worker is started for what is not tried again
 
 
 @pytest.mark.system
