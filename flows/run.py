@@ -92,9 +92,11 @@ def _run(
 def _show_json(summary: Summary) -> None:
     from segengine.commands.status import status
 
+    found = status(summary.store).as_json()
     terminal.write_json(
         {
-            **status(summary.store).as_json(),
+            **found,
+            "notices": [*found["notices"], *summary.remarks],
             "name": summary.name,
             "report": summary.report,
             "computed": summary.computed,

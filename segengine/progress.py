@@ -103,7 +103,8 @@ class Alert(NamedTuple):
     figure: str
     value: float
     before: float | None
-    """Its median over the runs before, of a shift; else what it was in the last run that had it."""
+    """Its median over the runs before, of a shift; its level before, of a change; else what it was in the
+    last run that had it."""
     rule: str
     """As the job has it: `shift: 0.2`"""
 

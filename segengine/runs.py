@@ -40,6 +40,7 @@ from segengine.stages import precision, publish, solids, tables, tracks
 from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.alerts import judged, unknown_figures
 from segengine.stages.budget import Budget
+from segengine.stages.changes import require_library
 from segengine.stages.cost import cost
 from segengine.stages.history import closing_seconds, paces
 from segengine.stages.hours import Clock, Hours
@@ -110,6 +111,7 @@ class Run:
         `stop`: set by another thread, it ends the wait for workers with StoppedError.
         `clock`: by which the job's budget and the run's seconds are told.
         """
+        require_library(job.alerts or ())
         self.job, self.repair, self.refit = job, repair, refit
         self.client, self.in_process, self.child = client, in_process, child
         base = open_objects(job.store.path, Writer(job.faults.fsync, clears=repair))

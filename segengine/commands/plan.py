@@ -19,6 +19,8 @@ from segengine.planning.plan import Plan, make_plan
 from segengine.planning.redo import Redo, release_notice
 from segengine.progress import FailedFrame
 from segengine.stages.aggregate import measurer
+from segengine.stages.alerts import not_yet
+from segengine.stages.changes import require_library
 from segengine.stages.cost import around
 from segengine.stages.tables import unplaced_failures
 from segengine.store.blobs import open_objects
@@ -135,18 +137,20 @@ def plan(job: Job) -> PlanReport:
     check_place(objects.base)
     require_writable(objects.base)
     begun = time.perf_counter()
+    require_library(job.alerts or ())
     found = make_plan(job, objects)
     planned = time.perf_counter() - begun
     measurer(job, objects, found.layouts, found.arrays, found.plugin)  # its metrics are checked
     workers = job.cluster.most(cores())
     pending = [(la, p) for la in found.layouts.values() for p in found.pending_places(la)]
     pixels = sum(_pixels(layout, place) for layout, place in pending)
+    history = History.read(objects)
     seconds = size = beside = None
     trial = "nothing is left to do"
     if pending:
         layout, place = max(pending[:256], key=lambda item: _pixels(*item))
         seconds, size, trial = _trial(found, layout, place, pixels)
-        beside = around(History.read(objects), found.shards)
+        beside = around(history, found.shards)
     if seconds is not None:
         seconds /= max(1, min(workers, len(pending)))
         seconds += planned if beside is None else beside
@@ -164,7 +168,12 @@ def plan(job: Job) -> PlanReport:
         ),
         shards=found.shards,
         pending=found.pending,
-        notices=(*found.notices, *_other_release(found), *damage_notices(objects)),
+        notices=(
+            *found.notices,
+            *_other_release(found, history),
+            *damage_notices(objects),
+            *not_yet(job.alerts or (), history, found.plugin.classes),
+        ),
         failed=tuple(unplaced_failures(found)),
         seconds=seconds,
         bytes=size,
@@ -178,8 +187,8 @@ def plan(job: Job) -> PlanReport:
     )
 
 
-def _other_release(plan: Plan) -> Iterator[str]:
-    for row in History.read(plan.objects).last[-1:]:
+def _other_release(plan: Plan, history: History) -> Iterator[str]:
+    for row in history.last[-1:]:
         yield from release_notice(plan.redo, version("segengine"), row["version"])
 
 

@@ -1,4 +1,4 @@
-"""Figures that pass a limit of the job's, or shift from what they were in the runs before."""
+"""Figures that pass a limit of the job's, shift from what they were, or come to another level."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from segengine.progress import Alert
+from segengine.stages.changes import MOST, new_change
 from segengine.store.runs import History
 from segengine.terms.nights import AlertSpec
 
@@ -21,8 +22,14 @@ def judged(
     found, unknown = [], []
     for spec in specs:
         value = row.get(spec.figure)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if value is None or not is_number(value):
             unknown.append(spec.figure)
+            continue
+        if spec.change:
+            values = history.values(spec.figure, MOST - 1)
+            change = new_change([*values, float(value)])
+            if change is not None:
+                found.append(Alert(spec.figure, float(value), change.before, "change: true"))
             continue
         values = history.values(spec.figure)
         for rule, limit in spec.rules.items():
@@ -35,6 +42,34 @@ def judged(
             if fires:
                 found.append(Alert(spec.figure, float(value), before, f"{rule}: {limit:g}"))
     return found, list(dict.fromkeys(unknown))
+
+
+def not_yet(specs: Iterable[AlertSpec], history: History, classes: Sequence[str]) -> Iterator[str]:
+    """A line on figures that alerts name and that no run before has had, nor will, so far as that is known.
+
+    Before its first run a store has areas of its classes; other figures are told of when it ends.
+    """
+    row = history.last[-1] if history.last else None
+    if row is None:
+        known = {f"area.{name}" for name in (*classes, "void")}
+        told = [s.figure for s in specs if s.figure.startswith("area.") and s.figure not in known]
+        if told:
+            yield (
+                f"alerts: there will be no figure {', '.join(dict.fromkeys(told))}; areas are "
+                f"{', '.join(sorted(known))}"
+            )
+        return
+    told = [spec.figure for spec in specs if not is_number(row.get(spec.figure))]
+    if told:
+        yield (
+            f"alerts: the last run had no figure {', '.join(dict.fromkeys(told))}; tables/runs.parquet "
+            "has those that there are, a column each"
+        )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a figure can be compared."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def unknown_figures(names: Sequence[str]) -> Iterator[str]:

@@ -102,12 +102,12 @@ class History:
         rows = self.last[-1:]
         return tuple(Alert(**alert) for row in rows for alert in row["alerts"] or ())
 
-    def values(self, figure: str) -> list[float]:
-        """What a figure was in the last runs that had it; not more than `LAST`."""
+    def values(self, figure: str, most: int = LAST) -> list[float]:
+        """What a figure was in the last runs that had it; not more than `most`."""
         if figure not in self.table.schema.names or not is_figure(self.table.schema.field(figure)):
             return []
         column = self.table.column(figure).drop_null()
-        found = column.slice(max(0, len(column) - LAST)).to_pylist()
+        found = column.slice(max(0, len(column) - most)).to_pylist()
         return [float(value) for value in found if math.isfinite(value)]
 
     def with_row(self, row: Mapping[str, Any], alerts: Sequence[Alert] = ()) -> History:

@@ -99,15 +99,27 @@ class AlertSpec(BaseModel):
     )
     below: float | None = Field(None, allow_inf_nan=False, description="The least it may be")
     above: float | None = Field(None, allow_inf_nan=False, description="The most it may be")
+    change: Literal[True] | None = Field(
+        None,
+        description="true: told where its level changed in one of the last 3 runs, by its noise in up to "
+        "60; takes segengine[alerts]",
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> AlertSpec:
         if len(self.rules) != 1:
-            raise ValueError("figure: needs one of shift, below, above; write an alert for each")
+            raise ValueError(
+                "figure: needs one of shift, below, above, change; write an alert for each"
+            )
         return self
 
     @property
     def rules(self) -> dict[str, float]:
         """The one that is given."""
-        found = {"shift": self.shift, "below": self.below, "above": self.above}
+        found = {
+            "shift": self.shift,
+            "below": self.below,
+            "above": self.above,
+            "change": self.change,
+        }
         return {name: value for name, value in found.items() if value is not None}

@@ -11,7 +11,7 @@ import pytest
 
 HEAVY = {
     "tensorflow", "keras", "rasterio", "pycocotools", "prefect", "torch", "av", "h5py", "matplotlib",
-    "sklearn",
+    "sklearn", "ruptures",
 }  # fmt: skip
 
 

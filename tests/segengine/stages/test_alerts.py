@@ -11,7 +11,9 @@ import pytest
 from segengine.errors import JobError
 from segengine.job import parse_job
 from segengine.progress import Alert
+from segengine.runs import Run
 from segengine.stages.alerts import judged
+from segengine.stages.changes import ENOUGH, NEW, Change, new_change
 from segengine.store.runs import LAST, History
 from segengine.terms.nights import AlertSpec
 from segengine_flows.cli import main
@@ -83,6 +85,69 @@ def test_false_alarms_and_what_is_missed() -> None:
     assert found >= 950, found
 
 
+def test_changes_that_are_false_and_those_that_are_missed() -> None:
+    """The same of `change`, which needs no share: over 30 nights, of any level and noise.
+
+    A fifth's shift is found where the noise is 2 %, once there are enough runs to tell, or 5 %, after 40.
+    """
+    chance = np.random.default_rng(2)
+
+    def series(length: int, noise: float) -> Any:
+        return 10 ** chance.uniform(2, 9) * (1 + noise * chance.standard_normal(length))
+
+    false = 0
+    for _ in range(1000):
+        values = series(30, chance.choice([0.02, 0.05]))
+        false += any(new_change(values[:night]) for night in range(ENOUGH, 31))
+    assert false <= 10, false
+    for noise, nights in ((0.02, ENOUGH), (0.05, 40)):
+        found = 0
+        for number in range(200):
+            values = series(nights + NEW, noise)
+            values[nights:] *= 1.2 if number % 2 else 0.8
+            found += any(new_change(values[: nights + k]) for k in range(1, NEW + 1))
+        assert found >= 190, (noise, found)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0] * 20, None),
+        ([0.0] * 20 + [1.0], Change(0, 0.0)),  # where nothing ever moved, whatever moves
+        ([1e6] * 20 + [1e6 + 1], None),  # but for a trifle
+        ([1e6] * 20 + [1.2e6], Change(0, 1e6)),
+        ([1e6] * 20 + [1.2e6] * 3, Change(2, 1e6)),
+        ([1e6] * 20 + [1.2e6] * 4, None),  # that was told of before
+        ([1e6] * 10 + [5e5] * 10 + [1e6] * 2, Change(1, 5e5)),  # since an earlier one
+        ([1e6] * 10 + [2e6], None),  # too few runs
+        ([1.0] * 5 + [3.0] * 100 + [1.0], Change(0, 3.0)),  # the last ones are looked at
+    ],
+)  # fmt: skip
+def test_a_change(values: list[float], expected: Any) -> None:
+    assert new_change(values) == expected
+
+
+def test_a_change_is_an_alert() -> None:
+    spec = [AlertSpec(figure="mean_iou", change=True)]
+    before = history([0.8, 0.81, 0.79, 0.8] * 5)
+    assert judged(spec, {"mean_iou": 0.81}, before) == ([], [])
+    found, _ = judged(spec, {"mean_iou": 0.6}, before)
+    assert found == [Alert("mean_iou", 0.6, pytest.approx(0.8), "change: true")]
+
+
+def test_a_change_takes_its_library(
+    bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work is done, and by those alone who ask for it."""
+    bench.put("0.png", noise(0, (40, 60, 3)))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        JobError, match=r"ruptures is not installed; pip install 'segengine\[alerts\]'"
+    ):
+        Run(parse_job(bench.job(MEAN, alerts=[{"figure": "seconds", "change": True}])))
+    Run(parse_job(bench.job(MEAN, alerts=[{"figure": "seconds", "above": 1}])))
+
+
 def fired(spec: list[AlertSpec], before: Any, now: int) -> bool:
     class Known(History):
         def values(self, figure: str) -> list[float]:
@@ -94,7 +159,9 @@ def fired(spec: list[AlertSpec], before: Any, now: int) -> bool:
 @pytest.mark.parametrize(
     ("alert", "words"),
     [
-        ({"figure": "a"}, "needs one of shift, below, above"),
+        ({"figure": "a"}, "needs one of shift, below, above, change"),
+        ({"figure": "a", "change": False}, "alerts.0.change"),
+        ({"figure": "a", "change": True, "above": 1}, "needs one of"),
         ({"figure": "a", "shift": 0.1, "below": 2}, "needs one of shift, below, above"),
         ({"figure": "a", "shift": 0}, "alerts.0.shift"),
         ({"figure": "", "below": 1}, "alerts.0.figure"),
@@ -124,9 +191,21 @@ def test_a_row_a_run_and_alerts_that_fired(bench: Any, noise: Any, capsys: Any) 
         lines = [li for li in capsys.readouterr().out.splitlines() if li.startswith("alert")]
         assert main(["status", str(bench.store), "--json"]) == code
         assert json.loads(capsys.readouterr().out)["alerts"] == out["alerts"]
+        (notice,) = (line for line in out["notices"] if "alerts" in line)
+        assert "this run has no figure area.nothing;" in notice
         return out, lines
 
+    def planned() -> str:
+        job.write_text(json.dumps(bench.job(MEAN, alerts=alerts, cluster={"workers": 1})))
+        main(["plan", str(job), "--json"])
+        (notice,) = json.loads(capsys.readouterr().out)["notices"]
+        return str(notice)
+
+    assert planned() == (
+        "alerts: there will be no figure area.nothing; areas are area.background, area.object, area.void"
+    )
     first, lines = run()
+    assert "the last run had no figure area.nothing;" in planned()
     assert (first["alerts"], lines, first["computed"]) == ([], [], 2)
     second, _ = run()
     assert (second["alerts"], second["computed"]) == ([], 0)
