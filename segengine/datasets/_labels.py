@@ -41,6 +41,7 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
             if size is not None and image.size != size[::-1]:
                 raise MissingTruthError(_other_size(uri, image.size[::-1], size))
             _png.require_pixels(data)
+            _png.require_filled(data, image)
             pixels = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
             if image.mode in ("1", "L"):
                 pixels = gray_codes(pixels, data)

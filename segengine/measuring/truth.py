@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segengine import asked
 from segengine.corrections import scenes_corrected
 from segengine.datasets._labels import gray_codes, void_type
-from segengine.errors import CorruptInputError, MissingTruthError
+from segengine.errors import MissingTruthError
 from segengine.job import TruthSpec, source_options
 from segengine.measuring._npy import read_map
 from segengine.measuring.counted import scored
@@ -41,8 +41,6 @@ _LARGEST = 1 << 28
 """Pixels of a frame whose objects are read."""
 MANY = 256
 """Values without a class that are told apart in a frame."""
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""What a whole PNG ends with."""
 _EVERY_BYTE = np.arange(256, dtype=np.uint8)
 _COLORED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 """Pillow's modes of images that hold colours."""
@@ -436,12 +434,9 @@ def _image_values(
                 f"{uri}: is an animation, of which the first picture is read; write a TIFF of a "
                 "page a frame, or a file a frame ({frame} in truth.paths)"
             )
-        if (name, image.mode) == ("PNG", "L") and data.endswith(_PNG_END):
-            quick = _gray_png(data)
-            if quick is not None:
-                return _grays(uri, quick, colors)
         if name == "PNG":
             _png.require_pixels(data)
+            _png.require_filled(data, image)
         if colors and image.mode in ("1", *_COLORED):
             return _numbers(np.asarray(image.convert("RGB")))
         if ids and image.mode in ("RGB", "RGBA"):
@@ -481,19 +476,6 @@ def _grays(uri: str, values: NDArray[Any], colors: bool) -> NDArray[Any]:
             f"{uri}: holds {values.dtype} numbers, and truth.values lists colours"
         )
     return values * np.uint32(0x010101)
-
-
-def _gray_png(data: bytes) -> NDArray[np.uint8] | None:
-    """An 8-bit gray PNG through OpenCV, which takes two thirds of Pillow's time; None: let that say why."""
-    import cv2
-
-    try:
-        _png.require_whole(data)
-    except CorruptInputError:
-        return None
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    gray = found is not None and found.ndim == 2 and found.dtype == np.uint8
-    return gray_codes(np.asarray(found, np.uint8), data) if gray else None
 
 
 def _raster_values(

@@ -318,6 +318,8 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
                 image.seek(position)
             quick = _turbo.decoded(data, image) if header.format == "JPEG" else None
             pixels, valid = _shallow(image, data) if quick is None else (quick, None)
+            if header.format == "PNG":
+                _png.require_filled(data, image)
     except (CorruptInputError, MemoryError):
         raise
     except Exception as error:
@@ -399,12 +401,10 @@ def _deep(
     """Pixels of more than 8 bits and several bands, by OpenCV; it turns TIFFs upright itself."""
     import cv2
 
-    buffer = np.frombuffer(data, np.uint8)
     if header.format == "PNG":
-        # OpenCV returns what it has of a damaged PNG, and libpng writes to stderr.
-        _png.require_whole(data)
-        raw = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        raw: NDArray[Any] | None = _png.decoded(data)
     else:
+        buffer = np.frombuffer(data, np.uint8)
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:  # it would comment on odd tags on stderr
             found, layers = cv2.imdecodemulti(

@@ -14,9 +14,11 @@ import json
 import random
 import re
 import resource
+import struct
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,14 @@ def damaged(whole: bytes, chance: random.Random, letters: bytes = b"", near: int
     if chance.random() < 0.1:
         del data[chance.randrange(1, len(data)) :]
     return bytes(data)
+
+
+def with_stream(png: bytes, stream: bytes) -> bytes:
+    """A PNG with another stream of pixels, in one chunk, whose checksum is right."""
+    start = png.index(b"IDAT") - 4
+    chunk = b"IDAT" + stream
+    told = struct.pack(">I", len(stream)), chunk, struct.pack(">I", zlib.crc32(chunk))
+    return b"".join((png[:start], *told, struct.pack(">I", 0), b"IEND\xaeB`\x82"))
 
 
 def outcome(path: Path) -> str:

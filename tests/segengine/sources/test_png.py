@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +20,7 @@ from segengine.job import TruthSpec
 from segengine.measuring.truth import LabelImages
 from segengine.sources.images import ImageSource
 from segengine.types import FrameRef, TruthRef, Unreadable
+from tests.segengine.sources.mutations import with_stream
 
 SIZE = (96, 96)
 WHOLE = (slice(0, 96), slice(0, 96))
@@ -66,6 +70,61 @@ def test_no_bit_of_the_pixels_changes_unnoticed(tmp_path: Path, read: Reader) ->
         damaged[at] ^= 1 << at % 8
         path.write_bytes(damaged)
         assert read(path) is None, f"bit {at % 8} of byte {at}"
+
+
+def adam7(pixels: np.ndarray) -> bytes:
+    """An interlaced PNG of 16-bit colours."""
+    passes = (
+        (0, 8, 0, 8),
+        (0, 8, 4, 8),
+        (4, 8, 0, 4),
+        (0, 4, 2, 4),
+        (2, 4, 0, 2),
+        (0, 2, 1, 2),
+        (1, 2, 0, 1),
+    )
+    parts = (pixels[y::down, x::right] for y, down, x, right in passes)
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes() for part in parts if part.size for row in part
+    )
+    header = struct.pack(">IIBBBBB", *pixels.shape[1::-1], 16, 2, 0, 0, 1)
+    start = b"".join((b"\0\0\0\rIHDR", header, struct.pack(">I", zlib.crc32(b"IHDR" + header))))
+    return with_stream(
+        b"".join((b"\x89PNG\r\n\x1a\n", start, b"\0\0\0\0IDAT")), zlib.compress(rows)
+    )
+
+
+def test_a_stream_that_is_no_picture_is_refused_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Cut short, of another sum, with rows that no filter made, or of more rows; chunks are sound."""
+    deep = cv2.imencode(".png", np.dstack([SMOOTH] * 3).astype(np.uint16) << 4)[1].tobytes()
+    path = tmp_path / "a.png"
+    for whole, row in ((png(), 97), (deep, 577)):
+        rows = bytes(96 * row)
+        bad = [zlib.compress(rows[: 40 * row])]
+        bad.append(zlib.compress(rows[: 40 * row] + b"\x09" + rows[40 * row + 1 :]))
+        if whole is deep:  # of what follows the last row, Pillow takes nothing
+            bad += [zlib.compress(rows + bytes(row)), zlib.compress(rows) + b"more"]
+            bad.append(zlib.compress(rows)[:-4] + b"sums")
+        for stream in bad:
+            path.write_bytes(with_stream(whole, stream))
+            for read in (photo,) if whole is deep else (photo, label, label_of_a_set):
+                assert read(path) is None
+    assert capfd.readouterr().err == ""
+
+
+def test_deep_colours_are_read_interlaced_and_with_odd_chunks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libpng would comment on the chunk on the terminal."""
+    pixels = np.random.default_rng(1).integers(0, 1 << 16, (96, 96, 3), np.uint16)
+    data, path = adam7(pixels), tmp_path / "a.png"
+    odd = b"sBIT   "
+    chunk = struct.pack(">I", 3) + odd + struct.pack(">I", zlib.crc32(odd))
+    path.write_bytes(data[:33] + chunk + data[33:])
+    np.testing.assert_array_equal(photo(path), pixels[..., 0])
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_behind_the_pixels_may_be_missing(tmp_path: Path) -> None:
