@@ -33,6 +33,8 @@ SAVES = 100
 """Saves that a JSON lists, the latest last."""
 LARGEST = 1 << 28
 """Pixels of a frame that can be corrected."""
+MEND = "correct it again in `segengine review`, or delete the file"
+"""What brings a damaged correction back: no run can, for nobody else has drawn it."""
 NO_OBJECTS = 0xFFFF
 """What a map of ids holds where nobody touched it: as many objects a frame may have, less one."""
 
@@ -72,6 +74,13 @@ def tag_of(data: bytes | None) -> str:
     return NONE if data is None else xxhash.xxh3_128_hexdigest(data)
 
 
+def mark(objects: Objects, place: Files) -> str:
+    """What tells a correction's files from what they were before."""
+    keys = (place.labels, place.objects, place.about)
+    tags = (tag_of(None if key is None else objects.get(key)) for key in keys)
+    return xxhash.xxh3_64_hexdigest(" ".join(tags).encode())
+
+
 def corrected(objects: Objects, scene: str) -> dict[int, bool]:
     """The frames of a scene that have a correction, and whether objects were corrected too."""
     folder = corrections_folder(scene)
@@ -87,21 +96,40 @@ def scenes_corrected(objects: Objects) -> list[str]:
     return objects.children(corrections_folder())[0]
 
 
-def read(objects: Objects, key: str, size: tuple[int, int]) -> tuple[Labels | None, str]:
-    """An image of a correction (y, x), and its tag; None: there is none.
+def read(
+    objects: Objects, place: Files, key: str, size: tuple[int, int], classes: int | None = None
+) -> tuple[Labels | None, str]:
+    """An image of a correction (y, x), the place's labels or objects, and its tag; None: there is none.
 
-    Raises MissingTruthError where it is damaged, or not of `size`.
+    Raises MissingTruthError where it or its JSON is damaged, where it is not of `size`, and where it
+    holds a label of none of so many classes.
     """
     data = objects.get(key)
     if data is None:
         return None, NONE
-    return decoded(data, size, f"{objects.root}/{key}"), tag_of(data)
+    where = f"{objects.root}/{key}"
+    known = _document(objects, place)
+    if known is None:
+        raise MissingTruthError(
+            f"{where}: {place.about.rpartition('/')[2]} beside it is damaged; {MEND}"
+        )
+    if key == place.objects and not isinstance(known.get("objects"), dict):
+        raise MissingTruthError(
+            f"{where}: {place.about.rpartition('/')[2]} has no classes of its objects; {MEND}"
+        )
+    found = decoded(data, size, where)
+    if classes is not None and key == place.labels:
+        strange = found[(found >= classes) & (found != np.iinfo(found.dtype).max)]
+        if strange.size:
+            raise MissingTruthError(
+                f"{where}: pixels were corrected to label {strange[0]}, and there are {classes} "
+                f"classes; {MEND}"
+            )
+    return found, tag_of(data)
 
 
 def decoded(data: bytes, size: tuple[int, int], where: str) -> Labels:
     """A gray PNG of 8 or 16 bit (y, x). Raises MissingTruthError."""
-    import cv2
-
     try:
         if data[:8] != _png.SIGNATURE or data[12:16] != b"IHDR":
             raise CorruptInputError("is no PNG")
@@ -112,13 +140,9 @@ def decoded(data: bytes, size: tuple[int, int], where: str) -> Labels:
             )
         if kind != 0 or depth not in (8, 16):
             raise CorruptInputError("is no gray image of 8 or 16 bits, which label values are")
-        _png.require_whole(data)
+        return _png.decoded(data)
     except (CorruptInputError, struct.error) as error:
-        raise MissingTruthError(f"{where}: {error}; correct it again, or delete it") from None
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.shape != size:
-        raise MissingTruthError(f"{where}: cannot be decoded; correct it again, or delete it")
-    return np.asarray(found)
+        raise MissingTruthError(f"{where}: {error}; {MEND}") from None
 
 
 def encoded(labels: NDArray[Any]) -> bytes:
@@ -133,11 +157,17 @@ def encoded(labels: NDArray[Any]) -> bytes:
 
 def about(objects: Objects, place: Files) -> dict[str, Any]:
     """What is known of a correction; empty where that is lost."""
+    return _document(objects, place) or {}
+
+
+def _document(objects: Objects, place: Files) -> dict[str, Any] | None:
+    """The JSON of a correction; empty: there is none. None: it is damaged."""
+    data = objects.get(place.about)
     try:
-        found = json.loads(objects.get(place.about) or b"{}")
+        found = {} if data is None else json.loads(data)
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def last_save(known: Mapping[str, Any], tag: str) -> dict[str, Any]:

@@ -22,7 +22,15 @@ from segengine.planning.stored import foreign_code, stored_job
 from segengine.reader import Store, open_lost
 from segengine.registry import reader
 from segengine.store.blobs import Objects, open_objects
-from segengine.store.keys import CONFIDENCE, MASK, PROBABILITIES, ROOT, ROWS, array_folder
+from segengine.store.keys import (
+    CONFIDENCE,
+    MASK,
+    PROBABILITIES,
+    ROOT,
+    ROWS,
+    array_folder,
+    is_correction,
+)
 from segengine.store.kinds import LabelRecord, MaskRecord, Record
 from segengine.store.layouts import Layout, load_layouts
 from segengine.store.records import RecordLog
@@ -99,10 +107,10 @@ class VerifyReport:
         for problem in self.problems:
             found += [problem.object, f"    {problem.what}"]
         found += [f"not segmented again: {s}" for s in self.skipped]
-        if self.problems:
-            found.append(HEAL)
-        else:
+        if not self.problems:
             found.append("no difference")
+        elif not all(is_correction(problem.object) for problem in self.problems):
+            found.append(HEAL)  # of a correction its own line says what to do
         return tuple(found)
 
 
@@ -125,7 +133,9 @@ def verify(
     problems += [Difference(key, CHANGED) for key in store.log.damaged()]
     problems += _unvouched(store)
     layouts = load_layouts(objects)
-    checked, damaged = _corrections(objects, layouts)
+    checked, damaged = _corrections(
+        objects, layouts, len(store.classes) if store.attributes else None
+    )
     count += checked
     problems += damaged
     problems += [
@@ -162,7 +172,9 @@ def verify(
     return VerifyReport(store.path, count, sampled, tuple(problems), tuple(skipped))
 
 
-def _corrections(objects: Objects, layouts: Mapping[str, Layout]) -> tuple[int, list[Difference]]:
+def _corrections(
+    objects: Objects, layouts: Mapping[str, Layout], classes: int | None
+) -> tuple[int, list[Difference]]:
     """How many images were corrected by hand, and those that are not as they were saved."""
     count, found = 0, []
     for scene in corrections.scenes_corrected(objects):
@@ -174,7 +186,7 @@ def _corrections(objects: Objects, layouts: Mapping[str, Layout]) -> tuple[int, 
                 count += key is not None
                 try:
                     if key is not None:
-                        corrections.read(objects, key, (ref.height, ref.width))
+                        corrections.read(objects, place, key, (ref.height, ref.width), classes)
                 except MissingTruthError as error:
                     what = str(error).removeprefix(f"{objects.root}/{key}: ")
                     found.append(Difference(str(key), what))

@@ -133,9 +133,10 @@ class ReviewSource:
         return [self._truth(ref) for ref in refs]
 
     def _truth(self, ref: FrameRef) -> TruthRef:
-        path, key = _split(ref.uri)
-        objects = _opened(path, self.trust).objects
-        return TruthRef(ref.uri, corrections.tag_of(objects.get(key)), "")
+        objects = _opened(_split(ref.uri)[0], self.trust).objects
+        return TruthRef(
+            ref.uri, corrections.mark(objects, corrections.files_of(*_place(ref.uri))), ""
+        )
 
     def load_truth(self, ref: FrameRef, truth: TruthRef, rows: slice, cols: slice) -> Truth:
         """The corrected labels (1, y, x) of a window. Raises MissingTruthError."""
@@ -209,7 +210,9 @@ def _drawn(source: ReviewSource, uri: str, size: tuple[int, int], mark: str) -> 
     store = _opened(path, source.trust)
     void = 0xFF if len(store.classes) <= 0xFF else 0xFFFF
     dtype = np.dtype(np.uint8 if void == 0xFF else np.uint16)
-    found, _ = corrections.read(store.objects, key, size)
+    found, _ = corrections.read(
+        store.objects, corrections.files_of(scene, frame), key, size, len(store.classes)
+    )
     drawn: Any = np.full(size, void, dtype) if found is None else found.astype(dtype)
     if source.untouched == "mask":
         mask = store[scene].read(MASK, frame, slice(0, size[0]), slice(0, size[1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segengine import corrections
 from segengine.asked import background
-from segengine.errors import DamagedStoreError, JobError, MissingTruthError
+from segengine.errors import JobError, MissingTruthError, StoreError
 from segengine.reader import SceneStore, Store
 from segengine.store.keys import INSTANCES, MASK
 from segengine.types import Labels
@@ -19,27 +19,45 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def corrected_frames(store: Store) -> Iterator[tuple[str, int]]:
-    """(scene, frame) of every frame with a correction, in order. Raises JobError for none at all."""
-    found = False
+def corrected_frames(store: Store, say: Callable[[str], None]) -> list[tuple[str, int]]:
+    """(scene, frame) of every frame with a correction, in order; `say` is told of those left out.
+
+    Raises JobError for none at all, and StoreError where none can be read.
+    """
+    found, damaged = [], 0
     for scene in corrections.scenes_corrected(store.objects):
         if scene not in store.scenes:
             continue
         for frame in corrections.corrected(store.objects, scene):
-            if frame < store[scene].layout.shape[0]:
-                found = True
-                yield scene, frame
+            if frame >= store[scene].layout.shape[0]:
+                continue
+            try:
+                _require_sound(store[scene], frame)
+                found.append((scene, frame))
+            except MissingTruthError as error:
+                say(f"left out: {error}")
+                damaged += 1
+    if damaged and not found:
+        raise StoreError(f"{store.path}: none of its {damaged:,} corrections can be read")
     if not found:
         raise JobError(
             f"{store.path}: nothing of it was corrected; do that with: segengine review {store.path}"
         )
+    return found
+
+
+def _require_sound(scene: SceneStore, frame: int) -> None:
+    files = corrections.files_of(scene.name, frame)
+    for key in (files.labels, str(files.objects)):
+        _read(scene, frame, key)
 
 
 def corrected_labels(scene: SceneStore, frame: int) -> Labels:
-    """(y, x) the mask of a frame with its correction over it. Raises DamagedStoreError."""
+    """(y, x) the mask of a frame with its correction over it. Raises MissingTruthError."""
     ref = scene.layout.frame(frame)
     whole = scene.read(MASK, frame, slice(0, ref.height), slice(0, ref.width))
-    drawn = _read(scene, corrections.files_of(scene.name, frame).labels, whole.shape)
+    files = corrections.files_of(scene.name, frame)
+    drawn = _read(scene, frame, files.labels)
     if drawn is None:
         return whole
     touched = drawn != np.iinfo(drawn.dtype).max
@@ -47,13 +65,10 @@ def corrected_labels(scene: SceneStore, frame: int) -> Labels:
     return found
 
 
-def _read(scene: SceneStore, key: str, size: tuple[int, ...]) -> Labels | None:
-    objects = scene.store.objects
-    try:
-        return corrections.read(objects, key, (size[0], size[1]))[0]
-    except MissingTruthError as error:
-        what = str(error).removeprefix(f"{objects.root}/{key}: ")
-        raise DamagedStoreError(f"{objects.root}/{key}", what) from error
+def _read(scene: SceneStore, frame: int, key: str) -> Labels | None:
+    ref, store = scene.layout.frame(frame), scene.store
+    files, size = corrections.files_of(scene.name, frame), (ref.height, ref.width)
+    return corrections.read(store.objects, files, key, size, len(store.classes))[0]
 
 
 def corrected_objects(scene: SceneStore, frame: int) -> pa.Table:
@@ -69,7 +84,7 @@ def corrected_objects(scene: SceneStore, frame: int) -> pa.Table:
     files = corrections.files_of(scene.name, frame)
     without = (*background(scene.store.classes), scene.void)
     object_ = ~np.isin(labels, without)
-    drawn = _read(scene, str(files.objects), labels.shape)
+    drawn = _read(scene, frame, str(files.objects))
     if drawn is not None:
         ids = np.where(drawn == corrections.NO_OBJECTS, 0, drawn).astype(np.uint32)
         known: Any = corrections.about(scene.store.objects, files).get("objects") or {}

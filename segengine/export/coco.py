@@ -13,7 +13,7 @@ Source: https://cocodataset.org/#format-data and #format-results.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,23 @@ VERSION = 1
 
 
 def export(
-    store_path: str, to: str, *, corrected: bool = False, overwrite: bool = False
+    store_path: str,
+    to: str,
+    *,
+    corrected: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Write `instances.json` and `results.json` in the folder `to`; the files written.
 
     `corrected`: only `instances.json`, as truth, of the frames that were put right by hand.
-    `overwrite`: also files that no export wrote. Goes on where it was killed. Raises JobError,
-    StoreError.
+    `overwrite`: also files that no export wrote. `say`: told what is left out. Goes on where it was
+    killed. Raises JobError, StoreError.
     """
     store = open_store(store_path)
     known = numbers(store)
     if corrected:
-        return _corrected(store, known, to, overwrite)
+        return _corrected(store, known, to, overwrite, corrected_frames(store, say))
     whole, results = Path(to, "instances.json"), Path(to, "results.json")
     output = claimed(store, to, [whole, results], overwrite=overwrite)
     parts = open_parts(store, output, "coco", VERSION, known)
@@ -54,9 +59,11 @@ def export(
     return written
 
 
-def _corrected(store: Store, known: Numbers, to: str, overwrite: bool) -> list[str]:
+def _corrected(
+    store: Store, known: Numbers, to: str, overwrite: bool, chosen: Sequence[tuple[str, int]]
+) -> list[str]:
     """The objects of corrected frames, without scores: a person saw them."""
-    path, chosen = Path(to, "instances.json"), list(corrected_frames(store))
+    path = Path(to, "instances.json")
     output = claimed(store, to, [path], overwrite=overwrite)
     annotations: list[dict[str, Any]] = []
     for scene, frame in chosen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -35,16 +35,17 @@ def export(
     level: int = 4,
     corrected: bool = False,
     overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Write every frame of a store as PNG below the folder `to`; the files written.
 
     `level`: zlib's, 0 to 9. `corrected`: only frames that were put right by hand, as they are then.
-    `overwrite`: also files that no export wrote. Raises JobError, StoreError.
+    `overwrite`: also files that no export wrote. `say`: told what is left out. Raises JobError, StoreError.
     """
     if not 0 <= level <= 9:
         raise ValueError(f"level: {level!r} is not one of zlib's, 0 to 9")
     store = open_store(store_path)
-    only = set(corrected_frames(store)) if corrected else None
+    only = set(corrected_frames(store, say)) if corrected else None
     chosen = [
         target
         for target in targets(store, to, ".png")

@@ -73,10 +73,8 @@ class Corrected:
         ]
 
     def _over(self, objects: Objects, scene: str, ref: FrameRef, truth: TruthRef) -> TruthRef:
-        place = corrections.files_of(scene, ref.index)
-        keys = (place.labels, str(place.objects))
-        marks = [truth.fingerprint, *(corrections.tag_of(objects.get(key)) for key in keys)]
-        mark = xxhash.xxh3_64_hexdigest(" ".join(marks).encode())
+        drawn = corrections.mark(objects, corrections.files_of(scene, ref.index))
+        mark = xxhash.xxh3_64_hexdigest(f"{truth.fingerprint} {drawn}".encode())
         return TruthRef(f"{truth.uri}{_OVER}{scene}", mark, truth.looked)
 
     def load(
@@ -94,7 +92,7 @@ class Corrected:
             return self._base(ref, under, rows, cols, inside)
         size = ref.height, ref.width
         place = corrections.files_of(scene, ref.index)
-        whole, ids = _held(self.store, place, size, truth.fingerprint)
+        whole, ids = _held(self.store, place, size, len(self.own), truth.fingerprint)
         labels = np.full((rows.stop - rows.start, cols.stop - cols.start), _void(self.own))
         if whole is not None:
             labels = whole[rows, cols]
@@ -216,13 +214,13 @@ def _void(classes: Sequence[str]) -> np.unsignedinteger[Any]:
 
 @lru_cache(maxsize=2)
 def _held(
-    store: str, place: corrections.Files, size: tuple[int, int], fingerprint: str
+    store: str, place: corrections.Files, size: tuple[int, int], classes: int, fingerprint: str
 ) -> tuple[Labels | None, NDArray[np.uint32] | None]:
     """A frame that is cut in windows is read once; `fingerprint` tells it from what was there before."""
     del fingerprint
     objects = open_objects(store)
-    labels, _ = corrections.read(objects, place.labels, size)
-    ids, _ = corrections.read(objects, str(place.objects), size)
+    labels, _ = corrections.read(objects, place, place.labels, size, classes)
+    ids, _ = corrections.read(objects, place, str(place.objects), size)
     if ids is not None:
         ids = np.where(ids == corrections.NO_OBJECTS, 0, ids).astype(np.uint32)
     return labels, ids

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segengine import corrections
 from segengine.ahead import is_far
 from segengine.corrections import ConflictError, Files
-from segengine.errors import CorruptInputError, TransientInputError
+from segengine.errors import CorruptInputError, MissingTruthError, TransientInputError
 from segengine.pictures import draw
 from segengine.review.superpixels import TILE, superpixels
 from segengine.store.blobs import Objects
@@ -148,10 +148,11 @@ class Desk:
                 f"({corrections.LARGEST:,}); cut the scene into smaller ones",
             }
         rows, cols = self._window(item, window)
-        tag = corrections.tag_of(self.objects.get(place.labels))
+        tag = self._tag(place.labels)
         objects = place.objects is not None and len(item.windows) == 1
         return {
             **self._row(number, tag != corrections.NONE),
+            "damaged": self._damage(item, place),
             "height": rows.stop - rows.start,
             "width": cols.stop - cols.start,
             "top": rows.start,
@@ -161,6 +162,18 @@ class Desk:
             "save": corrections.last_save(corrections.about(self.objects, place), tag),
             "objects": objects and self.instances(item, slice(0, 1), slice(0, 1)) is not None,
         }
+
+    def _damage(self, item: Item, place: Files) -> str:
+        """What of a frame's correction cannot be shown, and why; empty: all of it can."""
+        found = []
+        for key in (place.labels, place.objects):
+            try:
+                if key is not None:
+                    size, classes = (item.height, item.width), len(self.classes)
+                    corrections.read(self.objects, place, key, size, classes)
+            except MissingTruthError as error:
+                found.append(str(error).removesuffix(f"; {corrections.MEND}"))
+        return "; ".join(found)
 
     def _window(self, item: Item, window: int) -> tuple[slice, slice]:
         windows = item.windows
@@ -197,17 +210,28 @@ class Desk:
         """(y, x) corrected labels of a window, void where nobody touched it, and their tag."""
         item = self.item(number)
         rows, cols = self._window(item, window)
-        whole, tag = self._whole(item, self.place(item).labels, self.void)
-        return whole[rows, cols], tag
+        place = self.place(item)
+        tag = self._tag(place.labels)  # before: who is given pixels saved meanwhile, is told so
+        return self._drawn(item, place)[rows, cols], tag
 
-    def _whole(self, item: Item, key: str, void: int) -> tuple[NDArray[Any], str]:
-        found, tag = corrections.read(self.objects, key, (item.height, item.width))
-        dtype = np.dtype(np.uint8 if void == 0xFF else np.uint16)
+    def _tag(self, key: str) -> str:
+        return corrections.tag_of(self.objects.get(key))
+
+    def _drawn(self, item: Item, place: Files) -> Labels:
+        """(y, x) what was corrected; where that is damaged or no class, nobody has touched it."""
+        found = self._whole(item, place, place.labels)
         if found is None:
-            return np.full((item.height, item.width), void, dtype), tag
-        if found.dtype != dtype:  # of a job that had more classes, or fewer
-            found = np.where(found == np.iinfo(found.dtype).max, void, found).astype(dtype)
-        return found, tag
+            return np.full((item.height, item.width), self.void, self.dtype)
+        # Of a job that had more classes, or fewer.
+        drawn = (found != np.iinfo(found.dtype).max) & (found < len(self.classes))
+        return np.where(drawn, found, self.void).astype(self.dtype)
+
+    def _whole(self, item: Item, place: Files, key: str) -> NDArray[Any] | None:
+        """An image of a correction; None: there is none, or it is damaged and to be drawn again."""
+        try:
+            return corrections.read(self.objects, place, key, (item.height, item.width))[0]
+        except MissingTruthError:
+            return None
 
     def save(self, number: int, window: int, labels: Labels, seen: str) -> dict[str, Any]:
         """Store a window of a correction over what its maker has seen. Raises ConflictError."""
@@ -218,11 +242,11 @@ class Desk:
             raise ValueError(f"label {int(labels[strange][0])} is no class")
         place = self.place(item)
         with self._saving:
-            tag = corrections.tag_of(self.objects.get(place.labels))
+            tag = self._tag(place.labels)
             if tag != seen:
                 known = corrections.about(self.objects, place)
                 raise ConflictError(place.labels, tag, corrections.last_save(known, tag))
-            whole = self._whole(item, place.labels, self.void)[0].copy()
+            whole = self._drawn(item, place)
             whole[rows, cols] = labels
             return self._written(item, place, place.labels, whole, seen, {})
 
@@ -233,8 +257,8 @@ class Desk:
         found = self.instances(item, rows, cols)
         if key is None or found is None or len(item.windows) > 1:
             raise MissingError("no objects")
-        whole, tag = self._whole(item, key, corrections.NO_OBJECTS)
-        return (found if tag == corrections.NONE else whole).astype(np.uint32), tag
+        tag, whole = self._tag(key), self._whole(item, self.place(item), key)
+        return (found if whole is None else whole).astype(np.uint32), tag
 
     def save_objects(
         self, number: int, ids: NDArray[np.uint32], labels: Labels, seen: str

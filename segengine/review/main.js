@@ -109,6 +109,7 @@ function opened(found) {
   $("window").replaceChildren(...Array.from({ length: found.windows }, (_, i) => new Option(String(i + 1), String(i), false, i === frame.window)));
   const save_ = found.save || {};
   tell(`${frame.height} x ${frame.width} pixels${save_.who ? `; saved by ${save_.who}, ${save_.when}` : ""}`);
+  if (found.damaged) alertWith(`The correction is damaged: ${found.damaged}. What cannot be read is shown as untouched; saving writes it anew.`, []);
   document.body.dataset.frame = String(frame.number);
   tellState();
   showCurrent();

@@ -270,6 +270,15 @@ def correction_of(key: str) -> int | None:
     return int(stem) if stem.isdecimal() else None
 
 
+def is_correction(key: str) -> bool:
+    """True for what a person drew, which no run makes again.
+
+    >>> is_correction("review/a/17.png"), is_correction("scenes/a/mask/0")
+    (True, False)
+    """
+    return key.partition("/")[0] == REVIEW
+
+
 def is_provisional(key: str) -> bool:
     """True for what nothing believes without a record.
 

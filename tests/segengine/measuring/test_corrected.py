@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,9 +18,14 @@ from hypothesis.extra.numpy import arrays
 
 from segengine import corrections
 from segengine.commands.evaluate import evaluate
+from segengine.commands.verify import verify
+from segengine.errors import MissingTruthError
+from segengine.export.png import export as to_png
 from segengine.job import TruthSpec
+from segengine.registry import reader
 from segengine.store.blobs import open_objects
 from tests.conftest import Bench
+from tests.segengine.sources.mutations import with_stream
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SEGMENTER = {"kind": "threshold", "method": "fixed", "levels": 100, "instances": "components"}
@@ -145,15 +155,57 @@ def test_a_class_that_the_truth_lacks_is_said(bench: Bench) -> None:
     assert "'object'" in missing[0]["reason"]
 
 
-def test_a_damaged_correction_is_not_scored_and_named(bench: Bench) -> None:
+def beside(path: Path) -> None:
+    path.with_suffix(".json").write_text('{"a":')
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def too_much(path: Path) -> None:
+    """What a decoder takes, and warns of on the terminal: the stream of a larger image."""
+    data = path.read_bytes()
+    path.write_bytes(with_stream(data, zlib.compress(bytes(100_000))[:-20]))
+
+
+def too_little(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(with_stream(data, zlib.compress(bytes(900))))
+
+
+def strange(path: Path) -> None:
+    path.write_bytes(corrections.encoded(np.full((40, 56), 7, np.uint8)))
+
+
+@pytest.mark.parametrize("damage", [cut, beside, too_much, too_little, strange])
+def test_a_damaged_correction_is_named_and_not_used(
+    damage: Callable[[Path], None], bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By all that use it, each in the same words."""
     pictures = images(bench)
     bench.run(SEGMENTER, truth=truth_of(bench, {n: p // 128 for n, p in pictures.items()}))
-    correct(bench, "a.png", np.ones(pictures["a.png"].shape, np.uint8))
-    (path,) = bench.store.glob("review/*/*.png")
-    path.write_bytes(path.read_bytes()[:-30])
+    for name in ("a.png", "b.png"):
+        correct(bench, name, np.ones(pictures[name].shape, np.uint8))
+    evaluate(str(bench.store))  # what was measured of it does not last
+    (path,) = (p for p in bench.store.glob("review/*/*.png") if cv2.imread(str(p)).shape[0] == 40)
+    damage(path)
     missing = evaluate(str(bench.store)).metrics["missing_truth"]
     assert [row["name"] for row in missing] == ["a.png"]
-    assert "PNG" in missing[0]["reason"]
+    (problem,) = verify(str(bench.store), sample=0).problems
+    said: list[str] = []
+    written = to_png(str(bench.store), str(bench.root / "png"), corrected=True, say=said.append)
+    assert [Path(file).name for file in written] == ["b.png"]
+    reason = f"{bench.store}/{problem.object}: {problem.what}"
+    assert said == [f"left out: {reason}"]
+    assert missing[0]["reason"] == reason
+    source: Any = reader("review", {"paths": [str(bench.store)]})
+    frames = bench.open()[path.parent.name].frames
+    ref = replace(frames[int(path.stem)], uri=str(path))
+    (truth,) = source.find_truth([ref])
+    with pytest.raises(MissingTruthError, match=re.escape(reason)):
+        source.load_truth(ref, truth, slice(0, 40), slice(0, 56))
+    assert capfd.readouterr().err == ""
 
 
 @given(arrays(st.sampled_from([np.uint8, np.uint16]), (5, 7)))

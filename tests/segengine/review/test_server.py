@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from segengine import corrections
 from segengine.commands.review import review
 from segengine.commands.verify import verify
 from segengine.errors import JobError
@@ -283,19 +284,41 @@ def test_the_worst_and_the_least_sure_come_first(bench) -> None:
     assert rows[2]["note"] == "mean IoU 1.00"
 
 
-def test_a_damaged_correction_is_said_and_not_saved_over(store) -> None:
+def test_a_damaged_correction_is_said_and_corrected_again(store) -> None:
+    """As verify says; no run brings it back, so that says nothing of `--repair`."""
+    drawn = np.ones((33, 60), np.uint8)
     with serving(store.store) as client:
-        client.put(0, np.ones((33, 60), np.uint8), '"none"')
+        client.put(0, drawn, '"none"')
         (path,) = store.store.glob("review/*/*.png")
         data = bytearray(path.read_bytes())
         data[-20] ^= 1
         path.write_bytes(data)
-        answer = client.ask("/api/frame/0/correction")
-        assert answer.status == 400
-        assert "damaged PNG" in answer.json["error"]
-    report = verify(str(store.store), sample=0)
-    assert [problem.object for problem in report.problems] == [str(path.relative_to(store.store))]
-    assert report.exit_code == 4
+        report = verify(str(store.store), sample=0)
+        (problem,) = report.problems
+        assert problem.object == str(path.relative_to(store.store))
+        assert problem.what.endswith("correct it again in `segengine review`, or delete the file")
+        assert report.exit_code == 4
+        assert "--repair" not in "\n".join(report.lines())
+        assert "damaged PNG" in client.ask("/api/frame/0").json["damaged"]
+        shown, tag = client.correction(0, drawn.shape)
+        assert (shown == 255).all()
+        assert client.put(0, drawn, '"none"').status == 409  # by who has not seen that
+        assert client.put(0, drawn, tag).status == 200
+        assert client.ask("/api/frame/0").json["damaged"] == ""
+    assert verify(str(store.store), sample=0).exit_code == 0
+
+
+def test_a_label_that_is_no_class_is_shown_as_untouched(store) -> None:
+    with serving(store.store) as client:
+        client.put(0, np.ones((33, 60), np.uint8), '"none"')
+        (path,) = store.store.glob("review/*/*.png")
+        strange = np.ones((33, 60), np.uint8)
+        strange[4] = 7
+        path.write_bytes(corrections.encoded(strange))
+        assert "label 7" in client.ask("/api/frame/0").json["damaged"]
+        shown, tag = client.correction(0, strange.shape)
+        np.testing.assert_array_equal(shown, np.where(strange == 7, 255, strange))
+        assert client.put(0, shown, tag).status == 200
 
 
 def test_objects_are_split_and_kept_with_their_classes(store) -> None:
