@@ -322,7 +322,10 @@ def _prune(args: argparse.Namespace) -> int:
         older=None if args.older is None else seconds_of_age(args.older),
         names=None if args.frames is None else read_names(args.frames),
     )
-    return _show(prune(_store(args.store), wanted, yes=args.yes), args.json)
+    report = prune(_store(args.store), wanted, yes=args.yes)
+    for line in report.misses:
+        say(line, "warning")
+    return _show(report, args.json)
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from segengine import stderr
-from segengine.urls import public
+from segengine.stderr import printable
 from segengine_tasks.pace import Pace
 from segengine_tasks.words import count
 
@@ -25,19 +25,6 @@ UNSCORED = 20
 
 SHOW_CURSOR = "\x1b[?25h"
 """What undoes what a bar does to a terminal."""
-
-
-def printable(text: str) -> str:
-    r"""`text` on one line, without credentials that a URL may carry, and with everything that could
-    steer a terminal written as an escape.
-
-    >>> print(printable("a\x1b[31m\nb \u202e.jpg"))
-    a\x1b[31m\nb \u202e.jpg
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in public(text)
-    )
 
 
 def say(text: str, level: str = "info") -> None:

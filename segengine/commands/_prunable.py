@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segengine.commands._named import resolved
 from segengine.errors import JobError
 from segengine.stages.metrics_json import text
 from segengine.store.kinds import MaskRecord
@@ -19,9 +20,6 @@ from segengine.store.seals import SealedObjects
 from segengine.store.tombstones import Tombstones
 from segengine.store.unseen import Unseen, read_unseen
 from segengine.terms.quantities import seconds_of
-
-LARGEST = 1 << 28
-"""Bytes of a file of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +68,11 @@ class Prunable:
     """Those that nothing in the store may tell afterwards."""
     frames: tuple[Frame, ...]
     unknown: tuple[str, ...] = ()
-    """Names that nothing is stored of."""
+    """Names that nothing is stored of, and that were not pruned before."""
     undated: int = 0
     """Frames that are gone, of which no run has noted since when."""
-
-
-def read_names(path: str) -> tuple[str, ...]:
-    """The names in a file, one a line. Raises JobError where it cannot be read, or holds none."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
-    except OSError as error:
-        raise JobError(f"--frames: {path} cannot be read: {error.strerror or error}") from None
-    if len(data) > LARGEST:
-        raise JobError(f"--frames: {path} has more than {LARGEST:,} bytes; name fewer at once")
-    lines = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n")
-    names = tuple(dict.fromkeys(line.removesuffix("\r") for line in lines if line.strip()))
-    if not names:
-        raise JobError(f"--frames: {path} holds no name; write one a line")
-    return names
+    unmatched: bool = False
+    """Names were asked for, and all of them are unknown."""
 
 
 def seconds_of_age(text: str) -> float:
@@ -125,31 +109,39 @@ def _by_names(
     unplaced: Sequence[Unplaced],
     names: tuple[str, ...],
 ) -> Prunable:
-    asked = frozenset(names)
-    known: set[str] = set()
-
-    def is_asked(name: str) -> bool:
-        """By the very name, or as tables and reports show it."""
-        for form in (name, text(name)):
-            if form in asked:
-                known.add(form)
-                return True
-        return False
-
+    stands_for = resolved(names, _names_in(layouts, unplaced))
+    chosen = frozenset(stands_for.values())
+    is_asked = chosen.__contains__
     going = []
     for layout in layouts.values():
         found = _going(layout, [is_asked(name) for name in layout.names], is_asked)
         if found is not None:
             going.append(found)
         elif not layout.stacked:
-            _refuse_single(layout, asked)
+            _refuse_single(layout, frozenset(names))
     out = tuple(each for each in unplaced if is_asked(each.name))
     before = Tombstones.read(objects)
-    unknown = tuple(name for name in names if name not in known and name not in before)
+    unknown = tuple(name for name in names if name not in stands_for and name not in before)
     own = {name for each in going for name in _names_of(each)} | {each.name for each in out}
     frames = [frame for each in going for frame in _frames(objects, each)]
     frames += [Frame(text(each.name), None, None, 0) for each in out]
-    return Prunable(tuple(going), out, frozenset(own) | asked, tuple(frames), unknown)
+    return Prunable(
+        scenes=tuple(going),
+        unplaced=out,
+        names=frozenset(own) | frozenset(names),
+        frames=tuple(frames),
+        unknown=unknown,
+        unmatched=len(unknown) == len(names),
+    )
+
+
+def _names_in(layouts: Mapping[str, Layout], unplaced: Sequence[Unplaced]) -> Iterator[str]:
+    """All that a store tells of, with scenes of maps."""
+    for layout in layouts.values():
+        yield from (name for name in layout.names if name)
+        if layout.mosaic is not None:
+            yield from (member.name for member in layout.mosaic.members)
+    yield from (each.name for each in unplaced)
 
 
 def _going(layout: Layout, asked: list[bool], is_asked: Callable[[str], bool]) -> Going | None:

@@ -18,13 +18,13 @@ from typing import Any
 
 from segengine import asked
 from segengine.ahead import each_of
+from segengine.commands._named import read_names
 from segengine.commands._prunable import (
     Frame,
     Going,
     Prunable,
     Wanted,
     prunable,
-    read_names,
     seconds_of_age,
 )
 from segengine.commands._traces import SEALED, clear_traces, groups_of
@@ -79,10 +79,12 @@ class PruneReport:
     scenes: tuple[str, ...]
     """Scenes that go with all there is of them."""
     unknown: tuple[str, ...]
-    """Names that nothing was stored of."""
+    """Names that nothing was stored of, and that were not pruned before."""
     undated: int
     """Frames that are gone, of which no run has noted since when."""
     applied: bool
+    unmatched: bool = False
+    """All names are such: a mistake, and nothing was done for them."""
     unfinished: bool = False
     """An earlier prune was killed, and is finished by this one."""
     notices: tuple[str, ...] = ()
@@ -94,8 +96,13 @@ class PruneReport:
 
     @property
     def exit_code(self) -> int:
-        """Always 0: a name that is not there is told."""
-        return 0
+        """0; 2 where all names are of nothing: who deletes by law must not take that for done."""
+        return 2 if self.unmatched else 0
+
+    @property
+    def misses(self) -> tuple[str, ...]:
+        """A line for each name that nothing is stored of; on stderr, whatever is printed."""
+        return tuple(f"--frames: {name}: nothing is stored of it" for name in self.unknown)
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -117,19 +124,20 @@ class PruneReport:
         frames = "1 frame" if count == 1 else f"{count:,} frames"
         verb = "pruned" if self.applied else "would go"
         found = [f"{self.store}: {frames} of about {self.bytes:,} bytes of masks {verb}"]
+        if self.unmatched:
+            found = [f"{self.store}: holds nothing of these names; nothing is deleted"]
         for frame in self.frames:
             where = frame.scene or "without a place"
             at = "" if frame.frame is None else f" {frame.frame}"
             found.append(f"  {frame.name}: {where}{at}, {frame.bytes:,} bytes")
         found += [f"  scene {scene}, with all that is stored of it" for scene in self.scenes]
-        found += [f"{name}: nothing is stored of it" for name in self.unknown]
         if self.undated:
             found.append(
                 f"of {self.undated:,} frames that are gone no run has noted since when; the next one does"
             )
         if self.unfinished and not self.applied:
             found.append("an earlier prune was not finished; --yes finishes it too")
-        if not self.applied and (self.frames or self.unknown or self.unfinished):
+        if not self.applied and not self.unmatched and (self.frames or self.unfinished):
             found.append("nothing is deleted without --yes")
         return (*found, *self.notices)
 
@@ -163,6 +171,7 @@ def _report(store: Store, found: Prunable, **about: Any) -> PruneReport:
         scenes=own,
         unknown=found.unknown,
         undated=found.undated,
+        unmatched=found.unmatched,
         **about,
     )
 
@@ -171,7 +180,8 @@ def _pruned(store: Store, objects: SealedObjects, wanted: Wanted) -> PruneReport
     found = prunable(objects, wanted)
     before = Tombstones.read(objects)
     unfinished = not before.complete
-    now = replace(before.beside(wanted.names or ()), complete=True)
+    kept_out = {*(wanted.names or ()), *(found.names if wanted.names else ())}
+    now = replace(before.beside(() if found.unmatched else kept_out), complete=True)
     if not (found.scenes or found.unplaced or unfinished or now != before):
         return _report(store, found, applied=True)
     replace(now, complete=False).write(objects)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import segengine
+from segengine.commands._named import resolved
 from segengine.commands.evaluate import evaluate
 from segengine.commands.prune import Wanted, prune
 from segengine.commands.status import status
@@ -197,9 +200,9 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(
     names = bench.root / "names.txt"
     names.write_bytes(b"\xef\xbb\xbfperson-b.png\r\n\nperson-z.png\n")
     assert main(["prune", str(bench.store), "--frames", str(names)]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "person-b.png: 256x256-uint8-3 1" in out
-    assert "person-z.png: nothing is stored of it" in out
+    assert err == "segengine: --frames: person-z.png: nothing is stored of it\n"
     assert "nothing is deleted without --yes" in out
     assert main(["prune", str(bench.store), "--frames", str(names), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -212,6 +215,53 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(
     assert json.loads(capsys.readouterr().out)["applied"] is True
     segengine.run(make(bench, noise, JOBS["shared"]))
     assert "person-z.png" not in (r["name"] for r in bench.open().frames.to_pylist())
+
+
+def test_a_name_goes_as_it_is_printed_and_in_another_normal_form(
+    bench: Any, noise: Any, capsys: Any
+) -> None:
+    """And does not come back; the same command again is done already."""
+    new, accented = "new\nline.png", unicodedata.normalize("NFC", "ünï.png")
+    for i, name in enumerate((new, accented, "raw.png", "kept.png")):
+        bench.put(name, noise(i, (40, 40, 3)))
+    (path,) = bench.root.rglob("raw.png")
+    path.rename(path.with_name(os.fsdecode(b"l\xe4ndlich.png")))
+    bench.run(MEAN)
+    names = bench.root / "names.txt"
+    asked = ["new\\nline.png", unicodedata.normalize("NFD", accented), "l\\xe4ndlich.png"]
+    names.write_text("\n".join(asked))
+    for count in (3, 0):
+        assert main(["prune", str(bench.store), "--frames", str(names), "--yes", "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert (len(json.loads(out)["frames"]), err) == (count, "")
+    bench.run(MEAN)
+    assert masks(bench).keys() == {"kept.png"}
+
+
+def test_names_of_nothing_alone_are_a_mistake(
+    bench: Any, noise: Any, tree: Any, capsys: Any
+) -> None:
+    """However often they are asked for; what could be two names is not guessed."""
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    bench.run(MEAN)
+    before = tree(bench.store)
+    names = bench.root / "names.txt"
+    names.write_text("b.png\nc.png\n")
+    for _ in range(2):
+        assert main(["prune", str(bench.store), "--frames", str(names), "--yes"]) == 2
+        out, err = capsys.readouterr()
+        assert out == f"{bench.store}: holds nothing of these names; nothing is deleted\n"
+        assert [line.rpartition(": ")[0] for line in err.splitlines()] == [
+            "segengine: --frames: b.png",
+            "segengine: --frames: c.png",
+        ]
+    names.write_bytes(b"a.png\n\0")
+    assert main(["prune", str(bench.store), "--frames", str(names), "--yes"]) == 2
+    assert "is no text: byte 6 is 0" in capsys.readouterr().err
+    assert tree(bench.store) == before
+    assert resolved(["e\u0301.png"], ["é.png", "e\u0301.png"]) == {"e\u0301.png": "e\u0301.png"}
+    with pytest.raises(JobError, match="any of 2 names"):
+        resolved(["\u1e69"], ["s\u0323\u0307", "s\u0307\u0323"])
 
 
 @pytest.mark.parametrize(
