@@ -1,16 +1,21 @@
 """`segengine watch`: the same run again and again, each in a process of its own.
 
 A run that fails, or that finds no input yet, is told by itself and is not the end: the next one goes on.
-Ctrl-C or SIGTERM ends the run that is under way as it would end it alone, and then the watch.
+Ctrl-C or SIGTERM ends the run that is under way as it would end it alone, and then the watch. Where the
+watch is killed, its run ends as by SIGTERM (on Linux): the next watch would find the store locked.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 
+from segengine.dispatch.orphans import end_with
 from segengine.errors import JobError
 from segengine_flows.leaving import Interrupted, leave
 from segengine_flows.terminal import say
@@ -44,7 +49,12 @@ def watch(job_file: str, overrides: Sequence[str], options: Sequence[str], every
 
 def _run(command: Sequence[str]) -> None:
     # Not of the terminal's group: a Ctrl-C would reach it twice, and the second one means at once.
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),  # this process has one thread
+    )
     try:
         child.wait()
     except Interrupted as interrupted:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +14,7 @@ from typing import Any
 
 from segengine import engines
 from segengine.dispatch.memory import keep_freed_memory
+from segengine.dispatch.orphans import end_with
 from segengine.dispatch.pool import HELD, is_later
 from segengine.store.values import encode
 from segengine.worker.attempts import tried
@@ -133,15 +132,3 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         end_with(parent.pid)
-
-
-def end_with(parent: int) -> None:
-    """Let the kernel end this process when its parent ends, however that does."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it went just before
-        os._exit(1)

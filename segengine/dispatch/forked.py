@@ -24,8 +24,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn, Self
 
-from segengine.dispatch.child import end_with, prepare_worker
+from segengine.dispatch.child import prepare_worker
 from segengine.dispatch.dask import DaskPool
+from segengine.dispatch.orphans import end_with
 from segengine.dispatch.pool import Outcome, Work, hung, is_later, late, pause, settle
 from segengine.errors import StoppedError
 from segengine.store.values import decode, encode

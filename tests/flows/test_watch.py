@@ -113,6 +113,21 @@ def test_a_signal_ends_the_run_under_way(job: Path, start: Any, bench: Any, nois
     assert watch.said().count("interrupted") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells a child")
+def test_a_watch_that_is_killed_takes_its_run_along() -> None:
+    run = "import time; print('up', flush=True); time.sleep(60)"
+    watch = (
+        f"import sys; from segengine_flows.watch import _run; _run([sys.executable, '-c', {run!r}])"
+    )
+    with subprocess.Popen([sys.executable, "-c", watch], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        begun = time.monotonic()
+        process.kill()
+        assert process.stdout.read() == b""  # nobody has it open any more
+    assert time.monotonic() - begun < 30
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
