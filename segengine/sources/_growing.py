@@ -1,8 +1,9 @@
 """Files that are still being written: they wait for the next run, and are no failure.
 
 A file waits where another process has it open for writing, where its size or time of change moves
-while the run plans, or where it is an MP4 or MOV without its index (`moov`), which cameras write last.
-What nobody has touched for an hour is as it will stay. Local files only: an object store shows a whole
+while the run plans, or where it is an MP4 or MOV without its index (`moov`), which cameras write last;
+so is an empty one. What nobody has touched for an hour is as it will stay; of a file that is dated ahead
+the file system tells when that was. Local files only: an object store shows a whole
 object or none.
 """
 
@@ -58,14 +59,15 @@ def fresh(entries: Iterable[Entry]) -> dict[str, dict[str, Seen]]:
     now, found = time.time(), {}
     for entry in entries:
         files = _look(entry)
-        if any(abs(now - changed / 1e9) < SETTLED for _, changed in files.values()):
-            found[entry.name] = files
+        if any(now - _changed(status, now) < SETTLED for status in files.values()):
+            found[entry.name] = {path: _seen(status) for path, status in files.items()}
     return found
 
 
 def growing(entry: Entry, before: Mapping[str, Seen]) -> str:
     """Why an entry is to wait, given its files as `fresh` saw them; empty: it is whole."""
-    for path, seen in _look(entry).items():
+    for path, status in _look(entry).items():
+        seen = _seen(status)
         with suppress(OSError):  # what cannot be opened is for its reader to tell
             if seen != before.get(path, seen):
                 return "it grows"
@@ -76,7 +78,16 @@ def growing(entry: Entry, before: Mapping[str, Seen]) -> str:
     return ""
 
 
-def _look(entry: Entry) -> dict[str, Seen]:
+def _seen(status: os.stat_result) -> Seen:
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed(status: os.stat_result, now: float) -> float:
+    """When a file changed last; by a clock that is ahead, when its entry did."""
+    return status.st_mtime if status.st_mtime < now + SETTLED else status.st_ctime
+
+
+def _look(entry: Entry) -> dict[str, os.stat_result]:
     found = {}
     for uri in [part.uri for part in entry.parts] or [entry.uri]:
         if uri and (not is_url(uri) or uri.startswith("file://")):
@@ -84,7 +95,7 @@ def _look(entry: Entry) -> dict[str, Seen]:
             with suppress(OSError):
                 status = os.stat(path)
                 if stat.S_ISREG(status.st_mode):
-                    found[path] = (status.st_size, status.st_mtime_ns)
+                    found[path] = status
     return found
 
 
@@ -99,7 +110,7 @@ def _lacks_index(path: str) -> bool:
         if (first and kind not in _FIRST) or kind in (b"moov", b"moof"):
             return False
         first = False
-    return not first
+    return not first or not os.path.getsize(path)
 
 
 def _boxes(path: str) -> Iterator[bytes]:

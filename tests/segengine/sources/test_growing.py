@@ -143,7 +143,7 @@ def test_a_video_that_stays_without_its_index_is_corrupt_after_an_hour(tmp_path:
         ("a.mp4", b"RIFF....AVI LIST"),  # a video of another kind by a wrong name
         ("a.mp4", b"\0\0\0\x08ftyp\0\0\0\x08moof\0\0\0\x08mdat"),  # in fragments
         ("a.mp4", b"\0\0\0\x08ftyp\0\0\0\x01mdat\0\0\0\0\0\0\0\x10\0\0\0\x08moov"),  # 64 bits
-        ("a.mp4", b""),
+        ("a.png", b""),  # no camera writes so: what is empty is corrupt
     ],
 )
 def test_what_needs_no_index_or_has_it_does_not_wait(
@@ -155,12 +155,28 @@ def test_what_needs_no_index_or_has_it_does_not_wait(
     assert growing(entry, fresh([entry])[name]) == ""
 
 
-@pytest.mark.parametrize("data", [b"\0\0\0\x08ftyp", b"\0\0\0\x08ftyp\0\0\0\0mdat1234567812345678"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0\0\x08ftyp", b"\0\0\0\x08ftyp\0\0\0\0mdat1234567812345678"]
+)
 def test_what_lacks_its_index_waits(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.MP4"
     path.write_bytes(data)
     entry = Entry("a.MP4", str(path), "")
     assert "moov" in growing(entry, fresh([entry])["a.MP4"])
+
+
+def test_what_is_dated_ahead_counts_by_when_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"\0\0\0\x08ftyp")
+    ahead = time.time() + 70 * 365 * 86400
+    os.utime(path, (ahead, ahead))
+    entry = Entry("a.mp4", str(path), "")
+    assert "moov" in growing(entry, fresh([entry])["a.mp4"])
+    now = time.time()
+    monkeypatch.setattr("segengine.sources._growing.time.time", lambda: now + SETTLED + 10)
+    assert fresh([entry]) == {}
 
 
 def test_what_moves_while_the_run_plans_waits(tmp_path: Path) -> None:
