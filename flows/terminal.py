@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from segengine import stderr
-from segengine.stderr import printable
+from segengine.urls import printable
 from segengine_tasks.pace import Pace
 from segengine_tasks.words import count
 

@@ -12,8 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from segengine.urls import public
-
 _STDERR = 2
 LEVELS = ("debug", "info", "warning", "error")
 """Of messages, the least first."""
@@ -34,19 +32,6 @@ class _State:
         self.owed = ""
         self.shape: Callable[[str, str], str] = plain
         """What a message of a level looks like."""
-
-
-def printable(text: str) -> str:
-    r"""`text` on one line, without credentials that a URL may carry, and with everything that could
-    steer a terminal written as an escape.
-
-    >>> print(printable("a\x1b[31m\nb \u202e.jpg"))
-    a\x1b[31m\nb \u202e.jpg
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in public(text)
-    )
 
 
 def plain(text: str, level: str) -> str:

@@ -108,3 +108,16 @@ def _shown(match: re.Match[str]) -> str:
 def _closing(text: str) -> str:
     """The brackets, quotes and stops that a text goes on with after a URL."""
     return text[len(text.rstrip(_CLOSING)) :]
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, without credentials that a URL may carry, and with everything that could
+    steer a terminal written as an escape.
+
+    >>> print(printable("a\x1b[31m\nb \u202e.jpg"))
+    a\x1b[31m\nb \u202e.jpg
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in public(text)
+    )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from segengine.errors import JobError
 from segengine.stages.metrics_json import text
-from segengine.stderr import printable
+from segengine.urls import printable
 
 LARGEST = 1 << 28
 """Bytes of a file of names."""

@@ -11,9 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from segengine.terms.quantities import seconds_of
 
-_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?")
-_DURATION = re.compile(r"\d+(?:\.\d+)? *[smhd]")
+_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?")
+_DURATION = re.compile(r"[0-9]+(\.[0-9]+)? *[smhd]")
 _QUOTED = 'a time of day in quotes, as "06:00"'
+
+
+def _shown(pattern: re.Pattern[str]) -> dict[str, Any]:
+    """What an editor may know of a text's form."""
+    return {"pattern": f"^{pattern.pattern}$"}
 
 
 class BudgetSpec(BaseModel):
@@ -21,12 +26,18 @@ class BudgetSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     until: str | None = Field(
-        None, description='The next such time of day, as "06:00"; or `duration`, one of the two'
+        None,
+        json_schema_extra=_shown(_TIME),
+        description='The next such time of day, as "06:00"; or `duration`, one of the two',
     )
     zone: str | None = Field(
         None, description="Of `until`, as Europe/Berlin; omitted = the machine's own"
     )
-    duration: str | None = Field(None, description="From the beginning of the run, as 90m or 4h")
+    duration: str | None = Field(
+        None,
+        json_schema_extra=_shown(_DURATION),
+        description="From the beginning of the run, as 90m or 4h",
+    )
     order: Literal["newest", "path", "smallest"] = Field(
         "newest",
         description="Which shards are first: newest by the input's time (the item's datetime, the file's "

@@ -250,6 +250,8 @@ def test_the_schema_takes_what_a_run_takes_and_refuses_what_it_refuses(
         (("segmenter", "clusters"), "many"),
         (("store", "chunk"), 0),
         (("source", "paths"), []),
+        (("budget",), {"duration": "-4h"}),
+        (("budget",), {"until": "25:00"}),
     ):
         wrong = json.loads(json.dumps(jobs["photos.yaml"]))
         block = wrong[path[0]] if len(path) > 1 else wrong
