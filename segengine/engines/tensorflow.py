@@ -24,6 +24,7 @@ from segengine.engines import (
     Shape,
     _endings,
     _lite,
+    _mediapipe,
     as_float,
     instruction_set,
     reason,
@@ -184,7 +185,7 @@ class LiteEngine:
     """
 
     def __init__(self, path: Path) -> None:
-        self._data = path.read_bytes()
+        self._data = _mediapipe.in_own_operations(path.read_bytes())
         tflite.check(self._data)
         tf = library()
         try:

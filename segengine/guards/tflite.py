@@ -52,10 +52,13 @@ _FUSED = {
 """Where the options of an operation name the activation that is fused into it."""
 
 
-def check(data: bytes) -> None:
-    """Raise ValueError where a TFLite file is damaged, or has an operation that is not allowed."""
+def check(data: bytes, replaced: frozenset[str] = frozenset()) -> None:
+    """Raise ValueError where a TFLite file is damaged, or has an operation that is not allowed.
+
+    `replaced`: custom operations of a file that does not run as it is; what is made of it is checked anew.
+    """
     try:
-        _check(_Buffer(data))
+        _check(_Buffer(data), replaced)
     except (struct.error, IndexError) as error:
         raise ValueError("not a TFLite model that loads: it is damaged or cut off") from error
 
@@ -77,17 +80,19 @@ def operators(data: bytes) -> tuple[list[tuple[str, list[int], list[int], int]],
     return found, list(graph.integers(2))
 
 
-def _check(buffer: _Buffer) -> None:
+def _check(buffer: _Buffer, replaced: frozenset[str]) -> None:
     if buffer.data[4:8] != IDENTIFIER:
         raise ValueError("not a TFLite model that loads: it does not begin as one")
     model = buffer.table(buffer.offset(0))
-    codes = 0
+    codes, known = 0, set()
     for place, code in enumerate(model.tables(1)):
         number = max(code.number(0, "b"), code.number(3, "i"))
         custom = code.text(1)
-        if number == _CUSTOM or custom:
+        if number == _CUSTOM and custom in replaced:
+            known.add(place)
+        elif number == _CUSTOM or custom:
             raise ValueError(f"custom op {shown(custom or f'number {place}')} is not allowed")
-        if number not in _OPERATIONS:
+        elif number not in _OPERATIONS:
             raise ValueError(f"op number {number} is not allowed")
         codes += 1
     buffers = list(model.tables(4))
@@ -100,11 +105,11 @@ def _check(buffer: _Buffer) -> None:
     if not graphs:
         raise ValueError("not a TFLite model that loads: it has no graph")
     for graph in graphs:
-        _check_graph(graph, codes, len(buffers))
+        _check_graph(graph, codes, len(buffers), known)
 
 
-def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
-    """Raise IndexError where a graph counts beyond what there is."""
+def _check_graph(graph: _Table, codes: int, buffers: int, known: set[int]) -> None:
+    """Raise IndexError where a graph counts beyond what there is; `known`: codes that may have options."""
     tensors = list(graph.tables(0))
     for tensor in tensors:
         if not 0 <= tensor.number(2, "I") < max(buffers, 1):
@@ -113,9 +118,10 @@ def _check_graph(graph: _Table, codes: int, buffers: int) -> None:
             raise ValueError(f"tensor {shown(tensor.text(3))} holds texts, which is not allowed")
         list(tensor.integers(0))
     for operator in graph.tables(3):
-        if not 0 <= operator.number(0, "I") < codes:
+        code = operator.number(0, "I")
+        if not 0 <= code < codes:
             raise IndexError
-        if operator.vector(5, 1)[1]:
+        if operator.vector(5, 1)[1] and code not in known:
             raise ValueError("an op has custom options, which are not allowed")
         for field in (1, 2, 8):
             if any(not -1 <= n < len(tensors) for n in operator.integers(field)):
