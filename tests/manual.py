@@ -114,6 +114,8 @@ def _default(field: FieldInfo) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "-"
+    if callable(value):
+        return "-"
     return f"`{json.dumps(value if not isinstance(value, tuple) else list(value)).strip(chr(34))}`"
 
 

@@ -294,7 +294,8 @@ class _Gate:
         begun, pace = self._end(outcome)
         self.spent += 1
         self.budget.ended = True
-        if self.stage == "segment" and getattr(outcome.work.task, "draft", False):
+        task = outcome.work.task
+        if isinstance(task, ShardTask) and task.draft:
             self.budget.owed = max(0.0, self.budget.owed - begun.pixels)
         if was_at_work:
             least = self.budget.least
