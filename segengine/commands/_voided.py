@@ -85,8 +85,8 @@ class Voiding:
 
     def _records(self) -> SceneRecords:
         log, scene = RecordLog(self.objects), self.layout.scene
-        singles, table = log.singles(scene), log.table(scene)
-        return SceneRecords(singles, table, table is not None)
+        singles, pack = log.singles(scene), log.pack(scene)
+        return SceneRecords(singles, pack, pack is not None)
 
     def _touches(self, record: Record) -> bool:
         return any(f in self.frames for f in range(record.box[0], record.box[3]))

@@ -239,8 +239,8 @@ def _lay_out(objects: SealedObjects, going: Going) -> None:
 def _drop_members(objects: SealedObjects, going: Going, store: Store) -> None:
     """Scenes of a map: where one lay, the map is void until the next run makes it of the others."""
     scene, log = going.layout.scene, RecordLog(objects)
-    singles, table = log.singles(scene), log.table(scene)
-    records = SceneRecords(singles, table, table is not None)
+    singles, pack = log.singles(scene), log.pack(scene)
+    records = SceneRecords(singles, pack, pack is not None)
     touched = _touched(going, records, store)
     drop_levels(objects, records, touched)
     drop_shards(objects, records, touched)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, TypeVar
@@ -65,6 +65,8 @@ _DEFAULTS: dict[str, Any] = {
 """Columns that a small pack leaves out where they hold nothing else."""
 TOGETHER = 512
 """Records read at once: of more the garbage collector would look through each again and again."""
+GROUP = 1 << 16
+"""Rows of a group of a large pack, which is what is in memory of it at a time."""
 SMALL = 64
 """Records up to which a pack is written for size: most of a file of one row would be about columns."""
 
@@ -90,40 +92,107 @@ def _as_text(value: tuple[Any, ...]) -> str:
     return json.dumps(value, separators=(",", ":")) if value else _EMPTY_TEXT
 
 
-def pack_records(records: Iterable[Record], packed: pa.Table | None = None) -> bytes:
+class Pack:
+    """Packed records, of which as many rows are in memory at a time as lie in one group of the file."""
+
+    def __init__(
+        self, counts: Sequence[int], group: Callable[[int, Sequence[str]], pa.Table]
+    ) -> None:
+        """`counts`: rows of each group; `group`: some columns of one."""
+        self.counts, self._group = counts, group
+
+    @classmethod
+    def of(cls, data: bytes) -> Pack | None:
+        """From the bytes of its file; None: they are no table of records."""
+        try:
+            file = pq.ParquetFile(pa.BufferReader(data))
+            groups = range(file.metadata.num_row_groups)
+            counts = [file.metadata.row_group(i).num_rows for i in groups]
+            there = frozenset(file.schema_arrow.names)
+
+            def group(number: int, names: Sequence[str]) -> pa.Table:
+                stored = [name for name in names if name in there]
+                return completed(file.read_row_group(number, stored, use_threads=False), names)
+
+            tables = (group(number, SCHEMA.names) for number in groups)
+            if len(counts) == 1:
+                (table,) = tables
+                return cls(counts, lambda _, names: table.select(names))
+            deque(tables, maxlen=0)  # what is damaged is so from the start
+        except (ValueError, OSError, NotImplementedError):  # pyarrow's
+            return None
+        return cls(counts, group)
+
+    def tables(self, names: Sequence[str] = tuple(SCHEMA.names)) -> Iterator[pa.Table]:
+        """Group by group; `names`: of columns."""
+        return (self._group(number, names) for number in range(len(self.counts)))
+
+    def taken(self, rows: NDArray[np.int64]) -> Iterator[pa.Table]:
+        """Some rows, ascending, a table a group."""
+        stops = np.cumsum(self.counts)
+        for number, (stop, count) in enumerate(zip(stops.tolist(), self.counts, strict=True)):
+            own = rows[np.searchsorted(rows, stop - count) : np.searchsorted(rows, stop)]
+            if len(own):
+                yield taken(self._group(number, SCHEMA.names), own - (stop - count))
+
+
+def pack_records(records: Iterable[Record], packed: Pack | None = None) -> bytes:
     """Packed records as the parquet file that is stored.
 
     packed: those that are packed already; of them hold only those that `records` do not replace.
     """
     records = list(records)
     final = [record for record in records if not isinstance(record, VoidRecord)]
-    kept = []
-    if packed is not None:
-        kept.append(taken(packed, _rows_but(packed, {(r.kind, r.shard) for r in records})))
-    if len(final) + sum(table.num_rows for table in kept) > SMALL:
-        return _large([*kept, to_table(final)])
-    return _small(_columns([*final, *(r for table in kept for r in from_table(table, Record))]))
+    old, keys = _kept(packed, {(r.kind, r.shard) for r in records})
+    if len(final) + len(old) > SMALL:
+        return _large(packed, old, keys, to_table(final))
+    tables = () if packed is None else packed.taken(old)
+    return _small(_columns([*final, *(r for table in tables for r in from_table(table, Record))]))
 
 
-def _rows_but(packed: pa.Table, known: Collection[tuple[str, Place]]) -> NDArray[np.int64]:
-    """Where other records than the known ones lie."""
-    kinds = packed.column("kind").to_pylist()
-    places = zip(*(_plain(packed.column(axis).combine_chunks()) for axis in "fyx"), strict=True)
-    keys = zip(kinds, places, strict=True)
-    return np.array([row for row, key in enumerate(keys) if key not in known], np.int64)
+_Keys = tuple[list[str], NDArray[np.int64]]
+"""Kinds of some rows, and (3, row) their places."""
 
 
-def _large(tables: Sequence[pa.Table]) -> bytes:
-    """Those of tables, in (kind, shard) order."""
-    table = pa.concat_tables(map(_alike, tables)).unify_dictionaries().combine_chunks()
-    kinds = table.column("kind").combine_chunks()
-    ranks = np.argsort(np.argsort(np.array(kinds.dictionary.to_pylist())))
-    axes = [numbers_of(table.column(axis).combine_chunks()) for axis in "xyf"]
-    order = np.lexsort([*axes, ranks[numbers_of(kinds.indices)]])
-    if (order[1:] < order[:-1]).any():
-        table = taken(table, order)
+def _kept(
+    packed: Pack | None, known: Collection[tuple[str, Place]]
+) -> tuple[NDArray[np.int64], _Keys]:
+    """Which packed rows are of other records than the known ones, and their keys."""
+    rows, kinds, places, first = [], [], [np.zeros((3, 0), np.int64)], 0
+    for table in () if packed is None else packed.tables(("kind", *"fyx")):
+        own, at = _keys(table)
+        shards = zip(*at.tolist(), strict=True)
+        here = [i for i, key in enumerate(zip(own, shards, strict=True)) if key not in known]
+        rows.append(first + np.array(here, np.int64))
+        kinds += [own[i] for i in here]
+        places.append(at[:, here])
+        first += table.num_rows
+    return np.concatenate([np.zeros(0, np.int64), *rows]), (kinds, np.concatenate(places, axis=1))
+
+
+def _keys(table: pa.Table) -> _Keys:
+    axes = [numbers_of(table.column(axis).combine_chunks()).astype(np.int64) for axis in "fyx"]
+    return table.column("kind").to_pylist(), np.array(axes, np.int64)
+
+
+def _large(packed: Pack | None, old: NDArray[np.int64], keys: _Keys, new: pa.Table) -> bytes:
+    """Packed rows and new ones in (kind, shard) order, a group at a time."""
+    kinds, places = _keys(new)
+    names = [*keys[0], *kinds]
+    ranks = {name: i for i, name in enumerate(sorted({*names}))}
+    rank = np.fromiter((ranks[name] for name in names), np.int64, len(names))
+    order = np.lexsort([*np.concatenate([keys[1], places], axis=1)[::-1], rank])
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        for start in range(0, len(order), GROUP):
+            own = order[start : start + GROUP]
+            before = np.sort(own[own < len(old)])
+            after = np.sort(own[own >= len(old)])
+            parts = [] if packed is None else [*packed.taken(old[before])]
+            parts = [_alike(part) for part in (*parts, taken(new, after - len(old)))]
+            table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+            place = np.argsort(np.argsort(own))  # of each among those that are there, ascending
+            writer.write_table(table if (np.diff(place) > 0).all() else taken(table, place))
     return sink.getvalue()
 
 
@@ -177,8 +246,14 @@ def completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return table.select(names)
 
 
+def from_pack(pack: Pack, only: type[R]) -> Iterator[R]:
+    """Packed records that are of a type, one at a time."""
+    for table in pack.tables():
+        yield from from_table(table, only)
+
+
 def from_table(table: pa.Table, only: type[R]) -> Iterator[R]:
-    """Records of a packed table that are of a type, one at a time."""
+    """Those of a table."""
     for batch in table.to_batches(max_chunksize=TOGETHER):
         rows, start = _Rows(batch), 0
         for name, run in groupby(rows.column("kind")):

@@ -36,6 +36,8 @@ from segengine.types import Place
 if TYPE_CHECKING:  # a worker writes single records, and never loads pyarrow for it
     import pyarrow as pa
 
+    from segengine.store.packs import Pack
+
 R = TypeVar("R", bound=Record)
 ASKED_TOGETHER = 1 << 14
 """Shards of scenes whose records are asked for, and held, at a time; of one scene there may be more."""
@@ -46,7 +48,7 @@ class SceneRecords:
     """A scene's records as they were when they were read."""
 
     singles: Mapping[tuple[str, Place], Record]
-    table: pa.Table | None
+    pack: Pack | None
     packed: bool
     """Whether there is a pack, be it damaged."""
 
@@ -55,10 +57,10 @@ class SceneRecords:
         for record in self.singles.values():
             if isinstance(record, only) and not isinstance(record, VoidRecord):
                 yield record
-        if self.table is not None:
-            from segengine.store.packs import from_table
+        if self.pack is not None:
+            from segengine.store.packs import from_pack
 
-            for record in from_table(self.table, only):
+            for record in from_pack(self.pack, only):
                 if (record.kind, record.shard) not in self.singles:
                     yield record
 
@@ -105,6 +107,15 @@ class RecordLog:
 
         return read_pack(data, columns)
 
+    def pack(self, scene: str) -> Pack | None:
+        """The same, group by group."""
+        data = self.objects.get(pack_key(scene))
+        if data is None:
+            return None
+        from segengine.store.packs import Pack
+
+        return Pack.of(data)
+
     def singles(self, scene: str) -> dict[tuple[str, Place], Record]:
         """The single records of a scene.
 
@@ -145,8 +156,8 @@ class RecordLog:
     def read(self, scene: str, only: type[Record] = Record) -> Iterator[Record]:
         """Records of a scene, all or of one type: as `SceneRecords.of`."""
         singles = self.singles(scene)  # first: a run that ends meanwhile moves them to the pack
-        table = self.table(scene)
-        yield from SceneRecords(singles, table, table is not None).of(only)
+        pack = self.pack(scene)
+        yield from SceneRecords(singles, pack, pack is not None).of(only)
 
     def together(self, shards: Mapping[str, int]) -> Iterator[dict[str, SceneRecords]]:
         """The records of scenes, in their order, several scenes at a time; `shards`: of each scene.
@@ -159,7 +170,7 @@ class RecordLog:
         def read(scene: str) -> SceneRecords:
             return SceneRecords(
                 self.singles(scene) if scene in singles else {},
-                self.table(scene) if scene in packed else None,
+                self.pack(scene) if scene in packed else None,
                 scene in packed,
             )
 
@@ -175,7 +186,7 @@ class RecordLog:
 
         singles = self.singles(scene).values()
         final = (record for record in singles if not isinstance(record, DraftRecord))
-        self.objects.put(pack_key(scene), pack_records(final, self.table(scene)))
+        self.objects.put(pack_key(scene), pack_records(final, self.pack(scene)))
 
     def move_to_pack(self, scene: str, records: Collection[Record]) -> None:
         """Put some single records of a scene, which nobody writes any more, into its parquet file.
@@ -189,7 +200,7 @@ class RecordLog:
         """Put records of a scene that have no singles into its parquet file."""
         from segengine.store.packs import pack_records
 
-        self.objects.put(pack_key(scene), pack_records(records, self.table(scene)))
+        self.objects.put(pack_key(scene), pack_records(records, self.pack(scene)))
 
     def has_drafts(self, scene: str) -> bool:
         """Whether shards of a scene are drafted, for a later run to decide."""

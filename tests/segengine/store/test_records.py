@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segengine.store import packs
 from segengine.store.blobs import LocalObjects
 from segengine.store.keys import pack_key, single_key
 from segengine.store.kinds import (
@@ -31,7 +32,15 @@ from segengine.store.kinds import (
     VolumeMeasures,
     given_up,
 )
-from segengine.store.packs import SMALL, TOGETHER, from_table, pack_records, to_table
+from segengine.store.packs import (
+    SMALL,
+    TOGETHER,
+    Pack,
+    from_pack,
+    from_table,
+    pack_records,
+    to_table,
+)
 from segengine.store.records import RecordLog
 from segengine.store.singles import COLUMNS, from_json, stored, to_json
 
@@ -227,9 +236,11 @@ def test_a_pack_reads_as_what_was_packed(values: list[Record]) -> None:
 
 @pytest.mark.parametrize("more", [0, 1, SMALL, 3 * SMALL])
 @pytest.mark.parametrize("count", [2, SMALL, 2 * SMALL])
+@pytest.mark.parametrize("group", [packs.GROUP, 50])
 def test_what_is_added_to_a_pack_reads_as_what_was_packed_at_once(
-    log: RecordLog, count: int, more: int
+    log: RecordLog, count: int, more: int, group: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packs, "GROUP", group)
     old = [record((i, 0, 0), reason="old") for i in range(count)]
     # Every other one stands in the place of an old one; between them are some of another kind.
     new = [record((2 * i, 0, 0), reason="new") for i in range(more)]
@@ -245,6 +256,41 @@ def test_what_is_added_to_a_pack_reads_as_what_was_packed_at_once(
     wanted = {(r.kind, r.shard): r for r in (*old, *new)}
     wanted.pop(("mask", (count - 1, 0, 0)))
     assert list(log.read("s")) == [wanted[key] for key in sorted(wanted)]
+    found = Pack.of(log.objects.get(pack_key("s")) or b"")
+    assert found is not None
+    assert len(found.counts) == (1 if len(wanted) <= SMALL else -(-len(wanted) // group))
+
+
+@given(st.data())
+def test_groups_of_a_pack_hold_what_one_would(data: st.DataObject) -> None:
+    places = st.lists(st.tuples(*[st.integers(0, 6)] * 3), unique=True, max_size=120)
+    runs = data.draw(st.lists(places, min_size=1, max_size=4))
+    wanted: dict[Any, Record] = {}
+    packed: bytes | None = None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packs, "GROUP", data.draw(st.integers(1, 40)))
+        patched.setattr(packs, "SMALL", 3)
+        for number, run in enumerate(runs):
+            new = [record(place, reason=str(number)) for place in run]
+            gone = [VoidRecord(of="mask", scene="s", shard=run[0])] if number and run else []
+            wanted |= {r.shard: r for r in new}
+            packed = pack_records(new, Pack.of(packed) if packed else None)
+            if gone:
+                packed = pack_records(gone, Pack.of(packed))
+                del wanted[run[0]]
+        again = Pack.of(packed or b"")
+        assert again is not None
+        assert list(from_pack(again, Record)) == [wanted[key] for key in sorted(wanted)]
+
+
+def test_a_pack_whose_second_group_is_damaged_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "GROUP", 100)
+    data = pack_records([record((i, 0, 0), reason=f"{i**7}") for i in range(200)])
+    whole = Pack.of(data)
+    assert whole is not None
+    assert [*whole.counts] == [100, 100]
+    middle = len(data) * 3 // 5
+    assert Pack.of(data[:middle] + bytes(400) + data[middle + 400 :]) is None
 
 
 def test_a_pack_without_columns_of_today_is_added_to(log: RecordLog) -> None:
