@@ -22,6 +22,7 @@ from tests.benchmarks.table import Row, show
 
 RECORDS = 1_000_000
 SCENES = 100
+_ABOUT = json.dumps({"host": "a", "processor": "b"})
 
 _LIST = """
 import resource, sys, time
@@ -34,11 +35,31 @@ print(count, time.perf_counter() - started, resource.getrusage(resource.RUSAGE_S
 """
 
 
+_PACK = """
+import resource, sys
+from segengine.store.packs import Pack, pack_records
+from segengine.stages.segment import PACKED_TOGETHER
+from tests.benchmarks.records import record
+data, done, count = None, 0, int(sys.argv[1])
+while done < count:
+    many = min(count - done, max(PACKED_TOGETHER, done // 4), 2 * PACKED_TOGETHER)
+    new = [record("scene", done + i) for i in range(many)]
+    data = pack_records(new, Pack.of(data) if data else None)
+    done += many
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
 def rows() -> Iterator[Row]:
     """Seconds, shards computed, gigabytes."""
     with tempfile.TemporaryDirectory(prefix="segengine-bench-") as name:
         yield from _rerun(Path(name))
         yield from _listing(Path(name) / "listed")
+    command = [sys.executable, "-c", _PACK, str(RECORDS)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak = float(found.stdout)
+    what = f"packing {RECORDS:,} records of one scene, as a run does: memory"
+    yield Row(what, peak, 1.5, "GB", peak / 1.5, "<= 1")
 
 
 def _rerun(folder: Path) -> list[Row]:
@@ -77,29 +98,30 @@ def _rerun(folder: Path) -> list[Row]:
     ]
 
 
+def record(scene: str, i: int) -> MaskRecord:
+    """One like those of a run."""
+    return MaskRecord(
+        scene=scene,
+        shard=(0, i // 100, i % 100),
+        box=(0, i, 0, 1, i + 2048, 2048),
+        inputs=f"{i:016x}",
+        job="0123456789abcdef",
+        objects=(StoredObject("mask/0", f"{i:032x}", 54321),),
+        areas=((1000 + i, 2000, 0),),
+        seconds=0.25,
+        finished=1.7e9 + i,
+        pixels=3000,
+        provenance=_ABOUT,
+    )
+
+
 def _listing(store: Path) -> list[Row]:
     log = RecordLog(open_objects(str(store)))
     each = RECORDS // SCENES
-    about = json.dumps({"host": "a", "processor": "b"})
     for scene in range(SCENES):
         log.objects.put(
             pack_key(f"scene{scene}"),
-            pack_records(
-                MaskRecord(
-                    scene=f"scene{scene}",
-                    shard=(0, i // 100, i % 100),
-                    box=(0, i, 0, 1, i + 2048, 2048),
-                    inputs=f"{i:016x}",
-                    job="0123456789abcdef",
-                    objects=(StoredObject("mask/0", f"{i:032x}", 54321),),
-                    areas=((1000 + i, 2000, 0),),
-                    seconds=0.25,
-                    finished=1.7e9 + i,
-                    pixels=3000,
-                    provenance=about,
-                )
-                for i in range(each)
-            ),
+            pack_records(record(f"scene{scene}", i) for i in range(each)),
         )
     found = subprocess.run(
         [sys.executable, "-c", _LIST, str(store)], capture_output=True, text=True, check=True
