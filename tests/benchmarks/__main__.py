@@ -33,6 +33,7 @@ NAMES = (
     "engine",
     "kmeans",
     "kernels",
+    "background",
     "meanshift",
     "superpixels",
     "stitching",
