@@ -62,6 +62,7 @@ from segengine.store.keys import (
     ROOT,
     ROWS,
     RUNS,
+    TABLES,
     TMP,
     UNSEEN,
     WORK,
@@ -497,6 +498,7 @@ class Run:
             and not self._broken
             and self.objects.published == publish.published_mark(self.plan)
             and all(self.objects.get(key) is not None for key in (METRICS, REPORT))
+            and not self.objects.missing_in(TABLES)
         )
 
     def _stored_metrics(self) -> dict[str, Any]:

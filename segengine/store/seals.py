@@ -262,6 +262,17 @@ class SealedObjects:
         """Keys of what is sealed in folders of the second rank, as `scenes/a`, and of objects there."""
         return [key for key in self.book.seals if "/".join(key.split("/", 2)[:2]) in folders]
 
+    def missing_in(self, folder: str) -> list[str]:
+        """Keys of what is sealed right in a folder, is not there and has no copy; one listing tells."""
+        start = f"{folder}/"
+        there = {start + name for name in self.children(folder)[1]}
+        sealed = (k for k in self.book.seals if k.startswith(start) and "/" not in k[len(start) :])
+        gone = [key for key in sealed if key not in there]
+        with self._guard:
+            for key in gone:
+                self.damaged.setdefault(key, self._what(key, None))
+        return gone
+
     def is_unsealed(self, key: str) -> bool:
         """Whether nothing vouches for an object that is to be sealed, and nothing is going to."""
         return is_sealed(key) and key not in self.book.seals and key not in self._pending

@@ -261,6 +261,22 @@ def test_what_is_lost_with_all_that_vouches_for_it_is_made_again(site: Site) -> 
             assert verify(str(site.store), sample=0).objects == sound  # all is sealed again
 
 
+def test_a_run_makes_what_is_missing_of_its_tables_again(site: Site) -> None:
+    """Though nothing else has changed: and says so."""
+    clean = meaning(site.clean)
+    site.restore()
+    tables = [key for key in site.objects() if key.startswith("tables/")]
+    for key in tables:
+        site.damage(key, "deleted")
+    summary = site.run()
+    assert summary.computed == 0
+    (line,) = (line for line in summary.messages if "made again" in line)
+    assert tables[0] in line
+    assert meaning(site.store) == clean
+    assert site.named() == {}
+    assert not any("made again" in line for line in site.run().messages)
+
+
 def test_masks_without_records_are_named(site: Site) -> None:
     site.restore()
     site.damage("records", "deleted")

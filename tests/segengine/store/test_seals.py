@@ -550,3 +550,22 @@ def test_seals_are_not_written_scene_by_scene(
                     pass
         found.append(len(saves))
     assert found[1] == found[0]
+
+
+def test_one_listing_tells_what_is_missing(base: LocalObjects, monkeypatch: Any) -> None:
+    table, runs = "tables/frames.parquet", "tables/runs.parquet"
+    objects = SealedObjects(base, heals=True)
+    for key in (table, runs, "tables/shards.parquet", "metrics.json"):
+        objects.put(key, key.encode())
+    objects.commit("all")
+    assert objects.missing_in("tables") == []
+    for key in (table, runs, "metrics.json"):
+        base.delete(key)
+    fresh = SealedObjects(base, heals=True)
+    assert fresh.published == "all"
+    asked: list[str] = []
+    there = base.children
+    monkeypatch.setattr(LocalObjects, "children", lambda _, at: asked.append(at) or there(at))
+    assert fresh.missing_in("tables") == [table]  # the runs have their copy
+    assert asked == ["tables"]
+    assert fresh.damaged == {table: "it is missing"}
