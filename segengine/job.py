@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -480,6 +481,13 @@ class SolidsSpec(Model):
         "a corner too",
     )
 
+    @field_validator("connectivity", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # Python's true is 1
+            raise ValueError("must be 1, 2 or 3")
+        return value
+
 
 class Sources:
     """The JSON schema of a `source` block: one of the kinds, each with its own options.
@@ -539,6 +547,26 @@ class EvaluateSpec(Model):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | dict) else value
+
+    @field_validator("metrics", "losses")
+    @classmethod
+    def _numbers_are_some(cls, value: Any) -> Any:
+        # JSON has no others: they would be told as None.
+        for item in value:
+            _require_finite("", item)
+        return value
+
+
+def _require_finite(option: str, value: Any) -> None:
+    """Raise ValueError where a value, or one inside it, is a number and not a finite one."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{option}: must be a finite number, not {value}")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _require_finite(str(name), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_finite(option, inner)
 
 
 class WorkersSpec(Model):

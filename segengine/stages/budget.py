@@ -261,13 +261,13 @@ class _Gate:
         if self.spent:
             why = "what was tried had not ended when what comes after it had to begin, and is left to do"
         elif (needed := self._needed(pixels)) < math.inf:
-            why = f"the next shard takes about {needed:,.0f} s"
+            why = f"the next shard takes about {_told(needed)} s"
         else:
             why = "no time was left to try how long a shard takes"
         budget.unused = (
-            f"{why}; {left:,.0f} of {self.hours.length:,.0f} s were left, with {kept:,.0f} kept for "
-            "figures, tables and report; more hours help, or a new store of smaller shards (store.shard, "
-            "store.frames)"
+            f"{why}; {_told(left)} of {_told(self.hours.length)} s were left, with {_told(kept)} kept "
+            "for figures, tables and report; more hours help, or a new store of smaller shards "
+            "(store.shard, store.frames)"
         )
 
     def _end(self, outcome: Outcome) -> tuple[_Begun, float]:
@@ -300,6 +300,15 @@ class _Gate:
         if was_at_work:
             least = self.budget.least
             least[self.stage] = max(pace, least.get(self.stage, 0.0))
+
+
+def _told(seconds: float) -> str:
+    """Seconds for a person: whole ones, but of few.
+
+    >>> _told(3600.0), _told(0.5), _told(0.0)
+    ('3,600', '0.5', '0')
+    """
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{round(seconds, 2):.2g}"
 
 
 def _slowest(paces: Sequence[float] | deque[float]) -> float:

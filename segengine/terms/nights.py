@@ -105,16 +105,28 @@ class AlertSpec(BaseModel):
     shift: float | None = Field(
         None,
         gt=0,
+        strict=True,
         allow_inf_nan=False,
         description="By which share it may differ from its median over the 7 runs before, as 0.2",
     )
-    below: float | None = Field(None, allow_inf_nan=False, description="The least it may be")
-    above: float | None = Field(None, allow_inf_nan=False, description="The most it may be")
+    below: float | None = Field(
+        None, strict=True, allow_inf_nan=False, description="The least it may be"
+    )
+    above: float | None = Field(
+        None, strict=True, allow_inf_nan=False, description="The most it may be"
+    )
     change: Literal[True] | None = Field(
         None,
         description="true: told where its level changed in one of the last 3 runs, by its noise in up to "
         "60; takes segengine[alerts]",
     )
+
+    @field_validator("change", mode="before")
+    @classmethod
+    def _change_is_true(cls, value: Any) -> Any:
+        if value is not None and value is not True:  # 1 equals it
+            raise ValueError("must be true, or left out")
+        return value
 
     @model_validator(mode="after")
     def _one_rule(self) -> AlertSpec:

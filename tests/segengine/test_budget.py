@@ -326,9 +326,9 @@ def test_why_nothing_began(sky: Any, bench: Any, noise: Any) -> None:
     job = bench.job(MEAN, budget={"duration": "1h"}, faults={"fsync": False})
     assert night(above, job).computed == 3
 
-    def slowly_planned(minutes: float) -> Any:
+    def slowly_planned(minutes: float, duration: str = "1h") -> Any:
         with Run(
-            parse_job({**job, "budget": {"duration": "1h"}}), client=above, clock=above.clock
+            parse_job({**job, "budget": {"duration": duration}}), client=above, clock=above.clock
         ) as run:
             for name in Run.STAGES:
                 for _ in run.stage(name):
@@ -346,3 +346,5 @@ def test_why_nothing_began(sky: Any, bench: Any, noise: Any) -> None:
     assert paces[1] == pytest.approx(paces[0] / 2)
     (remark,) = slowly_planned(60).remarks
     assert "0 of 3,600 s were left" in remark
+    (remark,) = slowly_planned(0.01, "0.5s").remarks
+    assert "0 of 0.5 s were left" in remark

@@ -167,6 +167,10 @@ def fired(spec: list[AlertSpec], before: Any, now: int) -> bool:
         ({"figure": "", "below": 1}, "alerts.0.figure"),
         ({"figure": "a", "below": 1, "mail": "x"}, "unknown key"),
         ({"figure": "a", "above": float("nan")}, "alerts.0.above"),
+        ({"figure": "a", "change": 1}, r"alerts\.0\.change: must be true, or left out, got 1"),
+        ({"figure": "a", "below": "1"}, r"alerts\.0\.below: "),
+        ({"figure": "a", "above": True}, r"alerts\.0\.above: "),
+        ({"figure": "a", "shift": "0.2"}, r"alerts\.0\.shift: "),
     ],
 )
 def test_what_is_no_alert(alert: Any, words: str, bench: Any) -> None:

@@ -171,3 +171,5 @@ def test_a_job_is_told_where_there_is_nothing_to_go_through(folder: Path) -> Non
         segengine.run(job(folder, source=photo))
     with pytest.raises(JobError, match=r"solids\.connectivity"):
         job(folder, solids={"connectivity": 4})
+    with pytest.raises(JobError, match=r"solids\.connectivity: must be 1, 2 or 3, got True"):
+        job(folder, solids={"connectivity": True})
