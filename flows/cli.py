@@ -175,9 +175,14 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from segengine.commands.evaluate import evaluate
+    from segengine.overrides import asked_by
 
     asked = {group: args.__dict__[group] for group in ("metrics", "losses")}
-    given = {group: names for group, names in asked.items() if names is not None}
+    given = {
+        group: [asked_by(f"--{group}", word) for word in words]
+        for group, words in asked.items()
+        if words is not None
+    }
     truth = _truth(args)
     return _show(evaluate(_trusted(args), truth, given or None, args.trust), args.json)
 
@@ -584,9 +589,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--instances", metavar="PATH", type=_path, help="images of one number an object, 0: none"
     )
-    for group in ("metrics", "losses"):
+    for group, single in (("metrics", "metric"), ("losses", "loss")):
         evaluate.add_argument(
-            f"--{group}", metavar="NAME", nargs="+", help=f"{group} to compute, or all"
+            f"--{group}",
+            metavar="NAME",
+            nargs="+",
+            help=f"{group} to compute, or all; with options '{{{single}: NAME, OPTION: value}}'",
         )
     calibrate = add("calibrate", _calibrate, "Fit a network's temperature on a store's truth.")
     add_store(calibrate)

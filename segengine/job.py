@@ -569,6 +569,19 @@ def _require_finite(option: str, value: Any) -> None:
             _require_finite(option, inner)
 
 
+def checked_evaluate(block: Mapping[str, Any]) -> dict[str, Any]:
+    """An `evaluate` block that is given beside a store, as it is. Raises JobError as a job's would."""
+    given = dict(block)
+    try:
+        yamlfile.require_shallow(given)
+        EvaluateSpec.model_validate(given)
+    except yamlfile.YamlError as error:
+        raise JobError(f"evaluate: {error}") from None
+    except ValidationError as error:
+        raise JobError(f"evaluate.{_explain(error, EvaluateSpec)[1]}") from None
+    return given
+
+
 class WorkersSpec(Model):
     """Workers that come and go with the work there is"""
 

@@ -12,14 +12,15 @@ from segengine.dispatch import clusters
 from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import JobError
 from segengine.guards.trust import code_in, named_by_store, refuse_forbidden, trusting
-from segengine.job import Job, TruthSpec
+from segengine.job import Job, TruthSpec, checked_evaluate
 from segengine.measuring.corrected import UNCORRECTED
+from segengine.measuring.measures import asked_for
 from segengine.planning.plan import stored_plan
 from segengine.planning.stored import stored_job
 from segengine.reader import Store, open_store
 from segengine.report import build
 from segengine.stages import publish, tables
-from segengine.stages.aggregate import measurer
+from segengine.stages.aggregate import Measurer, measurer
 from segengine.stages.metrics_json import lines, unknown_labels, unmeasured
 from segengine.store.blobs import Writer
 from segengine.store.keys import pack_key
@@ -29,6 +30,8 @@ from segengine.store.seals import SealedObjects, damage_notices
 
 FEW = 16
 """Shards below which local workers are not worth their start."""
+FIRST = 3
+"""Reasons that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def evaluate(
     if truth is not None:
         blocks["truth"] = truth.model_dump()
     if evaluate is not None:
-        blocks["evaluate"] = dict(evaluate)
+        blocks["evaluate"] = checked_evaluate(evaluate)
     refuse_forbidden(blocks)
     own = code_in(blocks).values()
     fsync = store.job.get("faults", {}).get("fsync") is not False
@@ -112,6 +115,7 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
         raise JobError(
             f"{store.path}: nothing to measure against; give --truth, or metrics that need none"
         )
+    _require_any(store.path, job, measures)
     stale = measures.stale()
     with _pool(job, len(stale)) as pool:
         for _ in measures.measure(pool, job.faults, stale):
@@ -138,6 +142,20 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
         tuple(damage_notices(objects)),
         stored.left_out,
     )
+
+
+def _require_any(path: str, job: Job, measures: Measurer) -> None:
+    """Raise JobError where nothing that was asked for applies: what was measured before stays then."""
+    wanted = {(one.group, one.name) for one in asked_for(job.evaluate.model_dump(mode="json"))}
+    spec = measures.spec
+    flat = all(layout.slices is None for layout in measures.layouts.values())
+    lost = {m.asked for m in spec.measures if flat and spec.folds[m.fold].volume}
+    if any((one.group, one.name) in wanted for one in spec.asked if one not in lost):
+        return
+    unmet = (*spec.unmet, *((one, "needs volumes, and there are none") for one in lost))
+    told = "; ".join(f"{one.key} {reason}" for one, reason in unmet[:FIRST])
+    more = f"; and {len(unmet) - FIRST} more" if len(unmet) > FIRST else ""
+    raise JobError(f"{path}: nothing that was asked for can be measured: {told}{more}")
 
 
 def _pool(job: Job, tasks: int) -> AbstractContextManager[Pool]:

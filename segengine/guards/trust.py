@@ -32,6 +32,15 @@ def is_code(name: str) -> bool:
     return ":" in name
 
 
+def may_be_code(name: str) -> bool:
+    """True where a name has the form of `package.module:Class`.
+
+    >>> may_be_code("a.b:C"), may_be_code("{a: b}")
+    (True, False)
+    """
+    return _NAMED.fullmatch(name) is not None
+
+
 def is_forbidden() -> bool:
     """True where no code that anyone names may run here; a word that is not known forbids it too."""
     return os.environ.get(ALLOW, "1").strip().lower() not in ("1", "true", "yes", "on", "")
@@ -121,7 +130,7 @@ def _kinds(block: Any, key: str, found: dict[str, str]) -> None:
 
 def _names(block: Any, key: str, found: dict[str, str]) -> None:
     """Whatever looks like code among names of metrics or losses, and inside compounds of them."""
-    if isinstance(block, str) and _NAMED.fullmatch(block):
+    if isinstance(block, str) and may_be_code(block):
         found[key] = block
     elif isinstance(block, Mapping):
         for name, value in block.items():

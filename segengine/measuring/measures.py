@@ -170,11 +170,7 @@ class MeasureSpec:
 
         Raises JobError for a name or an option that is unknown.
         """
-        asked: list[Asked] = []
-        default: dict[Group, list[str]] = {"metrics": ["confusion"], "losses": []}
-        for group, names in default.items():
-            for item in evaluate.get(group) or names:
-                asked += [one for one in _asked(group, item) if one not in asked]
+        asked = asked_for(evaluate)
         for one in also:
             asked = [a for a in asked if a != Asked(one.group, one.name)]
             if (one.group, one.name) not in {(a.group, a.name) for a in asked}:
@@ -278,6 +274,16 @@ def remapped(labels: Labels, classes: Sequence[int]) -> Labels:
     table = np.full(int(void) + 1, void, labels.dtype)
     table[: len(classes)] = classes
     found: Labels = table[labels]
+    return found
+
+
+def asked_for(evaluate: Mapping[str, Any]) -> list[Asked]:
+    """What a job's `evaluate` block names, each once. Raises JobError for what names nothing."""
+    found: list[Asked] = []
+    default: dict[Group, list[str]] = {"metrics": ["confusion"], "losses": []}
+    for group, names in default.items():
+        for item in evaluate.get(group) or names:
+            found += [one for one in _asked(group, item) if one not in found]
     return found
 
 

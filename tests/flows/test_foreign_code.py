@@ -487,6 +487,21 @@ def test_the_scheduler_that_a_store_names_is_not_asked(
             server.accept()
 
 
+def test_where_all_that_is_asked_is_a_strangers_the_figures_stay(
+    folder: Path, tmp_path: Path, commands: Commands
+) -> None:
+    measured = {"metrics": ["stranger.measure:Share"]}
+    source = {"paths": [str(folder / "in")]}
+    blocks = {**PLAIN, "source": source, "evaluate": measured}
+    store = make(folder, job(folder, str(tmp_path / "m.zarr"), **blocks))
+    before = (store / "metrics.json").read_bytes()
+    assert json.loads(before)["overall"]["stranger.measure:Share"]["share"] > 0
+    (done,) = commands([["evaluate", str(store)]])
+    assert (done.code, done.ran) == (2, []), done.err
+    assert "stranger.measure:Share is code that the store names; --trust uses it" in done.err
+    assert (store / "metrics.json").read_bytes() == before
+
+
 def test_what_the_user_names_beside_a_store_is_the_users(
     foreign: Path, tmp_path: Path, commands: Commands
 ) -> None:

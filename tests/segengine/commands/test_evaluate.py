@@ -14,8 +14,10 @@ from PIL import Image
 from segengine import registry
 from segengine.commands.evaluate import evaluate
 from segengine.errors import JobError
+from segengine.job import checked_evaluate
 from segengine.measuring.measures import Asked, MeasureSpec
 from segengine.report import build
+from segengine_flows.cli import main
 from tests.segengine.datasets import (
     standins,
     test_camvid,
@@ -233,6 +235,62 @@ def test_what_cannot_be_asked_for(block: dict[str, Any], message: str) -> None:
     with pytest.raises(JobError, match=message) as caught:
         spec(**block)
     assert "\n" not in str(caught.value)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            {"metrics": [{"metric": "hd95", "spacing": [1, NAN]}]},
+            "spacing: must be a finite number",
+        ),
+        ({"losses": [{"tversky": {"alpha": NAN}}]}, "alpha: must be a finite number, not nan"),
+        ({"metrics": [{1: 2}]}, "evaluate.metrics"),
+        ({"metrics": [3]}, "evaluate.metrics"),
+        ({"metric": ["iou"]}, "unknown key; did you mean metrics"),
+    ],
+)
+def test_a_block_beside_a_store_is_checked_as_a_jobs(block: Any, message: str) -> None:
+    with pytest.raises(JobError, match=r"^evaluate\.") as caught:
+        checked_evaluate(block)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_words_of_the_command_line(bench: Any, noise: Any, capsys: Any) -> None:
+    """A block has options; what is wrong, or cannot be measured, leaves the figures as they were."""
+    bench.run(BRIGHT, truth=photos(bench, noise, 1) | {"classes": ["background", *"abcd"]})
+    assert (
+        main(["evaluate", str(bench.store), "--metrics", "{metric: hd95, spacing: 2}", "iou"]) == 0
+    )
+    figures = bench.store / "metrics.json"
+    before = figures.read_bytes()
+    assert "hd95(spacing=2)" in json.loads(before)["overall"]
+    capsys.readouterr()
+    for flag, word, message in (
+        ("--metrics", "{metric: hd95, spacing: 0}", "spacing: must be above 0"),
+        ("--metrics", "{metric: hd95, spacing: [1, .nan]}", "spacing: must be a finite number"),
+        ("--metrics", "{metric: hd95, spacin: 2}", "did you mean spacing?"),
+        ("--metrics", "{metric: hd95", "is not valid YAML"),
+        ("--metrics", "[hd95]", "is no block; write '{metric: NAME, OPTION: value}'"),
+        ("--metrics", "{1: 2}", "evaluate.metrics"),
+        ("--metrics", "{metric: &a hd95}", "aliases"),
+        ("--metrics", "hd 95:2", "is no name"),
+        ("--metrics", "{metric: 'hd 95:2'}", "nothing that was asked for can be measured: hd 95:2"),
+        ("--metrics", "{metric: hd95, spacing: volume}", "can be measured: hd95(spacing=volume)"),
+        ("--metrics", "nonsense", "'nonsense' is not one of the metrics"),
+        ("--losses", "{loss: tversky, alpha: -1}", "alpha: "),
+        ("--losses", "{loss: tversky, alfa: 1}", "did you mean alpha?"),
+        ("--losses", "tversky: [", "is not valid YAML"),
+    ):
+        code = main(["evaluate", str(bench.store), flag, word])
+        out, err = capsys.readouterr()
+        assert (code, out, err.count("\n")) == (2, "", 1), (word, err)
+        assert message in err
+        assert figures.read_bytes() == before
 
 
 SETS: dict[str, Callable[[Path], Any]] = {
