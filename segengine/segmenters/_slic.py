@@ -55,8 +55,9 @@ def superpixels(
     rows, cols = view.bounds(0, side), view.bounds(1, side)
     origins = view.origins(0, side), view.origins(1, side)
     labels = np.full(values.shape[1:], -1, np.int32)
-    # A superpixel's mean colour, then its mean place from where its square begins.
-    centres = np.empty(((len(rows) - 1) * (len(cols) - 1), len(values) + 2), np.float32)
+    # A superpixel's mean colour, then its mean place from where its square begins; of one that has
+    # never had a pixel NaN, which nothing is near to.
+    centres = np.full(((len(rows) - 1) * (len(cols) - 1), len(values) + 2), np.nan, np.float32)
     _squares(values, rows, cols, labels)
     _means(values, rows, cols, *origins, labels, centres)
     weight = (compactness / side) ** 2

@@ -222,3 +222,24 @@ def test_the_shipped_job_cuts_a_scene_and_gives_what_the_whole_gives(
     scene = bench.open()["a"]
     np.testing.assert_array_equal(np.asarray(scene.mask)[0], wanted.labels)
     np.testing.assert_array_equal(np.asarray(scene.instances)[0], wanted.instances)
+
+
+def test_a_square_without_a_pixel_is_near_to_nothing(
+    coffee: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lay in memory before."""
+    image = coffee.astype(np.float32)
+    image[60:75] = np.nan
+    spec = {"kind": "superpixels", "size": 6, "compactness": 5, "space": "bands", "top": 255}
+    found = []
+    for left in (0, 100, np.nan):
+
+        def empty(shape: Any, dtype: Any, left: float = left) -> NDArray[Any]:
+            held = left if np.dtype(dtype).kind == "f" else 0
+            return np.full(shape, held, dtype)
+
+        monkeypatch.setattr(_slic.np, "empty", empty)
+        found.append(segengine.predict(image, spec).instances)
+        monkeypatch.undo()
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
