@@ -96,7 +96,7 @@ def test_an_interrupted_run_ends_soon_and_goes_on(
     run.assert_nobody_left()
     again = gated.finish()
     assert differing(gated.job.scenes(), clean) == []
-    assert CALLS <= gated.calls <= CALLS + WORKERS
+    assert CALLS <= gated.calls <= CALLS + 2 * WORKERS
     again.assert_nobody_left()
 
 
@@ -110,7 +110,8 @@ def test_a_killed_command_leaves_nobody_behind_and_goes_on(
     run.assert_nobody_left()
     gated.finish()
     assert differing(gated.job.scenes(), clean) == []
-    assert CALLS <= gated.calls <= CALLS + WORKERS
+    # beside the one that it is at, a worker may hold one that is computed and not stored
+    assert CALLS <= gated.calls <= CALLS + 2 * WORKERS
 
 
 def api_of(run: Process) -> psutil.Process:
