@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -318,6 +319,13 @@ def needs(package: str) -> None:
         raise ValueError(
             f"engine: {package} is not installed; `pip install segengine[{package}]` brings it"
         )
+
+
+def path_of(name: str, value: object) -> Path:
+    """An option as a path: a job may have a number there. Raises ValueError naming the option."""
+    if not isinstance(value, str | PathLike):
+        raise ValueError(f"{name}: must be a path, not {value!r}")
+    return Path(value)
 
 
 def check_choice(name: str, value: object, known: Any) -> None:

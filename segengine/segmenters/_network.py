@@ -7,7 +7,7 @@ memory of a shard grows with its width, not with its area, where only labels are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -305,6 +305,19 @@ class Network:
         if isinstance(bands, int) or bands == tuple(range(1, pixels.shape[-1] + 1)):
             return pixels
         return pixels[..., [band - 1 for band in bands]]
+
+
+def is_count(value: object) -> bool:
+    """True for a whole number from 1 on: options come from a file, whatever their annotation."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def require_bands(bands: object) -> None:
+    """Raise ValueError for what is neither a list of 1-based band numbers nor their count."""
+    listed = isinstance(bands, Sequence) and not isinstance(bands, str | bytes)
+    numbers: Sequence[object] = bands if listed else [bands]  # type: ignore[assignment]
+    if not numbers or not all(is_count(number) for number in numbers):
+        raise ValueError(f"bands: must be band numbers from 1 on, or their count, not {bands!r}")
 
 
 def check_bands(wanted: tuple[int, ...] | int, present: int, dtype: str) -> None:

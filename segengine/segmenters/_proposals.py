@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from segengine.networks import bundles
 from segengine.networks.scale import Scale
-from segengine.segmenters._network import check_bands
+from segengine.segmenters._files import path_of
+from segengine.segmenters._network import check_bands, require_bands
 from segengine.types import Pixels, Prediction
 
 Floats = NDArray[np.float32]
@@ -305,7 +306,9 @@ def create(
     _check("duplicates", duplicates, 0, 1)
     if pyramid is not None:
         _check_pyramid(pyramid)
-    path = Path(weights)
+    if bands is not None:
+        require_bands(bands)
+    path = path_of("weights", weights)
     try:
         bundle = bundles.read(path) if bundles.is_bundle(path) else None
         if bundle is not None and "pyramid" in bundle.inference:

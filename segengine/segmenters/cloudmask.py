@@ -24,7 +24,7 @@ from segengine.engines import Precision
 from segengine.segmenters import _files
 from segengine.segmenters._augment import Augment, Augmented, augmented
 from segengine.segmenters._files import EngineName, check_choice
-from segengine.segmenters._network import Anchored, Network
+from segengine.segmenters._network import Anchored, Network, is_count
 from segengine.segmenters.model import Auto, network
 
 _PACKAGE = "ukis-csmask"
@@ -114,7 +114,7 @@ def _names(bands: Mapping[str, int]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"bands.{unknown[0]}: no such band; known are {', '.join(_SIX)}")
     for name, number in given.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        if not is_count(number):
             raise ValueError(f"bands.{name}: must be a band number from 1 on, not {number!r}")
     missing = [name for name in _SIX[:4] if name not in bands]
     if missing:

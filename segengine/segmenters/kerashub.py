@@ -27,7 +27,7 @@ from segengine.guards import keras as guard
 from segengine.guards.copies import copied
 from segengine.segmenters import _files
 from segengine.segmenters._augment import Augment, Augmented, augmented
-from segengine.segmenters._files import EngineName, check_choice
+from segengine.segmenters._files import EngineName, check_choice, path_of
 from segengine.segmenters._keras import checked
 from segengine.segmenters._network import Activation, Network
 from segengine.segmenters.model import WINDOW, Auto, check_options, network
@@ -85,7 +85,7 @@ def create(
         )
     given = preset if path is None else path
     try:
-        source = _fetched(str(preset)) if path is None else Path(path)
+        source = _fetched(str(preset)) if path is None else path_of("path", path)
         # A cache keeps a preset's files as links, so that they may lead out of the folder.
         with copied((p, p.name) for p in _taken(source)) as folder:
             digest = _files.digest_of((p.name, p) for p in _parts(folder))

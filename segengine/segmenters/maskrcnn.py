@@ -28,6 +28,7 @@ from segengine.errors import SegengineError
 from segengine.guards.copies import copied
 from segengine.instances.rows import of_frames
 from segengine.networks import bundles
+from segengine.segmenters._files import path_of
 from segengine.types import Color, Pixels, Prediction, Segmenter
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def create(
         "max_detections": max_detections,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    if bundles.is_bundle(Path(weights)):
+    if bundles.is_bundle(path_of("weights", weights)):
         for option, value in (("preset", preset), ("backbone", backbone), ("classes", classes)):
             if value is not None:
                 raise ValueError(f"{option}: {weights} is a bundle, which says so itself")

@@ -19,7 +19,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +32,7 @@ from segengine.networks.temperature import Temperature
 from segengine.segmenters import _detector, _files, _heads, _proposals, maskrcnn
 from segengine.segmenters._augment import Augment, Augmented, augmented
 from segengine.segmenters._detector import Detector
-from segengine.segmenters._files import EngineName, Opened, check_choice
+from segengine.segmenters._files import EngineName, Opened, check_choice, path_of
 from segengine.segmenters._finder import Finder
 from segengine.segmenters._heads import Head
 from segengine.segmenters._network import (
@@ -44,6 +43,8 @@ from segengine.segmenters._network import (
     Network,
     Resized,
     Valid,
+    is_count,
+    require_bands,
 )
 from segengine.segmenters._proposals import Proposer
 from segengine.segmenters.maskrcnn import MaskRcnn
@@ -127,7 +128,7 @@ def create(
     ):
         if value is not None:
             check_choice(name, value, known)
-    file = Path(path)
+    file = path_of("path", path)
     try:
         if bundles.is_bundle(file):
             bundle = bundles.read(file)
@@ -542,31 +543,26 @@ def check_options(
     bands: Any, classes: Any, window: Any, overlap: Any, batch: Any, threshold: Any, resize: Any
 ) -> None:
     """Raise ValueError naming an option of a network that is of no use."""
-    numbers = bands if _is_list(bands) else [bands]
-    if bands is not None and (not numbers or not all(_is_count(b) for b in numbers)):
-        raise ValueError(f"bands: must be band numbers from 1 on, or their count, not {bands!r}")
+    if bands is not None:
+        require_bands(bands)
     if classes is not None and (
         not _is_list(classes) or not classes or len(set(map(str, classes))) != len(classes)
     ):
         raise ValueError(f"classes: must be a list of different names, not {classes!r}")
     for name, value in (("window", window), ("batch", batch)):
-        if value != "auto" and not _is_count(value):
+        if value != "auto" and not is_count(value):
             raise ValueError(f"{name}: must be auto or an integer from 1 on, not {value!r}")
     for name, value, most in (("overlap", overlap, 0.95), ("threshold", threshold, 1)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             raise ValueError(f"{name}: must be a number from 0 to {most}, not {value!r}")
     if resize is not None and not (
-        _is_list(resize) and len(resize) == 2 and all(_is_count(n) for n in resize)
+        _is_list(resize) and len(resize) == 2 and all(is_count(n) for n in resize)
     ):
         raise ValueError(f"resize: must be [height, width] in pixels, not {resize!r}")
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 _: type[Segmenter] = Network

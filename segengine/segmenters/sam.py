@@ -29,6 +29,7 @@ from segengine.segmenters import _files
 from segengine.segmenters._drawn import Coordinates, drawn
 from segengine.segmenters._finder import Finder, Grid
 from segengine.segmenters._found import Found
+from segengine.segmenters._network import require_bands
 from segengine.segmenters._overlaps import without_duplicates
 from segengine.segmenters._prompts import Ask, Floats, Prompting, Prompts
 from segengine.segmenters._stored import stored
@@ -191,7 +192,7 @@ def create(
     overlap: float = 0.25,
     min_score: float = MIN_SCORE,
     duplicates: float = DUPLICATES,
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int] | int | None = None,
     coordinates: Coordinates = "auto",
     ask: Ask = "boxes",
 ) -> Finder:
@@ -201,14 +202,18 @@ def create(
     objects are asked for in the frames of their names. points: along each side of the grid. window: side
     of the windows of large frames, in pixels; auto: whole frames. overlap: share of a window that
     neighbours repeat. min_score: least IoU that the decoder predicts of a mask. duplicates: IoU of boxes
-    above which the worse goes. bands: 1-based numbers of red, green and blue. coordinates: of a GeoJSON
+    above which the worse goes. bands: 1-based numbers of red, green and blue, or
+    their count, 3. coordinates: of a GeoJSON
     file, pixels (x, y) of each frame, or map, degrees of longitude and latitude or what its member `crs`
     names; auto: map where it has that member. ask: boxes or centroids, what polygons and the objects of a
     store become.
     """
     _check(points, window, overlap, min_score, duplicates)
-    if bands is not None and len(bands) != 3:
-        raise ValueError(f"bands: the model takes red, green and blue, not {len(bands)} bands")
+    if bands is not None:
+        require_bands(bands)
+        count = bands if isinstance(bands, int) else len(bands)
+        if count != 3:
+            raise ValueError(f"bands: the model takes red, green and blue, not {count} bands")
     made, first = _opened("encoder", encoder, OnnxEngine)
     _check_encoder(made)
     joint, second = _opened("decoder", decoder, Joint)
@@ -229,7 +234,7 @@ def create(
     return Finder(
         head=head,
         classes=("background", "object"),
-        bands=3 if bands is None else tuple(bands),
+        bands=3 if bands is None or isinstance(bands, int) else tuple(bands),
         weights=_files.digest_of_texts(first, second, asked),
         grid=None if window == "auto" else Grid(window, max(1, round(window * (1 - overlap)))),
         dtypes=("uint8",),
@@ -264,7 +269,7 @@ def _grid(points: int) -> NDArray[np.float64]:
 
 def _opened(option: str, path: str, engine: type[Any]) -> tuple[Any, str]:
     """A session on one of the two files, and the digest of its bytes. Raises ValueError."""
-    file = Path(path)
+    file = _files.path_of(option, path)
     try:
         if file.suffix.lower() != ".onnx" or not file.is_file():
             raise ValueError("there is no such .onnx file; samexporter writes both")

@@ -164,6 +164,9 @@ def test_what_is_wrong_is_one_line(drawn: dict[str, str], tmp_path: Path) -> Non
         ({"points": 0}, r"^points: must be a whole number from 1 to 128"),
         ({"min_score": 3}, r"^min_score: must be a number from 0 to 1, not 3"),
         ({"window": "all"}, r"^window: must be a whole number from 16"),
+        ({"encoder": 3}, "^encoder: must be a path, not 3$"),
+        ({"decoder": 3}, "^decoder: must be a path, not 3$"),
+        ({"prompts": 3}, "^prompts: must be grid, or name a file or store, not 3$"),
         ({"bands": [1]}, r"^bands: the model takes red, green and blue, not 1"),
     ]
     for options, said in wrong:

@@ -373,6 +373,22 @@ def test_no_cluster_takes_options_that_it_does_not_know(kind: Any, said: str) ->
         opened.__enter__()
 
 
+FED = [n for n in registry.names("segmenters") if "bands" in registry.parameters("segmenters", n)]
+"""Segmenters that choose among the bands."""
+FILES = ("encoder", "decoder", "path", "weights")
+
+
+@pytest.mark.parametrize("bands", [[0, 1, 2], [-1, 1, 2], [True, 1, 2], ["a", 1, 2], [1.5, 1, 2],
+                                   [], {"a": 1}, "123", 0, True, 2.5])  # fmt: skip
+@pytest.mark.parametrize("kind", FED)
+def test_bands_are_numbers_from_1_on(kind: str, bands: Any) -> None:
+    needed = {name: "none" for name in FILES if name in registry.parameters("segmenters", kind)}
+    level = {"level": "l1c"} if kind == "cloudmask" else {}
+    with pytest.raises(JobError, match=r"^(segmenter[.])?bands[:.]") as error:
+        create_segmenter({"kind": kind, "bands": bands} | needed | level)
+    assert "\n" not in str(error.value)
+
+
 def test_every_plug_in_that_is_installed_is_tried() -> None:
     here = {name for name in globals() if name.startswith("Test_")}
     for group, base in (("metrics", MetricTests), ("losses", LossTests), ("exports", ExportTests)):
