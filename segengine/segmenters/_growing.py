@@ -35,7 +35,7 @@ def planes(frame: Pixels, scale: float = 1) -> NDArray[np.float32]:
     out = np.empty((frame.shape[2], *frame.shape[:2]), np.float32)
     with np.errstate(over="ignore"):
         np.multiply(np.moveaxis(frame, -1, 0), np.float32(scale), out=out, casting="unsafe")
-    if frame.dtype.kind == "f":
+    if frame.dtype.kind == "f" or scale > 1:
         np.clip(out, -_FURTHEST, _FURTHEST, out=out)
     return out
 

@@ -83,9 +83,13 @@ class Filter:
         _link(np.ascontiguousarray(valid[rows, cols]), values, moved, *limits, links)
         return links, values
 
+    def tells(self, dtype: np.dtype[Any]) -> bool:
+        """Whether int32 counts the steps of the radius up to all values of a dtype."""
+        return not _is_small(dtype) or np.iinfo(dtype).max * (FINE / self.range) < 1 << 31
+
     def _unit(self, dtype: np.dtype[Any]) -> float:
         """What one step of the planes' whole numbers is worth."""
-        return 1.0 if dtype.kind in "ui" and dtype.itemsize <= 2 else self.range / FINE
+        return 1.0 if _is_small(dtype) else self.range / FINE
 
     def _planes(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_], unit: float, lanes: int
@@ -105,6 +109,11 @@ class Filter:
                 np.clip(np.rint(plane, out=plane), -FAR, FAR, out=plane)
         planes[0, :, :width][~valid] = _NOWHERE
         return planes
+
+
+def _is_small(dtype: np.dtype[Any]) -> bool:
+    """True for integers of 8 and 16 bits, which are taken as they are."""
+    return dtype.kind in "ui" and dtype.itemsize <= 2
 
 
 @compiled

@@ -26,6 +26,9 @@ from segengine.types import Bool, Color, Connected, Merger, Pixels, Placed, Pred
 Small = Literal["merge", "drop"]
 MOST_SPATIAL = 64
 MOST_ITERATIONS = 1000
+MOST_SIZE = 1 << 30
+LEAST, MOST = 1e-12, 1e12
+"""Of radii, whose squares float32 holds."""
 
 
 def create(
@@ -41,7 +44,8 @@ def create(
     """Regions of pixels that mean shift brings together.
 
     - `spatial`: radius in pixels within which a pixel looks for what is like it.
-    - `range`: radius in the units of the pixels, Euclidean over all bands.
+    - `range`: radius in the units of the pixels, Euclidean over all bands; 1e-12 to
+      1e12, and 1/32 or more for integers of 16 bits, 1/8192 for those of 8.
     - `iterations`: most steps of a pixel; the context of a window is `iterations * spatial + 1`.
     - `convergence`: a pixel rests after a step whose square is below it, in pixels and units.
     - `join_spatial`, `join_range`: how near neighbours must end to be one region; default: half of
@@ -53,8 +57,8 @@ def create(
         raise ValueError(f"spatial: {spatial!r} is no whole number of pixels, 1 to {MOST_SPATIAL}")
     if not _whole(iterations) or not 1 <= iterations <= MOST_ITERATIONS:
         raise ValueError(f"iterations: {iterations!r} is no whole number, 1 to {MOST_ITERATIONS}")
-    if not _whole(min_size) or min_size < 1:
-        raise ValueError(f"min_size: {min_size!r} is no whole number of pixels, 1 or more")
+    if not _whole(min_size) or not 1 <= min_size <= MOST_SIZE:
+        raise ValueError(f"min_size: {min_size!r} is no whole number of pixels, 1 to {MOST_SIZE}")
     if small not in get_args(Small):
         raise ValueError(f"small: {small!r} is not one of {', '.join(get_args(Small))}")
     reach = _positive("range", range)
@@ -99,6 +103,13 @@ class MeanShift:
         """It, for windows that begin at `corner` of frames of `size`: their halo stays unfiltered."""
         return replace(self, corner=corner, size=size)
 
+    def check_pixels(self, bands: int, dtype: str) -> None:
+        """Raise ValueError where the radius is too small for what integers are told in."""
+        if not self.filter.tells(np.dtype(dtype)):
+            raise ValueError(
+                f"range: {self.filter.range:g} is too small for {dtype}, whose neighbours differ by 1"
+            )
+
     def connect(self, pixels: Pixels, valid: Bool) -> Connected:
         """Links and filtered values of pixels (n, y, x, band), where valid (n, y, x).
 
@@ -134,8 +145,8 @@ class MeanShift:
 
 
 def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: {value!r} is not a finite number above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST <= value <= MOST:
+        raise ValueError(f"{name}: {value!r} is not a number from {LEAST:g} to {MOST:g}")
     return float(value)
 
 

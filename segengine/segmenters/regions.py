@@ -34,6 +34,10 @@ from segengine.segmenters.superpixels import (
 from segengine.types import Cell, Color, Pixels, Prediction, Segmenter
 
 MOST_SPACING, MOST_REACH = 1024, 4096
+MOST_DISTANCE = 1e6
+"""Of the range, beyond which floats may go."""
+_PLACES = 1 << 31
+"""Pixels of a side: more than any frame has."""
 _SLACK = 1 + 1e-6
 """A colour that lies as far off as is allowed is not beyond it by rounding."""
 
@@ -49,20 +53,21 @@ def create(
     """A segmenter that grows regions from seeds.
 
     - `distance`: greatest distance of a pixel's colour from its seed's: the root mean square over the
-      bands, as a fraction of the range (see `top`).
-    - `seeds`: `grid`, one in each square where the frame is most even, or a list of [y, x] in pixels.
+      bands, as a fraction of the range (see `top`), 0 to 1e6.
+    - `seeds`: `grid`, one in each square where the frame is most even, or a list of [y, x] in
+      pixels, below 2^31.
     - `spacing`: side in pixels of the grid's squares; default 16.
     - `reach`: pixels that a region may grow, counted in steps; default twice `spacing`, or without
       end from a list.
     - `merge`: regions that touch are one where their mean colours are as near as this, measured as
-      `distance` is; default half of `distance`, or none with a list.
-    - `top`: value that the range ends with, 2047 of 11 bits in a file of 16; default the dtype's
-      greatest, 1 of floats.
+      `distance` is, 0 to 1e6; default half of `distance`, or none with a list.
+    - `top`: value that the range ends with, 2047 of 11 bits in a file of 16; 1e-12 to 1e20, default
+      the dtype's greatest, 1 of floats.
     """
     require_top(top)
-    require_number("distance", distance, 0)
+    require_number("distance", distance, 0, MOST_DISTANCE)
     if merge is not None:
-        require_number("merge", merge, 0)
+        require_number("merge", merge, 0, MOST_DISTANCE)
     if reach is not None:
         require_whole("reach", reach, 1, MOST_REACH)
     if seeds == "grid":
@@ -198,8 +203,10 @@ def _places(seeds: object) -> tuple[Cell, ...]:
         if isinstance(place, str) or not isinstance(place, Sequence) or len(place) != 2:
             raise ValueError(message)
         for value in place:
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"seeds: {list(place)!r} is no [y, x] in whole pixels, 0 or more")
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _PLACES:
+                raise ValueError(
+                    f"seeds: {list(place)!r} is no [y, x] in whole pixels, 0 or more and below 2^31"
+                )
     return tuple((y, x) for y, x in seeds)
 
 

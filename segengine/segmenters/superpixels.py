@@ -9,7 +9,6 @@ the squares around it, so scenes of any size are cut as one likes; felzenszwalb 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -28,6 +27,11 @@ Space = Literal["lab", "bands"]
 CLASSES = ("background", "region")
 COLORS: tuple[Color, ...] = ((24, 26, 34), (104, 160, 214))
 MOST_SIDE, MOST_ITERATIONS = 1024, 100
+MOST_COMPACTNESS, MOST_SCALE = 1e6, 1e12
+LEAST_SIGMA, MOST_SIGMA = 1e-3, 100
+"""Beside 0, in pixels."""
+LEAST_TOP, MOST_TOP = 1e-12, 1e20
+"""Of `top`; that of uint64 is 2e19."""
 _SLIC = {"size": 16, "compactness": 10.0, "iterations": 5}
 _FELZENSZWALB = {"scale": 100.0, "sigma": 0.8}
 
@@ -48,17 +52,19 @@ def create(
     - `method`: `slic` or `felzenszwalb`.
     - `size`: slic: side in pixels of the squares that the superpixels begin as; default 16.
     - `compactness`: slic: what a distance of one side counts for, in units of L*, or hundredths of
-      the range; more makes squarer pieces, less such as keep closer to outlines; default 10.
+      the range; more makes squarer pieces, less such as keep closer to outlines; 0 to 1e6,
+      default 10.
     - `iterations`: slic: how often they move; default 5. Context around a shard is 2 `size` each.
     - `space`: `lab` (sRGB of 8 or 16 bits) or `bands`, hundredths of the dtype's range; by default
       lab where there are 3 bands of uint8 or uint16.
     - `scale`: felzenszwalb: more makes larger pieces, in gray values of 8 bits times pixels;
-      default 100.
-    - `sigma`: felzenszwalb: Gaussian smoothing before, in pixels; default 0.8, 0 for none.
+      0 to 1e12, default 100.
+    - `sigma`: felzenszwalb: Gaussian smoothing before, in pixels; 0.001 to 100, default 0.8, 0 for
+      none.
     - `min_size`: pixels below which a piece is given to its neighbours; default a quarter of a
       square (slic) or 20.
-    - `top`: value that the range ends with, 2047 of 11 bits in a file of 16; default the dtype's
-      greatest, 1 of floats.
+    - `top`: value that the range ends with, 2047 of 11 bits in a file of 16; 1e-12 to 1e20, default
+      the dtype's greatest, 1 of floats.
     """
     require_top(top)
     if method not in get_args(Method):
@@ -74,10 +80,10 @@ def create(
         require_whole("min_size", min_size, 1, 1 << 30)
     if method == "felzenszwalb":
         found = {k: _FELZENSZWALB[k] if v is None else v for k, v in others.items()}
-        require_number("scale", found["scale"], 0)
-        require_number("sigma", found["sigma"], 0)
-        if found["sigma"] > 100:
-            raise ValueError(f"sigma: {found['sigma']} pixels; take 0 to 100")
+        require_number("scale", found["scale"], 0, MOST_SCALE)
+        require_number("sigma", found["sigma"], 0, MOST_SIGMA)
+        if 0 < found["sigma"] < LEAST_SIGMA:
+            raise ValueError(f"sigma: {found['sigma']} pixels; take 0, or {LEAST_SIGMA} on")
         return Felzenszwalb(
             scale=float(found["scale"]),
             sigma=float(found["sigma"]),
@@ -88,7 +94,7 @@ def create(
     chosen: dict[str, Any] = {k: _SLIC[k] if v is None else v for k, v in given.items()}
     require_whole("size", chosen["size"], 2, MOST_SIDE)
     require_whole("iterations", chosen["iterations"], 1, MOST_ITERATIONS)
-    require_number("compactness", chosen["compactness"], 0)
+    require_number("compactness", chosen["compactness"], 0, MOST_COMPACTNESS)
     side = chosen["size"]
     least = max(1, side * side // 4) if min_size is None else min_size
     return Slic(
@@ -220,17 +226,15 @@ def require_whole(name: str, value: object, least: int, most: int) -> None:
 def require_top(top: object) -> None:
     """Raise ValueError where the range cannot end with a value."""
     if top is not None:
-        require_number("top", top, 0)
-        if not top:
-            raise ValueError("top: 0 is not above 0")
+        require_number("top", top, LEAST_TOP, MOST_TOP)
 
 
-def require_number(name: str, value: object, least: float) -> None:
-    """Raise ValueError that names an option which is no finite number above its bound, or at it."""
+def require_number(name: str, value: object, least: float, most: float) -> None:
+    """Raise ValueError that names an option which is no number in its bounds: float32 computes with it."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: {value!r} is not a number")
-    if not least <= value < math.inf:
-        raise ValueError(f"{name}: {value} is not a finite number, {least} or more")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: {value} is not a number from {least:g} to {most:g}")
 
 
 _segmenters: tuple[type[Segmenter], ...] = (Slic, Felzenszwalb)

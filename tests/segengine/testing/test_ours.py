@@ -65,27 +65,27 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "kmeans": {"clusters": [0, "many"], "space": ["cmyk"]},
     "meanshift": {
         "spatial": [0, 2.5, 65, True],
-        "range": [0, "wide", float("inf")],
+        "range": [0, "wide", float("inf"), 1e-300, 1e308],
         "iterations": [0, 1.5, 1001],
         "convergence": [-1, "slow"],
-        "join_spatial": [0, -1],
-        "join_range": [0, "half"],
-        "min_size": [0, 2.5],
+        "join_spatial": [0, -1, 1e-308, 1e308],
+        "join_range": [0, "half", 1e-308, 1e308],
+        "min_size": [0, 2.5, 10**30],
         "small": ["keep"],
     },
     "regions": {
-        "top": [0, "white"],
-        "distance": [-1, "near"],
-        "seeds": ["minima", [], [[1]], [[1, -2]]],
+        "top": [0, "white", 1e-308, 1e308],
+        "distance": [-1, "near", 1e308, 10**400],
+        "seeds": ["minima", [], [[1]], [[1, -2]], [[2**31, 1]], [[5, 5], [1, 10**30]]],
         "spacing": [1, 2.5],
         "reach": [0, True],
-        "merge": [-1, float("nan")],
+        "merge": [-1, float("nan"), 1e308],
     },
     "superpixels": {
-        "top": [0, "white"],
+        "top": [0, "white", 1e-308, 1e308],
         "method": ["quickshift"],
         "size": [1, 16.5],
-        "compactness": [-1, "much"],
+        "compactness": [-1, "much", 1e308],
         "iterations": [0, 1000],
         "space": ["hsv"],
         "min_size": [0, True],
@@ -371,6 +371,39 @@ def test_no_cluster_takes_options_that_it_does_not_know(kind: Any, said: str) ->
     opened = kind(ClusterSpec.model_construct(kind="mine", options={"queue": "long"}), 1)
     with pytest.raises(JobError, match=f"^cluster.options: queue: {said}"):
         opened.__enter__()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"kind": "regions", "distance": 1e6, "merge": 1e6, "top": 1e20},
+        {"kind": "regions", "seeds": [[2**31 - 1, 1], [5, 5]], "distance": 1e6, "top": 1e-12},
+        {"kind": "regions", "seeds": [[2**31 - 1, 1]]},
+        {"kind": "superpixels", "compactness": 1e6, "top": 1e20},
+        {"kind": "superpixels", "space": "bands", "top": 1e-12},
+        {"kind": "superpixels", "method": "felzenszwalb", "space": "bands", "top": 1e-12},
+        {"kind": "superpixels", "method": "felzenszwalb", "scale": 1e12, "sigma": 1e-3},
+        {"kind": "meanshift", "range": 1 / 32, "join_range": 1e12, "iterations": 2},
+        {"kind": "meanshift", "range": 1e12, "join_range": 1e-12, "iterations": 2},
+    ],
+)
+def test_numbers_at_their_bounds_are_computed_with(block: dict[str, Any], dtype: str) -> None:
+    pixels = picture(1, (40, 52), 3, dtype)
+    made: Any = create_segmenter(block)
+    made.check_pixels(3, dtype)
+    ids = made.segment(pixels[None]).instances
+    nothing = block.get("seeds") == [[2**31 - 1, 1]]  # which lies outside
+    assert (ids.max() == 0) == nothing
+
+
+def test_a_radius_that_integers_cannot_be_told_in_is_refused() -> None:
+    made: Any = create_segmenter({"kind": "meanshift", "range": 0.03})
+    made.check_pixels(3, "uint8")
+    made.check_pixels(3, "float32")
+    with pytest.raises(ValueError, match=r"^range: 0\.03 is too small for uint16"):
+        made.check_pixels(3, "uint16")
 
 
 FED = [n for n in registry.names("segmenters") if "bands" in registry.parameters("segmenters", n)]
