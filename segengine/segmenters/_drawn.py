@@ -23,6 +23,8 @@ from segengine.types import Cell, Frames
 
 Coordinates = Literal["auto", "pixels", "map"]
 MOST_BYTES = 1 << 24
+_FURTHEST = 1 << 31
+"""Pixels of a side: more than any frame has."""
 _POINTS, _POLYGONS = ("Point", "MultiPoint"), ("Polygon", "MultiPolygon")
 
 
@@ -159,9 +161,9 @@ def _check(shapes: list[tuple[Floats, bool]], crs: str) -> None:
     if not np.isfinite(ends).all():
         raise ValueError("has coordinates that are no finite numbers")
     if not crs:
-        if (ends[:, 1] < 0).any():
+        if (ends[:, 1] < 0).any() or (ends[:, 0] >= _FURTHEST).any():
             raise ValueError(
-                "has a point or box beyond all frames: pixels count from 0 on; where these are places "
+                "has a point or box beyond all frames: pixels count from 0 to 2^31; where these are places "
                 "on a map, say coordinates: map"
             )
         return

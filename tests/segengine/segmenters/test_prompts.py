@@ -173,6 +173,7 @@ def test_a_job_asks_at_places_of_the_map_where_a_scene_lies(
         ),
         ('{"type": "Feature", "geometry": 4}', "a geometry is no object"),
         ('{"type": "Point", "coordinates": [-105, 40]}', "beyond all frames: .*coordinates: map"),
+        ('{"type": "Point", "coordinates": [1e300, 1e300]}', "beyond all frames: .*coordinates: map"),
         ('{"type": "Point", "coordinates": [5, 400], "crs": {"properties": {"name": "EPSG:4326"}}}',
          "no longitudes and latitudes"),
         ('{"type": "Point", "coordinates": [5, 4], "crs": {"properties": {"name": "EPSG:99999"}}}',
