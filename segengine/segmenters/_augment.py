@@ -12,7 +12,7 @@ gives the same values for the same windows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from segengine.networks.temperature import Temperature
 from segengine.segmenters import _part
 from segengine.segmenters._network import Network, Resized, argmax
 from segengine.segmenters._part import Cell, Floats, Mean
+from segengine.segmenters._windows import InWindows
 from segengine.types import Color, Pixels, Prediction, Trained
 
 Augment = Literal["flips", "d4"]
@@ -64,17 +65,13 @@ TURNS: dict[str, tuple[Turn, ...]] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Augmented:
+class Augmented(InWindows):
     """A network that sees each frame turned."""
 
     network: Network
     augment: Augment
     temperature: Temperature | None = None
     """Of the mean; the network itself has none."""
-    corner: Cell = (0, 0)
-    """First pixel of the windows, in their frames."""
-    size: Cell | None = None
-    """(height, width) of the frames; None: windows are whole frames."""
 
     version: ClassVar[int] = 1
     slow: ClassVar[bool] = True
@@ -116,10 +113,6 @@ class Augmented:
         """What it costs."""
         turns = len(TURNS[self.augment])
         return (f"augment: {self.augment}: the network sees each frame {turns} times",)
-
-    def at(self, corner: Cell, size: Cell) -> Self:
-        """It, for windows at a corner of frames of a size."""
-        return replace(self, corner=corner, size=size)
 
     def segment(self, pixels: Pixels) -> Prediction:
         """Labels (n, y, x) and mean probabilities (n, y, x, class) of pixels (n, y, x, band)."""

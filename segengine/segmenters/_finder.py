@@ -25,6 +25,7 @@ from segengine.instances.join import BAND
 from segengine.segmenters._found import Found, predicted
 from segengine.segmenters._network import check_bands
 from segengine.segmenters._overlaps import ious
+from segengine.segmenters._windows import InWindows
 from segengine.types import Cell, Color, Frames, Pixels, Prediction, Segmenter, Trained
 
 SAME = 0.5
@@ -91,7 +92,7 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finder:
+class Finder(InWindows):
     """Finds objects with a head; where they overlap, the map shows the better score."""
 
     head: Head
@@ -108,10 +109,6 @@ class Finder:
     colors: tuple[Color, ...] = ()
     dtypes: tuple[str, ...] = ()
     """That it takes alone; empty: any."""
-    corner: Cell = (0, 0)
-    """First pixel of the windows, in their frames."""
-    size: Cell | None = None
-    """(height, width) of the frames; None: windows are whole frames."""
     frames: Frames | None = None
     """Which they are, as far as it matters; None: of pictures that are no frames of a run."""
 
@@ -134,10 +131,6 @@ class Finder:
         check_bands(self.bands, bands, dtype)
         if self.dtypes and dtype not in self.dtypes:
             raise ValueError(f"the model takes pixels of {', '.join(self.dtypes)}, not of {dtype}")
-
-    def at(self, corner: Cell, size: Cell) -> Self:
-        """It, for windows at a corner of frames of a size."""
-        return replace(self, corner=corner, size=size)
 
     @property
     def by_name(self) -> bool:

@@ -9,18 +9,30 @@ of the flooding spans the frame, so a frame must be whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segengine.compiled import compiled
+from segengine.types import Color, Pixels, Prediction
 
 Array = NDArray[Any]
 _STEPS = 256
 """Levels of the water above the flat ground."""
+COLORS: tuple[Color, ...] = ((24, 26, 34), (104, 160, 214))
+"""Of what is no region, and of regions."""
 _CLOSED = 1 << 14
 """Level of what cannot be flooded: the border, flooded pixels and lines."""
+
+
+def of_frames(pixels: Pixels, ids_of: Callable[[Pixels], NDArray[Any]]) -> Prediction:
+    """Labels and ids (n, y, x) of frames (n, y, x, band): 1 and an id in a region, 0 elsewhere."""
+    ids = np.empty(pixels.shape[:-1], np.uint32)
+    for frame, out in zip(pixels, ids, strict=True):
+        out[:] = ids_of(frame)
+    return Prediction((ids > 0).view(np.uint8), instances=ids)
 
 
 def regions(relief: NDArray[Any], limit: float, least: int) -> NDArray[np.uint32]:

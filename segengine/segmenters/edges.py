@@ -32,7 +32,8 @@ from segengine.segmenters._crossings import Crossings
 from segengine.segmenters._gradient import Direction, Gradient
 from segengine.segmenters._gradient import Operator as Kernel
 from segengine.segmenters._histogram import Histogram
-from segengine.segmenters._regions import regions
+from segengine.segmenters._regions import COLORS as REGION_COLORS
+from segengine.segmenters._regions import of_frames, regions
 from segengine.types import (
     Bool,
     Color,
@@ -209,7 +210,7 @@ class Regions:
     version: ClassVar[int] = 2
     """2: the water rises in steps."""
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances")
-    colors: ClassVar[tuple[Color, ...]] = ((24, 26, 34), (104, 160, 214))
+    colors: ClassVar[tuple[Color, ...]] = REGION_COLORS
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -225,12 +226,12 @@ class Regions:
 
     def segment(self, pixels: Pixels) -> Prediction:
         """Label whole frames (n, y, x, band); ids from 1 in each, by first pixel in raster."""
-        ids = np.empty(pixels.shape[:-1], np.uint32)
         with np.errstate(invalid="ignore", over="ignore"):
-            for frame, out in zip(pixels, ids, strict=True):
-                bound = self.gradient.bound(self.threshold, frame)
-                out[:] = regions(self.gradient.power(frame), bound, self.min_size)
-        return Prediction((ids > 0).view(np.uint8), instances=ids)
+            return of_frames(pixels, self._ids)
+
+    def _ids(self, frame: Pixels) -> NDArray[np.uint32]:
+        bound = self.gradient.bound(self.threshold, frame)
+        return regions(self.gradient.power(frame), bound, self.min_size)
 
     def response(self, pixels: Pixels) -> NDArray[np.float64]:
         """(n, y, x, 2) signed responses of pixels (n, y, x, band), in gray values."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xxhash
@@ -15,7 +15,8 @@ from segengine.errors import JobError
 from segengine.segmenters import _part
 from segengine.segmenters._files import check_choice
 from segengine.segmenters._network import argmax
-from segengine.segmenters._part import Cell, Mean
+from segengine.segmenters._part import Mean
+from segengine.segmenters._windows import InWindows
 from segengine.types import Color, Linker, Pixels, Plugin, Prediction, Segmenter
 
 Combine = Literal["mean", "vote"]
@@ -26,15 +27,11 @@ HELD = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ensemble:
+class Ensemble(InWindows):
     """Members that label the same classes; each has its own windows, bands and engine."""
 
     members: tuple[Segmenter, ...]
     combine: Combine
-    corner: Cell = (0, 0)
-    """First pixel of the windows, in their frames."""
-    size: Cell | None = None
-    """(height, width) of the frames; None: windows are whole frames."""
 
     slow: ClassVar[bool] = True
     outputs: ClassVar[tuple[str, ...]] = ("labels", "probabilities")
@@ -89,10 +86,6 @@ class Ensemble:
             for i, member in enumerate(self.members)
             for line in asked.description(member) or (type(member).__name__,)
         )
-
-    def at(self, corner: Cell, size: Cell) -> Self:
-        """It, for windows at a corner of frames of a size."""
-        return replace(self, corner=corner, size=size)
 
     def segment(self, pixels: Pixels) -> Prediction:
         """Labels (n, y, x) of pixels (n, y, x, band), with mean probabilities or shares of the votes.

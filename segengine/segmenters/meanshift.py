@@ -14,13 +14,17 @@ sensing images").
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from segengine.instances.merging import merged_frames
 from segengine.segmenters._meanshift import Filter
+from segengine.segmenters._options import require_number, require_whole
+from segengine.segmenters._regions import COLORS
+from segengine.segmenters._squares import View
+from segengine.segmenters._windows import InWindows
 from segengine.types import Bool, Color, Connected, Merger, Pixels, Placed, Prediction
 
 Small = Literal["merge", "drop"]
@@ -53,27 +57,29 @@ def create(
     - `min_size`: pixels from which on a region stays.
     - `small`: what becomes of smaller ones; `merge`d with a neighbour, or `drop`ped (label 0).
     """
-    if not _whole(spatial) or not 1 <= spatial <= MOST_SPATIAL:
-        raise ValueError(f"spatial: {spatial!r} is no whole number of pixels, 1 to {MOST_SPATIAL}")
-    if not _whole(iterations) or not 1 <= iterations <= MOST_ITERATIONS:
-        raise ValueError(f"iterations: {iterations!r} is no whole number, 1 to {MOST_ITERATIONS}")
-    if not _whole(min_size) or not 1 <= min_size <= MOST_SIZE:
-        raise ValueError(f"min_size: {min_size!r} is no whole number of pixels, 1 to {MOST_SIZE}")
+    require_whole("spatial", spatial, 1, MOST_SPATIAL)
+    require_whole("iterations", iterations, 1, MOST_ITERATIONS)
+    require_whole("min_size", min_size, 1, MOST_SIZE)
     if small not in get_args(Small):
         raise ValueError(f"small: {small!r} is not one of {', '.join(get_args(Small))}")
-    reach = _positive("range", range)
+    require_number("range", range, LEAST, MOST)
+    if join_spatial is not None:
+        require_number("join_spatial", join_spatial, LEAST, MOST)
+    if join_range is not None:
+        require_number("join_range", join_range, LEAST, MOST)
     if isinstance(convergence, bool) or not isinstance(convergence, int | float):
         raise ValueError(f"convergence: {convergence!r} is no number")
     if not 0 <= convergence < math.inf:
         raise ValueError(f"convergence: {convergence} is not finite, 0 or more")
-    near = spatial / 2 if join_spatial is None else _positive("join_spatial", join_spatial)
-    like = reach / 2 if join_range is None else _positive("join_range", join_range)
+    reach = float(range)
+    near = spatial / 2 if join_spatial is None else float(join_spatial)
+    like = reach / 2 if join_range is None else float(join_range)
     how = Filter(spatial, reach, iterations, float(convergence))
     return MeanShift(how, near / spatial, like / reach, min_size, small == "drop")
 
 
 @dataclass(frozen=True, slots=True)
-class MeanShift:
+class MeanShift(InWindows):
     """1 in a region, 0 where it was dropped; ids in `instances`."""
 
     filter: Filter
@@ -85,23 +91,15 @@ class MeanShift:
     """Pixels from which on a region stays."""
     drops: bool
     """Smaller ones are dropped, not merged."""
-    corner: tuple[int, int] = (0, 0)
-    """Where the windows' first pixel is in their frame."""
-    size: tuple[int, int] | None = None
-    """Of the frame; None: windows are whole frames."""
     version: ClassVar[int] = 1
     stride: ClassVar[int] = 1
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances")
     classes: ClassVar[tuple[str, ...]] = ("line", "region")
-    colors: ClassVar[tuple[Color, ...]] = ((24, 26, 34), (104, 160, 214))
+    colors: ClassVar[tuple[Color, ...]] = COLORS
 
     @property
     def halo(self) -> int:
         return self.filter.reach + 1  # a link looks at the neighbour
-
-    def at(self, corner: tuple[int, int], size: tuple[int, int]) -> Self:
-        """It, for windows that begin at `corner` of frames of `size`: their halo stays unfiltered."""
-        return replace(self, corner=corner, size=size)
 
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError where the radius is too small for what integers are told in."""
@@ -134,25 +132,10 @@ class MeanShift:
 
     def _known(self, height: int, width: int) -> tuple[slice, slice]:
         """The part of a window whose pixels' ways end in it: all but the context where it is cut."""
-        reach, found = self.filter.reach, []
-        for start, length, whole in zip(
-            self.corner, (height, width), self.size or (height, width), strict=True
-        ):
-            first = reach if start > 0 else 0
-            last = length - reach if start + length < whole else length
-            found.append(slice(min(first, length), max(first, last)))
-        return found[0], found[1]
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST <= value <= MOST:
-        raise ValueError(f"{name}: {value!r} is not a number from {LEAST:g} to {MOST:g}")
-    return float(value)
-
-
-def _whole(value: object) -> bool:
-    """True for an int that is no bool: options come from a file, whatever their annotation."""
-    return isinstance(value, int) and not isinstance(value, bool)
+        window = height, width
+        view = View(self.corner, self.size or window, window)
+        (top, bottom), (left, right) = (view.inner(axis, self.filter.reach) for axis in (0, 1))
+        return slice(min(top, height), max(top, bottom)), slice(min(left, width), max(left, right))
 
 
 _merger: type[Merger] = MeanShift

@@ -13,23 +13,23 @@ regions follows from what lies around it, and scenes are cut as one likes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.instances.join import BAND
 from segengine.segmenters import _seeded
 from segengine.segmenters._growing import UNBOUNDED, planes, top_of
-from segengine.segmenters._regions import numbered
+from segengine.segmenters._options import require_number, require_whole
+from segengine.segmenters._regions import COLORS, numbered, of_frames
 from segengine.segmenters._squares import View
+from segengine.segmenters._windows import InWindows
 from segengine.segmenters.superpixels import (
     CLASSES,
-    COLORS,
     check_space,
-    require_number,
     require_top,
-    require_whole,
 )
 from segengine.types import Cell, Color, Pixels, Prediction, Segmenter
 
@@ -88,7 +88,7 @@ def create(
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(InWindows):
     """Regions from the most even pixel of every square."""
 
     distance: float
@@ -101,10 +101,6 @@ class Grid:
     """Fraction of the range up to which regions that touch are one."""
     top: float | None
     """Value that the range ends with; None: the dtype's."""
-    corner: Cell = (0, 0)
-    """First pixel of the windows, in their frames."""
-    size: Cell | None = None
-    """(height, width) of the frames; None: windows are whole frames."""
     version: ClassVar[int] = 1
     stride: ClassVar[int] = 1
     agrees: ClassVar[bool] = True
@@ -118,10 +114,6 @@ class Grid:
         squares = self.spacing + self.spacing // 2 + 2
         return 3 * (self.reach + 1) + squares + BAND
 
-    def at(self, corner: Cell, size: Cell) -> Self:
-        """It, for windows at a corner of frames of a size."""
-        return replace(self, corner=corner, size=size)
-
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError where colours cannot be compared."""
         check_space(None, bands, dtype)
@@ -133,16 +125,15 @@ class Grid:
         view = View(self.corner, self.size or window, window)
         margin = self.halo - BAND
         rows, cols = view.inner(0, margin), view.inner(1, margin)
-        ids = np.empty(pixels.shape[:-1], np.uint32)
-        for frame, out in zip(pixels, ids, strict=True):
+        limit = _squared(self.distance, pixels, self.top)
+        near = _squared(self.near, pixels, self.top)
+
+        def ids(frame: Pixels) -> NDArray[np.uint32]:
             values = planes(frame)
-            limit = _squared(self.distance, pixels, self.top)
             found = _seeded.grown_from_grid(values, view, self.spacing, limit, self.reach)
-            if self.near:
-                near = _squared(self.near, pixels, self.top)
-                found = _seeded.merged(values, found, near, rows, cols)
-            out[:] = numbered(found)
-        return Prediction((ids > 0).view(np.uint8), instances=ids)
+            return numbered(_seeded.merged(values, found, near, rows, cols) if self.near else found)
+
+        return of_frames(pixels, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +166,20 @@ class Seeds:
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         _, height, width, _ = pixels.shape
         limit, places = _squared(self.distance, pixels, self.top), np.array(self.places, np.int64)
-        ids = np.empty(pixels.shape[:-1], np.uint32)
-        for frame, out in zip(pixels, ids, strict=True):
+        near = None if self.near is None else _squared(self.near, pixels, self.top)
+
+        def ids(frame: Pixels) -> NDArray[np.uint32]:
             if len(places) == 1 and self.reach >= height * width:
+                out = np.empty((height, width), np.uint32)
                 _seeded.flood(frame, self.places[0], limit, out)
-                continue
+                return out
             values = planes(frame)
             found = _seeded.grown_from(values, places, limit, self.reach)
-            if self.near is not None:
-                near = _squared(self.near, pixels, self.top)
+            if near is not None:
                 found = _seeded.merged(values, found, near, (0, height), (0, width))
-            out[:] = numbered(found)
-        return Prediction((ids > 0).view(np.uint8), instances=ids)
+            return numbered(found)
+
+        return of_frames(pixels, ids)
 
 
 def _squared(distance: float, pixels: Pixels, top: float | None) -> float:

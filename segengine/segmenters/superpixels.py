@@ -9,23 +9,25 @@ the squares around it, so scenes of any size are cut as one likes; felzenszwalb 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segengine.instances.join import BAND
 from segengine.segmenters import _felzenszwalb, _slic
 from segengine.segmenters._growing import planes, top_of
 from segengine.segmenters._lab import lab
-from segengine.segmenters._regions import numbered
+from segengine.segmenters._options import require_number, require_whole
+from segengine.segmenters._regions import COLORS, numbered, of_frames
 from segengine.segmenters._squares import View
-from segengine.types import Cell, Color, Pixels, Prediction, Segmenter
+from segengine.segmenters._windows import InWindows
+from segengine.types import Color, Pixels, Prediction, Segmenter
 
 Method = Literal["slic", "felzenszwalb"]
 Space = Literal["lab", "bands"]
 CLASSES = ("background", "region")
-COLORS: tuple[Color, ...] = ((24, 26, 34), (104, 160, 214))
 MOST_SIDE, MOST_ITERATIONS = 1024, 100
 MOST_COMPACTNESS, MOST_SCALE = 1e6, 1e12
 LEAST_SIGMA, MOST_SIGMA = 1e-3, 100
@@ -108,7 +110,7 @@ def create(
 
 
 @dataclass(frozen=True, slots=True)
-class Slic:
+class Slic(InWindows):
     """Superpixels of about one size."""
 
     side: int
@@ -121,10 +123,6 @@ class Slic:
     """None: what the pixels suggest."""
     top: float | None
     """Value that the range ends with; None: the dtype's."""
-    corner: Cell = (0, 0)
-    """First pixel of the windows, in their frames."""
-    size: Cell | None = None
-    """(height, width) of the frames; None: windows are whole frames."""
     version: ClassVar[int] = 1
     stride: ClassVar[int] = 1
     agrees: ClassVar[bool] = True
@@ -137,10 +135,6 @@ class Slic:
         """What decides on a pixel, and on those at the border that two windows compare."""
         return _slic.halo(self.side, self.iterations) + BAND
 
-    def at(self, corner: Cell, size: Cell) -> Self:
-        """It, for windows at a corner of frames of a size."""
-        return replace(self, corner=corner, size=size)
-
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError where the space has no meaning for such pixels."""
         check_space(self.space, bands, dtype)
@@ -150,14 +144,12 @@ class Slic:
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
         window = pixels.shape[1], pixels.shape[2]
         view = View(self.corner, self.size or window, window)
-        ids = np.empty(pixels.shape[:-1], np.uint32)
-        for frame, out in zip(pixels, ids, strict=True):
-            values = axes(frame, self.space, self.top)
-            found = _slic.superpixels(
-                values, view, self.side, self.compactness, self.iterations, self.least
-            )
-            out[:] = numbered(found)
-        return Prediction((ids > 0).view(np.uint8), instances=ids)
+        how = view, self.side, self.compactness, self.iterations, self.least
+
+        def ids(frame: Pixels) -> NDArray[np.uint32]:
+            return numbered(_slic.superpixels(axes(frame, self.space, self.top), *how))
+
+        return of_frames(pixels, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +180,11 @@ class Felzenszwalb:
     def segment(self, pixels: Pixels) -> Prediction:
         """Labels and ids (n, y, x) of whole frames (n, y, x, band)."""
         self.check_pixels(pixels.shape[-1], str(pixels.dtype))
-        ids = np.empty(pixels.shape[:-1], np.uint32)
-        for frame, out in zip(pixels, ids, strict=True):
-            values = axes(frame, self.space, self.top)
-            out[:] = _felzenszwalb.pieces(values, self.scale * 100 / 255, self.sigma, self.least)
-        return Prediction((ids > 0).view(np.uint8), instances=ids)
+        how = self.scale * 100 / 255, self.sigma, self.least
+        return of_frames(
+            pixels,
+            lambda frame: _felzenszwalb.pieces(axes(frame, self.space, self.top), *how),
+        )
 
 
 def check_space(space: Space | None, bands: int, dtype: str) -> None:
@@ -217,24 +209,10 @@ def _is_color(bands: int, dtype: str) -> bool:
     return bands == 3 and dtype in ("uint8", "uint16")
 
 
-def require_whole(name: str, value: object, least: int, most: int) -> None:
-    """Raise ValueError that names an option which is no whole number in its bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name}: {value!r} is not a whole number from {least} to {most}")
-
-
 def require_top(top: object) -> None:
     """Raise ValueError where the range cannot end with a value."""
     if top is not None:
         require_number("top", top, LEAST_TOP, MOST_TOP)
-
-
-def require_number(name: str, value: object, least: float, most: float) -> None:
-    """Raise ValueError that names an option which is no number in its bounds: float32 computes with it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: {value!r} is not a number")
-    if not least <= value <= most:
-        raise ValueError(f"{name}: {value} is not a number from {least:g} to {most:g}")
 
 
 _segmenters: tuple[type[Segmenter], ...] = (Slic, Felzenszwalb)
