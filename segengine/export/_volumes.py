@@ -74,7 +74,7 @@ class Volume:
     @property
     def slices(self) -> int:
         """Frames of one time."""
-        return int(self.about.get("slices") or self.scene.layout.shape[0])
+        return self.scene.layout.slices or self.scene.layout.shape[0]
 
     def labels(self) -> Iterator[NDArray[Any]]:
         """(y, x) labels of each frame, in order."""

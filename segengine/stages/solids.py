@@ -85,4 +85,5 @@ def _solids(plan: Plan, figures: SceneFigures, connectivity: int) -> pa.Table:
 
 def _cubic_millimetres(layout: Layout) -> float | None:
     """Of a voxel, which a tilted volume's is no box; None: not known."""
-    return None if layout.steps is None else abs(float(np.linalg.det(np.array(layout.steps))))
+    steps = layout.steps
+    return None if steps is None else abs(float(np.linalg.det(np.array(steps))))
