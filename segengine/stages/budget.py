@@ -106,7 +106,8 @@ class Budget:
         if stage in self.recent:
             return _slowest(self.recent[stage])
         told = [max(self.first[stage])] if stage in self.first else []
-        return min([*told, *(self.known[s] for s in (stage,) if s in self.known)], default=None)
+        told += [self.known[stage]] if stage in self.known else []
+        return min(told, default=None)
 
     def reserve(self, workers: int) -> float:
         """Seconds that are kept for what comes after the stages that label."""

@@ -111,11 +111,11 @@ class Block:
         height, width = box.shape
         for i, (ref, tile) in enumerate(zip(frames, tiles, strict=True)):
             at = (ref.index - first, slice(0, height), slice(0, width))
-            invalid = None if tile.valid is None else ~tile.valid[box.inner]
+            valid = None if tile.valid is None else tile.valid[box.inner]
+            invalid = None if valid is None else ~valid
             labels = prediction.labels[i][box.inner]
             self.labels[at] = labels
             if self.task.samples:
-                valid = None if tile.valid is None else tile.valid[box.inner]
                 corner = self.task.window.start[1:]
                 self.sampled = added(self.sampled, sample(tile.pixels[box.inner], valid, corner))
             if invalid is not None:
