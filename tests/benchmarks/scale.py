@@ -1,7 +1,7 @@
 """What a driver takes where shards are very many, and how many workers it keeps at work.
 
-    benchmark -- starts --> scheduler, workers      workers of one thread that sleep where others label;
-              -- starts --> driver                  64 of them are a process, so that there can be many
+    benchmark -- starts --> scheduler, workers      workers that sleep where others label; 128
+              -- starts --> driver                  of them are a process, so that there can be many
 
 All else is real: scheduler, driver, masks, records. `SCALE=1000000 python -m tests.benchmarks scale`
 takes so many shards instead of 20,000. `python -m tests.benchmarks.scale chart` draws what follows for
@@ -22,28 +22,37 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import zarr
 
+from segengine.dispatch.child import Calls
 from segengine.dispatch.dask import MESSAGE
-from segengine.dispatch.pool import MOST, SHORT
+from segengine.dispatch.pool import MOST, SHORT, is_later
 from segengine.job import parse_job
 from segengine.runs import Run
+from segengine.store.values import encode
 from segengine.types import Pixels, Prediction
+from segengine.worker.attempts import tried
+from segengine.worker.tasks import ShardTask
 from tests.benchmarks.memory import resident_peak
 from tests.benchmarks.table import Row, show
 
 SIDE = 16
 """Pixels of a shard's side."""
 SHARDS = int(os.environ.get("SCALE", "20000"))
-TOGETHER = 64
+TOGETHER = 128
 """Simulated workers a process."""
-CROWDS = (16, 64, 256)
-ROUNDS = 20
-"""Shards a worker of a crowd."""
+CROWDS = ((16, 1.0, 48), (64, 1.0, 48), (256, 1.0, 48), (1024, 4.0, 32), (1024, 1.0, 48))
+"""Workers, seconds of a shard, shards a worker."""
+
+
+_IN_LOOP = False
+"""Whether this process is one of simulated workers, which are asleep elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class Sleeping:
 
     def segment(self, pixels: Pixels) -> Prediction:
         """All is of the first class."""
-        time.sleep(self.seconds)
+        if not _IN_LOOP:
+            time.sleep(self.seconds)
         return Prediction(np.zeros(pixels.shape[:3], np.uint8))
 
 
@@ -69,7 +79,7 @@ def rows() -> Iterator[Row]:
         million = _drive(place, "million", 1_000_000, "", stages=1)
         yield Row("scale: plan of 1,000,000 shards", million["seconds"], 60, "s",
                   million["seconds"] / 60, "<= 1")  # fmt: skip
-        with _standing(2, place) as address:
+        with _standing(2, place, together=1) as (address, _):
             run = _drive(place, "many", SHARDS, address)
             cost = 1000 * run["cpu"] / run["shards"]
             what = f"{run['shards']:,} shards"
@@ -80,38 +90,52 @@ def rows() -> Iterator[Row]:
             again = _drive(place, "many", SHARDS, address)["seconds"]
             yield Row(f"scale: rerun of a finished run, {what}", again, 60, "s",
                       again / 60, "<= 1")  # fmt: skip
-        for workers in CROWDS:
-            with _standing(workers, place) as address:
-                run = _drive(place, f"crowd{workers}", ROUNDS * workers, address, seconds=1.0,
-                             rows=workers)  # fmt: skip
-                ideal = run["shards"] / workers
-                yield Row(f"scale: {workers} simulated workers at 1 s a shard, against none waiting",
-                          run["segment"], ideal, "s", ideal / run["segment"], ">= 0.9")  # fmt: skip
+        for workers, seconds, rounds in CROWDS:
+            with _standing(workers, place) as (address, scheduler):
+                before = _spent(scheduler)
+                run = _drive(place, f"crowd{workers}-{seconds:g}", rounds * workers, address,
+                             seconds=seconds, rows=workers, stages=3)  # fmt: skip
+                ideal, took = seconds * run["shards"] / workers, run["segment"]
+                what = f"scale: {workers} simulated workers at {seconds:g} s a shard"
+                yield Row(f"{what}, against none waiting", took, ideal, "s", ideal / took, ">= 0.9")
+                for who, cpu in (("scheduler", _spent(scheduler) - before), ("driver", run["cpu"])):
+                    yield Row(f"{what}: share of a core, {who}", cpu, took, "s", cpu / took, "-")
 
 
 @contextmanager
-def _standing(workers: int, folder: Path) -> Iterator[str]:
-    """The address of a scheduler with so many workers."""
+def _standing(
+    workers: int, folder: Path, together: int = TOGETHER
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Address and process of a scheduler with so many workers, `together` in one process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     with ExitStack() as stack:
 
-        def start(*command: str) -> None:
+        def start(*command: str) -> subprocess.Popen[bytes]:
             with open(folder / "log", "ab") as log:
                 process = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log)
             stack.callback(process.wait)
             stack.callback(process.kill)
+            return process
 
         host, port = ("--host", "127.0.0.1"), ("--port", address.rpartition(":")[2])
-        start("distributed.cli.dask_scheduler", *host, *port, "--no-dashboard")
-        for first in range(0, workers, TOGETHER):
-            start(__spec__.name, "work", address, str(min(TOGETHER, workers - first)))
+        scheduler = start("distributed.cli.dask_scheduler", *host, *port, "--no-dashboard")
+        for first in range(0, workers, together):
+            start(__spec__.name, "work", address, str(min(together, workers - first)))
         from distributed import Client
 
         with Client(address, timeout="120s", set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=300)
             client.run(_load)
-        yield address
+        yield address, scheduler
+
+
+def _spent(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that it has taken."""
+    import psutil
+
+    times = psutil.Process(process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _load() -> None:
@@ -123,6 +147,11 @@ async def _work(address: str, count: int) -> None:
     import dask
     from distributed import Worker
 
+    from segengine.dispatch import child
+    from tests.benchmarks import scale  # not this module, which is `__main__`
+
+    scale._IN_LOOP = True
+    child.call_stamped = _call_asleep  # type: ignore[assignment]
     # What each worker watches of its process, once a process would do: 64 that do are busy with it.
     dask.config.set(
         {
@@ -134,6 +163,29 @@ async def _work(address: str, count: int) -> None:
     workers = [Worker(address, nthreads=1, host="127.0.0.1", memory_limit=0) for _ in range(count)]
     await asyncio.gather(*workers)
     await asyncio.gather(*(worker.finished() for worker in workers))
+
+
+async def _call_asleep(message: Calls) -> None:
+    """As a worker does it (`child.call_stamped`), but asleep in its process's loop instead of a thread.
+
+    What a message and its shards are told of, and all that is stored, is real. A shard's reading and
+    writing are part of its seconds: else the workers of one process, which have one core where others
+    have one each, would wait for one another.
+    """
+    from distributed import get_worker
+
+    worker, waiting = get_worker(), {}
+    due = time.monotonic()
+    worker.log_event(message.topic, {"message": message.key, "worker": worker.address})
+    for stamp, function, task in message.calls:
+        worker.log_event(message.topic, {"begun": stamp})
+        value = tried(partial(function, task))
+        waiting[stamp] = value.finish() if is_later(value) else value
+        if isinstance(task, ShardTask):
+            due += json.loads(task.segmenter.options)["seconds"]
+            await asyncio.sleep(due - time.monotonic())
+    values = {stamp: encode(value) for stamp, value in waiting.items()}
+    worker.log_event(message.topic, {"values": values})
 
 
 def _drive(
@@ -167,32 +219,46 @@ def _driven(
     stages: int,
 ) -> Any:
     frames, rows, cols = shape
-    source = folder / f"{frames}x{rows}x{cols}.zarr"
-    if not source.exists():  # of nothing but its fill value
-        zarr.create_array(source, shape=(frames, rows * SIDE, cols * SIDE, 1),
-                          chunks=(1024, 1024, 1024, 1), dtype="uint8", fill_value=7)  # fmt: skip
+    source = _source(folder, frames, rows, cols)
     job = {
         "name": name,
-        "source": {"kind": "zarr", "paths": [str(source)]},
+        "source": {"paths": [str(source)]},
         "segmenter": {"kind": f"{__spec__.name}:Sleeping", "seconds": seconds},
         "store": {"path": str(folder / f"{name}.out"), "chunk": SIDE, "shard": SIDE, "frames": 1},
+        "faults": {"fsync": False},  # one disk's time is no matter of scale
         "cluster": {"kind": "address", "address": address} if address else {"workers": 1},
     }
-    begun, spent, took = time.monotonic(), time.process_time(), 0.0
+    begun, spent, took, done = time.monotonic(), time.process_time(), 0.0, frames * rows * cols
     with Run(parse_job(job), in_process=not address) as run:
         for stage in Run.STAGES[: stages or None]:
             before = time.monotonic()
-            for _ in run.stage(stage):
-                pass
+            for progress in run.stage(stage):
+                if stage == "segment":
+                    done = progress.total
             if stage == "segment":
                 took = time.monotonic() - before
     return {
-        "shards": frames * rows * cols,
+        "shards": done,
         "seconds": time.monotonic() - begun,
         "segment": took,
         "cpu": time.process_time() - spent,
         "peak": resident_peak(),
     }
+
+
+def _source(folder: Path, frames: int, rows: int, cols: int) -> Path:
+    """Frames of one value; a single one is a picture, whose pixels a process decodes once."""
+    high, wide = rows * SIDE, cols * SIDE
+    if frames == 1:
+        path = folder / f"{rows}x{cols}.png"
+        if not path.exists():
+            cv2.imwrite(str(path), np.full((high, wide), 7, np.uint8))
+        return path
+    path = folder / f"{frames}x{rows}x{cols}.zarr"
+    if not path.exists():  # of nothing but its fill value
+        zarr.create_array(path, shape=(frames, high, wide, 1), chunks=(1024, 1024, 1024, 1),
+                          dtype="uint8", fill_value=7)  # fmt: skip
+    return path
 
 
 def busy(workers: float, seconds: float) -> tuple[float, float]:
