@@ -30,8 +30,8 @@ from segengine.job import TruthSpec
 from segengine.measuring.paths import candidates, ids_of
 from segengine.reader import Store
 from segengine.sources.listing import is_input, is_named
-from segengine.store.blobs import LocalObjects
 from segengine.store.layouts import load_outside, load_unplaced
+from segengine.store.local import LocalObjects
 
 ATTRIBUTE = "user.segengine.export"
 LEDGER = ".segengine-export"

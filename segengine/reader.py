@@ -29,7 +29,7 @@ from segengine.guards.trust import is_trusting, named_by_store
 from segengine.job import source_options
 from segengine.notebook import Figures, scene_html, store_html, thinned
 from segengine.registry import reader
-from segengine.store.blobs import Objects, open_objects, zarr_store
+from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import (
     COLORS,
     CONFIDENCE,
@@ -49,6 +49,7 @@ from segengine.store.kinds import MaskRecord, Record, type_of
 from segengine.store.layouts import Layout, load_layout
 from segengine.store.parquet import read_parquet
 from segengine.store.records import RecordLog
+from segengine.store.remote import zarr_store
 from segengine.store.root import attributes_or_lost, read_attributes
 from segengine.store.seals import CHANGED, SealedObjects
 from segengine.store.shards import _opened, read_region

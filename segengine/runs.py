@@ -50,7 +50,7 @@ from segengine.stages.segment import Counts, note_failures, segment
 from segengine.stages.stitch import clear_drafts, stitch
 from segengine.stages.survey import survey
 from segengine.store.arrays import holds
-from segengine.store.blobs import NOBODY, LocalObjects, Writer, aside, open_objects
+from segengine.store.blobs import NOBODY, Writer, open_objects
 from segengine.store.keys import (
     ASIDE,
     MAPS,
@@ -72,6 +72,7 @@ from segengine.store.keys import (
 )
 from segengine.store.kinds import LevelRecord
 from segengine.store.layouts import commit_layout, load_layout
+from segengine.store.local import LocalObjects, aside
 from segengine.store.lock import HeldLock, run_lock
 from segengine.store.records import RecordLog, SceneRecords
 from segengine.store.root import (

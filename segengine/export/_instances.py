@@ -16,8 +16,8 @@ from segengine.export._holes import Kept
 from segengine.export._parts import Parts
 from segengine.outputs import Output
 from segengine.reader import Store
-from segengine.store.blobs import LocalObjects
 from segengine.store.keys import INSTANCE_TABLE
+from segengine.store.local import LocalObjects
 from segengine.store.seals import CHANGED
 
 ROWS = 4096

@@ -28,7 +28,8 @@ from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
 from segengine.sources._volumes import NIFTI, suffix_of
-from segengine.store.blobs import Objects, zarr_store
+from segengine.store.blobs import Objects
+from segengine.store.remote import zarr_store
 from segengine.types import Bool, FrameRef, Truth, TruthRef
 from segengine.urls import public
 

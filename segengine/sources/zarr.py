@@ -16,7 +16,7 @@ from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._bands import choose, require_bands
 from segengine.sources._bounds import MOST_BANDS, require_bounded
 from segengine.sources._files import changed, is_url, one_line, open_failure, unreadable
-from segengine.store.blobs import zarr_store
+from segengine.store.remote import zarr_store
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 _FRAME = frozenset({"t", "time", "z", "depth", "frame", "n"})

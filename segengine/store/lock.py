@@ -15,7 +15,7 @@ or disagree change nothing.
 To take over is to swap exactly the bytes that were seen (under a file lock, or `If-Match` on S3), so one
 of many does. A renewal is such a swap too, and never overwrites who took over. A run that lost its
 lock is refused by its own handle on the store, on the driver and on every worker, with the next
-write that comes more than a second after the lock was last seen (`segengine.store.blobs`).
+write that comes more than a second after the lock was last seen (`segengine.store.fence`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from typing import Any, Literal
 import psutil
 
 from segengine.errors import StoreAccessError, StoreLockedError
-from segengine.store.blobs import LocalObjects, Objects, lock_fields, require_lock
+from segengine.store.blobs import Objects
+from segengine.store.fence import lock_fields, require_lock
 from segengine.store.keys import LOCK
+from segengine.store.local import LocalObjects
 
 RENEW = 10.0
 """Seconds between renewals."""

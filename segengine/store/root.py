@@ -18,7 +18,7 @@ from segengine.errors import (
 )
 from segengine.guards.trust import refuse_forbidden
 from segengine.store.arrays import SceneArrays, group_metadata, says, scene_documents
-from segengine.store.blobs import LocalObjects, Objects
+from segengine.store.blobs import Objects
 from segengine.store.keys import (
     COPIES,
     LAYOUTS,
@@ -30,6 +30,7 @@ from segengine.store.keys import (
     scene_folder,
 )
 from segengine.store.layouts import Layout
+from segengine.store.local import LocalObjects
 from segengine.store.seals import SealedObjects
 from segengine.types import Color
 

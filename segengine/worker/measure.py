@@ -29,8 +29,9 @@ from segengine.instances.rows import SCHEMA, merged, scored, shard_rows
 from segengine.measuring import truth as truths
 from segengine.measuring.measures import Fold, Kind, MeasureSpec, built
 from segengine.registry import reader
+from segengine.store.access import store_access
 from segengine.store.arrays import SceneArrays
-from segengine.store.blobs import NOBODY, Writer, open_objects, store_access
+from segengine.store.blobs import NOBODY, Writer, open_objects
 from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, array_folder
 from segengine.store.kinds import (
     FrameMeasures,

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import tiling
+from segengine.store.access import store_access
 from segengine.store.arrays import ArraySpec
-from segengine.store.blobs import NOBODY, Objects, Writer, store_access
+from segengine.store.blobs import NOBODY, Objects, Writer
 from segengine.store.keys import array_folder
 from segengine.store.kinds import LevelRecord, level_kind
 from segengine.store.records import RecordLog

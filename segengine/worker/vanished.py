@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.store.access import store_access
 from segengine.store.arrays import ArraySpec
-from segengine.store.blobs import Objects, store_access
+from segengine.store.blobs import Objects
 from segengine.store.keys import MASK, PROBABILITIES, array_folder, kept_key, rows_key, single_key
 from segengine.store.kinds import LOST, FrameFailure, MaskRecord, StoredObject
 from segengine.store.layouts import NOTHING

@@ -12,7 +12,7 @@ import pytest
 
 from segengine.job import parse_job
 from segengine.runs import Run
-from segengine.store.blobs import RemoteObjects
+from segengine.store.remote import RemoteObjects
 
 pytestmark = pytest.mark.system
 

@@ -23,8 +23,8 @@ import pytest
 import yaml
 
 from segengine.reader import open_store
-from segengine.store.blobs import LocalObjects
 from segengine.store.layouts import LAYOUTS, load_layouts
+from segengine.store.local import LocalObjects
 from segengine.store.seals import SealedObjects
 from segengine.store.values import encode
 

@@ -37,7 +37,7 @@ PROTOCOLS = {
     )
     for name in (*Parts.of(protocol).values, *Parts.of(protocol).methods)
 }
-NO_PLUGIN = {"segmenters/_keras.py", "store/blobs.py"}
+NO_PLUGIN = {"segmenters/_keras.py", "store/access.py"}
 """Where a layer's `outputs` and an error's `response` are looked for."""
 
 

@@ -19,7 +19,7 @@ from segengine.commands.show import show
 from segengine.errors import JobError
 from segengine.export import png
 from segengine.outputs import LEDGER
-from segengine.store.blobs import LocalObjects
+from segengine.store.local import LocalObjects
 from segengine.store.seals import SealedObjects
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import segengine
-from segengine.store.blobs import LocalObjects
+from segengine.store.local import LocalObjects
 from segengine.store.singles import stored
 from segengine.store.values import decode
 from segengine.worker.segment import segment_shard

@@ -14,8 +14,8 @@ from segengine.commands.status import _all_done, status
 from segengine.errors import JobError
 from segengine.job import parse_job
 from segengine.reader import open_store
-from segengine.store.blobs import LocalObjects
 from segengine.store.keys import pack_key
+from segengine.store.local import LocalObjects
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 MEAN = {"kind": "threshold", "method": "mean"}

@@ -13,8 +13,8 @@ from segengine.commands.verify import _lasting, verify
 from segengine.errors import TransientInputError
 from segengine.planning.damage import differences, object_key
 from segengine.runs import Run, parse_job
-from segengine.store.blobs import LocalObjects
 from segengine.store.kinds import MaskRecord, StoredObject
+from segengine.store.local import LocalObjects
 from segengine.store.records import RecordLog
 from segengine.store.seals import CHANGED, SealedObjects, digest
 

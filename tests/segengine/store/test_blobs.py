@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from segengine.errors import StoreAccessError, StoreLockedError
-from segengine.store import blobs as module
-from segengine.store.blobs import LocalObjects, Writer, access_error, open_objects
+from segengine.store import fence, local
+from segengine.store.access import access_error
+from segengine.store.blobs import Writer, open_objects
 from segengine.store.keys import ASIDE, LOCK
+from segengine.store.local import LocalObjects
 
 
 @pytest.fixture
@@ -189,7 +191,7 @@ def test_a_swap_waits_for_no_guard_that_was_deleted(objects: LocalObjects) -> No
 def test_a_guard_whose_holder_stands_still_is_an_error_in_time(
     objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GUARDED", 0.05)
+    monkeypatch.setattr(local, "GUARDED", 0.05)
     objects.put("lock", b"old")
     with objects._guard(), pytest.raises(StoreAccessError, match="stands still with"):
         objects.swap("lock", b"old", b"new")
@@ -205,7 +207,7 @@ def test_a_run_that_lost_the_lock_writes_no_more(
     objects.delete(LOCK)
     if held is not None:
         objects.put(LOCK, held)
-    monkeypatch.setattr(module, "RECHECK", 0.0)
+    monkeypatch.setattr(fence, "RECHECK", 0.0)
     for write in (
         lambda: mine.put("x", b"2"),
         lambda: mine.delete("x"),

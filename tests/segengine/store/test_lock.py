@@ -19,10 +19,9 @@ import pytest
 
 import segengine
 from segengine.errors import SegengineError, StoreLockedError
-from segengine.store import blobs as module
-from segengine.store import lock
-from segengine.store.blobs import LocalObjects
+from segengine.store import fence, lock
 from segengine.store.keys import LOCK
+from segengine.store.local import LocalObjects
 
 
 @pytest.fixture
@@ -352,7 +351,7 @@ def test_a_run_that_lost_its_lock_stops_and_writes_no_more(
     with Run(job, in_process=True) as run:
         list(run.stage("plan"))
         write(LocalObjects(str(bench.store)), run="other", host="elsewhere")
-        monkeypatch.setattr(module, "RECHECK", 0.0)
+        monkeypatch.setattr(fence, "RECHECK", 0.0)
         before = tree(bench.store)
         with pytest.raises(SegengineError, match="taken over by run other on elsewhere"):
             list(run.stage("segment"))
@@ -373,7 +372,7 @@ def test_a_worker_whose_run_lost_its_lock_writes_no_more(
         (layout,) = run.plan.layouts.values()
         task = run.plan.task(layout, (0, 0, 0))
         write(LocalObjects(str(bench.store)), run="other", host="elsewhere")
-        monkeypatch.setattr(module, "RECHECK", 0.0)
+        monkeypatch.setattr(fence, "RECHECK", 0.0)
         before = tree(bench.store)
         found = segment_shard(task)
         assert isinstance(found, Retry)

@@ -16,7 +16,7 @@ import segengine
 from segengine.errors import SegengineError, StoreAccessError, StoreError
 from segengine.sources.images import ImageSource
 from segengine.sources.zarr import ZarrSource
-from segengine.store.blobs import LocalObjects
+from segengine.store.local import LocalObjects
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 ERRORS = [

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segengine.store import packs
-from segengine.store.blobs import LocalObjects
 from segengine.store.keys import pack_key, single_key
 from segengine.store.kinds import (
     Counts,
@@ -32,6 +31,7 @@ from segengine.store.kinds import (
     VolumeMeasures,
     given_up,
 )
+from segengine.store.local import LocalObjects
 from segengine.store.packs import (
     SMALL,
     TOGETHER,

@@ -17,8 +17,10 @@ import pytest
 
 from segengine.errors import StoreAccessError, StoreError
 from segengine.store import s3
-from segengine.store.blobs import _space, access_error, open_objects
+from segengine.store.access import access_error
+from segengine.store.blobs import open_objects
 from segengine.store.filesystems import FilesystemSpace, Space, open_filesystem
+from segengine.store.remote import _space
 
 STRANGE = "+a b%20~é=#?.c"
 
@@ -325,8 +327,8 @@ def test_ctrl_c_ends_a_wait_and_what_is_asked_then_is_answered(odd: str) -> None
 import os, signal, sys, threading, time
 from segengine.errors import StoreAccessError
 from segengine.store import s3
-from segengine.store.blobs import RemoteObjects
-from segengine.store.blobs import _space
+from segengine.store.remote import RemoteObjects
+from segengine.store.remote import _space
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests may ignore it
 objects = RemoteObjects(sys.argv[1])
 assert isinstance(_space(objects.root, os.getpid()), s3.Bucket)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from segengine.job import parse_job
 from segengine.runs import Run
 from segengine.store import seals
-from segengine.store.blobs import NOBODY, LocalObjects, Writer
+from segengine.store.blobs import NOBODY, Writer
 from segengine.store.layouts import LAYOUTS
+from segengine.store.local import LocalObjects
 from segengine.store.root import write_documents
 from segengine.store.seals import (
     CHANGED,
