@@ -51,7 +51,8 @@ from segengine.store.parquet import read_parquet
 from segengine.store.records import RecordLog
 from segengine.store.remote import zarr_store
 from segengine.store.root import attributes_or_lost, read_attributes
-from segengine.store.seals import CHANGED, SealedObjects
+from segengine.store.sealbook import CHANGED
+from segengine.store.seals import SealedObjects
 from segengine.store.shards import _opened, read_region
 from segengine.types import FrameRef, Place, Tile, Unreadable
 

@@ -83,7 +83,8 @@ from segengine.store.root import (
     write_scene,
 )
 from segengine.store.runs import History
-from segengine.store.seals import CHANGED, SealedObjects, damage_notices, named
+from segengine.store.sealbook import CHANGED
+from segengine.store.seals import SealedObjects, damage_notices, named
 from segengine.store.unseen import Notes, Unseen, noted, read_unseen, write_unseen
 from segengine.types import Place
 from segengine.urls import public

@@ -20,7 +20,7 @@ from hypothesis.strategies import none
 import segengine
 from segengine.progress import Summary
 from segengine.store.blobs import open_objects
-from segengine.store.seals import sealed_report
+from segengine.store.sealbook import sealed_report
 from tests.needs import lacking
 from tests.slurm import Account, Slurm
 

@@ -42,7 +42,8 @@ from segengine.store.kinds import (
 )
 from segengine.store.layouts import NOTHING, Layout
 from segengine.store.records import RecordLog, SceneRecords
-from segengine.store.seals import CHANGED, MISSING, SealedObjects, digest
+from segengine.store.sealbook import CHANGED, MISSING, digest
+from segengine.store.seals import SealedObjects
 from segengine.store.shardcodec import without_frames
 from segengine.store.values import decode, encode
 from segengine.types import Place

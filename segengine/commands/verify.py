@@ -34,7 +34,8 @@ from segengine.store.keys import (
 from segengine.store.kinds import LabelRecord, MaskRecord, Record
 from segengine.store.layouts import Layout, load_layouts
 from segengine.store.records import RecordLog
-from segengine.store.seals import CHANGED, named
+from segengine.store.sealbook import CHANGED
+from segengine.store.seals import named
 from segengine.store.shards import open_array, read_region
 from segengine.types import NO_CONFIDENCE, FrameRef
 from segengine.worker.tasks import Retry, ShardTask, SplitComponents

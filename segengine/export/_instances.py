@@ -18,7 +18,7 @@ from segengine.outputs import Output
 from segengine.reader import Store
 from segengine.store.keys import INSTANCE_TABLE
 from segengine.store.local import LocalObjects
-from segengine.store.seals import CHANGED
+from segengine.store.sealbook import CHANGED
 
 ROWS = 4096
 """Instances of a piece: what is in memory, and what is done again after a kill."""

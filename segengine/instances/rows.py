@@ -19,7 +19,7 @@ from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
-from segengine.store.seals import CHANGED, MISSING, closed, opened
+from segengine.store.sealbook import CHANGED, MISSING, closed, opened
 from segengine.types import CERTAIN, Place
 
 SCHEMA = pa.schema(

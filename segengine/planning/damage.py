@@ -21,7 +21,8 @@ from segengine.store.keys import (
 from segengine.store.kinds import Record
 from segengine.store.layouts import load_layout
 from segengine.store.records import RecordLog
-from segengine.store.seals import CHANGED, MISSING, SealedObjects, digest
+from segengine.store.sealbook import CHANGED, MISSING, digest
+from segengine.store.seals import SealedObjects
 from segengine.types import Place
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from segengine.store.blobs import NOBODY, Writer
 from segengine.store.keys import REPORT
-from segengine.store.seals import sealed_report
+from segengine.store.sealbook import sealed_report
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,35 +21,33 @@ import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
-
-import xxhash
-from numcodecs.zstd import compress, decompress
+from dataclasses import replace
 
 from segengine.errors import HEAL
 from segengine.store.blobs import Objects, Writer
 from segengine.store.keys import (
-    COLORS,
     COPIES,
-    CUT_INSTANCES,
     FITS,
     LAYOUTS,
-    METADATA,
-    METRICS,
-    PRUNED,
-    RECORDS,
     REPORT,
     ROOT,
-    RUNS,
     SCENES,
     SEALS,
     SEALS_COPY,
-    TABLES,
-    UNPLACED,
-    UNSEEN,
     copies_key,
-    is_pack,
+)
+from segengine.store.sealbook import (
+    CHANGED,
+    HOLDS_COPIES,
+    MISSING,
+    Book,
+    Seal,
+    digest,
+    is_kept_twice,
+    is_sealed,
+    matches,
+    packed,
+    unpacked,
 )
 
 SEALED = "sealed"
@@ -63,97 +61,7 @@ BATCH = 64 << 20
 """Bytes of what is kept twice that are held before they are written."""
 NAMED = 5
 """What a notice names of many."""
-MISSING = "it is missing"
-CHANGED = "its bytes are not those that were stored"
 LESS = "less could be checked without it"
-_MAGIC = b"SEGK\x01"
-_DIGEST = 16
-_REPORT_END = "<!-- xxh3-128 of all above: {} -->\n"
-
-
-class Seal(NamedTuple):
-    """What an object must be."""
-
-    digest: str
-    """XXH3-128 of its bytes, 32 hex digits; empty: it carries its own checksum."""
-    copies: str = ""
-    """Name of the object of copies that holds its second one; empty: it can be made again."""
-
-
-@dataclass(slots=True)
-class _Book:
-    """All seals of a store, as they are stored in one object."""
-
-    seals: dict[str, Seal] = field(default_factory=dict)
-    published: str = ""
-    """What the last complete publish stands for; empty while a run has work under way."""
-    complete: bool = False
-    """Nothing lies there without a seal but what a run has under way: no store of before, and no
-    seals were lost."""
-    saves: int = 0
-    """How often they were stored: their second copy is of this time, or a kill left the one before."""
-
-    def stored(self) -> bytes:
-        """As the object that is stored."""
-        seals = {key: list(seal) for key, seal in sorted(self.seals.items())}
-        raw = {
-            "seals": seals,
-            "published": self.published,
-            "complete": self.complete,
-            "saves": self.saves,
-        }
-        text = json.dumps(raw, separators=(",", ":"))
-        return closed(text.encode("utf-8", "surrogateescape"))
-
-    @classmethod
-    def read(cls, data: bytes | None) -> _Book | None:
-        """The seals in a stored object; None where there is none, or a damaged one."""
-        if data is None:
-            return None
-        try:
-            raw = json.loads(opened(data))
-            seals = {key: Seal(*value) for key, value in raw["seals"].items()}
-            return cls(seals, raw["published"], raw["complete"], raw.get("saves", 0))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-
-def is_sealed(key: str) -> bool:
-    """True for what a seal vouches for: no shard of a mask, no single record, nothing of one run.
-
-    >>> is_sealed("zarr.json"), is_sealed("scenes/a/mask/0/c/0/0/0"), is_sealed("scenes/a/mask/zarr.json")
-    (True, False, True)
-    >>> is_sealed("records/a.parquet"), is_sealed("records/a/mask/0.0.0.json")
-    (True, False)
-    """
-    head, _, rest = key.partition("/")
-    if head == SCENES:
-        return rest.endswith(METADATA) or rest.split("/")[1:2] == [COLORS]
-    if head == RECORDS:
-        return key == CUT_INSTANCES or is_kept_twice(key)
-    return head == TABLES or key in (ROOT, METRICS, REPORT)
-
-
-_TWICE = (f"{LAYOUTS}/", f"{FITS}/")
-_ALONE = (ROOT, UNPLACED, RUNS, PRUNED, UNSEEN)
-_HOLDS_COPIES = ("", RECORDS, TABLES, *(prefix.rstrip("/") for prefix in _TWICE))
-
-
-def is_kept_twice(key: str) -> bool:
-    """True for what nothing else in the store, and no input, could tell again."""
-    return is_pack(key) or key.startswith(_TWICE) or key in _ALONE
-
-
-def sealed_report(page: str) -> bytes:
-    """A report with its own checksum at its end; names may hold bytes that are no text."""
-    text = page.encode("utf-8", "backslashreplace")
-    return text + _REPORT_END.format(xxhash.xxh3_128_hexdigest(text)).encode()
-
-
-def is_whole_report(data: bytes) -> bool:
-    """True where a report ends with the checksum of what stands before."""
-    end = len(_REPORT_END.format("0" * 32).encode())
-    return data[-end:] == _REPORT_END.format(xxhash.xxh3_128_hexdigest(data[:-end])).encode()
 
 
 class SealedObjects:
@@ -170,7 +78,7 @@ class SealedObjects:
         self.healed: dict[str, None] = {}
         """Those of them that were written again."""
         self._unsealed = False
-        self._book: _Book | None = None
+        self._book: Book | None = None
         self._pending: dict[str, Seal] = {}
         self._copies: dict[str, bytes] = {}
         self._bulk = 0
@@ -186,7 +94,7 @@ class SealedObjects:
         return self.base.root
 
     @property
-    def book(self) -> _Book:
+    def book(self) -> Book:
         """The seals, read once."""
         with self._guard:
             if self._book is None:
@@ -208,16 +116,16 @@ class SealedObjects:
         """There is no store yet: all that comes will be sealed."""
         self.book.complete = True
 
-    def _load(self) -> _Book:
+    def _load(self) -> Book:
         data = self.base.get(SEALS)
-        book = _Book.read(data)
+        book = Book.read(data)
         if book is not None:
             return book
-        copy = _Book.read(self.base.get(SEALS_COPY))
+        copy = Book.read(self.base.get(SEALS_COPY))
         if data is not None or copy is not None or self._was_sealed():
             self.damaged[SEALS] = self._what(SEALS, data)
             self._unsealed = copy is None
-        return replace(copy or _Book(), published="")
+        return replace(copy or Book(), published="")
 
     def _was_sealed(self) -> bool:
         """True where there must have been seals: they are there before all that says so."""
@@ -330,7 +238,7 @@ class SealedObjects:
         if not self._copies:
             return
         name = self._next_name()
-        self.base.put(copies_key(name), _packed(self._copies))
+        self.base.put(copies_key(name), packed(self._copies))
         for key in self._copies:
             self._pending[key] = self._pending[key]._replace(copies=name)
         self._copies, self._bulk = {}, 0
@@ -347,7 +255,7 @@ class SealedObjects:
         merged = self._small_copies(needed) if len(needed) > MOST_COPIES else {}
         if merged:
             fresh = self._next_name()
-            self.base.put(copies_key(fresh), _packed(merged))
+            self.base.put(copies_key(fresh), packed(merged))
             for key in merged:
                 book.seals[key] = book.seals[key]._replace(copies=fresh)
             needed = {seal.copies for seal in book.seals.values()}
@@ -362,7 +270,7 @@ class SealedObjects:
             if len(data) > SMALL or size + len(data) > BATCH:
                 continue
             try:
-                found = _unpacked(data)
+                found = unpacked(data)
             except ValueError:
                 continue
             taken, size = taken + 1, size + len(data)
@@ -382,7 +290,7 @@ class SealedObjects:
             for name in self.base.children(COPIES)[1]:
                 data = self.base.get(copies_key(name)) or b""
                 try:
-                    found = _unpacked(data)
+                    found = unpacked(data)
                 except ValueError:
                     found = {}
                 kept = {k for k, seal in self.book.seals.items() if seal.copies == name}
@@ -391,7 +299,7 @@ class SealedObjects:
                 copies = {k: found.get(k) or self.base.get(k) or b"" for k in sorted(kept)}
                 if copies:
                     fresh = self._next_name()
-                    self.base.put(copies_key(fresh), _packed(copies))
+                    self.base.put(copies_key(fresh), packed(copies))
                     for key in copies:
                         self.book.seals[key] = self.book.seals[key]._replace(copies=fresh)
                     self._save()
@@ -403,7 +311,7 @@ class SealedObjects:
         """The object as it was sealed; None where there is none, or only its damaged remains."""
         data = self.base.get(key)
         seal = self.book.seals.get(key)
-        if seal is None or _matches(seal, data):
+        if seal is None or matches(seal, data):
             return data
         if not self.heals and self._was_written(key, seal):
             return self.get(key)
@@ -442,7 +350,7 @@ class SealedObjects:
         if self._held[0] != seal.copies:
             data = self.base.get(copies_key(seal.copies))
             try:
-                self._held = seal.copies, {} if data is None else _unpacked(data)
+                self._held = seal.copies, {} if data is None else unpacked(data)
             except ValueError:
                 self._held = seal.copies, {}
         copy = self._held[1].get(key)
@@ -563,7 +471,7 @@ class SealedObjects:
 
     def _kept(self, prefix: str) -> list[str]:
         """What is kept twice below a prefix; most have none, and are asked for often."""
-        if prefix not in _HOLDS_COPIES:
+        if prefix not in HOLDS_COPIES:
             return []
         start = f"{prefix}/" if prefix else ""
         return [k for k, s in self.book.seals.items() if s.copies and k.startswith(start)]
@@ -580,7 +488,7 @@ class SealedObjects:
         needed: dict[str, list[str]] = {}
         for key, seal in sorted(book.seals.items()):
             data = self.base.get(key)
-            if not _matches(seal, data):
+            if not matches(seal, data):
                 if not self.heals and self._was_written(key, seal):
                     continue
                 yield key, self._what(key, data)
@@ -589,7 +497,7 @@ class SealedObjects:
         for name, keys in sorted(needed.items()):
             data = self.base.get(copies_key(name))
             try:
-                found = {} if data is None else _unpacked(data)
+                found = {} if data is None else unpacked(data)
             except ValueError:
                 found = {}
             whole = all(k in found and digest(found[k]) == book.seals[k].digest for k in keys)
@@ -600,7 +508,7 @@ class SealedObjects:
         """The same of the seals' second copy, which a kill leaves one time behind."""
         saves = self.book.saves
         data = self.base.get(SEALS_COPY)
-        copy = _Book.read(data)
+        copy = Book.read(data)
         if copy is None:
             if data is not None or saves > 1:
                 yield SEALS_COPY, self._what(SEALS_COPY, data)
@@ -674,45 +582,3 @@ def scenes_called(names: Collection[str], *, aside: bool = False) -> str:
     if len(names) == 1:
         return f"scene {told}"
     return f"{len(names):,} scenes: {told}" if aside else f"{len(names):,} scenes ({told})"
-
-
-def digest(data: bytes) -> str:
-    """Checksum of stored bytes: XXH3-128, 32 hex digits."""
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def _matches(seal: Seal, data: bytes | None) -> bool:
-    if data is None:
-        return False
-    return is_whole_report(data) if not seal.digest else digest(data) == seal.digest
-
-
-def closed(body: bytes) -> bytes:
-    """Bytes that carry their own checksum, compressed."""
-    packed = bytes(compress(body, 3))
-    return _MAGIC + xxhash.xxh3_128_digest(packed) + packed
-
-
-def opened(data: bytes) -> bytes:
-    """The body of `closed` bytes. Raises ValueError on others."""
-    start = len(_MAGIC) + _DIGEST
-    packed = data[start:]
-    if data[:start] != _MAGIC + xxhash.xxh3_128_digest(packed):
-        raise ValueError(CHANGED)
-    return bytes(decompress(packed))
-
-
-def _packed(objects: Mapping[str, bytes]) -> bytes:
-    index = json.dumps({key: len(data) for key, data in objects.items()}).encode()
-    return closed(b"".join([len(index).to_bytes(8, "little"), index, *objects.values()]))
-
-
-def _unpacked(data: bytes) -> dict[str, bytes]:
-    """Objects by key. Raises ValueError on damaged bytes."""
-    body = memoryview(opened(data))
-    at = 8 + int.from_bytes(body[:8], "little")
-    found: dict[str, bytes] = {}
-    for key, length in json.loads(bytes(body[8:at])).items():
-        found[key] = bytes(body[at : at + length])
-        at += length
-    return found

@@ -18,7 +18,7 @@ from segengine.store.blobs import Objects
 from segengine.store.keys import array_folder, shards_folder
 from segengine.store.kinds import StoredObject
 from segengine.store.remote import zarr_store
-from segengine.store.seals import MISSING, digest
+from segengine.store.sealbook import MISSING, digest
 from segengine.store.shardcodec import encode_shard
 from segengine.types import Place
 

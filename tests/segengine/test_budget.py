@@ -22,7 +22,7 @@ from segengine.job import parse_job
 from segengine.runs import Run
 from segengine.stages.hours import Clock
 from segengine.store.blobs import open_objects
-from segengine.store.seals import sealed_report
+from segengine.store.sealbook import sealed_report
 
 MEAN = {"kind": "threshold", "method": "mean"}
 HOUR = 3600.0

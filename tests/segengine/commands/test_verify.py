@@ -16,7 +16,8 @@ from segengine.runs import Run, parse_job
 from segengine.store.kinds import MaskRecord, StoredObject
 from segengine.store.local import LocalObjects
 from segengine.store.records import RecordLog
-from segengine.store.seals import CHANGED, SealedObjects, digest
+from segengine.store.sealbook import CHANGED, digest
+from segengine.store.seals import SealedObjects
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SPECS: dict[str, dict[str, Any]] = {

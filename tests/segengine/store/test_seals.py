@@ -21,22 +21,24 @@ from segengine.store.blobs import NOBODY, Writer
 from segengine.store.layouts import LAYOUTS
 from segengine.store.local import LocalObjects
 from segengine.store.root import write_documents
-from segengine.store.seals import (
+from segengine.store.sealbook import (
     CHANGED,
+    MISSING,
+    Book,
+    is_kept_twice,
+    is_sealed,
+    is_whole_report,
+    sealed_report,
+)
+from segengine.store.seals import (
     COPIES,
     LESS,
-    MISSING,
     REPORT,
     SEALED,
     SEALS,
     SEALS_COPY,
     SealedObjects,
-    _Book,
     damage_notices,
-    is_kept_twice,
-    is_sealed,
-    is_whole_report,
-    sealed_report,
 )
 
 ROOT, TABLE, PACK = "zarr.json", "tables/frames.parquet", "records/a.parquet"
@@ -221,7 +223,7 @@ def test_the_second_copy_of_the_seals_is_compared(base: LocalObjects) -> None:
         healer.mend()
         assert base.get(SEALS_COPY) == base.get(SEALS)
         assert list(SealedObjects(base).check()) == []
-    same_time = _Book.read(base.get(SEALS))
+    same_time = Book.read(base.get(SEALS))
     assert same_time is not None
     same_time.complete = not same_time.complete
     base.put(SEALS_COPY, same_time.stored())
