@@ -6,7 +6,7 @@ The parts are protocols of `segengine.types`; here is what their absence means.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,11 +60,13 @@ from segengine.types import (
     Plugin,
     Prediction,
     Provenance,
+    Remarks,
     Responds,
     Scaled,
     Scope,
     Seams,
     Segmenter,
+    Site,
     Slow,
     Source,
     Steps,
@@ -301,6 +303,13 @@ def is_by_name(plugin: Plugin) -> bool:
     """True where frames of the same pixels may get other labels, by their names."""
     found = labeller(plugin)
     return isinstance(found, KnowsFrames) and bool(found.by_name)
+
+
+def remarks(plugin: Plugin, sites: Iterable[Site]) -> Iterator[str]:
+    """What it says of all scenes that it is to label, where it says anything; each names its option."""
+    found = labeller(plugin)
+    if isinstance(found, Remarks):
+        yield from found.remarks(sites)
 
 
 def follows(plugin: Plugin) -> Follows | None:

@@ -5,7 +5,7 @@ Axes are always `(frame, y, x)` or `(frame, y, x, band)`; windows are half-open,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
@@ -692,6 +692,26 @@ class KnowsFrames(Protocol):
 
     def of_frames(self, frames: Frames) -> Segmenter:
         """It, for a call with these frames."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A scene as a plan knows it, before a pixel is read."""
+
+    scene: str
+    sizes: frozenset[Cell]
+    """(height, width) of its frames, each once."""
+    ground: Ground | None = None
+    """Where it lies; None: nowhere that is known."""
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """Asked of segmenters once a plan, for what the user should know of all that is to be labelled."""
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """Lines that begin with the option they are about; for whoever plans and runs the job."""
         ...
 
 

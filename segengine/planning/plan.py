@@ -25,6 +25,7 @@ from segengine.planning.held import waits
 from segengine.planning.layout import Cut
 from segengine.planning.places import oddities
 from segengine.planning.redo import Redo, lines, redone
+from segengine.planning.remarks import remarks
 from segengine.planning.scan import Scan, scanning
 from segengine.planning.standing import kept
 from segengine.planning.state import SceneState, Wanted, read_state
@@ -383,7 +384,13 @@ def planning(
     laid_out = sum(previous[scene].shards for scene in found.dropped if scene in previous)
     plan.redo = redone(plan, old, laid_out)
     unfinished = UNFINISHED if pruned is not None and not pruned.complete else ()
-    plan.notices = (*unfinished, *_notices(plan, old), *mismatches(plan), *oddities(plan))
+    plan.notices = (
+        *unfinished,
+        *_notices(plan, old),
+        *mismatches(plan),
+        *oddities(plan),
+        *remarks(plan),
+    )
     return plan
 
 

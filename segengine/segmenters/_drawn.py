@@ -7,7 +7,7 @@ of; all else is pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
+from segengine.ground import Ground
 from segengine.segmenters import _files
 from segengine.segmenters._prompts import MOST, Ask, Floats, Prompting, Prompts
-from segengine.types import Cell, Frames
+from segengine.store.seals import scenes_called
+from segengine.types import Cell, Frames, Site
 
 Coordinates = Literal["auto", "pixels", "map"]
 MOST_BYTES = 1 << 24
@@ -41,29 +43,68 @@ class Drawn:
     crs: str
     """Of the vertices; empty: they are pixels."""
     digest: str
+    guessed: bool = False
+    """Nothing says that they are pixels: the job does not, and the file names no CRS."""
 
     by_name: ClassVar[bool] = False
 
     def of(self, frames: Frames | None, frame: int, size: Cell) -> Prompts:
         """Those on a frame. Raises ValueError where it lies nowhere, and they lie on the map."""
-        if not self.crs:
-            return self._boxes(self.vertices).within(size)
         ground = None if frames is None else frames.ground
-        if ground is None:
+        if self.crs and ground is None:
             raise ValueError(
                 f"prompts: {self.path}: lies in {self.crs}, and this frame is not georeferenced; "
                 "give pixels, with coordinates: pixels"
             )
-        x, y = _brought(self.crs, ground.wkt, self.vertices)
+        return self._on(ground, {}).within(size)
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """That they are guessed to be pixels where there is a map, and which scenes have none of them."""
+        placed: list[str] = []
+        lacking: list[str] = []
+        seen = 0
+        brought: dict[str, Floats] = {}
+        everywhere = None if self.crs else self._on(None, brought)
+        for site in sites:
+            seen += 1
+            if site.ground is not None:
+                placed.append(site.scene)
+            elif self.crs:
+                continue  # its frames fail, by name
+            found = self._on(site.ground, brought) if everywhere is None else everywhere
+            if not any(found.meet(size) for size in site.sizes):
+                lacking.append(site.scene)
+        if self.guessed and placed:
+            are = "is" if len(placed) == 1 else "are"
+            yield (
+                f"prompts: {self.path}: names no CRS, so its numbers are pixels of each frame, and "
+                f"{scenes_called(placed)} {are} georeferenced; if they are degrees, set coordinates: map"
+            )
+        if lacking:
+            where = "any frame" if len(lacking) == seen else scenes_called(lacking)
+            count = len(self.boxed)
+            none = "its prompt is not" if count == 1 else f"none of its {count:,} prompts is"
+            yield f"prompts: {self.path}: {none} in {where}, and no object will be found there"
+
+    def _on(self, ground: Ground | None, brought: dict[str, Floats]) -> Prompts:
+        """Those of a scene in its pixels; `brought`: the vertices by CRS, as far as they are known."""
+        if not self.crs or ground is None:
+            return self._boxes(self.vertices)
+        if ground.wkt not in brought:
+            brought[ground.wkt] = _brought(self.crs, ground.wkt, self.vertices)
+        x, y = brought[ground.wkt].T
         a, b, c, d, e, f = ground.transform
         turn = _turn(ground.wkt)
-        if turn:  # the one that brings a prompt to the scene, which may go on beyond 180 degrees
-            middle = a * ground.width / 2 + b * ground.height / 2 + c
-            lengths = np.diff(np.append(self.firsts, len(x)))
-            x = x + turn * np.repeat(np.round((middle - x[self.firsts]) / turn), lengths)
-        x, y = x - c, y - f
-        pixels = np.stack([e * x - b * y, a * y - d * x], axis=1) / (a * e - b * d)
-        return self._boxes(pixels).within(size)
+        with np.errstate(invalid="ignore", over="ignore"):  # what has no place there
+            if (
+                turn
+            ):  # the one that brings a prompt to the scene, which may go on beyond 180 degrees
+                middle = a * ground.width / 2 + b * ground.height / 2 + c
+                lengths = np.diff(np.append(self.firsts, len(x)))
+                x = x + turn * np.repeat(np.round((middle - x[self.firsts]) / turn), lengths)
+            x, y = x - c, y - f
+            pixels = np.stack([e * x - b * y, a * y - d * x], axis=1) / (a * e - b * d)
+        return self._boxes(pixels)
 
     def _boxes(self, pixels: Floats) -> Prompts:
         """(n, 2, 2) around the vertices of each; what the CRS of a scene has no place for is left out."""
@@ -102,6 +143,7 @@ def drawn(path: str, coordinates: Coordinates, ask: Ask) -> Drawn:
         boxed=np.array([boxed for _, boxed in shapes]),
         crs=crs,
         digest=_files.digest_of_texts(data.hex()),
+        guessed=coordinates == "auto" and not mapped,
     )
 
 
@@ -206,10 +248,9 @@ def _between(crs: str, wkt: str) -> Any:
     return Transformer.from_crs(crs, own, always_xy=True)
 
 
-def _brought(crs: str, wkt: str, places: Floats) -> tuple[Floats, Floats]:
-    """x and y in a scene's CRS; infinite where it has no such place."""
-    x, y = _between(crs, wkt).transform(*places.T)
-    return np.asarray(x), np.asarray(y)
+def _brought(crs: str, wkt: str, places: Floats) -> Floats:
+    """(vertex, 2) x and y in a scene's CRS; infinite where it has no such place."""
+    return np.stack(_between(crs, wkt).transform(*places.T), axis=1)
 
 
 _: type[Prompting] = Drawn

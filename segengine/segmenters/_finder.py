@@ -13,7 +13,7 @@ from the windows around it, and a shard computes no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -26,7 +26,7 @@ from segengine.segmenters._found import Found, predicted
 from segengine.segmenters._network import check_bands
 from segengine.segmenters._overlaps import ious
 from segengine.segmenters._windows import InWindows
-from segengine.types import Cell, Color, Frames, Pixels, Prediction, Segmenter, Trained
+from segengine.types import Cell, Color, Frames, Pixels, Prediction, Segmenter, Site, Trained
 
 SAME = 0.5
 """IoU of boxes above which two windows mean one object. Its middle then lies in the other's box."""
@@ -62,6 +62,10 @@ class Prompted(Protocol):
 
     def at(self, corner: Cell) -> Head:
         """It, for the window with that first pixel in the frame."""
+        ...
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """What may not be meant, of all scenes that it is asked of."""
         ...
 
 
@@ -140,6 +144,11 @@ class Finder(InWindows):
     def of_frames(self, frames: Frames) -> Self:
         """It, for a call with these frames."""
         return replace(self, frames=frames) if isinstance(self.head, Prompted) else self
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """What may not be meant, of all scenes that it is to label."""
+        if isinstance(self.head, Prompted):
+            yield from self.head.remarks(sites)
 
     def segment(self, pixels: Pixels) -> Prediction:
         """Labels and instances (n, y, x) of pixels (n, y, x, band), and one row an object.

@@ -11,13 +11,14 @@ STORE           `_stored`: the objects that another job found, by the names of f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.types import Cell, Frames
+from segengine.types import Cell, Frames, Site
 
 Floats = NDArray[np.float64]
 Ask = Literal["boxes", "centroids"]
@@ -39,12 +40,17 @@ class Prompts:
 
     def within(self, size: Cell) -> Prompts:
         """Those that a frame of (height, width) has a part of, boxes cut to it."""
-        end = np.array(size[::-1], np.float64)
+        found = self._only(np.flatnonzero(self._meet(size)))
+        return Prompts(np.clip(found.corners, 0, np.array(size[::-1], np.float64)), found.boxed)
+
+    def meet(self, size: Cell) -> bool:
+        """Whether a frame of (height, width) has a part of any."""
+        return bool(self._meet(size).any())
+
+    def _meet(self, size: Cell) -> NDArray[np.bool_]:
         low, high = self.corners[:, 0], self.corners[:, 1]
         begins = np.where(self.boxed[:, None], high > 0, low >= 0)
-        meets = begins & (low < end)
-        found = self._only(np.flatnonzero(meets.all(axis=1)))
-        return Prompts(np.clip(found.corners, 0, end), found.boxed)
+        return np.asarray((begins & (low < np.array(size[::-1], np.float64))).all(axis=1))
 
     def of_window(self, corner: Cell, size: Cell) -> Prompts:
         """Those whose middle a window holds, boxes cut to it, in its pixels."""
@@ -73,4 +79,8 @@ class Prompting(Protocol):
 
     def of(self, frames: Frames | None, frame: int, size: Cell) -> Prompts:
         """Those of one frame of a call, of a size. Raises ValueError where they are not known."""
+        ...
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """What may not be meant, of all scenes that they are asked of."""
         ...

@@ -6,6 +6,7 @@ nothing is known of it, and void is no background.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from segengine.errors import DamagedStoreError, JobError, StoreError
 from segengine.segmenters._prompts import MOST, Ask, Floats, Prompting, Prompts
-from segengine.types import Cell, Frames
+from segengine.types import Cell, Frames, Site
 from segengine.urls import public
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class Stored:
             corners = np.repeat(self._centroids(first, last, height)[:, None], 2, axis=1)
         boxed = np.full(len(corners), self.masks is None)
         return Prompts(corners, boxed).within(size)
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """That it has no objects at all; what it does not know of a frame, that frame fails by."""
+        if not len(self.boxes):
+            yield f"prompts: {self.path}: has no objects, and none will be found"
 
     def _centroids(self, first: int, last: int, height: int) -> Floats:
         from segengine.instances.rle import centroid

@@ -14,7 +14,7 @@ samexporter/sam_onnx.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from segengine.segmenters._network import require_bands
 from segengine.segmenters._overlaps import without_duplicates
 from segengine.segmenters._prompts import Ask, Floats, Prompting, Prompts
 from segengine.segmenters._stored import stored
-from segengine.types import Cell, Frames, Pixels
+from segengine.types import Cell, Frames, Pixels, Site
 
 SIDE = 1024
 """Of what the encoder sees, in pixels."""
@@ -82,6 +82,11 @@ class Sam:
     def at(self, corner: Cell) -> Sam:
         """It, for the window with that first pixel in the frame."""
         return replace(self, corner=corner)
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """What may not be meant of its prompts, of all scenes that they are asked of."""
+        if self.prompting is not None:
+            yield from self.prompting.remarks(sites)
 
     def find(self, window: Pixels) -> list[Found]:
         """The objects of a window (y, x, 3) of bytes, the best first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from pyproj import CRS, Transformer
 
 import segengine
 from segengine import asked
+from segengine.commands.plan import plan
 from segengine.errors import JobError
 from segengine.ground import Ground
+from segengine.job import parse_job
 from segengine.segmenters._drawn import drawn
 from segengine.segmenters._prompts import MOST, Prompts
 from segengine.segmenters._stored import stored
 from segengine.segmenters.sam import create
-from segengine.types import Frames
+from segengine.types import Frames, Site
 from tests.segengine.moving import passing, write_video
 from tests.segengine.segmenters import finders, sams
 
@@ -130,18 +133,73 @@ def test_a_scene_beyond_180_degrees_has_the_places_of_the_other_side(tmp_path: P
         assert got == pytest.approx(wanted)
 
 
-def test_a_job_asks_at_places_of_the_map_where_a_scene_lies(
-    model: dict[str, str], tmp_path: Path, bench: Any
-) -> None:
+def write_scene(path: Path, picture: Array, east: float = 0) -> None:
+    """A GeoTIFF where `GROUND` is, or so many metres east of it."""
     import rasterio
     from rasterio.transform import Affine
 
-    picture, ids = finders.discs(2, (64, 80), 3, apart=24)
-    bench.inputs.mkdir()
-    profile = {"driver": "GTiff", "height": 64, "width": 80, "count": 3, "dtype": "uint8"}
-    place = {"crs": UTM, "transform": Affine(*GROUND.transform)}
-    with rasterio.open(bench.inputs / "a.tif", "w", **profile, **place) as file:
+    path.parent.mkdir(exist_ok=True)
+    height, width, count = picture.shape
+    profile = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": count,
+        "dtype": "uint8",
+    }
+    place = {"crs": UTM, "transform": Affine.translation(east, 0) * Affine(*GROUND.transform)}
+    with rasterio.open(path, "w", **profile, **place) as file:
         file.write(picture.transpose(2, 0, 1))
+
+
+def told(job: dict[str, Any]) -> list[str]:
+    """What a plan and a run of the job both say."""
+    found = list(plan(parse_job(job)).notices)
+    assert list(segengine.run(job).messages) == found
+    return found
+
+
+def test_degrees_that_are_taken_for_pixels_are_told(
+    model: dict[str, str], tmp_path: Path, bench: Any
+) -> None:
+    write_scene(bench.inputs / "a.tif", np.zeros((*SIZE, 3), np.uint8))
+    write_scene(bench.inputs / "b.tif", np.zeros((*SIZE, 3), np.uint8), east=1e6)
+    degrees = Transformer.from_crs(UTM, "OGC:CRS84", always_xy=True).transform(500_400, 5_499_700)
+    file = geojson(tmp_path / "p.geojson", point(*degrees), point(*degrees))
+    segmenter = {"kind": "sam", **model, "prompts": file}
+    assert told(bench.job(segmenter)) == [
+        f"segmenter.prompts: {file}: names no CRS, so its numbers are pixels of each frame, and 2 scenes "
+        "(a, b) are georeferenced; if they are degrees, set coordinates: map"
+    ]
+    none = f"segmenter.prompts: {file}: none of its 2 prompts is in"
+    job = bench.job(segmenter | {"coordinates": "map"})
+    assert told(job)[1:] == [
+        f"{none} scene b, and no object will be found there"
+    ]  # stale before it
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:32633", "EPSG:32634", "EPSG:3857"])
+def test_prompts_that_no_frame_has_are_told(tmp_path: Path, crs: str | None) -> None:
+    """In one line for all scenes; of those that lie nowhere another tells."""
+    here, nowhere = Site("a", frozenset({SIZE, (9, 9)}), GROUND), Site("b", frozenset({SIZE}))
+    far = (80, 5) if crs is None else (1e300, 1e300)
+    file = geojson(tmp_path / "p.geojson", point(*far), crs=crs)
+    found = drawn(file, "pixels" if crs is None else "auto", "boxes")
+    said = f"prompts: {file}: its prompt is not in "
+    (line,) = found.remarks([here])
+    assert line == f"{said}any frame, and no object will be found there"
+    which = "any frame" if crs is None else "scene a"
+    assert list(found.remarks([here, nowhere])) == [line.replace("any frame", which)]
+    assert len(found.of(Frames("a", ("a.tif",), GROUND), 0, SIZE)) == 0
+    wide = replace(here, sizes=frozenset({SIZE, (60, 81)}))
+    assert list(found.remarks([wide])) == ([] if crs is None else [line])
+
+
+def test_a_job_asks_at_places_of_the_map_where_a_scene_lies(
+    model: dict[str, str], tmp_path: Path, bench: Any
+) -> None:
+    picture, ids = finders.discs(2, (64, 80), 3, apart=24)
+    write_scene(bench.inputs / "a.tif", picture)
     rows, cols = np.nonzero(ids == 2)
     at = Transformer.from_crs(UTM, "OGC:CRS84", always_xy=True).transform(
         500_000 + 10 * (cols.mean() + 0.5), 5_500_000 - 10 * (rows.mean() + 0.5)
@@ -289,6 +347,12 @@ def test_what_a_store_is_not_is_one_line(
     assert bench.run({"kind": "threshold"}).exit_code == 0
     with pytest.raises(ValueError, match=r"^prompts: .*: its job finds no objects; give its segm"):
         stored(str(bench.store), "boxes")
+    empty = tmp_path / "empty.zarr"
+    shutil.copytree(own.store, empty)
+    _rewrite(empty, "instances", pq.read_table(empty / "tables/instances.parquet").slice(0, 0))
+    assert list(stored(str(own.store), "boxes").remarks([])) == []
+    said = [f"prompts: {empty}: has no objects, and none will be found"]
+    assert list(stored(str(empty), "boxes").remarks([])) == said
     half = tmp_path / "half.zarr"
     shutil.copytree(own.store, half)
     whole = stored(str(half), "boxes").digest
