@@ -2,7 +2,8 @@
 
 `python driver.py JOB EVENTS [STAGE:progress:N:DELAY | STAGE:write:N:0 | STAGE:unrecorded:N:0]` kills
 itself with SIGKILL DELAY seconds after the N-th progress of a stage, or right before the stage's
-N-th atomic rename, or right before the rename that follows the N-th into `scenes/`.
+N-th atomic rename, or right before the rename that follows the N-th into `scenes/`. Flags: `--repair`;
+`--in-process`, without workers; `--singly`, each shard stored before the next is begun.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 
+from segengine.dispatch import pool
 from segengine.errors import SegengineError
 from segengine.job import load_job
 from segengine.runs import Run
@@ -60,6 +62,8 @@ class Moment:
 def main(job: str, events: str, moment: str = "none:never:0:0", *flags: str) -> int:
     """Exit code as `segengine run`."""
     dying = Moment(moment)
+    if "--singly" in flags:
+        pool.MOST = 1
     with open(events, "a", buffering=1) as log:
         try:
             alone = "--in-process" in flags
