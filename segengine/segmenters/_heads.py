@@ -138,7 +138,6 @@ def layout_of(shape: Shape) -> Layout:
     """Channels come first where that axis is short and fixed and the last is not shorter."""
     first, last = shape[-3], shape[-1]
     short = first is not None and first <= 64
-    short = first is not None and first <= 64
     return "nchw" if short and (last is None or last > (first or 0)) else "nhwc"
 
 
@@ -292,7 +291,7 @@ def _stars(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
         min_score=asked.min_score_or(_stardist.MIN_SCORE),
         overlap=asked.duplicates_or(_stardist.OVERLAP),
     )
-    return head, _two(asked)
+    return head, _two(opened, asked)
 
 
 def _cells(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ...]]:
@@ -306,7 +305,7 @@ def _cells(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
         scale=_by_frame(opened, asked, fed, "cellpose"),
         min_score=asked.min_score_or(MIN_SCORE),
     )
-    return head, _two(asked)
+    return head, _two(opened, asked)
 
 
 _MADE = {
@@ -317,9 +316,11 @@ _MADE = {
 }
 
 
-def _two(asked: Asked) -> tuple[str, ...]:
-    """Background, and the one class of a head that has no others. Raises ValueError."""
-    named = tuple(asked.classes or ("object",))
+def _two(opened: Opened, asked: Asked) -> tuple[str, ...]:
+    """Background, and the one class of a head that has no others: the job's, or the model's if it has
+    one, or one beside the background. Raises ValueError."""
+    own = () if opened.trained is None else opened.trained.classes
+    named = tuple(asked.classes or (own[-1:] if len(own) in (1, 2) else ()) or ("object",))
     named = named[1:] if named[:1] == ("background",) else named
     if len(named) != 1:
         raise ValueError(f"classes: the model knows one kind of object, and {len(named)} are named")
@@ -327,22 +328,22 @@ def _two(asked: Asked) -> tuple[str, ...]:
 
 
 def _by_frame(opened: Opened, asked: Asked, fed: Fed, head: str) -> Scale | None:
-    """The job's scale; None: percentiles of whole frames. Raises ValueError."""
-    check_scaled(opened.trained, asked.scale)
+    """The job's scale, or the model's; None: percentiles of whole frames. Raises ValueError."""
     if asked.resize is not None:
         raise ValueError(f"resize: head {head} sees frames at their own size; leave it out")
     if asked.window == "auto" and None not in fed.sides:
         raise ValueError(
             f"window: the model takes {fed.sides[0]} x {fed.sides[1]} only; set `window: {fed.sides[0]}`"
         )
-    if asked.scale is None:
+    given = _given_scale(opened, asked)
+    if given is None:
         if asked.window != "auto":
             raise ValueError(
                 f"scale: head {head} takes values by the percentiles of a whole frame, which windows do "
                 "not see; name them, as in `scale: {range: [low, high]}`"
             )
         return None
-    scale = Scale.of(asked.scale)
+    scale = Scale.of(given)
     scale.check(fed.count)
     return scale
 
@@ -353,10 +354,15 @@ def check_scaled(trained: Trained | None, scale: Mapping[str, Any] | None) -> No
         raise ValueError(f"scale: {trained.by} {trained.unscaled}; say here what is to be done")
 
 
-def _scale(opened: Opened, asked: Asked, fed: Fed) -> Scale:
+def _given_scale(opened: Opened, asked: Asked) -> Mapping[str, Any] | None:
+    """The job's, or the model's; None: neither says any. Raises ValueError."""
     check_scaled(opened.trained, asked.scale)
     own = None if opened.trained is None else opened.trained.scale
-    given = asked.scale if asked.scale is not None else own
+    return asked.scale if asked.scale is not None else own
+
+
+def _scale(opened: Opened, asked: Asked, fed: Fed) -> Scale:
+    given = _given_scale(opened, asked)
     if given is None:
         given = {} if opened.engine.dtype.kind in "iu" else SCALE
     scale = Scale.of(given)

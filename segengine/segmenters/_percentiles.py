@@ -12,7 +12,7 @@ from segengine.types import Pixels
 def scaled(
     pixels: Pixels, scale: Scale | None, percentiles: tuple[float, float], each: bool = False
 ) -> NDArray[np.float32]:
-    """Pixels (y, x, band) by a job's scale; without one two percentiles become 0 and 1.
+    """Pixels (y, x, band) by a scale; without one two percentiles become 0 and 1.
 
     each: of every band by itself, and not of all together.
     """

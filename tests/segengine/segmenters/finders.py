@@ -5,6 +5,7 @@ Weights are drawn by a seed, or such that the network finds bright discs, which 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +395,14 @@ def discs(
     new = np.zeros(count + 1, np.uint32)
     new[order] = np.arange(1, count + 1)
     return picture, new[ids]
+
+
+def told_by_item(path: str, scaling: dict[str, Any], *classes: str) -> None:
+    """An item of STAC's extension MLM beside a model: how values are scaled, and classes from 0 on."""
+    named = [{"value": i, "name": name} for i, name in enumerate(classes)]
+    properties = {
+        "mlm:input": [{"name": "x", "value_scaling": [scaling]}],
+        "mlm:output": [{"name": "y", "classification:classes": named}],
+    }
+    item = {"type": "Feature", "properties": properties, "assets": {}}
+    Path(f"{path}.json").write_text(json.dumps(item))

@@ -68,6 +68,30 @@ def test_without_a_scale_the_percentiles_of_a_frame_count(tmp_path: Path, noise:
     assert ((found.labels > 0) != (ids > 0)).mean() < 0.01
 
 
+@pytest.mark.parametrize("head", ["stardist", "cellpose"])
+def test_values_are_scaled_as_the_model_says(tmp_path: Path, head: Any) -> None:
+    """In windows too; what the job says goes before it."""
+    made = finders.stars if head == "stardist" else finders.disc_cells
+    path = made(tmp_path / "s.onnx")
+    frame = finders.discs(3, (64, 96), 6)[0]
+    own, other = (create(path, head=head, scale={"divide": n}) for n in (255, 64))
+    wanted, unlike = (segengine.predict(frame, s).objects for s in (own, other))
+    assert wanted.num_rows > 1
+    assert not unlike.equals(wanted)
+    finders.told_by_item(path, {"type": "scale", "value": 255}, "ground", "nucleus")
+    told = create(path, head=head)
+    assert segengine.predict(frame, told).objects.equals(wanted)
+    assert told.classes == ("background", "nucleus")
+    assert create(path, head=head, window=64).grid is not None
+    named = create(path, head=head, scale={"divide": 64}, classes=["cell"])
+    assert segengine.predict(frame, named).objects.equals(unlike)
+    assert named.classes == ("background", "cell")
+    finders.told_by_item(path, {"type": "clip", "minimum": 1, "maximum": 0}, "a", "b", "c")
+    with pytest.raises(ValueError, match=r"^scale: s\.onnx\.json .*\(clip\).*; say here"):
+        create(path, head=head)
+    assert create(path, head=head, scale={}).classes == ("background", "object")
+
+
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     path = finders.stars(tmp_path / "s.onnx")
     yolo = finders.yolo(tmp_path / "y.onnx")
