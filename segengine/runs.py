@@ -489,8 +489,7 @@ class Run:
 
     def _add_figures(self, batch: Mapping[str, SceneRecords]) -> None:
         for scene, records in batch.items():
-            layout = self.plan.layouts[scene]
-            self._figures[scene] = tables.scene_figures(records, layout, self.plan.classes)
+            self._figures[scene] = tables.scene_figures(self.plan, scene, records)
 
     def _is_published(self) -> bool:
         """True where nothing has changed since the last complete publish."""

@@ -124,7 +124,7 @@ def _evaluated(store: Store, objects: SealedObjects, blocks: Mapping[str, Any]) 
             pass
     log = RecordLog(objects)
     figures = {
-        scene: tables.scene_figures(records, plan.layouts[scene], plan.classes)
+        scene: tables.scene_figures(plan, scene, records)
         for batch in log.together(plan.counts)
         for scene, records in batch.items()
     }

@@ -295,7 +295,7 @@ def _publish(objects: SealedObjects) -> list[str]:
     for batch in log.together(plan.counts):
         _build_pyramids(plan, batch)
         for scene, records in batch.items():
-            figures[scene] = tables.scene_figures(records, plan.layouts[scene], plan.classes)
+            figures[scene] = tables.scene_figures(plan, scene, records)
     tables.write_tables(plan, figures)
     tables.write_instances(plan, figures)
     tracks.write_tracks(plan, figures, before)

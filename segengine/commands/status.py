@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from segengine.ahead import requested
+from segengine.planning.outside import is_outside
 from segengine.progress import Alert, FailedFrame
 from segengine.reader import Store, open_store
 from segengine.stages.tables import SceneFigures, failures_of
@@ -167,6 +168,12 @@ def _failures(objects: SealedObjects, unplaced: list[Unplaced]) -> list[FailedFr
     return failures_of(unplaced, load_layouts(objects) if may_have else {})
 
 
+def _source(store: Store) -> dict[str, Any]:
+    """The block of the store's job, with what the area's file said."""
+    keys = store.attributes.get("fingerprints", {}).get("keys", {})
+    return {**store.job.get("source", {}), "area_mark": keys.get("source.area", "")}
+
+
 def _scene_status(
     store: Store, done: Mapping[str, SceneStatus], name: str
 ) -> tuple[SceneStatus, list[FailedFrame]] | None:
@@ -176,7 +183,7 @@ def _scene_status(
     layout = load_layout(store.objects, name)
     if layout is None:
         return None
-    figures = SceneFigures(layout, len(store.classes))
+    figures = SceneFigures(layout, len(store.classes), lambda: is_outside(_source(store), layout))
     statuses: list[str] = []
     for record in store.log.read(name, MaskRecord):
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):

@@ -107,6 +107,11 @@ class Plan:
     """Shards whose stored bytes are not those of their record, where that is to be repaired."""
 
     @property
+    def source(self) -> Mapping[str, Any]:
+        """The `source` block for workers."""
+        return dict(json.loads(self.source_json))
+
+    @property
     def plugin(self) -> Plugin:
         """The job's segmenter or surveyor."""
         return self.job.plugin

@@ -8,7 +8,8 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from segengine.instances.rows import (
     with_centroids,
 )
 from segengine.planning.held import places_of
+from segengine.planning.outside import is_outside
 from segengine.planning.plan import Plan
 from segengine.progress import FailedFrame
 from segengine.stages.metrics_json import text
@@ -48,6 +50,7 @@ LISTED = 100
 PRUNED = "pruned"
 """What has become of a frame that is deleted: it is in no table, and not counted."""
 NO_PIXEL = "no valid pixel: every pixel is nodata"
+NOT_MET = "no valid pixel: source.area does not meet it"
 
 BATCH = 1 << 16
 """Rows of a table that are values of Python at a time."""
@@ -118,8 +121,10 @@ _PLACED_SCHEMA = pa.schema([*((axis, pa.int64()) for axis in "fyx"), *SHARDS_SCH
 class SceneFigures:
     """What the mask records of a scene add up to."""
 
-    def __init__(self, layout: Layout, classes: int) -> None:
+    def __init__(self, layout: Layout, classes: int, outside: Callable[[], bool]) -> None:
+        """`outside`: whether the job's area does not meet the scene; asked where no pixel is valid."""
         self.layout = layout
+        self.outside = outside
         self.areas = np.zeros(classes + 1, np.int64)
         self.ground = layout.placing.ground
         self.totals = [0] * (classes + 1)
@@ -230,8 +235,12 @@ class SceneFigures:
         if self.committed[frame] < rows * columns:
             return "pending", ""
         if not self.valid.any():
-            return "corrupt", NO_PIXEL
+            return "corrupt", self._why_void
         return "done", ""
+
+    @cached_property
+    def _why_void(self) -> str:
+        return NOT_MET if self.outside() else NO_PIXEL
 
     def counts(self) -> Counter[str]:
         """Frames by status."""
@@ -259,9 +268,10 @@ class SceneFigures:
                 yield FailedFrame(name, self.layout.scene, frame, status, reason)
 
 
-def scene_figures(records: SceneRecords, layout: Layout, classes: int) -> SceneFigures:
+def scene_figures(plan: Plan, scene: str, records: SceneRecords) -> SceneFigures:
     """The figures of a scene, from its mask records."""
-    figures = SceneFigures(layout, classes)
+    layout = plan.layouts[scene]
+    figures = SceneFigures(layout, plan.classes, lambda: is_outside(plan.source, layout))
     for record in records.of(MaskRecord):
         if all(i < n for i, n in zip(record.shard, layout.grid, strict=True)):
             figures.add(record)

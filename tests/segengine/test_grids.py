@@ -12,6 +12,7 @@ import pytest
 from rasterio.warp import transform
 
 import segengine
+from segengine.commands.status import status
 from segengine.commands.zones import zones
 from segengine.errors import JobError
 from segengine.job import load_job
@@ -119,6 +120,25 @@ def test_only_what_lies_in_the_area_is_labelled_and_scored(bench: Any) -> None:
     assert bench.run(segmenter, **blocks).computed == 9
     inside[81:91] = False
     np.testing.assert_array_equal(mask(bench) != store["S1"].void, inside)
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_a_scene_that_the_area_has_left_is_void_for_that(bench: Any) -> None:
+    """And one of nothing but nodata for that, wherever the area lies."""
+    for name, east in (("S1", 0), ("S2", 4000)):
+        write(bench.inputs / f"{name}.tif", field(10, 600, 1), 10, (CORNER[0] + east, CORNER[1]))
+    write(bench.inputs / "S3.tif", np.zeros((60, 60), "uint16"), 10, CORNER, nodata=0)
+    segmenter = {"kind": "threshold", "method": "fixed", "levels": [100]}
+    area, first = bench.root / "a.geojson", [(3, -3), (5000, -3), (5000, -600), (3, -600)]
+    source = {"paths": [f"{bench.inputs}/*.tif"], "area": geojson(area, first)}
+    nodata = ("S3.tif", "corrupt", "no valid pixel: every pixel is nodata")
+    for ring, left in ((first, []), ([(x + 900, y) for x, y in first], ["S1", "S3"])):
+        geojson(area, ring)
+        done = bench.run(segmenter, source=source)
+        told = [(f.name, f.kind, f.reason) for f in done.failed]
+        missed = "no valid pixel: source.area does not meet it"
+        assert told == ([(f"{name}.tif", "corrupt", missed) for name in left] or [nodata])
+        assert [(f.name, f.kind, f.reason) for f in status(str(bench.store)).failed] == told
 
 
 def test_an_area_that_cannot_be_meant_stops_the_run_in_one_line(bench: Any) -> None:

@@ -37,7 +37,7 @@ def record(shard: int, valid: list[int], *failures: tuple[int, str, str]) -> Mas
 
 
 def failed(layout: Layout, *records: MaskRecord) -> list[tuple[Any, ...]]:
-    figures = SceneFigures(layout, 1)
+    figures = SceneFigures(layout, 1, lambda: False)
     for each in records:
         figures.add(each)
     assert all(f.scene == layout.scene for f in figures.failed())
