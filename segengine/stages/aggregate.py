@@ -26,7 +26,7 @@ from segengine.job import FaultsSpec, Job
 from segengine.measuring import truth as truths
 from segengine.measuring.corrected import Corrected
 from segengine.measuring.measures import Asked, Fold, Kind, MeasureSpec
-from segengine.planning.plan import marked_options
+from segengine.planning.source import marked_options
 from segengine.progress import Progress
 from segengine.stages.outcomes import needed
 from segengine.store.arrays import SceneArrays

@@ -16,7 +16,8 @@ import numpy as np
 from segengine import asked
 from segengine.ahead import requested
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.planning.plan import Plan, marked_options
+from segengine.planning.plan import Plan
+from segengine.planning.source import marked_options
 from segengine.registry import reader
 from segengine.store.arrays import ArraySpec
 from segengine.store.blobs import open_objects

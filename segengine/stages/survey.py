@@ -11,7 +11,8 @@ from segengine.dispatch.pool import InProcess, Outcome, Pool, Work
 from segengine.errors import SegengineError
 from segengine.fingerprint import digest
 from segengine.job import FaultsSpec
-from segengine.planning.plan import Fit, Plan, take_fit
+from segengine.planning.fits import Fit, take_fit
+from segengine.planning.plan import Plan
 from segengine.progress import Progress
 from segengine.stages.budget import Budget
 from segengine.stages.outcomes import outcomes

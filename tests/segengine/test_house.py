@@ -163,7 +163,7 @@ def test_work_is_done_recorded_and_tried_again_in_one_place() -> None:
     assert calls_of("dispatch") - tries - hands_on == {"segengine/stages/outcomes.py"}
     assert calls_of("timed") == {"segengine/worker/attempts.py", "segengine/worker/shard.py"}
     # the plan's one window, and what Dask itself raises
-    others = {"segengine/dispatch/dask.py", "segengine/planning/plan.py"}
+    others = {"segengine/dispatch/dask.py", "segengine/planning/outputs.py"}
     assert calls_of("retry_of") == {"segengine/worker/attempts.py", *others}
 
 

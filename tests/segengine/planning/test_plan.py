@@ -12,7 +12,7 @@ import pytest
 import segengine
 from segengine.errors import SegengineError
 from segengine.job import parse_job
-from segengine.planning import plan as planning
+from segengine.planning import checks
 from segengine.planning.plan import make_plan
 from segengine.runs import Run
 from segengine.store.blobs import open_objects
@@ -254,8 +254,8 @@ def test_a_whole_frame_must_fit_a_worker(
     whole = {"kind": "threshold", "method": "fixed", "levels": 99}
     kind = type(segengine.create_segmenter(whole))
     monkeypatch.setattr(kind, "halo", None)
-    monkeypatch.setattr(planning, "_worker_memory", lambda _: float(bytes_))
+    monkeypatch.setattr(checks, "_worker_memory", lambda _: float(bytes_))
     assert plan_of(bench, whole).pending == 1
-    monkeypatch.setattr(planning, "_worker_memory", lambda _: bytes_ - 0.5)
+    monkeypatch.setattr(checks, "_worker_memory", lambda _: bytes_ - 0.5)
     with pytest.raises(SegengineError, match="scene s: threshold needs the whole frame of 60 x 50"):
         plan_of(bench, whole)
