@@ -12,6 +12,7 @@ from segengine.errors import CorruptInputError, MissingTruthError, TransientInpu
 from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
+from segengine.sources._sound import require_sound
 
 
 def read_text(uri: str) -> str:
@@ -40,8 +41,7 @@ def read_png(uri: str, size: tuple[int, int] | None = None) -> NDArray[Any]:
         with image:
             if size is not None and image.size != size[::-1]:
                 raise MissingTruthError(_other_size(uri, image.size[::-1], size))
-            _png.require_pixels(data)
-            _png.require_filled(data, image)
+            require_sound("PNG", data, image)
             pixels = np.asarray(image.convert("RGB") if image.mode == "RGBA" else image)
             if image.mode in ("1", "L"):
                 pixels = gray_codes(pixels, data)

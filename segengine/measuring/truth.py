@@ -24,9 +24,9 @@ from segengine.measuring._npy import read_map
 from segengine.measuring.counted import scored
 from segengine.measuring.paths import candidates, ids_of, stat
 from segengine.registry import reader
-from segengine.sources import _png
 from segengine.sources._files import one_line, read_bytes
 from segengine.sources._pillow import opened
+from segengine.sources._sound import require_sound
 from segengine.sources._volumes import NIFTI, suffix_of
 from segengine.store.blobs import Objects
 from segengine.store.remote import zarr_store
@@ -435,9 +435,7 @@ def _image_values(
                 f"{uri}: is an animation, of which the first picture is read; write a TIFF of a "
                 "page a frame, or a file a frame ({frame} in truth.paths)"
             )
-        if name == "PNG":
-            _png.require_pixels(data)
-            _png.require_filled(data, image)
+        require_sound(name, data, image)
         if colors and image.mode in ("1", *_COLORED):
             return _numbers(np.asarray(image.convert("RGB")))
         if ids and image.mode in ("RGB", "RGBA"):

@@ -1,5 +1,6 @@
-"""Whether a packet of Motion JPEG holds what its picture asks for, no less and no more.
+"""Whether a JPEG (a photo, a strip of a TIFF, a packet of Motion JPEG) holds what its picture asks for.
 
+No less, and no more. Pillow and libtiff fill up with gray what a damaged scan lacks, and say nothing.
 FFmpeg's decoder takes what a damaged scan yields, and looks neither at what is left over nor, in
 the last block, at what is missing. libjpeg-turbo decodes it a second time, of which little more
 than the entropy code need be undone, and says so. What it cannot decode is not judged.
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+
+from segengine.errors import CorruptInputError
 
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _TABLES, _START, _END, _SCAN = 0xC4, 0xD8, 0xD9, 0xDA
@@ -28,6 +31,35 @@ _DEFAULT_FIRSTS = {0: 1, 1: _END_OF_BLOCK}
 def is_damaged(packet: bytes) -> bool:
     """Whether an image of a packet (one, or two fields) cannot be what an encoder wrote."""
     return any(_has_hole(image) or _misfits(image) for image in _images(packet))
+
+
+def require_sound(data: bytes) -> None:
+    """Raise CorruptInputError where the first image of a file cannot be what an encoder wrote."""
+    image = next(_images(data), None)
+    if image is None:
+        return
+    if (
+        data[len(image) : len(image) + 2] != _EOI
+    ):  # what follows is no segment: libjpeg steps over it
+        image = data
+    if _has_hole(image):
+        raise CorruptInputError("damaged JPEG: a run of zeros that no encoder writes")
+    found = _harm(image)
+    if found:
+        raise CorruptInputError(f"damaged JPEG: {found}")
+
+
+def joined(tables: bytes, image: bytes) -> bytes:
+    """An image whose tables are stored apart from it, as those of a TIFF are (TIFF Technical Note 2)."""
+    if not tables.startswith(_SOI) or not image.startswith(_SOI):
+        return image
+    return tables.removesuffix(_EOI) + image[2:]
+
+
+def is_harm(said: str) -> bool:
+    """Whether what libjpeg warns of is damage to pixels, as far as the words alone tell."""
+    found = _HARM.search(said)
+    return found is not None and (found[1] is None or int(found[1]) > _STRAY)
 
 
 def _images(packet: bytes) -> Iterator[bytes]:
@@ -61,21 +93,32 @@ def _segments(image: bytes, place: int) -> Iterator[tuple[int, int, int]]:
 
 def _misfits(image: bytes) -> bool:
     """Whether libjpeg-turbo finds too little coded data, too much, or what is no code."""
+    return bool(_harm(image))
+
+
+def _harm(image: bytes) -> str:
+    """What libjpeg-turbo says where it does; empty: nothing that matters."""
     import simplejpeg
 
-    try:
-        # To gray in an eighth of the size, where it can be: the pixels are not wanted.
-        simplejpeg.decode_jpeg(
-            image + _EOI, "GRAY", fastdct=True, fastupsample=True,
-            min_height=1, min_width=1, strict=True,
-        )  # fmt: skip
-    except ValueError as error:
-        found = _HARM.search(str(error))
-        if found is None:
-            return False
-        stray = int(found[1] or 0)
-        return not stray or (stray > _STRAY and len(set(image[-stray:])) > 1)
-    return False
+    said = ""
+    for colours in ("GRAY", "CMYK"):  # of four inks it makes no gray
+        try:
+            # To gray in an eighth of the size, where it can be: the pixels are not wanted.
+            simplejpeg.decode_jpeg(
+                image + _EOI, colours, fastdct=True, fastupsample=True,
+                min_height=1, min_width=1, strict=True,
+            )  # fmt: skip
+            return ""
+        except ValueError as error:
+            said = str(error)
+        if "color conversion" not in said:
+            break
+    found = _HARM.search(said)
+    if found is None:
+        return ""
+    stray = int(found[1] or 0)
+    harmful = not stray or (stray > _STRAY and len(set(image[-stray:])) > 1)
+    return found[0] if harmful else ""
 
 
 def _has_hole(image: bytes) -> bool:

@@ -25,6 +25,7 @@ from segengine.sources._files import (
     unreadable,
 )
 from segengine.sources._pillow import known, plugin, require_credible, require_sized
+from segengine.sources._sound import require_sound
 from segengine.types import Bool, Entry, FrameRef, Probe, Source, Tile, Unreadable
 
 if TYPE_CHECKING:
@@ -310,16 +311,14 @@ def _decode(data: bytes, position: int, uri: str) -> tuple[NDArray[Any], Bool | 
         if header.deep:
             pixels, valid = _deep(data, header, image, position)
         else:
-            if header.format == "PNG":
-                _png.require_pixels(data)
             if image is None:
                 image = plugin(header.format, file)
             if position:
                 image.seek(position)
             quick = _turbo.decoded(data, image) if header.format == "JPEG" else None
+            if quick is None:
+                require_sound(header.format, data, image)
             pixels, valid = _shallow(image, data) if quick is None else (quick, None)
-            if header.format == "PNG":
-                _png.require_filled(data, image)
     except (CorruptInputError, MemoryError):
         raise
     except Exception as error:

@@ -34,6 +34,7 @@ from segengine.datasets.annotations.shapes import (
 )
 from segengine.errors import CorruptInputError, TransientInputError
 from segengine.sources._pillow import opened
+from segengine.sources._sound import require_sound
 
 _NO_AREA = ("point", "points", "line", "linestrip")
 _CORNERS = {"circle": 2, "rectangle": 2, "oriented_rectangle": 4, "mask": 2}
@@ -114,13 +115,15 @@ def _mask(text: Any, points: Points, size: tuple[int, int]) -> Patch:
     if not isinstance(text, str):
         raise ValueError("is a mask without pixels")
     try:
-        name, image = opened(base64.b64decode(text, validate=True))
+        data = base64.b64decode(text, validate=True)
+        name, image = opened(data)
         with image:
             if name != "PNG" or image.size != (x1 - x0 + 1, y1 - y0 + 1):
                 raise ValueError(
                     f"is a mask of {image.size[0]} x {image.size[1]} pixels in a box of "
                     f"{x1 - x0 + 1} x {y1 - y0 + 1}"
                 )
+            require_sound(name, data, image)
             mask = np.asarray(image.convert("L")) != 0
     except (binascii.Error, CorruptInputError, TransientInputError, OSError, SyntaxError) as error:
         raise ValueError(f"is a mask that is no PNG in Base64: {error}") from error

@@ -1,0 +1,44 @@
+"""Whether the pixels of a photo or a label image are as they were written, where its decoder does not say.
+
+Pillow, libtiff and OpenCV fill up what damage left out, or take what it yields, without a word. What
+cannot be told stays untold: a byte of pixels that are not packed, or one of a JPEG's coded data that
+yields other pixels and is followed by all that is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from segengine.sources import _jpeg, _png
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+
+def require_sound(name: str, data: bytes, image: ImageFile) -> None:
+    """Raise CorruptInputError where they are not, else as Pillow does: it decodes the image.
+
+    `name`: of the format; `image`: of `data`, by Pillow, at the page that is wanted.
+    """
+    _CHECKS.get(name, _nothing)(data, image)
+
+
+def _nothing(data: bytes, image: ImageFile) -> None:
+    pass
+
+
+def _of_jpeg(data: bytes, image: ImageFile) -> None:
+    image.load()  # which knows best what is cut off
+    _jpeg.require_sound(data)
+
+
+def _of_png(data: bytes, image: ImageFile) -> None:
+    _png.require_pixels(data)
+    _png.require_filled(data, image)
+
+
+_CHECKS: dict[str, Callable[[bytes, ImageFile], None]] = {
+    "JPEG": _of_jpeg,
+    "PNG": _of_png,
+}
