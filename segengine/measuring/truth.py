@@ -24,7 +24,8 @@ from segengine.measuring._npy import read_map
 from segengine.measuring.counted import scored
 from segengine.measuring.paths import candidates, ids_of, stat
 from segengine.registry import reader
-from segengine.sources._files import one_line, read_bytes
+from segengine.sources import _packed
+from segengine.sources._files import one_line, open_input, read_bytes
 from segengine.sources._pillow import opened
 from segengine.sources._sound import require_sound
 from segengine.sources._volumes import NIFTI, suffix_of
@@ -493,6 +494,8 @@ def _raster_values(
     source: Any = reader("raster", {"trust": trust})
     with source.open_page(uri, place) as data:
         _check_size(uri, data.shape, size)
+        with open_input(uri) as file:
+            _packed.require_window(file, place, rows, cols)
         if colors and data.count in (3, 4) and data.dtypes[0] == "uint8":
             return _numbers(np.moveaxis(data.read([1, 2, 3], window=window), 0, -1)), None
         if data.count != 1:

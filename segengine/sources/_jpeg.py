@@ -49,6 +49,11 @@ def require_sound(data: bytes) -> None:
         raise CorruptInputError(f"damaged JPEG: {found}")
 
 
+def has_pixels(data: bytes) -> bool:
+    """Whether there is an image with a scan, the segments before which follow each other."""
+    return next(_images(data), None) is not None
+
+
 def joined(tables: bytes, image: bytes) -> bytes:
     """An image whose tables are stored apart from it, as those of a TIFF are (TIFF Technical Note 2)."""
     if not tables.startswith(_SOI) or not image.startswith(_SOI):

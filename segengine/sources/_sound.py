@@ -8,9 +8,12 @@ yields other pixels and is followed by all that is due.
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import TYPE_CHECKING
 
-from segengine.sources import _jpeg, _png
+import numpy as np
+
+from segengine.sources import _jpeg, _packed, _png
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -38,7 +41,16 @@ def _of_png(data: bytes, image: ImageFile) -> None:
     _png.require_filled(data, image)
 
 
+def _of_tiff(data: bytes, image: ImageFile) -> None:
+    if image.info.get("compression") == "raw":
+        return
+    # Its bits are not as they lie in the file, where there is one a pixel.
+    stored = None if image.mode == "1" else lambda: np.asarray(image)
+    _packed.require_sound(BytesIO(data), image.tell(), stored)
+
+
 _CHECKS: dict[str, Callable[[bytes, ImageFile], None]] = {
     "JPEG": _of_jpeg,
     "PNG": _of_png,
+    "TIFF": _of_tiff,
 }

@@ -143,6 +143,43 @@ def tables(file: BinaryIO) -> list[tuple[Table, Table | None]]:
         raise CorruptInputError(f"damaged TIFF header: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How the pixels of an image are packed in its blocks: its tiles, or its strips."""
+
+    height: int
+    width: int
+    rows: int
+    """Of a block."""
+    cols: int
+    bands: int
+    bits: int
+    planes: int
+    """1, or as many as bands where each is stored by itself."""
+    tiled: bool
+    order: str
+    """Of bytes: `<` or `>`."""
+    compression: int
+    predictor: int
+    photometric: int
+    turned: bool
+    """Whether the bits of each byte lie the other way round."""
+    fax: tuple[int, int]
+    """Options of Group 3 and Group 4."""
+    jpeg: bytes
+    """Tables of all blocks; empty: each has its own."""
+    offsets: NDArray[np.uint64]
+    counts: NDArray[np.uint64]
+
+
+def blocks(file: BinaryIO, index: int) -> Blocks:
+    """Of the image at a place in the chain of directories. Raises CorruptInputError."""
+    try:
+        return _Reader(file).blocks(index)
+    except (struct.error, ValueError, KeyError, OverflowError) as error:
+        raise CorruptInputError(f"damaged TIFF header: {error}") from error
+
+
 def require_own_masks(uri: str) -> None:
     """Raise CorruptInputError where a mask lies beside a local file of several pages."""
     for suffix in (".msk", ".MSK"):
@@ -320,6 +357,35 @@ class _Reader:
             offsets=offsets.reshape(shape),
             counts=counts.reshape(shape),
             voids=voids,
+        )
+
+    def blocks(self, index: int) -> Blocks:
+        tags, _, offset = self.directory(self.first)
+        for _ in range(index):
+            tags, _, offset = self.directory(offset)
+        height, width = self.number(tags, 257), self.number(tags, 256)
+        tiled, bands = 324 in tags, self.number(tags, 277, 1)
+        if tiled:
+            self.require_tiles(tags, height, width)
+        jpeg = tags.get(347, Array("", 0, 0))
+        return Blocks(
+            height=height,
+            width=width,
+            rows=self.number(tags, 323) if tiled else min(self.number(tags, 278, height), height),
+            cols=self.number(tags, 322) if tiled else width,
+            bands=bands,
+            bits=self.number(tags, 258, 1),
+            planes=bands if self.number(tags, 284, 1) == 2 else 1,
+            tiled=tiled,
+            order=self.order,
+            compression=self.number(tags, 259, 1),
+            predictor=self.number(tags, 317, 1),
+            photometric=self.number(tags, 262, 1),
+            turned=self.number(tags, 266, 1) == 2,
+            fax=(self.number(tags, 292, 0), self.number(tags, 293, 0)),
+            jpeg=self.at(jpeg.offset, jpeg.count),
+            offsets=self.values(tags[324 if tiled else 273]),
+            counts=self.values(tags[325 if tiled else 279]),
         )
 
     def digest(self, places: dict[int, tuple[int, int]]) -> str:

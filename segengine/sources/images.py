@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError, TransientInputError
-from segengine.sources import _png, _rotation, _signatures, _tiff, _turbo, _webp
+from segengine.sources import _packed, _png, _rotation, _signatures, _tiff, _turbo, _webp
 from segengine.sources._color import Color, bands_of, recolor, require_color
 from segengine.sources._files import (
     changed,
@@ -414,6 +414,11 @@ def _deep(
         raw = layers[0] if found else None
     if raw is None or raw.dtype != header.dtype or raw.ndim != 3 or raw.shape[2] not in (3, 4):
         raise CorruptInputError(f"damaged {header.format}: cannot be decoded")
+    if header.format == "TIFF":
+        raw = cv2.cvtColor(raw, cv2.COLOR_BGR2RGB if raw.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+        stored = raw
+        _packed.require_sound(BytesIO(data), position, lambda: stored)
+        return raw[..., :3], raw[..., 3] > 0 if raw.shape[2] == 4 else None
     pixels = raw[..., 2::-1] if header.bands == 3 else raw[..., :1]
     key = None if image is None else image.info.get("transparency")
     if isinstance(key, tuple):

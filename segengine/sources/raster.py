@@ -20,7 +20,7 @@ from segengine.errors import (
     MissingTruthError,
     TransientInputError,
 )
-from segengine.sources import _apart, _gdal, _hollow, _mosaic, _parts, _tiff
+from segengine.sources import _apart, _gdal, _hollow, _mosaic, _packed, _parts, _said, _tiff
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
@@ -261,7 +261,8 @@ class RasterSource:
                 ):
                     if not self.trust:
                         _gdal.require_own_overviews(dataset)
-                    yield dataset
+                    with _said.require_silence(lambda: _packed.require_jpegs(uri)):
+                        yield dataset
         except (
             CorruptInputError, TransientInputError, MissingTruthError, MemoryError, ApartError,
         ):  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio import Affine
+from rasterio.io import MemoryFile
 
 from segengine.errors import MissingTruthError
 from segengine.job import TruthSpec
 from segengine.measuring.truth import LabelImages
+from segengine.sources import _tiff
 from segengine.sources.images import ImageSource
+from segengine.sources.raster import RasterSource
 from segengine.types import FrameRef, TruthRef, Unreadable
 
 SIDE = 96
@@ -80,4 +86,113 @@ def test_what_is_behind_a_jpeg_or_little_inside_it_is_no_damage(tmp_path: Path) 
     path, whole = tmp_path / "a.jpg", JPEGS["inks"]
     for sound in (whole + bytes(5000), whole + whole, whole[:-2] + b"\1\2" + whole[-2:]):
         path.write_bytes(sound)
+        assert not isinstance(photo(path), str)
+
+
+def by_gdal(pixels: NDArray[Any], **options: Any) -> bytes:
+    bands = np.atleast_3d(pixels)
+    profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "dtype": bands.dtype, **options}
+    profile["transform"] = Affine.translation(1, 1)
+    with MemoryFile() as file:
+        with file.open(count=bands.shape[2], **profile) as dataset:
+            dataset.write(np.moveaxis(bands, -1, 0))
+        return bytes(file.read())
+
+
+TILES = {"tiled": True, "blockxsize": 64, "blockysize": 64, "predictor": 2}
+CODES = ((X // 16 + Y // 16) % 5).astype(np.uint8)
+BITS = GRAY > 100
+DEEP = COLOURS.astype(np.uint16) * 200
+TIFFS = {
+    "packbits": written(CODES, "TIFF", compression="packbits"),
+    "lzw": written(CODES, "TIFF", compression="tiff_lzw"),
+    "lzw-tiles": by_gdal(CODES, compress="LZW", **TILES),
+    "deflate": written(COLOURS, "TIFF", compression="tiff_adobe_deflate"),
+    "deflate-tiles": by_gdal(GRAY, compress="DEFLATE", **TILES),
+    "deflate-deep": by_gdal(DEEP, compress="DEFLATE", photometric="RGB", blockysize=96),
+    "jpeg": written(GRAY, "TIFF", compression="jpeg"),
+    "jpeg-colours": by_gdal(COLOURS, compress="JPEG", photometric="YCBCR", blockysize=96),
+    "group3": written(BITS, "TIFF", compression="group3"),
+    "group4": written(BITS, "TIFF", compression="group4"),
+    "huffman": written(BITS, "TIFF", compression="tiff_ccitt"),
+}
+
+
+def damaged(whole: bytes) -> list[bytes]:
+    """With a hole, an end of zeros, and bytes lost in the largest strip; its table is as it was."""
+    table = _tiff.blocks(io.BytesIO(whole), 0)
+    strip = int(table.counts.argmax())
+    start, size = int(table.offsets[strip]), int(table.counts[strip])
+    end, at, some = start + size, start + size // 2, max(4, size // 8)
+    return [
+        whole[:at] + bytes(some) + whole[at + some :],
+        whole[:at] + bytes(end - at) + whole[end:],
+        whole[:at] + whole[at + some : end] + bytes(some) + whole[end:],
+    ]
+
+
+@pytest.mark.parametrize("kind", TIFFS)
+def test_damaged_strips_are_no_pixels(tmp_path: Path, kind: str) -> None:
+    path, whole = tmp_path / "a.tif", TIFFS[kind]
+    one_band = _tiff.pages(io.BytesIO(whole))[0].bands == 1
+    readers = (photo, label) if one_band else (photo,)
+    path.write_bytes(whole)
+    assert not any(isinstance(read(path), str) for read in readers)
+    for number, data in enumerate(damaged(whole)):
+        path.write_bytes(data)
+        for read in readers:
+            assert isinstance(read(path), str), (number, read)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "group4"])
+def test_what_libtiff_warns_of_is_corrupt_in_a_raster(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    ref = FrameRef(0, "x", str(path), "", SIDE, SIDE)
+    for data in damaged(TIFFS[kind]):
+        path.write_bytes(data)
+        (tile,) = RasterSource().read([ref], *WHOLE)
+        assert isinstance(tile, Unreadable)
+        assert tile.kind == "corrupt"
+
+
+def shortened(whole: bytes, by: int) -> bytes:
+    """The table of strips says less of the last."""
+    page = _tiff.pages(io.BytesIO(whole))[0]
+    assert page.counts is not None
+    array, code = page.counts, f"<{page.counts.code}"
+    at = array.offset + (array.count - 1) * struct.calcsize(code)
+    (count,) = struct.unpack_from(code, whole, at)
+    return whole[:at] + struct.pack(code, count - by) + whole[at + struct.calcsize(code) :]
+
+
+@pytest.mark.parametrize(("kind", "by"), [("deflate", 4), ("lzw", 1), ("jpeg", 2)])
+def test_strips_need_no_end_behind_their_pixels(tmp_path: Path, kind: str, by: int) -> None:
+    """Neither a sum, nor the end code, nor the end marker."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(TIFFS[kind])
+    want = photo(path)
+    path.write_bytes(shortened(TIFFS[kind], by))
+    np.testing.assert_array_equal(photo(path), want)
+    ref = FrameRef(0, "x", str(path), "", SIDE, SIDE)
+    (tile,) = RasterSource().read([ref], *WHOLE)
+    assert isinstance(tile, Unreadable) == (kind == "deflate")  # which GDAL wants whole
+
+
+def test_sums_of_pixels_are_found_without_inflating_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tif"
+    inside = {**TILES, "blockxsize": 32, "blockysize": 32}
+    whole = [
+        TIFFS["deflate"],
+        TIFFS["deflate-deep"],
+        by_gdal(COLOURS, compress="DEFLATE", **inside),
+    ]
+    whole.append(
+        by_gdal(GRAY.astype(np.uint16) * 99, compress="DEFLATE", endianness="BIG", **inside)
+    )
+    whole.append(by_gdal(COLOURS, compress="DEFLATE", interleave="band", photometric="RGB"))
+    monkeypatch.setattr(zlib, "decompressobj", lambda *_: pytest.fail("inflated"))
+    for data in whole:
+        path.write_bytes(data)
         assert not isinstance(photo(path), str)
