@@ -18,16 +18,15 @@ _OLD_BITS = (0, 1)
 
 def lzw_fits(strip: bytes, least: int, most: int) -> bool:
     """Whether a strip is of at least and at most so many bytes, and nothing follows them."""
-    codes = np.frombuffer(strip, np.uint8)
     if tuple(strip[:2]) == _OLD_BITS:
         return True
-    found = np.zeros(2, np.int64)
-    _codes(codes, most, np.zeros(_ROOM + 1, np.int32), found)
-    return bool(least <= found[0] <= most and found[1])
+    found = np.zeros(1, np.int64)
+    _codes(np.frombuffer(strip + b"\0\0", np.uint8), most, np.ones(_ROOM, np.int32), found)
+    return bool(least <= found[0] <= most)
 
 
 def packbits_fit(strip: bytes, least: int, most: int) -> bool:
-    """The same of one that is packed in runs; a few bytes may pad it."""
+    """The same of one that is packed in runs; a byte may pad it."""
     found = np.zeros(1, np.int64)
     _packbits(np.frombuffer(strip, np.uint8), most, found)
     return bool(least <= found[0] <= most)
@@ -37,7 +36,7 @@ def packbits_fit(strip: bytes, least: int, most: int) -> bool:
 def _packbits(data: NDArray[np.uint8], most: int, found: NDArray[np.int64]) -> None:
     """found: the bytes that runs stand for; -1: the last is cut short."""
     size, place, total = data.shape[0], 0, 0
-    while place < size and not (total == most and size - place < 4):
+    while place < size and not (total == most and size - place < 2):
         run = int(data[place])
         if run < 128:
             place += run + 2
@@ -52,43 +51,36 @@ def _packbits(data: NDArray[np.uint8], most: int, found: NDArray[np.int64]) -> N
 
 @compiled
 def _codes(
-    codes: NDArray[np.uint8], most: int, lengths: NDArray[np.int32], found: NDArray[np.int64]
+    data: NDArray[np.uint8], most: int, lengths: NDArray[np.int32], found: NDArray[np.int64]
 ) -> None:
-    """found: the bytes, as far as they are not more than `most`, and whether they end there."""
-    for code in range(256):
-        lengths[code] = 1
-    size, place, held, bits = codes.shape[0], 0, 0, 0
-    width, following, before, total = 9, 258, -1, 0
-    while total <= most:
-        while bits < width and place < size:
-            held = ((held & 0xFFFF) << 8) | codes[place]
-            place += 1
-            bits += 8
-        if bits < width or (total == most and bits + 8 * (size - place) < 32):
-            break  # with no end code, of which some bits may be left
-        bits -= width
-        code = (held >> bits) & ((1 << width) - 1)
+    """found: the bytes that codes stand for, as far as they are not more than `most`; -1: what is no code.
+
+    `data`: with two bytes behind it, which are not read as codes; `lengths`: of codes, 1 of each byte.
+    """
+    end, place, total = 8 * (data.shape[0] - 2), 0, 0
+    width, following, before = 9, 258, -1
+    while total <= most and place + width <= end:
+        if total == most and end - place < 16:
+            break  # with no end code; these bits are left
+        at = place >> 3
+        held = (
+            (np.uint32(data[at]) << 16) | (np.uint32(data[at + 1]) << 8) | np.uint32(data[at + 2])
+        )
+        code = int((held >> (24 - width - (place & 7))) & ((1 << width) - 1))
+        place += width
         if code == 257:
             break
         if code == 256:
             width, following, before = 9, 258, -1
             continue
-        if before < 0:
-            if code > 255:
-                total = -1
-                break
-            total += 1
-            before = code
-            continue
-        if code > following:
+        if code > (255 if before < 0 else following):
             total = -1
             break
-        if following < 4096:
+        if before >= 0 and following < 4096:
             lengths[following] = lengths[before] + 1
             following += 1
+            if following > (1 << width) - 2 and width < 12:
+                width += 1
         total += lengths[code]
         before = code
-        if following > (1 << width) - 2 and width < 12:
-            width += 1
     found[0] = total
-    found[1] = 1 if total <= most else 0

@@ -196,3 +196,23 @@ def test_sums_of_pixels_are_found_without_inflating_them(
     for data in whole:
         path.write_bytes(data)
         assert not isinstance(photo(path), str)
+
+
+@pytest.mark.parametrize(("kind", "bit"), [("packbits", 16), ("lzw", 8), ("lzw-tiles", 8)])
+def test_codes_for_more_than_the_pixels_are_damage(tmp_path: Path, kind: str, bit: int) -> None:
+    """libtiff takes the first bytes; a flipped bit moves those that follow."""
+    path, whole = tmp_path / "a.tif", TIFFS[kind]
+    table = _tiff.blocks(io.BytesIO(whole), 0)
+    start, size = int(table.offsets[0]), int(table.counts[0])
+    passed_over = found = 0
+    for at in range(start + size // 4, start + size // 2, max(1, size // 64) | 1):
+        data = bytearray(whole)
+        data[at] ^= bit
+        try:
+            np.asarray(Image.open(io.BytesIO(data)))
+        except OSError:
+            continue
+        path.write_bytes(data)
+        passed_over += 1
+        found += isinstance(photo(path), str) and isinstance(label(path), str)
+    assert found >= passed_over // 4 > 0
