@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segengine.errors import CorruptInputError
 from segengine.sources import _jpeg, _packed, _png
 
 if TYPE_CHECKING:
@@ -49,8 +50,23 @@ def _of_tiff(data: bytes, image: ImageFile) -> None:
     _packed.require_sound(BytesIO(data), image.tell(), stored)
 
 
+def _of_avif(data: bytes, image: ImageFile) -> None:
+    """The arithmetic coder of AV1 takes any bytes, and writes no long run of zeros."""
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if size == 1:
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        end = len(data) if size == 0 else place + size
+        if kind == b"mdat" and data.find(_HOLE, place, end) >= 0:
+            raise CorruptInputError("damaged AVIF: a run of zeros that no encoder writes")
+        place = max(end, place + 8)
+
+
+_HOLE = bytes(256)
 _CHECKS: dict[str, Callable[[bytes, ImageFile], None]] = {
     "JPEG": _of_jpeg,
     "PNG": _of_png,
     "TIFF": _of_tiff,
+    "AVIF": _of_avif,
 }

@@ -20,7 +20,7 @@ from segengine.errors import (
     MissingTruthError,
     TransientInputError,
 )
-from segengine.sources import _apart, _gdal, _hollow, _mosaic, _packed, _parts, _said, _tiff
+from segengine.sources import _apart, _gdal, _hollow, _mosaic, _packed, _parts, _png, _said, _tiff
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
@@ -37,6 +37,7 @@ from segengine.sources._files import (
     is_web,
     one_line,
     open_input,
+    read_bytes,
     require_unpacked,
     unreadable,
 )
@@ -288,6 +289,8 @@ class RasterSource:
             _gdal.require_data(head)
             return None
         driver = _gdal.driver_of(uri, head)
+        if driver == "PNG":  # of one that ends early GDAL gives what there is
+            _png.require_whole(read_bytes(uri))
         if remote is None:
             _gdal.require_harmless(uri, driver, self.paths)
         else:

@@ -216,3 +216,22 @@ def test_codes_for_more_than_the_pixels_are_damage(tmp_path: Path, kind: str, bi
         passed_over += 1
         found += isinstance(photo(path), str) and isinstance(label(path), str)
     assert found >= passed_over // 4 > 0
+
+
+def test_a_hole_in_an_avif_is_damage(tmp_path: Path) -> None:
+    path, whole = tmp_path / "a.avif", written(COLOURS, "AVIF", quality=90)
+    path.write_bytes(whole)
+    assert not isinstance(photo(path), str)
+    at = len(whole) // 2
+    path.write_bytes(whole[:at] + bytes(400) + whole[at + 400 :])
+    assert "run of zeros" in str(photo(path))
+
+
+def test_a_png_that_ends_early_is_corrupt_in_a_raster(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    ref = FrameRef(0, "x", str(path), "", SIDE, SIDE)
+    whole = written(COLOURS, "PNG")
+    for size, fate in ((len(whole), False), (len(whole) // 2, True)):
+        path.write_bytes(whole[:size])
+        (tile,) = RasterSource().read([ref], *WHOLE)
+        assert isinstance(tile, Unreadable) == fate
