@@ -49,9 +49,14 @@ def require_sound(data: bytes) -> None:
         raise CorruptInputError(f"damaged JPEG: {found}")
 
 
-def has_pixels(data: bytes) -> bool:
-    """Whether there is an image with a scan, the segments before which follow each other."""
-    return next(_images(data), None) is not None
+def require_strip(image: bytes) -> None:
+    """The same of a strip of a TIFF, in which there is an image and nothing else."""
+    if _said(image):
+        if next(_images(image), None) is None:
+            raise CorruptInputError("damaged JPEG: its segments do not lead to a scan")
+        require_sound(image)
+    elif _has_hole(image):
+        require_sound(image)
 
 
 def joined(tables: bytes, image: bytes) -> bytes:
@@ -103,6 +108,16 @@ def _misfits(image: bytes) -> bool:
 
 def _harm(image: bytes) -> str:
     """What libjpeg-turbo says where it does; empty: nothing that matters."""
+    found = _HARM.search(_said(image))
+    if found is None:
+        return ""
+    stray = int(found[1] or 0)
+    harmful = not stray or (stray > _STRAY and len(set(image[-stray:])) > 1)
+    return found[0] if harmful else ""
+
+
+def _said(image: bytes) -> str:
+    """What libjpeg-turbo says of an image."""
     import simplejpeg
 
     said = ""
@@ -118,12 +133,7 @@ def _harm(image: bytes) -> str:
             said = str(error)
         if "color conversion" not in said:
             break
-    found = _HARM.search(said)
-    if found is None:
-        return ""
-    stray = int(found[1] or 0)
-    harmful = not stray or (stray > _STRAY and len(set(image[-stray:])) > 1)
-    return found[0] if harmful else ""
+    return said
 
 
 def _has_hole(image: bytes) -> bool:

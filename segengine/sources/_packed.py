@@ -94,10 +94,7 @@ def _require_blocks(file: BinaryIO, page: _tiff.Blocks, pixels: _Pixels, window:
                 raise _damaged(block, "the codes stand for more or less than there are")
     elif page.compression == _JPEG:
         for block in _blocks(file, page, window):
-            image = _jpeg.joined(page.jpeg, block.data)
-            if not _jpeg.has_pixels(image):
-                raise _damaged(block, "the JPEG has no scan")
-            _jpeg.require_sound(image)
+            _jpeg.require_strip(_jpeg.joined(page.jpeg, block.data))
 
 
 def _damaged(block: _Block, what: str) -> CorruptInputError:
