@@ -60,7 +60,7 @@ class Cellpose:
     def find(self, window: Pixels) -> list[Found]:
         """The objects of a window (y, x, band); their score is how likely their pixels are inside."""
         image = scaled(window, self.scale, PERCENTILES, each=True)
-        fed = padded(image, self.engine, "nchw", MULTIPLE)
+        fed = padded(image, self.engine, "nchw", MULTIPLE, "symmetric")
         values = self.engine.run(cast(fed, self.engine.dtype))[self.name][0]
         values = np.nan_to_num(values[:, : window.shape[0], : window.shape[1]])
         probability = 1 / (1 + np.exp(-values[2].astype(np.float64)))

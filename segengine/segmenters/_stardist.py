@@ -10,7 +10,7 @@ Schmidt et al. 2018, and the package's nms.py and geometry/geom2d.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,28 +60,33 @@ class StarDist:
         """The objects of a window (y, x, band), the most likely first."""
         size = window.shape[0], window.shape[1]
         image = scaled(window, self.scale, PERCENTILES)
-        fed = padded(image, self.engine, self.layout, MULTIPLE)
+        fed = padded(image, self.engine, self.layout, MULTIPLE, "reflect")
         raw = self.engine.run(cast(fed, self.engine.dtype))
         maps = [_last(raw[name][0], self.layout) for name in self.names]
         both = np.concatenate(maps, axis=-1)
         prob, dist = both[..., 0], np.maximum(both[..., 1:], _LEAST)
         axis = 1 if self.layout == "nhwc" else 2
         grid = fed.shape[axis] // both.shape[0], fed.shape[axis + 1] // both.shape[1]
-        prob, dist = (m[: -(-size[0] // grid[0]), : -(-size[1] // grid[1])] for m in (prob, dist))
-        points, scores, rays = candidates(prob, dist, grid, self.min_score)
+        points, scores, rays = candidates(prob, dist, grid, self.min_score, size)
         kept = suppressed(points, rays, self.overlap)
         found = (_object(points[i], scores[i], rays[i], size) for i in kept)
         return [one for one in found if one is not None]
 
 
-def padded(image: Floats, engine: Engine, layout: Layout, multiple: int) -> Floats:
+def padded(
+    image: Floats,
+    engine: Engine,
+    layout: Layout,
+    multiple: int,
+    mode: Literal["reflect", "symmetric"],
+) -> Floats:
     """A batch of one image (y, x, band), mirrored at the bottom and right to a size that fits."""
     shape = engine.input_shape
     own = shape[1:3] if layout == "nhwc" else shape[2:4]
     size = [n or length + -length % multiple for n, length in zip(own, image.shape, strict=False)]
     spare = [(0, max(0, n - length)) for n, length in zip(size, image.shape, strict=False)]
     if any(after for _, after in spare):
-        image = np.pad(image, (*spare, (0, 0)), mode="symmetric")
+        image = np.pad(image, (*spare, (0, 0)), mode=mode)
     moved = image if layout == "nhwc" else np.moveaxis(image, -1, 0)
     return np.ascontiguousarray(moved[None])
 
@@ -94,12 +99,16 @@ def _last(values: Floats, layout: Layout) -> Floats:
 
 
 def candidates(
-    prob: Floats, dist: Floats, grid: Cell, least: float
+    prob: Floats, dist: Floats, grid: Cell, least: float, size: Cell
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Middles (n, 2) in pixels, scores (n,) and distances (n, rays), the most likely first."""
+    """Middles (n, 2) in pixels, scores (n,) and distances (n, rays), the most likely first.
+
+    Maps may go on behind the frame of `size`, where it was mirrored.
+    """
     good = (prob > least) & np.isfinite(dist).all(axis=-1)
     inner = np.zeros_like(good)
     inner[_BORDER:-_BORDER, _BORDER:-_BORDER] = True
+    inner[-(-size[0] // grid[0]) :] = inner[:, -(-size[1] // grid[1]) :] = False
     points = np.stack(np.nonzero(good & inner), axis=1)
     scores = prob[points[:, 0], points[:, 1]]
     order = np.argsort(-scores, kind="stable")[:CANDIDATES]
@@ -112,7 +121,21 @@ def corners(points: NDArray[Any], rays: Floats) -> Floats:
     """(n, rays, 2) y and x of star polygons."""
     angles = np.linspace(0, 2 * np.pi, rays.shape[1], endpoint=False)
     directions = np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    found: Floats = (rays[..., None] * directions + points[:, None, :]).astype(np.float32)
+    away = (rays[..., None] * directions).astype(np.float32)
+    found: Floats = (away + points[:, None, :]).astype(np.float32)
+    return found
+
+
+def paths(points: NDArray[Any], rays: Floats) -> Floats:
+    """(n, rays, 2) the whole numbers that star polygons are compared by.
+
+    They are cut towards 0, which tells 9 from 9 less what a sine is rounded by: in 32 bits, as the
+    package reckons.
+    """
+    step = np.float32(2 * np.pi / rays.shape[1])
+    angles = (step * np.arange(rays.shape[1], dtype=np.float32)).astype(np.float64)
+    directions = np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+    found: Floats = np.trunc(points[:, None, :].astype(np.float32) + rays[..., None] * directions)
     return found
 
 
@@ -123,11 +146,11 @@ def suppressed(points: NDArray[np.int64], rays: Floats, overlap: float) -> list[
     """
     import shapely
 
-    # the package's corners have whole numbers, cut towards 0
-    polygons = shapely.polygons(np.trunc(corners(points, rays)))
+    corner = paths(points, rays)
+    polygons = shapely.polygons(corner)
     bad = ~shapely.is_valid(polygons)
     polygons[bad] = shapely.make_valid(polygons[bad])
-    areas, reach = shapely.area(polygons), rays.max(axis=1, initial=0)
+    areas, reach = _areas(corner), rays.max(axis=1, initial=0)
     kept: list[int] = []
     left = np.arange(len(points))
     while len(left):
@@ -136,10 +159,26 @@ def suppressed(points: NDArray[np.int64], rays: Floats, overlap: float) -> list[
         away = np.abs(points[left] - points[i]).max(axis=1)
         near = np.flatnonzero(away <= reach[left] + reach[i])
         others = left[near]
-        both = shapely.area(shapely.intersection(polygons[i], polygons[others]))
+        # corners of what lies in both are whole numbers too
+        common = shapely.transform(shapely.intersection(polygons[i], polygons[others]), _rounded)
+        both = shapely.area(common)
         gone = both > overlap * np.minimum(areas[i], areas[others])
         left = np.delete(left, near[gone])
     return kept
+
+
+def _areas(corner: Floats) -> NDArray[np.float64]:
+    """(n,) what closed paths (n, corners, 2) enclose, once more where they run around it twice."""
+    y, x = np.moveaxis(corner.astype(np.float64), -1, 0)
+    twice = (x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)
+    found: NDArray[np.float64] = np.abs(twice) / 2
+    return found
+
+
+def _rounded(corner: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Halves go away from 0."""
+    found: NDArray[np.float64] = np.copysign(np.floor(np.abs(corner) + 0.5), corner)
+    return found
 
 
 def _object(point: NDArray[np.int64], score: float, rays: Floats, size: Cell) -> Found | None:

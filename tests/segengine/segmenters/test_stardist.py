@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 import segengine
+from segengine.networks.scale import Scale
 from segengine.segmenters._finder import Finder
+from segengine.segmenters._stardist import StarDist
 from segengine.segmenters.model import create
 from tests.segengine.segmenters import finders
 
@@ -41,10 +44,10 @@ def test_objects_are_those_of_the_package(
     batch = (frame[None] / np.float32(255)).astype(np.float32)
     values = np.concatenate(finders.session(path, batch), axis=-1)[0]
     ids, scores = published(values[..., 0], values[..., 1:], grid, (64, 96))
-    # Corners of the package's intersections are whole numbers: of overlaps near the limit a few differ.
+    # Clipper cuts noise of 7 pixels on its own scanlines: of overlaps at the limit a few differ.
     own = set(found.objects.column("score").to_pylist())
     both = own & set(scores.tolist())
-    assert len(both) >= 0.95 * max(len(own), len(scores)) > 1
+    assert len(both) >= 0.98 * max(len(own), len(scores)) > 1
     either = (found.labels > 0) | (ids > 0)
     assert ((found.labels > 0) & (ids > 0)).sum() >= 0.98 * either.sum()
     kept = {i + 1 for i, score in enumerate(scores.tolist()) if score in both}
@@ -55,14 +58,65 @@ def test_objects_are_those_of_the_package(
             assert counts.max() == mine.sum()
 
 
+@dataclass(frozen=True)
+class Maps:
+    """An engine that knows its answer."""
+
+    outputs: dict[str, Array]
+    input_shape = (None, None, None, 1)
+    dtype = np.dtype("float32")
+
+    def run(self, _: Array) -> dict[str, Array]:
+        return {name: values[None] for name, values in self.outputs.items()}
+
+
+@pytest.mark.parametrize("rough", [0, 0.15])
+def test_nuclei_are_those_of_the_package(rough: float) -> None:
+    """Maps that the package makes of the nuclei of its picture: the same polygons, the same pixels.
+
+    The picture's sides are no multiples of what is fed: maps go on where it was mirrored.
+    """
+    from stardist.data import test_image_nuclei_2d as nuclei
+    from stardist.geometry import polygons_to_label, star_dist
+    from stardist.nms import non_maximum_suppression_sparse
+    from stardist.utils import edt_prob
+
+    size, grid = (250, 501), 2
+    truth = np.asarray(nuclei(return_mask=True)[1])[:256, :512].astype(np.uint16)
+    rng = np.random.default_rng(0)
+    rays = star_dist(truth, 32, grid=(grid, grid))
+    rays = np.maximum(rays * (1 + rough * rng.normal(size=rays.shape)), 1e-3).astype(np.float32)
+    # no two may be equally likely: their order is that of a sort that keeps none
+    prob = 0.9 * edt_prob(truth)[::grid, ::grid] + 0.05 * rng.random(rays.shape[:2])
+    prob = prob.astype(np.float32)
+    engine: Any = Maps({"prob": prob[..., None], "dist": rays})
+    head = StarDist(engine, ("prob", "dist"), Scale(), "nhwc")
+    found = head.find(np.zeros((*size, 1), np.uint8))
+    inside = np.zeros(prob.shape, bool)
+    inside[2:-2, 2:-2] = prob[2:-2, 2:-2] > 0.5
+    points = grid * np.stack(np.nonzero(inside), 1)
+    within = (points < size).all(axis=1)
+    points, scores, rays, _ = non_maximum_suppression_sparse(
+        rays[inside][within], prob[inside][within], points[within], nms_thresh=0.4
+    )
+    assert [one.score for one in found] == scores.tolist()
+    assert len(found) > 30
+    drawn = np.zeros(size, int)
+    for number, one in reversed(list(enumerate(found, 1))):
+        y, x = one.corner
+        drawn[y : y + one.mask.shape[0], x : x + one.mask.shape[1]][one.mask] = number
+    np.testing.assert_array_equal(drawn, polygons_to_label(rays, points, size, prob=scores))
+
+
 def test_without_a_scale_the_percentiles_of_a_frame_count(tmp_path: Path, noise: Any) -> None:
     """csbdeep's `normalize(image, 1, 99.8)`, and a size that is no multiple of anything."""
     path = finders.stars(tmp_path / "s.onnx", seed=5)
     frame = noise(5, (50, 71, 3), "uint16")
     low, high = np.percentile(frame, [1, 99.8])
     scaled = ((frame - low) / (high - low + 1e-20)).astype(np.float32)
-    batch = np.pad(scaled, ((0, 14), (0, 25), (0, 0)), mode="symmetric")[None]
-    prob, dist = (values[0, :50, :71] for values in finders.session(path, batch))
+    batch = np.pad(scaled, ((0, 14), (0, 25), (0, 0)), mode="reflect")[None]
+    prob, dist = (values[0] for values in finders.session(path, batch))
+    prob[50:] = prob[:, 71:] = 0
     ids, _ = published(prob[..., 0], dist, 1, (50, 71))
     found = segengine.predict(frame, create(path))
     assert ((found.labels > 0) != (ids > 0)).mean() < 0.01
