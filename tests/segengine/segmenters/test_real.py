@@ -8,6 +8,9 @@ Each figure here stands in a table of segengine/networks/README.md.
 from __future__ import annotations
 
 import json
+import re
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +273,44 @@ def test_mouse_s_lungs_of_deepmeta(
     theirs = keras.models.load_model(model, compile=False).predict(slices[..., None], verbose=0)
     assert (mask == (theirs[..., 0] > 0.5)).all()
     assert mask.mean() == pytest.approx(share, abs=0.005)
+
+
+def czi(file: Path, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """The one picture (y, x) of 16 bits that a CZI holds uncompressed."""
+    raw = file.read_bytes()
+    (at,) = [m.start() for m in re.finditer(rb"ZISRAWSUBBLOCK\0\0", raw)]
+    metadata, attachment, length = struct.unpack("<iiq", raw[at + 32 : at + 48])
+    assert length == 2 * size[0] * size[1]
+    assert attachment == 0
+    return np.frombuffer(raw, "<u2", length // 2, at + 32 + 256 + metadata).reshape(size)
+
+
+def test_nuclei_of_a_czseg_in_phase_contrast(tmp_path: Path, cache: Path) -> None:
+    """A window of the package's picture: the labels of ONNX Runtime, pixel for pixel."""
+    import onnxruntime
+
+    package = wheel(cache, "napari-czann-segment", "0.1.2") / "napari_czann_segment/_data"
+    held = checked(
+        package / "PGC_20X_nucleus_detector.czseg",
+        "12d548efc2a23aa8ac665c069a4cfd8ce83218a11d275ea4dac3e8520c80ac01",
+    )
+    light = checked(
+        package / "PGC_20X.czi", "7adbf0baa6206349111272d721005b8abcfd18ac695f58cb206e2e72da15c864"
+    )
+    model = tmp_path / "nuclei.onnx"
+    with zipfile.ZipFile(held) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".model")]
+        model.write_bytes(archive.read(name))
+    pixels = czi(light, (2755, 3675))[1000:2024, 1000:2024]
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", pixels)
+    options = {"path": str(model), "scale": {"divide": 65535}, "classes": ["background", "nucleus"]}
+    found = masks(tmp_path / "in", options)["a"]
+    batch = (pixels / np.float32(65535))[None, ..., None]
+    (values,) = onnxruntime.InferenceSession(model).run(None, {"input:0": batch})
+    # the engine may be another: of two equal probabilities either may win
+    assert (found == (values[0, ..., 1] > 0.5)).mean() > 0.99999
+    assert cv2.connectedComponents(found.astype(np.uint8))[0] - 1 == 38
 
 
 def test_bacteria_of_misic_on_colicoords_pictures(cache: Path) -> None:
