@@ -75,8 +75,9 @@ def masks(flows: Floats, inside: NDArray[np.bool_]) -> Ids:
     at = np.stack(np.nonzero(inside), axis=1).astype(np.float32)
     if not len(at):
         return ids
-    field = np.ascontiguousarray(np.where(inside, flows / np.float32(_FLOW), np.float32(0)))
-    _follow(at, field, STEPS)
+    field = np.where(inside, flows / np.float32(_FLOW), np.float32(0))
+    sides = [np.float32(2 / max(n - 1, 1)) for n in inside.shape]
+    _follow(at, np.stack([part * side for part, side in zip(field, sides, strict=True)]), STEPS)
     ends = at.astype(np.int64) + _PAD
     grown = _grown(ends, tuple(n + 2 * _PAD for n in inside.shape))
     ids[inside] = grown[ends[:, 0], ends[:, 1]]
@@ -90,15 +91,18 @@ def masks(flows: Floats, inside: NDArray[np.bool_]) -> Ids:
 def _follow(at: Floats, flows: Floats, steps: int) -> None:
     """Move points (n, 2) along flows (2, y, x), sampled between pixels, inside the window.
 
-    The package samples as if the outermost pixels' outer edges were their middles: so does this.
+    Flows are shares of half the window, whose middle is 0 and whose outermost pixels are -1 and 1, and
+    each step is reckoned in 32 bits and in the order of PyTorch's `grid_sample`: sums of 200 steps lie
+    in the package's pixels. It samples as if the outermost pixels' outer edges were their middles.
     """
     height, width = flows.shape[1], flows.shape[2]
-    top, right = np.float32(max(height - 1, 1)), np.float32(max(width - 1, 1))
+    one, half, two = np.float32(1), np.float32(0.5), np.float32(2)
+    down, across = np.float32(height) / two, np.float32(width) / two
+    bottom, right = np.float32(max(height - 1, 1)), np.float32(max(width - 1, 1))
     for i in range(at.shape[0]):
-        y, x = at[i, 0], at[i, 1]
+        y, x = at[i, 0] / bottom * two - one, at[i, 1] / right * two - one
         for _ in range(steps):
-            py = y * np.float32(height) / top - np.float32(0.5)
-            px = x * np.float32(width) / right - np.float32(0.5)
+            py, px = (y + one) * down - half, (x + one) * across - half
             row, col = int(np.floor(py)), int(np.floor(px))
             fy, fx = py - np.float32(row), px - np.float32(col)
             dy, dx = np.float32(0), np.float32(0)
@@ -106,13 +110,13 @@ def _follow(at: Floats, flows: Floats, steps: int) -> None:
                 for b in range(2):
                     r, c = row + a, col + b
                     if 0 <= r < height and 0 <= c < width:
-                        wy = fy if a else np.float32(1) - fy
-                        wx = fx if b else np.float32(1) - fx
-                        dy += flows[0, r, c] * wy * wx
-                        dx += flows[1, r, c] * wy * wx
-            y = min(max(y + dy, np.float32(0)), top)
-            x = min(max(x + dx, np.float32(0)), right)
-        at[i, 0], at[i, 1] = y, x
+                        wy = fy if a else one - fy
+                        wx = fx if b else one - fx
+                        dy += flows[0, r, c] * (wx * wy)
+                        dx += flows[1, r, c] * (wx * wy)
+            y = min(max(y + dy, -one), one)
+            x = min(max(x + dx, -one), one)
+        at[i, 0], at[i, 1] = (y + one) * half * bottom, (x + one) * half * right
 
 
 def _grown(ends: NDArray[np.int64], shape: tuple[int, ...]) -> Ids:
@@ -137,19 +141,36 @@ def _grown(ends: NDArray[np.int64], shape: tuple[int, ...]) -> Ids:
 
 
 def objects(ids: Ids, probability: NDArray[np.float64]) -> list[Found]:
-    """The objects of a map, their holes filled; those of fewer pixels than 15 are none."""
+    """The objects of a map, their holes filled; those of fewer pixels than 15 are none.
+
+    They are filled in the order of their first pixels, and what lies in a hole goes to the object
+    around it, as in the package.
+    """
     from scipy.ndimage import binary_fill_holes, find_objects
 
+    filled = _in_order(ids)
+    for number, place in enumerate(find_objects(filled), 1):
+        filled[place][binary_fill_holes(filled[place] == number)] = number
     found = []
-    for number, place in enumerate(find_objects(ids), 1):
+    for number, place in enumerate(find_objects(filled), 1):
         if place is None:
             continue
-        mask = ids[place] == number
+        mask = np.asarray(filled[place] == number, np.bool_)
         if np.count_nonzero(mask) < _SMALLEST:
             continue
-        mask = np.asarray(binary_fill_holes(mask), np.bool_)
         y, x = place[0].start, place[1].start
         box = (float(x), float(y), float(mask.shape[1]), float(mask.shape[0]))
         score = float(probability[place][mask].mean())
         found.append(Found(1, score, box, (y, x), mask))
+    return found
+
+
+def _in_order(ids: Ids) -> Ids:
+    """Numbers from 1 on in the order of first pixels, of objects that are large enough."""
+    known, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    good = (known > 0) & (counts >= _SMALLEST)
+    known = known[good][np.argsort(first[good])]
+    numbers = np.zeros(int(ids.max(initial=0)) + 1, np.int32)
+    numbers[known] = np.arange(1, len(known) + 1)
+    found: Ids = numbers[ids]
     return found

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 import segengine
-from segengine.segmenters._cellpose import masks
+from segengine.segmenters._cellpose import masks, objects
 from segengine.segmenters.model import create
 from tests.segengine.segmenters import finders
 
@@ -73,6 +73,18 @@ def test_pixels_go_where_the_published_steps_lead(seed: int) -> None:
         same += counts[values > 0].max(initial=0)
     assert same >= 0.99 * (wanted > 0).sum()
     assert abs(int((found > 0).sum()) - int((wanted > 0).sum())) <= 0.01 * inside.sum()
+
+
+def test_what_lies_in_a_hole_goes_to_the_object_around_it() -> None:
+    """As the package fills: ids in the order of their first pixels, small ones gone before."""
+    ids = np.zeros((20, 30), np.int32)
+    ids[1:13, 1:13] = 7
+    ids[3:10, 3:10] = 2
+    ids[5:7, 5:7] = 0
+    ids[15:17, 2:6] = 5
+    ids[15:19, 20:24] = 3
+    found = objects(ids, np.full(ids.shape, 0.9))
+    assert [(one.corner, int(one.mask.sum())) for one in found] == [((1, 1), 144), ((15, 20), 16)]
 
 
 def test_discs_are_told_apart_and_scored(tmp_path: Path) -> None:
