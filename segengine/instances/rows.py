@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segengine.errors import DamagedStoreError
 from segengine.instances.boxes import objects_in
 from segengine.instances.join import first_pixels, renumber
-from segengine.instances.rle import centroid, union_rle
+from segengine.instances.rle import centroids, union_rle
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
 from segengine.store.keys import rows_key
@@ -46,6 +46,8 @@ TABLE_SCHEMA = _PLACED.append(pa.field("x", pa.float64())).append(pa.field("y", 
 """Columns of `tables/instances.parquet`; x, y: the centroid in the scene's CRS, null without one."""
 ROWS_SCHEMA = _PLACED.append(PART).append(CUT).append(SURE)
 """Columns of a shard's own rows."""
+TOGETHER = 1 << 10
+"""Rows whose run lengths are values of Python at a time."""
 
 
 def with_centroids(rows: pa.Table, height: int, placing: Placing) -> pa.Table:
@@ -53,8 +55,12 @@ def with_centroids(rows: pa.Table, height: int, placing: Placing) -> pa.Table:
     x: Any = [None] * rows.num_rows
     y = x
     if placing.georeferenced and rows.num_rows:
-        found = [centroid(text, height) for text in rows.column("rle").to_pylist()]
-        x, y = placing.at(*np.array(found).T)
+        texts = rows.column("rle")
+        found = [
+            centroids(texts.slice(start, TOGETHER).to_pylist(), height)
+            for start in range(0, rows.num_rows, TOGETHER)
+        ]
+        x, y = placing.at(*np.concatenate(found).T)
     for name, values in (("x", x), ("y", y)):
         rows = rows.append_column(name, pa.array(values, pa.float64()))
     return rows

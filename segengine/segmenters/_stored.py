@@ -83,15 +83,14 @@ class Stored:
             yield f"prompts: {self.path}: has no objects, and none will be found"
 
     def _centroids(self, first: int, last: int, height: int) -> Floats:
-        from segengine.instances.rle import centroid
+        from segengine.instances.rle import centroids
 
         assert self.masks is not None
         texts = self.masks.slice(first, last - first).to_pylist()
         try:
-            each = [centroid(text, height) for text in texts]
+            found = centroids(texts, height)
         except (ValueError, IndexError, TypeError, OverflowError) as error:
             raise ValueError(f"prompts: {self.path}: an object has no run lengths") from error
-        found = np.array(each, np.float64).reshape(-1, 2)
         shown = np.isfinite(found).all(axis=1)
         return found[shown]
 

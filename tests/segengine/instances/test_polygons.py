@@ -15,7 +15,7 @@ from segengine.export._features import placed
 from segengine.export._table import well_known_binary
 from segengine.instances.polygons import oriented, polygons
 from segengine.instances.rle import (
-    centroid,
+    centroids,
     compress_runs,
     decode_crop,
     decompress_runs,
@@ -79,7 +79,21 @@ def test_a_crop_is_the_mask_in_its_box(mask: np.ndarray, margin: tuple[int, int,
         rows, columns = np.nonzero(whole)
         text = encode_rle(mask, (top, left), whole.shape)
         wanted = (columns.mean() + 0.5, rows.mean() + 0.5)
-        assert centroid(text, whole.shape[0]) == pytest.approx(wanted)
+        # of several at once those that have no pixel have no centre
+        many = centroids(
+            ["", text, encode_rle(whole & False, (0, 0), whole.shape), text], len(whole)
+        )
+        np.testing.assert_allclose(many, [(np.nan,) * 2, wanted, (np.nan,) * 2, wanted])
+
+
+@settings(max_examples=50)
+@given(st.lists(masks, max_size=6))
+def test_centroids_are_those_of_each_mask_alone(found: list[np.ndarray]) -> None:
+    texts = [encode_rle(mask, (0, 0), (10, 10)) for mask in found]
+    each = [centroids([text], 10)[0] for text in texts]
+    np.testing.assert_array_equal(centroids(texts, 10), np.reshape(each, (-1, 2)))
+    with pytest.raises(ValueError, match="damaged"):
+        centroids([*texts, "P", "0"], 10)  # which are one run only together
 
 
 @settings(max_examples=200)
