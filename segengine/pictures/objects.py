@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,12 @@ from segengine.store.keys import INSTANCE_TABLE
 from segengine.store.parquet import read_parquet
 from segengine.types import Bool
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MOST = 200
 """Instances drawn: the largest that are seen."""
+_COLUMNS = ("scene", "frame", "id", "class", "score", "bbox", "area", "rle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +29,14 @@ class Pictured:
     """The instances of some frames."""
 
     classes: tuple[str, ...]
-    rows: Mapping[tuple[str, int], list[dict[str, Any]]]
-    """By (scene, frame)."""
+    rows: pa.Table | None
+    """Of `tables/instances.parquet`: those drawn alone become values of Python, of which many are a lot."""
 
     def of(self, scene: SceneStore, frame: int, view: View) -> list[draw.Drawn]:
         """Those that a view of a frame shows, the best last."""
-        rows = self.rows.get((scene.name, frame), [])
-        inside = [row for row in rows if _meets(row["bbox"], view)]
-        inside = sorted(inside, key=lambda row: -row["area"])[:MOST]
+        if self.rows is None:
+            return []
+        inside = _largest(self.rows, scene.name, frame, view)
         scored = any(row["score"] != 1 for row in inside)
         height = scene.layout.frame(frame).height
         # of equal scores the small are on top
@@ -58,23 +62,40 @@ def pictured(store: Store, places: Sequence[tuple[str, int]]) -> Pictured:
     from segengine.store.columns import arrow_column
 
     data = store.objects.get(INSTANCE_TABLE)
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    if data is not None and places:
-        scenes, frames = (sorted(set(values)) for values in zip(*places, strict=True))
-        rows = read_parquet(data)
-        chosen = pc.and_(
-            pc.is_in(rows.column("scene"), arrow_column(scenes, pa.string())),
-            pc.is_in(rows.column("frame"), arrow_column(frames, rows.column("frame").type)),
-        )
-        for row in rows.filter(chosen).to_pylist():
-            found.setdefault((row["scene"], row["frame"]), []).append(row)
-    return Pictured(store.classes, found)
+    if data is None or not places:
+        return Pictured(store.classes, None)
+    scenes, frames = (sorted(set(values)) for values in zip(*places, strict=True))
+    rows = read_parquet(data, _COLUMNS)
+    chosen = pc.and_(
+        pc.is_in(rows.column("scene"), arrow_column(scenes, pa.string())),
+        pc.is_in(rows.column("frame"), arrow_column(frames, rows.column("frame").type)),
+    )
+    return Pictured(store.classes, rows.filter(chosen))
 
 
-def _meets(box: Sequence[float], view: View) -> bool:
-    x, y, width, height = box
-    rows, cols = view.rows, view.cols
-    return bool(cols.start - width < x < cols.stop and rows.start - height < y < rows.stop)
+def _largest(rows: pa.Table, scene: str, frame: int, view: View) -> list[dict[str, Any]]:
+    """The largest rows of a frame that a view meets, of equal ones the first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from segengine.store.columns import arrow_scalar, numbers_of, taken
+
+    here = pc.and_(
+        pc.equal(rows.column("scene"), arrow_scalar(scene, pa.string())),
+        pc.equal(rows.column("frame"), arrow_scalar(frame, rows.column("frame").type)),
+    )
+    rows = rows.filter(here)
+    if not rows.num_rows:
+        return []
+    area = numbers_of(rows.column("area").combine_chunks())
+    corners = rows.column("bbox").combine_chunks().flatten()
+    boxes = numbers_of(corners).reshape(-1, 4).astype(np.float64)
+    x, y, width, height = boxes.T
+    cols = (view.cols.start - width < x) & (x < view.cols.stop)
+    seen = np.flatnonzero(cols & (view.rows.start - height < y) & (y < view.rows.stop))
+    seen = seen[np.argsort(-area[seen], kind="stable")[:MOST]]
+    found: list[dict[str, Any]] = taken(rows, seen).to_pylist()
+    return found
 
 
 def _seen(mask: Bool, corner: tuple[int, int], view: View) -> tuple[tuple[int, int], Bool]:

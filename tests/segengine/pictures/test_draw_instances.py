@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segengine.commands.show import show
-from segengine.pictures import draw
+from segengine.pictures import draw, objects
 from segengine.pictures.draw import Drawn, instance_color, instances
 from segengine.pictures.objects import pictured
 from segengine.pictures.view import look
@@ -106,12 +106,20 @@ def test_a_view_shows_the_instances_of_its_window(store: Any) -> None:
     assert {d.text for d in drawn.values()} == {"object"}  # without scores that say nothing
 
 
+def test_the_largest_of_a_view_are_drawn(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "MOST", 2)
+    (scene,) = store.open().scenes.values()
+    shown = pictured(store.open(), [(scene.name, 0)])
+    assert [d.number for d in shown.of(scene, 0, look(scene, 0, 512))] == [3, 1]
+    assert pictured(store.open(), [(scene.name, 1)]).of(scene, 0, look(scene, 0, 512)) == []
+
+
 def test_show_and_the_gallery_have_a_picture_of_instances(store: Any, tmp_path: Path) -> None:
     opened = store.open()
     (scene,) = opened.scenes.values()
     view = look(scene, 0, 1024)
-    objects = pictured(opened, [(scene.name, 0)]).of(scene, 0, view)
-    wanted = instances(view.image, objects)
+    found = pictured(opened, [(scene.name, 0)]).of(scene, 0, view)
+    wanted = instances(view.image, found)
     sheet = np.asarray(Image.open(show(str(store.store), out=str(tmp_path / "a.png"))))
     left = 12 + 2 * (900 + 12)
     np.testing.assert_array_equal(sheet[38 : 38 + 700, left : left + 900], wanted)
