@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.rle import encode_rle, encode_rles
+from segengine.instances.rle import encode_rle, encode_stretches, stretches_in
 
 
 def row_of(
@@ -31,19 +31,41 @@ def row_of(
     }
 
 
+class Shown(NamedTuple):
+    """Objects of a map, in order of their numbers."""
+
+    numbers: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    """(object, 4) x, y, width, height in the frame."""
+    areas: NDArray[np.int64]
+    rles: list[str]
+
+
+def shown_in(ids: NDArray[Any], corner: tuple[int, int], size: tuple[int, int]) -> Shown:
+    """The objects of a map (y, x) at `corner` of a frame of `size`; all of each follows from its runs."""
+    found = stretches_in(ids)
+    first = np.flatnonzero(np.diff(found.owner, prepend=0))
+    each = np.diff(first, append=len(found.owner))
+    if not len(first):
+        return Shown(first, np.zeros((0, 4), np.int64), first, [])
+    x, stop = found.column[first], found.column[first + each - 1] + 1
+    y = np.minimum.reduceat(found.top, first)
+    bottom = np.maximum.reduceat(found.top + found.length, first)
+    return Shown(
+        numbers=found.owner[first],
+        boxes=np.stack([x + corner[1], y + corner[0], stop - x, bottom - y], axis=1),
+        areas=np.add.reduceat(found.length, first),
+        rles=encode_stretches(found, each, len(ids), corner, size),
+    )
+
+
 def objects_in(
-    ids: NDArray[np.int32], corner: tuple[int, int], size: tuple[int, int]
+    ids: NDArray[Any], corner: tuple[int, int], size: tuple[int, int]
 ) -> dict[int, dict[str, Any]]:
     """Box, area and run lengths of each object of a map (y, x) at `corner` of a frame of `size`, by id."""
-    from scipy.ndimage import find_objects
-
-    boxes = find_objects(ids)
-    areas = np.bincount(ids.reshape(-1), minlength=len(boxes) + 1).tolist()
-    texts = encode_rles(ids, len(boxes), corner, size)
-    found = {}
-    for number, box in enumerate(boxes, 1):
-        if box is not None:  # that number is not in the map
-            y, x = box
-            bbox = [x.start + corner[1], y.start + corner[0], x.stop - x.start, y.stop - y.start]
-            found[number] = {"bbox": bbox, "area": areas[number], "rle": texts[number - 1]}
-    return found
+    shown = shown_in(ids, corner, size)
+    columns = (shown.numbers.tolist(), shown.boxes.tolist(), shown.areas.tolist(), shown.rles)
+    return {
+        number: {"bbox": box, "area": area, "rle": rle}
+        for number, box, area, rle in zip(*columns, strict=True)
+    }

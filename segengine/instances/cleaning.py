@@ -151,16 +151,14 @@ def gaussian(sigma: float) -> NDArray[np.float64]:
 
 def clean(kinds: Kinds, cleaning: Cleaning, goes_on: Sides = WHOLE) -> Cleaned:
     """The components of a window's kinds (y, x), which are changed where holes are filled."""
-    holes, count = _fill(kinds, cleaning, goes_on)
+    places, holes, count = _fill(kinds, cleaning, goes_on)
     ids, kind = _components(kinds, cleaning.connectivity)
     objects = len(kind) - 1
     open_ = np.zeros(objects + 1, np.bool_)
     _mark_border(ids, goes_on, open_)
     meetings = np.zeros((0, 2), np.int64)
     if count:
-        at = holes > 0
-        ids[at] = holes[at] + objects
-        del at, holes
+        ids.reshape(-1)[places] = holes + np.int32(objects)
         kind = np.concatenate([kind, np.zeros(count, np.uint16)])
         open_ = np.concatenate([open_, np.ones(count, np.bool_)])
         meetings = _meetings(ids, objects, cleaning.connectivity)
@@ -283,12 +281,12 @@ def _boxes(ids: Array, found: Array) -> None:
                 found[number, 3] = max(found[number, 3], x + 1)
 
 
-def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[Ids, int]:
-    """Fill the holes that are known to be; (y, x) and the number of those that others decide on."""
+def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[NDArray[np.int64], Ids, int]:
+    """Fill the holes that are known to be; pixels and numbers of those that others decide on, how many."""
     import cv2
 
     if not cleaning.holes:
-        return np.zeros((0, 0), np.int32), 0
+        return np.zeros(0, np.int64), np.zeros(0, np.int32), 0
     nothing = (kinds == 0).view(np.uint8)
     count, found = cv2.connectedComponents(nothing, connectivity=4 * cleaning.connectivity)
     ids: Ids = np.asarray(found, np.int32)
@@ -306,7 +304,8 @@ def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[Ids, int]:
         table = np.where(filled, high, 0).astype(np.uint16)
         kinds += table[ids]  # which has 0 where kinds has something
     ids, _ = renumbered_by(ids, maybe & beyond)
-    return ids, int(np.count_nonzero(maybe & beyond))
+    places = np.flatnonzero(ids)
+    return places, ids.reshape(-1)[places], int(np.count_nonzero(maybe & beyond))
 
 
 def _mark_border(ids: Ids, goes_on: Sides, found: NDArray[np.bool_]) -> None:
@@ -321,7 +320,7 @@ def _components(kinds: Kinds, connectivity: int) -> tuple[Ids, Kinds]:
     """Connected regions of one kind, numbered from 1, and the kind of each."""
     import cv2
 
-    ids = np.zeros(kinds.shape, np.int32)
+    ids: Ids | None = None
     kind: list[int] = [0]
     present = np.zeros(VOID + 1, np.bool_)
     present[kinds.reshape(-1)] = True
@@ -329,11 +328,13 @@ def _components(kinds: Kinds, connectivity: int) -> tuple[Ids, Kinds]:
     for value in np.flatnonzero(present).tolist():
         here = (kinds == value).view(np.uint8)
         count, found = cv2.connectedComponents(here, connectivity=4 * connectivity)
-        if len(kind) == 1:
+        if ids is None:
             ids = np.asarray(found, np.int32)
         else:
             np.add(found, len(kind) - 1, out=ids, where=here.view(np.bool_))
         kind += [value] * (count - 1)
+    if ids is None:
+        ids = np.zeros(kinds.shape, np.int32)
     return ids, np.array(kind, np.uint16)
 
 

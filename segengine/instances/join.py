@@ -37,6 +37,10 @@ CERTAIN = 4 * BAND * BAND
 many as an object has there that is as wide as the band. Below it each must be the other's best."""
 
 
+STRIP = 1 << 20
+"""Pixels that are counted, or given other numbers, at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A window's objects, numbered 1 .. n; entry i - 1 of an array is object i's."""
@@ -105,7 +109,7 @@ def see(
     top, bottom, left, right = map(np.ascontiguousarray, _bands(dense, inner, band))
     seen = Seen(
         first=first[1:],
-        area=np.bincount(core.reshape(-1), minlength=count + 1)[1:].astype(np.int64),
+        area=areas_of(core, count)[1:],
         label=label[1:].astype(np.uint16),
         score=best[1:].astype(np.float32),
         top=top,
@@ -132,6 +136,14 @@ def renumber(ids: NDArray[Any]) -> tuple[Ids, NDArray[Any]]:
     used[ids.reshape(-1)] = used[0] = True
     numbers = np.cumsum(used, dtype=np.int32) - np.int32(1)
     return numbers[ids], np.flatnonzero(used)
+
+
+def areas_of(ids: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """(count + 1,) pixels of each number; of strips, as NumPy makes numbers of 64 bits to count them."""
+    flat, found = ids.reshape(-1), np.zeros(count + 1, np.int64)
+    for start in range(0, flat.size, STRIP):
+        found += np.bincount(flat[start : start + STRIP], minlength=count + 1)
+    return found
 
 
 def first_pixels(dense: Ids, count: int) -> NDArray[np.int64]:

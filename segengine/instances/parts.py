@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.instances.cleaning import Cleaned, Cleaning, Sides, boxes_of
-from segengine.instances.join import first_pixels
+from segengine.instances.join import areas_of, first_pixels
 from segengine.instances.splitting import LARGEST
 from segengine.types import Cell
 
@@ -70,7 +70,7 @@ def parts_of(found: Cleaned, goes_on: Sides, origin: Cell, width: int) -> Parts:
     return Parts(
         origin=origin,
         first=(rows + origin[0]) * width + columns + origin[1],
-        area=np.bincount(ids.reshape(-1), minlength=count + 1)[1:].astype(np.int64),
+        area=areas_of(ids, count)[1:],
         kind=found.kind[1:],
         open=found.open[1:],
         whole=found.whole[1:],

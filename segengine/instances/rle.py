@@ -6,7 +6,7 @@ Source: cocodataset/cocoapi, `common/maskApi.h`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,31 +45,55 @@ def _compressed(runs: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str
     return [text[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
 
 
-def encode_rles(
-    ids: NDArray[Any], count: int, origin: tuple[int, int], size: tuple[int, int]
-) -> list[str]:
-    """Compressed counts of the objects 1 .. `count` of a map (y, x), at `origin` of a frame of `size`.
+class Stretches(NamedTuple):
+    """Runs down the columns of a map of objects, by object and column; each ends with its column."""
 
-    All at once: sorted by object, the runs down the columns of the map are those of the masks.
-    """
-    tall, height = ids.shape[0], size[0]
-    flat = ids.T.reshape(-1)
-    begins = np.concatenate([np.ones(min(1, flat.size), np.bool_), flat[1:] != flat[:-1]])
-    if tall < height:  # else a run may go on in the next column
-        begins[::tall] = True
-    starts = np.flatnonzero(begins)
-    stops = np.append(starts, flat.size)[1:]
-    owner = flat[starts].astype(np.int64)
+    owner: NDArray[np.int64]
+    column: NDArray[np.int64]
+    top: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+
+def stretches_in(ids: NDArray[Any]) -> Stretches:
+    """Those of a map (y, x)."""
+    tall = len(ids)
+    begins = np.ones(ids.shape, np.bool_)
+    np.not_equal(ids[1:], ids[:-1], out=begins[1:])
+    starts = np.flatnonzero(begins.T)
+    del begins
+    length = np.diff(starts, append=ids.size)
+    column, top = np.divmod(starts, max(1, tall))
+    owner = ids[top, column].astype(np.int64)
     shown = np.flatnonzero(owner)
     shown = shown[np.argsort(owner[shown], kind="stable")]
-    column, row = np.divmod(starts[shown], max(1, tall))
-    begin = (column + origin[1]) * height + row + origin[0]
-    edges = np.stack([begin, begin + stops[shown] - starts[shown]], axis=1).reshape(-1)
-    each = 2 * np.bincount(owner[shown], minlength=count + 1)[1:]
+    return Stretches(owner[shown], column[shown], top[shown], length[shown])
+
+
+def encode_stretches(
+    found: Stretches,
+    each: NDArray[np.int64],
+    tall: int,
+    origin: tuple[int, int],
+    size: tuple[int, int],
+) -> list[str]:
+    """Compressed counts of objects of which each has so many runs, in a map so `tall`.
+
+    The map lies at `origin` of a frame of `size`. All at once.
+    """
+    height = size[0]
+    begin = (found.column + origin[1]) * height + found.top + origin[0]
+    end = begin + found.length
+    object_of = np.repeat(np.arange(len(each)), each)
+    if tall == height:  # a run may go on in the next column
+        apart = np.ones(len(begin) + 1, np.bool_)
+        apart[1:-1] = (begin[1:] != end[:-1]) | (object_of[1:] != object_of[:-1])
+        begin, end, object_of = begin[apart[:-1]], end[apart[1:]], object_of[apart[:-1]]
+    edges = np.stack([begin, end], axis=1).reshape(-1)
+    each = 2 * np.bincount(object_of, minlength=len(each))
     # after its last run each object has what is left of the frame
     ends = np.cumsum(each)
     edges = np.insert(edges, ends, size[0] * size[1])
-    first = ends - each + np.arange(count)
+    first = ends - each + np.arange(len(each))
     runs = np.diff(edges, prepend=0)
     runs[first] = edges[first]
     last = first + each
@@ -79,7 +103,8 @@ def encode_rles(
 
 def encode_rle(mask: NDArray[Any], origin: tuple[int, int], size: tuple[int, int]) -> str:
     """Compressed counts, column by column, of a mask (y, x) whose corner lies at `origin` of `size`."""
-    return encode_rles(mask != 0, 1, origin, size)[0]
+    found = stretches_in(mask != 0)
+    return encode_stretches(found, np.array([len(found.owner)]), len(mask), origin, size)[0]
 
 
 def decompress_runs(text: str) -> Runs:

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from segengine.errors import DamagedStoreError
-from segengine.instances.boxes import objects_in
+from segengine.instances.boxes import Shown, shown_in
 from segengine.instances.join import first_pixels, renumber
 from segengine.instances.rle import centroids, union_rle
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
+from segengine.store.columns import arrow_column, arrow_table
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
 from segengine.store.sealbook import CHANGED, MISSING, closed, opened
@@ -97,12 +98,30 @@ def of_frame(objects: pa.Table | None, i: int, frames: int) -> pa.Table | None:
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Rows of `objects` as their table."""
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    return _table(rows, SCHEMA)
+
+
+def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """`pyarrow.Table.from_pylist`, which loads pandas where that is installed."""
+    return arrow_table({name: [row.get(name) for row in rows] for name in schema.names}, schema)
+
+
+def table_of_shown(shown: Shown, ids: NDArray[Any], classes: NDArray[Any]) -> pa.Table:
+    """Rows of the objects of a map, which are certain of themselves: the id and the class of each."""
+    columns: dict[str, Any] = {
+        "id": ids,
+        "class": classes,
+        "score": np.ones(len(ids)),
+        "bbox": shown.boxes,
+        "area": shown.areas,
+        "rle": shown.rles,
+    }
+    return arrow_table(columns, SCHEMA)
 
 
 def together(tables: Iterable[pa.Table]) -> pa.Table:
     """Rows of frames, one after the other, as a shard has them."""
-    return pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
+    return pa.concat_tables([_table([], ROWS_SCHEMA), *tables])
 
 
 def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
@@ -124,7 +143,7 @@ def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
             "sure": _added([row["sure"] for row in group]),
         }
         joined.append({k: v for k, v in group[0].items() if k != "part"} | one)
-    more = pa.Table.from_pylist(joined, schema=whole.schema)
+    more = _table(joined, whole.schema)
     return pa.concat_tables([whole, more]).sort_by("id")
 
 
@@ -160,20 +179,12 @@ def objects_of(
     if classes is None:
         assert labels is not None  # one of them tells
         classes = labels.reshape(-1)[first_pixels(dense, len(values) - 1)[1:]]
-    rows = list(objects_in(dense, (0, 0), dense.shape).values())
-    columns = {
-        "id": values[1:],
-        "class": classes,
-        "score": np.ones(len(rows)),
-        **{name: [row[name] for row in rows] for name in ("bbox", "area", "rle")},
-    }
-    arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
-    return pa.table(arrays, schema=SCHEMA)
+    return table_of_shown(shown_in(dense, (0, 0), dense.shape), values[1:], classes)
 
 
 def shard_rows(objects: Objects, scene: str, places: Iterable[Place]) -> pa.Table:
     """The rows of shards that hold instances, one after the other. Raises DamagedStoreError."""
-    found = [ROWS_SCHEMA.empty_table()]
+    found = [_table([], ROWS_SCHEMA)]
     for place in places:
         key = rows_key(scene, place)
         data = objects.get(key)
@@ -192,7 +203,7 @@ def read_rows(data: bytes) -> pa.Table:
     Raises ValueError where the bytes are not those that were stored.
     """
     stored = read_parquet(data if data.startswith(b"PAR1") else opened(data))  # PAR1: before 0.2
-    return pa.concat_tables([ROWS_SCHEMA.empty_table(), stored], promote_options="default")
+    return pa.concat_tables([_table([], ROWS_SCHEMA), stored], promote_options="default")
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -215,9 +226,19 @@ def with_frame(
     sure: (row,) confidence over the object's pixels there, added up.
     """
     count = objects.num_rows
-    columns = [pa.array([scene] * count, pa.string()), pa.array([frame] * count, pa.int64())]
-    columns += [objects.column(name).cast(SCHEMA.field(name).type) for name in SCHEMA.names]
-    for flags in (part, cut):
-        columns.append(pa.array([False] * count if flags is None else flags, pa.bool_()))
-    columns.append(pa.array([None] * count if sure is None else sure, SURE.type))
+    no = np.zeros(count, np.bool_)
+    about = {
+        "scene": [scene] * count,
+        "frame": np.full(count, frame),
+        "part": no if part is None else part,
+        "cut": no if cut is None else cut,
+        "sure": [None] * count if sure is None else sure,
+    }
+    columns = []
+    for field in ROWS_SCHEMA:
+        if field.name in about:
+            columns.append(arrow_column(about[field.name], field.type))
+        else:
+            given = objects.column(field.name)
+            columns.append(given if given.type == field.type else given.cast(field.type))
     return pa.table(columns, schema=ROWS_SCHEMA)

@@ -14,16 +14,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
-def arrow_table(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
+def arrow_table(columns: Mapping[str, Sequence[Any] | NDArray[Any]], schema: pa.Schema) -> pa.Table:
     """`pyarrow.table` of the schema's columns."""
     arrays = [arrow_column(columns[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def arrow_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """`pyarrow.array` of numbers, texts, words of a dictionary, or lists of one length; None is null.
+def arrow_column(values: Sequence[Any] | NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """`pyarrow.array` of numbers, truth values, texts, words of a dictionary, or lists of one length.
 
-    Raises OverflowError for an integer that the type does not hold.
+    None is null. Raises OverflowError for an integer that the type does not hold.
     """
     if pa.types.is_dictionary(kind):
         words = [word for word in dict.fromkeys(values) if word is not None]
@@ -31,12 +31,13 @@ def arrow_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         found = arrow_column([places.get(value) for value in values], kind.index_type)
         return pa.DictionaryArray.from_arrays(found, arrow_column(words, kind.value_type))
     if pa.types.is_fixed_size_list(kind):
-        flat = list(chain.from_iterable(values))
         if any(len(value) != kind.list_size for value in values):
             raise ValueError(f"a list is not of {kind.list_size} values")
+        flat = values.reshape(-1) if isinstance(values, np.ndarray) else [*chain(*values)]
         return pa.FixedSizeListArray.from_arrays(arrow_column(flat, kind.value_type), type=kind)
-    known = [value is not None for value in values]
-    valid = None
+    valid, known = None, [True]
+    if not isinstance(values, np.ndarray):
+        known = [value is not None for value in values]
     if not all(known):
         valid = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
     if pa.types.is_string(kind):
@@ -45,10 +46,12 @@ def arrow_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if ends[-1] > np.iinfo(np.int32).max:
             return pa.array(values, kind)  # which refuses it, or knows how
         data = [pa.py_buffer(ends.astype(np.int32).tobytes()), pa.py_buffer(b"".join(texts))]
+    elif pa.types.is_boolean(kind):
+        data = [pa.py_buffer(np.packbits(np.array(values, np.bool_), bitorder="little").tobytes())]
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise TypeError(f"no column of {kind} is made here")
     else:
-        plain = [0 if value is None else value for value in values]
+        plain = values if valid is None else [0 if value is None else value for value in values]
         data = [pa.py_buffer(np.array(plain, kind.to_pandas_dtype()).tobytes())]
     return pa.Array.from_buffers(kind, len(values), [valid, *data])
 

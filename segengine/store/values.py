@@ -28,7 +28,7 @@ _DAMAGE = (
 
 def encode(value: Any) -> bytes:
     """Bytes of a value. Raises TypeError naming the type that cannot be committed."""
-    arrays: list[bytes] = []
+    arrays: list[memoryview] = []
     header = json.dumps(_tree(value, arrays), separators=(",", ":")).encode()
     raw = b"".join([MAGIC, len(header).to_bytes(8, "little"), header, *arrays])
     return bytes(compress(raw, 1))
@@ -55,7 +55,7 @@ def decode(data: bytes, trusted: tuple[str, ...] = ()) -> Any:
         raise ValueError(f"not a committed value: {type(error).__name__}: {error}") from error
 
 
-def _tree(value: Any, arrays: list[bytes]) -> Any:
+def _tree(value: Any, arrays: list[memoryview]) -> Any:
     if isinstance(value, np.generic):
         value = np.asarray(value)
         return {"g": _array(value, arrays)}
@@ -88,11 +88,11 @@ def _tree(value: Any, arrays: list[bytes]) -> Any:
     )
 
 
-def _array(value: np.ndarray[Any, Any], arrays: list[bytes]) -> list[Any]:
+def _array(value: np.ndarray[Any, Any], arrays: list[memoryview]) -> list[Any]:
     if value.dtype.hasobject:
         raise TypeError("an array of objects cannot be committed")
     little = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-    arrays.append(little.tobytes())
+    arrays.append(little.reshape(-1).view(np.uint8).data)
     return [little.dtype.str, list(value.shape)]
 
 

@@ -138,6 +138,12 @@ class WindowParts:
     """Of the frame."""
 
 
+def narrow(found: Cleaned) -> NDArray[Any]:
+    """Its numbers (y, x) in as few bytes as hold them: half, of most windows."""
+    least = np.min_scalar_type(len(found.kind) - 1)
+    return found.ids if least.itemsize > 2 else found.ids.astype(np.uint16)
+
+
 def write_parts_draft(
     objects: Objects,
     task: ShardTask,
@@ -151,7 +157,7 @@ def write_parts_draft(
     objects.put(draft_key(task.scene, task.place), encode(body))
     if window is None:  # nothing could be read
         return ""
-    objects.put(parts_key(task.scene, task.place), encode(window.found.ids))
+    objects.put(parts_key(task.scene, task.place), encode(narrow(window.found)))
     corner = (task.window.start[1], task.window.start[2])
     return _text(parts_of(window.found, window.goes_on, corner, window.width))
 

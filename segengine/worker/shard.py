@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import asked
-from segengine.instances.boxes import objects_in
+from segengine.instances.boxes import objects_in, shown_in
 from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
-from segengine.instances.join import components, renumber, renumbered
+from segengine.instances.join import STRIP, components, renumber, renumbered
 from segengine.instances.merging import parcels_of
 from segengine.store.blobs import Objects
 from segengine.store.keys import CONFIDENCE, INSTANCES, MASK, PROBABILITIES, ROWS, rows_key
@@ -72,7 +72,8 @@ class Block:
         self.probabilities: NDArray[np.float32] | None = None
         self.tables: dict[int, pa.Table] = {}
         self.inputs = task.inputs
-        if INSTANCES in task.arrays:
+        clean_draft = task.draft and task.cleaning is not None  # its numbers are `parts`
+        if INSTANCES in task.arrays and not clean_draft:
             self.instances = np.zeros(shape, np.uint32)
         self.window: WindowObjects | None = None
         self.parts: WindowParts | None = None
@@ -206,7 +207,6 @@ class Block:
 
     def _put_clean(self, ref: FrameRef, tile: Tile, labels: NDArray[Any], box: Box) -> None:
         """Ids and rows of a frame's clean components; where frames are cut, as a draft."""
-        assert self.instances is not None
         cleaning = self.task.cleaning
         assert cleaning is not None
         height, width = tile.pixels.shape[:2]  # what was padded beyond the frame is no object
@@ -214,10 +214,11 @@ class Block:
         if tile.valid is not None:
             seen[~tile.valid] = self.void
         if not self.joined:
+            assert self.instances is not None
             ids, classes, whole = clean_frame(seen[box.inner], self.void, cleaning)
             at = (ref.index - self.task.window.start[0], slice(0, box.shape[0]))
             self.instances[(*at, slice(0, box.shape[1]))] = ids
-            self._put_rows(ref, ids, (0, 0), ids.shape, classes, whole)
+            self._put_rows(ref, renumber(ids), (0, 0), ids.shape, classes, whole)
             return
         goes_on = WHOLE
         if self.task.cut:
@@ -253,13 +254,14 @@ class Block:
         # many a number has one id
         own = np.flatnonzero(decided.ids)
         known, first = np.unique(decided.ids[own], return_index=True)
-        _, values = renumber(ids)
+        dense, values = renumber(ids)
         parts = np.zeros(len(values), np.bool_)
         parts[1:] = decided.parts[own][first][np.searchsorted(known, values[1:])]
         ref, nothing = self.task.frames[0], np.zeros(len(values), np.bool_)
         corner = (self.task.window.start[1], self.task.window.start[2])
         classes = np.ones(len(values), np.uint16)
-        self._put_rows(ref, ids, corner, (ref.height, ref.width), classes, nothing, parts)
+        found = (dense, values)
+        self._put_rows(ref, found, corner, (ref.height, ref.width), classes, nothing, parts)
 
     def put_linked_parts(
         self,
@@ -279,11 +281,9 @@ class Block:
             self.confidence[...] = draft.confidence
         if self.instances is None or numbers is None:
             return
-        ids = decided.ids[numbers]
-        for i, (split, values) in enumerate(zip(decided.splits, pixels, strict=True), 1):
-            ids[(decided.split == i)[numbers]] = split.ids[values]
-        height, width = ids.shape
-        self.instances[0, :height, :width] = ids
+        height, width = numbers.shape
+        ids = self.instances[0, :height, :width]
+        _decide(ids, numbers, decided, pixels)
         own = np.append(0, np.flatnonzero(decided.ids))  # a window may have none
         tables = [(decided.ids[own], decided.labels[own], decided.parts[own], decided.whole[own])]
         for split in decided.splits:
@@ -294,35 +294,36 @@ class Block:
         _, first = np.unique(about[0], return_index=True)
         about = [column[first] for column in about]
         ref = self.task.frames[0]
-        _, values = renumber(ids)
+        dense, values = renumber(ids)
         at = np.searchsorted(about[0], values)
         classes, parts, flagged = (column[at] for column in about[1:])
         corner = (self.task.window.start[1], self.task.window.start[2])
-        self._put_rows(ref, ids, corner, (ref.height, ref.width), classes, flagged, parts)
+        found = (dense, values)
+        self._put_rows(ref, found, corner, (ref.height, ref.width), classes, flagged, parts)
 
     def _put_rows(
         self,
         ref: FrameRef,
-        ids: NDArray[np.uint32],
+        numbered: tuple[NDArray[np.int32], NDArray[Any]],
         corner: tuple[int, int],
         size: tuple[int, ...],
         classes: NDArray[np.uint16],
         flagged: NDArray[np.bool_],
         parts: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Rows of ids (y, x) at `corner` of a frame of `size`; entry i of the rest is of the i-th id."""
-        from segengine.instances.rows import table_of, with_frame
+        """Rows of the objects of a map at `corner` of a frame of `size`; entry i of the rest is the i-th's.
 
-        dense, values = renumber(ids)
-        found = objects_in(dense, corner, (size[0], size[1]))
-        rows = [
-            found[i] | {"id": int(values[i]), "class": int(classes[i]), "score": 1.0}
-            for i in range(1, len(values))
-        ]
+        `numbered`: the map (y, x) with the numbers 0 .. n, all of them there, and the id of each.
+        """
+        from segengine.instances.rows import table_of_shown, with_frame
+
+        dense, values = numbered
+        shown = shown_in(dense, corner, (size[0], size[1]))
+        rows = table_of_shown(shown, values[1:], classes[1:])
         part = None if parts is None else parts[1:]
-        at = (ref.index - self.task.window.start[0], *(slice(0, n) for n in ids.shape))
+        at = (ref.index - self.task.window.start[0], *(slice(0, n) for n in dense.shape))
         sure = self._sure(at, dense, range(1, len(values)))
-        table = with_frame(table_of(rows), self.task.scene, ref.index, part, flagged[1:], sure)
+        table = with_frame(rows, self.task.scene, ref.index, part, flagged[1:], sure)
         self.tables[ref.index] = table
 
     def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
@@ -403,7 +404,8 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return sum(block.nbytes for _, block in self.maps())
+        drafted = 0 if self.parts is None else self.parts.found.ids.nbytes
+        return drafted + sum(block.nbytes for _, block in self.maps())
 
     def commit(
         self, objects: Objects, failures: tuple[FrameFailure, ...], seconds: float
@@ -505,6 +507,25 @@ class Block:
             sampled=self.sampled,
             still=self.still,
         )
+
+
+def _decide(
+    ids: NDArray[np.uint32],
+    numbers: NDArray[Any],
+    decided: LinkedParts,
+    pixels: list[NDArray[np.int32]],
+) -> None:
+    """Fill ids (y, x) with what became of a window's numbers; strip by strip, which takes less memory."""
+    seen = [0] * len(pixels)
+    rows = max(1, STRIP // max(1, numbers.shape[1]))
+    for start in range(0, len(numbers), rows):
+        strip, there = numbers[start : start + rows], ids[start : start + rows]
+        there[:] = decided.ids[strip]
+        for i, (split, values) in enumerate(zip(decided.splits, pixels, strict=True)):
+            own = (decided.split == i + 1)[strip]
+            count = int(np.count_nonzero(own))
+            there[own] = split.ids[values[seen[i] : seen[i] + count]]
+            seen[i] += count
 
 
 def _totals(confidence: NDArray[np.uint8]) -> tuple[int, ...]:
