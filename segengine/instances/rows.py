@@ -17,7 +17,7 @@ from segengine.instances.join import first_pixels, renumber
 from segengine.instances.rle import centroids, union_rle
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
-from segengine.store.columns import arrow_column, arrow_table
+from segengine.store.columns import arrow_column, arrow_table, numbers_of
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
 from segengine.store.sealbook import CHANGED, MISSING, closed, opened
@@ -63,7 +63,7 @@ def with_centroids(rows: pa.Table, height: int, placing: Placing) -> pa.Table:
         ]
         x, y = placing.at(*np.concatenate(found).T)
     for name, values in (("x", x), ("y", y)):
-        rows = rows.append_column(name, pa.array(values, pa.float64()))
+        rows = rows.append_column(name, arrow_column(values, pa.float64()))
     return rows
 
 
@@ -128,23 +128,35 @@ def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
     """A frame's rows from all its shards, the parts of an object made one, in order of the ids."""
     import pyarrow.compute as pc
 
+    parts = rows.filter(rows.column("part")).sort_by(
+        "id"
+    )  # which keeps the order of those of one id
     whole = rows.filter(pc.invert(rows.column("part"))).drop_columns("part")
-    parts: dict[int, list[dict[str, Any]]] = {}
-    for row in rows.filter(rows.column("part")).to_pylist():
-        parts.setdefault(row["id"], []).append(row)
-    joined = []
-    for group in parts.values():
-        boxes = np.array([row["bbox"] for row in group])
-        corner, far = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
-        one = {
-            "bbox": [*corner.tolist(), *(far - corner).tolist()],
-            "area": sum(row["area"] for row in group),
-            "rle": union_rle([row["rle"] for row in group], size),
-            "sure": _added([row["sure"] for row in group]),
-        }
-        joined.append({k: v for k, v in group[0].items() if k != "part"} | one)
-    more = _table(joined, whole.schema)
-    return pa.concat_tables([whole, more]).sort_by("id")
+    del rows  # where nobody else holds them, their memory is free for what is sorted
+    pa.default_memory_pool().release_unused()
+    tables = [whole]
+    ids = numbers_of(parts.column("id").combine_chunks())
+    starts = np.flatnonzero(np.diff(ids.astype(np.int64), prepend=-1))
+    for at in range(0, len(starts), TOGETHER):
+        stops = [*starts[at + 1 : at + 1 + TOGETHER].tolist(), len(ids)]
+        first, last = int(starts[at]), stops[min(TOGETHER, len(starts) - at) - 1]
+        groups: dict[int, list[dict[str, Any]]] = {}
+        for row in parts.slice(first, last - first).to_pylist():
+            groups.setdefault(row["id"], []).append(row)
+        tables.append(_table([_joined(group, size) for group in groups.values()], whole.schema))
+    return pa.concat_tables(tables).sort_by("id")
+
+
+def _joined(group: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
+    """The row of an object from those of its parts."""
+    boxes = np.array([row["bbox"] for row in group])
+    corner, far = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    return group[0] | {
+        "bbox": [*corner.tolist(), *(far - corner).tolist()],
+        "area": sum(row["area"] for row in group),
+        "rle": union_rle([row["rle"] for row in group], size),
+        "sure": _added([row["sure"] for row in group]),
+    }
 
 
 def _added(values: Sequence[int | None]) -> int | None:

@@ -360,6 +360,8 @@ def write_instances(plan: Plan, scenes: Mapping[str, SceneFigures]) -> None:
                 # only photos differ in height, and they have no CRS
                 rows = with_centroids(scored(rows), ref.height, layout.placing)
                 writer.write_table(rows.select(TABLE_SCHEMA.names))
+                del rows  # before the next frame's are read
+    pa.default_memory_pool().release_unused()
     plan.objects.put(INSTANCE_TABLE, sink.getvalue())
     found = {"count": sum(count.values()), "scenes": count, "listed": listed}
     plan.objects.put(CUT_INSTANCES, json.dumps(found).encode())
@@ -369,11 +371,12 @@ def scene_rows(plan: Plan, figures: SceneFigures) -> Iterator[pa.Table]:
     """The objects of a scene, whole, a row of shards at a time: in the order of its frames."""
     layout = figures.layout
     for f in range(layout.grid[0]):
-        rows = _rows(plan, figures, layout.frame_shards(f))
+        places = layout.frame_shards(f)
         if layout.cut:
             ref = layout.frame(f * layout.shard[0])
-            rows = merged(rows, (ref.height, ref.width))
-        yield rows
+            yield merged(_rows(plan, figures, places), (ref.height, ref.width))
+        else:
+            yield _rows(plan, figures, places)
 
 
 def _rows(plan: Plan, figures: SceneFigures, places: Iterable[Place]) -> pa.Table:

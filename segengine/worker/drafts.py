@@ -19,14 +19,14 @@ from segengine.instances.boxes import row_of
 from segengine.instances.cleaning import Cleaned, Sides
 from segengine.instances.join import Seen, see
 from segengine.instances.merging import Parcels
-from segengine.instances.parts import parts_of
+from segengine.instances.parts import Parts, parts_of
 from segengine.instances.pieces import Pieces, find_pieces
 from segengine.instances.rle import decode_rle
 from segengine.store.blobs import Objects
 from segengine.store.keys import draft_key, parts_key
 from segengine.store.kinds import DraftRecord
 from segengine.store.values import decode, encode
-from segengine.types import FrameRef, Place, Window
+from segengine.types import Cell, FrameRef, Place, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,16 +132,16 @@ def write_objects_draft(
 class WindowParts:
     """A window's clean components as they are drafted."""
 
-    found: Cleaned
-    goes_on: Sides
-    width: int
-    """Of the frame."""
+    numbers: NDArray[Any]
+    """(y, x) in as few bytes as hold them: half, of most windows."""
+    seen: Parts
 
-
-def narrow(found: Cleaned) -> NDArray[Any]:
-    """Its numbers (y, x) in as few bytes as hold them: half, of most windows."""
-    least = np.min_scalar_type(len(found.kind) - 1)
-    return found.ids if least.itemsize > 2 else found.ids.astype(np.uint16)
+    @classmethod
+    def of(cls, found: Cleaned, goes_on: Sides, corner: Cell, width: int) -> WindowParts:
+        """Those of a window whose first pixel is `corner` in a frame `width` pixels wide."""
+        seen, count = parts_of(found, goes_on, corner, width), len(found.kind) - 1
+        fits = count <= np.iinfo(np.uint16).max
+        return cls(found.ids.astype(np.uint16) if fits else found.ids, seen)
 
 
 def write_parts_draft(
@@ -157,9 +157,8 @@ def write_parts_draft(
     objects.put(draft_key(task.scene, task.place), encode(body))
     if window is None:  # nothing could be read
         return ""
-    objects.put(parts_key(task.scene, task.place), encode(narrow(window.found)))
-    corner = (task.window.start[1], task.window.start[2])
-    return _text(parts_of(window.found, window.goes_on, corner, window.width))
+    objects.put(parts_key(task.scene, task.place), encode(window.numbers))
+    return _text(window.seen)
 
 
 @dataclass(frozen=True, slots=True)

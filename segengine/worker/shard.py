@@ -224,8 +224,10 @@ class Block:
         if self.task.cut:
             (_, top, left), (_, bottom, right) = self.task.window.start, self.task.window.stop
             goes_on = (top > 0, bottom < ref.height, left > 0, right < ref.width)
-        found = clean(kinds_of(seen, self.void, cleaning, box.inner), cleaning, goes_on)
-        self.parts = WindowParts(found, goes_on, ref.width)
+        kinds = kinds_of(seen, self.void, cleaning, box.inner)
+        del seen
+        found, corner = clean(kinds, cleaning, goes_on), self.task.window.start[1:]
+        self.parts = WindowParts.of(found, goes_on, corner, ref.width)
 
     def put_regions(
         self, ref: FrameRef, tile: Tile, found: Connected, box: Box, least: int
@@ -404,7 +406,7 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        drafted = 0 if self.parts is None else self.parts.found.ids.nbytes
+        drafted = 0 if self.parts is None else self.parts.numbers.nbytes
         return drafted + sum(block.nbytes for _, block in self.maps())
 
     def commit(
