@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pycocotools import mask as coco
 from skimage.measure import regionprops
 
 import segengine
+from segengine.instances.boxes import objects_in
 from segengine.instances.rle import encode_rle
 from segengine.instances.rows import (
     ROWS_SCHEMA,
@@ -126,3 +128,15 @@ def test_rows_stored_before_they_had_a_column() -> None:
     assert old.schema == ROWS_SCHEMA
     assert old.column("cut").to_pylist() == [None, None]
     assert old.drop_columns("cut").equals(rows.drop_columns("cut"))
+
+
+def test_objects_of_a_map_take_little_beside_it() -> None:
+    y, x = np.mgrid[:512, :512]
+    inside = (y % 36 - 17.5) ** 2 + (x % 36 - 17.5) ** 2 < 270
+    ids = np.where(inside, y // 36 * 15 + x // 36 + 1, 0).astype(np.int32)
+    objects_in(ids, (0, 0), (2048, 2048))
+    tracemalloc.start()
+    objects_in(ids, (0, 0), (2048, 2048))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * ids.size  # 17 as numbers of 64 bits and turned around

@@ -23,6 +23,7 @@ KINDS: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
     (pa.int32(), st.integers(-(2**31), 2**31 - 1)),
     (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     (pa.float64(), st.floats(allow_nan=False)),
+    (pa.bool_(), st.booleans()),
     (pa.string(), TEXTS),
     (pa.dictionary(pa.int8(), pa.string()), st.sampled_from(["", "a", "mask", "ä"])),
     (pa.dictionary(pa.int32(), pa.string()), TEXTS),
@@ -114,3 +115,12 @@ def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
+
+
+def test_columns_of_arrays() -> None:
+    flags = np.array([True, False] * 5)
+    assert arrow_column(flags, pa.bool_()).equals(pa.array(flags))
+    boxes = np.arange(8).reshape(2, 4)
+    kind = pa.list_(pa.float32(), 4)
+    assert arrow_column(boxes, kind).equals(pa.array(boxes.tolist(), kind))
+    assert arrow_column(np.arange(3), pa.uint16()).equals(pa.array([0, 1, 2], pa.uint16()))
