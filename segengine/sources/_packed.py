@@ -16,26 +16,26 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from segengine.errors import CorruptInputError
-from segengine.sources import _jpeg, _runs, _said, _tiff
+from segengine.sources import _jpeg, _runs, _said, _sums, _tiff
 from segengine.sources._files import open_input
 
 _JPEG = 7
-_DEFLATE = frozenset((8, 32946))
+DEFLATE = frozenset((8, 32946))
 _FAX = frozenset((2, 3, 4, 32771))
 _RUNS = {5: _runs.lzw_fits, 32773: _runs.packbits_fit}
+SILENT = DEFLATE | _RUNS.keys()
+"""Of whose damage neither GDAL nor a library of it says all."""
 _YCBCR = 6
 _TURNED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 _PIECE = 1 << 20
 """Bytes that are inflated at a time."""
-_SUM = 4
 
 
 _Pixels = Callable[[], NDArray[Any]] | None
@@ -57,7 +57,7 @@ def require_sound(file: BinaryIO, index: int, pixels: _Pixels = None) -> None:
     """
     page = _tiff.blocks(file, index)
     if page.compression in _FAX:
-        _require_silence(page, [block.data for block in _blocks(file, page, None)])
+        _require_silence(page, [block.data for block in _blocks(file, page, under(page, None))])
     else:
         _require_blocks(file, page, pixels, None)
 
@@ -81,51 +81,82 @@ def require_jpegs(uri: str) -> None:
                 _require_blocks(file, _tiff.blocks(file, page.index), None, None)
 
 
+def require_block(file: BinaryIO, page: _tiff.Blocks, number: int) -> None:
+    """The same of one block, by its place in the table, without its pixels."""
+    (block,) = _blocks(file, page, (number,))
+    _require_block(page, block)
+
+
 def _require_blocks(file: BinaryIO, page: _tiff.Blocks, pixels: _Pixels, window: _Window) -> None:
-    if page.compression in _DEFLATE:
-        stored = None if pixels is None else _as_stored(page, pixels())
-        for block in _blocks(file, page, window):
-            if not _is_summed(page, block, stored):
-                _require_inflated(page, block)
+    deflated = page.compression in DEFLATE
+    if not deflated and page.compression not in (*_RUNS, _JPEG):
+        return
+    stored = None if pixels is None or not deflated else _stored(page, pixels())
+    for block in _blocks(file, page, under(page, window)):
+        if stored is None or not _is_summed(page, block, stored):
+            _require_block(page, block)
+
+
+def _stored(page: _tiff.Blocks, pixels: NDArray[Any]) -> NDArray[Any] | None:
+    found = pixels[..., None] if pixels.ndim == 2 else pixels
+    if found.shape != (page.height, page.width, page.bands):
+        return None
+    return _sums.as_stored(page, found)
+
+
+def _is_summed(page: _tiff.Blocks, block: _Block, stored: NDArray[Any]) -> bool:
+    """Whether a block ends with the sum of its pixels."""
+    if page.tiled and (block.rows.stop > page.height or block.cols.stop > page.width):
+        return False
+    part = stored[block.rows, block.cols]
+    part = part if page.planes == 1 else part[..., block.plane : block.plane + 1]
+    return _sums.is_summed(part, block.data[-_sums.SIZE :])
+
+
+def _require_block(page: _tiff.Blocks, block: _Block) -> None:
+    if page.compression in DEFLATE:
+        _require_inflated(page, block)
     elif page.compression in _RUNS and page.photometric != _YCBCR:
-        fits = _RUNS[page.compression]
-        for block in _blocks(file, page, window):
-            if not fits(block.data, *_sizes(page, block)):
-                raise _damaged(block, "the codes stand for more or less than there are")
+        if not _RUNS[page.compression](block.data, *_sizes(page, block)):
+            raise _damaged(block, "the codes stand for more or less than there are")
     elif page.compression == _JPEG:
-        for block in _blocks(file, page, window):
-            _jpeg.require_strip(_jpeg.joined(page.jpeg, block.data))
+        _jpeg.require_strip(_jpeg.joined(page.jpeg, block.data))
 
 
 def _damaged(block: _Block, what: str) -> CorruptInputError:
-    return CorruptInputError(f"damaged TIFF: of the pixels from row {block.rows.start} on, {what}")
-
-
-def _blocks(file: BinaryIO, page: _tiff.Blocks, window: _Window) -> Iterator[_Block]:
-    """Those that are there, and touch the window."""
-    down, across = -(-page.height // max(page.rows, 1)), -(-page.width // max(page.cols, 1))
-    each = down * across
-    for number, (offset, count) in enumerate(zip(page.offsets, page.counts, strict=False)):
-        plane, place = divmod(number, each)
-        y, x = place // across * page.rows, place % across * page.cols
-        rows, cols = slice(y, y + page.rows), slice(x, x + page.cols)
-        if plane >= page.planes:
-            return
-        if not count or (window is not None and _misses(window, rows, cols)):
-            continue
-        file.seek(int(offset))
-        data = file.read(int(count))
-        yield _Block(plane, rows, cols, data.translate(_TURNED) if page.turned else data)
-
-
-def _misses(window: Any, rows: slice, cols: slice) -> bool:
-    down, across = window
-    return bool(
-        rows.stop <= down.start
-        or rows.start >= down.stop
-        or cols.stop <= across.start
-        or cols.start >= across.stop
+    column = f" and column {block.cols.start}" if block.cols.start else ""
+    return CorruptInputError(
+        f"damaged TIFF: of the pixels from row {block.rows.start}{column} on, {what}"
     )
+
+
+def under(page: _tiff.Blocks, window: _Window) -> Iterator[int]:
+    """Places in the table of blocks that are there, and touch the window."""
+    high, wide = max(page.rows, 1), max(page.cols, 1)
+    rows, cols = window or (slice(0, page.height), slice(0, page.width))
+    down, across = -(-page.height // high), -(-page.width // wide)
+    for plane in range(page.planes):
+        for y in range(rows.start // high, min(-(-rows.stop // high), down)):
+            start = (plane * down + y) * across
+            for x in range(cols.start // wide, min(-(-cols.stop // wide), across)):
+                number = start + x
+                if number < min(len(page.offsets), len(page.counts)) and page.counts[number]:
+                    yield number
+
+
+def place(page: _tiff.Blocks, number: int) -> tuple[int, slice, slice]:
+    """Plane, rows and columns of a block, of which the last may reach beyond the image."""
+    down, across = -(-page.height // max(page.rows, 1)), -(-page.width // max(page.cols, 1))
+    plane, at = divmod(number, down * across)
+    y, x = at // across * page.rows, at % across * page.cols
+    return plane, slice(y, y + page.rows), slice(x, x + page.cols)
+
+
+def _blocks(file: BinaryIO, page: _tiff.Blocks, numbers: Iterable[int]) -> Iterator[_Block]:
+    for number in numbers:
+        file.seek(int(page.offsets[number]))
+        data = file.read(int(page.counts[number]))
+        yield _Block(*place(page, number), data.translate(_TURNED) if page.turned else data)
 
 
 def _sizes(page: _tiff.Blocks, block: _Block) -> tuple[int, int]:
@@ -139,38 +170,6 @@ def _sizes(page: _tiff.Blocks, block: _Block) -> tuple[int, int]:
 
 
 # Deflate
-
-
-def _as_stored(page: _tiff.Blocks, pixels: NDArray[Any]) -> NDArray[Any] | None:
-    """(y, x, band) as they were before they were deflated; None: they are not known."""
-    found = pixels[..., None] if pixels.ndim == 2 else pixels
-    shape = page.height, page.width, page.bands
-    if found.shape != shape or found.dtype.itemsize * 8 != page.bits or page.predictor > 2:
-        return None
-    whole = (
-        found.astype(f"u{found.dtype.itemsize}", copy=False) if found.dtype.kind == "u" else found
-    )
-    if page.predictor == 2:
-        if whole.dtype.kind != "u":
-            return None
-        width = page.cols
-        stored = whole.copy()
-        stored[:, 1:] -= whole[:, :-1]
-        stored[:, ::width] = whole[:, ::width]  # each tile begins anew
-        whole = stored
-    order: Any = page.order
-    return whole.astype(whole.dtype.newbyteorder(order), copy=False)
-
-
-def _is_summed(page: _tiff.Blocks, block: _Block, stored: NDArray[Any] | None) -> bool:
-    """Whether a block ends with the sum of its pixels."""
-    inside = not page.tiled or (block.rows.stop <= page.height and block.cols.stop <= page.width)
-    if stored is None or not inside:
-        return False
-    part = stored[block.rows, block.cols]
-    part = part if page.planes == 1 else part[..., block.plane]
-    plain: Any = np.ascontiguousarray(part)
-    return zlib.adler32(plain) == int.from_bytes(block.data[-_SUM:], "big")
 
 
 def _require_inflated(page: _tiff.Blocks, block: _Block) -> None:

@@ -3,12 +3,13 @@ GDAL's cache is large."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.sources import _vouched
 from segengine.sources._dataset import alpha_of, itemsize, window_of
 from segengine.types import Bool, Pixels
 
@@ -29,7 +30,9 @@ def read_window(
     cols = slice(cols.start, min(cols.stop, dataset.width))
     height, width = rows.stop - rows.start, cols.stop - cols.start
     pixels = np.empty((height, width, len(bands)), dtype)
-    masks = _Masks.of(dataset, bands)
+    masks, vouched = _Masks.of(dataset, bands), _vouched.of(dataset)
+    if masks.bands:
+        _vouched.require_mask(dataset, rows, cols)
     valid = np.ones((height, width), np.bool_) if masks or pixels.dtype.kind == "f" else None
     for down, across in _few(dataset, rows, cols):
         here = (
@@ -37,12 +40,52 @@ def read_window(
             slice(across.start - cols.start, across.stop - cols.start),
         )
         window, some = window_of(down, across), pixels[here]
-        _interleave(dataset.read(list(bands), window=window, out_dtype=pixels.dtype), some)
+        fresh = [] if vouched is None else vouched.fresh(bands, down, across)
+        reach = None
+        if vouched is not None and fresh:
+            reach = vouched.reach(dataset, down, across)
+            if reach is None:
+                vouched.require(fresh)
+            else:
+                _read_whole(dataset, vouched, fresh, bands, reach, (down, across), some)
+        if reach is None:
+            _interleave(dataset.read(list(bands), window=window, out_dtype=some.dtype), some)
         if valid is not None:
             valid[here] &= masks.read(dataset, window)
             if pixels.dtype.kind == "f":
                 valid[here] &= ~np.isnan(some).any(axis=-1)
     return pixels, None if valid is None or valid.all() else valid
+
+
+def _read_whole(
+    dataset: Any,
+    vouched: _vouched.Vouched,
+    fresh: Sequence[int],
+    bands: tuple[int, ...],
+    reach: tuple[slice, slice],
+    part: tuple[slice, slice],
+    pixels: Pixels,
+) -> None:
+    """Pixels (y, x, band) of part of a window, from all of its blocks, whose sums are looked at."""
+    apart = vouched.page.planes > 1
+    chosen = bands if apart else tuple(dataset.indexes)
+    layers = dataset.read(list(chosen), window=window_of(*reach))
+    inner = tuple(
+        slice(own.start - all_.start, own.stop - all_.start)
+        for own, all_ in zip(part, reach, strict=True)
+    )
+    if apart:
+        planes = {band - 1: layers[i, ..., None] for i, band in enumerate(chosen)}
+        vouched.require_sums(fresh, planes, reach)
+        _interleave(layers[:, *inner], pixels)
+        return
+    straight = reach == part and bands == chosen and pixels.dtype == layers.dtype
+    whole = pixels if straight else np.empty((*layers.shape[1:], len(layers)), layers.dtype)
+    _interleave(layers, whole)
+    vouched.require_sums(fresh, {0: whole}, reach)
+    if not straight:
+        found = whole[inner]
+        pixels[:] = found if bands == chosen else found[..., [band - 1 for band in bands]]
 
 
 def _few(dataset: Any, rows: slice, cols: slice) -> Iterator[tuple[slice, slice]]:

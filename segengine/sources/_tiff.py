@@ -180,6 +180,17 @@ def blocks(file: BinaryIO, index: int) -> Blocks:
         raise CorruptInputError(f"damaged TIFF header: {error}") from error
 
 
+def sizes(file: BinaryIO) -> list[tuple[int, int, bool]]:
+    """Height and width of each directory, overviews included, and whether it is a mask.
+
+    Raises CorruptInputError.
+    """
+    try:
+        return _Reader(file).sizes()
+    except (struct.error, ValueError, KeyError, OverflowError) as error:
+        raise CorruptInputError(f"damaged TIFF header: {error}") from error
+
+
 def require_own_masks(uri: str) -> None:
     """Raise CorruptInputError where a mask lies beside a local file of several pages."""
     for suffix in (".msk", ".MSK"):
@@ -311,6 +322,18 @@ class _Reader:
             tags[tag] = Array(_CODES.get(kind, ""), count, place)
         following = self.unpack("Q" if self.big else "I", body[entries * size :])
         return tags, ground, following
+
+    def sizes(self) -> list[tuple[int, int, bool]]:
+        found: list[tuple[int, int, bool]] = []
+        seen, offset = set[int](), self.first
+        while offset:
+            if offset in seen or len(seen) >= _PAGES:
+                raise ValueError("its directories form a loop, or are too many")
+            seen.add(offset)
+            tags, _, offset = self.directory(offset)
+            masks = bool(self.number(tags, 254, 0) & _MASK)
+            found.append((self.number(tags, 257), self.number(tags, 256), masks))
+        return found
 
     def tables(self) -> list[tuple[Table, Table | None]]:
         """Of each full-size image, and of the mask of its size that follows it."""

@@ -20,7 +20,18 @@ from segengine.errors import (
     MissingTruthError,
     TransientInputError,
 )
-from segengine.sources import _apart, _gdal, _hollow, _mosaic, _packed, _parts, _png, _said, _tiff
+from segengine.sources import (
+    _apart,
+    _gdal,
+    _hollow,
+    _mosaic,
+    _packed,
+    _parts,
+    _png,
+    _said,
+    _tiff,
+    _vouched,
+)
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
 from segengine.sources._dataset import (
@@ -209,6 +220,7 @@ class RasterSource:
             if mask is None or isinstance(found, Unreadable):
                 return found
             with _open_page(mask) as pixels:
+                _vouched.require(pixels, rows, cols)
                 inside = pixels.read(1, window=window_of(rows, cols)) > 0
         return Tile(found.pixels, inside if found.valid is None else inside & found.valid)
 

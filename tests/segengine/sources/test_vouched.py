@@ -1,0 +1,178 @@
+"""Blocks of rasters whose damage GDAL passes over are found, and sound ones are read as they are."""
+
+from __future__ import annotations
+
+import io
+import os
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio import Affine
+
+from segengine.sources import _packed, _sums, _tiff
+from segengine.sources.raster import RasterSource
+from segengine.types import Entry, FrameRef, Tile, Unreadable
+
+SIDE = 96
+WHOLE = (slice(0, SIDE), slice(0, SIDE))
+CUT = (slice(10, 90), slice(20, 70))
+Y, X = np.mgrid[:SIDE, :SIDE]
+GRAY = (Y + X + np.random.default_rng(0).integers(0, 30, (SIDE, SIDE))).astype(np.uint8)
+BANDS = np.stack([GRAY, GRAY[::-1], GRAY.T])
+TILES = {"tiled": True, "blockxsize": 32, "blockysize": 32}
+
+
+def write(path: Path, dtype: str = "uint8", **options: Any) -> NDArray[Any]:
+    """The pixels (band, y, x) of a scene of three bands."""
+    pixels = BANDS if dtype == "uint8" else (BANDS * np.float64(37.5)).astype(dtype)
+    profile: dict[str, Any] = {
+        "driver": "GTiff", "height": SIDE, "width": SIDE, "count": 3, "dtype": dtype,
+        "crs": "EPSG:32633", "transform": Affine(10, 0, 5e5, 0, -10, 5e6), **options,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(pixels)
+    return pixels
+
+
+def read(
+    path: Path, window: tuple[slice, slice] = WHOLE, source: RasterSource | None = None
+) -> Tile | Unreadable:
+    source = source or RasterSource()
+    probe = source.probe(Entry("x", str(path), ""))
+    ref = FrameRef(0, "x", str(path), "", probe.height, probe.width)
+    (found,) = source.read([ref], *window)
+    return found
+
+
+def holed(path: Path, place: int, block: int) -> None:
+    """Zeros amid a block of the image at a place among a file's directories."""
+    data = bytearray(path.read_bytes())
+    table = _tiff.blocks(io.BytesIO(data), place)
+    start, size = int(table.offsets[block]), int(table.counts[block])
+    at, some = start + size // 2, max(3, size // 8)
+    data[at : at + some] = bytes(some)
+    path.write_bytes(data)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "tiles": TILES,
+    "differences": {**TILES, "predictor": 2},
+    "strips": {"blockysize": 16},
+    "planes": {**TILES, "predictor": 2, "interleave": "band"},
+    "deep": {**TILES, "predictor": 2, "dtype": "uint16", "bigtiff": "YES"},
+    "big-endian": {"blockysize": 16, "predictor": 2, "dtype": "uint16", "endianness": "BIG"},
+    "floats": {**TILES, "predictor": 3, "dtype": "float32"},
+    "cut-floats": {
+        "tiled": True, "blockxsize": 64, "blockysize": 64, "predictor": 3, "dtype": "float64",
+    },
+    "bits": {**TILES, "nbits": 7},
+    "lzw": {**TILES, "compress": "LZW"},
+    "lzw-planes": {"blockysize": 16, "predictor": 2, "interleave": "band", "compress": "LZW"},
+    "packbits": {**TILES, "compress": "PACKBITS"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hole_under_a_window_is_corrupt(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    write(path, **{"compress": "DEFLATE", **KINDS[kind]})
+    with rasterio.open(path) as dataset:
+        high, wide = dataset.block_shapes[0]
+    down, across = -(-SIDE // high), -(-SIDE // wide)
+    last = down * across - 1
+    assert isinstance(read(path), Tile)
+    holed(path, 0, last)
+    for window in (WHOLE, (slice(50, 90), slice(50, 90))):
+        found = read(path, window)
+        assert isinstance(found, Unreadable)
+        assert found.kind == "corrupt"
+        if found.reason.startswith("damaged TIFF"):  # and not what GDAL says
+            column = f" and column {(across - 1) * wide}" if across > 1 else ""
+            assert f"from row {(down - 1) * high}{column} on" in found.reason
+    assert isinstance(read(path, (slice(0, high), slice(0, 20))), Tile)
+
+
+def test_sound_scenes_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    layouts = (TILES, {**TILES, "blockxsize": 64}, {"blockysize": 7}, {"blockysize": 96})
+    dtypes = ("uint8", "float32", "uint16", "int8", "float64", "int32")
+    for n, (layout, compress) in enumerate(
+        product(layouts, ("DEFLATE", "DEFLATE", "LZW", "DEFLATE", "PACKBITS", "NONE"))
+    ):
+        dtype = dtypes[(n + n // 6) % len(dtypes)]
+        predictors = (1, 2, 3) if dtype.startswith("f") else (1, 2)
+        options = {
+            "compress": compress,
+            "predictor": 1 if n % 6 > 3 else predictors[-1 - n % len(predictors)],
+            "interleave": ("pixel", "band")[n // 2 % 2],
+            "endianness": ("LITTLE", "BIG")[n // 3 % 2],
+            "bigtiff": ("NO", "YES")[n // 5 % 2],
+            "nodata": (None, 7)[n % 2],
+        }
+        want = write(path, dtype, **layout, **options)
+        source = RasterSource(bands=((1, 2, 3), (3, 1))[n // 4 % 2])
+        for window in (CUT, WHOLE):
+            found = read(path, window, source)
+            assert isinstance(found, Tile), (layout, dtype, options, found)
+            bands = [band - 1 for band in source.bands or ()]
+            np.testing.assert_array_equal(np.moveaxis(found.pixels, -1, 0), want[bands][:, *window])
+
+
+def test_a_block_is_looked_at_once_until_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    plain = _sums.is_summed
+
+    def counted(stored: NDArray[Any], end: bytes) -> bool:
+        seen.append(1)
+        return plain(stored, end)
+
+    monkeypatch.setattr(_sums, "is_summed", counted)
+    monkeypatch.setattr(_packed, "require_block", lambda *_: pytest.fail("inflated"))
+    path = tmp_path / "a.tif"
+    write(path, compress="DEFLATE", predictor=2, **TILES)
+    for window, count in ((CUT, 9), (WHOLE, 9), (CUT, 9)):
+        read(path, window)
+        assert len(seen) == count
+    os.utime(path, (1, 1))
+    read(path)
+    assert len(seen) == 18
+
+
+def test_holes_in_overviews_and_masks_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    coarse = RasterSource(resolution=20)
+    write(path, compress="DEFLATE", **TILES)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_TIFF_OVR_BLOCKSIZE=64),
+        rasterio.open(path, "r+") as out,
+    ):
+        out.write_mask(GRAY > 80)
+        out.build_overviews([2])
+    whole = path.read_bytes()
+    sizes = _tiff.sizes(io.BytesIO(whole))
+    half = (slice(0, SIDE // 2), slice(0, SIDE // 2))
+    for (height, width, mask), place in zip(sizes, range(len(sizes)), strict=True):
+        path.write_bytes(whole)
+        assert isinstance(read(path), Tile)
+        assert isinstance(read(path, half, coarse), Tile)
+        holed(path, place, 0)
+        found = read(path) if (height, width) == (SIDE, SIDE) else read(path, half, coarse)
+        assert isinstance(found, Unreadable), (height, width, mask)
+
+
+def test_of_blocks_that_were_never_written_nothing_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    profile = {"height": SIDE, "width": SIDE, "count": 1, "dtype": "uint8", "sparse_ok": True}
+    profile["transform"] = Affine.translation(1, 1)
+    with rasterio.open(path, "w", "GTiff", compress="DEFLATE", **TILES, **profile) as out:
+        out.write(GRAY[:32, :32], 1, window=((0, 32), (0, 32)))
+    found = read(path)
+    assert isinstance(found, Tile)
+    assert found.pixels.sum() == GRAY[:32, :32].sum()
