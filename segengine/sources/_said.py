@@ -1,6 +1,7 @@
 """What GDAL and its libraries say of pixels while they decode them: of some damage they only warn.
 
-rasterio raises GDAL's errors, and hands its warnings to a logger. Listened to is the thread that reads.
+rasterio raises GDAL's errors, and hands its warnings to a logger. Listened to is the thread that reads;
+what is not of damage goes on to who set logging up, or to stderr.
 """
 
 from __future__ import annotations
@@ -23,15 +24,22 @@ _HARMLESS = re.compile(r"Try to decode \(read\) fax")
 _JPEG = re.compile(r"(?:JPEGLib|libjpeg):\s*(.*)")
 
 
-class _Ear(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said = threading.local()
+class _Ear:
+    """A logger's filter, and no handler: what nobody else handles is still printed by Python."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        heard = getattr(self.said, "lines", None)
-        if heard is not None:
-            heard.append(record.getMessage())
+    def __init__(self) -> None:
+        self.said = threading.local()
+        self.levels: dict[str, int] = {}
+        """Of loggers, as they were: what these silence stays silent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether others are told: of damage a frame tells by itself."""
+        heard, line = getattr(self.said, "lines", None), record.getMessage()
+        if heard is not None and record.levelno >= logging.WARNING:
+            heard.append(line)
+            if _harm(line):
+                return False
+        return record.levelno >= self.levels.get(record.name, 0)
 
 
 _ear = _Ear()
@@ -65,9 +73,10 @@ def require_silence(judge: Callable[[], None] | None = None) -> Iterator[None]:
 def _listen() -> None:
     for name in _LOGGERS:
         log = logging.getLogger(name)
-        if _ear not in log.handlers:
-            log.addHandler(_ear)
+        if _ear not in log.filters:
+            log.addFilter(_ear)
         if not log.isEnabledFor(logging.WARNING):
+            _ear.levels[name] = log.getEffectiveLevel()
             log.setLevel(logging.WARNING)
 
 

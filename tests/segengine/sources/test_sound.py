@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from pathlib import Path
@@ -15,10 +16,10 @@ from PIL import Image
 from rasterio import Affine
 from rasterio.io import MemoryFile
 
-from segengine.errors import MissingTruthError
+from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.job import TruthSpec
 from segengine.measuring.truth import LabelImages
-from segengine.sources import _tiff
+from segengine.sources import _said, _tiff
 from segengine.sources.images import ImageSource
 from segengine.sources.raster import RasterSource
 from segengine.types import FrameRef, TruthRef, Unreadable
@@ -235,3 +236,22 @@ def test_a_png_that_ends_early_is_corrupt_in_a_raster(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         (tile,) = RasterSource().read([ref], *WHOLE)
         assert isinstance(tile, Unreadable) == fate
+
+
+def test_what_gdal_says_reaches_who_listens_but_for_damage(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("rasterio._env")
+    with _said.require_silence():
+        log.warning("tags are not sorted")
+    with pytest.raises(CorruptInputError, match="Bad code word"), _said.require_silence():
+        log.warning("Fax4Decode: Bad code word at line 3")
+    assert [record.getMessage() for record in caplog.records] == ["tags are not sorted"]
+    caplog.clear()
+    monkeypatch.setattr(log, "level", logging.ERROR)
+    monkeypatch.setattr(_said._ear, "levels", {})
+    log.manager._clear_cache()  # type: ignore[attr-defined] # of levels
+    with _said.require_silence():
+        log.warning("tags are not sorted")
+    assert not caplog.records
+    log.manager._clear_cache()  # type: ignore[attr-defined]
