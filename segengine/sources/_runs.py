@@ -58,29 +58,32 @@ def _codes(
     `data`: with two bytes behind it, which are not read as codes; `lengths`: of codes, 1 of each byte.
     """
     end, place, total = 8 * (data.shape[0] - 2), 0, 0
-    width, following, before = 9, 258, -1
+    width, following, before = 9, 258, 0  # before: the length of the code before; 0: there is none
     while total <= most and place + width <= end:
         if total == most and end - place < 16:
             break  # with no end code; these bits are left
-        at = place >> 3
+        at = np.uintp(place >> 3)  # unsigned: no index counts from the end
+        one = np.uintp(1)
         held = (
-            (np.uint32(data[at]) << 16) | (np.uint32(data[at + 1]) << 8) | np.uint32(data[at + 2])
+            (np.uint32(data[at]) << 16)
+            | (np.uint32(data[at + one]) << 8)
+            | np.uint32(data[at + one + one])
         )
         code = int((held >> (24 - width - (place & 7))) & ((1 << width) - 1))
         place += width
+        if code == 256:
+            width, following, before = 9, 258, 0
+            continue
         if code == 257:
             break
-        if code == 256:
-            width, following, before = 9, 258, -1
-            continue
-        if code > (255 if before < 0 else following):
+        if code > (following if before else 255):
             total = -1
             break
-        if before >= 0 and following < 4096:
-            lengths[following] = lengths[before] + 1
+        if before and following < 4096:
+            lengths[np.uintp(following)] = before + 1
             following += 1
             if following > (1 << width) - 2 and width < 12:
                 width += 1
-        total += lengths[code]
-        before = code
+        before = int(lengths[np.uintp(code)])
+        total += before
     found[0] = total
