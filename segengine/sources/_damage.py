@@ -27,6 +27,8 @@ _HOLE = bytes(256)
 _PADDING = 8
 _HOLED = frozenset({"vp8", "vp9", "av1", "snow"})
 """Codecs whose arithmetic coder has no way to find damage, and writes no long run of zeros."""
+_COPY = re.compile(rb"\0\x1b(..)\0\x1c(..)(?:....){0,16}?\0\x04\x0f\x0f", re.DOTALL)
+"""What precedes the smallest copy of a plane: its width, its height, other tags, and that it begins."""
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) (?:exceeds|is invalid)")
 _ESCAPED = re.compile(rb"\x00\x00\x03[\x04-\xff]")
 
@@ -37,9 +39,10 @@ def broken_test(stream: Any) -> Callable[[bytes], bool] | None:
     if name in ("h264", "hevc"):
         length = unit_length(stream)
         return lambda data: _broken_units(data, length)
-    # CineForm writes runs of zeros by their length; black in RGB is a plane of zeros all the same.
-    cineform = name == "cfhd" and (stream.codec_context.pix_fmt or "").startswith("yuv")
-    return _has_hole if name in _HOLED or cineform else None
+    # Black in RGB is a plane of zeros all the same.
+    if name == "cfhd" and (stream.codec_context.pix_fmt or "").startswith("yuv"):
+        return _has_hole_in_runs
+    return _has_hole if name in _HOLED else None
 
 
 def _broken_units(data: bytes, length: int | None) -> bool:
@@ -72,6 +75,17 @@ def _forbidden(data: bytes, *, start_codes: bool) -> bool:
 def _has_hole(data: bytes) -> bool:
     place = data.find(_HOLE)
     return place >= 0 and data[place:].strip(b"\0") != b""
+
+
+def _has_hole_in_runs(data: bytes) -> bool:
+    """CineForm (SMPTE ST 2073-1) writes runs of zeros by their length, but for the smallest copy of each
+    plane: of 16 bits a pixel, which are 0 where the picture is."""
+    start = 0
+    for found in _COPY.finditer(data):
+        if _has_hole(data[start : found.end()]):
+            return True
+        start = found.end() + 2 * int.from_bytes(found[1], "big") * int.from_bytes(found[2], "big")
+    return _has_hole(data[start:])
 
 
 class Listener:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from segengine.sources._damage import _forbidden
+from segengine.sources._damage import _forbidden, broken_test
 from segengine.sources._keyframes import key_frame_test
 from segengine.types import Tile, Unreadable
 
@@ -198,3 +198,31 @@ def test_what_is_shown_before_a_key_frame_builds_on_what_was_damaged(tmp_path: P
         assert good == [value for value in expected if value in good]
         assert len(good) >= FRAMES - GOP - 4
     assert any(isinstance(value, str) for outcome in found for value in outcome)
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9", "snow", "cfhd"])
+@pytest.mark.parametrize("value", [0, 128])
+def test_flat_pictures_hold_no_hole(tmp_path: Path, codec: str, value: int) -> None:
+    """Also where all samples are 0, whose smallest copy CineForm writes as they are."""
+    path = tmp_path / "a.mov" if codec == "cfhd" else tmp_path / "a.mkv"
+    pixels = "yuv422p10le" if codec == "cfhd" else "yuv420p"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, pixels
+        stream.options = {"strict": "-2"} | (FAST if "vpx" in codec else {})
+        for number in range(3):
+            frame: Any = av.VideoFrame(320, 240, pixels)
+            for plane in frame.planes:
+                plane.update(bytes([value, value % 3]) * (plane.buffer_size // 2))
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        broken = broken_test(container.streams.video[0])
+        held = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    assert broken is not None
+    assert len(held) == 3
+    assert not any(map(broken, held))
+    last = held[0]
+    middle = len(last) * 9 // 10
+    assert broken(last[:middle] + bytes(300) + b"\1")
