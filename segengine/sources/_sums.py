@@ -44,13 +44,17 @@ def _apart(page: _tiff.Blocks, pixels: NDArray[Any]) -> NDArray[Any]:
     rows, width, samples = pixels.shape
     size, cols = pixels.dtype.itemsize, min(page.cols, width)
     blocks = width // cols
-    found = np.zeros((rows, width, samples * size), np.uint8)
     values = np.ascontiguousarray(pixels[:, : blocks * cols], pixels.dtype.newbyteorder(">"))
     split = values.view(np.uint8).reshape(rows, blocks, cols * samples, size)
     planes = np.ascontiguousarray(split.swapaxes(2, 3)).reshape(rows, blocks, -1)
-    stored = planes.copy()
-    stored[..., samples:] -= planes[..., :-samples]
-    found[:, : blocks * cols] = stored.reshape(rows, blocks * cols, -1)
+    stored = np.empty_like(planes)
+    np.subtract(planes[..., samples:], planes[..., :-samples], out=stored[..., samples:])
+    stored[..., :samples] = planes[..., :samples]
+    whole = stored.reshape(rows, blocks * cols, samples * size)
+    if blocks * cols == width:
+        return whole
+    found = np.zeros((rows, width, samples * size), np.uint8)
+    found[:, : blocks * cols] = whole
     return found
 
 
