@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.compiled import compiled
-from segengine.instances.join import first_pixels
 from segengine.instances.splitting import LARGEST, Split, split
 
 VOID = 0xFFFF
@@ -103,7 +102,13 @@ def kinds_of(
         table[label] = label + 1
     table[void] = VOID
     if not cleaning.reach:
-        kinds: Kinds = table[labels[inner]]
+        kinds: Kinds
+        if labels.dtype == np.uint8 and labels[inner].size:
+            import cv2
+
+            kinds = np.asarray(cv2.LUT(labels[inner], table), np.uint16)
+        else:
+            kinds = table[labels[inner]]
         return kinds
     core = labels[inner]
     found = np.where(core == void, np.uint16(VOID), np.uint16(0))
@@ -175,7 +180,7 @@ def clean_frame(
     """
     kinds = kinds_of(labels, void, cleaning, (slice(0, labels.shape[0]), slice(0, labels.shape[1])))
     found = clean(kinds, cleaning)
-    order = 1 + np.argsort(first_pixels(found.ids, len(found.kind) - 1)[1:])
+    order = 1 + np.argsort(figures_of(found.ids, len(found.kind) - 1).first[1:])
     numbers = np.zeros(len(found.kind), np.uint32)
     numbers[order] = np.arange(1, len(found.kind), dtype=np.uint32)
     order = np.concatenate([[0], order])
@@ -192,13 +197,14 @@ def _finished(
     ids: Ids, kind: Kinds, open_: NDArray[np.bool_], meetings: NDArray[np.int64], how: Cleaning
 ) -> Cleaned:
     """Small ones that are not open dropped, the others split, all numbered anew."""
-    area = np.zeros(len(kind), np.int64)
-    _count(ids, area)
-    kept = open_ | (area >= how.min_area)
-    kept[0] = False
-    ids, numbers = renumbered_by(ids, kept)
-    kind, open_ = kind[kept_first(kept)], open_[kept_first(kept)]
-    meetings = numbers[meetings].astype(np.int64).reshape(-1, 2)
+    if how.min_area > 1 and not open_[1:].all():
+        area = np.zeros(len(kind), np.int64)
+        _count(ids, area)
+        kept = open_ | (area >= how.min_area)
+        kept[0] = False
+        ids, numbers = renumbered_by(ids, kept)
+        kind, open_ = kind[kept_first(kept)], open_[kept_first(kept)]
+        meetings = numbers[meetings].astype(np.int64).reshape(-1, 2)
     whole = np.zeros(len(kind), np.bool_)
     if not how.split or open_[1:].all():
         return Cleaned(ids, kind, open_, whole, meetings)
@@ -229,7 +235,8 @@ def kept_first(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
 def renumbered_by(ids: Ids, kept: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     """Ids (y, x) of those that are kept, 1 .. n in their order, in place, and the number of each."""
     numbers = np.where(kept, np.cumsum(kept, dtype=np.int32), np.int32(0)).astype(np.int32)
-    _renumber(ids, numbers)
+    if not kept[1:].all():
+        _renumber(ids, numbers)
     return ids, numbers
 
 
@@ -243,10 +250,16 @@ def _renumber(ids: Array, numbers: Array) -> None:
 
 @compiled
 def _count(ids: Array, found: Array) -> None:
-    """Add the pixels of each id."""
-    for y in range(ids.shape[0]):
-        for x in range(ids.shape[1]):
-            found[ids[y, x]] += 1
+    """Add the pixels of each id, run by run: one of them at a time waits for the one before."""
+    rows, cols = ids.shape
+    for y in range(rows):
+        start = 0
+        while start < cols:
+            number, stop = ids[y, start], start + 1
+            while stop < cols and ids[y, stop] == number:
+                stop += 1
+            found[number] += stop - start
+            start = stop
 
 
 def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
@@ -260,25 +273,50 @@ def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
     return found
 
 
-def boxes_of(ids: Ids, count: int) -> NDArray[np.int64]:
-    """(count + 1, 4) top, left, bottom and right of each id, the latter two not included."""
-    found = np.zeros((count + 1, 4), np.int64)
-    found[:, :2] = 1 << 40
-    _boxes(ids, found)
+class Figures(NamedTuple):
+    """Of the numbers 0 .. n of a map; what is said of 0 is nothing."""
+
+    area: NDArray[np.int64]
+    """(n + 1,) pixels."""
+    first: NDArray[np.int64]
+    """(n + 1,) raster index of the first pixel; -1: there is none."""
+    boxes: NDArray[np.int64]
+    """(n + 1, 4) top, left, bottom and right, the latter two not included."""
+
+
+def figures_of(ids: Ids, count: int) -> Figures:
+    """Those of the numbers 1 .. count of a map (y, x), in one pass."""
+    boxes = np.zeros((count + 1, 4), np.int64)
+    boxes[:, :2] = 1 << 40
+    found = Figures(np.zeros(count + 1, np.int64), np.full(count + 1, -1, np.int64), boxes)
+    _measure(ids, found.area, found.first, found.boxes)
     return found
 
 
+def boxes_of(ids: Ids, count: int) -> NDArray[np.int64]:
+    """(count + 1, 4) top, left, bottom and right of each id, the latter two not included."""
+    return figures_of(ids, count).boxes
+
+
 @compiled
-def _boxes(ids: Array, found: Array) -> None:
-    """Widen found to hold each pixel."""
-    for y in range(ids.shape[0]):
-        for x in range(ids.shape[1]):
-            number = ids[y, x]
+def _measure(ids: Array, area: Array, first: Array, boxes: Array) -> None:
+    """Fill area and first, and widen boxes to hold each pixel; run by run."""
+    rows, cols = ids.shape
+    for y in range(rows):
+        start = 0
+        while start < cols:
+            number, stop = ids[y, start], start + 1
+            while stop < cols and ids[y, stop] == number:
+                stop += 1
             if number != 0:
-                found[number, 0] = min(found[number, 0], y)
-                found[number, 1] = min(found[number, 1], x)
-                found[number, 2] = max(found[number, 2], y + 1)
-                found[number, 3] = max(found[number, 3], x + 1)
+                if area[number] == 0:
+                    first[number] = y * cols + start
+                area[number] += stop - start
+                boxes[number, 0] = min(boxes[number, 0], y)
+                boxes[number, 1] = min(boxes[number, 1], start)
+                boxes[number, 2] = max(boxes[number, 2], y + 1)
+                boxes[number, 3] = max(boxes[number, 3], stop)
+            start = stop
 
 
 def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[NDArray[np.int64], Ids, int]:
@@ -323,7 +361,7 @@ def _components(kinds: Kinds, connectivity: int) -> tuple[Ids, Kinds]:
     ids: Ids | None = None
     kind: list[int] = [0]
     present = np.zeros(VOID + 1, np.bool_)
-    present[kinds.reshape(-1)] = True
+    _mark(kinds, present)
     present[[0, VOID]] = False
     for value in np.flatnonzero(present).tolist():
         here = (kinds == value).view(np.uint8)
@@ -336,6 +374,14 @@ def _components(kinds: Kinds, connectivity: int) -> tuple[Ids, Kinds]:
     if ids is None:
         ids = np.zeros(kinds.shape, np.int32)
     return ids, np.array(kind, np.uint16)
+
+
+@compiled
+def _mark(kinds: Array, present: Array) -> None:
+    """Mark the kinds there are; NumPy makes an index of 64 bits of them all."""
+    for y in range(kinds.shape[0]):
+        for x in range(kinds.shape[1]):
+            present[kinds[y, x]] = True
 
 
 @compiled

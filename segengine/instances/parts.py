@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.cleaning import Cleaned, Cleaning, Sides, boxes_of
-from segengine.instances.join import areas_of, first_pixels
+from segengine.instances.cleaning import Cleaned, Cleaning, Sides, figures_of
 from segengine.instances.splitting import LARGEST
 from segengine.types import Cell
 
@@ -58,10 +57,9 @@ class Parts:
 def parts_of(found: Cleaned, goes_on: Sides, origin: Cell, width: int) -> Parts:
     """Summary of a window whose first pixel is `origin` in a frame `width` pixels wide."""
     ids, count = found.ids, len(found.kind) - 1
-    rows, columns = np.divmod(first_pixels(ids, count)[1:], ids.shape[1])
-    boxes = np.zeros((0, 4), np.int64)
-    if found.open.any():
-        boxes = boxes_of(ids, count)[found.open] + np.array([*origin, *origin])
+    figures = figures_of(ids, count)
+    rows, columns = np.divmod(figures.first[1:], ids.shape[1])
+    boxes = figures.boxes[found.open] + np.array([*origin, *origin])
     nothing = np.zeros(0, np.int32)
     lines = (ids[0], ids[-1], ids[:, 0], ids[:, -1])
     top, bottom, left, right = (
@@ -70,7 +68,7 @@ def parts_of(found: Cleaned, goes_on: Sides, origin: Cell, width: int) -> Parts:
     return Parts(
         origin=origin,
         first=(rows + origin[0]) * width + columns + origin[1],
-        area=areas_of(ids, count)[1:],
+        area=figures.area[1:],
         kind=found.kind[1:],
         open=found.open[1:],
         whole=found.whole[1:],
