@@ -184,7 +184,9 @@ def clean_frame(
     numbers = np.zeros(len(found.kind), np.uint32)
     numbers[order] = np.arange(1, len(found.kind), dtype=np.uint32)
     order = np.concatenate([[0], order])
-    return numbers[found.ids], classes_of(found.kind[order]), found.whole[order]
+    ids = np.empty(found.ids.shape, np.uint32)
+    look_up(found.ids, numbers, ids)
+    return ids, classes_of(found.kind[order]), found.whole[order]
 
 
 def classes_of(kind: Kinds) -> NDArray[np.uint16]:
@@ -236,16 +238,16 @@ def renumbered_by(ids: Ids, kept: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     """Ids (y, x) of those that are kept, 1 .. n in their order, in place, and the number of each."""
     numbers = np.where(kept, np.cumsum(kept, dtype=np.int32), np.int32(0)).astype(np.int32)
     if not kept[1:].all():
-        _renumber(ids, numbers)
+        look_up(ids, numbers, ids)
     return ids, numbers
 
 
 @compiled
-def _renumber(ids: Array, numbers: Array) -> None:
-    """Each id's number in its place; NumPy makes an index of 64 bits of them all."""
+def look_up(ids: Array, table: Array, out: Array) -> None:
+    """What the table has of each id, in its place; NumPy makes an index of 64 bits of them all."""
     for y in range(ids.shape[0]):
         for x in range(ids.shape[1]):
-            ids[y, x] = numbers[ids[y, x]]
+            out[y, x] = table[ids[y, x]]
 
 
 @compiled

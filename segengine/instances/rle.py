@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instances.downward import PIXELS, RUNS, runs_down, texts_of
+
 Runs = NDArray[np.int64]
 
 
@@ -56,6 +58,8 @@ class Stretches(NamedTuple):
 
 def stretches_in(ids: NDArray[Any]) -> Stretches:
     """Those of a map (y, x)."""
+    if ids.size >= PIXELS and ids.dtype != np.bool_:
+        return Stretches(*runs_down(ids))
     tall = len(ids)
     begins = np.ones(ids.shape, np.bool_)
     np.not_equal(ids[1:], ids[:-1], out=begins[1:])
@@ -83,6 +87,8 @@ def encode_stretches(
     height = size[0]
     begin = (found.column + origin[1]) * height + found.top + origin[0]
     end = begin + found.length
+    if len(begin) >= RUNS:
+        return texts_of(begin, end, each, size[0] * size[1])
     object_of = np.repeat(np.arange(len(each)), each)
     if tall == height:  # a run may go on in the next column
         apart = np.ones(len(begin) + 1, np.bool_)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segengine import asked
 from segengine.instances.boxes import objects_in, shown_in
-from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
+from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of, look_up
 from segengine.instances.join import STRIP, components, renumber, renumbered
 from segengine.instances.merging import parcels_of
 from segengine.store.blobs import Objects
@@ -218,7 +218,8 @@ class Block:
             ids, classes, whole = clean_frame(seen[box.inner], self.void, cleaning)
             at = (ref.index - self.task.window.start[0], slice(0, box.shape[0]))
             self.instances[(*at, slice(0, box.shape[1]))] = ids
-            self._put_rows(ref, renumber(ids), (0, 0), ids.shape, classes, whole)
+            about = np.arange(len(classes)), classes, whole
+            self._put_rows(ref, ids, (0, 0), ids.shape, about)
             return
         goes_on = WHOLE
         if self.task.cut:
@@ -256,14 +257,9 @@ class Block:
         # many a number has one id
         own = np.flatnonzero(decided.ids)
         known, first = np.unique(decided.ids[own], return_index=True)
-        dense, values = renumber(ids)
-        parts = np.zeros(len(values), np.bool_)
-        parts[1:] = decided.parts[own][first][np.searchsorted(known, values[1:])]
-        ref, nothing = self.task.frames[0], np.zeros(len(values), np.bool_)
-        corner = (self.task.window.start[1], self.task.window.start[2])
-        classes = np.ones(len(values), np.uint16)
-        found = (dense, values)
-        self._put_rows(ref, found, corner, (ref.height, ref.width), classes, nothing, parts)
+        ref, corner = self.task.frames[0], (self.task.window.start[1], self.task.window.start[2])
+        about = known, np.ones(len(known), np.uint16), np.zeros(len(known), np.bool_)
+        self._put_rows(ref, ids, corner, (ref.height, ref.width), about, decided.parts[own][first])
 
     def put_linked_parts(
         self,
@@ -294,38 +290,38 @@ class Block:
         about = [np.concatenate(column) for column in zip(*tables, strict=True)]
         # a component's parts in one window have one id
         _, first = np.unique(about[0], return_index=True)
-        about = [column[first] for column in about]
-        ref = self.task.frames[0]
-        dense, values = renumber(ids)
-        at = np.searchsorted(about[0], values)
-        classes, parts, flagged = (column[at] for column in about[1:])
-        corner = (self.task.window.start[1], self.task.window.start[2])
-        found = (dense, values)
-        self._put_rows(ref, found, corner, (ref.height, ref.width), classes, flagged, parts)
+        known, classes, parts, flagged = (column[first] for column in about)
+        ref, corner = self.task.frames[0], (self.task.window.start[1], self.task.window.start[2])
+        size = ref.height, ref.width
+        self._put_rows(ref, ids, corner, size, (known, classes, flagged), parts)
 
     def _put_rows(
         self,
         ref: FrameRef,
-        numbered: tuple[NDArray[np.int32], NDArray[Any]],
+        ids: NDArray[np.uint32],
         corner: tuple[int, int],
         size: tuple[int, ...],
-        classes: NDArray[np.uint16],
-        flagged: NDArray[np.bool_],
+        about: tuple[NDArray[Any], NDArray[np.uint16], NDArray[np.bool_]],
         parts: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Rows of the objects of a map at `corner` of a frame of `size`; entry i of the rest is the i-th's.
+        """Rows of the objects of a map (y, x) at `corner` of a frame of `size`.
 
-        `numbered`: the map (y, x) with the numbers 0 .. n, all of them there, and the id of each.
+        about: ids in their order, all that the map has among them, and of each the class, and whether
+        it is flagged; `parts`: which are parts of an object.
         """
         from segengine.instances.rows import table_of_shown, with_frame
 
-        dense, values = numbered
-        shown = shown_in(dense, corner, (size[0], size[1]))
-        rows = table_of_shown(shown, values[1:], classes[1:])
-        part = None if parts is None else parts[1:]
-        at = (ref.index - self.task.window.start[0], *(slice(0, n) for n in dense.shape))
-        sure = self._sure(at, dense, range(1, len(values)))
-        table = with_frame(rows, self.task.scene, ref.index, part, flagged[1:], sure)
+        known, classes, flagged = about
+        shown = shown_in(ids, corner, (size[0], size[1]))
+        row = np.searchsorted(known, shown.numbers)
+        rows = table_of_shown(shown, shown.numbers, classes[row])
+        sure = None
+        if self.confidence is not None:
+            at = (ref.index - self.task.window.start[0], *(slice(0, n) for n in ids.shape))
+            dense, values = renumber(ids)
+            sure = self._sure(at, dense, range(1, len(values)))
+        part = None if parts is None else parts[row]
+        table = with_frame(rows, self.task.scene, ref.index, part, flagged[row], sure)
         self.tables[ref.index] = table
 
     def put_joined(self, draft: DraftedObjects, decided: JoinedObjects) -> None:
@@ -522,7 +518,7 @@ def _decide(
     rows = max(1, STRIP // max(1, numbers.shape[1]))
     for start in range(0, len(numbers), rows):
         strip, there = numbers[start : start + rows], ids[start : start + rows]
-        there[:] = decided.ids[strip]
+        look_up(strip, decided.ids, there)
         for i, (split, values) in enumerate(zip(decided.splits, pixels, strict=True)):
             own = (decided.split == i + 1)[strip]
             count = int(np.count_nonzero(own))

@@ -15,7 +15,8 @@ from pycocotools import mask as coco
 from skimage.measure import regionprops
 
 import segengine
-from segengine.instances.boxes import objects_in
+from segengine.instances import rle
+from segengine.instances.boxes import objects_in, shown_in
 from segengine.instances.rle import encode_rle
 from segengine.instances.rows import (
     ROWS_SCHEMA,
@@ -77,6 +78,30 @@ def test_objects_say_what_the_map_holds(ids: np.ndarray) -> None:
         assert row["score"] == 1.0
         decoded = coco.decode({"size": list(ids.shape), "counts": row["rle"].encode()})
         np.testing.assert_array_equal(decoded, ids == row["id"])
+
+
+@settings(max_examples=60)
+@given(
+    npst.arrays(
+        np.uint32,
+        st.tuples(st.integers(1, 15), st.integers(1, 15)),
+        elements=st.sampled_from([0, 1, 2, 7, 1 << 31]),
+    ),
+    st.tuples(*[st.integers(0, 40)] * 4),
+)
+def test_objects_of_large_maps_are_found_alike(
+    ids: np.ndarray, margin: tuple[int, int, int, int]
+) -> None:
+    top, left, bottom, right = margin
+    size = (ids.shape[0] + top + bottom, ids.shape[1] + left + right)
+    wanted = shown_in(ids, (top, left), size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle, "PIXELS", 0)
+        patch.setattr(rle, "RUNS", 0)
+        found = shown_in(ids, (top, left), size)
+    for mine, theirs in zip(found[:-1], wanted[:-1], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert found.rles == wanted.rles
 
 
 @pytest.mark.usefixtures("plain_report")
