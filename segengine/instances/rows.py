@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from segengine.errors import DamagedStoreError
 from segengine.instances.boxes import Shown, shown_in
 from segengine.instances.join import first_pixels, renumber
-from segengine.instances.rle import centroids, union_rle
+from segengine.instances.rle import centroids, union_rles
 from segengine.placing import Placing
 from segengine.store.blobs import Objects
-from segengine.store.columns import arrow_column, arrow_table, numbers_of
+from segengine.store.columns import arrow_column, arrow_table, numbers_of, taken
 from segengine.store.keys import rows_key
 from segengine.store.parquet import read_parquet
 from segengine.store.sealbook import CHANGED, MISSING, closed, opened
@@ -140,23 +141,33 @@ def merged(rows: pa.Table, size: tuple[int, int]) -> pa.Table:
     for at in range(0, len(starts), TOGETHER):
         stops = [*starts[at + 1 : at + 1 + TOGETHER].tolist(), len(ids)]
         first, last = int(starts[at]), stops[min(TOGETHER, len(starts) - at) - 1]
-        groups: dict[int, list[dict[str, Any]]] = {}
-        for row in parts.slice(first, last - first).to_pylist():
-            groups.setdefault(row["id"], []).append(row)
-        tables.append(_table([_joined(group, size) for group in groups.values()], whole.schema))
+        some = parts.slice(first, last - first).combine_chunks()
+        tables.append(_joined(some, starts[at : at + TOGETHER] - first, size))
     return pa.concat_tables(tables).sort_by("id")
 
 
-def _joined(group: Sequence[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
-    """The row of an object from those of its parts."""
-    boxes = np.array([row["bbox"] for row in group])
-    corner, far = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
-    return group[0] | {
-        "bbox": [*corner.tolist(), *(far - corner).tolist()],
-        "area": sum(row["area"] for row in group),
-        "rle": union_rle([row["rle"] for row in group], size),
-        "sure": _added([row["sure"] for row in group]),
+def _joined(parts: pa.Table, begins: NDArray[np.int64], size: tuple[int, int]) -> pa.Table:
+    """The rows of objects from those of their parts, of which those of each begin at `begins`."""
+    each = np.diff(begins, append=parts.num_rows)
+    boxes = numbers_of(parts.column("bbox").combine_chunks().flatten()).reshape(-1, 4)
+    corners, fars = boxes[:, :2].astype(np.float64), boxes[:, :2].astype(np.float64) + boxes[:, 2:]
+    corner = np.minimum.reduceat(corners, begins)
+    far = np.maximum.reduceat(fars, begins)
+    groups = np.repeat(np.arange(len(begins)), each)
+    sure = parts.column("sure").to_pylist()
+    bounds = pairwise([*begins.tolist(), len(sure)])
+    columns: dict[str, Any] = {
+        "bbox": np.concatenate([corner, far - corner], axis=1),
+        "area": np.add.reduceat(numbers_of(parts.column("area").combine_chunks()), begins),
+        "rle": union_rles(parts.column("rle").to_pylist(), groups, size),
+        "sure": [_added(sure[start:stop]) for start, stop in bounds],
     }
+    rows = taken(parts, begins).drop_columns("part")
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        field = rows.schema.field(place)
+        rows = rows.set_column(place, field, arrow_column(values, field.type))
+    return rows
 
 
 def _added(values: Sequence[int | None]) -> int | None:
