@@ -18,6 +18,7 @@ from segengine.instances.join import (
     _numbered,
     _shared,
     components,
+    groups_of,
     join,
     renumbered,
     see,
@@ -293,3 +294,13 @@ def test_enough_pixels_make_one_of_what_shares_more_with_another(common: int, on
     theirs[0, 24 : 24 + common] = 2
     pairs, agreed = _shared(mine, theirs)
     assert (pairs.tolist(), agreed.tolist()) == ([[1, 1], [1, 2]], [True, one])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(*[st.integers(0, 11)] * 2), max_size=14))
+def test_few_pairs_are_grouped_as_many(given_pairs: list[tuple[int, int]]) -> None:
+    pairs = np.array(given_pairs, np.int64).reshape(-1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segengine.instances.join.FEW", -1)
+        wanted = groups_of(12, pairs)
+    np.testing.assert_array_equal(groups_of(12, pairs), wanted)
