@@ -138,19 +138,22 @@ def decompress_runs(text: str) -> Runs:
 
 def _written(text: str) -> tuple[Runs, Runs]:
     """The numbers behind compressed counts of one mask or of several, and where each one's text ends."""
-    codes = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(codes & 0x20 == 0)
+    codes = np.frombuffer(text.encode("utf-8"), np.uint8) - np.uint8(48)  # what is below wraps
+    ends = np.flatnonzero(codes < 0x20)
     if codes.size == 0:
-        return codes, ends
-    if ((codes < 0) | (codes > 63)).any() or ends.size == 0 or ends[-1] != codes.size - 1:
+        return codes.astype(np.int64), ends
+    if codes.max() > 63 or ends.size == 0 or ends[-1] != codes.size - 1:
         raise ValueError("has compressed run lengths that are damaged")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 8:
+    lengths = np.diff(ends, prepend=-1)
+    starts, longest = ends - lengths + 1, int(lengths.max())
+    if longest > 8:
         raise ValueError("has compressed run lengths that are damaged")
-    groups = np.arange(codes.size) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 0x1F) << (5 * groups), starts)
-    runs -= np.where(codes[ends] & 0x10, 1 << (5 * lengths), 0)
+    runs = (codes[starts] & 0x1F).astype(np.int64)
+    for group in range(1, longest):  # most numbers have one
+        more = np.flatnonzero(lengths > group)
+        runs[more] += (codes[starts[more] + group] & 0x1F).astype(np.int64) << 5 * group
+    below = np.flatnonzero(codes[ends] & 0x10)
+    runs[below] -= 1 << 5 * lengths[below]
     return runs, ends + 1
 
 
@@ -158,22 +161,20 @@ def _all_intervals(texts: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
     """Start and stop of each run of ones of several masks, down the columns, and which mask's it is."""
     stops = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
     runs, ends = _written("".join(texts))
-    count = np.diff(np.searchsorted(ends, stops, side="right"), prepend=0)
-    if (np.isin(stops, ends) | (stops == 0)).sum() < len(texts):
+    until = np.searchsorted(ends, stops, side="right")
+    count = np.diff(until, prepend=0)
+    if not np.array_equal(np.append(0, ends)[until], stops):
         raise ValueError("has compressed run lengths that are damaged")
     owner = np.repeat(np.arange(len(texts)), count)
     first = np.repeat(np.cumsum(count) - count, count)
     inside = np.arange(len(runs)) - first
     # as in `decompress_runs`: the odd ones of each add up, and its even ones from the third on
-    for chosen in (
-        np.flatnonzero(inside % 2 == 1),
-        np.flatnonzero((inside > 0) & (inside % 2 == 0)),
-    ):
+    ones = np.flatnonzero(inside & 1)
+    for chosen in (ones, np.flatnonzero((inside > 0) & (inside & 1 == 0))):
         total, begins = np.cumsum(runs[chosen]), np.flatnonzero(inside[chosen] < 3)
         before = np.concatenate([[0], total])[begins]
         runs[chosen] = total - np.repeat(before, np.diff(begins, append=len(chosen)))
     total = np.cumsum(runs)
-    ones = np.flatnonzero(inside % 2 == 1)
     until = total[ones] - (total - runs)[first[ones]]
     return until - runs[ones], until, owner[ones]
 
