@@ -31,7 +31,11 @@ def arrow_column(values: Sequence[Any] | NDArray[Any], kind: pa.DataType) -> pa.
         found = arrow_column([places.get(value) for value in values], kind.index_type)
         return pa.DictionaryArray.from_arrays(found, arrow_column(words, kind.value_type))
     if pa.types.is_fixed_size_list(kind):
-        if any(len(value) != kind.list_size for value in values):
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            lengths = {values.shape[1]}
+        else:
+            lengths = {len(value) for value in values}
+        if lengths - {kind.list_size}:
             raise ValueError(f"a list is not of {kind.list_size} values")
         flat = values.reshape(-1) if isinstance(values, np.ndarray) else [*chain(*values)]
         return pa.FixedSizeListArray.from_arrays(arrow_column(flat, kind.value_type), type=kind)
@@ -41,11 +45,14 @@ def arrow_column(values: Sequence[Any] | NDArray[Any], kind: pa.DataType) -> pa.
     if not all(known):
         valid = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
     if pa.types.is_string(kind):
-        texts = [b"" if value is None else value.encode() for value in values]
-        ends = np.array(list(accumulate(map(len, texts), initial=0)), np.int64)
+        texts = values if valid is None else ["" if value is None else value for value in values]
+        whole = "".join(texts)
+        body = whole.encode()
+        sizes = map(len, texts if len(body) == len(whole) else (text.encode() for text in texts))
+        ends = np.array(list(accumulate(sizes, initial=0)), np.int64)
         if ends[-1] > np.iinfo(np.int32).max:
             return pa.array(values, kind)  # which refuses it, or knows how
-        data = [pa.py_buffer(ends.astype(np.int32).tobytes()), pa.py_buffer(b"".join(texts))]
+        data = [pa.py_buffer(ends.astype(np.int32).tobytes()), pa.py_buffer(body)]
     elif pa.types.is_boolean(kind):
         data = [pa.py_buffer(np.packbits(np.array(values, np.bool_), bitorder="little").tobytes())]
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
