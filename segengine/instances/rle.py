@@ -6,14 +6,19 @@ Source: cocodataset/cocoapi, `common/maskApi.h`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.downward import PIXELS, RUNS, runs_down, texts_of
+from segengine.compiled import compiled
+from segengine.instances.downward import PIXELS, runs_down
 
 Runs = NDArray[np.int64]
+RUNS = 1 << 16
+"""Runs from which loading Numba to write them is worth it."""
+Array = NDArray[Any]
 
 
 def compress_runs(runs: Runs) -> str:
@@ -116,6 +121,53 @@ def _texts(
     last = first + each
     full = (runs[last] == 0) & (each > 0)
     return _compressed(np.delete(runs, last[full]), each + 1 - full)
+
+
+def texts_of(
+    begin: NDArray[np.int64], end: NDArray[np.int64], each: NDArray[np.int64], total: int
+) -> list[str]:
+    """Compressed counts of objects of which each has so many runs, in a frame of `total` pixels."""
+    widest = total.bit_length() // 5 + 1  # groups of a difference of two runs
+    out = np.empty((2 * len(begin) + len(each)) * widest, np.uint8)
+    ends = np.zeros(len(each) + 1, np.int64)
+    _write(begin, end, each, total, out, ends)
+    text, places = out[: ends[-1]].tobytes().decode("ascii"), ends.tolist()
+    return [text[start:stop] for start, stop in pairwise(places)]
+
+
+@compiled
+def _write(begin: Array, end: Array, each: Array, total: int, out: Array, ends: Array) -> None:
+    """Fill out with the texts, and ends with where each begins and the last ends."""
+    run, at = 0, 0
+    for i in range(len(each)):
+        stop, place, zeros, ones, first = run + each[i], 0, 0, 0, True
+        while run < stop:
+            start, last = begin[run], end[run]
+            run += 1
+            while run < stop and begin[run] == last:  # it goes on in the next column
+                last = end[run]
+                run += 1
+            # of the first two runs of zeros none has one before it that counts
+            at = _group(start - place - zeros, out, at)
+            at = _group(last - start - ones, out, at)
+            zeros, ones = 0 if first else start - place, last - start
+            place, first = last, False
+        if place < total or each[i] == 0:
+            at = _group(total - place - zeros, out, at)
+        ends[i + 1] = at
+
+
+@compiled
+def _group(value: int, out: Array, at: int) -> int:
+    """Write a number in groups of five bits, the last of which has its sign; where the next one goes."""
+    more = True
+    while more:
+        low = value & 0x1F
+        value >>= 5
+        more = value != (-1 if low & 0x10 else 0)
+        out[at] = low + (0x20 if more else 0) + 48
+        at += 1
+    return at
 
 
 def encode_rle(mask: NDArray[Any], origin: tuple[int, int], size: tuple[int, int]) -> str:
