@@ -3,13 +3,14 @@
     (1, 3, y, x)   flow along y, flow along x (five times a unit vector), logit of being inside
 
 Each pixel follows the flow for 200 steps; where many end, an object begins, and takes what ends around it.
-Objects are not compared with the flows that they would have (the package's `flow_threshold=0`). Source:
-Stringer et al. 2021, and version 4 of the package's dynamics.py.
+Objects whose flows differ from those that their shape would have are none. Source: Stringer et al. 2021,
+and version 4 of the package's dynamics.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from segengine.compiled import compiled
 from segengine.engines import Engine
 from segengine.networks.scale import Scale
+from segengine.segmenters._cellflows import LENGTH, consistent
 from segengine.segmenters._found import Found
 from segengine.segmenters._network import cast
 from segengine.segmenters._percentiles import scaled
@@ -26,13 +28,13 @@ from segengine.types import Pixels
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
 MIN_SCORE = 0.5
+FLOW_THRESHOLD = 0.4
+"""Mean squared difference of flows above which there is no object; 0: all stay."""
 PERCENTILES = (1.0, 99.0)
 """Of each band of a frame: the values that become 0 and 1, where the job does not say."""
 MULTIPLE = 16
 """Sides that a network of any size takes are multiples of it, in pixels."""
 STEPS = 200
-_FLOW = 5.0
-"""Length of a flow that moves a pixel by one."""
 _PAD, _REACH = 20, 5
 """Pixels around the histogram of ends; steps that an object grows in it."""
 _SEED, _GROWN = 10, 2
@@ -51,6 +53,9 @@ class Cellpose:
     scale: Scale | None
     """None: by the percentiles of what is fed."""
     min_score: float = MIN_SCORE
+    flow_threshold: float = FLOW_THRESHOLD
+
+    version: ClassVar[int] = 2
 
     @property
     def provenance(self) -> str:
@@ -65,6 +70,8 @@ class Cellpose:
         values = np.nan_to_num(values[:, : window.shape[0], : window.shape[1]])
         probability = 1 / (1 + np.exp(-values[2].astype(np.float64)))
         ids = masks(values[:2], probability > self.min_score)
+        if self.flow_threshold > 0:
+            ids = consistent(ids, values[:2], self.flow_threshold)
         found = objects(ids, probability)
         return sorted(found, key=lambda one: -one.score)
 
@@ -75,7 +82,7 @@ def masks(flows: Floats, inside: NDArray[np.bool_]) -> Ids:
     at = np.stack(np.nonzero(inside), axis=1).astype(np.float32)
     if not len(at):
         return ids
-    field = np.where(inside, flows / np.float32(_FLOW), np.float32(0))
+    field = np.where(inside, flows / np.float32(LENGTH), np.float32(0))
     sides = [np.float32(2 / max(n - 1, 1)) for n in inside.shape]
     _follow(at, np.stack([part * side for part, side in zip(field, sides, strict=True)]), STEPS)
     ends = at.astype(np.int64) + _PAD

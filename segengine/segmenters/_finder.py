@@ -21,6 +21,7 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine import asked
 from segengine.instances.join import BAND
 from segengine.segmenters._found import Found, predicted
 from segengine.segmenters._network import check_bands
@@ -116,10 +117,14 @@ class Finder(InWindows):
     frames: Frames | None = None
     """Which they are, as far as it matters; None: of pictures that are no frames of a run."""
 
-    version: ClassVar[int] = 1
     slow: ClassVar[bool] = True
     stride: ClassVar[int] = 1
     outputs: ClassVar[tuple[str, ...]] = ("labels", "instances", "objects")
+
+    @property
+    def version(self) -> int:
+        """Of this and of its head, where that has one."""
+        return asked.version(self.head)
 
     @property
     def halo(self) -> int | None:

@@ -6,6 +6,7 @@ yolo-seg     predictions and prototypes                known by their shapes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from segengine.engines import Shape
 from segengine.networks.scale import Scale
 from segengine.segmenters import _detections, _stardist, _yoloseg
-from segengine.segmenters._cellpose import MIN_SCORE, Cellpose
+from segengine.segmenters._cellpose import FLOW_THRESHOLD, MIN_SCORE, Cellpose
 from segengine.segmenters._detections import Detections
 from segengine.segmenters._files import Opened
 from segengine.segmenters._finder import Finder, Grid
@@ -49,6 +50,8 @@ class Asked:
     resize: Sequence[int] | None
     min_score: float | None
     duplicates: float | None
+    flow_threshold: float | None
+    """Of head cellpose; None: off."""
 
     @property
     def output(self) -> str | None:
@@ -113,6 +116,8 @@ def finder(opened: Opened, asked: Asked, unused: Mapping[str, Any]) -> Finder | 
         head = "stardist"
     elif head == "auto" and _is_yolo(opened, asked):
         head = "yolo-seg"
+    if head != "cellpose" and asked.flow_threshold != FLOW_THRESHOLD:
+        raise ValueError("flow_threshold: belongs to head cellpose; leave it out")
     if head not in FINDING:
         for name, value in (("min_score", asked.min_score), ("duplicates", asked.duplicates)):
             if value is not None:
@@ -162,6 +167,11 @@ def _check(asked: Asked, opened: Opened) -> None:
             and 0 <= given_value <= 1
         ):
             raise ValueError(f"{name}: must be a number from 0 to 1, not {value!r}")
+    error: object = asked.flow_threshold
+    if error is not None and not (
+        isinstance(error, int | float) and not isinstance(error, bool) and 0 <= error < math.inf
+    ):
+        raise ValueError(f"flow_threshold: must be a number from 0 on, or null, not {error!r}")
     given: object = asked.outputs
     names = {"": given} if isinstance(given, str) else given
     if names is None:
@@ -304,6 +314,7 @@ def _cells(opened: Opened, asked: Asked, fed: Fed) -> tuple[Finds, tuple[str, ..
         name=asked.output or opened.engine.outputs[0],
         scale=_by_frame(opened, asked, fed, "cellpose"),
         min_score=asked.min_score_or(MIN_SCORE),
+        flow_threshold=float(asked.flow_threshold or 0),
     )
     return head, _two(opened, asked)
 

@@ -31,6 +31,7 @@ from segengine.networks.scale import Scale
 from segengine.networks.temperature import Temperature
 from segengine.segmenters import _detector, _files, _heads, _proposals, maskrcnn
 from segengine.segmenters._augment import Augment, Augmented, augmented
+from segengine.segmenters._cellpose import FLOW_THRESHOLD
 from segengine.segmenters._detector import Detector
 from segengine.segmenters._files import EngineName, Opened, check_choice, path_of
 from segengine.segmenters._finder import Finder
@@ -91,6 +92,7 @@ def create(
     outputs: str | Mapping[str, str] | None = None,
     min_score: float | None = None,
     duplicates: float | None = None,
+    flow_threshold: float | None = FLOW_THRESHOLD,
 ) -> Network | Augmented | Detector | Finder | MaskRcnn | Proposer:
     """A network on disk as a segmenter.
 
@@ -115,7 +117,9 @@ def create(
     logits or probabilities of pixels, or objects as detections, yolo-seg, stardist or cellpose give
     them; auto where the model tells. outputs: the name of the output that counts, or of a head's,
     {boxes: name, ...}. min_score: least score of an object. duplicates: IoU of boxes of a class
-    above which the worse goes; of stardist share of the smaller polygon.
+    above which the worse goes; of stardist share of the smaller polygon. flow_threshold: of
+    cellpose, mean squared difference of an object's flows from those of its shape above which it
+    goes, the network's divided by 5; 0 or null keeps all.
     """
     cut = CUT if threshold is None else threshold
     check_options(bands, classes, window, overlap, batch, cut, resize)
@@ -151,6 +155,7 @@ def create(
                     "outputs": outputs,
                     "duplicates": duplicates,
                     "min_score": min_score,
+                    "flow_threshold": flow_threshold,
                 }
                 return _finder(path, bundle, bands, scale, threshold, unused)
         opened = _files.open_model(
@@ -174,6 +179,7 @@ def create(
             resize,
             min_score,
             duplicates,
+            flow_threshold,
         )
         unused = {"activation": activation, "batch": batch, "threshold": threshold, "crf": crf}
         finds = _heads.finder(

@@ -10,6 +10,8 @@ import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 import segengine
+from segengine import asked
+from segengine.segmenters._cellflows import consistent
 from segengine.segmenters._cellpose import masks, objects
 from segengine.segmenters.model import create
 from tests.segengine.segmenters import finders
@@ -75,6 +77,50 @@ def test_pixels_go_where_the_published_steps_lead(seed: int) -> None:
     assert abs(int((found > 0).sum()) - int((wanted > 0).sum())) <= 0.01 * inside.sum()
 
 
+def flow_errors(ids: Array, flows: Array) -> dict[int, float]:
+    """`flow_error` and `masks_to_flows_gpu` of version 4 in whole arrays: all objects at once."""
+    own = np.pad(ids, 1)
+    moves = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+    heat = np.zeros(own.shape)
+    numbers = [int(n) for n in np.unique(ids) if n]
+    middles, sides = [], []
+    for number in numbers:
+        at = np.argwhere(own == number)
+        # halves go to the even number, counted from the object's first row and column
+        mean = at.min(axis=0) + np.round((at - at.min(axis=0)).mean(axis=0))
+        middles.append(tuple(at[((at - mean) ** 2).sum(axis=1).argmin()]))
+        sides.append(int((np.ptp(at, axis=0) + 1).sum()) + 2)
+    for _ in range(2 * max(sides)):
+        heat[tuple(np.transpose(middles))] += 1
+        terms = [np.roll(heat, (-a, -b), (0, 1)) for a, b in moves]
+        same = [np.roll(own, (-a, -b), (0, 1)) == own for a, b in moves]
+        heat = np.where(own, sum(t * s for t, s in zip(terms, same, strict=True)) / 9, 0)
+    led = np.stack([np.roll(heat, -1, axis) - np.roll(heat, 1, axis) for axis in (0, 1)])
+    led = (led / (1e-60 + np.hypot(*led)))[:, 1:-1, 1:-1]
+    away = ((led - flows / 5) ** 2).sum(axis=0)
+    return {number: float(away[ids == number].mean()) for number in numbers}
+
+
+def test_objects_go_whose_flows_are_not_those_of_their_shape() -> None:
+    """As the published steps decide, of blobs that touch, one that bends around its middle, and a gap."""
+    rng = np.random.default_rng(4)
+    ids = np.zeros((60, 70), np.int32)
+    y, x = np.mgrid[:60, :70]
+    for number, (cy, cx, radius) in enumerate([(12, 12, 9), (14, 28, 8), (40, 20, 13)], 1):
+        ids[np.hypot(y - cy, x - cx) <= radius] = number
+    ids[35:58, 45:68], ids[41:58, 51:62] = 5, 0
+    ids[3:13, 45:57], ids[44:57, 1:7] = 6, 7
+    flows = 5 * np.stack([np.sin(y / 9), np.cos(x / 7)]) + 3 * rng.normal(size=(2, 60, 70))
+    flows = flows.astype(np.float32)
+    wanted = flow_errors(ids, flows)
+    assert len(wanted) == 6
+    for threshold in [t + d for t in wanted.values() for d in (-1e-9, 1e-9)]:
+        stays = [number for number, error in wanted.items() if error <= threshold]
+        found = consistent(ids, flows, threshold)
+        np.testing.assert_array_equal(found, np.where(np.isin(ids, stays), ids, 0))
+    assert not consistent(np.zeros((9, 9), np.int32), flows[:, :9, :9], 0.4).any()
+
+
 def test_what_lies_in_a_hole_goes_to_the_object_around_it() -> None:
     """As the package fills: ids in the order of their first pixels, small ones gone before."""
     ids = np.zeros((20, 30), np.int32)
@@ -92,13 +138,17 @@ def test_discs_are_told_apart_and_scored(tmp_path: Path) -> None:
     picture, ids = finders.discs(3, (90, 120), 12, apart=2 * finders.RADIUS + 1)
     path = finders.disc_cells(tmp_path / "c.onnx")
     found = segengine.predict(
-        picture, create(path, head="cellpose", classes=["cell"], scale={"divide": 255})
+        picture,
+        create(path, head="cellpose", classes=["cell"], scale={"divide": 255}, flow_threshold=0),
     )
     np.testing.assert_array_equal(found.instances, ids)
     scores = found.objects.column("score").to_numpy()
     assert ((scores > 0.9) & (scores <= 1)).all()
-    percent = segengine.predict(picture, create(path, head="cellpose"))
+    percent = segengine.predict(picture, create(path, head="cellpose", flow_threshold=0))
     np.testing.assert_array_equal(percent.instances > 0, ids > 0)
+    strict = create(path, head="cellpose", scale={"divide": 255}, flow_threshold=1e-3)
+    assert segengine.predict(picture, strict).objects.num_rows == 0
+    assert asked.version(strict) == 2
     every = create(path, head="cellpose", scale={"divide": 255}, min_score=1)
     assert segengine.predict(picture, every).objects.num_rows == 0
 
@@ -108,7 +158,14 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     for options, said in (
         ({"duplicates": 0.5}, r"^duplicates: no two objects of head cellpose overlap"),
         ({"window": 64}, r"^scale: head cellpose takes values by the percentiles"),
+        ({"flow_threshold": -1}, r"^flow_threshold: must be a number from 0 on, or null, not -1"),
+        ({"flow_threshold": True}, r"^flow_threshold: must be"),
+        ({"flow_threshold": np.inf}, r"^flow_threshold: must be"),
+        ({"head": "logits", "flow_threshold": 1}, r"^flow_threshold: belongs to head cellpose"),
         ({"layout": "nhwc"}, r"^head: cellpose takes \(1, band, y, x\)|^bands: "),
     ):
         with pytest.raises(ValueError, match=said):
-            create(path, head="cellpose", **options)  # type: ignore[arg-type]
+            create(path, **{"head": "cellpose"} | options)  # type: ignore[arg-type]
+    for off in (0, None):
+        made = create(path, head="cellpose", flow_threshold=off)
+        assert made.head.flow_threshold == 0  # type: ignore[union-attr]

@@ -91,6 +91,24 @@ def test_discs_of_a_scene_are_each_found_once(kind: str, tmp_path: Path, new_ben
     assert first == second
 
 
+def test_cells_go_by_their_flows_the_same_in_a_part_of_a_frame(tmp_path: Path) -> None:
+    """`flow_threshold` is decided in windows, wherever the frame is cut."""
+    path = finders.disc_cells(tmp_path / "c.onnx", 64)
+    picture, _ = finders.discs(5, (260, 64), 25, apart=2 * finders.RADIUS + 1)
+    options = {"head": "cellpose", "window": 64, "scale": {"divide": 255}}
+    every, some = (
+        create(path, flow_threshold=threshold, **options)  # type: ignore[arg-type]
+        for threshold in (0, 0.2)
+    )
+    assert isinstance(some, Finder)
+    whole = segengine.predict(picture, some)
+    assert 0 < whole.objects.num_rows < segengine.predict(picture, every).objects.num_rows
+    part = some.at((10, 0), (260, 64)).segment(picture[None, 10:])
+    inner = 10 + some.grid.halo  # type: ignore[union-attr]
+    assert (whole.instances[inner:] > 0).any()
+    np.testing.assert_array_equal(part.labels[0, inner - 10 :], whole.labels[inner:])
+
+
 @pytest.mark.parametrize("name", ["ships", "people", "cells"])
 def test_a_job_of_the_manual_finds_them(name: str, bench: Any) -> None:
     """deployments/jobs/ships.yaml, people.yaml and cells.yaml, with networks that find discs."""
