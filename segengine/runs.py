@@ -552,6 +552,7 @@ class Run:
             pool = self._make_pool(tasks)
         if isinstance(pool, DaskPool | ForkedPool):
             pool.stop = self._stop
+            self._stack.callback(pool.close)
         return pool
 
     def _make_pool(self, tasks: int) -> Pool:

@@ -138,6 +138,11 @@ class DaskPool:
             self._prepared.add(future)  # let go of, it would be cancelled; held on to, done again
             future.add_done_callback(self._prepared.discard)
 
+    def close(self) -> None:
+        """Give up what still runs: whoever asked for it may have left, and holds on to how it ends."""
+        if self._run is not None:
+            self._run.close()
+
     def dispatch(
         self, works: Iterable[Work], *, retries: int, deadline: float
     ) -> Iterator[Outcome]:
@@ -189,6 +194,7 @@ class _DaskRun:
         self.computing = 0
         """Messages that hold a worker, or would."""
         self.count = 0
+        self.closed = False
         self.alive = self.looked = self.minded = time.monotonic()
         self.asked = 0.0
         self.restarts: dict[str, float] = {}
@@ -203,9 +209,10 @@ class _DaskRun:
         self.client.subscribe_topic(self.topic, self._stamped)
 
     def close(self) -> None:
-        """Give up what still runs."""
-        if self._is_cut():
+        """Give up what still runs; once, for the client may be closed by the next time."""
+        if self.closed or self._is_cut():
             return  # the scheduler has given it up
+        self.closed = True
         if self.messages:
             futures = [m.future for m in self.messages.values() if m.future is not None]
             self.client.cancel(futures, force=True)

@@ -180,6 +180,11 @@ class ForkedPool:
             else:
                 yield self._ended(work, retries, deadline)
 
+    def close(self) -> None:
+        """As `DaskPool.close`."""
+        if self._others is not None:
+            self._others.close()
+
     def _ended(self, work: Work, retries: int, deadline: float) -> Outcome:
         """How a work ends that is the child's first."""
         attempt = 0
