@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from heapq import nlargest
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +37,8 @@ from segengine.worker.survey import survey_batch
 from segengine.worker.tasks import Retry, ShardTask, SurveyTask
 
 MOST_SCENES = 20
+TRIALS = 3
+"""Shards that are worked on at most, until one tells what the rest takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +151,10 @@ def plan(job: Job) -> PlanReport:
     seconds = size = beside = None
     trial = "nothing is left to do"
     if pending:
-        layout, place = max(pending[:256], key=lambda item: _pixels(*item))
-        seconds, size, trial = _trial(found, layout, place, pixels)
+        for layout, place in nlargest(TRIALS, pending[:256], key=lambda item: _pixels(*item)):
+            seconds, size, trial = _trial(found, layout, place, pixels)
+            if seconds is not None:
+                break
         beside = around(history, found.shards)
     if seconds is not None:
         seconds /= max(1, min(workers, len(pending)))
@@ -192,11 +197,14 @@ def _other_release(plan: Plan, history: History) -> Iterator[str]:
         yield from release_notice(plan.redo, version("segengine"), row["version"])
 
 
-def _pixels(layout: Layout, place: Place) -> int:
+def _pixels(layout: Layout, place: Place, without: Container[int] = ()) -> int:
+    """Of the frames of a shard, `without` some."""
     window = layout.window(place)
     (_, y0, x0), (_, y1, x1) = window.start, window.stop
     total = 0
     for ref in layout.frames(window.start[0], window.stop[0]):
+        if ref.index in without:
+            continue
         total += max(0, min(y1, ref.height) - y0) * max(0, min(x1, ref.width) - x0)
     return total
 
@@ -214,11 +222,14 @@ def _trial(
         seconds = time.perf_counter() - started
     if isinstance(result, Retry):
         return None, None, f"the trial shard of {layout.scene} failed: {result.reason}"
-    if result.failures:
+    worked = _pixels(layout, place, {failure.frame for failure in result.failures})
+    if not worked:
         return None, None, f"in the trial shard, {result.failures[0].reason}"
-    share = pixels / max(1, _pixels(layout, place))
+    share = pixels / worked
     size = sum(o.bytes for o in result.objects)
     trial = f"shard {'.'.join(map(str, place))} of {layout.scene} in {seconds:.2f} s"
+    if result.failures:
+        trial += f", not counting what cannot be read of it: {result.failures[0].reason}"
     return seconds * share, round(size * share), trial
 
 

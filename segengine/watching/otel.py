@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from segengine import stderr
 from segengine.errors import SegengineError
 from segengine.urls import public
 from segengine.watching.tally import Tally
@@ -49,10 +50,10 @@ class Telemetry:
         about = {"segengine.job": public(name), "segengine.run": run}
         resource = Resource.create({"service.name": "segengine", **about})
         self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=PATIENCE)))
-        reader = PeriodicExportingMetricReader(
-            OTLPMetricExporter(timeout=PATIENCE), EVERY_MS, PATIENCE * 1000
-        )
+        self._sent = [_Counted(OTLPSpanExporter), _Counted(OTLPMetricExporter)]
+        spans, metrics = (counted.exporter for counted in self._sent)
+        self._traces.add_span_processor(BatchSpanProcessor(spans))
+        reader = PeriodicExportingMetricReader(metrics, EVERY_MS, PATIENCE * 1000)
         self._metrics = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
         self._tally = Tally()
         self._observe()
@@ -93,6 +94,15 @@ class Telemetry:
         closing = threading.Thread(target=self._close, name="segengine-otel", daemon=True)
         closing.start()
         closing.join(2 * PATIENCE)
+        tried = sum(counted.tried for counted in self._sent)
+        lost = tried - sum(counted.arrived for counted in self._sent)
+        if lost or closing.is_alive():
+            stderr.say(
+                f"{lost} of {tried} messages of OpenTelemetry did not arrive, which the run is not "
+                "affected by: see that the collector of OTEL_EXPORTER_OTLP_ENDPOINT is there and takes "
+                "OTLP over HTTP",
+                "warning",
+            )
 
     def _close(self) -> None:
         """Send what is left."""
@@ -147,6 +157,22 @@ class Telemetry:
             [lambda _: [Observation(s, {"stage": k}) for k, s in dict(tally.seconds).items()]],
             unit="s",
         )
+
+
+class _Counted:
+    """An exporter, and how many of its messages arrived; the SDK tells its log alone."""
+
+    def __init__(self, kind: Callable[..., Any]) -> None:
+        self.tried = self.arrived = 0
+        self.exporter = kind(timeout=PATIENCE)
+        self._export = self.exporter.export
+        self.exporter.export = self._counted
+
+    def _counted(self, *args: Any, **kwargs: Any) -> Any:
+        self.tried += 1
+        found = self._export(*args, **kwargs)
+        self.arrived += found.name == "SUCCESS"
+        return found
 
 
 def _observed(made: Callable[[float], Any], value: Callable[[], float], _: object) -> list[Any]:

@@ -60,3 +60,15 @@ def test_the_estimate_is_the_labelling_and_that(bench: Any, noise: Any) -> None:
     assert again.seconds > again.beside
     assert again.as_json()["estimate"]["seconds"] == again.seconds
     assert " of it to start and publish, by the runs before)" in again.lines()[-1]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_photo_that_cannot_be_read_costs_no_estimate(frames: int, bench: Any, noise: Any) -> None:
+    for i in range(3):
+        bench.put(f"{i}.png", noise(i, (60, 150, 3)))
+    broken = bench.inputs / "0.png"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    job = bench.job(MEAN, store={"frames": frames}, cluster={"workers": 1})
+    report = plan(parse_job(job))
+    assert report.seconds is not None
+    assert ("not counting what cannot be read of it: 0.png" in report.lines()[-1]) == (frames == 3)

@@ -129,7 +129,11 @@ def test_a_lost_shard_and_a_run_that_fails_are_errors(collector: Collector) -> N
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "never answers"])
 def test_a_dead_collector_costs_no_shard_and_seconds_at_most(
-    hangs: bool, bench: Any, noise: Any, monkeypatch: pytest.MonkeyPatch
+    hangs: bool,
+    bench: Any,
+    noise: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bench.put("a.png", noise(1, (40, 40, 3)))
     with socket.socket() as server:
@@ -143,6 +147,8 @@ def test_a_dead_collector_costs_no_shard_and_seconds_at_most(
     assert summary.exit_code == 0
     assert summary.computed == 1
     assert time.monotonic() - began < 20
+    (line,) = (each for each in capsys.readouterr().err.splitlines() if "OpenTelemetry" in each)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in line
 
 
 def test_without_the_extra_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
