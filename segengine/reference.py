@@ -43,7 +43,7 @@ def segment(
     frames), or a job's `segmenter` block. Where a pixel is NaN in any band the label is void, the
     maximum of the labels' dtype.
 
-    Raises ValueError for another shape, JobError for a block that is none.
+    Raises ValueError for another shape or dtype, JobError for a block that is none.
     """
     return predict(image, segmenter, alpha=alpha).labels
 
@@ -55,8 +55,8 @@ def predict(
 
     `image` is (y, x), (y, x, band) or (n, y, x, band); the prediction's labels and instances are (y, x)
     or (n, y, x), its probabilities (y, x, class) or (n, y, x, class). Ids count from 1 in each frame,
-    by first pixel in raster order. Raises ValueError for another shape, JobError for a block that is
-    none.
+    by first pixel in raster order. Raises ValueError for another shape or dtype, JobError for a block
+    that is none.
     """
     plugin = create_segmenter(segmenter) if isinstance(segmenter, dict) else segmenter
     given = np.asarray(image)
@@ -64,8 +64,14 @@ def predict(
         raise ValueError(
             f"image: has shape {given.shape}; give (y, x), (y, x, band) or (n, y, x, band)"
         )
+    if given.dtype.kind not in "buif":
+        raise ValueError(f"image: is of {given.dtype}; give integers, booleans or real floats")
     pixels = given[..., None] if given.ndim == 2 else given
     pixels = pixels if pixels.ndim == 4 else pixels[None]
+    if pixels.shape[-1] == 0:
+        raise ValueError(
+            f"image: has shape {given.shape}, which is no band; the last axis is bands"
+        )
     valid = np.ones(pixels.shape[:3], np.bool_)
     if alpha and pixels.shape[-1] != 4:
         raise ValueError(f"alpha: is the fourth of four bands, and there are {pixels.shape[-1]}")

@@ -34,6 +34,20 @@ def test_shapes_follow_the_image(noise: Any) -> None:
             segengine.segment(wrong, OTSU)
 
 
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((8, 8, 0), np.uint8), "is no band"),
+        (np.zeros((8, 8, 3), np.complex64), "is of complex64"),
+        (np.zeros((8, 8), "datetime64[s]"), "is of datetime64"),
+        (np.zeros((8, 8), object), "is of object"),
+    ],
+)
+def test_what_is_no_image_is_refused(image: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"image: .*{said}"):
+        segengine.segment(image, {"kind": "threshold"})
+
+
 def test_scopes(noise: Any) -> None:
     stack = np.stack([noise(1, (30, 30, 1)) // 3, noise(2, (30, 30, 1))])
     every = segengine.segment(stack, {**OTSU, "scope": "run"})
