@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -169,3 +170,24 @@ def test_code_among_the_members_is_code(monkeypatch: pytest.MonkeyPatch) -> None
         segengine.create_segmenter(block)
     with pytest.raises(JobError, match=r"segmenter\.members\.kind: antigravity:Fly names code"):
         segengine.run({"source": {"paths": ["."]}, "segmenter": block, "store": {"path": "m.zarr"}})
+
+
+def test_the_worked_example(tmp_path: Path, noise: Any) -> None:
+    """deployments/jobs/ensemble.yaml: the labels and the confidence of the mean."""
+    example = Path(__file__).parents[3] / "deployments/jobs/ensemble.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    for folder in ("photos", "models"):
+        (tmp_path / folder).mkdir()
+    for name, seed, side in (("first", 1, 16), ("second", 2, 24)):
+        convolution(tmp_path / f"models/{name}.onnx", seed=seed, side=side)
+    image = noise(6, (50, 70, 3))
+    cv2.imwrite(str(tmp_path / "photos/a.png"), image[..., ::-1])
+    assert segengine.run(segengine.load_job(job)).exit_code == 0
+    (scene,) = segengine.open_store(tmp_path / "masks/ensemble.zarr").scenes.values()
+    whole = segengine.predict(image, segengine.load_job(job).plugin)
+    np.testing.assert_array_equal(scene.mask[0, :50, :70], whole.labels)
+    assert whole.probabilities is not None
+    sure = np.rint(whole.probabilities.max(-1) * 254)
+    found = np.asarray(scene.confidence[0, :50, :70], np.int64)
+    assert np.abs(found - sure).max() <= 1

@@ -175,3 +175,22 @@ def test_what_is_no_slide_is_said(tmp_path: Path, capfd: Any) -> None:
     assert "source.resolution is of slides" in refused(tmp_path / "a.nii", resolution=1.0)
     with pytest.raises(JobError, match="tissue: is 'yes'"):
         found(bare, tissue="yes")
+
+
+def test_the_worked_example(tmp_path: Path) -> None:
+    """deployments/jobs/slides.yaml: the stained patch is objects, and glass is void."""
+    example = Path(__file__).parents[3] / "deployments/jobs/slides.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    pixels = picture()
+    pixels[200:240, 150:200] = (60, 20, 60)
+    write(tmp_path / "slides/a.svs", pixels)
+    assert segengine.run(load_job(job)).exit_code == 0
+    store = segengine.open_store(tmp_path / "masks/slides.zarr")
+    (scene,) = store.scenes.values()
+    mask = np.asarray(scene.mask[0, :640, :512])
+    assert (mask[200:240, 150:200] == 1).all()
+    assert mask[639, 511] == 255
+    areas = store.table("instances").column("area").to_pylist()
+    assert min(areas) >= 40
+    assert max(areas) >= 40 * 50

@@ -3,12 +3,16 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+import segengine
 from segengine.commands.verify import verify
 from segengine.errors import JobError
+from segengine.job import load_job
 from segengine.worker.still import EVERY, is_still
 from tests.segengine.moving import passing, write_video
 
@@ -143,3 +147,19 @@ def test_frame_fits_and_objects_of_still_frames_are_those_they_would_have(new_be
         bench.run(kind, source={"skip": skip}, store=cut(16), **QUICK)
         made.append((bench.tree(), (bench.store / "tables/instances.parquet").read_bytes()))
     assert made[0] == made[1]
+
+
+def test_the_worked_example(tmp_path, plain_report):
+    """deployments/jobs/still.yaml: the masks are those of every frame, most of which were kept."""
+    example = Path(__file__).parents[3] / "deployments/jobs/still.yaml"
+    job = tmp_path / "job.yaml"
+    job.write_text(example.read_text().replace("/srv/segengine", str(tmp_path)))
+    (tmp_path / "night").mkdir()
+    frames = standing()
+    write_video(tmp_path / "night/a.mkv", frames, codec="ffv1", pixels="gray")
+    summary = segengine.run(load_job(job))
+    assert summary.exit_code == 0
+    (scene,) = segengine.open_store(tmp_path / "masks/still.zarr").scenes.values()
+    for shown, mask in zip(frames, np.asarray(scene.mask[:]), strict=True):
+        gray = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY) if shown.ndim == 3 else shown
+        np.testing.assert_array_equal(mask[: gray.shape[0], : gray.shape[1]], gray > 190)

@@ -16,7 +16,7 @@ import segengine
 from segengine import registry
 from segengine.commands.evaluate import evaluate
 from segengine.errors import JobError
-from segengine.job import TruthSpec
+from segengine.job import TruthSpec, load_job
 from segengine.reader import open_store
 
 from .files import WRITERS, Object
@@ -208,3 +208,22 @@ def test_the_command_line_takes_images_of_ids_alone_and_a_prefix(
     assert [task["data"]["image"] for task in tasks] == [f"{prefix}a.png", f"{prefix}sub/b.png"]
     assert main(["export", store, "--to", "cvat", "--prefix", "x", "--out", out]) == 2
     assert "cvat takes no such option" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_the_worked_example(made: Path, tmp_path: Path) -> None:
+    """deployments/jobs/annotated.yaml: cells against what Label Studio holds of them."""
+    example = Path(__file__).parents[4] / "deployments/jobs/annotated.yaml"
+    paths = {
+        "source.paths": [str(made / "in/*.png")],
+        "truth.paths": [str(made / WRITERS["label-studio"][1])],
+        "truth.classes": CLASSES,
+        "store.path": str(tmp_path / "m.zarr"),
+        "segmenter.instances": {"kind": "components", "min_area": 4},
+        "segmenter.window": 31,
+    }
+    job = load_job(example, [f"{key}={json.dumps(value)}" for key, value in paths.items()])
+    assert segengine.run(job).exit_code == 0
+    found = open_store(tmp_path / "m.zarr").metrics["overall"]
+    assert found["panoptic_quality"]["all"]["pq"] > 0.3
+    assert {"classes", "matching", "seg", "coco", "counting"} <= set(found)
