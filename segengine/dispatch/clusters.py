@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from segengine import engines, registry
 from segengine.cores import cores
 from segengine.dispatch import tls
-from segengine.dispatch.dask import NO_WORKERS, DaskPool
+from segengine.dispatch.connecting import client_of
+from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.forked import Child, ForkedPool
 from segengine.dispatch.pool import Pool
 from segengine.dispatch.versions import require_one_environment
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from distributed import Client, Security
 
 T = TypeVar("T", bound=Terms)
+CONNECTION = 15.0
+"""Seconds in which a scheduler takes a connection."""
 
 
 class Cluster(Protocol):
@@ -184,12 +187,11 @@ def _connected(place: str, security: Security | None) -> Client:
     """A client of the scheduler there. Raises SegengineError where it does not answer."""
     import warnings
 
-    from distributed import Client
     from distributed.versions import VersionMismatchWarning
 
     warnings.simplefilter("ignore", VersionMismatchWarning)  # a table; what differs is said by us
     try:
-        client = Client(place, timeout="15s", set_as_default=False, security=security)
+        return client_of(place, CONNECTION, security)
     except (OSError, ValueError) as error:
         where = f"cluster.address: {place}"
         if security is None and tls.speaks_tls(place):
@@ -199,9 +201,6 @@ def _connected(place: str, security: Security | None) -> Client:
         raise SegengineError(
             f"{where} does not answer: {error}; is the scheduler running?"
         ) from error
-    # Seconds in which it connects anew, of which Dask makes no argument.
-    client._timeout = NO_WORKERS
-    return client
 
 
 def client_pool(client: Any, where: str = "client") -> Pool:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from segengine.dispatch.aside import ANSWER, BYE, TURN, Aside, NoAnswerError, line
-from segengine.dispatch.clusters import options_of, require_fit
-from segengine.dispatch.dask import NO_WORKERS, DaskPool
+from segengine.dispatch.clusters import CONNECTION, options_of, require_fit
+from segengine.dispatch.connecting import client_of
+from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.keeper import Keeper, Sizing
 from segengine.dispatch.patience import pause
 from segengine.dispatch.pool import Pool
@@ -257,18 +258,14 @@ class _Door:
 
     def client(self, report: Any) -> Client:
         """A client of a cluster's scheduler."""
-        from distributed import Client
-
         place = report.scheduler_address
         try:
-            client = Client(place, timeout="15s", set_as_default=False, security=report.security)
+            return client_of(place, CONNECTION, report.security)
         except (OSError, ValueError) as error:
             raise SegengineError(
                 f"{self.where}: its proxy of schedulers does not answer at {place.rpartition('/')[0]}: "
                 f"{line(error)}; set DASK_GATEWAY__PROXY_ADDRESS"
             ) from error
-        client._timeout = NO_WORKERS  # seconds in which it connects anew
-        return client
 
 
 def _with(known: Any, given: Mapping[str, Any]) -> Any:

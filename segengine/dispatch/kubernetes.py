@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from segengine.dispatch import pods
 from segengine.dispatch.aside import ANSWER, BYE, TURN, Aside, NoAnswerError, line
 from segengine.dispatch.clusters import SETTINGS, options_of, require_fit
-from segengine.dispatch.dask import NO_WORKERS, DaskPool
+from segengine.dispatch.connecting import client_of
+from segengine.dispatch.dask import DaskPool
 from segengine.dispatch.keeper import Keeper, Sizing
 from segengine.dispatch.patience import pause
 from segengine.dispatch.pool import Pool
@@ -45,6 +46,8 @@ NODES = 600.0
 """The same where no node fits: one that does may be on its way."""
 FORGOTTEN = 30.0
 """Seconds after which a reason that is not seen any more is over: what crashes runs in between."""
+CONNECTION = 5.0
+"""Seconds in which a scheduler takes a connection."""
 PORT = 8786
 IDENTITY = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds who it is."""
@@ -93,7 +96,6 @@ def _look(place: _Place, sizing: Sizing, pool: DaskPool) -> str:
 def _client(place: _Place) -> Client:
     """A client of the scheduler."""
     import dask
-    from distributed import Client
 
     end = time.monotonic() + ANSWER
     while True:
@@ -101,7 +103,7 @@ def _client(place: _Place) -> Client:
             # Anew each time: a port that was free when it was chosen may be somebody's by now.
             address = place.scheduler_address()
             with dask.config.set(SETTINGS):
-                client = Client(address, timeout="5s", set_as_default=False)
+                return client_of(address, CONNECTION)
         except (OSError, ValueError, NoAnswerError) as error:
             place.require_hope()
             if time.monotonic() > end:
@@ -110,9 +112,6 @@ def _client(place: _Place) -> Client:
                     f"not answer: {place.noted or error}"
                 ) from error
             pause(TURN)
-            continue
-        client._timeout = NO_WORKERS  # seconds in which it connects anew
-        return client
 
 
 def load_kr8s() -> Any:
