@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import StrictBool
 
 from segengine.terms import Terms
+from segengine.terms.places import flaw_of
 
 
 class Local(Terms):
@@ -32,3 +33,15 @@ class Address(Terms):
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+
+    def refusal(self, workers: Any, address: str | None) -> str:
+        """As `Terms.refusal`."""
+        if address is not None and (flaw := flaw_of(_whole(address), ("tcp", "tls"), port=True)):
+            return f"address: {flaw}"
+        return super().refusal(workers, address)
+
+
+def _whole(address: str) -> str:
+    """An address with its scheme: Dask takes `host:8786` for tcp."""
+    bare = address and "://" not in address
+    return f"tcp://{address}" if bare else address

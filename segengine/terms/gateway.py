@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from segengine.terms import Terms
+from segengine.terms.places import flaw_of
 from segengine.urls import public
 
 
@@ -35,8 +36,8 @@ class Gateway(Terms):
         """As `Terms.refusal`."""
         if workers == "auto" and self.name is None:
             return "workers: gateway needs a number, or {min: 2, max: 50}; none goes with options: name"
-        if address is not None and not address.startswith(("http://", "https://")):
-            return f"address: must begin with http:// or https://, got {address!r}"
+        if address is not None and (flaw := flaw_of(address, ("http", "https"), port=False)):
+            return f"address: {flaw}"
         if address is not None and public(address) != address:
             return (
                 "address: gateway takes no user, password or query; set "

@@ -57,6 +57,44 @@ def test_a_block_that_cannot_be_is_refused_by_its_key(block: dict[str, Any], sai
 
 
 @pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "must begin with tcp:// or tls://, got ''"),
+        ("http://127.0.0.1:9", "must begin with tcp:// or tls://, got 'http://127.0.0.1:9'"),
+        ("inproc://x", "must begin with tcp:// or tls://"),
+        ("ucx://a:1", "must begin with tcp:// or tls://"),
+        ("tcp://127.0.0.1", "needs a port, as tcp://host:8786, got 'tcp://127.0.0.1'"),
+        ("127.0.0.1", "needs a port, as tcp://host:8786"),
+        ("tls://a:", "needs a port, as tls://host:8786"),
+        ("tcp://a:0", "needs a port"),
+        ("tcp://127.0.0.1:abc", "must be as tcp://host:8786, with a port up to 65535"),
+        ("tcp://a:99999", "must be as tcp://host:8786, with a port up to 65535"),
+        ("tcp://[::1:9", "must be as tcp://host:8786"),
+        ("tcp://:8786", "needs a host, as tcp://host:8786"),
+        ("tcp://a:1/", "must be as tcp://host:8786 and no more"),
+        ("tcp://a:1?", "must be as tcp://host:8786 and no more"),
+        ("tcp://a:1/x", "must be as tcp://host:8786 and no more"),
+        ("tcp://me:hunter2@a:1", "must be as tcp://host:8786 and no more, got 'tcp://a:1'"),
+        ("tcp://a b:1", "holds a blank"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(address: str, said: str) -> None:
+    found = refused(kind="address", address=address)
+    assert f"address: {said}" in found
+    assert "hunter2" not in found.partition("[type=")[0]
+
+
+@pytest.mark.parametrize("address", ["tcp://[::1]:9", "tls://a.b:8786", "a:8786"])
+def test_an_address_that_may_be_is_taken(address: str) -> None:
+    assert ClusterSpec(kind="address", address=address).address == address
+
+
+@pytest.mark.parametrize("address", ["http://", "https://a:abc", "http://a:99999", "http://[::1"])
+def test_an_address_of_a_gateway_that_cannot_be_is_refused(address: str) -> None:
+    assert "address: " in refused(kind="gateway", workers=2, address=address)
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"resources": {"memory": "much"}}, "resources.memory: must be a size as 16GB"),
