@@ -11,7 +11,7 @@ import pytest
 from faulty import Numbered, counted, numbered
 from harness import AGAIN, Job, Process, differing, job_of, write_photos
 
-from segengine.dispatch import clusters, dask
+from segengine.dispatch import clusters, connecting, dask
 from segengine.dispatch.pool import Work
 from segengine.errors import SegengineError
 from segengine.job import ClusterSpec
@@ -87,7 +87,7 @@ def test_a_run_goes_on_with_the_workers_of_a_scheduler_that_comes_back(
 def test_a_scheduler_that_stays_away_ends_the_run_in_one_line(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (clusters, dask):
+    for module in (connecting, dask):
         monkeypatch.setattr(module, "NO_WORKERS", 3.0)
     scheduler = cluster.start_scheduler()
     cluster.start_worker()
