@@ -47,6 +47,10 @@ TRUTH_FIELDS = ("name", "stem", "path", "parent", "scene", "frame", "index")
 """What `truth.paths` may name in braces: the frame's."""
 TRIED = re.compile(r"int|float|str|constrained-\w+")
 """How pydantic calls the type that it tried, where a key takes one of several."""
+TRIED_BLOCK = re.compile(r"[A-Z]\w*Spec|(?:list|dict|tuple|literal|function-\w+)\[.*\]")
+"""The same of what is no plain value: no key is written so."""
+OTHER = re.compile(r"\w+_type|\w+_parsing|int_from_float|literal_error")
+"""Kinds of errors of a value that was never meant to be of the type that was tried."""
 TRUTH_FIELD = re.compile(r"\{([^{}]*)\}|(\{\{)|(\}\})")
 """A field, or a brace that stands for itself."""
 DRAWN = (".json", ".geojson", ".xml")
@@ -588,6 +592,13 @@ class WorkersSpec(Model):
     min: int = Field(0, ge=0, description="So many stay")
     max: int = Field(ge=1, description="Never more")
 
+    @field_validator("min", "max", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must be a number")
+        return value
+
     @model_validator(mode="after")
     def _in_order(self) -> WorkersSpec:
         if self.min > self.max:
@@ -615,6 +626,13 @@ class ClusterSpec(Model):
         default_factory=dict,
         description="What the kind takes beyond these",
     )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _workers_are_a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must be a number, auto or {min: 2, max: 50}")
+        return value
 
     @model_validator(mode="after")
     def _is_what_its_kind_takes(self) -> ClusterSpec:
@@ -934,10 +952,10 @@ def _where(file: str, lines: Mapping[tuple[str, ...], int | str], key: tuple[str
 def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], str]:
     """The key that is wrong, below `top` (a job), and one line that begins with it."""
     found = error.errors(include_url=False)
+    meant = [e for e in found if not _is_beside(e)] or found
     # A key that is missing is often there, misspelt: the unknown one is the one to name.
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    # pydantic ends the place with the type it tried, where a key takes one of several.
-    key = tuple(str(part) for part in first["loc"])
+    first = next((e for e in meant if e["type"] == "extra_forbidden"), meant[0])
+    key = tuple(str(part) for part in first["loc"] if not TRIED_BLOCK.fullmatch(str(part)))
     key = key[:-1] if len(key) > 1 and TRIED.fullmatch(key[-1]) else key
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and re.match(r"^[a-z_]+: ", message):
@@ -958,6 +976,15 @@ def _explain(error: ValidationError, top: Any = None) -> tuple[tuple[str, ...], 
     elif not isinstance(first["input"], dict) and repr(first["input"]) not in message:
         message = f"{message}, got {repr(first['input'])[:200]}"
     return key, f"{'.'.join(key)}: {message}"
+
+
+def _is_beside(error: Any) -> bool:
+    """Whether a key takes one of several types, and the value was not meant to be the one that was tried,
+    which pydantic puts at the end of the place.
+    """
+    tried = str(error["loc"][-1]) if error["loc"] else ""
+    named = TRIED.fullmatch(tried) or TRIED_BLOCK.fullmatch(tried)
+    return named is not None and OTHER.fullmatch(error["type"]) is not None
 
 
 OUTER = "; it is a key of the job itself: take the blanks before it away"

@@ -149,6 +149,27 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
         ("name: good", "tracks: 3", 1, ["tracks: must be a block of keys, got 3"]),
         ("name: good", "alerts: {below: 1}", 1, ["alerts: must be a list", "begin with -"]),
         ("name: good", "cluster: local", 1, ["a block of keys, as cluster: {kind: local}, got"]),
+        ("name: good", "cluster: {workers: true}", 1, ["cluster.workers: must be a number, auto"]),
+        (
+            "name: good",
+            "cluster: {workers: {min: 5, max: 2}}",
+            1,
+            ["cluster.workers.min: 5 is more than max, 2"],
+        ),
+        ("name: good", "cluster: {workers: {min: 2}}", 1, ["cluster.workers.max: this key is"]),
+        (
+            "name: good",
+            "cluster: {workers: {min: 0, max: 0}}",
+            1,
+            ["cluster.workers.max: Input", "1"],
+        ),
+        ("name: good", "cluster: {workers: {min: true, max: 2}}", 1, ["cluster.workers.min: must"]),
+        (
+            "name: good",
+            "cluster: {workers: {min: 1, mx: 2}}",
+            1,
+            ["cluster.workers.mx: unknown key; did you mean max?"],
+        ),
         ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
         ("source:\n", "source:\n  resolution: -5\n", 3, ["source.resolution: Input", "got -5"]),
         (
