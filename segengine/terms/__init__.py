@@ -68,6 +68,10 @@ class Terms(BaseModel):
             return f"{cls.kind} needs this option"
         if error["type"] == "string_pattern_mismatch":
             return f"cannot be {error['input']!r}; one line, and for a name no more than that"
+        if error["type"] in ("tuple_type", "list_type"):
+            return f"must be a list, as [...], got {error['input']!r}"
+        if error["type"] in ("dict_type", "model_type"):
+            return f"must be a block of keys, got {error['input']!r}"
         if error["type"].startswith("bool"):
             return f"must be true or false, got {error['input']!r}"
         return f"{error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"

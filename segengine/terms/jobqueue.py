@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from segengine.guards.trust import ALLOW, is_forbidden
 from segengine.terms import Terms
-from segengine.terms.quantities import Duration, Line, Size, bytes_of, seconds_of
+from segengine.terms.quantities import (
+    Count,
+    Duration,
+    Size,
+    Word,
+    bytes_of,
+    require_worker,
+    seconds_of,
+)
 
 _LEAST = 60
 """Seconds: batch systems count minutes."""
@@ -22,9 +30,9 @@ class Jobqueue(Terms):
 
     kind: ClassVar[str] = "jobqueue"
     system: Literal["slurm", "pbs", "lsf", "sge"]
-    queue: Line | None = None
+    queue: Word | None = None
     """Partition or queue; omitted: the site's own."""
-    cores: int = Field(1, ge=1)
+    cores: Count = Field(1, ge=1)
     """Of a job: so many workers."""
     memory: Size
     """Of a job, as `16GB`."""
@@ -34,10 +42,16 @@ class Jobqueue(Terms):
     """Of a job: `90m`, `4h`, `01:30:00`, or seconds."""
     prologue: tuple[str, ...] = ()
     """Shell lines before the workers start: modules, variables."""
-    directives: tuple[Line, ...] = ()
+    directives: tuple[Word, ...] = ()
     """What else the system is told, as `--account=x`, without its `#SBATCH`."""
     interface: Annotated[str, Field(pattern=r"^[\w.:@-]+$")] | None = None
     """Network that scheduler and workers meet on; omitted: this host's loopback."""
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_is_enough(cls, value: str, info: ValidationInfo) -> str:
+        require_worker(value, info.data.get("cores", 1))
+        return value
 
     @field_validator("walltime")
     @classmethod

@@ -11,7 +11,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from segengine.terms import Terms
-from segengine.terms.quantities import Duration, Line, Size, bytes_of, seconds_of
+from segengine.terms.quantities import (
+    Count,
+    Duration,
+    Line,
+    Size,
+    Word,
+    bytes_of,
+    require_worker,
+    seconds_of,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 """Of an object: small letters, digits, hyphens and dots."""
@@ -30,13 +39,19 @@ class Resources(_Part):
     cpu: str | int | float = 1
     """Cores, as Kubernetes counts them: 1, 0.5, 500m."""
     memory: Size
-    gpu: int = Field(0, ge=0)
+    gpu: Count = Field(0, ge=0)
 
     @field_validator("cpu")
     @classmethod
     def _cpu_is_a_quantity(cls, value: str | float) -> str | float:
         if not _CPU.fullmatch(str(value)):
             raise ValueError("must be a number of cores as 1, 0.5 or 500m")
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_is_enough(cls, value: str) -> str:
+        require_worker(value)
         return value
 
 
@@ -70,7 +85,7 @@ class Kubernetes(Terms):
     """What pods are made of."""
 
     kind: ClassVar[str] = "kubernetes"
-    image: Annotated[Line, Field(min_length=1)]
+    image: Word
     """Has segengine and Python, of the driver's versions."""
     namespace: Name | None = None
     """Omitted: that of the context, or of the pod that the driver runs in."""

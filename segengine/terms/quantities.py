@@ -8,9 +8,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) *([KMGT])(i?)B?", re.IGNORECASE)
-_CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", re.ASCII)
+# No minutes beyond 59 where hours are given, as batch systems have it.
+_CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):(?=[0-5]?\d:))?(\d+):([0-5]\d)", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd])", re.ASCII)
 _METRES = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?) ?m")
+_WORKER = 100_000_000
+"""Bytes without which a worker that has nothing to do does not start."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -25,6 +28,13 @@ def bytes_of(text: str) -> int:
         raise ValueError("must be a size as 16GB or 500M")
     power = "KMGT".index(match[2].upper()) + 1
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def require_worker(text: str, workers: int = 1) -> None:
+    """Raise ValueError where so many workers cannot share a size."""
+    if bytes_of(text) < _WORKER * workers:
+        shared = f", so {workers * _WORKER // 10**6}MB for {workers} cores" if workers > 1 else ""
+        raise ValueError(f"must be {_WORKER // 10**6}MB a worker at least{shared}")
 
 
 def metres_of(resolution: object) -> float | None:
@@ -65,9 +75,19 @@ def _is_duration(value: object) -> object:
     return value
 
 
+def _is_no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_is_no_bool)]
+"""A number, and not `true`, which Python takes for 1."""
 Size = Annotated[str, AfterValidator(_is_size)]
 """Of memory, as `16GB`."""
 Duration = Annotated[str | int | float, BeforeValidator(_is_duration)]
 """As `90m`, `4h`, `01:30:00`, or seconds."""
 Line = Annotated[str, Field(pattern=r"^[^\r\n]*$")]
 """What stands on a line of a script, and starts no other."""
+Word = Annotated[Line, Field(min_length=1)]
+"""The same with something on it."""

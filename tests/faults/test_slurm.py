@@ -348,7 +348,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["does not take the job", "Memory specification can not be satisfied"],
     ),
     "time": ({"queue": "short"}, ["will not start the jobs: PartitionTimeLimit"]),
-    "cores": ({"cores": 64}, ["will not start the jobs: PartitionConfig"]),
+    "cores": ({"cores": 64, "memory": "6400MB"}, ["will not start the jobs: PartitionConfig"]),
     "prologue": (
         {"prologue": ["echo no such module >&2", "exit 3"]},
         ["no such module", "look at prologue"],

@@ -88,7 +88,15 @@ def test_a_job_starts_workers_of_one_thread_after_the_users_own_lines(system: st
 
 @pytest.mark.parametrize(
     ("walltime", "seconds"),
-    [("90m", 5400), ("1.5h", 5400), ("01:30:00", 5400), (5400, 5400), ("2-01:00:00", 176400)],
+    [
+        ("90m", 5400),
+        ("1.5h", 5400),
+        ("01:30:00", 5400),
+        (5400, 5400),
+        ("2-01:00:00", 176400),
+        ("90:00", 5400),
+        ("1:5:00", 3900),
+    ],
 )
 def test_a_walltime_is_a_duration_or_a_clock(walltime: Any, seconds: int) -> None:
     options = Jobqueue.of({"system": "slurm", "memory": "1GB", "walltime": walltime})
@@ -100,6 +108,18 @@ def test_a_walltime_is_a_duration_or_a_clock(walltime: Any, seconds: int) -> Non
     [
         ({"system": "cron"}, "system: "),
         ({"memory": "much"}, "memory: must be a size"),
+        ({"memory": "0GB"}, "memory: must be 100MB a worker at least, got '0GB'"),
+        ({"memory": "7MB"}, "memory: must be 100MB a worker at least, got '7MB'"),
+        (
+            {"memory": "1GB", "cores": 16},
+            "memory: must be 100MB a worker at least, so 1600MB for 16",
+        ),
+        ({"walltime": "25:61:00"}, "walltime: must be a duration"),
+        ({"walltime": "1:00:60"}, "walltime: must be a duration"),
+        ({"cores": True}, "cores: must be a number, got True"),
+        ({"queue": ""}, "queue: String should have at least 1 character, got ''"),
+        ({"prologue": 5}, "prologue: must be a list, as [...], got 5"),
+        ({"directives": "--account=x"}, "directives: must be a list, as [...], got '--acc"),
         ({"walltime": "soon"}, "walltime: must be a duration"),
         ({"walltime": "5s"}, "walltime: must be a minute at least"),
         ({"cores": 0}, "cores: "),

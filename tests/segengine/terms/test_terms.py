@@ -97,6 +97,9 @@ def test_an_address_of_a_gateway_that_cannot_be_is_refused(address: str) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"resources": {"memory": "7MB"}}, "resources.memory: must be 100MB a worker at least"),
+        ({"resources": 5}, "resources: must be a block of keys, got 5"),
+        ({"volumes": 5}, "volumes: must be a list, as [...], got 5"),
         ({"resources": {"memory": "much"}}, "resources.memory: must be a size as 16GB"),
         ({"resources": {"memory": "1G", "cpu": "two"}}, "resources.cpu: must be a number of cores"),
         (
