@@ -23,6 +23,8 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from segengine.dispatch import pods
 from segengine.dispatch.aside import ANSWER, BYE, TURN, Aside, NoAnswerError, line
 from segengine.dispatch.clusters import SETTINGS, options_of, require_fit
@@ -173,7 +175,17 @@ class _Place:
         warnings.filterwarnings("ignore", message="Kubernetes version", category=UserWarning)
         # One of our own: kr8s gives an earlier one to who comes by the same thread's and loop's number.
         self.api = self.kr8s.asyncio.Api(bypass_factory=True)
-        await self.api
+        try:
+            await self.api
+        except (yaml.YAMLError, TypeError, AttributeError, IndexError) as error:
+            # It looks into what it has read unseen. No more of that is shown: it holds credentials.
+            mark = getattr(error, "problem_mark", None)
+            where = f" (line {mark.line + 1}: no YAML)" if mark else ""
+            file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            raise SegengineError(
+                f"cluster.kind: kubernetes: {file} is no configuration of kubectl{where}; look at "
+                "KUBECONFIG"
+            ) from error
 
     async def _closed(self) -> None:
         if self._forward is not None:
@@ -225,12 +237,15 @@ class _Place:
     def _refused(self, error: Any, what: str) -> SegengineError:
         """What it said no to, in words of the job."""
         said, code = line(error), getattr(error.response, "status_code", 0)
-        space = f"cluster.options: namespace: {getattr(self, 'namespace', '')}"
         if code == 401:
             return SegengineError(
                 f"cluster.kind: kubernetes: {self._server} does not know us (401 {said}); log in, or "
                 "look at KUBECONFIG"
             )
+        if not hasattr(self, "namespace"):  # nothing that the job says has been asked for yet
+            verb = "may not" if code == 403 else "cannot"
+            return _RefusedError(f"Kubernetes at {self._server}: {verb} {what}: {said}", code)
+        space = f"cluster.options: namespace: {self.namespace}"
         if code == 403 and "exceeded quota" not in said:
             return _RefusedError(f"{space}: may not {what}: {said}", code)
         if code == 404 and "namespaces" in said:

@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
 
 from segengine.terms import Terms
 from segengine.terms.quantities import (
@@ -22,7 +30,24 @@ from segengine.terms.quantities import (
     seconds_of,
 )
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+def _is_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            "must be lower case letters, digits, hyphens and dots, and begin and end with a letter or digit"
+        )
+    return value
+
+
+def _is_absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must be an absolute path, as /scenes")
+    return value
+
+
+Name = Annotated[str, Field(max_length=253), AfterValidator(_is_name)]
 """Of an object: small letters, digits, hyphens and dots."""
 _CPU = re.compile(r"\d+(\.\d+)?|\d+m")
 _LEAST = 10
@@ -71,7 +96,7 @@ class Volume(_Part):
     claim: Name | None = None
     secret: Name | None = None
     config_map: Name | None = None
-    path: Annotated[str, Field(pattern=r"^/[^\r\n]*$")]
+    path: Annotated[Line, AfterValidator(_is_absolute)]
     read_only: StrictBool = False
 
     @model_validator(mode="after")

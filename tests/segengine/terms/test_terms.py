@@ -106,9 +106,14 @@ def test_an_address_of_a_gateway_that_cannot_be_is_refused(address: str) -> None
             {"resources": {"memory": "1G", "disk": 1}},
             "resources.disk: kubernetes has no such option",
         ),
-        ({"namespace": "My Space"}, "namespace: cannot be 'My Space'"),
+        ({"namespace": "My Space"}, "namespace: must be lower case letters, digits, hyphens"),
+        ({"namespace": "a\n"}, "namespace: must be lower case letters"),
         ({"volumes": [{"name": "a", "path": "/a"}]}, "volumes: a must be of one: claim, secret or"),
-        ({"volumes": [{"name": "a", "claim": "c", "path": "a"}]}, "volumes.path: cannot be 'a'"),
+        (
+            {"volumes": [{"name": "a", "claim": "c", "path": "a"}]},
+            "volumes.path: must be an absolute",
+        ),
+        ({"volumes": [{"name": "a", "claim": "c", "path": "/a\nb"}]}, "volumes.path: cannot be"),
         (
             {"tolerations": [{"effect": "Never"}]},
             "tolerations.effect: Input should be 'NoSchedule'",
