@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from segengine.errors import SegengineError
+from segengine.errors import JobError
 
 
 @contextmanager
 def need(package: str) -> Iterator[None]:
-    """An import of a package of the extra; without it SegengineError with the remedy."""
+    """An import of a package of the extra; without it JobError with the remedy."""
     try:
         yield
     except ImportError as error:
-        raise SegengineError(
+        raise JobError(
             f"source.kind: stac needs {package.replace('_', '-')} for this, which is not installed "
             f"({error}); python -m pip install 'segengine[earth]'"
         ) from error

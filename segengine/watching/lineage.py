@@ -23,7 +23,7 @@ from urllib.parse import quote
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from segengine import stderr
-from segengine.errors import JobError, SegengineError, StoppedError
+from segengine.errors import JobError, StoppedError
 from segengine.urls import public
 from segengine.watching.tally import Tally
 
@@ -50,12 +50,12 @@ class Lineage:
         """`job`: as JSON, without credentials; `run`: the run's id; `where`: a file that events are
         added to, one a line, or an address; None: as the environment says.
 
-        Raises JobError where `where` will not do, SegengineError where the client is missing.
+        Raises JobError where `where` will not do, or the client is missing.
         """
         try:
             from openlineage.client import OpenLineageClient, event_v2, facet_v2
         except ImportError as error:
-            raise SegengineError(
+            raise JobError(
                 f"{'--lineage' if where else 'OPENLINEAGE_URL'}: needs {error.name}, which is not "
                 "installed; pip install 'segengine[lineage]', or leave it out"
             ) from None

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from segengine import stderr
-from segengine.errors import SegengineError
+from segengine.errors import JobError
 from segengine.urls import public
 from segengine.watching.tally import Tally
 
@@ -31,7 +31,7 @@ class Telemetry:
     """Sends a run's spans and figures."""
 
     def __init__(self, name: str, run: str) -> None:
-        """`name`: the job's; `run`: the run's id. Raises SegengineError where the SDK is missing."""
+        """`name`: the job's; `run`: the run's id. Raises JobError where the SDK is missing."""
         try:
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -41,7 +41,7 @@ class Telemetry:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
-            raise SegengineError(
+            raise JobError(
                 f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {error.name} is not installed; "
                 "pip install 'segengine[otel]', or unset it"
             ) from None

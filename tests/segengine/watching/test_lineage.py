@@ -316,7 +316,7 @@ def test_without_the_extra_one_line_says_what_to_do(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openlineage.client", None)
-    with pytest.raises(SegengineError, match=r"--lineage: .*pip install 'segengine\[lineage\]'"):
+    with pytest.raises(JobError, match=r"--lineage: .*pip install 'segengine\[lineage\]'"):
         Lineage(job.as_json(), "run", "events.jsonl")
-    with pytest.raises(SegengineError, match="OPENLINEAGE_URL: needs openlineage"):
+    with pytest.raises(JobError, match="OPENLINEAGE_URL: needs openlineage"):
         Lineage(job.as_json(), "run", None)

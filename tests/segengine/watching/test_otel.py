@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from segengine.errors import SegengineError
+from segengine.errors import JobError
 from segengine.job import parse_job
 from segengine.progress import Piece, Progress
 from segengine.watching.otel import Telemetry
@@ -153,5 +153,5 @@ def test_a_dead_collector_costs_no_shard_and_seconds_at_most(
 
 def test_without_the_extra_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
-    with pytest.raises(SegengineError, match=r"pip install 'segengine\[otel\]'"):
+    with pytest.raises(JobError, match=r"pip install 'segengine\[otel\]'"):
         Telemetry("name", "run")
