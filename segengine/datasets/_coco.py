@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from segengine.datasets._json import Found, parsed, records
+from segengine.datasets._spans import SpanIndex
 from segengine.errors import CorruptInputError, SegengineError, TransientInputError
 from segengine.instances.outlines import outline_runs
 from segengine.instances.rle import Runs, runs_box
@@ -61,10 +62,15 @@ class Category(NamedTuple):
     color: Color | None
 
 
-def scan(file: str, sections: Sequence[str]) -> Iterator[Found]:
+def scan(file: str, sections: Sequence[str], needed: Sequence[str] = ()) -> Iterator[Found]:
+    """Records of a file's arrays; those that it needs must be there, be they empty."""
+    seen: set[str] = set()
     try:
         with open_input(file) as stream:
-            yield from records(stream, sections)
+            yield from records(stream, sections, seen=seen)
+        lacking = next((section for section in needed if section not in seen), None)
+        if lacking is not None:
+            raise ValueError(f"has no list of {lacking}")
     except (ValueError, CorruptInputError, TransientInputError) as error:
         raise SegengineError(f"{file}: {error}; get it again") from error
 
@@ -110,6 +116,15 @@ def number_of(value: object, found: Found, file: str) -> Id:
         return id_of(value)
     except ValueError as error:
         raise SegengineError(f"{file}: the image's id at byte {found.offset} is {error}") from error
+
+
+def require_images(index: SpanIndex, images: Sequence[Id], file: str) -> None:
+    """Refuse an annotation of an image that the file has not: there is no telling whose it is."""
+    offset = index.stranger([key_of(number) for number in images])
+    if offset is not None:
+        raise SegengineError(
+            f"{file}: the annotation at byte {offset} is of an image that is not in the file"
+        )
 
 
 @lru_cache(maxsize=4)

@@ -36,11 +36,17 @@ class Found(NamedTuple):
     text: bytes | bytearray
 
 
-def records(file: BinaryIO, sections: Container[str], block: int = BLOCK) -> Iterator[Found]:
+def records(
+    file: BinaryIO,
+    sections: Container[str],
+    block: int = BLOCK,
+    seen: set[str] | None = None,
+) -> Iterator[Found]:
     """The objects in the arrays named by `sections`, in the order of the file.
 
-    The order of the sections, white space and nesting do not matter. Raises ValueError where
-    brackets or strings are left open, or the root is no object.
+    The order of the sections, white space and nesting do not matter; those that are there, also
+    empty, are added to `seen`. Raises ValueError where brackets or strings are left open, or the root
+    is no object.
     """
     data, base, done = b"", 0, 0  # the text from `base` on; up to `done` it has been looked at
     depth, inside = 0, False
@@ -87,6 +93,8 @@ def records(file: BinaryIO, sections: Container[str], block: int = BLOCK) -> Ite
                 )
                 name = json.loads(key)
                 section, quotes = name if name in sections else "", (-1, -1)
+                if section and seen is not None:
+                    seen.add(section)
             elif level == 3 and move > 0 and section and code == _OPEN:
                 start, offset, held = place, base + place, bytearray()
             elif level == 2 and start >= 0:

@@ -42,6 +42,12 @@ class SpanIndex:
         for a, b in zip(first.tolist(), last.tolist(), strict=True):
             yield [Span(*row) for row in rows[order[a:b], 1:].tolist()]
 
+    def stranger(self, keys: Sequence[int]) -> int | None:
+        """Offset of the first record of none of the keys."""
+        rows = np.frombuffer(self._rows, np.uint64).reshape(-1, 4)
+        other = ~np.isin(rows[:, 0], np.array(keys, np.uint64))
+        return int(rows[other, 1][0]) if other.any() else None
+
 
 def digest(*spans: Span) -> str:
     """Of the bytes of records, wherever they lie."""

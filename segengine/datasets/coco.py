@@ -41,6 +41,7 @@ from segengine.datasets._coco import (
     number_of,
     outlined,
     parse,
+    require_images,
     scan,
     whole_area,
     word,
@@ -174,7 +175,9 @@ class CocoSource(DataSet):
         images: dict[str, tuple[Id, Span]] = {}
         categories: list[Span] = []
         maps: dict[Id, str] = {}
-        for found in scan(file, ("images", "annotations", "categories")):
+        numbers: list[Id] = []
+        needed = "images", "annotations"
+        for found in scan(file, (*needed, "categories"), needed):
             if found.section == "annotations":
                 index.add(key_of(image_of(found, file)), found.offset, found.text)
                 if self.task == "panoptic":
@@ -185,10 +188,12 @@ class CocoSource(DataSet):
                 categories.append(span_of(found.offset, found.text))
             else:
                 image = parse(found, file)
+                numbers.append(number_of(image["id"], found, file))
                 name = folder.name(image["file_name"])
                 if name in names:
                     span = span_of(found.offset, found.text)
-                    images.setdefault(name, (number_of(image["id"], found, file), span))
+                    images.setdefault(name, (numbers[-1], span))
+        require_images(index, numbers, file)
         pngs = file.removesuffix(".json")
         present = uris_below(pngs) if self.task == "panoptic" else {}
         spans = index.lookup([key_of(number) for number, _ in images.values()])

@@ -16,6 +16,7 @@ from segengine.datasets._coco import (
     number_of,
     outlined,
     parse,
+    require_images,
     scan,
 )
 from segengine.datasets._json import parsed
@@ -25,12 +26,15 @@ from segengine.datasets.annotations.pictures import Picture, records_at
 from segengine.instances.rle import compress_runs
 
 SECTIONS = ("images", "annotations", "categories")
+NEEDED = ("images", "annotations")
+"""What is there in every file, be it empty."""
 
 
 def pictures(uri: str) -> Iterator[Picture]:
     """Every image of a file, in one pass. Raises SegengineError where it is damaged."""
     index, images, kinds = SpanIndex(), dict[str, tuple[Id, Span]](), list[Span]()
-    for found in scan(uri, SECTIONS):
+    numbers: list[Id] = []
+    for found in scan(uri, SECTIONS, NEEDED):
         span = span_of(found.offset, found.text)
         if found.section == "annotations":
             index.add(key_of(image_of(found, uri)), found.offset, found.text)
@@ -38,7 +42,9 @@ def pictures(uri: str) -> Iterator[Picture]:
             kinds.append(span)
         else:
             image = parse(found, uri)
-            images.setdefault(image["file_name"], (number_of(image["id"], found, uri), span))
+            numbers.append(number_of(image["id"], found, uri))
+            images.setdefault(image["file_name"], (numbers[-1], span))
+    require_images(index, numbers, uri)
     spans = index.lookup([key_of(number) for number, _ in images.values()])
     head = locate(kinds)
     for (name, (_, image_span)), own in zip(images.items(), spans, strict=True):

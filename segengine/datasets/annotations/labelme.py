@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.datasets.annotations.drawn import Drawn
-from segengine.datasets.annotations.pictures import Picture, listed, object_of, whole, worded
+from segengine.datasets.annotations.pictures import Picture, object_of, whole, worded
 from segengine.datasets.annotations.shapes import (
     NOTHING,
     Patch,
@@ -54,8 +54,10 @@ def objects(uri: str, picture: Picture, size: tuple[int, int]) -> Iterator[Drawn
         raise ValueError(
             f"is of {stated[1]!r:.20} x {stated[0]!r:.20} pixels, its frame {size[1]} x {size[0]}"
         )
+    if not isinstance(found.get("shapes"), list):
+        raise ValueError("has no list of shapes")
     groups: dict[Any, list[Patch]] = {}
-    for i, shape in enumerate(listed(found.get("shapes"), "shapes")):
+    for i, shape in enumerate(found["shapes"]):
         try:
             kind, group = worded(shape.get("label")), shape.get("group_id")
             patch = _patch(shape, size)

@@ -56,6 +56,7 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
 _SIZES = (3, 4, 8, 16)
 """Bits of the lengths of runs, as Label Studio writes them."""
+_DRAWN = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 _HEAD_BITS = 32 + 5 + 4 * len(_SIZES)
 
 
@@ -106,7 +107,7 @@ def objects(uri: str, picture: Picture, size: tuple[int, int]) -> Iterator[Drawn
     ((text,),) = records_at(uri, picture)
     task = object_of(text)
     regions: dict[str, list[Mapping[str, Any]]] = {}
-    for i, result in enumerate(listed(_chosen(task).get("result"), "results")):
+    for i, result in enumerate(_results(task)):
         if isinstance(result, dict) and isinstance(result.get("value"), dict):
             regions.setdefault(str(result.get("id") or i), []).append(result)
     for name, results in regions.items():
@@ -120,15 +121,23 @@ def objects(uri: str, picture: Picture, size: tuple[int, int]) -> Iterator[Drawn
             yield Drawn(kind, patch.rle(size))
 
 
-def _chosen(task: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The annotation that counts; nothing where there is none."""
+def _results(task: Mapping[str, Any]) -> list[Any]:
+    """What was drawn; nothing where nobody has looked at the picture."""
+    chosen = _chosen(task)
+    if chosen is not None and not isinstance(chosen.get("result"), list):
+        raise ValueError(f"task {task.get('id')}: an annotation has no list of results")
+    return [] if chosen is None else list(chosen["result"])
+
+
+def _chosen(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The annotation that counts; None where there is none."""
     found = [
         each
         for each in listed(task.get("annotations"), "annotations")
         if isinstance(each, dict) and not each.get("was_cancelled")
     ]
     sure = [each for each in found if each.get("ground_truth")]
-    return (sure or found or [{}])[-1]
+    return next(reversed(sure or found), None)
 
 
 def _kind(result: Mapping[str, Any]) -> str | None:
@@ -142,6 +151,8 @@ def _patch(result: Mapping[str, Any], size: tuple[int, int]) -> Patch | None:
     """The pixels of a result; None: it has no area."""
     value = result["value"]
     shown = [key for key in ("rle", "points", "radiusX", "width") if key in value]
+    if not shown and result.get("type") in _DRAWN:
+        raise ValueError(f"is of {result['type']}, and has no shape")
     if not shown or (shown == ["width"] and str(result.get("type", "")).startswith("keypoint")):
         return None
     stated = result.get("original_height"), result.get("original_width")

@@ -47,15 +47,15 @@ def whole(uri: str) -> bytes:
     return data
 
 
-def items(uri: str, sections: tuple[str, ...]) -> Iterator[Found]:
+def items(uri: str, sections: tuple[str, ...], seen: set[str] | None = None) -> Iterator[Found]:
     """The objects of a JSON's arrays of these names; of none: in the array that it is.
 
-    Raises SegengineError where the file is damaged.
+    seen: gets those that are there, also empty. Raises SegengineError where the file is damaged.
     """
     try:
         with open_input(uri) as file:
             if sections:
-                yield from records(file, sections)
+                yield from records(file, sections, seen=seen)
                 return
             for found in records(cast("BinaryIO", _Wrapped(file)), ("items",)):
                 yield found._replace(offset=found.offset - len(_HEAD))

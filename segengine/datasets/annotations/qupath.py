@@ -33,7 +33,8 @@ def pictures(uri: str) -> Iterator[Picture]:
 def objects(uri: str, picture: Picture, size: tuple[int, int]) -> Iterator[Drawn]:
     """The objects of a picture of `size` (y, x). Raises ValueError with what is wrong."""
     alone = _begins(uri) == b"["
-    for i, found in enumerate(items(uri, () if alone else ("features",)), 1):
+    seen: set[str] = set()
+    for i, found in enumerate(items(uri, () if alone else ("features",), seen), 1):
         try:
             feature = object_of(found.text)
             patch = _patch(feature.get("geometry"), size)
@@ -42,6 +43,8 @@ def objects(uri: str, picture: Picture, size: tuple[int, int]) -> Iterator[Drawn
             raise ValueError(f"feature {i} {error}") from error
         if patch is not None:
             yield Drawn(kind, patch.rle(size))
+    if not alone and not seen:
+        raise ValueError("has no list of features")
 
 
 def _begins(uri: str) -> bytes:

@@ -454,6 +454,21 @@ def test_an_annotation_of_nothing_stops_the_run(tmp_path: Path, case: str) -> No
         source.find_truth(refs_of(source, tmp_path))
 
 
+@pytest.mark.parametrize("case", ["image", "annotations"])
+def test_what_refers_to_nothing_stops_the_run(tmp_path: Path, case: str) -> None:
+    """Of a file that was cut or merged badly objects would go missing without a word."""
+    document = coco_document()
+    if case == "image":
+        document["annotations"][4]["image_id"] = 999
+    else:
+        del document["annotations"]
+    standins.coco(tmp_path, document)
+    source = CocoSource((str(tmp_path),))
+    says = {"image": "an image that is not in the file", "annotations": "no list of annotations"}
+    with pytest.raises(SegengineError, match=rf"val2017\.json: .*{says[case]}"):
+        source.find_truth(refs_of(source, tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["text", "float"])
 def test_ids_of_other_programs(tmp_path: Path, kind: str) -> None:
     """pycocotools takes texts, and whole numbers written as floats, for what they are."""

@@ -215,6 +215,10 @@ def labelme(**shape: Any) -> dict[str, Any]:
     return {"shapes": [{"label": "cell", "shape_type": "polygon", "points": SQUARE, **shape}]}
 
 
+COCO: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}],
+    "annotations": [],
+}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nxx").decode()
 
 
@@ -240,9 +244,16 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nxx").decode()
         ({"features": [{"geometry": {"type": "Circle"}}]}, "is a Circle"),
         ({"features": [{"geometry": {"type": "Polygon", "coordinates": [[[1, 2]]]}}]}, "three"),
         (
-            {"images": [{"id": 1, "file_name": "a.png", "height": 3, "width": 4}]},
+            {**COCO, "images": [{**COCO["images"][0], "height": 3, "width": 4}]},
             "is 4 x 3 pixels there",
         ),
+        ({"images": COCO["images"]}, "has no list of annotations"),
+        ({"annotations": [], "categories": []}, "has no list of images"),
+        ({**COCO, "annotations": [{"id": 1, "image_id": 999}]}, "is of an image that is not in"),
+        ({"features": None}, "has no list of features"),
+        ({"shapes": None}, "has no list of shapes"),
+        ([{**task(), "annotations": [{}]}], "has no list of results"),
+        ([task(polygon(value={"polygonlabels": ["cell"]}))], "has no shape"),
     ],
 )
 def test_bad_json_is_one_line(tmp_path: Path, document: Any, says: str) -> None:
