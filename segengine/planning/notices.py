@@ -121,7 +121,8 @@ def _bands(plan: Plan) -> Iterator[str]:
     found = Counter(
         names
         for layout in plan.layouts.values()
-        if len(layout.frame(0).parts) > 1
+        if "volume" not in layout.attributes  # its parts are slices
+        and len(layout.frame(0).parts) > 1
         and all(names := tuple(part.name for part in layout.frame(0).parts))
     )
     if len(found) > 1:

@@ -317,7 +317,11 @@ def test_uneven_spacing_and_tilt_are_said_and_read(tmp_path: Path, bench: Any) -
     heights = [0, 2.5, 5, 10, 15, 20]  # numbered one after the other: none was ever between them
     write_series(tmp_path / "in/uneven", values, [(0, 0, z) for z in heights])
     write_series(
-        tmp_path / "in/tilted", values, [(0, 0.5 * i, 2 * i) for i in range(6)], series="1.2.3"
+        tmp_path / "in/tilted",
+        values,
+        [(0, 0.5 * i, 2 * i) for i in range(6)],
+        name="S{:04d}.dcm",
+        series="1.2.3",
     )
     notes = {
         n: v.attributes["volume"].get("notes") for n, v in found(tmp_path / "in").layouts.items()
@@ -333,6 +337,7 @@ def test_uneven_spacing_and_tilt_are_said_and_read(tmp_path: Path, bench: Any) -
     lines = "\n".join(plan(segengine.job.parse_job(job)).lines())
     assert "1 volume has gantry tilt of 14.0 degrees (tilted)" in lines
     assert "1 volume has uneven spacing, 2.5 to 5 mm (uneven)" in lines
+    assert "bands" not in lines.replace("1 band", "")  # slices of other names are no other bands
     (tilted,) = found(tmp_path / "in/tilted").layouts.values()
     assert np.array(tilted.attributes["volume"]["affine"])[:3, 2] == pytest.approx([0, -0.5, 2])
 
