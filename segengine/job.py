@@ -25,6 +25,7 @@ from segengine.guards.trust import refuse_forbidden
 from segengine.overrides import Lines, override
 from segengine.registry.options import are_outlined, kinds, one_of
 from segengine.terms import Terms
+from segengine.terms.booleans import NoBooleans
 from segengine.terms.nights import AlertSpec, BudgetSpec
 from segengine.terms.quantities import Duration, metres_of, seconds_of
 from segengine.urls import public, public_values
@@ -60,7 +61,7 @@ MOST_CORNERS = 10_000
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
 
 
-class Model(BaseModel):
+class Model(NoBooleans):
     """Strict and immutable: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,7 +83,7 @@ class SkipSpec(Model):
     )
 
 
-class SourceSpec(BaseModel):
+class SourceSpec(NoBooleans):
     """Where the images come from. Data sets have options of their own, as `split`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -350,7 +351,7 @@ class ComponentsSpec(Model):
         return self
 
 
-class SegmenterSpec(BaseModel):
+class SegmenterSpec(NoBooleans):
     """A segmenter's name and its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -484,13 +485,6 @@ class SolidsSpec(Model):
         description="An object goes on in the next slice where voxels share a face; 2: an edge too; 3: "
         "a corner too",
     )
-
-    @field_validator("connectivity", mode="before")
-    @classmethod
-    def _is_a_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # Python's true is 1
-            raise ValueError("must be 1, 2 or 3")
-        return value
 
 
 class Sources:
