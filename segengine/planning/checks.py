@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,6 +22,19 @@ def check_readers(job: Job, layouts: Mapping[str, Layout]) -> None:
                 f"store.path: scene {layout.scene} is read by {layout.kind}, which {UNTRUSTED}; "
                 "name it in source.kind, or write to a new store.path"
             )
+
+
+def check_prompts(job: Job) -> None:
+    """Raise JobError where a network is asked for the objects of the very store that it would write."""
+    asked_of = job.segmenter.options.get("prompts")
+    if isinstance(asked_of, str) and _place(asked_of) == _place(job.store.path):
+        raise JobError(
+            "segmenter.prompts: is the store that the job writes; write to a new store.path"
+        )
+
+
+def _place(path: str) -> str:
+    return path.rstrip("/") if "://" in path else os.path.realpath(path)
 
 
 def check_layouts(job: Job, layouts: Mapping[str, Layout], whole: bool) -> None:

@@ -16,7 +16,13 @@ from segengine.ahead import is_far, requested
 from segengine.fingerprint import digest, mask_keys, require_area
 from segengine.instances.cleaning import Cleaning
 from segengine.job import Job
-from segengine.planning.checks import check_followed, check_layouts, check_readers, check_still
+from segengine.planning.checks import (
+    check_followed,
+    check_layouts,
+    check_prompts,
+    check_readers,
+    check_still,
+)
 from segengine.planning.fits import Fit, take_committed_fits, take_fit
 from segengine.planning.followed import check_follows
 from segengine.planning.held import waits
@@ -284,6 +290,7 @@ def planning(
     `repair`: shards whose stored bytes are not those of their record. Raises JobError.
     """
     asked.check(job.plugin, job.segmenter.kind)
+    check_prompts(job)
     require_area(job)
     old = attributes_or_lost(objects)
     whole = asked.whole_frames(job.plugin)

@@ -386,6 +386,14 @@ def _rewrite(store: Path, name: str, table: Any) -> None:
     SealedObjects(open_objects(str(store))).put(table_key(name), sink.getvalue())
 
 
+def test_a_store_is_not_asked_while_it_is_written(
+    finds: tuple[Any, list[Array]], model: dict[str, str]
+) -> None:
+    bench, _ = finds
+    with pytest.raises(JobError, match=r"^segmenter\.prompts: is the store that the job writes"):
+        plan(parse_job(bench.job({"kind": "sam", **model, "prompts": f"{bench.store}/"})))
+
+
 def test_frames_that_are_asked_by_their_names_are_not_still(
     finds: tuple[Any, list[Array]], model: dict[str, str], bench: Any
 ) -> None:
