@@ -925,13 +925,24 @@ def _checked(data: dict[str, Any], *, base: Path | None, file: str, lines: Lines
                 o for o in data["segmenter"] if re.search(rf"\b{re.escape(str(o))}\b", message)
             ]
             if key not in lines and key[-1] not in data["segmenter"]:
-                key = ("segmenter", str(known[0]) if known else "kind")
-                if not known:
+                option = key[-1] if _takes(data["segmenter"], key[-1]) else ""
+                key = ("segmenter", str(known[0]) if known and not option else "kind")
+                if option:
+                    pass  # it names the key that is missing
+                elif not known:
                     message = "segmenter.kind: " + message.removeprefix("segmenter.")
                 elif not message.removeprefix("segmenter.").startswith(key[1]):
                     message = f"segmenter.{key[1]}: {message.removeprefix('segmenter.')}"
         raise JobError(f"{_where(file, lines, key)}: {message}") from None
     return job
+
+
+def _takes(segmenter: Mapping[str, Any], option: str) -> bool:
+    """Whether the kind of a block has an option."""
+    try:
+        return option in registry.parameters("segmenters", segmenter["kind"])
+    except (JobError, KeyError):
+        return False
 
 
 def _where(file: str, lines: Mapping[tuple[str, ...], int | str], key: tuple[str, ...]) -> str:
