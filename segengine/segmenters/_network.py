@@ -22,7 +22,7 @@ from segengine.networks.scale import Scale
 from segengine.networks.temperature import Temperature
 from segengine.segmenters import _blend
 from segengine.segmenters._blend import Stretch
-from segengine.types import Bool, Color, Pixels, Prediction, Trained
+from segengine.types import Bool, Color, Pixels, Prediction, Site, Trained
 
 Floats = NDArray[np.float32]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -160,6 +160,8 @@ class Network:
     """The network gives each pixel the number of its class; windows that overlap vote."""
     trained: Trained | None = None
     """What its model says of the images that it learned from."""
+    unread: tuple[str, ...] = ()
+    """Further outputs of the engine, where the job does not say which counts."""
 
     version: ClassVar[int] = 2
     slow: ClassVar[bool] = True
@@ -187,6 +189,15 @@ class Network:
     def provenance(self) -> str:
         """The engine's version and instruction set."""
         return self.engine.provenance
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """That there are outputs which are not read: objects may be what it finds."""
+        if self.unread:
+            yield (
+                f"head: of the model's outputs {self.output} alone is read, as labels of pixels, and not "
+                f"{', '.join(self.unread)}; where it finds objects, say how (cellpose, stardist ...), else "
+                "name the one that counts in segmenter.outputs"
+            )
 
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError where pixels of so many bands cannot be labelled."""

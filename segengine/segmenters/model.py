@@ -269,6 +269,7 @@ def network(
 ) -> Network:
     """An opened network as a segmenter; what is None is what the model says. Raises ValueError."""
     engine, bundle = opened.engine, opened.bundle
+    said = output is not None or head != "auto" or bundle is not None
     output = output or engine.outputs[0]
     if len(engine.input_shape) != 4:
         raise ValueError(f"it takes {engine.input_shape}; images have four axes, with the batch")
@@ -325,6 +326,7 @@ def network(
     return Network(
         engine=engine,
         output=output,
+        unread=() if said else tuple(name for name in engine.outputs if name != output),
         classes=names,
         bands=chosen,
         scale=scaling,

@@ -133,6 +133,19 @@ def test_what_lies_in_a_hole_goes_to_the_object_around_it() -> None:
     assert [(one.corner, int(one.mask.sum())) for one in found] == [((1, 1), 144), ((15, 20), 16)]
 
 
+def test_outputs_that_are_not_read_are_told(tmp_path: Path) -> None:
+    """Without its head the file looks like a network that labels pixels."""
+    path = finders.disc_cells(tmp_path / "c.onnx")
+    (line,) = asked.remarks(create(path), ())
+    assert line.startswith(
+        "head: of the model's outputs output alone is read, as labels of pixels,"
+    )
+    assert not list(asked.remarks(create(path, outputs="output"), ()))
+    assert not list(asked.remarks(create(path, head="logits"), ()))
+    cells = create(path, head="cellpose", scale={"divide": 255})
+    assert not list(asked.remarks(cells, ()))
+
+
 def test_discs_are_told_apart_and_scored(tmp_path: Path) -> None:
     """A whole frame by percentiles; those that touch are two."""
     picture, ids = finders.discs(3, (90, 120), 12, apart=2 * finders.RADIUS + 1)
