@@ -33,6 +33,26 @@ def check_follows(job: Job, layouts: Mapping[str, Layout]) -> None:
         )
 
 
+def outside(job: Job, layouts: Mapping[str, Layout]) -> Iterator[str]:
+    """A line on the lines and zones of `tracks` that no video shows a part of: nothing is counted there."""
+    sizes = {
+        layout.shape[1:]
+        for layout in layouts.values()
+        if layout.times is not None and "volume" not in layout.attributes and not layout.gone.all()
+    }
+    if job.tracks is None or not sizes:
+        return
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    for key, shapes in (("lines", job.tracks.lines), ("zones", job.tracks.zones)):
+        for name, points in shapes.items():
+            xs, ys = zip(*points, strict=True)
+            if max(xs) < 0 or max(ys) < 0 or min(xs) > width or min(ys) > height:
+                yield (
+                    f"tracks.{key}: {name} lies outside of every frame, the largest of {width:,} x "
+                    f"{height:,} pixels, and nothing will be counted there"
+                )
+
+
 def costs(plugin: Plugin, layouts: Mapping[str, Layout]) -> Iterator[str]:
     """A line on each video of which shards look at more frames than whole segments would."""
     follows = asked.follows(plugin)

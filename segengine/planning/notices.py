@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segengine import asked
 from segengine.fingerprint import changes
-from segengine.planning.followed import costs
+from segengine.planning.followed import costs, outside
 from segengine.planning.places import oddities
 from segengine.planning.redo import lines
 from segengine.planning.remarks import remarks
@@ -77,6 +77,7 @@ def _left_to_do(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         inputs = "1 input" if len(held) == 1 else f"{len(held):,} inputs"
         yield f"{inputs} cannot be looked at now: what is stored of them stays ({named(held)})"
     yield from costs(plan.plugin, plan.layouts)
+    yield from outside(plan.job, plan.layouts)
     yield from _maps(plan)
     pointed = [name for name, layout in plan.layouts.items() if layout.placing.pointed]
     if pointed:

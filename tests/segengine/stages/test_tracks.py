@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import segengine
+from segengine.commands.plan import plan
 from segengine.commands.verify import verify
 from segengine.errors import JobError
 from segengine.instances.crossings import Counts, Seen
@@ -227,6 +228,19 @@ def test_a_wrong_block_is_refused_by_its_key(bench, job, words):
     given = {"segmenter": VEHICLES, "tracks": {}} | job
     with pytest.raises(JobError, match=words):
         bench.run(given.pop("segmenter"), **given)
+
+
+def test_what_lies_outside_of_every_frame_is_told(bench):
+    write_video(bench.inputs / "a.mkv", passing(2, 48, 64), codec="ffv1")
+    tracks = {
+        "lines": {"gate": [[32, -9], [32, 60]], "far": [[9000, 0], [9000, 10]]},
+        "zones": {"yard": [[60, 40], [90, 40], [90, 90]], "up": [[0, -9], [9, -9], [9, -1]]},
+    }
+    told = plan(parse_job(bench.job(VEHICLES, tracks=tracks))).notices
+    assert [line.partition(", and")[0] for line in told] == [
+        "tracks.lines: far lies outside of every frame, the largest of 64 x 48 pixels",
+        "tracks.zones: up lies outside of every frame, the largest of 64 x 48 pixels",
+    ]
 
 
 def test_photos_have_no_tracks(bench):
