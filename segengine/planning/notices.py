@@ -90,6 +90,7 @@ def _left_to_do(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     for each in plan.scan.waiting:
         yield f"{each.name} waits for the next run: {each.reason}"
     yield from _noted(plan)
+    yield from _cut(plan)
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
         yield f"{inputs} outside source.area, without a place in the store"
@@ -112,6 +113,14 @@ def _noted(plan: Plan) -> Iterator[str]:
     for note, names in by_note.items():
         volumes = "1 volume has" if len(names) == 1 else f"{len(names)} volumes have"
         yield f"{volumes} {note} ({named(names)}): masks are in its slices as they are"
+
+
+def _cut(plan: Plan) -> Iterator[str]:
+    """Videos that break off: what is there is whole, and a header need not be right."""
+    for name, layout in plan.layouts.items():
+        cut = layout.attributes.get("cut")
+        if cut and not layout.gone.all():
+            yield f"{name}: ends after {cut['ends']:.1f} s of the {cut['said']:.1f} s that its header says"
 
 
 def _bands(plan: Plan) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ _CONTAINERS = frozenset({"mov", "mp4", "matroska", "avi"})
 _INTRA = frozenset({"mjpeg", "png", "ffv1", "prores", "dnxhd", "rawvideo", "huffyuv", "ffvhuff",
                     "utvideo"})  # fmt: skip
 _REORDERED = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
+
+_TAGGED = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,9})?)")
+"""How programs tag the length of a stream in Matroska."""
 
 
 class Packet(NamedTuple):
@@ -195,6 +199,25 @@ class Video:
     @property
     def time_base(self) -> float:
         return float(self.stream.time_base)
+
+    @property
+    def said(self) -> float | None:
+        """Seconds that the header says there are, from the first frame on; None: nothing sure.
+
+        Matroska alone: its header says so before there is a packet, and a file that breaks off is read
+        up to there.
+        """
+        if "matroska" not in self.formats:
+            return None
+        tagged = _TAGGED.fullmatch(self.stream.metadata.get("DURATION", ""))
+        if tagged:
+            hours, minutes, seconds = map(float, tagged.groups())
+            length = 3600 * hours + 60 * minutes + seconds
+        elif self.container.duration is None or len(self.container.streams) > 1:
+            return None  # a sound may be longer
+        else:
+            length = self.container.duration / 1e6
+        return length - (self.stream.start_time or 0) * self.time_base
 
     @property
     def rate(self) -> float:

@@ -19,6 +19,9 @@ from segengine.sources._upright import turn_of, turned_size
 from segengine.sources._video import MOST_FRAMES, Decoded, Decoder, Video, open_video
 from segengine.types import Entry, FrameRef, Probe, Source, Tile, Unreadable
 
+_LEAST_CUT = 0.5
+"""Seconds that a video may end before its header says without a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class VideoSource:
@@ -60,6 +63,7 @@ class VideoSource:
             times=index.times[kept],
             seeks=None if index.seeks is None else index.seeks[kept],
             gop=int(np.diff(bounds).max()),
+            attributes=index.attributes,
         )
 
     def read(
@@ -189,12 +193,25 @@ class _Index:
 
     first: Any
     gray: bool
+    said: float | None
+    """Seconds that the header says there are."""
     times: np.ndarray[Any, np.dtype[np.float64]]
     keys: np.ndarray[Any, np.dtype[np.int64]]
     """Position of the key frame before."""
     seeks: np.ndarray[Any, np.dtype[np.int64]] | None
     """(frame, 2) time stamp of the key frame before, and the frame's position less the number of
     frame packets shown between the two. None: frames can only be counted from the start."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """That it ends before its header says. What is shown last may be shown for long: not sure."""
+        if self.said is None or len(self.times) < 2:
+            return {}
+        longest = float(np.diff(self.times).max())
+        ends = float(self.times[-1]) + longest
+        if self.said - ends <= max(_LEAST_CUT, 3 * longest):
+            return {}
+        return {"cut": {"ends": round(ends, 3), "said": round(self.said, 3)}}
 
 
 def _predicted(uri: str) -> _Index | None:
@@ -219,14 +236,14 @@ def _predicted(uri: str) -> _Index | None:
         shown = np.sort(np.array(order, np.int64))
         if not keys or keys[0] != shown[0] or order[0] != keys[0]:
             return None
-        time_base, gray = video.time_base, video.gray
+        time_base, gray, said = video.time_base, video.gray, video.said
     first = _agrees(uri, shown, keys)
     if first is None:
         return None
     starts = np.searchsorted(shown, keys)
     before = np.searchsorted(keys, shown, side="right") - 1
     seeks = np.stack([np.array(keys)[before], starts[before]], axis=1)
-    return _Index(first, gray, (shown - shown[0]) * time_base, starts[before], seeks)
+    return _Index(first, gray, said, (shown - shown[0]) * time_base, starts[before], seeks)
 
 
 def _agrees(uri: str, shown: Any, keys: Sequence[int]) -> Any:
@@ -269,13 +286,13 @@ def _decoded(uri: str) -> _Index:
         if first is None:
             video.require_size()
             raise CorruptInputError("a video without a frame that can be decoded")
-        fed, keys, gray = decoder.fed, decoder.keys, video.gray
+        fed, keys, gray, said = decoder.fed, decoder.keys, video.gray, video.said
         count = len(stamps)
         start = np.zeros(count, np.int64)
         shown = np.array([-1 if pts is None else pts for pts in stamps], np.int64)
         if None in stamps or (np.diff(shown) < 0).any():
             # The decoder's own order is the truth; such time stamps tell neither order nor time.
-            return _Index(first, gray, np.arange(count) / video.rate, start, None)
+            return _Index(first, gray, None, np.arange(count) / video.rate, start, None)
         times = (shown - shown[0]) * video.time_base
         usable = sorted(key for key in keys if key in set(stamps))
         exact = (
@@ -289,10 +306,10 @@ def _decoded(uri: str) -> _Index:
     if not exact or _tail(uri, usable[-1], checksum=True) != [
         pair for pair in zip(stamps, sums, strict=True) if pair[0] >= usable[-1]
     ]:
-        return _Index(first, gray, times, start, None)
+        return _Index(first, gray, said, times, start, None)
     before = np.searchsorted(usable, shown, side="right") - 1
     origin = np.array(usable)[before]
     # Packets that yield no frame are counted by a reader that starts at the key frame, too.
     rank = np.searchsorted(fed, shown) - np.searchsorted(fed, origin)
     seeks = np.stack([origin, np.arange(count) - rank], axis=1)
-    return _Index(first, gray, times, np.searchsorted(shown, origin), seeks)
+    return _Index(first, gray, said, times, np.searchsorted(shown, origin), seeks)

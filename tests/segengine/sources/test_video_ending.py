@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
+from segengine.commands.plan import plan
+from segengine.job import parse_job
 from segengine.sources import _video
 from segengine.types import Tile, Unreadable
+from tests.segengine.moving import passing, write_video
 
 from .test_video import assert_equal, encode, probe, read, refs, sequential
 
@@ -55,3 +60,19 @@ def test_a_last_frame_that_breaks_off_is_a_reason(
     assert all(any((a == b).all() for b in whole) for a in good)
     monkeypatch.setattr(_video, "is_cut", lambda *_: False)
     assert isinstance(read(frames)[places[0]], Tile)
+
+
+def test_matroska_that_breaks_off_is_told(bench: Any) -> None:
+    """Its frames are whole, and a header need not be right: no more than a notice."""
+    write_video(bench.inputs / "a.mkv", passing(50, 32, 48), codec="ffv1")
+    path = write_video(bench.inputs / "b.mkv", passing(50, 32, 48), codec="ffv1")
+    slow = [0, 10, 300]  # what is shown last may be shown for long
+    write_video(bench.inputs / "c.mkv", passing(3, 32, 48), codec="ffv1", stamps=slow)
+    job = parse_job(bench.job({"kind": "threshold"}))
+    assert not plan(job).notices
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    (line,) = plan(job).notices
+    assert re.fullmatch(
+        r"b: ends after (0\.\d|1\.[0-3]) s of the 2\.0 s that its header says", line
+    ), line
