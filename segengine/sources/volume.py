@@ -155,7 +155,14 @@ class VolumeSource:
 
         if not ref.parts:
             return mark_of(ref.uri)
-        return fingerprint(ref.parts, {part.uri: mark_of(part.uri) for part in ref.parts})
+        marks = {}
+        for part in ref.parts:
+            try:
+                marks[part.uri] = mark_of(part.uri)
+            except (CorruptInputError, TransientInputError) as error:
+                # The name of a series is that of its folder, which is there.
+                raise type(error)(f"{part.name.rpartition('/')[2]}: {error}") from error
+        return fingerprint(ref.parts, marks)
 
 
 _: type[Source] = VolumeSource

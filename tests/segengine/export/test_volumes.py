@@ -176,6 +176,10 @@ def test_void_and_background_are_no_segment(tmp_path: Path) -> None:
     data[1].save_as(paths[str(data[1].SOPInstanceUID)])
     with pytest.raises(SegengineError, match="ct: has changed since it was segmented; run again"):
         dicomseg.export(str(tmp_path / "out.zarr"), str(tmp_path / "seg"))
+    lost = paths[str(data[1].SOPInstanceUID)]
+    lost.unlink()
+    with pytest.raises(SegengineError, match=f"ct: {lost.name}: no such file"):
+        dicomseg.export(str(tmp_path / "out.zarr"), str(tmp_path / "seg"))
 
 
 def test_what_cannot_be_written_is_one_line(
