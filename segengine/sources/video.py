@@ -243,7 +243,14 @@ def _predicted(uri: str) -> _Index | None:
     starts = np.searchsorted(shown, keys)
     before = np.searchsorted(keys, shown, side="right") - 1
     seeks = np.stack([np.array(keys)[before], starts[before]], axis=1)
-    return _Index(first, gray, said, (shown - shown[0]) * time_base, starts[before], seeks)
+    return _Index(
+        first=first,
+        gray=gray,
+        said=said,
+        times=(shown - shown[0]) * time_base,
+        keys=starts[before],
+        seeks=seeks,
+    )
 
 
 def _agrees(uri: str, shown: Any, keys: Sequence[int]) -> Any:
@@ -292,7 +299,14 @@ def _decoded(uri: str) -> _Index:
         shown = np.array([-1 if pts is None else pts for pts in stamps], np.int64)
         if None in stamps or (np.diff(shown) < 0).any():
             # The decoder's own order is the truth; such time stamps tell neither order nor time.
-            return _Index(first, gray, None, np.arange(count) / video.rate, start, None)
+            return _Index(
+                first=first,
+                gray=gray,
+                said=None,
+                times=np.arange(count) / video.rate,
+                keys=start,
+                seeks=None,
+            )
         times = (shown - shown[0]) * video.time_base
         usable = sorted(key for key in keys if key in set(stamps))
         exact = (
@@ -306,10 +320,24 @@ def _decoded(uri: str) -> _Index:
     if not exact or _tail(uri, usable[-1], checksum=True) != [
         pair for pair in zip(stamps, sums, strict=True) if pair[0] >= usable[-1]
     ]:
-        return _Index(first, gray, said, times, start, None)
+        return _Index(
+            first=first,
+            gray=gray,
+            said=said,
+            times=times,
+            keys=start,
+            seeks=None,
+        )
     before = np.searchsorted(usable, shown, side="right") - 1
     origin = np.array(usable)[before]
     # Packets that yield no frame are counted by a reader that starts at the key frame, too.
     rank = np.searchsorted(fed, shown) - np.searchsorted(fed, origin)
     seeks = np.stack([origin, np.arange(count) - rank], axis=1)
-    return _Index(first, gray, said, times, np.searchsorted(shown, origin), seeks)
+    return _Index(
+        first=first,
+        gray=gray,
+        said=said,
+        times=times,
+        keys=np.searchsorted(shown, origin),
+        seeks=seeks,
+    )
