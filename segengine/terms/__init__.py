@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
+
+from segengine.terms.booleans import NoBooleans
 
 
-class Terms(BaseModel):
+class Terms(NoBooleans):
     """The options of a kind, and what else its block must say. Fields are the options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,4 +76,6 @@ class Terms(BaseModel):
             return f"must be a block of keys, got {error['input']!r}"
         if error["type"].startswith("bool"):
             return f"must be true or false, got {error['input']!r}"
-        return f"{error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+        message = str(error["msg"]).removeprefix("Value error, ")
+        told = repr(error["input"]) in message
+        return message if told else f"{message}, got {error['input']!r}"

@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     StrictBool,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from segengine.terms import Terms
+from segengine.terms.booleans import NoBooleans
 from segengine.terms.quantities import (
     Count,
     Duration,
@@ -54,7 +54,7 @@ _LEAST = 10
 """Seconds: the operator looks for idle clusters every five."""
 
 
-class _Part(BaseModel):
+class _Part(NoBooleans):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -24,6 +24,7 @@ from segengine.job import (
     _where,
 )
 from segengine.overrides import Lines, override
+from segengine.terms.booleans import NoBooleans
 from segengine.urls import public_values
 
 WEIGHT_FILES = ("weights", "trunk")
@@ -79,7 +80,7 @@ class SplitSpec(Model):
         return self
 
 
-class ArchitectureSpec(BaseModel):
+class ArchitectureSpec(NoBooleans):
     """A network's name and its options; the name alone will do."""
 
     model_config = ConfigDict(extra="allow", frozen=True)

@@ -103,6 +103,10 @@ def test_an_address_of_a_gateway_that_cannot_be_is_refused(address: str) -> None
         ({"resources": {"memory": "much"}}, "resources.memory: must be a size as 16GB"),
         ({"resources": {"memory": "1G", "cpu": "two"}}, "resources.cpu: must be a number of cores"),
         (
+            {"resources": {"memory": "1G", "gpu": True}},
+            "resources.gpu: must be a number, got True",
+        ),
+        (
             {"resources": {"memory": "1G", "disk": 1}},
             "resources.disk: kubernetes has no such option",
         ),
