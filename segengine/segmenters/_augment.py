@@ -11,6 +11,7 @@ gives the same values for the same windows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -22,7 +23,7 @@ from segengine.segmenters import _part
 from segengine.segmenters._network import Network, Resized, argmax
 from segengine.segmenters._part import Cell, Floats, Mean
 from segengine.segmenters._windows import InWindows
-from segengine.types import Color, Pixels, Prediction, Trained
+from segengine.types import Color, Pixels, Prediction, Site, Trained
 
 Augment = Literal["flips", "d4"]
 HELD = 1 << 28
@@ -108,6 +109,10 @@ class Augmented(InWindows):
     def check_pixels(self, bands: int, dtype: str) -> None:
         """Raise ValueError where pixels of so many bands cannot be labelled."""
         self.network.check_pixels(bands, dtype)
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """What the network says."""
+        yield from self.network.remarks(sites)
 
     def describe(self) -> tuple[str, ...]:
         """What it costs."""

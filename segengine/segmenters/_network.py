@@ -196,7 +196,7 @@ class Network:
             yield (
                 f"head: of the model's outputs {self.output} alone is read, as labels of pixels, and not "
                 f"{', '.join(self.unread)}; where it finds objects, say how (cellpose, stardist ...), else "
-                "name the one that counts in segmenter.outputs"
+                "name the one that counts in `outputs`"
             )
 
     def check_pixels(self, bands: int, dtype: str) -> None:

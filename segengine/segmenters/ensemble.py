@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from segengine.segmenters._files import check_choice
 from segengine.segmenters._network import argmax
 from segengine.segmenters._part import Mean
 from segengine.segmenters._windows import InWindows
-from segengine.types import Color, Linker, Pixels, Plugin, Prediction, Segmenter
+from segengine.types import Color, Linker, Pixels, Plugin, Prediction, Segmenter, Site
 
 Combine = Literal["mean", "vote"]
 MOST = 31
@@ -77,6 +77,13 @@ class Ensemble(InWindows):
                 asked.check_pixels(member, bands, dtype)
             except ValueError as error:
                 raise ValueError(f"members[{i}].{error}") from error
+
+    def remarks(self, sites: Iterable[Site]) -> Iterator[str]:
+        """What the members say, each named."""
+        here = tuple(sites)
+        for i, member in enumerate(self.members):
+            for line in asked.remarks(member, here):
+                yield f"members[{i}].{line}"
 
     def describe(self) -> tuple[str, ...]:
         """What it is made of, a line a member."""

@@ -13,6 +13,7 @@ import segengine
 from segengine import asked
 from segengine.segmenters._cellflows import consistent
 from segengine.segmenters._cellpose import masks, objects
+from segengine.segmenters.ensemble import create as ensemble
 from segengine.segmenters.model import create
 from tests.segengine.segmenters import finders
 
@@ -140,6 +141,9 @@ def test_outputs_that_are_not_read_are_told(tmp_path: Path) -> None:
     assert line.startswith(
         "head: of the model's outputs output alone is read, as labels of pixels,"
     )
+    assert list(asked.remarks(create(path, augment="flips"), ())) == [line]
+    twice = ensemble([{"kind": "model", "path": path}] * 2)
+    assert list(asked.remarks(twice, ())) == [f"members[{i}].{line}" for i in (0, 1)]
     assert not list(asked.remarks(create(path, outputs="output"), ()))
     assert not list(asked.remarks(create(path, head="logits"), ()))
     cells = create(path, head="cellpose", scale={"divide": 255})
