@@ -36,6 +36,7 @@ NAMES = (
     "background",
     "meanshift",
     "superpixels",
+    "components",
     "stitching",
     "inference",
     "gpu",
