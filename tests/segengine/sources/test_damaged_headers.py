@@ -40,7 +40,10 @@ def test_damage_is_read_or_a_reason(outcomes: dict[str, Any], name: str) -> None
     assert found["whole"] == "read"
     assert sum(found["outcomes"].values()) == FILES
     assert set(found["outcomes"]) <= {"read", "corrupt", "refused", "corrupt+read"}
-    assert len(found["outcomes"]) > 1, "no damage was noticed, or all of it"
+    if name == "png":  # its chunks carry sums, which are looked at when it is opened
+        assert found["outcomes"] == {"refused": FILES}
+    else:
+        assert len(found["outcomes"]) > 1, "no damage was noticed, or all of it"
     assert found["seconds"] < 5
     assert found["megabytes"] < 1024
 
