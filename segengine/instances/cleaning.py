@@ -200,8 +200,7 @@ def _finished(
 ) -> Cleaned:
     """Small ones that are not open dropped, the others split, all numbered anew."""
     if how.min_area > 1 and not open_[1:].all():
-        area = np.zeros(len(kind), np.int64)
-        _count(ids, area)
+        area = figures_of(ids, len(kind) - 1).area
         kept = open_ | (area >= how.min_area)
         kept[0] = False
         ids, numbers = renumbered_by(ids, kept)
@@ -248,20 +247,6 @@ def look_up(ids: Array, table: Array, out: Array) -> None:
     for y in range(ids.shape[0]):
         for x in range(ids.shape[1]):
             out[y, x] = table[ids[y, x]]
-
-
-@compiled
-def _count(ids: Array, found: Array) -> None:
-    """Add the pixels of each id, run by run: one of them at a time waits for the one before."""
-    rows, cols = ids.shape
-    for y in range(rows):
-        start = 0
-        while start < cols:
-            number, stop = ids[y, start], start + 1
-            while stop < cols and ids[y, stop] == number:
-                stop += 1
-            found[number] += stop - start
-            start = stop
 
 
 def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
@@ -330,9 +315,7 @@ def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[NDArray[np.
     nothing = (kinds == 0).view(np.uint8)
     count, found = cv2.connectedComponents(nothing, connectivity=4 * cleaning.connectivity)
     ids: Ids = np.asarray(found, np.int32)
-    size = np.zeros(count, np.int64)
-    _count(ids, size)
-    small = size <= cleaning.holes
+    small = figures_of(ids, count - 1).area <= cleaning.holes
     small[0] = False
     low, high = np.full(count, VOID + 1, np.int32), np.zeros(count, np.int32)
     _beside(ids, kinds, small, cleaning.connectivity, low, high)
