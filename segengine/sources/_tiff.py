@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -323,27 +324,26 @@ class _Reader:
         following = self.unpack("Q" if self.big else "I", body[entries * size :])
         return tags, ground, following
 
-    def sizes(self) -> list[tuple[int, int, bool]]:
-        found: list[tuple[int, int, bool]] = []
+    def directories(self) -> Iterator[dict[int, Array]]:
+        """Tags of each, in their order."""
         seen, offset = set[int](), self.first
         while offset:
             if offset in seen or len(seen) >= _PAGES:
                 raise ValueError("its directories form a loop, or are too many")
             seen.add(offset)
             tags, _, offset = self.directory(offset)
-            masks = bool(self.number(tags, 254, 0) & _MASK)
-            found.append((self.number(tags, 257), self.number(tags, 256), masks))
-        return found
+            yield tags
+
+    def sizes(self) -> list[tuple[int, int, bool]]:
+        return [
+            (self.number(t, 257), self.number(t, 256), bool(self.number(t, 254, 0) & _MASK))
+            for t in self.directories()
+        ]
 
     def tables(self) -> list[tuple[Table, Table | None]]:
         """Of each full-size image, and of the mask of its size that follows it."""
         found: list[tuple[Table, Table | None]] = []
-        seen, offset = set[int](), self.first
-        while offset:
-            if offset in seen or len(seen) >= _PAGES:
-                raise ValueError("its directories form a loop, or are too many")
-            seen.add(offset)
-            tags, _, offset = self.directory(offset)
+        for tags in self.directories():
             subfile = self.number(tags, 254, 0)
             if subfile & _REDUCED or self.number(tags, 255, 1) == 2:
                 continue
