@@ -22,8 +22,8 @@ from functools import lru_cache
 from typing import Any, BinaryIO
 
 from segengine.errors import CorruptInputError
-from segengine.sources import _aaigrid, _jp2, _netcdf
-from segengine.sources._files import open_failure, open_input
+from segengine.sources import _aaigrid, _jp2, _netcdf, _png
+from segengine.sources._files import is_url, open_failure, open_input, read_bytes
 
 HEAD = 4096
 """Bytes that tell a format."""
@@ -116,7 +116,7 @@ def require_sound(file: BinaryIO, head: bytes) -> None:
 def require_sound_file(path: str, head: bytes) -> None:
     """The same of a local file, once until it changes."""
     if _told(head) in ("JP2OpenJPEG", "netCDF", "AAIGrid"):
-        _require_sound_file(path, _mark(path), head)
+        _require_sound_file(path, file_mark(path), head)
 
 
 def _told(head: bytes) -> str:
@@ -182,7 +182,7 @@ class _Walk:
         if depth > _DEEPEST:
             raise CorruptInputError(f"names files that name files, more than {_DEEPEST} deep")
         if driver == "netCDF":
-            _require_no_links(path, _mark(path))
+            _require_no_links(path, file_mark(path))
         elif driver == "VRT":
             self._vrt(path, depth)
         for suffix in _BESIDE:
@@ -195,7 +195,7 @@ class _Walk:
             raise CorruptInputError(f"its source {path} holds itself")
         self.above.append(real)
         folders = {os.path.dirname(real), os.path.dirname(os.path.realpath(self.top))}
-        for name, relative in _sources(path, _mark(path)):
+        for name, relative in _sources(path, file_mark(path)):
             source = _resolved(name, os.path.dirname(real) if relative else os.getcwd())
             target = self._real(source)
             own = any(_below(target, folder) for folder in folders)
@@ -224,7 +224,7 @@ class _Walk:
         self.seen.add(path)
         if len(self.seen) > _MOST_FILES:
             raise CorruptInputError(f"names more than {_MOST_FILES:,} files")
-        mark = _mark(path)
+        mark = file_mark(path)
         if not mark or not stat.S_ISREG(mark[0]):
             raise CorruptInputError(f"its {what} {path} is no file, or is not there")
         driver = _nested_driver(path, mark)
@@ -232,17 +232,17 @@ class _Walk:
             raise CorruptInputError(f"its {what} {path} is no {' or '.join(only)}; {REMEDY}")
         self.file(path, driver, depth)
         require_sound_file(path, read_head(path))
-        _open_alone(path, driver, mark, _mark(path + ".aux.xml"))
+        _open_alone(path, driver, mark, file_mark(path + ".aux.xml"))
 
 
 _Mark = tuple[int, ...]
 
 
-def _mark(path: str) -> _Mark:
+def file_mark(path: str) -> _Mark:
     """What changes where a file does; it need not be there."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # behind a URL, or in memory
         return ()
     return (
         status.st_mode,
@@ -267,6 +267,19 @@ def _nested_driver(path: str, mark: _Mark) -> str:
 def _require_sound_file(path: str, mark: _Mark, head: bytes) -> None:
     with open_input(path) as file:
         require_sound(file, head)
+
+
+def require_whole_png(uri: str) -> None:
+    """Raise CorruptInputError where a PNG ends early, of which GDAL gives what there is."""
+    if is_url(uri):
+        _png.require_whole(read_bytes(uri))
+    else:
+        _require_whole_png(uri, file_mark(uri))
+
+
+@lru_cache(maxsize=1 << 12)
+def _require_whole_png(path: str, mark: _Mark) -> None:
+    _png.require_whole(read_bytes(path))
 
 
 @lru_cache(maxsize=1 << 15)

@@ -10,7 +10,6 @@ image or the overview that is open, and its mask.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from segengine.errors import CorruptInputError
 from segengine.sources import _packed, _sums, _tiff
 from segengine.sources._files import open_input
+from segengine.sources._gdal import file_mark
 
 _MOST = 1 << 23
 """Bytes of blocks whose pixels are read beyond a window."""
@@ -105,7 +105,7 @@ def mask_of(dataset: Any) -> Vouched | None:
     path, mark, _ = place
     found = _mask(path, mark, dataset.shape)
     beside = path + _BESIDE
-    return found or _mask(beside, _mark(beside), dataset.shape)
+    return found or _mask(beside, file_mark(beside), dataset.shape)
 
 
 def require(dataset: Any, rows: slice, cols: slice) -> None:
@@ -132,16 +132,8 @@ def _place(dataset: Any) -> tuple[str, _Mark, int] | None:
     if path.startswith("GTIFF_DIR:"):
         _, number, path = path.split(":", 2)
         index = int(number) - 1
-    mark = _mark(path)
+    mark = file_mark(path)
     return (path, mark, index) if mark else None
-
-
-def _mark(path: str) -> _Mark:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return ()  # behind a URL, or in memory
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=32)

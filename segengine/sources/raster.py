@@ -27,7 +27,6 @@ from segengine.sources import (
     _mosaic,
     _packed,
     _parts,
-    _png,
     _said,
     _tiff,
     _vouched,
@@ -48,7 +47,6 @@ from segengine.sources._files import (
     is_web,
     one_line,
     open_input,
-    read_bytes,
     require_unpacked,
     unreadable,
 )
@@ -301,8 +299,8 @@ class RasterSource:
             _gdal.require_data(head)
             return None
         driver = _gdal.driver_of(uri, head)
-        if driver == "PNG":  # of one that ends early GDAL gives what there is
-            _png.require_whole(read_bytes(uri))
+        if driver == "PNG":
+            _gdal.require_whole_png(uri)
         if remote is None:
             _gdal.require_harmless(uri, driver, self.paths)
         else:
