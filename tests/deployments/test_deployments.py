@@ -1,6 +1,7 @@
 """What ships: jobs that are valid, deployments whose flow and parameters are, a scheduled run."""
 
 import json
+import re
 import urllib.error
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from segengine import registry
 from segengine.job import Job, is_train_job, load_job
 from segengine.training.job import load_train_job
 from tests.segengine.segmenters import finders, sams
+from tests.segengine.segmenters.onnxes import convolution
 
 from .conftest import SHIPPED, Site, until
 
@@ -28,15 +30,15 @@ DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((SHIPPED / "prefect.yaml").re
     "deployments"
 ]
 
-NETWORKS: dict[str, dict[str, Callable[[Path], str]]] = {
-    "ships": {"path": lambda folder: finders.disc_yolo(folder / "ships.onnx", 640)},
-    "people": {"path": lambda folder: finders.disc_detector(folder / "people.onnx")},
-    "sam": {
-        "encoder": lambda folder: sams.encoder(folder / "encoder.onnx"),
-        "decoder": lambda folder: sams.decoder(folder / "decoder.onnx"),
-    },
+NETWORKS: dict[str, Callable[[Path], str]] = {
+    "first.onnx": lambda file: convolution(file, seed=1, side=16),
+    "second.onnx": lambda file: convolution(file, seed=2, side=24),
+    "ships-seg.onnx": lambda file: finders.disc_yolo(file, 640),
+    "people.onnx": finders.disc_detector,
+    "sam_vit_b.encoder.onnx": sams.encoder,
+    "sam_vit_b.decoder.onnx": sams.decoder,
 }
-"""What finds objects must be of their kind to be loaded; each is drawn."""
+"""What an ensemble joins and what finds objects must be of its kind to be loaded; each is drawn."""
 
 
 def test_there_is_no_python_in_deployments() -> None:
@@ -45,11 +47,14 @@ def test_there_is_no_python_in_deployments() -> None:
 
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
 def test_every_job_is_valid_and_says_what_it_is(file: Path, tmp_path: Path) -> None:
-    networks = {name: draw(tmp_path) for name, draw in NETWORKS.get(file.stem, {}).items()}
-    # a bundle that is still to be trained: any that is there will do
-    if not networks and yaml.safe_load(file.read_text())["segmenter"]["kind"] == "model":
-        networks = {"path": str(BUNDLE)}
-    job = load_job(file, [f"segmenter.{name}={path}" for name, path in networks.items()])
+    def drawn(place: re.Match[str]) -> str:
+        draw = NETWORKS.get(place[1])
+        # a bundle that is still to be trained: any that is there will do
+        return draw(tmp_path / place[1]) if draw else str(BUNDLE)
+
+    here = tmp_path / file.name
+    here.write_text(re.sub(r"/srv/segengine/models/([\w./-]*\w)", drawn, file.read_text()))
+    job = load_job(here)
     assert job.plugin is not None
     assert file.read_text().startswith("# ")
     assert Path(job.store.path).is_absolute()
