@@ -1,44 +1,57 @@
 """How the benchmarks are run: a row at a time, and what fails loses no other."""
 
-import sys
-from collections.abc import Iterator
-from types import ModuleType
+import os
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from .benchmarks import __main__ as benchmarks
-from .benchmarks.table import Row
 
+MODULES = {
+    "failing": "    yield GOOD\n    time.sleep(1)\n    raise ValueError('no\\nsuch thing')\n",
+    "killed": "    os.kill(os.getpid(), 9)\n    yield GOOD\n",
+    "fine": "    yield GOOD\n",
+}
+START = """import os, time
+from tests.benchmarks.table import Row
 GOOD = Row("a fine row", 2.0, 1.0, "s", 2.0, "<= 3")
+def rows():
+"""
 
 
-def use(monkeypatch: pytest.MonkeyPatch, **rows: object) -> None:
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let these be all the benchmarks there are."""
-    for name, function in rows.items():
-        module = ModuleType(name)
-        module.rows = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, f"tests.benchmarks.{name}", module)
-    monkeypatch.setattr(benchmarks, "NAMES", tuple(rows))
+    for name, text in MODULES.items():
+        (tmp_path / "strange").mkdir(exist_ok=True)
+        (tmp_path / f"strange/{name}.py").write_text(START + text)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}")
+    monkeypatch.setattr(benchmarks, "NAMES", tuple(MODULES))
+    monkeypatch.setattr(benchmarks, "PACKAGE", "strange")
 
 
+@pytest.mark.usefixtures("strange")
 def test_one_that_fails_is_told_and_the_others_are_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    printed: list[str] = []
-
-    def failing() -> Iterator[Row]:
-        yield GOOD
-        printed.append(capsys.readouterr().out)  # each row is there before the next is measured
-        raise ValueError("no\nsuch thing")
-
-    use(monkeypatch, failing=failing, fine=lambda: [GOOD])
-    assert benchmarks.main([]) == 1
-    assert printed[0].count("a fine row") == 1
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "failing: failed: ValueError: no such thing"
-    assert said[1].split() == ["a", "fine", "row", "2", "1", "s", "2", "<=", "3"]
+    done: list[int] = []
+    whole = threading.Thread(target=lambda: done.append(benchmarks.main([])))
+    whole.start()
+    printed = ""
+    while "a fine row" not in printed and whole.is_alive():
+        printed += capfd.readouterr().out
+        time.sleep(0.01)
+    assert "failing" not in printed  # each row is there before the next is measured
+    whole.join()
+    said = (printed + capfd.readouterr().out).splitlines()[1:]
+    assert said[0].split() == said[3].split() == ["a", "fine", "row", "2", "1", "s", "2", "<=", "3"]
+    assert said[1:3] == ["failing: failed: ValueError: no such thing",
+                         "killed: failed: ended by signal 9"]  # fmt: skip
+    assert done == [1]
     assert benchmarks.main(["fine"]) == 0
-    assert capsys.readouterr().out.count("a fine row") == 1
+    assert capfd.readouterr().out.count("a fine row") == 1
 
 
 def test_a_name_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,8 +60,8 @@ def test_a_name_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_where_no_gpu_is_that_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert benchmarks.main(["gpu"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("gpu: no GPU is here")
+    assert capfd.readouterr().out.splitlines()[-1].startswith("gpu: no GPU is here")

@@ -8,6 +8,7 @@ python -m tests.benchmarks training           every architecture by loss (about 
 
 import importlib
 import os
+import subprocess
 import sys
 import time
 
@@ -43,6 +44,7 @@ NAMES = (
     "maskrcnn",
     "metrics",
 )
+PACKAGE = "tests.benchmarks"
 LEARNING = ("overfit", "training", "vehicles", "proposals", "scaling")
 """Those that train networks, which only who names them waits for."""
 
@@ -55,23 +57,34 @@ def main(names: list[str]) -> int:
         print(f"no benchmark named {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
     # As pip leaves an installation: compiled. Else each worker compiles all that it loads, each time.
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     print(line(HEADING), flush=True)
     return max([_measured(name) for name in names or NAMES])
 
 
 def _measured(name: str) -> int:
-    """Print the rows of one; 1 where it failed, which loses no other."""
-    started, failed = time.monotonic(), 0
+    """Print the rows of one, by a process of its own: what another took is no memory of this one."""
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", _ONE, f"{PACKAGE}.{name}"], check=False)
+    if done.returncode < 0:
+        print(f"{name}: failed: ended by signal {-done.returncode}", flush=True)
+    print(f"... {name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return int(done.returncode != 0)
+
+
+_ONE = "import sys; from tests.benchmarks.__main__ import show; sys.exit(show(sys.argv[1]))"
+
+
+def show(name: str) -> int:
+    """Print the rows of a module; 1 where it failed, which loses no other."""
     try:
-        for row in importlib.import_module(f"tests.benchmarks.{name}").rows():
+        for row in importlib.import_module(name).rows():
             print(line(row), flush=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, the others are measured
-        print(f"{name}: failed: {' '.join(f'{type(error).__name__}: {error}'.split())}", flush=True)
-        failed = 1
-    print(f"... {name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return failed
+        what = name.rpartition(".")[2]
+        print(f"{what}: failed: {' '.join(f'{type(error).__name__}: {error}'.split())}", flush=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

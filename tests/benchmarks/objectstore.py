@@ -5,6 +5,7 @@ The server is moto's, on loopback; what stands before it waits, and counts reque
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -43,6 +44,7 @@ def _bucket() -> Iterator[tuple[str, Counter[str]]]:
         seen["LIST" if method == "GET" and path.strip("/") == "bench" else method] += 1
         return False
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which tells of each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     with proxied("http://{}:{}".format(*server.get_host_and_port())) as proxy:
