@@ -348,4 +348,4 @@ def _pack(plan: Plan, log: RecordLog) -> None:
     objects.commit()
     for records in packed.values():
         done = [record for record in records if not isinstance(record, DraftRecord)]
-        each_of(done, lambda record: objects.delete(record.key), objects.root)
+        objects.delete_many([record.key for record in done])

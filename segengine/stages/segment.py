@@ -30,6 +30,8 @@ from segengine.worker.tasks import Hint, Measuring, ShardTask
 
 PACKED_TOGETHER = 1 << 15
 """Records of a scene that are packed while it is worked on; of fewer the last stage takes care."""
+FAR_TOGETHER = 1 << 12
+"""The same where each is a request of the run that goes on after this one was killed."""
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class _Unpacked:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.log = plan, RecordLog(plan.objects)
         self.far = is_far(plan.objects.root)
+        self.least = min(PACKED_TOGETHER, FAR_TOGETHER) if self.far else PACKED_TOGETHER
         self.left = {
             scene: pending
             for scene, state in plan.states.items()
@@ -125,7 +128,7 @@ class _Unpacked:
             del self.left[scene], self.found[scene]  # the last stage packs what is left
         # What is packed is read and written again with it: less often, the more there is; yet what is
         # held until then must not be much.
-        elif len(found) >= min(max(PACKED_TOGETHER, self.packed[scene] // 4), 2 * PACKED_TOGETHER):
+        elif len(found) >= min(max(self.least, self.packed[scene] // 4), 2 * PACKED_TOGETHER):
             self._pack(scene, found)
             self.packed[scene] += len(found)
             found.clear()

@@ -227,9 +227,11 @@ def _decided(
 
 def clear_drafts(plan: Plan, layout: Layout) -> None:
     """Delete a finished scene's provisional maps and their records."""
-    log = RecordLog(plan.objects)
-    for kind, place in log.singles(layout.scene):
-        if kind == DraftRecord.KIND:
-            log.drop(kind, layout.scene, place, packed=False)
-            plan.objects.delete(draft_key(layout.scene, place))
+    drafted = [
+        record
+        for record in RecordLog(plan.objects).singles(layout.scene).values()
+        if record.kind == DraftRecord.KIND
+    ]
+    plan.objects.delete_many([record.key for record in drafted])
+    plan.objects.delete_many([draft_key(layout.scene, record.shard) for record in drafted])
     plan.objects.delete_tree(work_folder(layout.scene))

@@ -15,7 +15,7 @@ A failed call raises StoreAccessError: nobody has to guess from an errno whose f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -89,6 +89,10 @@ class Objects(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete the object if it is there."""
+        ...
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        """Delete those of the objects that are there: many in a request, each folder flushed once."""
         ...
 
     def delete_tree(self, prefix: str) -> None:

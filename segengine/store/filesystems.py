@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from inspect import signature
 from typing import Any, Protocol
 
+from segengine.ahead import several
 from segengine.errors import StoreError
 from segengine.guards import schemes
 
@@ -42,6 +43,10 @@ class Space(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete the object if it is there."""
+        ...
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        """Delete those of the objects that are there."""
         ...
 
     def delete_tree(self, prefix: str) -> None:
@@ -146,6 +151,10 @@ class FilesystemSpace:
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._system.rm_file(self._at(key))
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        for _ in several(list(keys), self.delete, far=True):
+            pass
 
     def delete_tree(self, prefix: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -7,7 +7,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -192,6 +192,18 @@ class LocalObjects:
         path = os.path.join(self.root, key)
         if _unlink(path) and self._flushes(key):
             _flush(os.path.dirname(path))
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        quick = self.by(replace(self.writer, fsync=False))
+        for key in keys:
+            quick.delete(key)
+        for folder in {os.path.dirname(key) for key in keys if self._flushes(key)}:
+            self._flush_folder(folder)
+
+    @owned
+    def _flush_folder(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            _flush(os.path.join(self.root, key))
 
     @owned
     def delete_tree(self, prefix: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from segengine.ahead import each_of, requested
+from segengine.ahead import requested
 from segengine.store.blobs import Objects
 from segengine.store.keys import (
     MASK,
@@ -194,7 +194,7 @@ class RecordLog:
         Killed in between, the singles still say the same as the pack.
         """
         self.add_to_pack(scene, records)
-        each_of(records, lambda record: self.objects.delete(record.key), self.objects.root)
+        self.objects.delete_many([record.key for record in records])
 
     def add_to_pack(self, scene: str, records: Collection[Record]) -> None:
         """Put records of a scene that have no singles into its parquet file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -111,6 +111,14 @@ class RemoteObjects:
     def delete(self, key: str) -> None:
         require_lock(self)
         self._space().delete(key)
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        self._delete_many("", keys)
+
+    @owned
+    def _delete_many(self, key: str, keys: Collection[str]) -> None:
+        require_lock(self)
+        self._space().delete_many(keys)
 
     @owned
     def delete_tree(self, prefix: str) -> None:

@@ -21,7 +21,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -315,7 +315,13 @@ class Bucket:
 
     def delete_tree(self, prefix: str) -> None:
         """Delete all objects below a prefix, many in a request."""
-        paths = self._below(prefix)
+        self._delete(self._below(prefix))
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        """Delete those of the objects that are there, many in a request."""
+        self._delete([self._at(key) for key in keys])
+
+    def _delete(self, paths: list[str]) -> None:
         for start in range(0, len(paths), PAGE):
             self._call(partial(self._many.delete, paths[start : start + PAGE]))
 

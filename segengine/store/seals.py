@@ -441,6 +441,13 @@ class SealedObjects:
         self._forget(lambda k: k == key)
         self.base.delete(key)
 
+    def delete_many(self, keys: Collection[str]) -> None:
+        """Delete those of the objects that are there."""
+        gone = set(keys)
+        self.open([key for key in gone if key in self.book.seals])
+        self._forget(gone.__contains__)
+        self.base.delete_many(keys)
+
     def delete_tree(self, prefix: str) -> None:
         """Delete every object below a prefix."""
         if prefix.startswith((SCENES, LAYOUTS, FITS)):

@@ -80,6 +80,10 @@ def killed(after: int) -> Iterator[Killer]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("put", "create", "delete", "delete_tree"):
             patch.setattr(LocalObjects, name, wrap(getattr(LocalObjects, name)))
+        # One after the other, so that some are gone and some are not.
+        patch.setattr(
+            LocalObjects, "delete_many", lambda self, keys: [self.delete(key) for key in keys]
+        )
         yield killer
 
 

@@ -211,6 +211,7 @@ def test_a_run_that_lost_the_lock_writes_no_more(
     for write in (
         lambda: mine.put("x", b"2"),
         lambda: mine.delete("x"),
+        lambda: mine.delete_many(["x"]),
         lambda: mine.delete_tree("x"),
     ):
         with pytest.raises(StoreLockedError, match="the store was taken over by"):
@@ -267,6 +268,13 @@ def test_what_is_put_is_flushed_file_first_then_every_new_folder(
     objects.delete("a/b/d")
     objects.delete("a/b/d")
     assert calls.below(objects.root) == [("unlink", "a/b/d"), ("fsync", "a/b")]
+    for key in ("a/b/1", "a/b/2", "a/3"):
+        objects.put(key, b"1")
+    calls.made.clear()
+    objects.delete_many(["a/b/1", "a/b/2", "a/b/none", "a/3"])
+    many = calls.below(objects.root)
+    assert many[:3] == [("unlink", "a/b/1"), ("unlink", "a/b/2"), ("unlink", "a/3")]
+    assert sorted(many[3:]) == [("fsync", "a"), ("fsync", "a/b")]  # each folder once
     calls.made.clear()
     objects.delete_tree("a")
     assert ("fsync", "") in calls.below(objects.root)
@@ -294,6 +302,7 @@ def test_nothing_is_flushed_where_nobody_wants_it(
     quick = objects.by(Writer(fsync=False))
     quick.put("a/b", b"1")
     quick.delete("a/b")
+    quick.delete_many(["a/b"])
     quick.delete_tree("a")
     assert [name for name, _ in calls.made] == ["rename", "unlink"]
     assert quick.get("a/b") is None

@@ -83,6 +83,9 @@ def test_it_does_what_s3fs_does(url: str) -> None:
             said += [(sorted(folders), sorted(names))]
         said += [sorted(space.keys("x")), sorted(space.keys("")), space.keys("no")]
         space.delete("l")
+        space.put("m", b"1")
+        space.delete_many(["m", f"x/{STRANGE}", "no"])
+        said += [sorted(space.keys(""))]
         space.delete_tree("x")
         return [*said, sorted(space.keys(""))]
 

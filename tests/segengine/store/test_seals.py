@@ -263,7 +263,7 @@ class Dying:
         self.base, self.left = base, left
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("put", "delete", "delete_tree", "create"):
+        if name in ("put", "delete", "delete_many", "delete_tree", "create"):
             if self.left == 0:
                 raise Killed
             self.left -= 1
@@ -273,7 +273,7 @@ class Dying:
 LAYOUT = "records/+layouts/a"
 changes = st.tuples(
     st.sampled_from([ROOT, TABLE, PACK, LAYOUT]),
-    st.binary(max_size=4) | st.sampled_from(["delete", "delete_tree"]),
+    st.binary(max_size=4) | st.sampled_from(["delete", "delete_many", "delete_tree"]),
 )
 
 
@@ -297,6 +297,8 @@ def test_a_kill_at_any_write_is_no_damage(
                     objects.delete_tree("records/+layouts")
                 elif data == "delete":
                     objects.delete(key)
+                elif data == "delete_many":
+                    objects.delete_many([key])
                 else:
                     objects.put(key, data)
                 last[key] = data if isinstance(data, bytes) else None
