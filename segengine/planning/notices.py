@@ -120,7 +120,18 @@ def _cut(plan: Plan) -> Iterator[str]:
     for name, layout in plan.layouts.items():
         cut = layout.attributes.get("cut")
         if cut and not layout.gone.all():
-            yield f"{name}: ends after {cut['ends']:.1f} s of the {cut['said']:.1f} s that its header says"
+            yield f"{name}: {_where_cut(cut)}"
+
+
+def _where_cut(cut: dict[str, Any]) -> str:
+    if "said" in cut:
+        return f"ends after {cut['ends']:.1f} s of the {cut['said']:.1f} s that its header says"
+    if "of" in cut:
+        return (
+            f"breaks off: its file has {cut['bytes']:,} bytes of the {cut['of']:,} that it says; "
+            "what would follow has no mask"
+        )
+    return f"breaks off inside a {cut['inside']}: what would follow has no mask"
 
 
 def _bands(plan: Plan) -> Iterator[str]:

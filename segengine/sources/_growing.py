@@ -13,9 +13,11 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import BinaryIO, cast
 
+from segengine.sources._boxes import boxes
 from segengine.sources._files import is_url
 from segengine.types import Entry
 
@@ -100,32 +102,11 @@ def _look(entry: Entry) -> dict[str, os.stat_result]:
 
 
 def _lacks_index(path: str) -> bool:
-    """True where a file's boxes hold no `moov`.
-
-    Source: ISO/IEC 14496-12, 4.2: a box begins with its length (32 bits; 1: 64 bits follow the type;
-    0: to the end of the file) and its type.
-    """
+    """True where a file's boxes hold no `moov`."""
     first = True
-    for kind in _boxes(path):
-        if (first and kind not in _FIRST) or kind in (b"moov", b"moof"):
-            return False
-        first = False
-    return not first or not os.path.getsize(path)
-
-
-def _boxes(path: str) -> Iterator[bytes]:
-    """The types of a file's outermost boxes."""
     with open(path, "rb", buffering=0) as file:
-        end, at = os.fstat(file.fileno()).st_size, 0
-        for _ in range(_BOXES):
-            file.seek(at)
-            head = file.read(16)
-            if len(head) < 8:
-                return
-            yield head[4:8]
-            length = int.from_bytes(head[:4], "big")
-            if length == 1 and len(head) == 16:
-                length = int.from_bytes(head[8:], "big")
-            if length < 8 or at + length >= end:
-                return
-            at += length
+        for box in boxes(cast("BinaryIO", file), _BOXES):
+            if (first and box.kind not in _FIRST) or box.kind in (b"moov", b"moof"):
+                return False
+            first = False
+        return not first or not file.seek(0, 2)

@@ -12,6 +12,7 @@ from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from segengine.errors import CorruptInputError
+from segengine.sources._cut import cut
 from segengine.sources._damage import Listener, broken_test, reason_of
 from segengine.sources._ending import MOST_BYTES, ends_silently, is_cut, with_last
 from segengine.sources._files import open_input
@@ -218,6 +219,10 @@ class Video:
         else:
             length = self.container.duration / 1e6
         return length - (self.stream.start_time or 0) * self.time_base
+
+    def cut(self) -> dict[str, Any]:
+        """`_cut.cut`. Asked last: the file stands elsewhere then."""
+        return cut(self._file, self.formats, self.stream.index_entries)
 
     @property
     def rate(self) -> float:

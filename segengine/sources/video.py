@@ -195,6 +195,8 @@ class _Index:
     gray: bool
     said: float | None
     """Seconds that the header says there are."""
+    cut: dict[str, Any]
+    """`_cut.cut`."""
     times: np.ndarray[Any, np.dtype[np.float64]]
     keys: np.ndarray[Any, np.dtype[np.int64]]
     """Position of the key frame before."""
@@ -204,14 +206,16 @@ class _Index:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """That it ends before its header says. What is shown last may be shown for long: not sure."""
-        if self.said is None or len(self.times) < 2:
-            return {}
-        longest = float(np.diff(self.times).max())
-        ends = float(self.times[-1]) + longest
-        if self.said - ends <= max(_LEAST_CUT, 3 * longest):
-            return {}
-        return {"cut": {"ends": round(ends, 3), "said": round(self.said, 3)}}
+        """That it ends before its header says, in seconds or, where these do not tell, in bytes.
+
+        What is shown last may be shown for long: by seconds it is not sure.
+        """
+        if self.said is not None and len(self.times) > 1:
+            longest = float(np.diff(self.times).max())
+            ends = float(self.times[-1]) + longest
+            if self.said - ends > max(_LEAST_CUT, 3 * longest):
+                return {"cut": {"ends": round(ends, 3), "said": round(self.said, 3)}}
+        return {"cut": self.cut} if self.cut else {}
 
 
 def _predicted(uri: str) -> _Index | None:
@@ -236,7 +240,7 @@ def _predicted(uri: str) -> _Index | None:
         shown = np.sort(np.array(order, np.int64))
         if not keys or keys[0] != shown[0] or order[0] != keys[0]:
             return None
-        time_base, gray, said = video.time_base, video.gray, video.said
+        time_base, gray, said, cut = video.time_base, video.gray, video.said, video.cut()
     first = _agrees(uri, shown, keys)
     if first is None:
         return None
@@ -247,6 +251,7 @@ def _predicted(uri: str) -> _Index | None:
         first=first,
         gray=gray,
         said=said,
+        cut=cut,
         times=(shown - shown[0]) * time_base,
         keys=starts[before],
         seeks=seeks,
@@ -294,7 +299,7 @@ def _decoded(uri: str) -> _Index:
             video.require_size()
             raise CorruptInputError("a video without a frame that can be decoded")
         fed, keys, gray, said = decoder.fed, decoder.keys, video.gray, video.said
-        count = len(stamps)
+        cut, count = video.cut(), len(stamps)
         start = np.zeros(count, np.int64)
         shown = np.array([-1 if pts is None else pts for pts in stamps], np.int64)
         if None in stamps or (np.diff(shown) < 0).any():
@@ -303,6 +308,7 @@ def _decoded(uri: str) -> _Index:
                 first=first,
                 gray=gray,
                 said=None,
+                cut=cut,
                 times=np.arange(count) / video.rate,
                 keys=start,
                 seeks=None,
@@ -324,6 +330,7 @@ def _decoded(uri: str) -> _Index:
             first=first,
             gray=gray,
             said=said,
+            cut=cut,
             times=times,
             keys=start,
             seeks=None,
@@ -337,6 +344,7 @@ def _decoded(uri: str) -> _Index:
         first=first,
         gray=gray,
         said=said,
+        cut=cut,
         times=times,
         keys=np.searchsorted(shown, origin),
         seeks=seeks,

@@ -1,0 +1,160 @@
+"""Whether a video's file ends before its container says: a copy that broke off, a disk that was full.
+
+What is there is read, and so nothing else tells. Each container says in its own way how long its file
+is; one that was written to a pipe, or by a camera that lost power, says nothing, and neither do
+program streams, Ogg and raw streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
+
+from segengine.sources._boxes import boxes
+
+_BOXES = 2**17
+"""Of one file: fragments of a second for 18 hours."""
+_KINDS = frozenset(
+    b"ftyp styp moov moof mdat sidx ssix mfra free skip wide uuid meta udta emsg prft pdin".split()
+)
+"""Boxes that may be the last; what else lies behind them was put there by another program."""
+_RIFFS = 2**12
+_OBJECTS = 2**8
+_AVI_SLACK = 8
+"""Bytes that a size may be too large by: some writers count its own head."""
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
+
+
+def cut(file: BinaryIO, formats: Iterable[str], entries: Iterable[Any]) -> dict[str, Any]:
+    """What the file has and what it says it has, in bytes; empty: it does not end too early.
+
+    `formats`: of its container, by FFmpeg's names; `entries`: FFmpeg's index of an MP4.
+    """
+    end = file.seek(0, 2)
+    names = set(formats)
+    if "mpegts" in names and _ends_inside_packet(file, end):
+        return {"inside": "packet"}
+    if "flv" in names and _ends_inside_tag(file, end):
+        return {"inside": "tag"}
+    said = max((find(file, end) for name, find in _SAID.items() if name in names), default=0)
+    if "mov" in names and said <= end:
+        said = max((entry.pos + entry.size for entry in entries), default=0)
+    return {"bytes": end, "of": said} if said > end else {}
+
+
+def _boxed(file: BinaryIO, end: int) -> int:
+    """ISO/IEC 14496-12: where the last box ends, or what a segment index (8.16.3) refers to."""
+    said = 0
+    for box in boxes(file, _BOXES):
+        if box.kind in _KINDS:
+            said = max(said, box.stop)
+        if box.kind == b"sidx" and box.stop <= end:
+            file.seek(box.start + 8)
+            said = max(said, box.stop + _referred(file.read(box.stop - box.start - 8)))
+    return said
+
+
+def _referred(index: bytes) -> int:
+    """Bytes behind a segment index that it refers to."""
+    wide = 8 if index[:1] == b"\1" else 4
+    place = 12 + 2 * wide
+    first = int.from_bytes(index[12 + wide : place], "big")
+    count = int.from_bytes(index[place + 2 : place + 4], "big")
+    sizes = (index[i : i + 4] for i in range(place + 4, place + 4 + 12 * count, 12))
+    return first + sum(int.from_bytes(size, "big") & 0x7FFFFFFF for size in sizes)
+
+
+def _riffs(file: BinaryIO, end: int) -> int:
+    """AVI: lists of frames that follow each other (OpenDML); no size, or the largest: unknown."""
+    at = 0
+    for _ in range(_RIFFS):
+        file.seek(at)
+        head = file.read(12)
+        size = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX") or not 4 < size < 0x7FFFFFFF:
+            return 0
+        at += 8 + size + size % 2
+        if at >= end:
+            return at if at > end + _AVI_SLACK else 0
+    return 0
+
+
+def _segment(file: BinaryIO, end: int) -> int:
+    """Matroska (RFC 9559): where its segment ends; a size of ones only is unknown."""
+    at = 0
+    for kind in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        file.seek(at)
+        head = file.read(12)
+        if head[:4] != kind or len(head) < 12 or not head[4]:
+            return 0
+        length = 9 - head[4].bit_length()
+        size = int.from_bytes(head[4 : 4 + length], "big") & (1 << 7 * length) - 1
+        at += 4 + length + size
+    return 0 if size == (1 << 7 * length) - 1 else at
+
+
+def _asf(file: BinaryIO, end: int) -> int:
+    """The file's size in its properties, unless it is a broadcast (ASF specification, 3.2)."""
+    file.seek(0)
+    if file.read(16) != _ASF_HEADER:
+        return 0
+    at = 30
+    for _ in range(_OBJECTS):
+        file.seek(at)
+        head = file.read(24)
+        if head[:16] == _ASF_FILE:
+            body = file.read(68)
+            is_broadcast = len(body) < 68 or body[64] & 1
+            return 0 if is_broadcast else int.from_bytes(body[16:24], "little")
+        size = int.from_bytes(head[16:], "little")
+        if size < 24:
+            return 0
+        at += size
+    return 0
+
+
+def _mxf(file: BinaryIO, end: int) -> int:
+    """Where the last partition begins, as the first says (SMPTE ST 377-1, 7.1); 0: unknown."""
+    file.seek(0)
+    head = file.read(64)
+    if not head.startswith(_MXF_PARTITION) or len(head) < 64:
+        return 0
+    body = 17 + (head[16] & 0x7F if head[16] & 0x80 else 0)
+    footer = int.from_bytes(head[body + 24 : body + 32], "big")
+    return footer + 16 if footer else 0
+
+
+_SAID: dict[str, Callable[[BinaryIO, int], int]] = {
+    "mov": _boxed,
+    "avi": _riffs,
+    "matroska": _segment,
+    "asf": _asf,
+    "mxf": _mxf,
+}
+"""Bytes that a file of a container must have; 0: it does not say."""
+
+
+def _ends_inside_packet(file: BinaryIO, end: int) -> bool:
+    """Transport streams are packets of 188 bytes, with 4 more in front or 16 behind (ISO/IEC 13818-1)."""
+    file.seek(0)
+    head = file.read(1024)
+    for size, before in ((188, 0), (192, 4), (204, 0)):
+        if len(head) > 4 * size and all(head[before + i * size] == 0x47 for i in range(4)):
+            over = end % size
+            file.seek(end - over + before)
+            # What is no packet was put behind them.
+            return over > before and file.read(1) == b"\x47"
+    return False
+
+
+def _ends_inside_tag(file: BinaryIO, end: int) -> bool:
+    """Behind each tag of FLV stands its length."""
+    file.seek(max(0, end - 4))
+    length = int.from_bytes(file.read(4), "big")
+    if not 11 <= length <= end - 4:
+        return end > 13
+    file.seek(end - 4 - length)
+    head = file.read(4)
+    return head[0] & 0x1F not in (8, 9, 18) or int.from_bytes(head[1:], "big") + 11 != length

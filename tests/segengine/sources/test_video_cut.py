@@ -1,0 +1,148 @@
+"""Videos whose file ends before its container says: what is there is read, and what is not is told."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from segengine.commands.plan import plan
+from segengine.job import parse_job
+from segengine.sources._cut import cut
+from segengine.sources.video import VideoSource
+from segengine.types import Entry, Tile
+from tests.segengine.moving import passing, write_video
+
+from .test_video import read, refs
+
+FRAMES = 30
+FILES: dict[str, tuple[str, dict[str, str]]] = {
+    "fast.mp4": ("libx264", {"movflags": "faststart"}),
+    "fragments.mp4": ("libx264", {"movflags": "frag_keyframe+empty_moov"}),
+    "dash.mp4": ("libx264", {"movflags": "empty_moov+dash+global_sidx", "frag_size": "900"}),
+    "fast.mov": ("mjpeg", {"movflags": "faststart"}),
+    "a.avi": ("mpeg4", {}),
+    "b.avi": ("mjpeg", {}),
+    "a.mkv": ("libx264", {}),
+    "a.webm": ("libvpx", {"deadline": "realtime", "cpu-used": "8"}),
+    "a.ts": ("libx264", {}),
+    "a.m2ts": ("libx264", {}),
+    "a.flv": ("flv", {}),
+    "a.wmv": ("wmv2", {}),
+    "a.mxf": ("mpeg2video", {}),
+}
+
+
+class Pipe(BytesIO):
+    """What cannot go back to say how long it became."""
+
+    seek = None  # type: ignore[assignment]
+
+
+def encoded(name: str, into: Any) -> None:
+    codec, options = FILES[name]
+    form = {"ts": "mpegts", "m2ts": "mpegts", "mkv": "matroska", "wmv": "asf"}
+    kind = name.rpartition(".")[2]
+    flags = {"mpegts_m2ts_mode": "1"} if kind == "m2ts" else {}
+    movflags = {key: options[key] for key in ("movflags", "frag_size") if key in options}
+    with av.open(into, "w", format=form.get(kind, kind), options=movflags | flags) as container:
+        stream: Any = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.codec_context.gop_size = 64, 48, 10
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for picture in passing(FRAMES, 48, 64):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def told(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = VideoSource().probe(Entry(path.name, str(path), "")).attributes
+    return found.get("cut", {})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_breaks_off_is_told_and_what_is_there_is_read(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    encoded(name, str(path))
+    data = path.read_bytes()
+    assert told(path) == {}
+    frames = refs(path, VideoSource().probe(Entry(name, str(path), "")))
+    whole = [item.pixels.tobytes() for item in read(frames) if isinstance(item, Tile)]
+    assert len(whole) == FRAMES
+    for part in (0.95, 0.8, 0.7):
+        # Of transport streams nothing tells where they break off between two packets.
+        path.write_bytes(data[: int(len(data) * part) // 188 * 188 + 100])
+        found = told(path)
+        assert found in ({"inside": "packet"}, {"inside": "tag"}) or (
+            found.get("said", 0) > found.get("ends", 0)
+            or path.stat().st_size == found["bytes"] < found["of"] <= len(data) + 1
+        )
+        items = read(refs(path, VideoSource().probe(Entry(name, str(path), ""))))
+        assert {item.pixels.tobytes() for item in items if isinstance(item, Tile)} <= set(whole)
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if not n.startswith(("fast", "dash"))])
+def test_what_was_written_to_a_pipe_says_no_size(name: str, tmp_path: Path) -> None:
+    path, pipe = tmp_path / name, Pipe()
+    encoded(name, pipe)
+    path.write_bytes(pipe.getvalue())
+    assert told(path) == {}
+
+
+def test_an_mp4_whose_pixels_reach_the_end_whatever_that_is(tmp_path: Path) -> None:
+    """Its samples alone say what it lacks."""
+    path = tmp_path / "a.mp4"
+    encoded("fast.mp4", str(path))
+    data = path.read_bytes()
+    place = data.index(b"mdat") - 4
+    path.write_bytes(data[:place] + bytes(4) + data[place + 4 :])
+    assert told(path) == {}
+    path.write_bytes(path.read_bytes()[:-200])
+    assert told(path) == {"bytes": len(data) - 200, "of": len(data)}
+
+
+def test_what_another_program_puts_behind_a_video_is_none_of_it(tmp_path: Path) -> None:
+    for name in ("fast.mp4", "a.avi", "a.mkv", "a.ts"):
+        path = tmp_path / name
+        encoded(name, str(path))
+        path.write_bytes(path.read_bytes() + b"\x7f\xff\xff\xffjunk" + bytes(9))
+        assert told(path) == {}, name
+
+
+def riff(kind: bytes, size: int, said: int | None = None) -> bytes:
+    return b"RIFF" + (size if said is None else said).to_bytes(4, "little") + kind + bytes(size - 4)
+
+
+def test_lists_of_a_long_avi() -> None:
+    first, second = riff(b"AVI ", 400), riff(b"AVIX", 301)
+    for data, of in (
+        (first + second, 0),
+        (first + second + b"\0", 0),
+        ((first + second)[:-40], len(first + second) + 1),
+        (riff(b"AVI ", 400, 0), 0),
+        (riff(b"AVI ", 400, 0xFFFFFFFF), 0),
+        (riff(b"AVI ", 400, 0x7FFFFFFF), 0),
+        (riff(b"AVI ", 400, 408), 0),  # its own head is counted
+        (first + b"RIFF" + bytes(40), 0),
+    ):
+        expected = {"bytes": len(data), "of": of} if of else {}
+        assert cut(BytesIO(data), {"avi"}, ()) == expected
+
+
+def test_the_line(bench: Any) -> None:
+    path = write_video(bench.inputs / "b.avi", passing(50, 32, 48), codec="mjpeg")
+    job = parse_job(bench.job({"kind": "threshold"}))
+    assert not plan(job).notices
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    (line,) = plan(job).notices
+    assert re.fullmatch(
+        r"b: breaks off: its file has [\d,]+ bytes of the [\d,]+ that it says; "
+        r"what would follow has no mask",
+        line,
+    ), line
