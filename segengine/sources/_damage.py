@@ -52,11 +52,12 @@ def _broken_units(data: bytes, length: int | None) -> bool:
     that were framed anew.
     """
     if length is None:
-        return _forbidden(data, start_codes=True)
-    return any(_forbidden(unit, start_codes=False) for unit in units(data, length))
+        return forbidden(data, start_codes=True)
+    return any(forbidden(unit, start_codes=False) for unit in units(data, length))
 
 
-def _forbidden(data: bytes, *, start_codes: bool) -> bool:
+def forbidden(data: bytes, *, start_codes: bool) -> bool:
+    """Whether bytes are in a unit that are in none; `start_codes`: units may lie behind it."""
     if b"\0\0\2" in data or _ESCAPED.search(data) is not None:
         return True
     if not start_codes and b"\0\0\1" in data:

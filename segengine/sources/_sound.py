@@ -1,8 +1,9 @@
 """Whether the pixels of a photo or a label image are as they were written, where its decoder does not say.
 
-Pillow, libtiff and OpenCV fill up what damage left out, or take what it yields, without a word. What
-cannot be told stays untold: a byte of pixels that are not packed, or one of a JPEG's coded data that
-yields other pixels and is followed by all that is due.
+Pillow, libtiff, libwebp, libheif and OpenCV fill up what damage left out, or take what it yields, without
+a word. What cannot be told stays untold: a byte of pixels that are not packed, one of coded data that
+yields other pixels and is followed by all that is due, and a hole in a WebP, of which libwebp itself
+writes long runs of zeros where a picture is flat.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segengine.errors import CorruptInputError
-from segengine.sources import _jpeg, _packed, _png
+from segengine.sources import _heif, _jpeg, _packed, _png, _runs
+from segengine.sources._damage import forbidden
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -63,10 +65,35 @@ def _of_avif(data: bytes, image: ImageFile) -> None:
         place = max(end, place + 8)
 
 
+def _of_heic(data: bytes, image: ImageFile) -> None:
+    """Some bytes are in no unit of HEVC, and the units of a picture fill what is set aside for it."""
+    image.load()  # which knows best what is cut off
+    for item in _heif.pictures(data):
+        units = _heif.units(item)
+        if units is None or any(forbidden(unit, start_codes=False) for unit in units):
+            raise CorruptInputError("damaged HEIC: bytes that no encoder writes")
+
+
+def _of_gif(data: bytes, image: ImageFile) -> None:
+    """Pillow stops with the last pixel, whatever codes are left over."""
+    if not image.tile:
+        return
+    _, (left, top, right, bottom), place, _ = image.tile[0]
+    image.load()
+    blocks, at = [], place
+    while at < len(data) and data[at]:
+        blocks.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    if not _runs.gif_fits(b"".join(blocks), data[place - 1], (right - left) * (bottom - top)):
+        raise CorruptInputError("damaged GIF: the codes stand for more or less than its pixels")
+
+
 _HOLE = bytes(256)
 _CHECKS: dict[str, Callable[[bytes, ImageFile], None]] = {
     "JPEG": _of_jpeg,
     "PNG": _of_png,
     "TIFF": _of_tiff,
     "AVIF": _of_avif,
+    "HEIC": _of_heic,
+    "GIF": _of_gif,
 }

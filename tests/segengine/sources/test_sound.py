@@ -228,6 +228,59 @@ def test_a_hole_in_an_avif_is_damage(tmp_path: Path) -> None:
     assert "run of zeros" in str(photo(path))
 
 
+def test_bytes_that_are_in_no_heic_are_damage(tmp_path: Path) -> None:
+    from pillow_heif import from_pillow
+
+    path, file = tmp_path / "a.heic", io.BytesIO()
+    exif = b"Exif\0\0" + bytes(600)  # zeros beside the picture are none of it
+    from_pillow(Image.fromarray(COLOURS)).save(file, quality=90, exif=exif)
+    whole = file.getvalue()
+    path.write_bytes(whole)
+    assert not isinstance(photo(path), str)
+    at = len(whole) - 900
+    for hole in (bytes(300), bytes(3)):
+        path.write_bytes(whole[:at] + hole + whole[at + len(hole) :])
+        assert photo(path) == "damaged HEIC: bytes that no encoder writes"
+    path.write_bytes(whole[:at])
+    assert "Unexpected end of file" in str(photo(path))
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+def test_codes_for_more_than_the_pixels_of_a_gif_are_damage(tmp_path: Path, interlace: int) -> None:
+    """Pillow takes the first; codes of every width, and one that clears them, are counted."""
+    path, whole = tmp_path / "a.gif", written(GRAY, "GIF", interlace=interlace)
+    passed_over = found = 0
+    for at in range(len(whole) // 4, len(whole) - 40, len(whole) // 60):
+        data = bytearray(whole)
+        data[at] ^= 64
+        try:
+            np.asarray(Image.open(io.BytesIO(data)))
+        except OSError:
+            continue
+        path.write_bytes(data)
+        passed_over += 1
+        found += isinstance(photo(path), str) and isinstance(label(path), str)
+    assert found >= passed_over // 8 > 0
+
+
+@pytest.mark.parametrize("colours", [2, 5, 16, 130, 250])
+def test_sound_gifs_of_all_depths_are_read(tmp_path: Path, colours: int) -> None:
+    path = tmp_path / "a.gif"
+    for codes in ((Y * X) % colours, GRAIN % colours, np.zeros_like(Y)):
+        codes = codes.astype(np.uint8)
+        image = Image.fromarray(codes, "P")
+        image.putpalette([value // 3 for value in range(3 * colours)])
+        for number, options in enumerate(({}, {"interlace": 1}, {"optimize": True})):
+            image.save(path, **options)
+            got = label(path)
+            assert not isinstance(got, str), got
+            if number < 2:
+                np.testing.assert_array_equal(got[0] if got.ndim == 3 else got, codes)
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + b"behind")  # the trailer is none of the picture
+        assert not isinstance(label(path), str)
+
+
 def test_a_png_that_ends_early_is_corrupt_in_a_raster(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     ref = FrameRef(0, "x", str(path), "", SIDE, SIDE)

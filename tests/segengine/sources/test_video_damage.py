@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from segengine.sources._damage import _forbidden, broken_test
+from segengine.sources._damage import broken_test, forbidden
 from segengine.sources._keyframes import key_frame_test
 from segengine.types import Tile, Unreadable
 
@@ -172,12 +172,12 @@ def test_bytes_that_no_encoder_writes() -> None:
         (b"\x65\x99\0\0\0\0", False),
         (b"\x65\x99\0\0\0\0\x99", True),
     ):
-        assert _forbidden(data, start_codes=False) is broken
-        assert _forbidden(data, start_codes=True) is broken
-    assert _forbidden(b"\x65\x99\0\0\0\1\x41", start_codes=False)
-    assert not _forbidden(b"\x65\x99\0\0\0\1\x41", start_codes=True)
-    assert not _forbidden(b"\x65\x99" + bytes(100) + b"\1\x41", start_codes=True)
-    assert _forbidden(b"\x65\x99" + bytes(400) + b"\1\x41", start_codes=True)
+        assert forbidden(data, start_codes=False) is broken
+        assert forbidden(data, start_codes=True) is broken
+    assert forbidden(b"\x65\x99\0\0\0\1\x41", start_codes=False)
+    assert not forbidden(b"\x65\x99\0\0\0\1\x41", start_codes=True)
+    assert not forbidden(b"\x65\x99" + bytes(100) + b"\1\x41", start_codes=True)
+    assert forbidden(b"\x65\x99" + bytes(400) + b"\1\x41", start_codes=True)
 
 
 def test_what_is_shown_before_a_key_frame_builds_on_what_was_damaged(tmp_path: Path) -> None:

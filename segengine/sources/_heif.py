@@ -1,0 +1,84 @@
+"""Where the coded pictures of a HEIC lie: an image of HEVC, or the tiles of one, and what is beside it.
+
+    meta: iinf   what each item is          infe: hvc1, grid, Exif, ...
+          iloc   where its bytes lie        extents of the file
+
+Source: ISO/IEC 14496-12, 8.11. What is not as it says there is for libheif to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+
+from segengine.sources._boxes import boxes
+
+_MOST = 2**16
+"""Boxes of a file, and of one in it."""
+_LENGTH = 4
+"""Bytes of the length in front of a unit, as every writer has them."""
+
+
+def pictures(data: bytes) -> Iterator[bytes]:
+    """The bytes of each item that is coded in HEVC, as far as they are there."""
+    meta = _inside(data, b"meta")
+    kinds = _kinds(_inside(meta[4:], b"iinf"))
+    for number, extents in _places(_inside(meta[4:], b"iloc")):
+        if kinds.get(number) == b"hvc1":
+            yield b"".join(data[start : start + size] for start, size in extents)
+
+
+def units(item: bytes) -> list[bytes] | None:
+    """The units of a picture; None: their lengths do not fill it."""
+    found, place = [], 0
+    while place < len(item):
+        start = place + _LENGTH
+        place = start + int.from_bytes(item[place:start], "big")
+        if place > len(item) or place == start:
+            return None
+        found.append(item[start:place])
+    return found
+
+
+def _inside(data: bytes, kind: bytes) -> bytes:
+    """The content of the first box of a kind; empty: there is none."""
+    for box in boxes(BytesIO(data), _MOST):
+        if box.kind == kind:
+            return data[box.start + 8 : box.stop]
+    return b""
+
+
+def _kinds(iinf: bytes) -> dict[int, bytes]:
+    """What each item is, by its number; of entries of versions 2 and 3, which have a kind."""
+    found = {}
+    for box in boxes(BytesIO(iinf[6 if iinf[:1] == b"\0" else 8 :]), _MOST):
+        entry = iinf[6 if iinf[:1] == b"\0" else 8 :][box.start + 8 : box.stop]
+        wide = 4 if entry[:1] == b"\3" else 2
+        found[int.from_bytes(entry[4 : 4 + wide], "big")] = entry[6 + wide : 10 + wide]
+    return found
+
+
+def _places(iloc: bytes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Start and size of each extent of each item that lies in the file itself."""
+    file = BytesIO(iloc)
+
+    def number(size: int) -> int:
+        return int.from_bytes(file.read(size), "big")
+
+    version, _ = number(1), number(3)
+    sizes = number(2)
+    offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    wide = 4 if version == 2 else 2
+    for _ in range(min(number(wide), _MOST)):
+        item = number(wide)
+        method = number(2) & 15 if version else 0
+        elsewhere = number(2)
+        start = number(base)
+        extents = []
+        for _ in range(min(number(2), _MOST)):
+            if version:
+                number(index)
+            place = start + number(offset)
+            extents.append((place, number(length)))
+        if not method and not elsewhere:
+            yield item, extents
