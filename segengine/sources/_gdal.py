@@ -399,6 +399,11 @@ _OPTIONS = frozenset(
 @lru_cache(maxsize=64)
 def _sources(path: str, mark: _Mark) -> tuple[tuple[str, bool], ...]:
     """(name, relative to the VRT) of each file that a VRT names. Raises CorruptInputError."""
+    return tuple(dict.fromkeys(_named(vrt_tree(path, mark))))
+
+
+def vrt_tree(path: str, mark: _Mark) -> Any:
+    """The elements of a VRT, whatever they are. Raises CorruptInputError."""
     import xml.etree.ElementTree as tree
 
     if mark and mark[3] > _MOST_BYTES:
@@ -409,12 +414,11 @@ def _sources(path: str, mark: _Mark) -> tuple[tuple[str, bool], ...]:
         text = _DECLARATION.sub("", _COMMENT.sub("", text), count=1).lstrip("\ufeff")
         if "<!" in text or "<?" in text:
             raise CorruptInputError(f"its XML holds more than elements; {REMEDY}")
-        root = tree.fromstring(text)
+        return tree.fromstring(text)
     except OSError as error:
         raise open_failure(path, error) from error
     except (UnicodeDecodeError, tree.ParseError, ValueError) as error:
         raise CorruptInputError(f"damaged raster: not the XML of a VRT: {error}") from error
-    return tuple(dict.fromkeys(_named(root)))
 
 
 def _named(root: Any) -> Iterator[tuple[str, bool]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.sources import _vouched
+from segengine.sources import _vouched, _vrt
 from segengine.sources._dataset import alpha_of, itemsize, window_of
 from segengine.types import Bool, Pixels
 
@@ -31,6 +31,7 @@ def read_window(
     height, width = rows.stop - rows.start, cols.stop - cols.start
     pixels = np.empty((height, width, len(bands)), dtype)
     masks, vouched = _Masks.of(dataset, bands), _vouched.of(dataset)
+    _vrt.require(dataset, bands, rows, cols)
     if masks.bands:
         _vouched.require_mask(dataset, rows, cols)
     valid = np.ones((height, width), np.bool_) if masks or pixels.dtype.kind == "f" else None

@@ -10,6 +10,7 @@ image or the overview that is open, and its mask.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -23,7 +24,9 @@ from segengine.sources._gdal import file_mark
 
 _MOST = 1 << 23
 """Bytes of blocks whose pixels are read beyond a window."""
-_BESIDE = ".msk"
+_BESIDE, _COARSER = ".msk", ".ovr"
+_ALL_MASK = (_BESIDE, _BESIDE + _COARSER)
+"""Files of nothing but a mask, or of its overviews."""
 _Shape = tuple[int, int]
 _Mark = tuple[int, ...]
 _Reach = tuple[slice, slice]
@@ -94,7 +97,46 @@ def _around(span: slice, block: int, length: int) -> slice:
 def of(dataset: Any) -> Vouched | None:
     """Of an open dataset; None: it is no local TIFF, or its blocks tell nothing."""
     place = _place(dataset)
-    return None if place is None else _image(*place, dataset.shape)
+    if place is None:
+        return None
+    path, _, index = place
+    found = _image(*place, dataset.shape)
+    beside = path + _COARSER
+    return found or (None if index >= 0 else _image(beside, file_mark(beside), -1, dataset.shape))
+
+
+@lru_cache(maxsize=128)
+def _first(path: str, mark: _Mark, mask: bool) -> Vouched | None:
+    if not mark:
+        return None
+    try:
+        with open_input(path) as file:
+            (height, width, _), *_rest = _tiff.sizes(file)
+    except (CorruptInputError, ValueError):
+        return None
+    if not mask:
+        return _table(path, 0, (height, width), False)
+    beside = path + _BESIDE
+    return _mask(path, mark, (height, width)) or _mask(beside, file_mark(beside), (height, width))
+
+
+@lru_cache(maxsize=128)
+def _has_overviews(path: str, mark: _Mark) -> bool:
+    try:
+        with open_input(path) as file:
+            return len(_tiff.sizes(file)) > 1
+    except CorruptInputError:
+        return False
+
+
+def has_overviews(path: str) -> bool:
+    """Whether a local file may be read coarser from elsewhere than its image; a mask counts, too."""
+    return os.path.exists(path + _COARSER) or _has_overviews(path, file_mark(path))
+
+
+def of_file(path: str, *, mask: bool) -> Vouched | None:
+    """Of the image of a local file at its full size, or of its mask."""
+    return _first(path, file_mark(path), mask)
 
 
 def mask_of(dataset: Any) -> Vouched | None:
@@ -104,8 +146,9 @@ def mask_of(dataset: Any) -> Vouched | None:
         return None
     path, mark, _ = place
     found = _mask(path, mark, dataset.shape)
-    beside = path + _BESIDE
-    return found or _mask(beside, file_mark(beside), dataset.shape)
+    for beside in (path + _BESIDE, path + _BESIDE + _COARSER):
+        found = found or _mask(beside, file_mark(beside), dataset.shape)
+    return found
 
 
 def require(dataset: Any, rows: slice, cols: slice) -> None:
@@ -138,12 +181,12 @@ def _place(dataset: Any) -> tuple[str, _Mark, int] | None:
 
 @lru_cache(maxsize=32)
 def _image(path: str, mark: _Mark, index: int, shape: _Shape) -> Vouched | None:
-    return _table(path, index, shape, False)
+    return _table(path, index, shape, False) if mark else None
 
 
 @lru_cache(maxsize=32)
 def _mask(path: str, mark: _Mark, shape: _Shape) -> Vouched | None:
-    return _table(path, -1, shape, not path.endswith(_BESIDE)) if mark else None
+    return _table(path, -1, shape, not path.endswith(_ALL_MASK)) if mark else None
 
 
 def _table(path: str, index: int, shape: _Shape, mask: bool) -> Vouched | None:

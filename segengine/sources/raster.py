@@ -25,11 +25,11 @@ from segengine.sources import (
     _gdal,
     _hollow,
     _mosaic,
-    _packed,
     _parts,
     _said,
     _tiff,
     _vouched,
+    _vrt,
 )
 from segengine.sources._area import require_area
 from segengine.sources._bands import choose, require_numbers_or_names
@@ -272,7 +272,7 @@ class RasterSource:
                 ):
                     if not self.trust:
                         _gdal.require_own_overviews(dataset)
-                    with _said.require_silence(lambda: _packed.require_jpegs(uri)):
+                    with _said.require_silence(lambda: _vrt.require_jpegs(uri)):
                         yield dataset
         except (
             CorruptInputError, TransientInputError, MissingTruthError, MemoryError, ApartError,

@@ -176,3 +176,95 @@ def test_of_blocks_that_were_never_written_nothing_is_looked_at(tmp_path: Path) 
     found = read(path)
     assert isinstance(found, Tile)
     assert found.pixels.sum() == GRAY[:32, :32].sum()
+
+
+def test_holes_in_overviews_that_lie_beside_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    coarse, half = RasterSource(resolution=20), (slice(0, SIDE // 2), slice(0, SIDE // 2))
+    write(path, **TILES)
+    with (
+        rasterio.Env(TIFF_USE_OVR=True, GDAL_TIFF_OVR_BLOCKSIZE=64, COMPRESS_OVERVIEW="DEFLATE"),
+        rasterio.open(path, "r+") as dataset,
+    ):
+        dataset.build_overviews([2])
+    assert isinstance(read(path, half, coarse), Tile)
+    holed(path.with_name("a.tif.ovr"), 0, 0)
+    assert isinstance(read(path), Tile)
+    assert isinstance(read(path, half, coarse), Unreadable)
+
+
+def vrt(path: Path, *sources: tuple[str, int, int], side: int = SIDE, band: str = "{band}") -> None:
+    """Files of SIDE x SIDE pixels at their column and row, `side` pixels wide."""
+    width, height = (max(at[i] for at in sources) + side for i in (1, 2))
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{number}">'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+            f"<SourceBand>{band.format(band=number)}</SourceBand>"
+            f'<SrcRect xOff="0" yOff="0" xSize="{SIDE}" ySize="{SIDE}"/>'
+            f'<DstRect xOff="{x}" yOff="{y}" xSize="{side}" ySize="{side}"/></SimpleSource>'
+            for name, x, y in sources
+        )
+        + "</VRTRasterBand>"
+        for number in (1, 2, 3)
+    )
+    path.write_text(
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
+        f"<GeoTransform>5e5, 10, 0, 5e6, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+
+
+@pytest.mark.parametrize("compress", ["DEFLATE", "LZW"])
+def test_a_hole_in_a_part_of_a_vrt_is_corrupt_where_it_is_read(
+    tmp_path: Path, compress: str
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        write(tmp_path / name, compress=compress, **TILES)
+    path, outer = tmp_path / "m.vrt", tmp_path / "n.vrt"
+    vrt(path, ("a.tif", 0, 0), ("b.tif", SIDE, 10))
+    vrt(outer, ("m.vrt", 5, 0))
+    whole = (slice(0, SIDE + 10), slice(0, 2 * SIDE))
+    assert isinstance(read(path, whole), Tile)
+    holed(tmp_path / "b.tif", 0, 5)  # its rows from 32, columns from 64
+    found = read(path, whole)
+    assert isinstance(found, Unreadable)
+    assert found.kind == "corrupt"
+    assert found.reason.startswith("its source b.tif: damaged TIFF: of the pixels from row 32")
+    assert isinstance(read(path, (slice(0, SIDE), slice(0, SIDE + 64))), Tile)
+    assert isinstance(read(path, (slice(0, 42), slice(0, 2 * SIDE))), Tile)
+    assert isinstance(read(path, (slice(42, 43), slice(SIDE + 64, SIDE + 65))), Unreadable)
+    assert isinstance(read(outer), Tile)
+    holed(tmp_path / "a.tif", 0, 0)
+    assert isinstance(read(outer), Unreadable)
+
+
+def test_what_a_vrt_reads_coarser_or_not_at_all_is_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", compress="DEFLATE", interleave="band", **TILES)
+    path = tmp_path / "m.vrt"
+    vrt(path, ("a.tif", 0, 0))
+    holed(tmp_path / "a.tif", 0, 8)  # of the first band
+    assert isinstance(read(path, source=RasterSource(bands=(1,))), Unreadable)
+    assert isinstance(read(path, source=RasterSource(bands=(3, 2))), Tile)
+    vrt(path, ("a.tif", 0, 0), band="1")
+    assert isinstance(read(path, source=RasterSource(bands=(3, 2))), Unreadable)
+    vrt(path, ("a.tif", 0, 0), side=SIDE // 2)
+    small = (slice(0, 48), slice(0, 48))
+    assert isinstance(read(path, small), Unreadable)
+    write(tmp_path / "a.tif", compress="DEFLATE", **TILES)
+    with rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+        dataset.build_overviews([2])
+    holed(tmp_path / "a.tif", 0, 8)
+    assert isinstance(read(path, small), Tile)
+
+
+def test_a_jpeg_in_a_part_of_a_vrt_that_ends_early_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "m.vrt"
+    write(tmp_path / "a.tif", compress="JPEG", photometric="YCBCR", **TILES)
+    vrt(path, ("a.tif", 0, 0))
+    assert isinstance(read(path), Tile)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    table = _tiff.blocks(io.BytesIO(data), 0)
+    start, size = int(table.offsets[4]), int(table.counts[4])
+    data[start + size // 2 : start + size] = b"\xff\xd9" + bytes(size - size // 2 - 2)
+    (tmp_path / "a.tif").write_bytes(data)
+    assert isinstance(read(path), Unreadable)
