@@ -37,6 +37,8 @@ from segengine.worker.segment import segment_shard
 HELD = 1 << 28
 """Bytes of probabilities that a temperature is fitted on; of more pixels some are taken, by their place."""
 FIGURES = ("ece", "mce", "brier", "label_brier", "nll")
+_WORSE = 1.01
+"""By how much a figure grows where it is told to be worse."""
 _PLAIN = {"scale": 1.0, "entropy": 0.0}
 """The temperature that changes nothing."""
 
@@ -63,6 +65,15 @@ class CalibrateReport:
         """Always 0."""
         return 0
 
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Figures that the temperature makes worse: what is fitted is the likelihood of all pixels."""
+        return tuple(
+            name
+            for name in FIGURES
+            if self.after[name] > max(_WORSE * self.before[name], self.before[name] + 1e-6)
+        )
+
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
         return {
@@ -73,6 +84,7 @@ class CalibrateReport:
             "frames": self.frames,
             "before": dict(self.before),
             "after": dict(self.after),
+            "worse": list(self.worse),
             "notices": list(self.notices),
         }
 
@@ -92,8 +104,19 @@ class CalibrateReport:
             *rows,
             f"temperature: {{{numbers}}}",
             f"{'written' if self.out else 'to be set'}: {use}",
+            *self._warned(),
             *(f"not used: {notice}" for notice in self.notices),
         )
+
+    def _warned(self) -> Iterator[str]:
+        if self.worse:
+            figures = ", ".join(
+                f"{name} ({self.before[name]:.4f} -> {self.after[name]:.4f})" for name in self.worse
+            )
+            yield (
+                f"worse than before: {figures}; the numbers fit the likelihood (nll) of all pixels, and "
+                "few pixels may count for less there: keep the network as it was where this figure matters"
+            )
 
 
 def calibrate(

@@ -16,7 +16,7 @@ from segengine.commands.calibrate import CalibrateReport, calibrate
 from segengine.errors import JobError
 from segengine.job import load_job
 from segengine.networks import bundles
-from segengine.networks.temperature import fit
+from segengine.networks.temperature import Temperature, fit
 from segengine.training.synthetic import CLASSES, write_scenes
 from segengine_flows.cli import main
 from tests.segengine.segmenters.onnxes import convolution
@@ -75,6 +75,19 @@ def test_on_scenes_it_never_saw_its_error_is_at_most_half(
     )
     np.testing.assert_array_equal(plain.labels, calibrated.labels)
     assert ece(calibrated.probabilities, labels) <= 0.5 * ece(plain.probabilities, labels)
+
+
+def test_figures_that_become_worse_are_told() -> None:
+    before = {"ece": 0.05, "mce": 0.1, "brier": 0.2, "label_brier": 0.1, "nll": 0.3}
+    after = {**before, "ece": 0.01, "mce": 0.25, "brier": 0.2001, "nll": 0.2}
+    report = CalibrateReport("a.zarr", None, Temperature(1.2, 0.1), 10, 1, before, after)
+    assert report.worse == ("mce",)
+    assert report.as_json()["worse"] == ["mce"]
+    (line,) = (line for line in report.lines() if line.startswith("worse"))
+    assert "mce (0.1000 -> 0.2500)" in line
+    better = CalibrateReport("a.zarr", None, Temperature(1.2, 0.1), 10, 1, after, before)
+    assert better.worse == ("ece", "nll")
+    assert not any("mce (" in line for line in better.lines())
 
 
 def test_the_figures_are_those_of_the_pixels_it_saw(fitted: tuple[Path, CalibrateReport]) -> None:
