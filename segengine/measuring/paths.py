@@ -43,6 +43,40 @@ def ids_of(spec: TruthSpec, ref: FrameRef, scene: str) -> list[str]:
     return candidates(spec.model_copy(update={"paths": own}), ref, scene)
 
 
+def absent(spec: TruthSpec) -> dict[str, str]:
+    """By the key of a job's `truth` that names nothing that is there: what is wrong with it.
+
+    Of several paths one may be for some frames only; told is where none can be for any.
+    """
+    found = {}
+    for key, named in (("paths", spec.paths), ("instances", [spec.instances])):
+        wrong = [_wrong(path) for path in named if path]
+        if wrong and all(wrong):
+            found[key] = wrong[0]
+    return found
+
+
+def _wrong(template: str) -> str:
+    """What is wrong with a path of files here, by the part of it that is the same for all frames."""
+    if "://" in template:
+        return ""
+    field = next((f for f in TRUTH_FIELD.finditer(template) if f[1] is not None), None)
+    fixed = template[: field.start() if field else None].replace("{{", "{").replace("}}", "}")
+    folder = os.path.dirname(fixed) if field else fixed
+    try:
+        if field is None:
+            os.stat(folder)  # a file of all frames, or an array of them
+            return ""
+        with os.scandir(folder or ".") as entries:
+            return "" if next(entries, None) else f"{folder} is empty"
+    except FileNotFoundError:
+        return f"{folder} is not there"
+    except NotADirectoryError:
+        return f"{folder} is no folder"
+    except OSError:
+        return ""  # who reads it will say so
+
+
 def stat(path: str) -> str | None:
     """Fingerprint of a file by its size and time; None: there is none."""
     if "://" not in path:

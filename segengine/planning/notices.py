@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segengine import asked
 from segengine.fingerprint import changes
+from segengine.measuring.paths import absent
 from segengine.planning.followed import costs, outside
 from segengine.planning.places import oddities
 from segengine.planning.redo import lines
@@ -91,6 +92,7 @@ def _left_to_do(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
         yield f"{each.name} waits for the next run: {each.reason}"
     yield from _noted(plan)
     yield from _cut(plan)
+    yield from _truth(plan)
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
         yield f"{inputs} outside source.area, without a place in the store"
@@ -132,6 +134,14 @@ def _where_cut(cut: dict[str, Any]) -> str:
             "what would follow has no mask"
         )
     return f"breaks off inside a {cut['inside']}: what would follow has no mask"
+
+
+def _truth(plan: Plan) -> Iterator[str]:
+    """Truth that the job names and that no frame can have."""
+    if plan.job.truth is not None:
+        for key, wrong in absent(plan.job.truth).items():
+            what = "objects of no frame are" if key == "instances" else "no frame is"
+            yield f"truth.{key}: {wrong}; {what} scored"
 
 
 def _bands(plan: Plan) -> Iterator[str]:

@@ -73,6 +73,32 @@ def test_other_weights_make_every_shard_stale(
     assert any("the weights changed" in line for line in plan.notices)
 
 
+def test_truth_that_no_frame_can_have_is_told_by_its_key(bench: Any, noise: Any) -> None:
+    bench.put("a.png", noise(1, (40, 40, 3)))
+    base = bench.inputs.parent
+    for name in ("empty", "labels {0}"):
+        (base / name).mkdir()
+    (base / "labels {0}/a.png").write_bytes(b"any")
+
+    def told(**truth: Any) -> list[str]:
+        return list(plan_of(bench, MEAN, truth=truth).notices)
+
+    there, other = f"{base}/labels {{{{0}}}}/{{stem}}.png", f"{base}/ids/{{parent}}/{{stem}}.png"
+    assert told(paths=[there]) == []
+    assert told(paths=[other, there], instances=f"{base}/{{stem}}/ids.png") == []
+    assert told(paths=["s3://bucket/{stem}.png"]) == []
+    assert told(paths=[there], instances=other) == [
+        f"truth.instances: {base}/ids is not there; objects of no frame are scored"
+    ]
+    assert told(instances=f"{base}/empty/{{stem}}.png") == [
+        f"truth.instances: {base}/empty is empty; objects of no frame are scored"
+    ]
+    assert told(paths=[other, f"{base}/a{{stem}}"], classes=["a"]) == []
+    assert told(paths=[f"{base}/no.json"]) == [
+        f"truth.paths: {base}/no.json is not there; no frame is scored"
+    ]
+
+
 def test_what_is_skipped_is_said_by_suffix(bench: Any, noise: Any) -> None:
     from segengine.commands.plan import plan
 
