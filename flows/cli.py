@@ -130,6 +130,8 @@ def _watch(args: argparse.Namespace) -> int:
     ]
     if args.metrics_file:
         options += ["--metrics-file", args.metrics_file]
+    if args.lineage:
+        options += ["--lineage", args.lineage]
     return watch(args.job, args.set, options, args.every)
 
 
@@ -545,12 +547,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--prefect", action="store_true", help="record the run with Prefect, also without a server"
     )
-    run.add_argument(
-        "--lineage",
-        metavar="FILE|URL",
-        type=_path,
-        help="send the run's events of OpenLineage there",
-    )
     add_json(run)
     watch = add("watch", _watch, "Run a job again and again, as inputs arrive; without Prefect.")
     add_job(watch)
@@ -563,6 +559,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="PATH",
             type=_path,
             help="keep the run's figures there for Prometheus' node exporter, as text",
+        )
+        command.add_argument(
+            "--lineage",
+            metavar="FILE|URL",
+            type=_path,
+            help="send the run's events of OpenLineage there",
         )
         add_log(command)
         add_trust(command, "as `trust: true`: use code and files that inputs and models name")

@@ -7,6 +7,7 @@ the end no more than some seconds.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 PATIENCE = 3.0
 """Seconds that one message may take, tries included."""
+_SPOKEN = "http/protobuf"
+_PROTOCOLS = (
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+)
+"""Variables of OpenTelemetry's standard that ask for another way than this one."""
 EVERY_MS = 5000
 """Milliseconds between two messages of metrics."""
 
@@ -45,6 +53,7 @@ class Telemetry:
                 f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {error.name} is not installed; "
                 "pip install 'segengine[otel]', or unset it"
             ) from None
+        _warn_of_protocols()
         # A collector that is away is not the run's trouble: its retries are no lines of the log.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         about = {"segengine.job": public(name), "segengine.run": run}
@@ -156,6 +165,18 @@ class Telemetry:
             "segengine.stage.seconds",
             [lambda _: [Observation(s, {"stage": k}) for k, s in dict(tally.seconds).items()]],
             unit="s",
+        )
+
+
+def _warn_of_protocols() -> None:
+    other = [f"{name}={os.environ[name]}" for name in _PROTOCOLS if os.environ.get(name)]
+    other = [each for each in other if each.partition("=")[2] != _SPOKEN]
+    if other:
+        stderr.say(
+            f"{' and '.join(other)} is not followed: OTLP goes over HTTP ({_SPOKEN}); set it so, and in "
+            "OTEL_EXPORTER_OTLP_ENDPOINT the collector's port for HTTP, which is 4318 where that for "
+            "gRPC is 4317",
+            "warning",
         )
 
 

@@ -73,6 +73,15 @@ def done(store: Path) -> int:
         return 0
 
 
+def test_what_follows_a_run_is_handed_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[Any] = []
+    monkeypatch.setattr("segengine_flows.watch.watch", lambda *args: handed.append(args) or 0)
+    command = ["watch", "job.yaml", "--metrics-file", "a.prom", "--lineage", "events.jsonl"]
+    assert cli.main(command) == 0
+    ((_, _, options, _),) = handed
+    assert options[-4:] == ["--metrics-file", "a.prom", "--lineage", "events.jsonl"]
+
+
 @pytest.mark.system
 def test_what_arrives_is_segmented(job: Path, start: Any, bench: Any, noise: Any) -> None:
     watch = start(job, "1s")

@@ -151,6 +151,18 @@ def test_a_dead_collector_costs_no_shard_and_seconds_at_most(
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in line
 
 
+def test_another_protocol_is_told(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for said, lines in (("http/protobuf", 0), ("", 0), ("grpc", 1), ("http/json", 1)):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", said)
+        Telemetry("name", "run").finish(None)
+        found = [line for line in capsys.readouterr().err.splitlines() if "PROTOCOL" in line]
+        assert len(found) == lines
+        assert all(f"OTEL_EXPORTER_OTLP_PROTOCOL={said} is not followed" in x for x in found)
+    assert len(collector.spans) == 4
+
+
 def test_without_the_extra_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
     with pytest.raises(JobError, match=r"pip install 'segengine\[otel\]'"):
