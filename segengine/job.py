@@ -624,8 +624,10 @@ class ClusterSpec(Model):
     @field_validator("workers", mode="before")
     @classmethod
     def _workers_are_a_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("must be a number, auto or {min: 2, max: 50}")
+        numeric = isinstance(value, int | float) or (isinstance(value, str) and value.isdecimal())
+        whole = numeric and not isinstance(value, bool) and float(value).is_integer()
+        if not whole and value != "auto" and not isinstance(value, Mapping | WorkersSpec):
+            raise ValueError("must be a whole number, auto or {min: 2, max: 50}")
         return value
 
     @model_validator(mode="after")

@@ -177,6 +177,12 @@ class _Place:
         self.api = self.kr8s.asyncio.Api(bypass_factory=True)
         try:
             await self.api
+        except KeyError as error:
+            file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            raise SegengineError(
+                f"cluster.kind: kubernetes: {file} has no {error.args[0]}, and names no cluster; set "
+                "KUBECONFIG to the file that kubectl uses, or choose one with kubectl config use-context"
+            ) from error
         except (yaml.YAMLError, TypeError, AttributeError, IndexError) as error:
             # It looks into what it has read unseen. No more of that is shown: it holds credentials.
             mark = getattr(error, "problem_mark", None)

@@ -172,7 +172,15 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
         ("name: good", "tracks: 3", 1, ["tracks: must be a block of keys, got 3"]),
         ("name: good", "alerts: {below: 1}", 1, ["alerts: must be a list", "begin with -"]),
         ("name: good", "cluster: local", 1, ["a block of keys, as cluster: {kind: local}, got"]),
-        ("name: good", "cluster: {workers: true}", 1, ["cluster.workers: must be a number, auto"]),
+        *(
+            (
+                "name: good",
+                f"cluster: {{workers: {wrong}}}",
+                1,
+                ["cluster.workers: must be a whole number, auto or {min: 2, max: 50}, got"],
+            )
+            for wrong in ("true", "many", "1.5", "[2]", "null", ".inf")
+        ),
         (
             "name: good",
             "cluster: {workers: {min: 5, max: 2}}",
@@ -193,7 +201,7 @@ def test_a_good_job_becomes_absolute(write: Any, tmp_path: Path) -> None:
             1,
             ["cluster.workers.mx: unknown key; did you mean max?"],
         ),
-        ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: Input", "'many'"]),
+        ("name: good", "cluster: {workers: many}", 1, ["cluster.workers: must", "'many'"]),
         ("source:\n", "source:\n  resolution: -5\n", 3, ["source.resolution: Input", "got -5"]),
         (
             "source:\n",

@@ -70,6 +70,18 @@ def test_a_configuration_that_is_none_is_named(
     )
 
 
+@pytest.mark.parametrize(
+    ("config", "lacks"),
+    [("{}", "current-context"), ("{current-context: a, contexts: [{name: a}]}", "context")],
+)
+def test_a_configuration_that_names_no_cluster_is_told(
+    config: str, lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = told(config, tmp_path, monkeypatch)
+    assert said.startswith(f"cluster.kind: kubernetes: FILE has no {lacks}, and names no cluster; ")
+    assert said.endswith("kubectl config use-context")
+
+
 @pytest.mark.parametrize(("code", "verb"), [(403, "may not"), (500, "cannot")])
 def test_who_does_not_say_who_we_are_is_named(
     code: int, verb: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
