@@ -4,7 +4,8 @@
 
 With row and column direction r and c, the normal is n = r x c, and slices are sorted by p . n of their
 positions p. What cannot be placed right is `corrupt`, by the names of its files: a slice that is missing,
-two in one place, sizes or directions that differ. What is uneven or tilted is said in a line.
+two in one place, sizes or directions that differ. What is uneven or tilted, or begins late, is said in a
+line.
 
 Source: DICOM PS3.3, C.7.6.2.1.1 (positions and directions, towards left, back and top: LPS).
 """
@@ -74,7 +75,7 @@ class Series:
     """Frames of one time."""
     lies: Lies | None
     notes: tuple[str, ...]
-    """What is uneven or tilted."""
+    """What is uneven or tilted, or may be missing."""
 
     @property
     def first(self) -> Header:
@@ -197,6 +198,8 @@ def arranged(frames: Sequence[Slice]) -> Series:
     if len(first) > 1:
         _require_line(first, places, heights, step, normal)
         notes += _tilt(step, normal)
+    if len(volumes) == 1:
+        notes += _beginning(first)
     lies = Lies.of(_affine(first[0].plane, places[0], step))
     return Series(tuple(f for volume in volumes for f in volume), len(first), lies, tuple(notes))
 
@@ -284,6 +287,19 @@ def _evenness(frames: Sequence[Slice], heights: NDArray[Any]) -> list[str]:
                 f"are {gaps[i]:g} mm apart, others {usual:g} mm"
             )
     return [f"uneven spacing, {gaps.min():g} to {gaps.max():g} mm"]
+
+
+def _beginning(frames: Sequence[Slice]) -> list[str]:
+    """A note where instance numbers begin late: of slices at an end no spacing tells.
+
+    Not where so many come before that the numbers are of more than this series.
+    """
+    numbers, steps = [frame.header.number or 0 for frame in frames], _numbers(frames)
+    lost = min(numbers) - 1
+    if not 0 < lost < len(frames) or steps is None or steps.max() > 1:
+        return []
+    which = "slice 1 is" if lost == 1 else f"slices 1 to {lost} are"
+    return [f"instance numbers from {lost + 1} on, as where {which} missing"]
 
 
 def _missing(

@@ -342,6 +342,28 @@ def test_uneven_spacing_and_tilt_are_said_and_read(tmp_path: Path, bench: Any) -
     assert np.array(tilted.attributes["volume"]["affine"])[:3, 2] == pytest.approx([0, -0.5, 2])
 
 
+@pytest.mark.parametrize(
+    ("gone", "note"),
+    [
+        ((), None),
+        ((0,), "instance numbers from 2 on, as where slice 1 is missing"),
+        ((0, 1, 2), "instance numbers from 4 on, as where slices 1 to 3 are missing"),
+        ((5, 6), None),
+        ((0, 1, 2, 3), None),  # as many of before: numbers of more than this series
+        ((0, 1, 2, 3, 4, 5), None),
+    ],
+)
+def test_instance_numbers_that_begin_late_are_said(
+    gone: tuple[int, ...], note: str | None, tmp_path: Path
+) -> None:
+    paths = write_series(tmp_path / "in", body(7))
+    for number in gone:
+        paths[number].unlink()
+    (layout,) = found(tmp_path / "in").layouts.values()
+    notes = layout.attributes["volume"].get("notes")
+    assert notes == (note and [note])
+
+
 def test_frames_of_one_file_lie_in_their_places(tmp_path: Path) -> None:
     values = body(5)
     single = datasets(write_series(tmp_path / "single", values))
