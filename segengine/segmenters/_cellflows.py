@@ -16,18 +16,28 @@ from segengine.types import Cell
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
+_Places = list[tuple[int, tuple[slice, slice]]]
 LENGTH = 5.0
 """Of a flow that moves a pixel by one."""
+_MOST = 1 << 37
+"""Pixels that are warmed in all steps together, above which it would take longer than a shard may."""
+_STEADY = 11
+"""Steps, times the square of its shorter side, after which an object's heat does not change any more."""
 _LEAST = 1e-60
 """Added to lengths, so that where heat is level nothing flows."""
 
 
 def consistent(ids: Ids, flows: Floats, threshold: float) -> Ids:
-    """Ids (y, x) without those whose flows (2, y, x) differ more from their shape's, in the mean square."""
+    """Ids (y, x) without those whose flows (2, y, x) differ more from their shape's, in the mean square.
+
+    Raises ValueError where that would take too long: steps are not bounded in the package, only objects, by
+    their share of the window.
+    """
     from scipy.ndimage import find_objects
 
     places = [(n, place) for n, place in enumerate(find_objects(ids), 1) if place is not None]
     sides = [sum(side.stop - side.start for side in place) + 2 for _, place in places]
+    _require_soon(places, np.bincount(ids.reshape(-1)), 2 * max(sides, default=0))
     heat = np.zeros((ids.shape[0] + 2, ids.shape[1] + 2))
     for number, (rows, cols) in places:
         mask = ids[rows, cols] == number
@@ -44,6 +54,20 @@ def consistent(ids: Ids, flows: Floats, threshold: float) -> Ids:
         bad[number] = away[ids[rows, cols] == number].mean() > threshold
     found: Ids = np.where(bad[ids], np.int32(0), ids)
     return found
+
+
+def _require_soon(places: _Places, counts: NDArray[np.int64], steps: int) -> None:
+    work = 0
+    for number, place in places:
+        short = min(side.stop - side.start for side in place)
+        work += int(counts[number]) * min(steps, _STEADY * short**2)
+    if work > _MOST:
+        number, place = max(places, key=lambda one: counts[one[0]])
+        high, wide = (side.stop - side.start for side in place)
+        raise ValueError(
+            f"an object of {wide} x {high} pixels, whose flows take {steps:,} steps to compare with "
+            "its shape; set flow_threshold: 0, which keeps all objects, or a smaller window"
+        )
 
 
 def _middle(pixels: NDArray[np.int64]) -> Cell:

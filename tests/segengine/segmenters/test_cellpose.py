@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 import segengine
 from segengine import asked
+from segengine.segmenters import _cellflows
 from segengine.segmenters._cellflows import consistent
 from segengine.segmenters._cellpose import masks, objects
 from segengine.segmenters.ensemble import create as ensemble
@@ -120,6 +121,19 @@ def test_objects_go_whose_flows_are_not_those_of_their_shape() -> None:
         found = consistent(ids, flows, threshold)
         np.testing.assert_array_equal(found, np.where(np.isin(ids, stays), ids, 0))
     assert not consistent(np.zeros((9, 9), np.int32), flows[:, :9, :9], 0.4).any()
+
+
+def test_an_object_that_would_take_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a large one small ones do not count for all of its steps: their heat is steady soon."""
+    ids = np.zeros((80, 90), np.int32)
+    ids[2:62, 2:72], ids[70:74, 80:85] = 1, 2
+    flows = np.zeros((2, 80, 90), np.float32)
+    work = 60 * 70 * 264 + 4 * 5 * 11 * 4**2
+    monkeypatch.setattr(_cellflows, "_MOST", work)
+    consistent(ids, flows, 0.4)
+    monkeypatch.setattr(_cellflows, "_MOST", work - 1)
+    with pytest.raises(ValueError, match=r"an object of 70 x 60 pixels, .* 264 steps .* flow_thr"):
+        consistent(ids, flows, 0.4)
 
 
 def test_what_lies_in_a_hole_goes_to_the_object_around_it() -> None:
