@@ -129,8 +129,11 @@ def _where_cut(cut: dict[str, Any]) -> str:
     if "said" in cut:
         return f"ends after {cut['ends']:.1f} s of the {cut['said']:.1f} s that its header says"
     if "of" in cut:
+        lost = (
+            f", and {cut['lost']:,} of {cut['frames']:,} frames are lost" if "lost" in cut else ""
+        )
         return (
-            f"breaks off: its file has {cut['bytes']:,} bytes of the {cut['of']:,} that it says; "
+            f"breaks off: its file has {cut['bytes']:,} bytes of the {cut['of']:,} that it says{lost}; "
             "what would follow has no mask"
         )
     return f"breaks off inside a {cut['inside']}: what would follow has no mask"

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from segengine.sources._boxes import boxes
 
-_BOXES = 2**17
-"""Of one file: fragments of a second for 18 hours."""
+_BOXES, _FAR = 2**17, 2**6
+"""Of one file, fragments of a second for 18 hours; and of one behind a URL, where FFmpeg's index tells of
+the last ones."""
 _KINDS = frozenset(
     b"ftyp styp moov moof mdat sidx ssix mfra free skip wide uuid meta udta emsg prft pdin".split()
 )
@@ -27,10 +30,14 @@ _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
 
 
-def cut(file: BinaryIO, formats: Iterable[str], entries: Iterable[Any]) -> dict[str, Any]:
-    """What the file has and what it says it has, in bytes; empty: it does not end too early.
+def cut(
+    file: BinaryIO, formats: Iterable[str], entries: Iterable[Any], *, far: bool = False
+) -> dict[str, Any]:
+    """What the file has and what it says it has, in bytes, and of an MP4 how many of the frames that it
+    tells of are lost, wholly or in part; empty: it does not end too early.
 
-    `formats`: of its container, by FFmpeg's names; `entries`: FFmpeg's index of an MP4.
+    `formats`: of its container, by FFmpeg's names; `entries`: FFmpeg's index of an MP4; `far`: few places
+    are read.
     """
     end = file.seek(0, 2)
     names = set(formats)
@@ -38,16 +45,20 @@ def cut(file: BinaryIO, formats: Iterable[str], entries: Iterable[Any]) -> dict[
         return {"inside": "packet"}
     if "flv" in names and _ends_inside_tag(file, end):
         return {"inside": "tag"}
+    if "mov" in names:
+        ends = np.fromiter((entry.pos + entry.size for entry in entries), np.int64)
+        said = max(_boxed(file, end, _FAR if far else _BOXES), int(ends.max(initial=0)))
+        lost = int(np.count_nonzero(ends > end))
+        frames = {"lost": lost, "frames": len(ends)} if lost else {}
+        return {"bytes": end, "of": said, **frames} if said > end else {}
     said = max((find(file, end) for name, find in _SAID.items() if name in names), default=0)
-    if "mov" in names and said <= end:
-        said = max((entry.pos + entry.size for entry in entries), default=0)
     return {"bytes": end, "of": said} if said > end else {}
 
 
-def _boxed(file: BinaryIO, end: int) -> int:
+def _boxed(file: BinaryIO, end: int, most: int) -> int:
     """ISO/IEC 14496-12: where the last box ends, or what a segment index (8.16.3) refers to."""
     said = 0
-    for box in boxes(file, _BOXES):
+    for box in boxes(file, most):
         if box.kind in _KINDS:
             said = max(said, box.stop)
         if box.kind == b"sidx" and box.stop <= end:
@@ -127,13 +138,12 @@ def _mxf(file: BinaryIO, end: int) -> int:
 
 
 _SAID: dict[str, Callable[[BinaryIO, int], int]] = {
-    "mov": _boxed,
     "avi": _riffs,
     "matroska": _segment,
     "asf": _asf,
     "mxf": _mxf,
 }
-"""Bytes that a file of a container must have; 0: it does not say."""
+"""Bytes that a file of another container must have; 0: it does not say."""
 
 
 def _ends_inside_packet(file: BinaryIO, end: int) -> bool:

@@ -158,7 +158,9 @@ class GuardedFile:
         self._uri = uri
         self._file = _open(uri)
         self.closed = False
-        self._end = None if is_url(uri) else os.fstat(self._file.fileno()).st_size
+        self.far = is_url(uri)
+        """Each place that is read may cost a request."""
+        self._end = None if self.far else os.fstat(self._file.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
         if size > _SAFE and self._end is not None:

@@ -222,7 +222,10 @@ class Video:
 
     def cut(self) -> dict[str, Any]:
         """`_cut.cut`. Asked last: the file stands elsewhere then."""
-        return cut(self._file, self.formats, self.stream.index_entries)
+        found = cut(self._file, self.formats, self.stream.index_entries, far=self._file.far)
+        if not self.stream.frames:  # of fragments that are not there nothing tells
+            found.pop("lost", None)
+        return found
 
     @property
     def rate(self) -> float:

@@ -78,6 +78,7 @@ def test_a_file_that_breaks_off_is_told_and_what_is_there_is_read(
         # Of transport streams nothing tells where they break off between two packets.
         path.write_bytes(data[: int(len(data) * part) // 188 * 188 + 100])
         found = told(path)
+        assert ("lost" in found) == name.startswith("fast")
         assert found in ({"inside": "packet"}, {"inside": "tag"}) or (
             found.get("said", 0) > found.get("ends", 0)
             or path.stat().st_size == found["bytes"] < found["of"] <= len(data) + 1
@@ -103,7 +104,23 @@ def test_an_mp4_whose_pixels_reach_the_end_whatever_that_is(tmp_path: Path) -> N
     path.write_bytes(data[:place] + bytes(4) + data[place + 4 :])
     assert told(path) == {}
     path.write_bytes(path.read_bytes()[:-200])
-    assert told(path) == {"bytes": len(data) - 200, "of": len(data)}
+    found = told(path)
+    assert found.pop("lost") < found.pop("frames") == FRAMES
+    assert found == {"bytes": len(data) - 200, "of": len(data)}
+
+
+def test_frames_that_are_lost_are_counted(tmp_path: Path, bench: Any) -> None:
+    path = bench.inputs / "b.mov"
+    bench.inputs.mkdir(exist_ok=True)
+    encoded("fast.mov", str(path))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    there = VideoSource().probe(Entry(path.name, str(path), "")).frames
+    found = told(path)
+    assert 0 < found["lost"] < found["frames"] == FRAMES
+    assert there in (FRAMES - found["lost"], FRAMES - found["lost"] + 1)  # one lies at the end
+    (line,) = plan(parse_job(bench.job({"kind": "threshold"}))).notices
+    assert f"that it says, and {found['lost']} of 30 frames are lost; what" in line
 
 
 def test_what_another_program_puts_behind_a_video_is_none_of_it(tmp_path: Path) -> None:
