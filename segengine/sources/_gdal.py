@@ -232,6 +232,11 @@ class _Walk:
             raise CorruptInputError(f"its {what} {path} is no {' or '.join(only)}; {REMEDY}")
         self.file(path, driver, depth)
         require_sound_file(path, read_head(path))
+        if driver == "PNG":
+            try:
+                require_whole_png(path)
+            except CorruptInputError as error:
+                raise CorruptInputError(f"its {what} {path}: {error}") from error
         _open_alone(path, driver, mark, file_mark(path + ".aux.xml"))
 
 

@@ -97,7 +97,10 @@ def _named(path: str, depth: int) -> Iterator[str]:
     mark = file_mark(path) if _is_vrt(path) and depth < _DEEPEST else ()
     if mark:
         for name in dict.fromkeys(source.path for source in _vrt(path, mark).sources):
-            yield from _named(name, depth + 1) if _is_vrt(name) else (name,)
+            if _is_vrt(name):
+                yield from _named(name, depth + 1)
+            elif file_mark(name):
+                yield name
 
 
 def _is_vrt(path: str) -> bool:
@@ -107,6 +110,8 @@ def _is_vrt(path: str) -> bool:
 def _require(path: str, bands: set[int], rows: slice, cols: slice, depth: int) -> None:
     found: dict[tuple[str, int, int, int, int], set[str]] = {}
     for source, down, across in _vrt(path, file_mark(path)).under(rows, cols):
+        if not file_mark(source.path):
+            continue  # behind a URL, where a job trusts it, or gone: GDAL tells
         coarser = max(source.scale) > _COARSER and _vouched.has_overviews(source.path)
         if source.into in bands and not coarser:
             place = (source.path, down.start, down.stop, across.start, across.stop)
@@ -161,7 +166,8 @@ def _read(
                 continue
             scale = high / height, wide / width
             band = (node.findtext("SourceBand") or "1").strip()
-            yield _Source(file, into, band, (top, left), scale), (y, x, y + height, x + width)
+            if band.isdecimal() or band.startswith("mask"):
+                yield _Source(file, into, band, (top, left), scale), (y, x, y + height, x + width)
 
 
 def _rect(node: Any) -> tuple[float, float, float, float] | None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio import Affine
 
+from segengine.errors import CorruptInputError
 from segengine.sources import _packed, _sums, _tiff
 from segengine.sources.raster import RasterSource
 from segengine.types import Entry, FrameRef, Tile, Unreadable
@@ -236,6 +238,16 @@ def test_a_hole_in_a_part_of_a_vrt_is_corrupt_where_it_is_read(
     assert isinstance(read(outer), Tile)
     holed(tmp_path / "a.tif", 0, 0)
     assert isinstance(read(outer), Unreadable)
+
+
+def test_a_png_in_a_vrt_that_ends_early_is_corrupt(tmp_path: Path) -> None:
+    path, part = tmp_path / "m.vrt", tmp_path / "a.png"
+    Image.fromarray(np.moveaxis(BANDS, 0, -1)).save(part)
+    vrt(path, ("a.png", 0, 0))
+    assert isinstance(read(path), Tile)
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    with pytest.raises(CorruptInputError, match=r"a\.png: .*ends"):
+        read(path)
 
 
 def test_what_a_vrt_reads_coarser_or_not_at_all_is_not_looked_at(tmp_path: Path) -> None:
