@@ -94,7 +94,7 @@ def _riffs(file: BinaryIO, end: int) -> int:
 
 def _segment(file: BinaryIO, end: int) -> int:
     """Matroska (RFC 9559): where its segment ends; a size of ones only is unknown."""
-    at = 0
+    at = size = length = 0
     for kind in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         file.seek(at)
         head = file.read(12)

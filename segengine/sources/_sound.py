@@ -76,9 +76,10 @@ def _of_heic(data: bytes, image: ImageFile) -> None:
 
 def _of_gif(data: bytes, image: ImageFile) -> None:
     """Pillow stops with the last pixel, whatever codes are left over."""
-    if not image.tile:
+    tile = image.tile[0] if image.tile else None
+    if tile is None or tile.extents is None:
         return
-    _, (left, top, right, bottom), place, _ = image.tile[0]
+    (left, top, right, bottom), place = tile.extents, tile.offset
     image.load()
     blocks, at = [], place
     while at < len(data) and data[at]:

@@ -35,6 +35,9 @@ _SOURCES = frozenset(
 )
 
 
+_Span = tuple[int, int]
+
+
 class _Source(NamedTuple):
     path: str
     into: int
@@ -108,16 +111,16 @@ def _is_vrt(path: str) -> bool:
 
 
 def _require(path: str, bands: set[int], rows: slice, cols: slice, depth: int) -> None:
-    found: dict[tuple[str, int, int, int, int], set[str]] = {}
+    found: dict[tuple[str, _Span, _Span], set[str]] = {}
     for source, down, across in _vrt(path, file_mark(path)).under(rows, cols):
         if not file_mark(source.path):
             continue  # behind a URL, where a job trusts it, or gone: GDAL tells
         coarser = max(source.scale) > _COARSER and _vouched.has_overviews(source.path)
         if source.into in bands and not coarser:
-            place = (source.path, down.start, down.stop, across.start, across.stop)
+            place = source.path, (down.start, down.stop), (across.start, across.stop)
             found.setdefault(place, set()).add(source.band)
-    for (name, *place), named in found.items():
-        down, across = slice(*place[:2]), slice(*place[2:])
+    for (name, high, wide), named in found.items():
+        down, across = slice(*high), slice(*wide)
         if _is_vrt(name):
             if depth < _DEEPEST:
                 inner = {int(band) if band.isdecimal() else 0 for band in named}
