@@ -1,12 +1,13 @@
 """Whether a video's file ends before its container says: a copy that broke off, a disk that was full.
 
 What is there is read, and so nothing else tells. Each container says in its own way how long its file
-is; one that was written to a pipe, or by a camera that lost power, says nothing, and neither do
-program streams, Ogg and raw streams.
+is, or that its last part is the last; one that was written to a pipe, or by a camera that lost power, may
+say nothing, and neither do program streams and raw streams.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
@@ -41,10 +42,10 @@ def cut(
     """
     end = file.seek(0, 2)
     names = set(formats)
-    if "mpegts" in names and _ends_inside_packet(file, end):
-        return {"inside": "packet"}
-    if "flv" in names and _ends_inside_tag(file, end):
-        return {"inside": "tag"}
+    for name in names & _INSIDE.keys():
+        part, ends_inside = _INSIDE[name]
+        if ends_inside(file, end):
+            return {"inside": part}
     if "mov" in names:
         ends = np.fromiter((entry.pos + entry.size for entry in entries), np.int64)
         said = max(_boxed(file, end, _FAR if far else _BOXES), int(ends.max(initial=0)))
@@ -168,3 +169,61 @@ def _ends_inside_tag(file: BinaryIO, end: int) -> bool:
     file.seek(end - 4 - length)
     head = file.read(4)
     return head[0] & 0x1F not in (8, 9, 18) or int.from_bytes(head[1:], "big") + 11 != length
+
+
+def _ends_inside_ogg(file: BinaryIO, end: int) -> bool:
+    """The last page of a stream says that it is (RFC 3533, section 6)."""
+    file.seek(max(0, end - 2 * _PAGE))
+    tail = file.read(2 * _PAGE)
+    place = tail.rfind(b"OggS\0")
+    if place < 0:
+        return False  # what lies behind is none
+    if place + 27 > len(tail):
+        return True
+    lengths = tail[place + 27 : place + 27 + tail[place + 26]]
+    whole = place + 27 + tail[place + 26] + sum(lengths) <= len(tail)
+    return not (whole and tail[place + 5] & 4)
+
+
+def _ends_inside_ivf(file: BinaryIO, end: int) -> bool:
+    """Each frame has its size in front, in a head of 12 bytes."""
+    file.seek(0)
+    at = int.from_bytes(file.read(8)[6:], "little")
+    for _ in range(_IVF_FRAMES):
+        if at + 12 > end:
+            return at != end
+        file.seek(at)
+        at += 12 + int.from_bytes(file.read(4), "little")
+    return False
+
+
+def _ends_inside_y4m(file: BinaryIO, end: int) -> bool:
+    """All frames are of one size, behind a line each."""
+    file.seek(0)
+    head = file.read(1024)
+    line, _, rest = head.partition(b"\n")
+    told = {word[:1]: word[1:].decode("ascii", "replace") for word in line.split()[1:]}
+    found = _SUBSAMPLED.fullmatch(told.get(b"C", "420jpeg"))
+    if found is None or not rest.startswith(b"FRAME\n"):
+        return False
+    width, height = int(told[b"W"]), int(told[b"H"])
+    down, across = {"420": (2, 2), "411": (1, 4), "422": (1, 2)}.get(found[1], (1, 1))
+    pixels = width * height
+    if found[1] != "mono":
+        pixels += 2 * (-(-width // across) * -(-height // down))
+    size = 6 + pixels * (2 if found[2] else 1)
+    return (end - len(line) - 1) % size != 0
+
+
+_PAGE = 65_307
+"""Bytes of the largest page of Ogg."""
+_IVF_FRAMES = 2**18
+_SUBSAMPLED = re.compile(r"(420|411|422|444|mono)(?:jpeg|paldv|mpeg2)?(p?1[0246])?")
+_INSIDE: dict[str, tuple[str, Callable[[BinaryIO, int], bool]]] = {
+    "mpegts": ("packet", _ends_inside_packet),
+    "flv": ("tag", _ends_inside_tag),
+    "ogg": ("stream", _ends_inside_ogg),
+    "ivf": ("frame", _ends_inside_ivf),
+    "yuv4mpegpipe": ("frame", _ends_inside_y4m),
+}
+"""What a file of a container must not end inside of."""

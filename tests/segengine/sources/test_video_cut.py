@@ -34,6 +34,9 @@ FILES: dict[str, tuple[str, dict[str, str]]] = {
     "a.flv": ("flv", {}),
     "a.wmv": ("wmv2", {}),
     "a.mxf": ("mpeg2video", {}),
+    "a.ogg": ("libvpx", {"deadline": "realtime", "cpu-used": "8"}),
+    "a.ivf": ("libvpx", {"deadline": "realtime", "cpu-used": "8"}),
+    "a.y4m": ("wrapped_avframe", {}),
 }
 
 
@@ -46,6 +49,7 @@ class Pipe(BytesIO):
 def encoded(name: str, into: Any) -> None:
     codec, options = FILES[name]
     form = {"ts": "mpegts", "m2ts": "mpegts", "mkv": "matroska", "wmv": "asf"}
+    form["y4m"] = "yuv4mpegpipe"
     kind = name.rpartition(".")[2]
     flags = {"mpegts_m2ts_mode": "1"} if kind == "m2ts" else {}
     movflags = {key: options[key] for key in ("movflags", "frag_size") if key in options}
@@ -79,7 +83,7 @@ def test_a_file_that_breaks_off_is_told_and_what_is_there_is_read(
         path.write_bytes(data[: int(len(data) * part) // 188 * 188 + 100])
         found = told(path)
         assert ("lost" in found) == name.startswith("fast")
-        assert found in ({"inside": "packet"}, {"inside": "tag"}) or (
+        assert found.get("inside") in ("packet", "tag", "stream", "frame") or (
             found.get("said", 0) > found.get("ends", 0)
             or path.stat().st_size == found["bytes"] < found["of"] <= len(data) + 1
         )
@@ -124,7 +128,7 @@ def test_frames_that_are_lost_are_counted(tmp_path: Path, bench: Any) -> None:
 
 
 def test_what_another_program_puts_behind_a_video_is_none_of_it(tmp_path: Path) -> None:
-    for name in ("fast.mp4", "a.avi", "a.mkv", "a.ts"):
+    for name in ("fast.mp4", "a.avi", "a.mkv", "a.ts", "a.ogg"):
         path = tmp_path / name
         encoded(name, str(path))
         path.write_bytes(path.read_bytes() + b"\x7f\xff\xff\xffjunk" + bytes(9))
@@ -163,3 +167,32 @@ def test_the_line(bench: Any) -> None:
         r"what would follow has no mask",
         line,
     ), line
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        "yuv420p",
+        "yuv411p",
+        "yuv422p",
+        "yuv444p",
+        "gray",
+        "gray10le",
+        "yuv420p10le",
+        "yuv422p12le",
+        "yuv444p16le",
+    ],
+)
+def test_frames_of_y4m_are_of_the_size_that_its_header_says(pixels: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.y4m"
+    with av.open(str(path), "w", format="yuv4mpegpipe", options={"strict": "-1"}) as container:
+        stream: Any = container.add_stream("wrapped_avframe", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 65, 49, pixels
+        frame = av.VideoFrame.from_ndarray(passing(1, 49, 65)[0], format="rgb24")
+        for number in range(3):
+            frame.pts = number
+            container.mux(stream.encode(frame.reformat(format=pixels)))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    assert cut(BytesIO(data), {"yuv4mpegpipe"}, ()) == {}
+    assert cut(BytesIO(data[:-1]), {"yuv4mpegpipe"}, ()) == {"inside": "frame"}
