@@ -15,24 +15,26 @@ from segengine.sources._boxes import boxes
 
 _MOST = 2**16
 """Boxes of a file, and of one in it."""
-_LENGTH = 4
-"""Bytes of the length in front of a unit, as every writer has them."""
+_SIZES = 21
+"""Place of the size of lengths in what sets a decoder up (ISO/IEC 14496-15, 8.3.2.1)."""
 
 
-def pictures(data: bytes) -> Iterator[bytes]:
-    """The bytes of each item that is coded in HEVC, as far as they are there."""
+def pictures(data: bytes) -> Iterator[list[bytes] | None]:
+    """The units of each item that is coded in HEVC, as far as it is there; None: they do not fill it."""
     meta = _inside(data, b"meta")
+    config = meta.find(b"hvcC")
+    length = (meta[config + 4 + _SIZES] & 3) + 1 if 0 <= config < len(meta) - 4 - _SIZES else 4
     kinds = _kinds(_inside(meta[4:], b"iinf"))
     for number, extents in _places(_inside(meta[4:], b"iloc")):
         if kinds.get(number) == b"hvc1":
-            yield b"".join(data[start : start + size] for start, size in extents)
+            item = b"".join(data[start : start + size] for start, size in extents)
+            yield _units(item, length)
 
 
-def units(item: bytes) -> list[bytes] | None:
-    """The units of a picture; None: their lengths do not fill it."""
+def _units(item: bytes, length: int) -> list[bytes] | None:
     found, place = [], 0
     while place < len(item):
-        start = place + _LENGTH
+        start = place + length
         place = start + int.from_bytes(item[place:start], "big")
         if place > len(item) or place == start:
             return None

@@ -68,8 +68,7 @@ def _of_avif(data: bytes, image: ImageFile) -> None:
 def _of_heic(data: bytes, image: ImageFile) -> None:
     """Some bytes are in no unit of HEVC, and the units of a picture fill what is set aside for it."""
     image.load()  # which knows best what is cut off
-    for item in _heif.pictures(data):
-        units = _heif.units(item)
+    for units in _heif.pictures(data):
         if units is None or any(forbidden(unit, start_codes=False) for unit in units):
             raise CorruptInputError("damaged HEIC: bytes that no encoder writes")
 
