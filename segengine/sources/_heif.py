@@ -25,10 +25,13 @@ def pictures(data: bytes) -> Iterator[list[bytes] | None]:
     config = meta.find(b"hvcC")
     length = (meta[config + 4 + _SIZES] & 3) + 1 if 0 <= config < len(meta) - 4 - _SIZES else 4
     kinds = _kinds(_inside(meta[4:], b"iinf"))
+    left = 2 * len(data)  # a table that is damaged may name the same bytes again and again
     for number, extents in _places(_inside(meta[4:], b"iloc")):
         if kinds.get(number) == b"hvc1":
-            item = b"".join(data[start : start + size] for start, size in extents)
-            yield _units(item, length)
+            left -= sum(size for _, size in extents)
+            if left < 0:
+                return
+            yield _units(b"".join(data[at : at + size] for at, size in extents), length)
 
 
 def _units(item: bytes, length: int) -> list[bytes] | None:
@@ -53,8 +56,9 @@ def _inside(data: bytes, kind: bytes) -> bytes:
 def _kinds(iinf: bytes) -> dict[int, bytes]:
     """What each item is, by its number; of entries of versions 2 and 3, which have a kind."""
     found = {}
-    for box in boxes(BytesIO(iinf[6 if iinf[:1] == b"\0" else 8 :]), _MOST):
-        entry = iinf[6 if iinf[:1] == b"\0" else 8 :][box.start + 8 : box.stop]
+    entries = iinf[6 if iinf[:1] == b"\0" else 8 :]
+    for box in boxes(BytesIO(entries), _MOST):
+        entry = entries[box.start + 8 : box.stop]
         wide = 4 if entry[:1] == b"\3" else 2
         found[int.from_bytes(entry[4 : 4 + wide], "big")] = entry[6 + wide : 10 + wide]
     return found
@@ -70,14 +74,17 @@ def _places(iloc: bytes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     version, _ = number(1), number(3)
     sizes = number(2)
     offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-    wide = 4 if version == 2 else 2
+    wide, left = 4 if version == 2 else 2, _MOST
     for _ in range(min(number(wide), _MOST)):
         item = number(wide)
         method = number(2) & 15 if version else 0
         elsewhere = number(2)
         start = number(base)
-        extents = []
-        for _ in range(min(number(2), _MOST)):
+        extents, count = [], number(2)
+        left -= count
+        if left < 0:
+            return
+        for _ in range(count):
             if version:
                 number(index)
             place = start + number(offset)

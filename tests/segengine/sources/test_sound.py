@@ -19,7 +19,7 @@ from rasterio.io import MemoryFile
 from segengine.errors import CorruptInputError, MissingTruthError
 from segengine.job import TruthSpec
 from segengine.measuring.truth import LabelImages
-from segengine.sources import _said, _tiff
+from segengine.sources import _heif, _said, _tiff
 from segengine.sources.images import ImageSource
 from segengine.sources.raster import RasterSource
 from segengine.types import FrameRef, TruthRef, Unreadable
@@ -243,6 +243,24 @@ def test_bytes_that_are_in_no_heic_are_damage(tmp_path: Path) -> None:
         assert photo(path) == "damaged HEIC: bytes that no encoder writes"
     path.write_bytes(whole[:at])
     assert "Unexpected end of file" in str(photo(path))
+
+
+def test_a_damaged_table_of_a_heic_costs_little() -> None:
+    """Of what libheif has taken; what names the same bytes again and again is looked at no more."""
+    from pillow_heif import from_pillow
+
+    file = io.BytesIO()
+    from_pillow(Image.fromarray(COLOURS)).save(file, quality=50)
+    whole = file.getvalue()
+    assert [units is not None for units in _heif.pictures(whole)] == [True]
+    place = whole.index(b"iloc")
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        data[place + random.integers(4, 40)] = random.integers(256)
+        assert len(list(_heif.pictures(data))) <= 2
+    many = whole.replace(b"iloc", b"iloc\0\0\0\0\0\0\xff\xff" + b"\0\1\0\0\xff\xff" * 90, 1)
+    assert list(_heif.pictures(many)) == []
 
 
 @pytest.mark.parametrize("interlace", [0, 1])
