@@ -22,6 +22,8 @@ _KINDS = frozenset(
     b"ftyp styp moov moof mdat sidx ssix mfra free skip wide uuid meta udta emsg prft pdin".split()
 )
 """Boxes that may be the last; what else lies behind them was put there by another program."""
+_INDEX = 2**20
+"""Bytes of a segment index; it has 2^16 entries at most."""
 _RIFFS = 2**12
 _OBJECTS = 2**8
 _AVI_SLACK = 8
@@ -64,7 +66,7 @@ def _boxed(file: BinaryIO, end: int, most: int) -> int:
             said = max(said, box.stop)
         if box.kind == b"sidx" and box.stop <= end:
             file.seek(box.start + 8)
-            said = max(said, box.stop + _referred(file.read(box.stop - box.start - 8)))
+            said = max(said, box.stop + _referred(file.read(min(_INDEX, box.stop - box.start - 8))))
     return said
 
 
@@ -104,6 +106,8 @@ def _segment(file: BinaryIO, end: int) -> int:
         length = 9 - head[4].bit_length()
         size = int.from_bytes(head[4 : 4 + length], "big") & (1 << 7 * length) - 1
         at += 4 + length + size
+        if at >= end:
+            break
     return 0 if size == (1 << 7 * length) - 1 else at
 
 
@@ -121,9 +125,9 @@ def _asf(file: BinaryIO, end: int) -> int:
             is_broadcast = len(body) < 68 or body[64] & 1
             return 0 if is_broadcast else int.from_bytes(body[16:24], "little")
         size = int.from_bytes(head[16:], "little")
-        if size < 24:
-            return 0
         at += size
+        if size < 24 or at >= end:
+            return 0
     return 0
 
 
@@ -204,9 +208,10 @@ def _ends_inside_y4m(file: BinaryIO, end: int) -> bool:
     line, _, rest = head.partition(b"\n")
     told = {word[:1]: word[1:].decode("ascii", "replace") for word in line.split()[1:]}
     found = _SUBSAMPLED.fullmatch(told.get(b"C", "420jpeg"))
-    if found is None or not rest.startswith(b"FRAME\n"):
+    sides = told.get(b"W", ""), told.get(b"H", "")
+    if found is None or not rest.startswith(b"FRAME\n") or not all(map(str.isdecimal, sides)):
         return False
-    width, height = int(told[b"W"]), int(told[b"H"])
+    width, height = map(int, sides)
     down, across = {"420": (2, 2), "411": (1, 4), "422": (1, 2)}.get(found[1], (1, 1))
     pixels = width * height
     if found[1] != "mono":

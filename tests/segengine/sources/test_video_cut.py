@@ -11,7 +11,9 @@ import av
 import pytest
 
 from segengine.commands.plan import plan
+from segengine.errors import CorruptInputError
 from segengine.job import parse_job
+from segengine.sources._boxes import boxes
 from segengine.sources._cut import cut
 from segengine.sources.video import VideoSource
 from segengine.types import Entry, Tile
@@ -80,8 +82,16 @@ def test_a_file_that_breaks_off_is_told_and_what_is_there_is_read(
     assert len(whole) == FRAMES
     for part in (0.95, 0.8, 0.7):
         # Of transport streams nothing tells where they break off between two packets.
-        path.write_bytes(data[: int(len(data) * part) // 188 * 188 + 100])
-        found = told(path)
+        # Nor of a fragmented MP4 inside the head of a box; encoders do not write the same bytes each time.
+        size = int(len(data) * part) // 188 * 188 + 100
+        heads = [box.start for box in boxes(BytesIO(data), 100)] if "mp4" in name else []
+        size += 8 * any(0 <= size - head < 8 for head in heads)
+        path.write_bytes(data[:size])
+        try:
+            found = told(path)
+        except CorruptInputError:
+            assert part < 0.95  # where nothing is left that FFmpeg can begin with
+            continue
         assert ("lost" in found) == name.startswith("fast")
         assert found.get("inside") in ("packet", "tag", "stream", "frame") or (
             found.get("said", 0) > found.get("ends", 0)
@@ -196,3 +206,5 @@ def test_frames_of_y4m_are_of_the_size_that_its_header_says(pixels: str, tmp_pat
     data = path.read_bytes()
     assert cut(BytesIO(data), {"yuv4mpegpipe"}, ()) == {}
     assert cut(BytesIO(data[:-1]), {"yuv4mpegpipe"}, ()) == {"inside": "frame"}
+    for odd in (data.replace(b" W65", b" W6x"), data.replace(b" H49", b"")):
+        assert cut(BytesIO(odd), {"yuv4mpegpipe"}, ()) == {}
