@@ -32,6 +32,7 @@ from segengine.dispatch.pool import InProcess, Pool
 from segengine.errors import SegengineError
 from segengine.job import FaultsSpec, Job, parse_job
 from segengine.planning.damage import broken_objects, misplaced, unreadable
+from segengine.planning.notices import broken_off
 from segengine.planning.plan import Plan, planning
 from segengine.planning.redo import release_notice
 from segengine.progress import Alert, FailedFrame, Progress, Summary
@@ -241,7 +242,11 @@ class Run:
             left=plan.pending,
             budget=self.budget.words,
             alerts=self._alerts,
-            remarks=(*self.budget.remarks, *unknown_figures(self._unknown)),
+            remarks=(
+                *self.budget.remarks,
+                *unknown_figures(self._unknown),
+                *broken_off(plan),  # as `plan` says at the beginning, of which `--json` has nothing
+            ),
         )
 
     def failed(self) -> Iterator[FailedFrame]:

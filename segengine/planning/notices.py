@@ -91,7 +91,7 @@ def _left_to_do(plan: Plan, old: dict[str, Any] | None) -> Iterator[str]:
     for each in plan.scan.waiting:
         yield f"{each.name} waits for the next run: {each.reason}"
     yield from _noted(plan)
-    yield from _cut(plan)
+    yield from broken_off(plan)
     yield from _truth(plan)
     if plan.scan.outside:
         inputs = "1 input lies" if plan.scan.outside == 1 else f"{plan.scan.outside:,} inputs lie"
@@ -117,7 +117,7 @@ def _noted(plan: Plan) -> Iterator[str]:
         yield f"{volumes} {note} ({named(names)}): masks are in its slices as they are"
 
 
-def _cut(plan: Plan) -> Iterator[str]:
+def broken_off(plan: Plan) -> Iterator[str]:
     """Videos that break off: what is there is whole, and a header need not be right."""
     for name, layout in plan.layouts.items():
         cut = layout.attributes.get("cut")

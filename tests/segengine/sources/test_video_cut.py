@@ -135,6 +135,7 @@ def test_frames_that_are_lost_are_counted(tmp_path: Path, bench: Any) -> None:
     assert there in (FRAMES - found["lost"], FRAMES - found["lost"] + 1)  # one lies at the end
     (line,) = plan(parse_job(bench.job({"kind": "threshold"}))).notices
     assert f"that it says, and {found['lost']} of 30 frames are lost; what" in line
+    assert bench.run({"kind": "threshold"}).remarks == (line,)  # and so in `run --json`
 
 
 def test_what_another_program_puts_behind_a_video_is_none_of_it(tmp_path: Path) -> None:
