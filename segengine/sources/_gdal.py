@@ -22,8 +22,9 @@ from functools import lru_cache
 from typing import Any, BinaryIO
 
 from segengine.errors import CorruptInputError
-from segengine.sources import _aaigrid, _jp2, _netcdf, _png
-from segengine.sources._files import is_url, open_failure, open_input, read_bytes
+from segengine.sources import _aaigrid, _jp2, _netcdf, _png, _sound
+from segengine.sources._files import is_url, one_line, open_failure, open_input, read_bytes
+from segengine.sources._pillow import opened
 
 HEAD = 4096
 """Bytes that tell a format."""
@@ -232,11 +233,10 @@ class _Walk:
             raise CorruptInputError(f"its {what} {path} is no {' or '.join(only)}; {REMEDY}")
         self.file(path, driver, depth)
         require_sound_file(path, read_head(path))
-        if driver == "PNG":
-            try:
-                require_whole_png(path)
-            except CorruptInputError as error:
-                raise CorruptInputError(f"its {what} {path}: {error}") from error
+        try:
+            require_whole(path, driver)
+        except CorruptInputError as error:
+            raise CorruptInputError(f"its {what} {path}: {error}") from error
         _open_alone(path, driver, mark, file_mark(path + ".aux.xml"))
 
 
@@ -274,17 +274,32 @@ def _require_sound_file(path: str, mark: _Mark, head: bytes) -> None:
         require_sound(file, head)
 
 
-def require_whole_png(uri: str) -> None:
-    """Raise CorruptInputError where a PNG ends early, of which GDAL gives what there is."""
-    if is_url(uri):
-        _png.require_whole(read_bytes(uri))
-    else:
-        _require_whole_png(uri, file_mark(uri))
+def require_whole(uri: str, driver: str) -> None:
+    """Raise CorruptInputError where a PNG ends early, of which GDAL gives what there is, or where a GIF has
+    other codes than its pixels'."""
+    if driver in _WHOLE and is_url(uri):
+        _WHOLE[driver](read_bytes(uri))
+    elif driver in _WHOLE:
+        _require_local(uri, file_mark(uri), driver)
 
 
 @lru_cache(maxsize=1 << 12)
-def _require_whole_png(path: str, mark: _Mark) -> None:
-    _png.require_whole(read_bytes(path))
+def _require_local(path: str, mark: _Mark, driver: str) -> None:
+    _WHOLE[driver](read_bytes(path))
+
+
+def _require_codes(data: bytes) -> None:
+    try:
+        name, image = opened(data)
+        with image:
+            _sound.require_sound(name, data, image)
+    except CorruptInputError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parser runs into
+        raise CorruptInputError(f"damaged GIF: {one_line(error)}") from error
+
+
+_WHOLE = {"PNG": _png.require_whole, "GIF": _require_codes}
 
 
 @lru_cache(maxsize=1 << 15)

@@ -299,8 +299,7 @@ class RasterSource:
             _gdal.require_data(head)
             return None
         driver = _gdal.driver_of(uri, head)
-        if driver == "PNG":
-            _gdal.require_whole_png(uri)
+        _gdal.require_whole(uri, driver)
         if remote is None:
             _gdal.require_harmless(uri, driver, self.paths)
         else:
