@@ -240,6 +240,27 @@ def test_a_hole_in_a_part_of_a_vrt_is_corrupt_where_it_is_read(
     assert isinstance(read(outer), Unreadable)
 
 
+def test_a_hole_in_the_mask_of_a_part_of_a_vrt_is_corrupt(tmp_path: Path) -> None:
+    path, part = tmp_path / "m.vrt", tmp_path / "a.tif"
+    write(part, compress="DEFLATE", **TILES)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(part, "r+") as out:
+        out.write_mask(GRAY > 80)
+    vrt(path, ("a.tif", 0, 0))
+    mask = (
+        '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource><SourceFilename relativeToVRT="1">'
+        "a.tif</SourceFilename><SourceBand>mask,1</SourceBand></SimpleSource></VRTRasterBand></MaskBand>"
+    )
+    path.write_text(path.read_text().replace("</VRTDataset>", mask + "</VRTDataset>"))
+    found = read(path)
+    assert isinstance(found, Tile)
+    assert found.valid is not None
+    np.testing.assert_array_equal(found.valid, GRAY > 80)
+    holed(part, 1, 0)
+    found = read(path)
+    assert isinstance(found, Unreadable)
+    assert found.reason.startswith("its source a.tif: damaged TIFF: ")  # and not by GDAL alone
+
+
 def test_a_png_in_a_vrt_that_ends_early_is_corrupt(tmp_path: Path) -> None:
     path, part = tmp_path / "m.vrt", tmp_path / "a.png"
     Image.fromarray(np.moveaxis(BANDS, 0, -1)).save(part)
