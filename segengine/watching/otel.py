@@ -59,11 +59,16 @@ class Telemetry:
         about = {"segengine.job": public(name), "segengine.run": run}
         resource = Resource.create({"service.name": "segengine", **about})
         self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._sent = [_Counted(OTLPSpanExporter), _Counted(OTLPMetricExporter)]
-        spans, metrics = (counted.exporter for counted in self._sent)
-        self._traces.add_span_processor(BatchSpanProcessor(spans))
-        reader = PeriodicExportingMetricReader(metrics, EVERY_MS, PATIENCE * 1000)
-        self._metrics = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+        self._sent: list[_Counted] = []
+        readers = []
+        if _is_wanted("OTEL_TRACES_EXPORTER"):
+            self._sent.append(_Counted(OTLPSpanExporter))
+            self._traces.add_span_processor(BatchSpanProcessor(self._sent[-1].exporter))
+        if _is_wanted("OTEL_METRICS_EXPORTER"):
+            self._sent.append(_Counted(OTLPMetricExporter))
+            metrics = self._sent[-1].exporter
+            readers.append(PeriodicExportingMetricReader(metrics, EVERY_MS, PATIENCE * 1000))
+        self._metrics = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
         self._tally = Tally()
         self._observe()
         self._tracer = self._traces.get_tracer("segengine")
@@ -178,6 +183,14 @@ def _warn_of_protocols() -> None:
             "gRPC is 4317",
             "warning",
         )
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether traces or metrics are sent, by the variable that says where to."""
+    said = os.environ.get(name, "").strip() or "otlp"
+    if said not in ("otlp", "none"):
+        stderr.say(f"{name}={said} is not followed: otlp and none are", "warning")
+    return said != "none"
 
 
 class _Counted:

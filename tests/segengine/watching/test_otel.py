@@ -163,6 +163,17 @@ def test_another_protocol_is_told(
     assert len(collector.spans) == 4
 
 
+def test_what_is_not_wanted_is_not_sent(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    Telemetry("name", "run").finish(None)
+    assert not collector.spans
+    assert collector.metrics
+    assert "OTEL_METRICS_EXPORTER=console is not followed" in capsys.readouterr().err
+
+
 def test_without_the_extra_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
     with pytest.raises(JobError, match=r"pip install 'segengine\[otel\]'"):
