@@ -6,6 +6,7 @@ It can be busy (429), fail by path, refuse what is not signed, and page for ever
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -47,6 +48,9 @@ class State:
     """The most items in one answer."""
     signed: bool = False
     """Files but documents need `?sig=<epoch>`, which has not passed."""
+    uses: int = sys.maxsize
+    """So many requests for a file a signature serves, and no more."""
+    used: Counter[str] = field(default_factory=Counter)
     failing: dict[str, int] = field(default_factory=dict)
     """Status with which requests for a path are answered, by its end."""
     heads: bool = True
@@ -189,7 +193,8 @@ def application(state: State, folder: Path | None) -> FastAPI:
                 good = float(request.query_params["sig"]) > time.time()
             except (KeyError, ValueError):
                 good = False
-            if not good:
+            state.used[str(request.url)] += 1
+            if not good or state.used[str(request.url)] > state.uses:
                 state.refused += 1
                 return Response("expired", 403)
         if path == "/data/get":
