@@ -11,7 +11,7 @@ import rasterio
 
 from segengine.job import parse_job
 from segengine.runs import Run
-from tests.benchmarks.memory import resident_peak
+from tests.benchmarks.resident import resident_peak
 from tests.benchmarks.table import Row, show
 
 SIDE, PITCH = 16_384, 36

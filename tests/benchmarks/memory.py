@@ -9,6 +9,7 @@ from typing import Any
 from segengine.commands.demo import BUNDLE
 from segengine.job import parse_job
 from segengine.runs import Run
+from tests.benchmarks.resident import resident_peak
 from tests.benchmarks.scenes import big_raster
 from tests.benchmarks.table import Row, show
 
@@ -45,12 +46,6 @@ def peak(folder: Path, side: int, segmenter: Mapping[str, Any], shard: int) -> f
         client = run.wait_for_workers().client  # type: ignore[attr-defined]
         (found,) = client.run(resident_peak).values()
     return float(found)
-
-
-def resident_peak() -> float:
-    """Megabytes that this process came to; `ru_maxrss` would count what started it too."""
-    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in one)
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from segengine.store.values import encode
 from segengine.types import Pixels, Prediction
 from segengine.worker.attempts import tried
 from segengine.worker.tasks import ShardTask
-from tests.benchmarks.memory import resident_peak
+from tests.benchmarks.resident import resident_peak
 from tests.benchmarks.table import Row, show
 
 SIDE = 16

@@ -8,7 +8,7 @@ from typing import Any
 from segengine.job import parse_job
 from segengine.runs import Run
 from tests.benchmarks import folder, satellite, video
-from tests.benchmarks.memory import resident_peak
+from tests.benchmarks.resident import resident_peak
 from tests.benchmarks.table import Row, show
 
 LIMIT = 400.0
