@@ -65,3 +65,10 @@ def test_where_no_gpu_is_that_is_said(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert benchmarks.main(["gpu"]) == 0
     assert capfd.readouterr().out.splitlines()[-1].startswith("gpu: no GPU is here")
+
+
+def test_the_manual_has_the_chart_that_is_drawn() -> None:
+    from .benchmarks.scale import chart
+
+    shown = Path(__file__).parents[1] / "deployments/sizing.svg"
+    assert shown.read_text() == chart()

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,11 @@ import zarr
 
 from segengine.job import parse_job
 from segengine.runs import Run
+from segengine.store.blobs import open_objects
+from segengine.store.keys import pack_key
+from segengine.store.packs import pack_records
+from segengine.store.records import RecordLog
+from tests.benchmarks.records import record
 from tests.benchmarks.table import Row, show
 from tests.faults.proxy import Rule, proxied
 
@@ -30,6 +36,8 @@ AIMS = {1.0: 0.8, 0.1: 0.5}
 SIDE = 256
 SCENES = 22
 """Small ones, of which each has records, a pyramid and metadata of its own."""
+SINGLE, MANY = 4096, 100_000
+"""Records that are listed, one by one and packed."""
 
 
 @contextmanager
@@ -92,6 +100,25 @@ def rows() -> Iterator[Row]:
         again = sum(_timed(sources, f"{url}/scenes", 0.0).values())
         yield Row(f"object store: a run that finds nothing to do; requests a scene before ({asked:.3g})",
                   again, 0, "s", again, "")  # fmt: skip
+        far, disk = (_listed(root) for root in (f"{url}/listed", f"{place}/listed"))
+        for what, ours, theirs in zip(("single", "packed"), far, disk, strict=True):
+            yield Row(f"object store: microseconds to read a {what} record, on S3, on disk",
+                      1e6 * ours, 1e6 * theirs, "us", ours / theirs, "")  # fmt: skip
+
+
+def _listed(root: str) -> tuple[float, float]:
+    """Seconds a record to read a scene's that lie by themselves, and those of one that are packed."""
+    log = RecordLog(open_objects(root))
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(log.write, (record("single", i) for i in range(SINGLE))))
+    log.objects.put(pack_key("packed"), pack_records(record("packed", i) for i in range(MANY)))
+    took = []
+    for scene, count in (("single", SINGLE), ("packed", MANY)):
+        before = time.perf_counter()
+        found = sum(1 for _ in log.read(scene))
+        took.append((time.perf_counter() - before) / found)
+        assert found == count
+    return took[0], took[1]
 
 
 def _timed(sources: list[Path], store: str, seconds: float) -> dict[str, float]:

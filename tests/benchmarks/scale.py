@@ -31,6 +31,7 @@ import cv2
 import numpy as np
 import zarr
 
+from segengine.ahead import FAR
 from segengine.dispatch.child import Calls
 from segengine.dispatch.dask import MESSAGE
 from segengine.dispatch.pool import MOST, SHORT, is_later
@@ -272,49 +273,93 @@ def busy(workers: float, seconds: float) -> tuple[float, float]:
     return rate * (0.15 + 1.3 / together), rate * (0.3 + 0.5 / together)
 
 
+LISTED = {
+    "one by one, S3 of 50 ms": (0.05 / FAR, "#c2410c"),
+    "one by one, disk": (26e-6, "#2a8f3c"),
+    "packed": (7e-6, "#1f77b4"),
+}
+"""Seconds a record to learn what is done, as `objectstore` measures them; on S3 by its answers alone."""
+
+
 def chart() -> str:
-    """An SVG of the busier one's share by workers, for shards of 0.1, 1 and 10 s."""
-    left, top, wide, high, decades = 60, 20, 520, 240, 4
-
-    def at(workers: float, share: float) -> str:
-        x = left + wide * math.log10(workers) / decades
-        return f"{x:.1f},{top + high * (1 - share):.1f}"
-
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" width="680" height="320" font-family="sans-serif" '
-        'font-size="12"><rect width="680" height="320" fill="white"/>'
+    """An SVG: the busier one's share by workers, for shards of 0.1, 1 and 10 s; seconds to list records."""
+    steps = [i / 100 for i in range(801)]
+    crowds = [
+        (f"{seconds:g} s", color, [(x, max(busy(10**x, seconds))) for x in steps if x <= 4])
+        for seconds, color in ((0.1, "#1f77b4"), (1.0, "#2a8f3c"), (10.0, "#8a4fbf"))
     ]
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = top + high * (1 - share)
-        dash = ' stroke-dasharray="6 4"' if share == 0.5 else ""
-        color = "#c33" if share == 0.5 else "#ddd"
-        parts.append(f'<path d="M{left} {y:.1f}h{wide}" stroke="{color}"{dash}/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{share:.2g}</text>')
-    for decade in range(decades + 1):
-        x = left + wide * decade / decades
-        parts.append(f'<path d="M{x:.1f} {top}v{high}" stroke="#ddd"/>')
-        parts.append(
-            f'<text x="{x:.1f}" y="{top + high + 16}" text-anchor="middle">{10**decade:,}</text>'
-        )
-    for seconds, color in ((0.1, "#1f77b4"), (1.0, "#2a8f3c"), (10.0, "#8a4fbf")):
-        steps = [10 ** (i / 100) for i in range(100 * decades + 1)]
-        line = [(w, max(busy(w, seconds))) for w in steps]
-        shown = [at(w, share) for w, share in line if share <= 1]
-        parts.append(
-            f'<polyline points="{" ".join(shown)}" fill="none" stroke="{color}" stroke-width="2"/>'
-        )
-        x, y = shown[-1].split(",")
-        place = f'x="{float(x) + 6:.1f}" y="{max(float(y), 32):.1f}"'
-        parts.append(f'<text {place} fill="{color}">{seconds:g} s</text>')
-    parts.append(
-        f'<text x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">workers</text>'
+    shares = [(share, f"{share:.2g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    listings = [
+        (name, color, [(x - 2, (math.log10(10**x * cost) + 2) / 6) for x in steps if 2 <= x <= 7])
+        for name, (cost, color) in LISTED.items()
+    ]
+    seconds = [((e + 2) / 6, f"{10.0**e:,.10g}") for e in range(-2, 5)]
+    panels = (
+        _panel(20, shares, "share of a core, scheduler or driver", 0.5)
+        + _axis(20, [f"{10**e:,}" for e in range(5)], "workers")
+        + _lines(20, 4, crowds)
+        + _panel(340, seconds, "seconds to learn what is done", (math.log10(60) + 2) / 6)
+        + _axis(340, [f"{10**e:,}" for e in range(2, 8)], "shards whose records are listed")
+        + _lines(340, 5, listings)
     )
-    middle = top + high / 2
-    parts.append(
-        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">share of a core, '
-        "scheduler or driver</text></svg>"
+    return "\n".join(
+        [
+            '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="640" '
+            'font-family="sans-serif" font-size="12"><rect width="760" height="640" fill="white"/>',
+            *panels,
+            "</svg>\n",
+        ]
     )
-    return "\n".join(parts) + "\n"
+
+
+LEFT, WIDE, HIGH = 70, 520, 240
+"""Pixels of a panel, and left of it."""
+Curve = tuple[str, str, list[tuple[float, float]]]
+"""A name, a colour, and places: decades from the left, parts of the height."""
+
+
+def _panel(top: float, levels: list[tuple[float, str]], title: str, limit: float) -> list[str]:
+    """Lines across at levels, and one, dashed, that is not to be passed."""
+    parts = []
+    for level, said in levels:
+        y = top + HIGH * (1 - level)
+        parts.append(f'<path d="M{LEFT} {y:.1f}h{WIDE}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
+    y = top + HIGH * (1 - limit)
+    parts.append(f'<path d="M{LEFT} {y:.1f}h{WIDE}" stroke="#c33" stroke-dasharray="6 4"/>')
+    middle = top + HIGH / 2
+    parts.append(
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">{title}</text>'
+    )
+    return parts
+
+
+def _axis(top: float, decades: list[str], title: str) -> list[str]:
+    """Powers of ten along the foot."""
+    parts = []
+    for i, said in enumerate(decades):
+        x = LEFT + WIDE * i / (len(decades) - 1)
+        parts.append(f'<path d="M{x:.1f} {top}v{HIGH}" stroke="#ddd"/>')
+        parts.append(f'<text x="{x:.1f}" y="{top + HIGH + 16}" text-anchor="middle">{said}</text>')
+    parts.append(
+        f'<text x="{LEFT + WIDE / 2}" y="{top + HIGH + 38}" text-anchor="middle">{title}</text>'
+    )
+    return parts
+
+
+def _lines(top: float, decades: int, curves: list[Curve]) -> list[str]:
+    """Each with its name where it ends."""
+    parts = []
+    for name, color, places in curves:
+        shown = [
+            (LEFT + WIDE * x / decades, top + HIGH * (1 - y)) for x, y in places if 0 <= y <= 1
+        ]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shown)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+        x, y = shown[-1]
+        place = f'x="{x + 6:.1f}" y="{max(y, top + 12):.1f}"'
+        parts.append(f'<text {place} fill="{color}">{name}</text>')
+    return parts
 
 
 def main(what: str, *rest: str) -> None:
