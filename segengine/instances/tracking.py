@@ -8,10 +8,11 @@
                 at its velocity, or at a quarter less or more
     the rest    objects begin tracks; a track ends that was not seen for more than `gap` frames
 
-What is moved on is the mask as it was seen last, and as it was when all of it was seen last: a track
-that loses more than a tenth of its pixels is taken to be hidden in part. Its velocity is the mean of
-its last moves: that of its box's centre; where its area changes, that of the side that moved further,
-for the other may be the edge of what hides it.
+What is moved on is the mask as it was seen last, and as it was when all of it was seen last, the
+largest of five looks: a track that loses more than a tenth of its pixels is taken to be hidden in
+part. Its velocity is the mean of its last moves: that of its box's centre; where its area changes,
+that of the side that moved further, for the other may be the edge of what hides it. The side that is
+seen to go on as before is where the whole mask is put.
 
 One pass, in order, in double precision: the same tracks however a video is cut. The assignment is
 SciPy's (Jonker and Volgenant's algorithm as of Crouse, 2016); the order of tracks and objects decides
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from segengine.instances.rle import decode_crop
 from segengine.types import Bool
 
-VERSION = 1
+VERSION = 2
 """Raised when other tracks can come of the same objects."""
 HIDDEN = 0.9
 """Share of the pixels of its last full look below which a look is a part."""
@@ -96,9 +97,15 @@ class _Track:
     frame: int
     """When it was seen last."""
     last: Look
-    full: Look
-    """The last look that showed all of it, moved on to `frame`."""
+    full: Look = field(init=False)
+    """The largest of the last looks that showed all of it, moved on to `frame`."""
     moves: deque[Corner] = field(default_factory=lambda: deque(maxlen=_MOVES))
+    wholes: deque[Look] = field(default_factory=lambda: deque(maxlen=_MOVES))
+    """The last looks that showed all of it, or nearly, each moved on to `frame`."""
+
+    def __post_init__(self) -> None:
+        self.full = self.last
+        self.wholes.append(self.last)
 
     def velocity(self) -> Corner:
         """Pixels a frame."""
@@ -114,10 +121,36 @@ class _Track:
 
     def see(self, frame: int, look: Look) -> None:
         """It was found again."""
-        self.moves.append(_move(self.last, look, frame - self.frame))
-        full = self.full.moved(self.path(frame))
-        self.full = look if look.area >= HIDDEN * self.full.area else full
+        whole, before = look.area >= HIDDEN * self.full.area, self.velocity()
+        # From one part before it was hidden to another part after, no move can be told.
+        if whole or frame == self.frame + 1 or self.last.area >= HIDDEN * self.full.area:
+            self.moves.append(_move(self.last, look, frame - self.frame))
+        by = self.path(frame)
+        if not whole and frame == self.frame + 1:
+            by = _anchored(self.full, self.last, look, by, before)
+        moved = [one.moved(by) for one in self.wholes]
+        self.wholes.clear()
+        self.wholes.extend(moved)
+        if whole:
+            self.wholes.append(look)
+        # Of what goes behind something the first looks lack a little: the largest is the whole.
+        self.full = max(reversed(self.wholes), key=attrgetter("area"))
         self.last, self.frame = look, frame
+
+
+def _anchored(full: Look, last: Look, look: Look, by: Corner, before: Corner) -> Corner:
+    """How far all of it has moved of which a part is seen: `by`; where the part has become larger or
+    smaller, so far that the side is in its place which moved as it did `before`: the other is hidden."""
+    found = list(by)
+    for axis in (0, 1):
+        first = look.corner[axis] - last.corner[axis]
+        end = first + look.mask.shape[axis] - last.mask.shape[axis]
+        if abs(first - end) > 1:
+            at = look.corner[axis]
+            if abs(end - before[axis]) < abs(first - before[axis]):
+                at += look.mask.shape[axis] - full.mask.shape[axis]
+            found[axis] = at - full.corner[axis]
+    return found[0], found[1]
 
 
 def _move(a: Look, b: Look, time: int) -> Corner:
@@ -164,7 +197,7 @@ class Tracker:
             if not numbers[i]:
                 self._count += 1
                 numbers[i] = self._count
-                self._tracks.append(_Track(self._count, kind, frame, look, look))
+                self._tracks.append(_Track(self._count, kind, frame, look))
         return numbers
 
 
