@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from pathlib import Path
 
 from cryptography import x509
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
+HERE = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+"""Whom certificates are of, for programs that ask for more than an authority."""
 
 
 def _named(name: str) -> x509.Name:
@@ -61,6 +64,7 @@ class Authority:
             .not_valid_before(now - 9 * DAY)
             .not_valid_after(now + days * DAY)
             .add_extension(basic, critical=True)
+            .add_extension(x509.SubjectAlternativeName([HERE]), critical=False)
             .sign(self.key, hashes.SHA256())
         )
 

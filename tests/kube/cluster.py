@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,13 +19,14 @@ from uuid import uuid4
 import yaml
 from aiohttp import web
 
-from tests.kube.node import Node
+from tests.authority import Authority
+from tests.kube.boxes import Boxes
+from tests.kube.node import MARK, Node
 from tests.kube.server import ALL, CORE, Server, definitions
 from tests.kube.store import Refused, Store
 
 IMAGE = "registry.test/segengine:1"
 """The one that nodes can pull."""
-MARK = "SEGENGINE_TEST_PROCESS"
 LONG = 60.0
 OURS = {"daskclusters", "daskworkergroups", "deployments", "pods", "services"}
 """What a run's cluster consists of."""
@@ -52,10 +54,19 @@ class Cluster:
     """An API server in a thread, a node, and the Dask operator in a process of its own."""
 
     def __init__(
-        self, folder: Path, path: list[str], operator: bool = True, defined: bool = True
+        self,
+        folder: Path,
+        path: list[str],
+        operator: bool = True,
+        defined: bool = True,
+        images: set[str] | None = None,
     ) -> None:
-        """`path`: folders of modules that workers need. `defined`: the operator's resources are."""
+        """`path`: folders of modules that workers need. `defined`: the operator's resources are.
+
+        `images`: containers are in roots of their own, as these images have them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        self.images = images
         self.folder, self.mark = folder, uuid4().hex
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -70,12 +81,18 @@ class Cluster:
     async def _start(self, environment: dict[str, str]) -> int:
         self.store = Store()
         self.server = Server(self.store, self.folder / "pods")
-        self.node = Node(self.server, environment, {IMAGE})
+        boxes = Boxes(self.folder / "boxes") if self.images else None
+        self.node = Node(self.server, environment, self.images or {IMAGE}, boxes)
         self.runner = web.AppRunner(self.server.app, shutdown_timeout=1)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
-        await site.start()
+        # Kubectl gives its token away by TLS only.
+        self.authority = Authority(self.folder / "authority")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self.authority.issue("server"))
+        for secret in (None, context):
+            await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=secret).start()
         self.node.start()
+        self.secure = int(self.runner.addresses[1][1])
         return int(self.runner.addresses[0][1])
 
     async def _furnish(self, defined: bool) -> None:
@@ -108,8 +125,14 @@ class Cluster:
         watching = ("admin", "watch", "daskclusters")
         self.until(lambda: watching in self.server.used, "the operator does not begin", 3 * LONG)
 
-    def environment(self, token: str = "driver", namespace: str = "dask") -> dict[str, str]:
-        """Variables by which clients find the cluster, as the user of a token."""
+    def environment(
+        self, token: str = "driver", namespace: str = "dask", *, secure: bool = False
+    ) -> dict[str, str]:
+        """Variables by which clients find the cluster, as the user of a token; `secure`: by TLS."""
+        cluster = {"server": f"http://127.0.0.1:{self.port}"}
+        if secure:
+            cluster = {"server": f"https://127.0.0.1:{self.secure}"}
+            cluster["certificate-authority"] = str(self.authority.ca)
         told = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -117,10 +140,10 @@ class Cluster:
             "contexts": [
                 {"name": "test", "context": {"cluster": "c", "user": "u", "namespace": namespace}}
             ],
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
             "users": [{"name": "u", "user": {"token": token}}],
         }
-        file = self.folder / f"kubeconfig-{token}-{namespace}"
+        file = self.folder / f"kubeconfig-{token}-{namespace}-{secure}"
         file.write_text(yaml.safe_dump(told))
         return {"KUBECONFIG": str(file)}
 

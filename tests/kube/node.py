@@ -1,11 +1,13 @@
-"""The controller of deployments, the scheduler of pods and the node's agent, as one loop.
+"""The scheduler of pods and the node's agent, and what else works in one loop with them.
 
-A deployment has one pod. A pod has an address of its own below 127/8, and its container is a process.
+A pod has an address of its own below 127/8, and its one container is a process: of this machine as it
+is, or, with boxes, in a root of its own as its image and its volumes have it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import copy
 import os
@@ -14,11 +16,15 @@ import signal
 import subprocess
 import sys
 from typing import Any
-from uuid import uuid4
 
+from tests.kube.boxes import IMAGES, Boxes, Image, programs
+from tests.kube.probes import passes
 from tests.kube.server import Server
+from tests.kube.services import Services
 from tests.kube.store import Key, Refused, Resource, now, selects
+from tests.kube.workloads import Workloads
 
+MARK = "SEGENGINE_TEST_PROCESS"
 TURN = 0.1
 """Seconds between looks."""
 
@@ -30,39 +36,66 @@ def resource(server: Server, plural: str) -> Resource:
 class Node:
     """One, with room for some pods, and images that it can pull."""
 
-    def __init__(self, server: Server, environment: dict[str, str], images: set[str]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        environment: dict[str, str],
+        images: set[str],
+        boxes: Boxes | None = None,
+    ) -> None:
+        """`boxes`: containers have roots of their own, and services are reached by their names."""
         server.logs.mkdir()
-        self.server, self.store = server, server.store
+        self.server, self.store, self.boxes = server, server.store, boxes
+        server.streams.node = self
         self.environment, self.images = environment, images
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """By uid of the pod."""
         self.addresses: dict[str, str] = {}
         self.restarts: dict[str, int] = {}
         self.count = 0
+        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._ready: dict[str, bool] = {}
+        self._pause: dict[str, float] = {}
 
     def start(self) -> None:
         self.pods = resource(self.server, "pods")
         self.deployments = resource(self.server, "deployments")
         self.services = resource(self.server, "services")
+        self.workloads = Workloads(self)
+        self.proxies = Services(self, self.boxes.hosts) if self.boxes else None
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     async def end(self) -> None:
         self.task.cancel()
         for uid in list(self.processes):
             self._stop(uid)
+        if self.proxies:
+            self.proxies.end()
 
     async def _run(self) -> None:
         while True:
-            for deployment in self.store.all(self.deployments):
-                self._look_at_deployment(deployment)
+            self.workloads.look()
             pods = self.store.all(self.pods)
             for pod in pods:
                 self._look_at_pod(pod)
             for uid in set(self.processes) - {pod["metadata"]["uid"] for pod in pods}:
                 self._stop(uid)
-            for service in self.store.all(self.services):
+            services = self.store.all(self.services)
+            for service in services:
                 self._look_at_service(service)
+            if self.proxies:
+                await self.proxies.look(services)
             await asyncio.sleep(TURN)
+
+    def is_ready(self, pod: Any) -> bool:
+        """Whether a pod's own word is that it is."""
+        conditions = pod.get("status", {}).get("conditions", ())
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def works(self, uid: str) -> bool:
+        """Whether a pod's process does."""
+        process = self.processes.get(uid)
+        return process is not None and process.poll() is None
 
     # ------------------------------------------------------------------------------- controllers
 
@@ -71,56 +104,7 @@ class Node:
             made = copy.deepcopy(service)
             made["status"] = {"loadBalancer": {}}
             made["spec"].setdefault("type", "ClusterIP")
-            self._replace(self.services, made)
-
-    def _look_at_deployment(self, deployment: Any) -> None:
-        about = deployment["metadata"]
-        pods = self.store.all(self.pods, about["namespace"])
-        owned = [p for p in pods if self._owner(p) == about["uid"]]
-        if owned:
-            return
-        template = copy.deepcopy(deployment["spec"]["template"])
-        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": about["name"]}
-        owner |= {"uid": about["uid"], "controller": True}
-        made = {"metadata": template.get("metadata", {}), "spec": template["spec"]}
-        made["metadata"]["name"] = f"{about['name']}-{uuid4().hex[:5]}"
-        made["metadata"]["ownerReferences"] = [owner]
-        try:
-            self._allow(made, about["namespace"], len(pods))
-        except Refused as error:
-            self._event(deployment, "FailedCreate", f"Error creating: {error.message}")
-            told = copy.deepcopy(deployment)
-            condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
-            told["status"] = {"conditions": [{**condition, "message": error.message}]}
-            self._replace(self.deployments, told)
-            return
-        self.store.create(self.pods, about["namespace"], made)
-
-    def _owner(self, pod: Any) -> str:
-        owners = pod["metadata"].get("ownerReferences", [{}])
-        return str(owners[0].get("uid"))
-
-    def _allow(self, pod: Any, namespace: str, there: int) -> None:
-        """What admission refuses: too many, or as an account that is not there."""
-        name = pod["metadata"]["name"]
-        for quota in self.store.all(resource(self.server, "resourcequotas"), namespace):
-            most = int(quota["spec"]["hard"]["pods"])
-            if there >= most:
-                raise Refused(
-                    403,
-                    "Forbidden",
-                    f'pods "{name}" is forbidden: exceeded quota: {quota["metadata"]["name"]}, '
-                    f"requested: pods=1, used: pods={there}, limited: pods={most}",
-                )
-        account = pod["spec"].get("serviceAccountName")
-        accounts = self.store.all(resource(self.server, "serviceaccounts"), namespace)
-        if account and account not in {a["metadata"]["name"] for a in accounts}:
-            raise Refused(
-                403,
-                "Forbidden",
-                f'pods "{name}" is forbidden: error looking up service account '
-                f'{namespace}/{account}: serviceaccount "{account}" not found',
-            )
+            self.replace(self.services, made)
 
     # -------------------------------------------------------------------------------------- pods
 
@@ -130,6 +114,8 @@ class Node:
         process = self.processes.get(uid)
         if process is None:
             self._begin(pod, container)
+        elif self.boxes and process.poll() is not None:
+            self._start_again(pod, container, process)
         elif process.poll() is not None and self.restarts.get(uid, 0) < 9:
             self.restarts[uid] = self.restarts.get(uid, 0) + 1
             message = f"back-off 10s restarting failed container={container['name']}"
@@ -143,11 +129,32 @@ class Node:
         elif (
             process.poll() is None
             and not self._is_told(pod, "Running")
-            and ("readinessProbe" not in container or "Scheduler at:" in self.server.log_of(uid))
-        ):  # its own word, since a stranger may listen where a probe looks
+            and self._has_begun(uid, container)
+        ):
             self._tell(pod, "Running", {"running": {"startedAt": now()}})
+        elif self.boxes and self.is_ready(pod) and not self._ready.get(uid, True):
+            self._tell(pod, "Running", {"waiting": {"reason": "Unready"}})
+
+    def _has_begun(self, uid: str, container: Any) -> bool:
+        if self.boxes:
+            return self._ready.get(uid, not {"startupProbe", "readinessProbe"} & set(container))
+        # Its own word, since a stranger may listen where a probe looks.
+        return "readinessProbe" not in container or "Scheduler at:" in self.server.log_of(uid)
+
+    def _start_again(self, pod: Any, container: Any, process: subprocess.Popen[bytes]) -> None:
+        """What ends is begun anew a second later, as often as it ends."""
+        uid = pod["metadata"]["uid"]
+        del self.processes[uid]
+        self._ready.pop(uid, None)
+        self.restarts[uid] = self.restarts.get(uid, 0) + 1
+        state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 1s"}}
+        ended = {"exitCode": process.returncode, "reason": "Error"}
+        self._tell(pod, "Running", state, last={"terminated": ended})
+        self._pause[uid] = asyncio.get_running_loop().time() + 1
 
     def _begin(self, pod: Any, container: Any) -> None:
+        if asyncio.get_running_loop().time() < self._pause.get(pod["metadata"]["uid"], 0):
+            return
         gpus = container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu")
         selector = pod["spec"].get("nodeSelector")
         if gpus or selector:
@@ -157,16 +164,15 @@ class Node:
             message = f"0/1 nodes are available: {lacks}."
             condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
             self._tell(pod, "Pending", None, [{**condition, "message": message}])
-            self._event(pod, "FailedScheduling", message)
+            self.event(pod, "FailedScheduling", message)
             return
-        secrets = {s["metadata"]["name"] for s in self.store.all(
-            resource(self.server, "secrets"), pod["metadata"]["namespace"])}  # fmt: skip
+        secrets = self._secrets(pod)
         for volume in pod["spec"].get("volumes", []):
             name = volume.get("secret", {}).get("secretName")
             if name and name not in secrets:
                 self._tell(pod, "Pending", {"waiting": {"reason": "ContainerCreating"}})
                 said = f'MountVolume.SetUp failed for volume "{volume["name"]}" : secret "{name}" not found'
-                self._event(pod, "FailedMount", said)
+                self.event(pod, "FailedMount", said)
                 return
         image = container["image"]
         if image not in self.images:
@@ -176,15 +182,119 @@ class Node:
             self._tell(
                 pod, "Pending", {"waiting": {"reason": "ImagePullBackOff", "message": message}}
             )
-            self._event(pod, "Failed", f'Failed to pull image "{image}": not found')
+            self.event(pod, "Failed", f'Failed to pull image "{image}": not found')
             return
-        self._launch(pod, container)
+        if self.boxes:
+            self._launch_boxed(pod, container)
+        else:
+            self._launch(pod, container)
 
-    def _launch(self, pod: Any, container: Any) -> None:
+    def _secrets(self, pod: Any) -> dict[str, dict[str, str]]:
+        """Data of the secrets of a pod's namespace, by name."""
+        found = self.store.all(resource(self.server, "secrets"), pod["metadata"]["namespace"])
+        return {s["metadata"]["name"]: s.get("data") or {} for s in found}
+
+    def inside(
+        self, pod: Any, container: str | None, words: list[str]
+    ) -> tuple[list[str], dict[str, str], str]:
+        """Command line, environment and folder by which words run where a pod's container does."""
+        (one,) = pod["spec"]["containers"]
+        if container not in (None, one["name"]):
+            raise Refused(400, "BadRequest", f"container {container} is not valid for pod")
+        if self.boxes is None:
+            return words, {**self.environment, **self._environ(pod, one)}, "/"
+        image = self._image(one)
+        told = self.boxes.words(pod, one, words, image.folder, self._secrets(pod))
+        return told, self._boxed_environ(pod, one, image), "/"
+
+    def _image(self, container: Any) -> Image:
+        return IMAGES[container["image"].rpartition(":")[0].rpartition("/")[2]]
+
+    def _boxed_environ(self, pod: Any, container: Any, image: Image) -> dict[str, str]:
+        address = self.addresses[pod["metadata"]["uid"]]
+        found = {"PATH": programs(), "POD_IP": address, **image.environ}
+        own = self._environ(pod, container)
+        return found | {k: address if v == "0.0.0.0" else v for k, v in own.items()}
+
+    def _environ(self, pod: Any, container: Any) -> dict[str, str]:
+        """Variables of a container, as its specification has them; each may name those before it."""
+        found: dict[str, str] = {}
+        for entry in container.get("env") or ():
+            if "valueFrom" in entry:
+                named = entry["valueFrom"]["secretKeyRef"]
+                data = self._secrets(pod)[named["name"]][named["key"]]
+                found[entry["name"]] = base64.b64decode(data).decode()
+            else:
+                said = str(entry.get("value", ""))
+                said = said if self.boxes else self._resolved(said)
+                found[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda m: found.get(m[1], m[0]), said)
+        return found
+
+    def _lacks(self, pod: Any, container: Any) -> str:
+        """What a container's variables name and nobody has."""
+        for entry in container.get("env") or ():
+            named = entry.get("valueFrom", {}).get("secretKeyRef")
+            if named and named["name"] not in self._secrets(pod):
+                return f'secret "{named["name"]}" not found'
+            if named and named["key"] not in self._secrets(pod)[named["name"]]:
+                space = pod["metadata"]["namespace"]
+                return f"couldn't find key {named['key']} in Secret {space}/{named['name']}"
+        return ""
+
+    def _launch_boxed(self, pod: Any, container: Any) -> None:
+        lacks = self._lacks(pod, container)
+        if lacks:
+            waiting = {"reason": "CreateContainerConfigError", "message": lacks}
+            self._tell(pod, "Pending", {"waiting": waiting})
+            return
         uid = pod["metadata"]["uid"]
+        self._address(uid)
+        image = self._image(container)
+        words = [*container.get("command", ()), *container.get("args", ())] or [*image.words]
+        address, own = self.addresses[uid], self._environ(pod, container)
+        words = [re.sub(r"\$\((\w+)\)", lambda m: own.get(m[1], m[0]), word) for word in words]
+        words = [re.sub(r"^(0\.0\.0\.0$|(?=:\d+$))", address, word) for word in words]
+        argv, environ, _ = self.inside(pod, None, words)
+        with (self.server.logs / uid).open("ab") as log:
+            self.processes[uid] = subprocess.Popen(
+                argv,
+                env=environ | {k: v for k, v in self.environment.items() if k == MARK},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if {"startupProbe", "readinessProbe"} & set(container):
+            if uid in self._probes:
+                self._probes[uid].cancel()
+            work = self._probe(pod, container)
+            self._probes[uid] = asyncio.get_running_loop().create_task(work)
+        self._tell(pod, "Running", {"waiting": {"reason": "ContainerCreating"}})
+
+    async def _probe(self, pod: Any, container: Any) -> None:
+        """Once it has started, ask again and again whether it is ready."""
+        uid = pod["metadata"]["uid"]
+        for name in ("startupProbe", "readinessProbe"):
+            probe = container.get(name)
+            while probe:
+                try:
+                    done = await passes(self, pod, probe, self.addresses[uid])
+                except OSError:
+                    done = False
+                if name == "readinessProbe" or "readinessProbe" not in container:
+                    self._ready[uid] = done
+                if done and name == "startupProbe":
+                    break
+                await asyncio.sleep(min(1.0, probe.get("periodSeconds", 10)))
+
+    def _address(self, uid: str) -> None:
         if uid not in self.addresses:
             self.count += 1
             self.addresses[uid] = f"127.9.{self.count // 250}.{self.count % 250 + 1}"
+
+    def _launch(self, pod: Any, container: Any) -> None:
+        uid = pod["metadata"]["uid"]
+        self._address(uid)
         own = {e["name"]: self._resolved(str(e["value"])) for e in container.get("env") or ()}
         words = [*container.get("command", ()), *container.get("args", ())]
         words = [re.sub(r"\$\((\w+)\)", lambda m: own.get(m[1], m[0]), word) for word in words]
@@ -247,14 +357,14 @@ class Node:
             made["status"]["podIP"] = self.addresses[pod["metadata"]["uid"]]
         if "startedAt" in str(pod.get("status")) and runs and self._is_told(pod, phase):
             return
-        self._replace(self.pods, made)
+        self.replace(self.pods, made)
 
-    def _replace(self, of: Resource, made: Any) -> None:
+    def replace(self, of: Resource, made: Any) -> None:
         key: Key = (made["metadata"]["namespace"], made["metadata"]["name"])
         with contextlib.suppress(Refused):
             self.store.replace(of, key, made)
 
-    def _event(self, about: Any, reason: str, message: str) -> None:
+    def event(self, about: Any, reason: str, message: str) -> None:
         events = resource(self.server, "events")
         meta = about["metadata"]
         name = f"{meta['name']}.{reason.lower()}"
@@ -282,3 +392,7 @@ class Node:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         del self.processes[uid]
+        if uid in self._probes:
+            self._probes.pop(uid).cancel()
+        if self.boxes:
+            self.boxes.forget(uid)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import copy
 import json
-from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
+from tests.kube import openapi, protobuf, rbac, strategic
 from tests.kube.store import Refused, Resource, Store, merged, patched, selects
+from tests.kube.streams import Streams
 
 CORE = [
     Resource("", "v1", "namespaces", "Namespace", namespaced=False),
@@ -23,11 +27,20 @@ CORE = [
     Resource("", "v1", "secrets", "Secret"),
     Resource("", "v1", "serviceaccounts", "ServiceAccount"),
     Resource("", "v1", "resourcequotas", "ResourceQuota"),
+    Resource("", "v1", "configmaps", "ConfigMap"),
+    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
     Resource("apps", "v1", "deployments", "Deployment"),
+    Resource("apps", "v1", "statefulsets", "StatefulSet"),
+    Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
+    rbac.ROLES,
+    rbac.BINDINGS,
+    *rbac.REVIEWS.values(),
     Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition",
              namespaced=False),
 ]  # fmt: skip
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+SCALED = {"deployments": ("spec", "replicas"), "statefulsets": ("spec", "replicas")}
+"""Resources that can be scaled, and where they have their number; those of definitions say it."""
 ALL = {("*", "*")}
 """Rights of who may do all: pairs of verb and resource."""
 
@@ -69,6 +82,10 @@ class Server:
         self.app.router.add_get("/api{slash:/?}", self._versions)
         self.app.router.add_get("/apis{slash:/?}", self._groups)
         self.app.router.add_get("/apis/{group}", self._group)
+        self.app.router.add_get("/openapi/v3", self._openapi)
+        self.app.router.add_get("/openapi/v3/{place:.*}", self._openapi)
+        self.scaled = dict(SCALED)
+        self.streams = Streams(self)
         for root in ("/api/{version:v1}", "/apis/{group}/{version}"):
             self.app.router.add_get(f"{root}{{slash:/?}}", self._resources)
             for space in ("/namespaces/{namespace}", ""):
@@ -85,6 +102,9 @@ class Server:
         names = spec["names"]
         made = Resource(spec["group"], version["name"], names["plural"], names["kind"], True, None)
         self.resources[made.group, made.plural] = made
+        scale = version.get("subresources", {}).get("scale")
+        if scale:
+            self.scaled[made.plural] = tuple(scale["specReplicasPath"].strip(".").split("."))
         self.schemas = {**getattr(self, "schemas", {}), made: jsonschema.Draft7Validator(schema)}
         self.store.create(
             self.resources["apiextensions.k8s.io", "customresourcedefinitions"], "", definition
@@ -104,11 +124,18 @@ class Server:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in self.rights:
             raise Refused(401, "Unauthorized", "Unauthorized")
-        return self.rights[token]
+        other = request.headers.get("Impersonate-User")
+        if other is None:
+            return self.rights[token]
+        if self.rights[token][1] != ALL:
+            user = self.rights[token][0]
+            raise Refused(403, "Forbidden", f'User "{user}" cannot impersonate users')
+        return other, set()
 
     def _require(self, verb: str, resource: Resource, namespace: str) -> None:
         what = {(v, r) for v in (verb, "*") for r in (resource.plural, "*")}
-        if not what & self.may:
+        rules = rbac.rules_of(self.store, self.user, namespace)
+        if not what & self.may and not rbac.allows(rules, verb, resource.group, resource.plural):
             where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
             raise Refused(
                 403,
@@ -117,6 +144,13 @@ class Server:
                 f'"{resource.plural}" in API group "{resource.group}"{where}',
             )
         self.used.add((self.user, verb, resource.plural))
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        place = request.match_info.get("place")
+        if not place:
+            return web.json_response(openapi.index(self.resources.values()))
+        group = "" if place == "api/v1" else place.split("/")[1]
+        return web.json_response(openapi.document(self.resources.values(), group))
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
@@ -146,6 +180,11 @@ class Server:
         ]  # fmt: skip
         if not found:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
+        scale = {"singularName": "", "namespaced": True, "group": "autoscaling", "version": "v1"}
+        found += [
+            {"name": f"{r.plural}/scale", "kind": "Scale", "verbs": ["get", "patch", "update"], **scale}
+            for r in self.resources.values() if r.group == group and r.plural in self.scaled
+        ]  # fmt: skip
         version = f"{group}/v1" if group else "v1"
         told = {"kind": "APIResourceList", "groupVersion": version, "resources": found}
         return web.json_response({"apiVersion": "v1", **told})
@@ -172,6 +211,11 @@ class Server:
 
     async def _many(self, request: web.Request) -> web.StreamResponse:
         resource, namespace = self._resource(request)
+        if request.method == "POST" and resource.plural in rbac.REVIEWS:
+            data = await request.read()
+            if data.startswith(protobuf.MAGIC):
+                return self._review(resource, protobuf.review(data, resource.plural))
+            return self._review(resource, json.loads(data))
         if request.method == "POST":
             self._require("create", resource, namespace)
             if resource.namespaced and not any(
@@ -179,17 +223,35 @@ class Server:
             ):
                 raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
             given = json.loads(await request.read())
+            self._require_fields(request, resource, given)
             self.check(resource, given)
-            made = self.store.create(resource, namespace, given)
+            made = self.store.create(resource, namespace, with_defaults(resource, given))
             return web.json_response(made, status=201)
+        if request.query.get("sendInitialEvents") == "true":
+            raise Refused(422, "Invalid", "sendInitialEvents: Forbidden: is not supported here")
         if request.query.get("watch") in ("1", "true", "True"):
             self._require("watch", resource, namespace)
-            return await self._watch(request, resource, namespace)
+            with suppress(ConnectionError):  # who watched is gone
+                return await self._watch(request, resource, namespace)
+            return web.Response()
         self._require("list", resource, namespace)
         found = [o for o in self.store.all(resource, namespace) if selects(request.query, o)]
         about = {"resourceVersion": str(self.store.version)}
         told = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
         return web.json_response({**told, "metadata": about, "items": found})
+
+    def _review(self, resource: Resource, given: Any) -> web.Response:
+        spec = given["spec"]
+        space = spec.get("namespace") or spec.get("resourceAttributes", {}).get("namespace", "")
+        rules = list(rbac.rules_of(self.store, self.user, space))
+        if ("*", "*") in self.may:
+            rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+        given |= {"apiVersion": resource.api_version, "kind": resource.kind}
+        return web.json_response(rbac.reviewed(resource.plural, given, rules), status=201)
+
+    def _require_fields(self, request: web.Request, resource: Resource, given: Any) -> None:
+        if request.query.get("fieldValidation") == "Strict":
+            openapi.require_valid(resource, given)
 
     async def _watch(
         self, request: web.Request, resource: Resource, namespace: str
@@ -220,62 +282,82 @@ class Server:
         resource, namespace = self._resource(request)
         key, sub = (namespace, request.match_info["name"]), request.match_info.get("sub", "")
         verb = {"GET": "get", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}[request.method]
-        if sub == "portforward":
-            self._require("get", Resource("", "v1", "pods/portforward", ""), namespace)
-            return await self._forward(request, self.store.get(resource, key))
-        if sub == "log":
-            self._require("get", Resource("", "v1", "pods/log", ""), namespace)
-            text = self.log_of(self.store.get(resource, key)["metadata"]["uid"])
-            return web.Response(text=text)
+        if sub in ("portforward", "exec", "log"):
+            verb = "get" if sub != "exec" else "create"
+            self._require(verb, Resource("", "v1", f"pods/{sub}", ""), namespace)
+            return await self.streams.answer(sub, request, self.store.get(resource, key))
         self._require(verb, resource, namespace)
         before = self.store.get(resource, key)
+        if sub == "scale":
+            return await self._scale(request, resource, key, before)
         if request.method == "GET":
             return web.json_response(before)
         if request.method == "DELETE":
+            if resource == CORE[0]:
+                self._empty(key[1])
             return web.json_response(self.store.delete(resource, key))
         given = json.loads(await request.read())
         if request.method == "PATCH":
-            steps = "json-patch" in request.content_type
-            given = patched(before, given) if steps else merged(before, given)
+            given = _patched(request.content_type, before, given)
+            if sub != "status":
+                self._require_fields(request, resource, given)
         self.check(resource, given)
         return web.json_response(self.store.replace(resource, key, given))
+
+    def _empty(self, namespace: str) -> None:
+        """All that is in a namespace goes with it."""
+        for resource, objects in list(self.store.objects.items()):
+            for space, name in [k for k in objects if resource.namespaced and k[0] == namespace]:
+                with suppress(Refused):  # its owner took it along
+                    self.store.delete(resource, (space, name))
+
+    async def _scale(
+        self, request: web.Request, resource: Resource, key: tuple[str, str], before: Any
+    ) -> web.Response:
+        *way, last = self.scaled[resource.plural]
+        made = copy.deepcopy(before)
+        place = made
+        for name in way:
+            place = place[name]
+        about = {n: made["metadata"][n] for n in ("name", "namespace", "uid", "resourceVersion")}
+        scale = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": about,
+                 "spec": {"replicas": place.get(last, 1)}, "status": {"replicas": 0}}  # fmt: skip
+        if request.method != "GET":
+            given = json.loads(await request.read())
+            scale = given if request.method == "PUT" else merged(scale, given)
+            place[last] = scale["spec"]["replicas"]
+            self.store.replace(resource, key, made)
+        return web.json_response(scale)
 
     def log_of(self, uid: str) -> str:
         """What a pod has written."""
         file = self.logs / uid
         return file.read_text(errors="replace") if file.exists() else ""
 
-    async def _forward(self, request: web.Request, pod: Any) -> web.StreamResponse:
-        """A port of a pod, by a web socket: channel 0 is data, 1 errors; each begins with the port."""
-        port = int(request.query["ports"])
-        socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",), max_msg_size=0)
-        await socket.prepare(request)
-        for channel in (0, 1):
-            await socket.send_bytes(bytes([channel]) + port.to_bytes(2, "little"))
-        try:
-            reader, writer = await asyncio.open_connection(pod["status"]["podIP"], port)
-        except (OSError, KeyError) as error:
-            await socket.send_bytes(b"\x01" + str(error).encode())
-            await socket.close()
-            return socket
 
-        async def back() -> None:
-            while data := await reader.read(1 << 16):
-                await socket.send_bytes(b"\0" + data)
-            await socket.close()
-
-        task = asyncio.get_running_loop().create_task(back())
-        try:
-            async for message in socket:
-                if message.type == WSMsgType.BINARY and message.data[:1] == b"\0":
-                    writer.write(message.data[1:])
-                    await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            task.cancel()
-            writer.close()
-        return socket
+def _patched(kind: str, before: Any, given: Any) -> Any:
+    if "json-patch" in kind:
+        return patched(before, given)
+    return strategic.merged(before, given) if "strategic" in kind else merged(before, given)
 
 
-Rights = Mapping[str, tuple[str, set[tuple[str, str]]]]
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "deployments": {"replicas": 1, "strategy": {"type": "RollingUpdate"}},
+    "statefulsets": {"replicas": 1, "updateStrategy": {"type": "RollingUpdate"}},
+    "services": {"type": "ClusterIP"},
+}
+
+
+def with_defaults(resource: Resource, given: Any) -> Any:
+    """An object with what the server writes where it says nothing."""
+    made = copy.deepcopy(given)
+    if resource.plural in _DEFAULTS:
+        made["spec"] = {**_DEFAULTS[resource.plural], **made["spec"]}
+    if resource.plural == "secrets":
+        plain = made.pop("stringData", None) or {}
+        coded = {k: base64.b64encode(v.encode()).decode() for k, v in plain.items()}
+        made["data"] = {**(made.get("data") or {}), **coded}
+    if resource == CORE[0]:
+        labels = made["metadata"].setdefault("labels", {})
+        labels.setdefault("kubernetes.io/metadata.name", made["metadata"]["name"])
+    return made
