@@ -6,6 +6,7 @@ What only a kernel could allow is skipped all the same, by name.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from typing import NamedTuple
 
 from tests.slurm import NEEDED
 
-PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+PATH = os.pathsep.join(
+    [os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *glob.glob("/usr/lib/postgresql/*/bin")]
+)
 
 
 class Need(NamedTuple):
@@ -37,6 +40,11 @@ NEEDS = {
         ("ip", "unshare"),
         "network namespaces: apt-get install iproute2",
         trial="unshare --net true && exec 3<>/dev/net/tun",
+    ),
+    "pods": Need(
+        ("postgres", "initdb", "unshare", "setpriv", "chroot"),
+        "PostgreSQL's server: apt-get install postgresql",
+        trial="unshare --mount --pid --fork true",
     ),
     "browser": Need(("chromium",), "a browser: apt-get install chromium", root=False),
 }

@@ -31,7 +31,7 @@ def trackeval(request):
     bare.__path__ = [str(place)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "trackeval", bare)
-        yield importlib.import_module("trackeval.metrics")
+        yield importlib.import_module(f"{bare.__name__}.metrics")
         for name in [name for name in sys.modules if name.startswith("trackeval.")]:
             patch.delitem(sys.modules, name)
 
