@@ -43,6 +43,7 @@ NAMES = (
     "gpu",
     "maskrcnn",
     "metrics",
+    "confidence",
 )
 PACKAGE = "tests.benchmarks"
 LEARNING = ("overfit", "training", "vehicles", "proposals", "scaling")
