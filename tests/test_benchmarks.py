@@ -1,7 +1,8 @@
 """How the benchmarks are run: a row at a time, and what fails loses no other."""
 
 import os
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,24 +33,29 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmarks, "PACKAGE", "strange")
 
 
+WHOLE = """import sys
+from tests.benchmarks import __main__ as benchmarks
+benchmarks.NAMES, benchmarks.PACKAGE = tuple(sys.argv[1:]), "strange"
+sys.exit(benchmarks.main([]))
+"""
+
+
 @pytest.mark.usefixtures("strange")
 def test_one_that_fails_is_told_and_the_others_are_measured(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    done: list[int] = []
-    whole = threading.Thread(target=lambda: done.append(benchmarks.main([])))
-    whole.start()
-    printed = ""
-    while "a fine row" not in printed and whole.is_alive():
-        printed += capfd.readouterr().out
-        time.sleep(0.01)
-    assert "failing" not in printed  # each row is there before the next is measured
-    whole.join()
-    said = (printed + capfd.readouterr().out).splitlines()[1:]
+    command = [sys.executable, "-c", WHOLE, *MODULES]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as whole:
+        assert whole.stdout is not None
+        whole.stdout.readline()
+        said = [whole.stdout.readline()]
+        began = time.monotonic()
+        said += whole.stdout.readlines()
+        assert time.monotonic() - began > 0.5  # each row is there before the next is measured
     assert said[0].split() == said[3].split() == ["a", "fine", "row", "2", "1", "s", "2", "<=", "3"]
-    assert said[1:3] == ["failing: failed: ValueError: no such thing",
-                         "killed: failed: ended by signal 9"]  # fmt: skip
-    assert done == [1]
+    assert said[1:3] == ["failing: failed: ValueError: no such thing\n",
+                         "killed: failed: ended by signal 9\n"]  # fmt: skip
+    assert whole.returncode == 1
     assert benchmarks.main(["fine"]) == 0
     assert capfd.readouterr().out.count("a fine row") == 1
 
