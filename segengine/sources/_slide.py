@@ -136,12 +136,8 @@ class _Slide:
 
     def tissue(self) -> Bool:
         """(y, x) of a coarse level, where there is something on the glass or beside it."""
-        side = (self.micrometres or (1.0, 1.0))[1]
-        coarse = [
-            i
-            for i in range(len(self.levels))
-            if self.grid(i).transform[0] <= _COARSE * max(side, 1)
-        ]
+        most = _COARSE * max((self.micrometres or (1.0, 1.0))[1], 1)
+        coarse = [i for i in range(len(self.levels)) if self.grid(i).transform[0] <= most]
         held = [i for i in range(len(self.levels)) if math.prod(self.levels[i]) <= _LARGEST]
         level = next((i for i in reversed(coarse) if i in held), held[0] if held else None)
         if level is None:
@@ -150,6 +146,11 @@ class _Slide:
         pixels, _ = self.read(level, slice(0, height), slice(0, width))
         import cv2
 
+        # Of a finer level each gap between cells would be glass, and each speck something.
+        parts = max(int(most / self.grid(level).transform[0]), 1)
+        if parts > 1:
+            size = max(width // parts, 1), max(height // parts, 1)
+            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
         glass = pixels.min(axis=-1) >= GLASS
         near = cv2.dilate((~glass).astype(np.uint8), np.ones((3, 3), np.uint8))
         return np.asarray(near > 0)

@@ -142,12 +142,23 @@ def test_glass_is_void_and_never_read(tmp_path: Path, monkeypatch: Any) -> None:
             assert not (mask == 255).any()
             continue
         assert (mask[stained] != 255).all()
-        grown = cv2.dilate(stained.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        grown = cv2.dilate(stained.astype(np.uint8), np.ones((33, 33), np.uint8)) > 0
         assert (mask[~grown] == 255).all()
         assert len([one for one in looked if one[0] == 1]) < 0.6 * everything
     assert list(found(path).layouts) == ["a"]
     (layout,) = found(tmp_path / "in", kind="auto").layouts.values()
     assert layout.kind == "volume"
+
+
+def test_tissue_of_one_fine_level_is_looked_for_by_8_micrometres(tmp_path: Path) -> None:
+    pixels = picture()
+    pixels[200:203, 150:210] = 240  # a crack
+    pixels[600, 480] = 60  # a speck
+    _, tissue = read(write(tmp_path / "a.svs", pixels, levels=1), tissue=True)
+    assert tissue[160:280, 150:250].all()
+    assert not tissue[590:610, 470:490].any()
+    _, coarse = read(write(tmp_path / "b.svs", pixels, levels=5), tissue=True)
+    assert (tissue == coarse).mean() > 0.99
 
 
 def test_what_is_no_slide_is_said(tmp_path: Path, capfd: Any) -> None:
