@@ -17,8 +17,8 @@ import pytest
 from tests.conftest import SLOW
 
 ROOT = Path(__file__).parents[1]
-COMPARED = ("patchworks",)
-"""What a benchmark measures beside ours where it is installed."""
+COMPARED = ("patchworks", "openslide")
+"""What a benchmark measures beside ours where it is installed, and what a test of `real` fetches."""
 
 
 def packages(folder: str) -> set[str]:

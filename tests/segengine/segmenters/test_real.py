@@ -246,11 +246,13 @@ def test_a_person_of_mediapipe_s_pose(
     assert iou(found, truth) == pytest.approx(0.931, abs=0.01)
 
 
+STREET = "instance_segmentation/data_annotated/2011_000025"
+SHELF = "tutorial/apc2016_obj3"
 THINGS = {
-    "instance_segmentation/data_annotated/2011_000025.jpg": "5dfbdc6981c971986773e226d827f44f7497cf5ca0d4fa1556fd7575aba301ce",
-    "instance_segmentation/data_annotated/2011_000025.json": "df548de624182d99286bc3f5b0f18e287ee6d1fab00f53784b9deaf7c00870ab",
-    "tutorial/apc2016_obj3.jpg": "418832dd4dfa325286e4695d990933a3788015013d32a379949a7da10097e4f0",
-    "tutorial/apc2016_obj3.json": "554c4cf44f7577c35fd6ac471c5dc02671f03d2f82a087a466f93afacb47bd28",
+    f"{STREET}.jpg": "5dfbdc6981c971986773e226d827f44f7497cf5ca0d4fa1556fd7575aba301ce",
+    f"{STREET}.json": "df548de624182d99286bc3f5b0f18e287ee6d1fab00f53784b9deaf7c00870ab",
+    f"{SHELF}.jpg": "418832dd4dfa325286e4695d990933a3788015013d32a379949a7da10097e4f0",
+    f"{SHELF}.json": "554c4cf44f7577c35fd6ac471c5dc02671f03d2f82a087a466f93afacb47bd28",
 }
 """Buses and a car in a street, and what lies on a shelf."""
 
