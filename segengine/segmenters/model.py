@@ -410,7 +410,8 @@ def _cut(
             return Exact(halo, stride, limit)
     side = side or WINDOW
     step = round(side * (1 - overlap))
-    if side % stride or step % stride or step < 1:
+    aligned = fixed or not (side % stride or step % stride)  # fixed: never a part of a window
+    if not aligned or step < 1:
         raise ValueError(
             f"window: {side} with overlap {overlap} steps by {step}; both must be multiples of the "
             f"network's {stride}"

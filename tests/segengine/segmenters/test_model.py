@@ -646,6 +646,30 @@ def test_masks_of_valid_convolutions_do_not_depend_on_the_cut(
         np.testing.assert_array_equal(bench.open()["a"].mask[0], expected)
 
 
+@pytest.mark.parametrize("overlap", [0.5, 0.2])
+def test_a_network_that_pools_all_of_its_window_overlaps(
+    new_bench: Callable[[], Any], tmp_path: Path, image: Image, overlap: float
+) -> None:
+    """Its windows begin where its poolings do not: each is run whole, and never a part of one."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64, 64, 3))
+    seen = keras.layers.UpSampling2D(64)(keras.layers.AveragePooling2D(64)(inputs))
+    both = keras.layers.Concatenate()([inputs, seen])
+    keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(both)).save(
+        tmp_path / "pools.keras"
+    )
+    spec = {"kind": "model", "path": str(tmp_path / "pools.keras"), "scale": SCALE}
+    spec |= {"overlap": overlap} if overlap != 0.5 else {}
+    segmenter = segengine.create_segmenter(spec)
+    assert segmenter.cut == Blended(64, round(64 * (1 - overlap)), True)  # type: ignore[union-attr]
+    expected = segengine.predict(image[0], segmenter).labels
+    for shard in (64, 256):
+        bench = new_bench()
+        bench.put("a.zarr", image[0])
+        bench.run(spec, store={"shard": shard})
+        np.testing.assert_array_equal(bench.open()["a"].mask[0], expected)
+
+
 def test_what_is_a_margin_and_what_is_none(tmp_path: Path) -> None:
     """Half the size is no margin."""
     odd = valid_unet(None)
