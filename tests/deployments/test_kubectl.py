@@ -30,7 +30,7 @@ from .test_deployments import write_scenes
 
 pytestmark = [pytest.mark.system, pytest.mark.pods]
 IMAGES = {"segengine:0.2.0", "example.org/segengine:0.2.0", "postgres:17.6-bookworm"}
-LONG = 180
+LONG = 300
 
 
 def blocks(text: str) -> dict[str, list[str]]:

@@ -18,7 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import segengine
+
 ROOT = Path(__file__).parents[2]
+WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""What follows ends when the test's process does, however that ends."""
 SYSTEM = ("/usr", "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime")
 SEGENGINE = {
     "HOME": "/tmp",
@@ -106,13 +110,13 @@ class Boxes:
             binds.append((here, mount["mountPath"], bool(mount.get("readOnly"))))
         script = self._script(root, sorted(binds, key=lambda b: b[1]), container)
         number, group = (str(user.get(key, 0)) for key in ("runAsUser", "runAsGroup"))
-        bare = f"setpriv --reuid {number} --regid {group} --clear-groups --no-new-privs"
+        bare = f"setpriv --pdeathsig KILL --reuid {number} --regid {group} --clear-groups --no-new-privs"
         script.append(
             f"exec chroot {shlex.quote(str(root))} {bare} --inh-caps=-all --bounding-set=-all"
             f' sh -c \'cd {folder} && exec "$@"\' sh "$@"'
         )
         spaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
-        return ["unshare", *spaces, "sh", "-c", "\n".join(script), "sh", *words]
+        return [*WITH_US, "unshare", *spaces, "sh", "-c", "\n".join(script), "sh", *words]
 
     def _volume(self, namespace: str, place: Path, volume: Any, secrets: Any, user: Any) -> Path:
         if "persistentVolumeClaim" in volume:
@@ -129,7 +133,8 @@ class Boxes:
 
     def _script(self, root: Path, binds: list[tuple[Path, str, bool]], container: Any) -> list[str]:
         """Shell lines that mount all of it."""
-        own = [Path(sys.base_prefix), Path(sys.prefix), ROOT]
+        package = Path(segengine.__file__).parents[1]
+        own = [Path(sys.base_prefix), Path(sys.prefix), ROOT, package]
         for name in ("usr", "etc", "proc", "dev", "tmp", "data", "run", "var"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for name in ("bin", "lib", "lib64", "sbin"):

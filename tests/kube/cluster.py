@@ -20,7 +20,7 @@ import yaml
 from aiohttp import web
 
 from tests.authority import Authority
-from tests.kube.boxes import Boxes
+from tests.kube.boxes import WITH_US, Boxes
 from tests.kube.node import MARK, Node
 from tests.kube.server import ALL, CORE, Server, definitions
 from tests.kube.store import Refused, Store
@@ -113,7 +113,7 @@ class Cluster:
         self.log = self.folder / "operator"
         with self.log.open("wb") as log:
             self.operator = subprocess.Popen(
-                [sys.executable, "-m", "tests.kube.operator"],
+                [*WITH_US, sys.executable, "-m", "tests.kube.operator"],
                 cwd=ROOT,
                 env=os.environ | {**self.environment("admin"), MARK: self.mark},
                 stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+from secrets import randbelow
 from typing import Any
 
 from tests.kube.boxes import IMAGES, Boxes, Image, programs
@@ -53,6 +54,8 @@ class Node:
         self.addresses: dict[str, str] = {}
         self.restarts: dict[str, int] = {}
         self.count = 0
+        self.net = f"127.{9 + randbelow(240)}"
+        """Beginning of addresses: other clusters of this machine have others."""
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._ready: dict[str, bool] = {}
         self._pause: dict[str, float] = {}
@@ -290,7 +293,7 @@ class Node:
     def _address(self, uid: str) -> None:
         if uid not in self.addresses:
             self.count += 1
-            self.addresses[uid] = f"127.9.{self.count // 250}.{self.count % 250 + 1}"
+            self.addresses[uid] = f"{self.net}.{self.count // 250}.{self.count % 250 + 1}"
 
     def _launch(self, pod: Any, container: Any) -> None:
         uid = pod["metadata"]["uid"]

@@ -31,7 +31,7 @@ class Services:
             uid = service["metadata"]["uid"]
             if uid not in self.addresses:
                 count = len(self.addresses)
-                self.addresses[uid] = f"127.8.{count // 250}.{count % 250 + 1}"
+                self.addresses[uid] = f"{self.node.net}.{100 + count // 250}.{count % 250 + 1}"
             for entry in service["spec"].get("ports", ()):
                 if (uid, entry["port"]) not in self._listening:
                     await self._listen(service, entry)
