@@ -23,6 +23,7 @@ from skimage.exposure import equalize_adapthist
 
 import segengine
 from segengine.job import load_job
+from segengine.segmenters._keras import load_whole
 from tests.benchmarks import bacteria, craters
 from tests.real import checked, npm, sdist, wheel
 
@@ -148,7 +149,7 @@ def photos(cache: Path) -> dict[str, tuple[Image.Image, list[dict[str, Any]]]]:
     files = {name: checked(folder / name, digest) for name, digest in PEOPLE.items()}
     return {
         stem: (
-            Image.open(files[f"{stem}.jpg"]),
+            Image.fromarray(np.asarray(Image.open(files[f"{stem}.jpg"]))),  # read, and closed
             json.loads(files[f"{stem}.json"].read_text())["shapes"],
         )
         for stem in ("2011_000003", "2011_000006")
@@ -226,24 +227,52 @@ def test_people_of_mediapipe_s_selfie_segmentation(
     assert told == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize(
+    ("size", "digest", "expected"),
+    [
+        ("lite", "f17bfbecadb61c3be1baa8b8d851cc6619c870a87167b32848ad20db306b9d61", 0.932),
+        ("full", "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f", 0.931),
+        ("heavy", "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe", 0.931),
+    ],
+    ids=["lite", "full", "heavy"],
+)
 def test_a_person_of_mediapipe_s_pose(
-    tmp_path: Path, cache: Path, photos: dict[str, tuple[Image.Image, list[dict[str, Any]]]]
+    tmp_path: Path,
+    cache: Path,
+    photos: dict[str, tuple[Image.Image, list[dict[str, Any]]]],
+    size: str,
+    digest: str,
+    expected: float,
 ) -> None:
     """One output of five is a mask, of the one person in a square; by labelme's polygon."""
-    model = checked(
-        wheel(cache, "mediapipe", "0.10.14")
-        / "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
-        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
-    )
+    import tensorflow as tf
+
+    package = npm(cache, "@mediapipe/pose", "0.5.1675469404")
+    model = checked(package / f"pose_landmark_{size}.tflite", digest)
     image, shapes = photos["2011_000003"]
     square = 115, 80, 390, 355  # about the first polygon, a quarter wider than it
     (tmp_path / "in").mkdir()
     image.crop(square).save(tmp_path / "in" / "a.png")
+    small = image.crop(square).resize((256, 256))
+    (tmp_path / "small" / "in").mkdir(parents=True)
+    small.save(tmp_path / "small" / "in" / "a.png")
     options = {"path": str(model), "scale": {"divide": 255}, "resize": [256, 256]}
     options |= {"outputs": "Identity_2", "classes": ["background", "person"]}
     found = masks(tmp_path / "in", options)["a"]
     truth = np.asarray(Image.fromarray(drawn(image, shapes[:1])).crop(square))
-    assert iou(found, truth) == pytest.approx(0.931, abs=0.01)
+    assert iou(found, truth) == pytest.approx(expected, abs=0.01)
+
+    runtime = tf.lite.Interpreter(str(model))
+    runtime.allocate_tensors()
+    runtime.set_tensor(
+        runtime.get_input_details()[0]["index"], np.asarray(small)[None] / np.float32(255)
+    )
+    runtime.invoke()
+    (mask,) = [one for one in runtime.get_output_details() if one["name"] == "Identity_2"]
+    logits = runtime.get_tensor(mask["index"])[0, ..., 0]
+    labels = masks(tmp_path / "small" / "in", options)["a"]
+    assert (labels[:256, :256] == (logits > 0)).mean() > 0.9999
 
 
 STREET = "instance_segmentation/data_annotated/2011_000025"
@@ -290,6 +319,23 @@ def test_things_of_rembg_s_u2netp(tmp_path: Path, cache: Path) -> None:
         batch = ((np.asarray(image) / np.float32(255) - mean) / spread).astype(np.float32)
         (values,) = session.run(["1959"], {"input.1": batch.transpose(2, 0, 1)[None]})
         assert (labels[name][:320, :320] == (values[0, 0] > 0.5)).mean() > 0.9999
+
+
+def test_blossom_of_napari_blossom_is_what_keras_finds(tmp_path: Path, cache: Path) -> None:
+    """A U-Net of Keras 2 that pools all of its window, with the package's threshold: its labels."""
+    model = checked(
+        wheel(cache, "napari-blossom", "0.1.6") / "napari_blossom/best_model_W_BCE_chpping.h5",
+        "e042ae7afaca0ae8efa03e9c2c8562649afc166ac2f84f4a556ce7c1755241f9",
+    )
+    street = sdist(cache, "labelme", "6.3.1") / f"examples/{STREET}.jpg"
+    image = Image.open(checked(street, THINGS[f"{STREET}.jpg"])).crop((0, 0, 256, 256))
+    (tmp_path / "in").mkdir()
+    image.save(tmp_path / "in" / "a.png")
+    options = {"path": str(model), "threshold": 0.2, "classes": ["background", "blossom"]}
+    found = masks(tmp_path / "in", options)["a"]
+    theirs = load_whole(model).predict(np.asarray(image, np.float32)[None], verbose=0)
+    assert (found == (theirs[0, ..., 0] > 0.2)).all()
+    assert 0.01 < found.mean() < 0.2
 
 
 @pytest.mark.parametrize(
