@@ -8,7 +8,7 @@ nor is one between objects of several classes. The mask itself stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.compiled import compiled
+from segengine.instances.along import boxes_of, figures_of, look_up
 from segengine.instances.splitting import LARGEST, Split, split
 
 VOID = 0xFFFF
@@ -24,8 +25,16 @@ BITS = 20
 """Of a weight of the Gaussian: their sums are integers that a double holds exactly, in any order."""
 STRIP = 256
 """Rows that are smoothed at once."""
+FEW = 12
+"""Classes up to which looking for each is faster than finding out which there are."""
+MOST = np.iinfo(np.uint16).max
+"""Number that fits into 16 bits."""
+PIXELS = 1 << 19
+"""Of holes that may be filled, from which loading Numba is worth it."""
+_BESIDE = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
 Kinds = NDArray[np.uint16]
-Ids = NDArray[np.int32]
+Ids = NDArray[Any]
+"""Of 16 or 32 bits."""
 Array = NDArray[Any]
 
 
@@ -157,16 +166,18 @@ def gaussian(sigma: float) -> NDArray[np.float64]:
 def clean(kinds: Kinds, cleaning: Cleaning, goes_on: Sides = WHOLE) -> Cleaned:
     """The components of a window's kinds (y, x), which are changed where holes are filled."""
     places, holes, count = _fill(kinds, cleaning, goes_on)
-    ids, kind = _components(kinds, cleaning.connectivity)
+    ids, kind = _components(kinds, cleaning.connectivity, [c + 1 for c in cleaning.classes])
     objects = len(kind) - 1
     open_ = np.zeros(objects + 1, np.bool_)
     _mark_border(ids, goes_on, open_)
     meetings = np.zeros((0, 2), np.int64)
     if count:
+        if objects + count > MOST:
+            ids = ids.astype(np.int32, copy=False)
         ids.reshape(-1)[places] = holes + np.int32(objects)
         kind = np.concatenate([kind, np.zeros(count, np.uint16)])
         open_ = np.concatenate([open_, np.ones(count, np.bool_)])
-        meetings = _meetings(ids, objects, cleaning.connectivity)
+        meetings = _meetings(ids, places, objects, cleaning.connectivity)
         open_[meetings[:, 1]] = True
     return _finished(ids, kind, open_, meetings, cleaning)
 
@@ -180,7 +191,9 @@ def clean_frame(
     """
     kinds = kinds_of(labels, void, cleaning, (slice(0, labels.shape[0]), slice(0, labels.shape[1])))
     found = clean(kinds, cleaning)
-    order = 1 + np.argsort(figures_of(found.ids, len(found.kind) - 1).first[1:])
+    order = 1 + np.argsort(
+        figures_of(found.ids, len(found.kind) - 1, np.zeros_like(found.kind, np.bool_)).first[1:]
+    )
     numbers = np.zeros(len(found.kind), np.uint32)
     numbers[order] = np.arange(1, len(found.kind), dtype=np.uint32)
     order = np.concatenate([[0], order])
@@ -200,7 +213,7 @@ def _finished(
 ) -> Cleaned:
     """Small ones that are not open dropped, the others split, all numbered anew."""
     if how.min_area > 1 and not open_[1:].all():
-        area = figures_of(ids, len(kind) - 1).area
+        area = figures_of(ids, len(kind) - 1, np.zeros_like(kind, np.bool_)).area
         kept = open_ | (area >= how.min_area)
         kept[0] = False
         ids, numbers = renumbered_by(ids, kept)
@@ -210,6 +223,7 @@ def _finished(
     if not how.split or open_[1:].all():
         return Cleaned(ids, kind, open_, whole, meetings)
     # those that are done are split; the open ones stand behind them
+    ids = ids.astype(np.int32, copy=False)
     whole |= too_large(ids, len(kind) - 1) & ~open_
     at = np.flatnonzero(open_[ids])
     opened = ids.reshape(-1)[at]
@@ -241,14 +255,6 @@ def renumbered_by(ids: Ids, kept: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     return ids, numbers
 
 
-@compiled
-def look_up(ids: Array, table: Array, out: Array) -> None:
-    """What the table has of each id, in its place; NumPy makes an index of 64 bits of them all."""
-    for y in range(ids.shape[0]):
-        for x in range(ids.shape[1]):
-            out[y, x] = table[ids[y, x]]
-
-
 def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
     """(count + 1,) whose bounding box has more pixels than can be split."""
     found = np.zeros(count + 1, np.bool_)
@@ -260,75 +266,49 @@ def too_large(ids: Ids, count: int) -> NDArray[np.bool_]:
     return found
 
 
-class Figures(NamedTuple):
-    """Of the numbers 0 .. n of a map; what is said of 0 is nothing."""
-
-    area: NDArray[np.int64]
-    """(n + 1,) pixels."""
-    first: NDArray[np.int64]
-    """(n + 1,) raster index of the first pixel; -1: there is none."""
-    boxes: NDArray[np.int64]
-    """(n + 1, 4) top, left, bottom and right, the latter two not included."""
-
-
-def figures_of(ids: Ids, count: int) -> Figures:
-    """Those of the numbers 1 .. count of a map (y, x), in one pass."""
-    boxes = np.zeros((count + 1, 4), np.int64)
-    boxes[:, :2] = 1 << 40
-    found = Figures(np.zeros(count + 1, np.int64), np.full(count + 1, -1, np.int64), boxes)
-    _measure(ids, found.area, found.first, found.boxes)
-    return found
-
-
-def boxes_of(ids: Ids, count: int) -> NDArray[np.int64]:
-    """(count + 1, 4) top, left, bottom and right of each id, the latter two not included."""
-    return figures_of(ids, count).boxes
-
-
-@compiled
-def _measure(ids: Array, area: Array, first: Array, boxes: Array) -> None:
-    """Fill area and first, and widen boxes to hold each pixel; run by run."""
-    rows, cols = ids.shape
-    for y in range(rows):
-        start = 0
-        while start < cols:
-            number, stop = ids[y, start], start + 1
-            while stop < cols and ids[y, stop] == number:
-                stop += 1
-            if number != 0:
-                if area[number] == 0:
-                    first[number] = y * cols + start
-                area[number] += stop - start
-                boxes[number, 0] = min(boxes[number, 0], y)
-                boxes[number, 1] = min(boxes[number, 1], start)
-                boxes[number, 2] = max(boxes[number, 2], y + 1)
-                boxes[number, 3] = max(boxes[number, 3], stop)
-            start = stop
-
-
 def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[NDArray[np.int64], Ids, int]:
     """Fill the holes that are known to be; pixels and numbers of those that others decide on, how many."""
-    import cv2
-
     if not cleaning.holes:
         return np.zeros(0, np.int64), np.zeros(0, np.int32), 0
-    nothing = (kinds == 0).view(np.uint8)
-    count, found = cv2.connectedComponents(nothing, connectivity=4 * cleaning.connectivity)
-    ids: Ids = np.asarray(found, np.int32)
-    small = figures_of(ids, count - 1).area <= cleaning.holes
+    count, ids = _connected((kinds == 0).view(np.uint8), cleaning.connectivity)
+    small = figures_of(ids, count - 1, np.zeros(count, np.bool_)).area <= cleaning.holes
     small[0] = False
+    inside = np.empty(ids.shape, np.bool_)
+    look_up(ids, small, inside)
+    places = np.flatnonzero(inside)
+    del inside
+    number = ids.reshape(-1)[places].astype(np.int32)
     low, high = np.full(count, VOID + 1, np.int32), np.zeros(count, np.int32)
-    _beside(ids, kinds, small, cleaning.connectivity, low, high)
+    if len(places) > PIXELS:
+        _beside(ids.astype(np.int32), kinds, small, cleaning.connectivity, low, high)
+    else:
+        for which, other in _around(places, kinds, cleaning.connectivity):
+            np.minimum.at(low, number[which], other)
+            np.maximum.at(high, number[which], other)
     maybe = small & (high < VOID) & (low >= high)  # at most one class is beside it
     beyond = np.zeros(count, np.bool_)
     _mark_border(ids, goes_on, beyond)
-    filled = maybe & ~beyond & (high > 0)
-    if filled.any():
-        table = np.where(filled, high, 0).astype(np.uint16)
-        kinds += table[ids]  # which has 0 where kinds has something
-    ids, _ = renumbered_by(ids, maybe & beyond)
-    places = np.flatnonzero(ids)
-    return places, ids.reshape(-1)[places], int(np.count_nonzero(maybe & beyond))
+    filled = (maybe & ~beyond & (high > 0))[number]
+    kinds.reshape(-1)[places[filled]] = high[number[filled]]
+    opened = maybe & beyond
+    numbers = np.cumsum(opened, dtype=np.int32)
+    later = opened[number]
+    return places[later], numbers[number[later]], int(numbers[-1])
+
+
+def _around(
+    places: NDArray[np.int64], values: NDArray[Any], connectivity: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """What of a map (y, x) lies beside some places and is not 0, direction by direction: beside which."""
+    rows, cols = values.shape
+    y, x = np.divmod(places, cols)
+    flat = values.reshape(-1)
+    for down, along in _BESIDE[: 4 * connectivity]:
+        there = (y + down >= 0) & (y + down < rows) & (x + along >= 0) & (x + along < cols)
+        which = np.flatnonzero(there)
+        other = flat[places[which] + (down * cols + along)]
+        some = other != 0
+        yield which[some], other[some]
 
 
 def _mark_border(ids: Ids, goes_on: Sides, found: NDArray[np.bool_]) -> None:
@@ -339,34 +319,53 @@ def _mark_border(ids: Ids, goes_on: Sides, found: NDArray[np.bool_]) -> None:
     found[0] = False
 
 
-def _components(kinds: Kinds, connectivity: int) -> tuple[Ids, Kinds]:
-    """Connected regions of one kind, numbered from 1, and the kind of each."""
+def _components(kinds: Kinds, connectivity: int, values: Sequence[int]) -> tuple[Ids, Kinds]:
+    """Connected regions of one kind, numbered from 1, and the kind of each; `values`: kinds there may be.
+
+    Of the numbers that fit there are 16 bits: half the memory, and done sooner.
+    """
+    ids: Ids | None = None
+    kind: list[NDArray[np.uint16]] = [np.zeros(1, np.uint16)]
+    total = 0
+    for value in values if len(values) <= FEW else _present(kinds):
+        here = (kinds == value).view(np.uint8)
+        count, found = _connected(here, connectivity)
+        if count == 1:
+            continue
+        if ids is None:
+            ids = found
+        else:
+            if total + count > MOST:
+                ids, found = ids.astype(np.int32, copy=False), found.astype(np.int32, copy=False)
+            elif ids.dtype != found.dtype:
+                found = found.astype(ids.dtype)
+            np.add(found, ids.dtype.type(total), out=ids, where=here.view(np.bool_))
+        kind.append(np.full(count - 1, value, np.uint16))
+        total += count - 1
+    if ids is None:
+        ids = np.zeros(kinds.shape, np.uint16)
+    return ids, np.concatenate(kind)
+
+
+def _connected(here: NDArray[np.uint8], connectivity: int) -> tuple[int, Ids]:
+    """How many regions of a mask (y, x) there are, and 0; and the number of each pixel."""
     import cv2
 
-    ids: Ids | None = None
-    kind: list[int] = [0]
+    try:
+        found = cv2.connectedComponents(here, connectivity=4 * connectivity, ltype=cv2.CV_16U)
+    except cv2.error:  # it has met more
+        found = cv2.connectedComponents(here, connectivity=4 * connectivity)
+    return int(found[0]), np.asarray(found[1])
+
+
+def _present(kinds: Kinds) -> list[int]:
+    """The kinds there are, but those of no object; of strips, as NumPy makes an index of 64 bits of all."""
     present = np.zeros(VOID + 1, np.bool_)
-    _mark(kinds, present)
+    for start in range(0, len(kinds), STRIP):
+        present[kinds[start : start + STRIP]] = True
     present[[0, VOID]] = False
-    for value in np.flatnonzero(present).tolist():
-        here = (kinds == value).view(np.uint8)
-        count, found = cv2.connectedComponents(here, connectivity=4 * connectivity)
-        if ids is None:
-            ids = np.asarray(found, np.int32)
-        else:
-            np.add(found, len(kind) - 1, out=ids, where=here.view(np.bool_))
-        kind += [value] * (count - 1)
-    if ids is None:
-        ids = np.zeros(kinds.shape, np.int32)
-    return ids, np.array(kind, np.uint16)
-
-
-@compiled
-def _mark(kinds: Array, present: Array) -> None:
-    """Mark the kinds there are; NumPy makes an index of 64 bits of them all."""
-    for y in range(kinds.shape[0]):
-        for x in range(kinds.shape[1]):
-            present[kinds[y, x]] = True
+    found: list[int] = np.flatnonzero(present).tolist()
+    return found
 
 
 @compiled
@@ -389,39 +388,14 @@ def _beside(
                     high[number] = max(high[number], other)
 
 
-def _meetings(ids: Ids, objects: int, connectivity: int) -> NDArray[np.int64]:
-    """(m, 2) numbers above `objects`, and those up to it that are beside them."""
-    found = np.empty((1024, 2), np.int64)
-    count = _meet(ids, objects, connectivity, found)
-    if count > len(found):
-        found = np.empty((count, 2), np.int64)
-        _meet(ids, objects, connectivity, found)
-    pairs: NDArray[np.int64] = np.unique(found[:count], axis=0)
+def _meetings(
+    ids: Ids, places: NDArray[np.int64], objects: int, connectivity: int
+) -> NDArray[np.int64]:
+    """(m, 2) numbers above `objects`, whose pixels are `places`, and those up to it beside them."""
+    number = ids.reshape(-1)[places].astype(np.int64)
+    found = [np.zeros((0, 2), np.int64)]
+    for which, other in _around(places, ids, connectivity):
+        mine = other <= objects
+        found.append(np.stack([number[which][mine], other[mine].astype(np.int64)], axis=1))
+    pairs: NDArray[np.int64] = np.unique(np.concatenate(found), axis=0)
     return pairs
-
-
-@compiled
-def _meet(ids: Array, objects: int, connectivity: int, found: Array) -> int:
-    """Fill found with pairs, some of them often; how many there are."""
-    rows, cols = ids.shape
-    count = 0
-    last, beside = -1, -1
-    for y in range(rows):
-        for x in range(cols):
-            number = ids[y, x]
-            if number <= objects:
-                continue
-            for v in range(max(0, y - 1), min(rows, y + 2)):
-                for u in range(max(0, x - 1), min(cols, x + 2)):
-                    other = ids[v, u]
-                    if other == 0 or other > objects:
-                        continue
-                    if connectivity == 1 and v != y and u != x:
-                        continue
-                    if number == last and other == beside:
-                        continue
-                    last, beside = number, other
-                    if count < len(found):
-                        found[count, 0], found[count, 1] = number, other
-                    count += 1
-    return count

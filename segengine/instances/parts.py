@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.cleaning import Cleaned, Cleaning, Sides, figures_of
+from segengine.instances.along import figures_of
+from segengine.instances.cleaning import Cleaned, Cleaning, Sides
 from segengine.instances.join import groups_of
 from segengine.instances.splitting import LARGEST
 from segengine.types import Cell
@@ -58,13 +59,13 @@ class Parts:
 def parts_of(found: Cleaned, goes_on: Sides, origin: Cell, width: int) -> Parts:
     """Summary of a window whose first pixel is `origin` in a frame `width` pixels wide."""
     ids, count = found.ids, len(found.kind) - 1
-    figures = figures_of(ids, count)
+    figures = figures_of(ids, count, found.open)
     rows, columns = np.divmod(figures.first[1:], ids.shape[1])
     boxes = figures.boxes[found.open] + np.array([*origin, *origin])
     nothing = np.zeros(0, np.int32)
     lines = (ids[0], ids[-1], ids[:, 0], ids[:, -1])
     top, bottom, left, right = (
-        line.copy() if on else nothing for on, line in zip(goes_on, lines, strict=True)
+        line.astype(np.int32) if on else nothing for on, line in zip(goes_on, lines, strict=True)
     )
     return Parts(
         origin=origin,

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine.compiled import compiled
-from segengine.instances.downward import PIXELS, runs_down
+from segengine.instances.downward import runs_down
 
 Runs = NDArray[np.int64]
-RUNS = 1 << 16
+RUNS = 1 << 20
 """Runs from which loading Numba to write them is worth it."""
 Array = NDArray[Any]
 
@@ -35,21 +35,31 @@ def _compressed(runs: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str
     """The counts of several masks, whose runs lie one after the other, `lengths` of them each."""
     stops = np.cumsum(lengths)
     values = runs.astype(np.int64)
-    inside = np.arange(len(runs)) - np.repeat(stops - lengths, lengths)
-    later = np.flatnonzero(inside > 2)
-    values[later] -= runs[later - 2]
+    values[2:] -= runs[:-2]
+    for place in range(3):  # what is written as it is
+        own = (stops - lengths + place)[lengths > place]
+        values[own] = runs[own]
     # the last group's highest bit is the sign: n groups hold -2^(5n - 1) .. 2^(5n - 1) - 1
     magnitude = values ^ (values >> 63)
     groups = np.ones(len(values), np.int64)
-    least = 1 << 4
-    while (more := magnitude >= least).any():
-        groups += more
+    more = np.flatnonzero(magnitude >= 1 << 4)
+    least, longer = 1 << 9, [more]
+    while len(more):
+        groups[more] += 1
+        more = more[magnitude[more] >= least]
+        longer.append(more)
         least <<= 5
-    place = np.arange(groups.max(initial=0))
-    chars = (values[:, None] >> 5 * place & 0x1F) + (place < groups[:, None] - 1) * 0x20 + 48
-    text = chars[place < groups[:, None]].astype(np.uint8).tobytes().decode("ascii")
-    ends = np.concatenate([[0], np.cumsum(groups)])[stops].tolist()
-    return [text[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
+    ends = np.cumsum(groups)
+    starts = ends - groups
+    out = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    out[starts] = (values & 0x1F) + 48
+    for group, some in enumerate(longer, 1):  # most numbers have one
+        out[starts[some] + (group - 1)] += 0x20
+        if len(some):
+            out[starts[some] + group] = (values[some] >> 5 * group & 0x1F) + 48
+    text = out.tobytes().decode("ascii")
+    bounds = np.concatenate([[0], ends])[stops].tolist()
+    return [text[start:stop] for start, stop in zip([0, *bounds], bounds, strict=False)]
 
 
 class Stretches(NamedTuple):
@@ -63,19 +73,7 @@ class Stretches(NamedTuple):
 
 def stretches_in(ids: NDArray[Any]) -> Stretches:
     """Those of a map (y, x)."""
-    if ids.size >= PIXELS and ids.dtype != np.bool_:
-        return Stretches(*runs_down(ids))
-    tall = len(ids)
-    begins = np.ones(ids.shape, np.bool_)
-    np.not_equal(ids[1:], ids[:-1], out=begins[1:])
-    starts = np.flatnonzero(begins.T)
-    del begins
-    length = np.diff(starts, append=ids.size)
-    column, top = np.divmod(starts, max(1, tall))
-    owner = ids[top, column].astype(np.int64)
-    shown = np.flatnonzero(owner)
-    shown = shown[np.argsort(owner[shown], kind="stable")]
-    return Stretches(owner[shown], column[shown], top[shown], length[shown])
+    return Stretches(*runs_down(ids))
 
 
 def encode_stretches(
@@ -110,17 +108,19 @@ def _texts(
     total: int,
 ) -> list[str]:
     """Compressed counts of so many objects, whose runs are apart, in a frame of `total` pixels."""
-    edges = np.stack([begin, end], axis=1).reshape(-1)
-    each = 2 * np.bincount(object_of, minlength=count)
-    # after its last run each object has what is left of the frame
+    each = 2 * np.bincount(object_of, minlength=count) + 1
     ends = np.cumsum(each)
-    edges = np.insert(edges, ends, total)
-    first = ends - each + np.arange(len(each))
+    first, last = ends - each, ends - 1
+    # after its last run each object has what is left of the frame
+    edges = np.empty(2 * len(begin) + count, np.int64)
+    place = 2 * np.arange(len(begin)) + object_of
+    edges[place], edges[place + 1], edges[last] = begin, end, total
     runs = np.diff(edges, prepend=0)
     runs[first] = edges[first]
-    last = first + each
-    full = (runs[last] == 0) & (each > 0)
-    return _compressed(np.delete(runs, last[full]), each + 1 - full)
+    full = (runs[last] == 0) & (each > 1)
+    if full.any():
+        runs = np.delete(runs, last[full])
+    return _compressed(runs, each - full)
 
 
 def texts_of(

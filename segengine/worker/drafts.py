@@ -141,7 +141,7 @@ class WindowParts:
         """Those of a window whose first pixel is `corner` in a frame `width` pixels wide."""
         seen, count = parts_of(found, goes_on, corner, width), len(found.kind) - 1
         fits = count <= np.iinfo(np.uint16).max
-        return cls(found.ids.astype(np.uint16) if fits else found.ids, seen)
+        return cls(found.ids.astype(np.uint16, copy=False) if fits else found.ids, seen)
 
 
 def write_parts_draft(

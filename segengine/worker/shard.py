@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import asked
+from segengine.instances.along import look_up
 from segengine.instances.boxes import objects_in, shown_in
-from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of, look_up
+from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
 from segengine.instances.join import STRIP, components, renumber, renumbered
 from segengine.instances.merging import parcels_of
 from segengine.store.blobs import Objects
@@ -514,11 +515,13 @@ def _decide(
     pixels: list[NDArray[np.int32]],
 ) -> None:
     """Fill ids (y, x) with what became of a window's numbers; strip by strip, which takes less memory."""
+    look_up(numbers, decided.ids, ids)
+    if not pixels:
+        return
     seen = [0] * len(pixels)
     rows = max(1, STRIP // max(1, numbers.shape[1]))
     for start in range(0, len(numbers), rows):
         strip, there = numbers[start : start + rows], ids[start : start + rows]
-        look_up(strip, decided.ids, there)
         for i, (split, values) in enumerate(zip(decided.splits, pixels, strict=True)):
             own = (decided.split == i + 1)[strip]
             count = int(np.count_nonzero(own))

@@ -52,8 +52,16 @@ RUN = "import json, sys, segengine; s = segengine.run(json.loads(sys.argv[1])); 
 
 @pytest.mark.parametrize(
     "spec",
-    [{"kind": "kmeans", "clusters": 2, "scope": "run"}, {"kind": "threshold", "method": "otsu"}],
-    ids=lambda s: s["kind"],
+    [
+        {"kind": "kmeans", "clusters": 2, "scope": "run"},
+        {"kind": "threshold", "method": "otsu"},
+        {
+            "kind": "threshold",
+            "method": "otsu",
+            "instances": {"kind": "components", "min_area": 3, "holes": 3},
+        },
+    ],
+    ids=["kmeans", "threshold", "components"],
 )
 def test_a_run_on_photos_loads_what_it_uses(spec: Any, bench: Any, noise: Any) -> None:
     bench.put("a.png", noise(1, (40, 40, 3)))
@@ -61,6 +69,7 @@ def test_a_run_on_photos_loads_what_it_uses(spec: Any, bench: Any, noise: Any) -
     found = modules_after(RUN, json.dumps(bench.job(spec)))
     assert not found & HEAVY
     assert not found & {"dask", "distributed", "skimage", "s3fs", "aiohttp"}
+    assert "numba" not in found or spec["kind"] == "kmeans"
 
 
 DRIVE = """

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from skimage.measure import regionprops
 
 import segengine
-from segengine.instances import rle
+from segengine.instances import downward, rle
 from segengine.instances.boxes import objects_in, shown_in
 from segengine.instances.rle import encode_rle
 from segengine.instances.rows import (
@@ -88,20 +88,25 @@ def test_objects_say_what_the_map_holds(ids: np.ndarray) -> None:
         elements=st.sampled_from([0, 1, 2, 7, 1 << 31]),
     ),
     st.tuples(*[st.integers(0, 40)] * 4),
+    st.integers(1, 60),
 )
 def test_objects_of_large_maps_are_found_alike(
-    ids: np.ndarray, margin: tuple[int, int, int, int]
+    ids: np.ndarray, margin: tuple[int, int, int, int], strip: int
 ) -> None:
     top, left, bottom, right = margin
     size = (ids.shape[0] + top + bottom, ids.shape[1] + left + right)
     wanted = shown_in(ids, (top, left), size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle, "PIXELS", 0)
+        patch.setattr(downward, "SMALL", 0)
+        patch.setattr(downward, "STRIP", strip)
+        several = shown_in(ids, (top, left), size)
+        patch.setattr(downward, "RUNS", 0)
         patch.setattr(rle, "RUNS", 0)
-        found = shown_in(ids, (top, left), size)
-    for mine, theirs in zip(found[:-1], wanted[:-1], strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert found.rles == wanted.rles
+        many = shown_in(ids, (top, left), size)
+    for found in (several, many):
+        for mine, theirs in zip(found[:-1], wanted[:-1], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert found.rles == wanted.rles
 
 
 @pytest.mark.usefixtures("plain_report")
