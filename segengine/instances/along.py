@@ -37,6 +37,37 @@ def look_up(ids: Array, table: Array, out: Array) -> None:
         out[top : top + step] = np.repeat(values, each).reshape(strip.shape)
 
 
+class Runs(NamedTuple):
+    """A map by its runs along the rows, each of which ends with its row."""
+
+    shape: tuple[int, int]
+    starts: NDArray[np.int64]
+    """(run,) raster index of its first pixel."""
+    numbers: NDArray[Any]
+    """(run,) what the map has there."""
+
+    @property
+    def each(self) -> NDArray[np.int64]:
+        """(run,) pixels."""
+        return np.diff(self.starts, append=self.shape[0] * self.shape[1])
+
+    def map(self, numbers: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The map, with other numbers of the runs where they are given."""
+        values = self.numbers if numbers is None else numbers
+        return np.repeat(values, self.each).reshape(self.shape)
+
+
+def runs_of(ids: NDArray[Any]) -> Runs | None:
+    """Those of a map (y, x); None: they are so many that a map is better."""
+    height, width = ids.shape
+    flat = np.ascontiguousarray(ids).reshape(-1)
+    begins = np.ones(flat.size, np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins.reshape(ids.shape)[:, :1] = True
+    starts = np.flatnonzero(begins)
+    return None if len(starts) > RUNS else Runs((height, width), starts, flat[starts])
+
+
 class Figures(NamedTuple):
     """Of the numbers 0 .. n of a map; what is said of 0 is nothing."""
 
@@ -48,22 +79,21 @@ class Figures(NamedTuple):
     """(n + 1, 4) top, left, bottom and right, the latter two not included."""
 
 
-def figures_of(ids: Ids, count: int, boxed: NDArray[np.bool_] | None = None) -> Figures:
-    """Those of the numbers 1 .. count of a map (y, x), in one pass; boxes of those `boxed`, or of all."""
+def figures_of(
+    ids: Ids, count: int, boxed: NDArray[np.bool_] | None = None, runs: Runs | None = None
+) -> Figures:
+    """Those of the numbers 1 .. count of a map (y, x), in one pass; boxes of those `boxed`, or of all.
+
+    runs: the map's, where they are known.
+    """
     boxes = np.zeros((count + 1, 4), np.int64)
     boxes[:, :2] = 1 << 40
     found = Figures(np.zeros(count + 1, np.int64), np.full(count + 1, -1, np.int64), boxes)
-    flat = np.ascontiguousarray(ids).reshape(-1)
-    begins = np.ones(flat.size, np.bool_)
-    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
-    begins.reshape(ids.shape)[:, :1] = True
-    starts: NDArray[np.int64] = np.flatnonzero(begins)
-    del begins
-    if len(starts) > RUNS:
+    runs = runs or runs_of(ids)
+    if runs is None:
         _measure(ids, found.area, found.first, found.boxes)
         return found
-    number = flat[starts]
-    each = np.diff(starts, append=flat.size)
+    number, starts, each = runs.numbers, runs.starts, runs.each
     found.area[:] = np.bincount(number, each, count + 1)
     found.area[0] = 0
     # of several assignments to one place the last stands: backwards, the first pixel's

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segengine.instances.along import figures_of
+from segengine.instances.along import Runs, figures_of
 from segengine.instances.cleaning import Cleaned, Cleaning, Sides
 from segengine.instances.join import groups_of
 from segengine.instances.splitting import LARGEST
@@ -56,10 +56,15 @@ class Parts:
     right: Ids
 
 
-def parts_of(found: Cleaned, goes_on: Sides, origin: Cell, width: int) -> Parts:
-    """Summary of a window whose first pixel is `origin` in a frame `width` pixels wide."""
+def parts_of(
+    found: Cleaned, goes_on: Sides, origin: Cell, width: int, runs: Runs | None = None
+) -> Parts:
+    """Summary of a window whose first pixel is `origin` in a frame `width` pixels wide.
+
+    runs: of its ids, where they are known.
+    """
     ids, count = found.ids, len(found.kind) - 1
-    figures = figures_of(ids, count, found.open)
+    figures = figures_of(ids, count, found.open, runs)
     rows, columns = np.divmod(figures.first[1:], ids.shape[1])
     boxes = figures.boxes[found.open] + np.array([*origin, *origin])
     nothing = np.zeros(0, np.int32)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instances.along import Runs, runs_of
 from segengine.instances.boxes import row_of
 from segengine.instances.cleaning import Cleaned, Sides
 from segengine.instances.join import Seen, see
@@ -132,16 +133,43 @@ def write_objects_draft(
 class WindowParts:
     """A window's clean components as they are drafted."""
 
-    numbers: NDArray[Any]
+    numbers: NDArray[Any] | Runs
     """(y, x) in as few bytes as hold them: half, of most windows."""
     seen: Parts
 
     @classmethod
     def of(cls, found: Cleaned, goes_on: Sides, corner: Cell, width: int) -> WindowParts:
         """Those of a window whose first pixel is `corner` in a frame `width` pixels wide."""
-        seen, count = parts_of(found, goes_on, corner, width), len(found.kind) - 1
+        runs, count = runs_of(found.ids), len(found.kind) - 1
+        seen = parts_of(found, goes_on, corner, width, runs)
+        if runs is not None:
+            return cls(runs, seen)
         fits = count <= np.iinfo(np.uint16).max
         return cls(found.ids.astype(np.uint16, copy=False) if fits else found.ids, seen)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers."""
+        if isinstance(self.numbers, Runs):
+            return self.numbers.starts.nbytes + self.numbers.numbers.nbytes
+        return self.numbers.nbytes
+
+    def encoded(self) -> bytes:
+        """What is stored of the numbers: runs are a tenth of a map."""
+        if not isinstance(self.numbers, Runs):
+            return encode(self.numbers)
+        width = self.numbers.shape[1]
+        kind = np.uint16 if width <= np.iinfo(np.uint16).max else np.int64
+        return encode((self.numbers.shape, self.numbers.each.astype(kind), self.numbers.numbers))
+
+
+def read_numbers(data: bytes) -> NDArray[Any] | Runs:
+    """The numbers of a window's components (y, x) behind stored bytes."""
+    found = decode(data)
+    if not isinstance(found, tuple):
+        return np.asarray(found)
+    shape, each, numbers = found
+    return Runs(shape, np.cumsum(each, dtype=np.int64) - each, numbers)
 
 
 def write_parts_draft(
@@ -157,7 +185,7 @@ def write_parts_draft(
     objects.put(draft_key(task.scene, task.place), encode(body))
     if window is None:  # nothing could be read
         return ""
-    objects.put(parts_key(task.scene, task.place), encode(window.numbers))
+    objects.put(parts_key(task.scene, task.place), window.encoded())
     return _text(window.seen)
 
 

@@ -25,7 +25,7 @@ from segengine.store.values import decode
 from segengine.types import FrameRef, Frames, Linker, Prediction, Segmenter, Surveyor, Tile
 from segengine.urls import public
 from segengine.worker.attempts import tried
-from segengine.worker.drafts import INVALID, read_objects_draft
+from segengine.worker.drafts import INVALID, read_numbers, read_objects_draft
 from segengine.worker.fits import fitted, plugin_of
 from segengine.worker.follow import follow
 from segengine.worker.givenup import is_worth_retry
@@ -310,7 +310,7 @@ def _put_parts(block: Block, objects: Objects, draft: bytes, decided: LinkedPart
         raise ValueError("the shard's split components are gone from work/")
     block.put_linked_parts(
         read_objects_draft(draft),
-        None if numbers is None else decode(numbers),
+        None if numbers is None else read_numbers(numbers),
         decided,
         [decode(data) for data in pixels if data is not None],
     )

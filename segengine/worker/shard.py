@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segengine import asked
-from segengine.instances.along import look_up
+from segengine.instances.along import Runs, look_up
 from segengine.instances.boxes import objects_in, shown_in
 from segengine.instances.cleaning import WHOLE, clean, clean_frame, kinds_of
 from segengine.instances.join import STRIP, components, renumber, renumbered
@@ -265,7 +265,7 @@ class Block:
     def put_linked_parts(
         self,
         draft: DraftedObjects,
-        numbers: NDArray[np.int32] | None,
+        numbers: NDArray[Any] | Runs | None,
         decided: LinkedParts,
         pixels: list[NDArray[np.int32]],
     ) -> None:
@@ -403,7 +403,7 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        drafted = 0 if self.parts is None else self.parts.numbers.nbytes
+        drafted = 0 if self.parts is None else self.parts.nbytes
         return drafted + sum(block.nbytes for _, block in self.maps())
 
     def commit(
@@ -510,14 +510,19 @@ class Block:
 
 def _decide(
     ids: NDArray[np.uint32],
-    numbers: NDArray[Any],
+    numbers: NDArray[Any] | Runs,
     decided: LinkedParts,
     pixels: list[NDArray[np.int32]],
 ) -> None:
     """Fill ids (y, x) with what became of a window's numbers; strip by strip, which takes less memory."""
-    look_up(numbers, decided.ids, ids)
+    if isinstance(numbers, Runs):
+        ids[...] = numbers.map(decided.ids[numbers.numbers])
+    else:
+        look_up(numbers, decided.ids, ids)
     if not pixels:
         return
+    if isinstance(numbers, Runs):
+        numbers = numbers.map()
     seen = [0] * len(pixels)
     rows = max(1, STRIP // max(1, numbers.shape[1]))
     for start in range(0, len(numbers), rows):

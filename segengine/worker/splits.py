@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segengine.instances.along import Runs
 from segengine.instances.join import first_pixels
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import parts_key, split_key
-from segengine.store.values import decode, encode
+from segengine.store.values import encode
 from segengine.types import Place
 from segengine.worker.attempts import tried
+from segengine.worker.drafts import read_numbers
 from segengine.worker.tasks import Component, Retry, SplitComponents, SplitTask
 
 DRAFTS = 4
@@ -38,7 +40,8 @@ class _Drafts:
                 raise ValueError("a shard's draft is gone from work/")
             while len(self.held) >= DRAFTS:
                 self.held.popitem(last=False)
-            self.held[place] = decode(data)
+            numbers = read_numbers(data)
+            self.held[place] = numbers.map() if isinstance(numbers, Runs) else numbers
         self.held.move_to_end(place)
         return self.held[place]
 

@@ -12,6 +12,7 @@ from skimage.measure import label
 from segengine.instances import along, cleaning
 from segengine.instances.along import figures_of, look_up
 from segengine.instances.cleaning import VOID, Cleaning, clean, clean_frame
+from segengine.worker.drafts import WindowParts, read_numbers
 
 maps = npst.arrays(
     np.uint16,
@@ -97,3 +98,18 @@ def test_kinds_of_many_classes_are_looked_for_in_the_map(kinds: np.ndarray) -> N
         wanted = clean(kinds.copy(), few)
     for mine, theirs in zip(clean(kinds.copy(), every), wanted, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@settings(max_examples=40)
+@given(npst.arrays(np.uint16, (9, 11), elements=st.integers(0, 2)), st.booleans())
+def test_drafted_numbers_are_read_again(kinds: np.ndarray, noise: bool) -> None:
+    found = clean(kinds, Cleaning((0, 1)))
+    with pytest.MonkeyPatch.context() as patch:
+        if noise:
+            patch.setattr(along, "RUNS", 0)
+        window = WindowParts.of(found, (True,) * 4, (0, 0), 11)
+    again = read_numbers(window.encoded())
+    assert isinstance(again, np.ndarray) == noise
+    np.testing.assert_array_equal(
+        again if isinstance(again, np.ndarray) else again.map(), found.ids
+    )
