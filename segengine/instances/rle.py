@@ -201,8 +201,9 @@ def _written(text: str) -> tuple[Runs, Runs]:
     if longest > 8:
         raise ValueError("has compressed run lengths that are damaged")
     runs = (codes[starts] & 0x1F).astype(np.int64)
+    more = np.arange(0)
     for group in range(1, longest):  # most numbers have one
-        more = np.flatnonzero(lengths > group)
+        more = np.flatnonzero(lengths > 1) if group == 1 else more[lengths[more] > group]
         runs[more] += (codes[starts[more] + group] & 0x1F).astype(np.int64) << 5 * group
     below = np.flatnonzero(codes[ends] & 0x10)
     runs[below] -= 1 << 5 * lengths[below]

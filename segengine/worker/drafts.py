@@ -154,21 +154,20 @@ class WindowParts:
             return self.numbers.starts.nbytes + self.numbers.numbers.nbytes
         return self.numbers.nbytes
 
-    def encoded(self) -> bytes:
+    def stored(self) -> Any:
         """What is stored of the numbers: runs are a tenth of a map."""
         if not isinstance(self.numbers, Runs):
-            return encode(self.numbers)
+            return self.numbers
         width = self.numbers.shape[1]
         kind = np.uint16 if width <= np.iinfo(np.uint16).max else np.int64
-        return encode((self.numbers.shape, self.numbers.each.astype(kind), self.numbers.numbers))
+        return self.numbers.shape, self.numbers.each.astype(kind), self.numbers.numbers
 
 
-def read_numbers(data: bytes) -> NDArray[Any] | Runs:
-    """The numbers of a window's components (y, x) behind stored bytes."""
-    found = decode(data)
-    if not isinstance(found, tuple):
-        return np.asarray(found)
-    shape, each, numbers = found
+def read_numbers(stored: Any) -> NDArray[Any] | Runs:
+    """The numbers of a window's components (y, x) from what is stored of them."""
+    if not isinstance(stored, tuple):
+        return np.asarray(stored)
+    shape, each, numbers = stored
     return Runs(shape, np.cumsum(each, dtype=np.int64) - each, numbers)
 
 
@@ -180,12 +179,18 @@ def write_parts_draft(
     window: WindowParts | None,
     confidence: NDArray[np.uint8] | None = None,
 ) -> str:
-    """Store a window's labels, and the numbers of its components; returns its summary for the record."""
-    body: tuple[Any, ...] = (labels, None, {}, probabilities, confidence)
+    """Store a window's labels, and the numbers of its components; returns its summary for the record.
+
+    Numbers that others read too, to split what crosses shards, are an object of their own.
+    """
+    numbers = None if window is None else window.stored()
+    apart = task.cleaning is not None and bool(task.cleaning.split)
+    body: tuple[Any, ...] = (labels, None if apart else numbers, {}, probabilities, confidence)
     objects.put(draft_key(task.scene, task.place), encode(body))
     if window is None:  # nothing could be read
         return ""
-    objects.put(parts_key(task.scene, task.place), window.encoded())
+    if apart:
+        objects.put(parts_key(task.scene, task.place), encode(numbers))
     return _text(window.seen)
 
 
@@ -194,7 +199,8 @@ class DraftedObjects:
     """A draft of objects, read again."""
 
     labels: NDArray[Any]
-    ids: NDArray[np.int32] | None
+    ids: Any
+    """(y, x); of clean components what is stored of their numbers, where they are not apart."""
     rows: dict[int, Row]
     probabilities: NDArray[np.float32] | None
     confidence: NDArray[np.uint8] | None = None

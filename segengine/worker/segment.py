@@ -304,12 +304,16 @@ def finish_shard(task: FinishTask) -> Labelled | Retry:
 
 def _put_parts(block: Block, objects: Objects, draft: bytes, decided: LinkedParts) -> None:
     task = block.task
-    numbers = objects.get(parts_key(task.scene, task.place))
+    drafted = read_objects_draft(draft)
+    numbers = drafted.ids
+    if numbers is None:
+        data = objects.get(parts_key(task.scene, task.place))
+        numbers = None if data is None else decode(data)
     pixels = [objects.get(split.key) for split in decided.splits]
     if any(data is None for data in pixels):
         raise ValueError("the shard's split components are gone from work/")
     block.put_linked_parts(
-        read_objects_draft(draft),
+        drafted,
         None if numbers is None else read_numbers(numbers),
         decided,
         [decode(data) for data in pixels if data is not None],

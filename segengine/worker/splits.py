@@ -15,7 +15,7 @@ from segengine.instances.along import Runs
 from segengine.instances.join import first_pixels
 from segengine.store.blobs import Objects, open_objects
 from segengine.store.keys import parts_key, split_key
-from segengine.store.values import encode
+from segengine.store.values import decode, encode
 from segengine.types import Place
 from segengine.worker.attempts import tried
 from segengine.worker.drafts import read_numbers
@@ -40,7 +40,7 @@ class _Drafts:
                 raise ValueError("a shard's draft is gone from work/")
             while len(self.held) >= DRAFTS:
                 self.held.popitem(last=False)
-            numbers = read_numbers(data)
+            numbers = read_numbers(decode(data))
             self.held[place] = numbers.map() if isinstance(numbers, Runs) else numbers
         self.held.move_to_end(place)
         return self.held[place]
