@@ -5,6 +5,7 @@ Maps of many runs, of noise, are measured by compiled loops, for which Numba is 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,10 +52,20 @@ class Runs(NamedTuple):
         """(run,) pixels."""
         return np.diff(self.starts, append=self.shape[0] * self.shape[1])
 
-    def map(self, numbers: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The map, with other numbers of the runs where they are given."""
-        values = self.numbers if numbers is None else numbers
-        return np.repeat(values, self.each).reshape(self.shape)
+    def map(self) -> NDArray[Any]:
+        """The map."""
+        return np.repeat(self.numbers, self.each).reshape(self.shape)
+
+    def look_up(self, table: Array, out: Array) -> None:
+        """Fill out (y, x) with what the table has of each number, strip by strip."""
+        height, width = self.shape
+        values, each = table[self.numbers], self.each
+        step = max(1, STRIP // max(1, width))
+        tops = np.arange(0, height, step)
+        bounds = [*np.searchsorted(self.starts, tops * width).tolist(), len(self.starts)]
+        for top, (first, last) in zip(tops.tolist(), pairwise(bounds), strict=True):
+            strip = out[top : top + step]
+            strip[...] = np.repeat(values[first:last], each[first:last]).reshape(strip.shape)
 
 
 def runs_of(ids: NDArray[Any]) -> Runs | None:

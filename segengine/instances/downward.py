@@ -29,10 +29,12 @@ def runs_down(ids: NDArray[Any]) -> tuple[NDArray[np.int64], ...]:
     """Owner, column, first row and length of each run of a map (y, x), by owner, column and row."""
     if ids.dtype == np.bool_:
         ids = ids.view(np.uint8)
+    if not ids.size:
+        return tuple(np.zeros((4, 0), np.int64))
     tall, wide = ids.shape
-    found = [np.zeros((3, 0), np.int64)]
-    step, total = max(1, STRIP // max(1, tall)), 0
-    for left in range(0, wide if tall else 0, step):
+    found: list[tuple[NDArray[Any], ...]] = []
+    step, total = max(1, STRIP // tall), 0
+    for left in range(0, wide, step):
         turned = _turned(ids[:, left : left + step])
         begins = np.ones(turned.shape, np.bool_)
         np.not_equal(turned[:, 1:], turned[:, :-1], out=begins[:, 1:])
@@ -41,14 +43,14 @@ def runs_down(ids: NDArray[Any]) -> tuple[NDArray[np.int64], ...]:
         if total > RUNS:
             return _of_many(ids)
         owner = turned.reshape(-1)[starts]
-        length = np.diff(starts, append=turned.size)
         shown = np.flatnonzero(owner)
-        found.append(np.stack([owner[shown], starts[shown] + left * tall, length[shown]]))
-    owner, starts, length = np.concatenate(found, axis=1, dtype=np.int64)
+        begin, end = starts[shown], np.append(starts, turned.size)[shown + 1]
+        found.append((owner[shown], begin + left * tall, end - begin))
+    owner, starts, length = (np.concatenate(each) for each in zip(*found, strict=True))
     order = _order(owner)
     starts = starts[order]
-    column = starts // max(1, tall)
-    return owner[order], column, starts - column * tall, length[order]
+    column = starts // tall
+    return owner[order].astype(np.int64), column, starts - column * tall, length[order]
 
 
 def _turned(part: NDArray[Any]) -> NDArray[Any]:

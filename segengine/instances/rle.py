@@ -218,18 +218,26 @@ def _all_intervals(texts: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
     count = np.diff(until, prepend=0)
     if not np.array_equal(np.append(0, ends)[until], stops):
         raise ValueError("has compressed run lengths that are damaged")
+    if not len(runs):
+        return runs, runs, runs
     owner = np.repeat(np.arange(len(texts)), count)
-    first = np.repeat(np.cumsum(count) - count, count)
-    inside = np.arange(len(runs)) - first
+    first = np.cumsum(count) - count
     # as in `decompress_runs`: the odd ones of each add up, and its even ones from the third on
-    ones = np.flatnonzero(inside & 1)
-    for chosen in (ones, np.flatnonzero((inside > 0) & (inside & 1 == 0))):
-        total, begins = np.cumsum(runs[chosen]), np.flatnonzero(inside[chosen] < 3)
-        before = np.concatenate([[0], total])[begins]
-        runs[chosen] = total - np.repeat(before, np.diff(begins, append=len(chosen)))
-    total = np.cumsum(runs)
-    until = total[ones] - (total - runs)[first[ones]]
-    return until - runs[ones], until, owner[ones]
+    sums = np.empty_like(runs)
+    for place in range(2):
+        np.cumsum(runs[place::2], out=sums[place::2])
+    some = np.flatnonzero(count)
+    begins, each = first[some], count[some]
+    odd = (np.arange(len(runs)) - np.repeat(begins, each)) & 1
+    # what had been added up when the odd ones began, and the even ones behind the first
+    before = np.stack([sums[begins], np.where(begins > 0, sums[begins - 1], 0)])
+    values = sums - np.where(odd, np.repeat(before[1], each), np.repeat(before[0], each))
+    values[begins] = runs[begins]
+    total = np.cumsum(values)
+    ones = np.flatnonzero(odd)
+    start = np.repeat((total - values)[begins], each)
+    until = (total - start)[ones]
+    return until - values[ones], until, owner[ones]
 
 
 def decode_rle(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:

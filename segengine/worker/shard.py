@@ -516,7 +516,7 @@ def _decide(
 ) -> None:
     """Fill ids (y, x) with what became of a window's numbers; strip by strip, which takes less memory."""
     if isinstance(numbers, Runs):
-        ids[...] = numbers.map(decided.ids[numbers.numbers])
+        numbers.look_up(decided.ids, ids)
     else:
         look_up(numbers, decided.ids, ids)
     if not pixels:
