@@ -11,8 +11,9 @@
 What is moved on is the mask as it was seen last, and as it was when all of it was seen last, the
 largest of five looks: a track that loses more than a tenth of its pixels is taken to be hidden in
 part. Its velocity is the mean of its last moves: that of its box's centre; where its area changes,
-that of the side that moved further, for the other may be the edge of what hides it. The side that is
-seen to go on as before is where the whole mask is put.
+that of the side that moved further, for the other may be the edge of what hides it; where the sides
+come towards each other, or it is slow, that of the side that goes on as before. That side is where the
+whole mask is put, unless the part that is seen lies in it better where its velocity has it.
 
 One pass, in order, in double precision: the same tracks however a video is cut. The assignment is
 SciPy's (Jonker and Volgenant's algorithm as of Crouse, 2016); the order of tracks and objects decides
@@ -24,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from operator import attrgetter
 from typing import Any
 
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 from segengine.instances.rle import decode_crop
 from segengine.types import Bool
 
-VERSION = 2
+VERSION = 3
 """Raised when other tracks can come of the same objects."""
 HIDDEN = 0.9
 """Share of the pixels of its last full look below which a look is a part."""
@@ -122,11 +124,13 @@ class _Track:
     def see(self, frame: int, look: Look) -> None:
         """It was found again."""
         whole, before = look.area >= HIDDEN * self.full.area, self.velocity()
+        by, known = self.path(frame), before if self.moves else None
+        beside = frame == self.frame + 1 and (whole or shared(self.last.moved(by), look) > 0)
         # From one part before it was hidden to another part after, no move can be told.
-        if whole or frame == self.frame + 1 or self.last.area >= HIDDEN * self.full.area:
-            self.moves.append(_move(self.last, look, frame - self.frame))
-        by = self.path(frame)
-        if not whole and frame == self.frame + 1:
+        if whole or beside or self.last.area >= HIDDEN * self.full.area:
+            self.moves.append(_move(self.last, look, frame - self.frame, known, whole=whole))
+            by = self.path(frame)
+        if not whole and beside:
             by = _anchored(self.full, self.last, look, by, before)
         moved = [one.moved(by) for one in self.wholes]
         self.wholes.clear()
@@ -141,26 +145,34 @@ class _Track:
 def _anchored(full: Look, last: Look, look: Look, by: Corner, before: Corner) -> Corner:
     """How far all of it has moved of which a part is seen: `by`; where the part has become larger or
     smaller, so far that the side is in its place which moved as it did `before`: the other is hidden."""
-    found = list(by)
+    ways: list[list[float]] = []
     for axis in (0, 1):
+        ways.append([by[axis]])
         first = look.corner[axis] - last.corner[axis]
         end = first + look.mask.shape[axis] - last.mask.shape[axis]
         if abs(first - end) > 1:
             at = look.corner[axis]
             if abs(end - before[axis]) < abs(first - before[axis]):
                 at += look.mask.shape[axis] - full.mask.shape[axis]
-            found[axis] = at - full.corner[axis]
-    return found[0], found[1]
+            ways[axis].insert(0, at - full.corner[axis])
+    # A round thing becomes narrower on both sides: neither is in its place, and the part sticks out.
+    return max(product(*ways), key=lambda way: shared(full.moved(way), look))
 
 
-def _move(a: Look, b: Look, time: int) -> Corner:
-    """Pixels a frame from one look to the next."""
+def _move(a: Look, b: Look, time: int, before: Corner | None, *, whole: bool) -> Corner:
+    """Pixels a frame from one look to the next; `before`: what is known of its moves."""
     found = []
     for axis in (0, 1):
         first = b.corner[axis] - a.corner[axis]
         last = first + b.mask.shape[axis] - a.mask.shape[axis]
-        if abs(first - last) <= 1 or first * last < 0:
-            found.append((first + last) / 2 / time)
+        middle = (first + last) / 2
+        same = abs(first - last) <= 1
+        if before is not None and (not whole if same else first * last < 0):
+            # It goes on slowly, or what comes towards it hides it.
+            sides = (middle / time, first / time, last / time)
+            found.append(min(sides, key=lambda side: abs(side - before[axis])))
+        elif same or first * last < 0:
+            found.append(middle / time)
         else:
             found.append(max(first, last, key=abs) / time)
     return found[0], found[1]

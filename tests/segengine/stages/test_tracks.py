@@ -112,6 +112,62 @@ def test_what_goes_behind_a_bridge_slowly_is_known_by_its_first_pixels(speed):
     assert seen == {1}
 
 
+YY, XX = np.mgrid[:120, :320]
+
+
+def a_box(top, left, high, long):
+    left = round(left)
+    mask = np.zeros(YY.shape, bool)
+    mask[max(0, top) : top + high, max(0, left) : max(0, left + long)] = True
+    return mask
+
+
+def a_disk(middle, centre, radius):
+    return (YY - middle) ** 2 + (XX - centre) ** 2 <= radius**2
+
+
+def numbers_of(frames, scene):
+    """Of each object its tracks, of masks by frame from the front to the back."""
+    tracker, found = Tracker(iou=0.3, gap=20), {}
+    for t in range(frames):
+        free, seen = np.ones(YY.shape, bool), {}
+        for name, mask in enumerate(scene(t)):
+            seen[name] = mask & free
+            free &= ~mask
+        shown = [name for name, mask in seen.items() if name and mask.any()]
+        numbers = tracker.step(t, [(1, look_of(seen[name])) for name in shown])
+        for name, number in zip(shown, numbers, strict=True):
+            found.setdefault(name, set()).add(number)
+    return found
+
+
+@pytest.mark.parametrize(("there", "back"), [(3, 3), (5, 2), (2, 6), (1, 4)])
+def test_what_is_hidden_by_something_that_comes_towards_it_is_known_again(there, back):
+    """Its sides come towards each other: one is its own, and goes on as before."""
+    none = np.zeros(YY.shape, bool)
+
+    def scene(t):
+        return none, a_box(45, 250 - back * t, 30, 40), a_box(50, 20 + there * t, 20, 40)
+
+    assert numbers_of(220 // max(there, back), scene) == {1: {1}, 2: {2}}
+
+
+@pytest.mark.parametrize("speed", [1.7, 2.3, 3.9])
+def test_a_round_thing_that_goes_behind_a_bridge_aslant_is_known_again(speed):
+    """What is seen of it becomes lower on both sides, of which neither is its own."""
+    bridge = a_box(0, 140, 120, 50)
+
+    def scene(t):
+        return bridge, a_disk(10 + 0.4 * speed * t, 20 + speed * t, 15)
+
+    assert numbers_of(int(250 / speed), scene) == {1: {1}}
+
+
+def test_what_goes_behind_something_a_pixel_a_frame_is_known_again():
+    bridge = a_box(0, 150, 120, 30)
+    assert numbers_of(110, lambda t: (bridge, a_box(50, 100 + t, 24, 24))) == {1: {1}}
+
+
 def rows_by_frame(rows):
     found = {}
     for row in rows:
