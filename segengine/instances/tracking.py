@@ -156,7 +156,7 @@ def _anchored(full: Look, last: Look, look: Look, by: Corner, before: Corner) ->
                 at += look.mask.shape[axis] - full.mask.shape[axis]
             ways[axis].insert(0, at - full.corner[axis])
     # A round thing becomes narrower on both sides: neither is in its place, and the part sticks out.
-    return max(product(*ways), key=lambda way: shared(full.moved(way), look))
+    return max(product(ways[0], ways[1]), key=lambda way: shared(full.moved(way), look))
 
 
 def _move(a: Look, b: Look, time: int, before: Corner | None, *, whole: bool) -> Corner:
