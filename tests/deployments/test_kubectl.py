@@ -34,13 +34,13 @@ LONG = 300
 
 
 def blocks(text: str) -> dict[str, list[str]]:
-    """Commands of a chapter by the number of their section, fenced or indented, a block each."""
+    """Commands of a chapter by the first letter of their section, fenced or indented, a block each."""
     found: dict[str, list[str]] = {}
     for section in re.split(r"^## ", text, flags=re.M)[1:]:
         fenced = re.findall(r"^```sh\n(.*?)^```", section, flags=re.M | re.S)
         plain = re.sub(r"^```.*?^```", "", section, flags=re.M | re.S)
         indented = re.findall(r"(?:^    .*\n)+", plain, flags=re.M)
-        found[section[0]] = [*fenced, *map(textwrap.dedent, indented)]
+        found.setdefault(section[0], []).extend([*fenced, *map(textwrap.dedent, indented)])
     return found
 
 
@@ -98,6 +98,11 @@ class User:
             f"{p['metadata']['name']}: {p.get('status')}\n"
             f"{self.cluster.server.log_of(p['metadata']['uid'])[-2000:]}" for p in pods
         )  # fmt: skip
+
+    def healthy(self) -> None:
+        """No liveness probe would begin a pod anew."""
+        cluster = self.cluster
+        until(lambda: not cluster.call(cluster.node.sick), 30, f"pods are sick: {self.logs()}")
 
     def forward(self, text: str) -> tuple[subprocess.Popen[bytes], int]:
         """Type it in another terminal, with a port that is free in the place of the one it names."""
@@ -175,6 +180,7 @@ def test_the_overlay_is_applied_and_all_of_it_comes_up(user: User) -> None:
     assert 'deployment "prefect-worker" successfully rolled out' in said
     again = user.type("kubectl apply -k $overlay")
     assert [line for line in again.splitlines() if not line.endswith("unchanged")] == []
+    user.healthy()
     listed = user.type("kubectl -n segengine get statefulsets,deployments,pods,secrets")
     assert listed.count("postgres") == 2
 
@@ -313,6 +319,7 @@ def test_workers_that_stay_are_applied_and_scaled(user: User) -> None:
     (command,) = re.findall(
         r"`(kubectl -n segengine scale [^`]+)`", (user.home / "README.md").read_text()
     )
+    user.healthy()
     user.type(command.replace("16", "2"))
     until(lambda: connected(user) == 2, LONG, f"no second one: {user.logs()}")
     assert len(user.type(ready).split()) == 2

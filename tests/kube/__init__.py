@@ -12,7 +12,7 @@ server for the API server and its database, one loop for the controllers, the sc
 node's agent, and a proxy a service. A pod has one container, with an address of its own in 127.0.0.0/8.
 An image is a name that is known or not; with `images` its container has a root, a user and volumes of
 its own (boxes.py), else it is a process of this environment. There are no replica sets, no network
-policies and no liveness probes.
+policies, and liveness probes end nothing: a test asks for what they find.
 """
 
 from tests.kube.cluster import IMAGE, Cluster

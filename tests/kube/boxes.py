@@ -110,7 +110,8 @@ class Boxes:
             binds.append((here, mount["mountPath"], bool(mount.get("readOnly"))))
         script = self._script(root, sorted(binds, key=lambda b: b[1]), container)
         number, group = (str(user.get(key, 0)) for key in ("runAsUser", "runAsGroup"))
-        bare = f"setpriv --pdeathsig KILL --reuid {number} --regid {group} --clear-groups --no-new-privs"
+        others = f"--groups {user['fsGroup']}" if "fsGroup" in user else "--clear-groups"
+        bare = f"setpriv --pdeathsig KILL --reuid {number} --regid {group} {others} --no-new-privs"
         script.append(
             f"exec chroot {shlex.quote(str(root))} {bare} --inh-caps=-all --bounding-set=-all"
             f' sh -c \'cd {folder} && exec "$@"\' sh "$@"'
@@ -124,11 +125,15 @@ class Boxes:
         else:
             here = place / "volumes" / volume["name"]
         here.mkdir(parents=True, exist_ok=True)
+        group, shared = user.get("fsGroup", 0), "fsGroup" in user
         if "secret" in volume:
+            mode = volume["secret"].get("defaultMode", 0o644) | (0o440 if shared else 0)
             for name, data in secrets[volume["secret"]["secretName"]].items():
                 (here / name).write_bytes(base64.b64decode(data))
-        os.chown(here, user.get("runAsUser", 0), user.get("fsGroup", 0))
-        here.chmod(0o777 if "emptyDir" in volume else 0o770)
+                os.chown(here / name, 0, group)
+                (here / name).chmod(mode)
+        os.chown(here, 0, group)  # a volume is root's: others write by its group
+        here.chmod(0o777 if "emptyDir" in volume else 0o2770 if shared else 0o755)
         return here
 
     def _script(self, root: Path, binds: list[tuple[Path, str, bool]], container: Any) -> list[str]:

@@ -290,6 +290,16 @@ class Node:
                     break
                 await asyncio.sleep(min(1.0, probe.get("periodSeconds", 10)))
 
+    async def sick(self) -> list[str]:
+        """Names of pods that a liveness probe would have begun anew."""
+        found = []
+        for pod in self.store.all(self.pods):
+            probe = pod["spec"]["containers"][0].get("livenessProbe")
+            address = self.addresses.get(pod["metadata"]["uid"], "")
+            if probe and not await passes(self, pod, probe, address):
+                found.append(pod["metadata"]["name"])
+        return found
+
     def _address(self, uid: str) -> None:
         if uid not in self.addresses:
             self.count += 1
