@@ -146,11 +146,18 @@ spec:
 
 
 def test_a_pod_that_asks_for_more_than_its_namespace_allows_is_refused(user: User) -> None:
-    """In a namespace of its own that goes again; a field that no pod has is refused before."""
+    """In a namespace of its own that goes again; a field that no pod has is refused before, and so is a
+    mount of no volume."""
     wrong = LAX.replace("image:", "imagee:")
     said = user.ask(f"kubectl apply -f - <<END\n{wrong}END")
     assert said.returncode == 1
     assert "imagee" in said.stderr
+    wrong = LAX.replace(
+        "name: lax, image", "name: lax, volumeMounts: [{name: gone, mountPath: /a}], image"
+    )
+    said = user.ask(f"kubectl apply -f - <<END\n{wrong}END")
+    assert 'Deployment "lax" is invalid' in said.stderr
+    assert 'volumeMounts[0].name: Not found: "gone"' in said.stderr
     user.type(f"kubectl apply -f - <<END\n{LAX}END")
     asked = "kubectl -n lax get deployment lax -o jsonpath='{.status.conditions}'"
 

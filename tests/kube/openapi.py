@@ -56,3 +56,20 @@ def require_valid(resource: Resource, given: Any) -> None:
             f'{resource.kind} "{name}" in version "v1" cannot be handled as a {resource.kind}: '
             f"strict decoding error: {where}: {said}",
         ) from error
+    said = _nowhere(given.get("spec") or {})
+    if said:
+        name = given.get("metadata", {}).get("name")
+        raise Refused(422, "Invalid", f'{resource.kind} "{name}" is invalid: {said}')
+
+
+def _nowhere(spec: Any) -> str:
+    """What a pod, or what makes pods, mounts of volumes that it does not name."""
+    pod = (spec.get("template") or {}).get("spec") or spec
+    known = {volume["name"] for volume in pod.get("volumes") or ()}
+    known |= {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates") or ()}
+    return ", ".join(
+        f'{container["name"]}.volumeMounts[{i}].name: Not found: "{mount["name"]}"'
+        for container in pod.get("containers") or ()
+        for i, mount in enumerate(container.get("volumeMounts") or ())
+        if mount["name"] not in known
+    )
