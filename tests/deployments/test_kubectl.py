@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from tests.kube import Cluster
+from tests.kube.boxes import WITH_US
 
 from .conftest import SHIPPED, until
 from .test_deployments import write_scenes
@@ -31,6 +32,9 @@ from .test_deployments import write_scenes
 pytestmark = [pytest.mark.system, pytest.mark.pods]
 IMAGES = {"segengine:0.2.0", "example.org/segengine:0.2.0", "postgres:17.6-bookworm"}
 LONG = 300
+
+SHELL = (*WITH_US, "unshare", "--pid", "--fork", "--kill-child", "bash", "-c")
+"""Ends with all that it has begun: kubectl waits for ever for a cluster that is gone."""
 
 
 def blocks(text: str) -> dict[str, list[str]]:
@@ -77,7 +81,7 @@ class User:
     def ask(self, text: str, seconds: float = LONG) -> subprocess.CompletedProcess[str]:
         """Type it."""
         done = subprocess.run(
-            ["bash", "-c", f"set -e\n{self.typed}\n{text}"],
+            [*SHELL, f"set -e\n{self.typed}\n{text}"],
             env=self.environ, capture_output=True, text=True, timeout=seconds,
         )  # fmt: skip
         self.typed += "".join(
@@ -111,7 +115,7 @@ class User:
             port = free.getsockname()[1]
         words = shlex.split(text)
         words[-1] = f"{port}:{words[-1]}"
-        process = subprocess.Popen(words, env=self.environ, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*WITH_US, *words], env=self.environ, stdout=subprocess.DEVNULL)
 
         def answers() -> bool:
             with socket.socket() as tried:
