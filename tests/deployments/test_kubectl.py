@@ -340,8 +340,12 @@ def test_workers_that_stay_are_applied_and_scaled(user: User) -> None:
 
 def test_the_other_overlay_takes_its_place(user: User) -> None:
     """From a laptop to a bucket: the database stays, workers go on from the pushed image."""
-    user.type(f"{block('2', 'credentials <<')}\ncp overlays/laptop/secrets.env overlays/cluster/\n"
-              "kubectl -n segengine delete secret s3")  # fmt: skip
+    user.type(block("2", "> overlays/cluster/credentials"))
+    file = user.home / "overlays/cluster/credentials"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text().startswith("[default]\naws_access_key_id")
+    user.type("cp overlays/laptop/secrets.env overlays/cluster/")
+    user.type("kubectl -n segengine delete secret s3")
     said = user.type(block("3", "apply -k").replace("$overlay", "overlays/cluster"))
     assert 'deployment "prefect-worker" successfully rolled out' in said
     image = "kubectl -n segengine get deployment prefect-worker -o jsonpath='{..image}'"
