@@ -99,15 +99,17 @@ class _Track:
     frame: int
     """When it was seen last."""
     last: Look
-    full: Look = field(init=False)
-    """The largest of the last looks that showed all of it, moved on to `frame`."""
     moves: deque[Corner] = field(default_factory=lambda: deque(maxlen=_MOVES))
-    wholes: deque[Look] = field(default_factory=lambda: deque(maxlen=_MOVES))
+    wholes: deque[Look] = field(init=False)
     """The last looks that showed all of it, or nearly, each moved on to `frame`."""
 
     def __post_init__(self) -> None:
-        self.full = self.last
-        self.wholes.append(self.last)
+        self.wholes = deque([self.last], maxlen=_MOVES)
+
+    @property
+    def full(self) -> Look:
+        """All of it at `frame`: of what goes behind something the last looks lack a little."""
+        return max(reversed(self.wholes), key=attrgetter("area"))
 
     def velocity(self) -> Corner:
         """Pixels a frame."""
@@ -124,21 +126,18 @@ class _Track:
     def see(self, frame: int, look: Look) -> None:
         """It was found again."""
         whole, before = look.area >= HIDDEN * self.full.area, self.velocity()
-        by, known = self.path(frame), before if self.moves else None
+        by = self.path(frame)
         beside = frame == self.frame + 1 and (whole or shared(self.last.moved(by), look) > 0)
         # From one part before it was hidden to another part after, no move can be told.
         if whole or beside or self.last.area >= HIDDEN * self.full.area:
+            known = before if self.moves else None
             self.moves.append(_move(self.last, look, frame - self.frame, known, whole=whole))
             by = self.path(frame)
         if not whole and beside:
             by = _anchored(self.full, self.last, look, by, before)
-        moved = [one.moved(by) for one in self.wholes]
-        self.wholes.clear()
-        self.wholes.extend(moved)
+        self.wholes = deque([one.moved(by) for one in self.wholes], maxlen=_MOVES)
         if whole:
             self.wholes.append(look)
-        # Of what goes behind something the first looks lack a little: the largest is the whole.
-        self.full = max(reversed(self.wholes), key=attrgetter("area"))
         self.last, self.frame = look, frame
 
 
