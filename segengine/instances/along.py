@@ -91,9 +91,9 @@ class Figures(NamedTuple):
 
 
 def figures_of(
-    ids: Ids, count: int, boxed: NDArray[np.bool_] | None = None, runs: Runs | None = None
+    ids: Ids, count: int, boxed: NDArray[np.bool_] | bool = True, runs: Runs | None = None
 ) -> Figures:
-    """Those of the numbers 1 .. count of a map (y, x), in one pass; boxes of those `boxed`, or of all.
+    """Those of the numbers 1 .. count of a map (y, x), in one pass; boxes of those `boxed`, of all or none.
 
     runs: the map's, where they are known.
     """
@@ -110,7 +110,9 @@ def figures_of(
     # of several assignments to one place the last stands: backwards, the first pixel's
     found.first[number[::-1]] = starts[::-1]
     found.first[0] = -1
-    some = np.flatnonzero(number if boxed is None else boxed[number])
+    if boxed is False:
+        return found
+    some = np.flatnonzero(number if boxed is True else boxed[number])
     number, starts, each = number[some], starts[some], each[some]
     rows = starts // max(1, ids.shape[1])
     cols = starts - rows * ids.shape[1]

@@ -191,9 +191,7 @@ def clean_frame(
     """
     kinds = kinds_of(labels, void, cleaning, (slice(0, labels.shape[0]), slice(0, labels.shape[1])))
     found = clean(kinds, cleaning)
-    order = 1 + np.argsort(
-        figures_of(found.ids, len(found.kind) - 1, np.zeros_like(found.kind, np.bool_)).first[1:]
-    )
+    order = 1 + np.argsort(figures_of(found.ids, len(found.kind) - 1, boxed=False).first[1:])
     numbers = np.zeros(len(found.kind), np.uint32)
     numbers[order] = np.arange(1, len(found.kind), dtype=np.uint32)
     order = np.concatenate([[0], order])
@@ -213,7 +211,7 @@ def _finished(
 ) -> Cleaned:
     """Small ones that are not open dropped, the others split, all numbered anew."""
     if how.min_area > 1 and not open_[1:].all():
-        area = figures_of(ids, len(kind) - 1, np.zeros_like(kind, np.bool_)).area
+        area = figures_of(ids, len(kind) - 1, boxed=False).area
         kept = open_ | (area >= how.min_area)
         kept[0] = False
         ids, numbers = renumbered_by(ids, kept)
@@ -271,7 +269,7 @@ def _fill(kinds: Kinds, cleaning: Cleaning, goes_on: Sides) -> tuple[NDArray[np.
     if not cleaning.holes:
         return np.zeros(0, np.int64), np.zeros(0, np.int32), 0
     count, ids = _connected((kinds == 0).view(np.uint8), cleaning.connectivity)
-    small = figures_of(ids, count - 1, np.zeros(count, np.bool_)).area <= cleaning.holes
+    small = figures_of(ids, count - 1, boxed=False).area <= cleaning.holes
     small[0] = False
     inside = np.empty(ids.shape, np.bool_)
     look_up(ids, small, inside)

@@ -134,7 +134,7 @@ class WindowParts:
     """A window's clean components as they are drafted."""
 
     numbers: NDArray[Any] | Runs
-    """(y, x) in as few bytes as hold them: half, of most windows."""
+    """By runs; a map (y, x) where these are too many, in as few bytes as hold it."""
     seen: Parts
 
     @classmethod
