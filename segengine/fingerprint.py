@@ -46,9 +46,7 @@ def mask_keys(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
     if found.get("source.resampling") in ("bilinear", "cubic") and warped:
         found["source.resampling version"] = 2  # 1: a kernel as wide as the scene's rectangle told
     if found.get("source.tissue"):
-        found["source.tissue version"] = (
-            2  # 1: at a finer level where there was none of 8 micrometres
-        )
+        found["source.tissue version"] = 2  # 1: looked at a finer level as it is
     if job.source.area is not None:
         found[AREA] = area_mark(job)
     if job.segmenter.instances is not None:
