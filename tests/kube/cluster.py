@@ -183,13 +183,13 @@ class Cluster:
 
     def delete(self, plural: str, name: str, namespace: str = "dask") -> None:
         """As kubectl would."""
-        resource = next(r for r in self.server.resources.values() if r.plural == plural)
+        resource = self.server.named(plural)
         with suppress(Refused):
             self.call(self.store.delete, resource, (namespace, name))
 
     def create(self, plural: str, given: Any, namespace: str = "dask") -> None:
         """As kubectl would."""
-        resource = next(r for r in self.server.resources.values() if r.plural == plural)
+        resource = self.server.named(plural)
         self.call(self.store.create, resource, namespace, given)
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = LONG) -> Any:

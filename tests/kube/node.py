@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from secrets import randbelow
 from typing import Any
 
@@ -26,12 +27,15 @@ from tests.kube.store import Key, Refused, Resource, now, selects
 from tests.kube.workloads import Workloads
 
 MARK = "SEGENGINE_TEST_PROCESS"
+ENOUGH = 9
+"""Starts of a container."""
 TURN = 0.1
 """Seconds between looks."""
 
 
-def resource(server: Server, plural: str) -> Resource:
-    return next(r for r in server.resources.values() if r.plural == plural)
+def expanded(text: str, values: Mapping[str, str]) -> str:
+    """A text of a specification with the variables that it names as $(NAME), where there are such."""
+    return re.sub(r"\$\((\w+)\)", lambda m: values.get(m[1], m[0]), text)
 
 
 class Node:
@@ -61,9 +65,9 @@ class Node:
         self._pause: dict[str, float] = {}
 
     def start(self) -> None:
-        self.pods = resource(self.server, "pods")
-        self.deployments = resource(self.server, "deployments")
-        self.services = resource(self.server, "services")
+        self.pods = self.server.named("pods")
+        self.deployments = self.server.named("deployments")
+        self.services = self.server.named("services")
         self.workloads = Workloads(self)
         self.proxies = Services(self, self.boxes.hosts) if self.boxes else None
         self.task = asyncio.get_running_loop().create_task(self._run())
@@ -106,7 +110,6 @@ class Node:
         if "status" not in service:
             made = copy.deepcopy(service)
             made["status"] = {"loadBalancer": {}}
-            made["spec"].setdefault("type", "ClusterIP")
             self.replace(self.services, made)
 
     # -------------------------------------------------------------------------------------- pods
@@ -117,23 +120,10 @@ class Node:
         process = self.processes.get(uid)
         if process is None:
             self._begin(pod, container)
-        elif self.boxes and process.poll() is not None:
-            self._start_again(pod, container, process)
-        elif process.poll() is not None and self.restarts.get(uid, 0) < 9:
-            self.restarts[uid] = self.restarts.get(uid, 0) + 1
-            message = f"back-off 10s restarting failed container={container['name']}"
-            state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
-            ended = {"exitCode": process.returncode, "reason": "Error"}
-            self._tell(pod, "Running", state, last={"terminated": ended})
-            if process.returncode and self.restarts[uid] > 2:
-                self.restarts[uid] = 9  # enough to be seen; a real node would go on
-            else:
-                self._launch(pod, container)
-        elif (
-            process.poll() is None
-            and not self._is_told(pod, "Running")
-            and self._has_begun(uid, container)
-        ):
+        elif process.poll() is not None:
+            if self.boxes or self.restarts.get(uid, 0) < ENOUGH:
+                self._start_again(pod, container, process)
+        elif not self._is_told(pod, "Running") and self._has_begun(uid, container):
             self._tell(pod, "Running", {"running": {"startedAt": now()}})
         elif self.boxes and self.is_ready(pod) and not self._ready.get(uid, True):
             self._tell(pod, "Running", {"waiting": {"reason": "Unready"}})
@@ -145,15 +135,22 @@ class Node:
         return "readinessProbe" not in container or "Scheduler at:" in self.server.log_of(uid)
 
     def _start_again(self, pod: Any, container: Any, process: subprocess.Popen[bytes]) -> None:
-        """What ends is begun anew a second later, as often as it ends."""
+        """What ended is begun anew: in a box a second later, as often as it ends; else at once, and no
+        more once that is enough to be seen, where a real node would go on."""
         uid = pod["metadata"]["uid"]
-        del self.processes[uid]
-        self._ready.pop(uid, None)
         self.restarts[uid] = self.restarts.get(uid, 0) + 1
-        state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 1s"}}
+        message = f"back-off 10s restarting failed container={container['name']}"
+        state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
         ended = {"exitCode": process.returncode, "reason": "Error"}
         self._tell(pod, "Running", state, last={"terminated": ended})
-        self._pause[uid] = asyncio.get_running_loop().time() + 1
+        if self.boxes:
+            del self.processes[uid]
+            self._ready.pop(uid, None)
+            self._pause[uid] = asyncio.get_running_loop().time() + 1
+        elif process.returncode and self.restarts[uid] > 2:
+            self.restarts[uid] = ENOUGH
+        else:
+            self._launch(pod, container)
 
     def _begin(self, pod: Any, container: Any) -> None:
         if asyncio.get_running_loop().time() < self._pause.get(pod["metadata"]["uid"], 0):
@@ -187,14 +184,11 @@ class Node:
             )
             self.event(pod, "Failed", f'Failed to pull image "{image}": not found')
             return
-        if self.boxes:
-            self._launch_boxed(pod, container)
-        else:
-            self._launch(pod, container)
+        self._launch(pod, container)
 
     def _secrets(self, pod: Any) -> dict[str, dict[str, str]]:
         """Data of the secrets of a pod's namespace, by name."""
-        found = self.store.all(resource(self.server, "secrets"), pod["metadata"]["namespace"])
+        found = self.store.all(self.server.named("secrets"), pod["metadata"]["namespace"])
         return {s["metadata"]["name"]: s.get("data") or {} for s in found}
 
     def inside(
@@ -216,6 +210,7 @@ class Node:
     def _boxed_environ(self, pod: Any, container: Any, image: Image) -> dict[str, str]:
         address = self.addresses[pod["metadata"]["uid"]]
         found = {"PATH": programs(), "POD_IP": address, **image.environ}
+        found[MARK] = self.environment[MARK]
         own = self._environ(pod, container)
         return found | {k: address if v == "0.0.0.0" else v for k, v in own.items()}
 
@@ -230,7 +225,7 @@ class Node:
             else:
                 said = str(entry.get("value", ""))
                 said = said if self.boxes else self._resolved(said)
-                found[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda m: found.get(m[1], m[0]), said)
+                found[entry["name"]] = expanded(said, found)
         return found
 
     def _lacks(self, pod: Any, container: Any) -> str:
@@ -244,35 +239,51 @@ class Node:
                 return f"couldn't find key {named['key']} in Secret {space}/{named['name']}"
         return ""
 
-    def _launch_boxed(self, pod: Any, container: Any) -> None:
+    def _launch(self, pod: Any, container: Any) -> None:
         lacks = self._lacks(pod, container)
         if lacks:
             waiting = {"reason": "CreateContainerConfigError", "message": lacks}
             self._tell(pod, "Pending", {"waiting": waiting})
             return
-        uid = pod["metadata"]["uid"]
+        uid, own = pod["metadata"]["uid"], self._environ(pod, container)
+        if not self.boxes and any(".svc.cluster.local" in value for value in own.values()):
+            return  # a name that stands for nobody yet
         self._address(uid)
-        image = self._image(container)
-        words = [*container.get("command", ()), *container.get("args", ())] or [*image.words]
-        address, own = self.addresses[uid], self._environ(pod, container)
-        words = [re.sub(r"\$\((\w+)\)", lambda m: own.get(m[1], m[0]), word) for word in words]
-        words = [re.sub(r"^(0\.0\.0\.0$|(?=:\d+$))", address, word) for word in words]
+        words = [*container.get("command", ()), *container.get("args", ())]
+        words = self._words(words, self.addresses[uid], own) or [*self._image(container).words]
         argv, environ, _ = self.inside(pod, None, words)
         with (self.server.logs / uid).open("ab") as log:
             self.processes[uid] = subprocess.Popen(
                 argv,
-                env=environ | {k: v for k, v in self.environment.items() if k == MARK},
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        if self.boxes:
+            self._begin_probes(pod, container)
+            self._tell(pod, "Running", {"waiting": {"reason": "ContainerCreating"}})
+
+    def _words(self, given: list[str], address: str, own: Mapping[str, str]) -> list[str]:
+        """A container's command with its variables, and its address in the place of all addresses."""
+        words = [expanded(word, own) for word in given]
+        words = [re.sub(r"^(0\.0\.0\.0$|(?=:\d+$))", address, word) for word in words]
+        if self.boxes:
+            return words
+        if words[0] == "python":
+            words[0] = sys.executable
+        if "distributed.cli.dask_scheduler" in words:  # its ports are its own
+            words += ["--dashboard-address", f"{address}:8787"]
+        return words
+
+    def _begin_probes(self, pod: Any, container: Any) -> None:
+        uid = pod["metadata"]["uid"]
+        if uid in self._probes:
+            self._probes.pop(uid).cancel()
         if {"startupProbe", "readinessProbe"} & set(container):
-            if uid in self._probes:
-                self._probes[uid].cancel()
             work = self._probe(pod, container)
             self._probes[uid] = asyncio.get_running_loop().create_task(work)
-        self._tell(pod, "Running", {"waiting": {"reason": "ContainerCreating"}})
 
     async def _probe(self, pod: Any, container: Any) -> None:
         """Once it has started, ask again and again whether it is ready."""
@@ -305,29 +316,6 @@ class Node:
             self.count += 1
             self.addresses[uid] = f"{self.net}.{self.count // 250}.{self.count % 250 + 1}"
 
-    def _launch(self, pod: Any, container: Any) -> None:
-        uid = pod["metadata"]["uid"]
-        self._address(uid)
-        own = {e["name"]: self._resolved(str(e["value"])) for e in container.get("env") or ()}
-        words = [*container.get("command", ()), *container.get("args", ())]
-        words = [re.sub(r"\$\((\w+)\)", lambda m: own.get(m[1], m[0]), word) for word in words]
-        words = [self.addresses[uid] if word == "0.0.0.0" else word for word in words]
-        if any(".svc.cluster.local" in value for value in own.values()):
-            return  # a name that stands for nobody yet
-        if words[0] == "python":
-            words[0] = sys.executable
-        if "distributed.cli.dask_scheduler" in words:  # its ports are its own
-            words += ["--dashboard-address", f"{self.addresses[uid]}:8787"]
-        with (self.server.logs / uid).open("ab") as log:
-            self.processes[uid] = subprocess.Popen(
-                words,
-                env={**self.environment, **own},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
     def _resolved(self, value: str) -> str:
         """The names of services as addresses."""
 
@@ -339,12 +327,16 @@ class Node:
     def address_of(self, service: str, namespace: str) -> str:
         """Of a pod behind a service; empty: none is there."""
         with contextlib.suppress(Refused):
-            spec = self.store.get(self.services, (namespace, service))["spec"]
-            labels = ",".join(f"{k}={v}" for k, v in spec["selector"].items())
-            for pod in self.store.all(self.pods, namespace):
-                if selects({"labelSelector": labels}, pod) and "podIP" in pod.get("status", {}):
+            for pod in self.behind(self.store.get(self.services, (namespace, service))):
+                if "podIP" in pod.get("status", {}):
                     return str(pod["status"]["podIP"])
         return ""
+
+    def behind(self, service: Any) -> list[Any]:
+        """The pods that a service selects."""
+        labels = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
+        pods = self.store.all(self.pods, service["metadata"]["namespace"])
+        return [pod for pod in pods if selects({"labelSelector": labels}, pod)]
 
     def _is_told(self, pod: Any, phase: str) -> bool:
         status = pod.get("status", {})
@@ -378,7 +370,7 @@ class Node:
             self.store.replace(of, key, made)
 
     def event(self, about: Any, reason: str, message: str) -> None:
-        events = resource(self.server, "events")
+        events = self.server.named("events")
         meta = about["metadata"]
         name = f"{meta['name']}.{reason.lower()}"
         with contextlib.suppress(Refused):  # said already

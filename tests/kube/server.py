@@ -94,6 +94,10 @@ class Server:
                 one = f"{root}{space}/{{plural}}/{{name}}/{{sub}}"
                 self.app.router.add_route("*", one, self._one)
 
+    def named(self, plural: str) -> Resource:
+        """A resource by its plural, which no two groups have here."""
+        return next(r for r in self.resources.values() if r.plural == plural)
+
     def define(self, definition: Any) -> None:
         """Have resources of a definition from now on."""
         spec = definition["spec"]

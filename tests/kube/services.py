@@ -7,8 +7,6 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.store import selects
-
 if TYPE_CHECKING:
     from tests.kube.node import Node
 
@@ -69,13 +67,8 @@ class Services:
         self._listening[key] = await asyncio.start_server(serve, self.addresses[uid], entry["port"])
 
     def _endpoint(self, service: Any, target: Any) -> tuple[str, int] | None:
-        about = service["metadata"]
-        labels = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
-        for pod in self.node.store.all(self.node.pods, about["namespace"]):
-            if not selects({"labelSelector": labels}, pod) or not self.node.is_ready(pod):
-                continue
-            return str(pod["status"]["podIP"]), port_of(pod, target)
-        return None
+        ready = [pod for pod in self.node.behind(service) if self.node.is_ready(pod)]
+        return (str(ready[0]["status"]["podIP"]), port_of(ready[0], target)) if ready else None
 
     def end(self) -> None:
         """Serve nobody any more."""

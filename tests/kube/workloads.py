@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tests.kube import admission
-from tests.kube.store import Refused, Resource
+from tests.kube.store import Refused
 
 if TYPE_CHECKING:
     from tests.kube.node import Node
-
-
-def resource(node: Node, plural: str) -> Resource:
-    return next(r for r in node.server.resources.values() if r.plural == plural)
 
 
 class Workloads:
@@ -25,8 +21,8 @@ class Workloads:
 
     def __init__(self, node: Node) -> None:
         self.node, self.store = node, node.store
-        self.deployments = resource(node, "deployments")
-        self.sets = resource(node, "statefulsets")
+        self.deployments = node.server.named("deployments")
+        self.sets = node.server.named("statefulsets")
 
     def look(self) -> None:
         """Make and delete pods, and say how far it is."""
@@ -127,7 +123,7 @@ class Workloads:
 
     def _claim(self, owner: Any, pod: Any) -> None:
         """Volumes of a stateful set's pod, which stay when it goes."""
-        claims = resource(self.node, "persistentvolumeclaims")
+        claims = self.node.server.named("persistentvolumeclaims")
         for template in owner["spec"].get("volumeClaimTemplates", ()):
             volume = template["metadata"]["name"]
             name = f"{volume}-{pod['metadata']['name']}"
@@ -141,7 +137,7 @@ class Workloads:
         """What admission refuses: too many, as an account that is not there, with too many rights."""
         name = pod["metadata"]["name"]
         there = len(self.store.all(self.node.pods, namespace))
-        for quota in self.store.all(resource(self.node, "resourcequotas"), namespace):
+        for quota in self.store.all(self.node.server.named("resourcequotas"), namespace):
             most = int(quota["spec"]["hard"]["pods"])
             if there >= most:
                 raise Refused(
@@ -151,7 +147,7 @@ class Workloads:
                     f"requested: pods=1, used: pods={there}, limited: pods={most}",
                 )
         account = pod["spec"].get("serviceAccountName")
-        accounts = self.store.all(resource(self.node, "serviceaccounts"), namespace)
+        accounts = self.store.all(self.node.server.named("serviceaccounts"), namespace)
         if account and account not in {a["metadata"]["name"] for a in accounts}:
             raise Refused(
                 403,
@@ -160,7 +156,7 @@ class Workloads:
                 f'{namespace}/{account}: serviceaccount "{account}" not found',
             )
         said = admission.refusal(
-            pod, self.store.get(resource(self.node, "namespaces"), ("", namespace))
+            pod, self.store.get(self.node.server.named("namespaces"), ("", namespace))
         )
         if said:
             raise Refused(403, "Forbidden", said)
