@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-import skimage.data
 from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -23,6 +22,7 @@ from segengine.job import parse_job
 from segengine.metrics.coco import Coco
 from segengine.runs import Run
 from segengine.types import Prediction, Truth
+from tests.benchmarks.scenes import grainy_photos
 from tests.benchmarks.table import Row, show
 
 PHOTOS, SIDE = 96, 1024
@@ -63,15 +63,10 @@ def cost_of_truth() -> list[Row]:
 
 
 def write_photos(folder: Path) -> None:
-    """Photos, each shifted and with the grain of a sensor, and their smoothed gray in classes."""
-    large = cv2.resize(skimage.data.coffee(), (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_CUBIC)
+    """Photos, and their smoothed gray in classes."""
     for name in ("in", "truth"):
         (folder / name).mkdir()
-    for i in range(PHOTOS):
-        rng = np.random.default_rng(i)
-        y, x = rng.integers(0, SIDE, 2)
-        photo = large[y : y + SIDE, x : x + SIDE] + rng.normal(0, 3, (SIDE, SIDE, 3))
-        photo = np.clip(photo, 0, 255).astype(np.uint8)
+    for i, photo in enumerate(grainy_photos(PHOTOS, SIDE)):
         gray = cv2.GaussianBlur(photo, (0, 0), 5)[..., 1]
         cv2.imwrite(str(folder / f"in/{i:03}.jpg"), photo)
         cv2.imwrite(str(folder / f"truth/{i:03}.png"), gray // (256 // CLASSES))

@@ -1,11 +1,14 @@
-"""Inputs of a size: a photograph tiled over a raster, written once and read in windows."""
+"""Inputs of a size: a photograph tiled over a raster, or windows of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import rasterio
 import skimage.data
+from numpy.typing import NDArray
 from rasterio.windows import Window
 
 BLOCK = 512
@@ -38,3 +41,13 @@ def big_raster(path: Path, side: int, bands: int = 3) -> Path:
                 values = np.moveaxis(tile.astype(np.uint8), -1, 0)
                 data.write(values, window=Window(x, y, w, h))
     return path
+
+
+def grainy_photos(count: int, side: int) -> Iterator[NDArray[Any]]:
+    """Windows (side, side, 3) of a photo, each elsewhere and with the grain of a sensor."""
+    large = cv2.resize(skimage.data.coffee(), (2 * side, 2 * side), interpolation=cv2.INTER_CUBIC)
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        y, x = rng.integers(0, side, 2)
+        photo = large[y : y + side, x : x + side] + rng.normal(0, 3, (side, side, 3))
+        yield np.clip(photo, 0, 255).astype(np.uint8)
