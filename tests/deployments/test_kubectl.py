@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def blocks(text: str) -> dict[str, list[str]]:
     return found
 
 
-CHAPTER = blocks((SHIPPED / "kubernetes/README.md").read_text())
+TEXT = (SHIPPED / "kubernetes/README.md").read_text()
+CHAPTER = blocks(TEXT)
 
 
 TYPED: set[str] = set()
@@ -61,6 +63,12 @@ def block(section: str, word: str) -> str:
     (one,) = (text for text in CHAPTER[section] if word in text)
     TYPED.add(one)
     return one
+
+
+def inline(beginning: str) -> str:
+    """The one command of the chapter's sentences that begins so."""
+    (one,) = re.findall(rf"`({re.escape(beginning)}[^`]*)`", TEXT)
+    return str(one)
 
 
 class User:
@@ -108,21 +116,26 @@ class User:
         cluster = self.cluster
         until(lambda: not cluster.call(cluster.node.sick), 30, f"pods are sick: {self.logs()}")
 
-    def forward(self, text: str) -> tuple[subprocess.Popen[bytes], int]:
-        """Type it in another terminal, with a port that is free in the place of the one it names."""
+    @contextmanager
+    def forward(self, text: str) -> Iterator[int]:
+        """Type it in another terminal, with a port that is free in the place of the one it names: that."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         words = shlex.split(text)
         words[-1] = f"{port}:{words[-1]}"
-        process = subprocess.Popen([*WITH_US, *words], env=self.environ, stdout=subprocess.DEVNULL)
 
         def answers() -> bool:
             with socket.socket() as tried:
                 return tried.connect_ex(("127.0.0.1", port)) == 0
 
-        until(answers, LONG, "no port is forwarded")
-        return process, port
+        process = subprocess.Popen([*WITH_US, *words], env=self.environ, stdout=subprocess.DEVNULL)
+        try:
+            until(answers, LONG, "no port is forwarded")
+            yield port
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
 
 
 @pytest.fixture(scope="module")
@@ -218,28 +231,23 @@ def test_a_port_is_forwarded_for_several_at_once_and_one_where_nobody_listens_is
     pod = user.type(
         "kubectl -n segengine get pods -o name -l app.kubernetes.io/name=prefect-server"
     )
-    forward, port = user.forward(f"kubectl -n segengine port-forward {pod.strip()} 4201")
-    with pytest.raises((urllib.error.URLError, ConnectionError)):
+    with (
+        user.forward(f"kubectl -n segengine port-forward {pod.strip()} 4201") as port,
+        pytest.raises((urllib.error.URLError, ConnectionError)),
+    ):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
-    forward.kill()
-    forward.wait(10)
-    forward, port = user.forward(block("4", "port-forward"))
-    url = f"http://127.0.0.1:{port}/api/health"
 
     def ask(_: int) -> bytes:
-        with urllib.request.urlopen(url, timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=60) as answer:
             return bytes(answer.read())
 
-    with ThreadPoolExecutor(4) as pool:
+    with user.forward(block("4", "port-forward")) as port, ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(8))) == [b"true"] * 8
-    forward.kill()
-    forward.wait(10)
 
 
 def test_a_night_is_deployed_run_and_read(user: User, tmp_path: Path) -> None:
     write_scenes(user.home / "scenes")
-    forward, port = user.forward(block("4", "port-forward"))
-    try:
+    with user.forward(block("4", "port-forward")) as port:
         typed = block("4", "PREFECT_API_URL").replace(":4200", f":{port}")
         user.type(f"{typed}\nprefect work-queue ls --pool segengine")
         user.type(block("5", "tar -cf - scenes"))
@@ -254,13 +262,10 @@ def test_a_night_is_deployed_run_and_read(user: User, tmp_path: Path) -> None:
         assert "0 shards computed, 2 done before" in log
         user.type(block("5", "exec deployment/prefect-worker -- tar -cf -"))
         assert (user.home / "masks/scenes.zarr/zarr.json").is_file()
-    finally:
-        forward.send_signal(signal.SIGINT)
-        forward.wait(10)
 
 
 def test_who_may_do_what_is_told(user: User) -> None:
-    (command,) = re.findall(r"`(kubectl auth [^`]+)`", (user.home / "README.md").read_text())
+    command = inline("kubectl auth")
     rights = user.type(command)
     assert re.search(r"daskclusters.kubernetes.dask.org +\[\] +\[\] +\[create get delete\]", rights)
     assert "secrets" not in rights
@@ -273,9 +278,7 @@ def test_who_may_do_what_is_told(user: User) -> None:
 
 
 def test_logs_are_read(user: User) -> None:
-    (command,) = re.findall(
-        r"`(kubectl -n segengine logs [^`]+)`", (user.home / "README.md").read_text()
-    )
+    command = inline("kubectl -n segengine logs")
     assert "started!" in user.type(command)
     assert user.type(f"{command} --tail 1").count("\n") <= 1
 
@@ -327,9 +330,7 @@ def test_workers_that_stay_are_applied_and_scaled(user: User) -> None:
     user.type(block("7", "apply -k dask"))
     ready = "kubectl -n segengine get pods -l dask.org/component=worker -o name"
     until(lambda: connected(user) == 1, LONG, f"no worker comes: {user.logs()}")
-    (command,) = re.findall(
-        r"`(kubectl -n segengine scale [^`]+)`", (user.home / "README.md").read_text()
-    )
+    command = inline("kubectl -n segengine scale")
     user.healthy()
     user.type(command.replace("16", "2"))
     until(lambda: connected(user) == 2, LONG, f"no second one: {user.logs()}")
@@ -369,7 +370,7 @@ def test_every_block_of_the_chapter_was_typed(user: User) -> None:
 
 
 def test_all_of_it_goes(user: User) -> None:
-    (command,) = re.findall(r"`(kubectl delete -k [^`]+)`", (user.home / "README.md").read_text())
+    command = inline("kubectl delete -k")
     user.type(command)
     assert (
         "No resources found"
