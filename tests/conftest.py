@@ -436,6 +436,13 @@ def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def cache(request: pytest.FixtureRequest) -> Path:
+    """Where the packages of tests of `real` are kept from one run to the next."""
+    found: Path = request.config.cache.mkdir("real")
+    return found
+
+
+@pytest.fixture(scope="session")
 def slurm_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """A Slurm of one node, started once."""
     site = Slurm(tmp_path_factory.mktemp("slurm"))

@@ -32,13 +32,6 @@ JOBS = Path(__file__).parents[3] / "deployments/jobs"
 Mask = np.ndarray[Any, Any]
 
 
-@pytest.fixture(scope="session")
-def cache(request: pytest.FixtureRequest) -> Path:
-    """Kept from one run of the tests to the next."""
-    found: Path = request.config.cache.mkdir("real")
-    return found
-
-
 def test_nuclei_of_stardist_s_picture(tmp_path: Path) -> None:
     """nuclei.yaml on a picture of the Data Science Bowl that the package brings, by its `matching`."""
     from stardist.data import test_image_nuclei_2d as nuclei

@@ -25,12 +25,6 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def cache(request: pytest.FixtureRequest) -> Path:
-    found: Path = request.config.cache.mkdir("real")
-    return found
-
-
-@pytest.fixture(scope="module")
 def aperio(cache: Path) -> Path:
     """Skin by an Aperio scanner at 0.499 micrometres a pixel, one level of 2220 x 2967 in JPEG."""
     return checked(

@@ -23,9 +23,8 @@ SEEDS = range(5)
 
 
 @pytest.fixture(scope="module")
-def trackeval(request):
+def trackeval(cache):
     """Its metrics (Luiten et al. 2020), without its data sets and plots, which ask for more packages."""
-    cache = request.config.cache.mkdir("real")
     place = wheel(cache, "trackeval", "1.3.0") / "trackeval"
     bare = ModuleType("trackeval")
     bare.__path__ = [str(place)]
